@@ -1,0 +1,54 @@
+"""Durable sagas on Temporal: typed domain events in, exactly one outcome out.
+
+This module is the public face for authors and clients. Underneath, `drive` takes a saga forward or back and knows
+neither Temporal nor SQL; `store` is the SQL that decides; `workflow` is what runs inside Temporal, deterministic;
+`worker` and `client` are the doors to Temporal from outside, `cli` a person's, `testing` an author's.
+"""
+
+from orchestrator.catalog import Catalog
+from orchestrator.errors import (
+    DefinitionError,
+    EventRejected,
+    NotFinished,
+    OrchestratorError,
+    PublishIncomplete,
+    Refused,
+    SagaCancelled,
+    SagaFailed,
+    SagaUnknown,
+    TransactionMisuse,
+    Unreachable,
+    UsageError,
+)
+from orchestrator.event import Contract, DomainEvent, FailureEvent, UndoneStep
+from orchestrator.operation import Operation, OperationCall, operation, query
+from orchestrator.orchestrator import Orchestrator
+from orchestrator.saga import Saga
+from orchestrator.transaction import Transaction
+
+__all__ = [
+    "Catalog",
+    "Contract",
+    "DefinitionError",
+    "DomainEvent",
+    "EventRejected",
+    "FailureEvent",
+    "NotFinished",
+    "Operation",
+    "OperationCall",
+    "Orchestrator",
+    "OrchestratorError",
+    "PublishIncomplete",
+    "Refused",
+    "Saga",
+    "SagaCancelled",
+    "SagaFailed",
+    "SagaUnknown",
+    "Transaction",
+    "TransactionMisuse",
+    "UndoneStep",
+    "Unreachable",
+    "UsageError",
+    "operation",
+    "query",
+]

@@ -1,0 +1,194 @@
+"""The driver: takes one saga from wherever it stands to its outcome.
+
+Running again is resuming: `handle` starts from its first line, recorded steps answer with what they recorded, and the
+saga goes on where it stood. Any number of drivers may do so at once; each follows what the database decided.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal, TypeVar
+
+from orchestrator.drive.messages import (
+    Decided,
+    Diverged,
+    FinishCommand,
+    Opening,
+    Outcome,
+    PastPivot,
+    Phase,
+    Reused,
+    SagaRef,
+    StuckCommand,
+    TurnCommand,
+    UndoCommand,
+)
+from orchestrator.drive.saga import DrivenSaga, Interrupted
+from orchestrator.drive.steps import CancelRequested, StepFailed, Steps
+from orchestrator.envelope import CONTENT_LIMIT, Envelope, canonical, saga_id
+from orchestrator.errors import OrchestratorError, Refused, UsageError, storable
+from orchestrator.event import DomainEvent
+from orchestrator.orchestrator import Orchestrator
+
+R = TypeVar("R")
+EndsAs = Literal[Phase.FAILED, Phase.CANCELLED]
+
+OPERATION_FAILED = "operation.failed"
+"""Error code of a saga undone because a step failed for good; the message says which and how."""
+CANCELLED = "saga.cancelled"
+"""Error code of a saga that a person cancelled."""
+
+
+class EventIdReused(OrchestratorError):
+    """The event's id was used before for other content; the first one counts."""
+
+
+class SagaStuck(OrchestratorError):
+    """The saga waits for a person; the message says what for."""
+
+
+class Driver:
+    """Drives one saga through a `Steps` port.
+
+    Args:
+        orchestrator: a fresh instance.
+        event: the event, read.
+        envelope: the same event, as it arrived.
+        steps: the way to the database.
+        compensation_of: name of an operation's compensation, for what a person sees.
+        owner: workflow id and first run id of the execution that drives, for recovery.
+    """
+
+    def __init__(
+        self,
+        orchestrator: Orchestrator[Any, Any, Any],
+        event: DomainEvent,
+        envelope: Envelope,
+        steps: Steps,
+        *,
+        compensation_of: Callable[[str], str],
+        owner: tuple[str, str] = ("", ""),
+    ) -> None:
+        name = type(orchestrator).__name__
+        ref = SagaRef(id=saga_id(name, envelope.event_id), orchestrator=name, event_id=envelope.event_id)
+        self._orchestrator = orchestrator
+        self._event = event
+        self._envelope = envelope
+        self._steps = steps
+        self._compensation_of = compensation_of
+        self._opening = Opening(
+            saga=ref, envelope=envelope.text, owner_workflow_id=owner[0], owner_first_run_id=owner[1]
+        )
+
+    async def drive(self) -> Outcome:
+        """Take the saga to its outcome. A cancel of the calling task turns it to undoing.
+
+        Raises:
+            EventIdReused: its id was used before for other content.
+            SagaStuck: a person must look; the row says so too.
+            Exception: a bug in `handle`; nothing is undone, and a fixed version resumes.
+        """
+        try:
+            return await self._forward()
+        except asyncio.CancelledError:
+            return await uninterrupted(self._back(Phase.CANCELLED, CANCELLED, "cancelled while it was running"))
+
+    async def undo(self, ends_as: EndsAs, error_code: str, message: str) -> Outcome:
+        """Undo the saga, wherever it stands, unless it is past its pivot or has ended."""
+        return await uninterrupted(self._back(ends_as, error_code, message))
+
+    async def _forward(self) -> Outcome:
+        saga = DrivenSaga(self._opening, self._envelope, self._steps)
+        try:
+            completed = await self._orchestrator.handle(self._event, saga)
+            if saga.interrupted:
+                raise saga.interrupted
+        except Refused as refusal:
+            if saga.interrupted is None:
+                return await uninterrupted(self._back(Phase.FAILED, refusal.code, refusal.message))
+            return await self._follow(saga.interrupted)
+        except Interrupted as interruption:
+            return await self._follow(interruption)
+        fields = self._fields(completed)
+        finish = FinishCommand(opening=self._opening, completed=fields, steps=saga.reached)
+        reply = await uninterrupted(self._steps.finish(finish))
+        if isinstance(reply, Outcome):
+            return reply
+        return await self._follow(Interrupted(reply))
+
+    def _fields(self, completed: object) -> dict[str, Any]:
+        wanted = type(self._orchestrator).completed
+        if not isinstance(completed, wanted):
+            raise UsageError(f"handle must return {wanted.__name__}, and returned {type(completed).__name__}")
+        fields = completed.model_dump(mode="json")
+        if (size := len(canonical(fields).encode())) > CONTENT_LIMIT:
+            raise UsageError(f"{wanted.__name__} takes {size:,} bytes and the limit is {CONTENT_LIMIT:,}")
+        return fields
+
+    async def _follow(self, interruption: Interrupted) -> Outcome:
+        """Go the way that was decided elsewhere, or that a failure demands."""
+        match interruption.why:
+            case Decided(phase=phase):
+                # Turning answers with the outcome if there is one, and with what is left to undo if not.
+                ends_as: EndsAs = Phase.CANCELLED if phase is Phase.CANCELLED else Phase.FAILED
+                return await uninterrupted(self._back(ends_as, OPERATION_FAILED, "decided elsewhere"))
+            case Diverged() as diverged:
+                error = _told(diverged)
+                await self._steps.stick(StuckCommand(saga=self._opening.saga, number=diverged.number, error=error))
+                raise SagaStuck(error)
+            case Reused():
+                raise EventIdReused(f"event id {self._envelope.event_id} was used before for other content")
+            case CancelRequested():
+                return await uninterrupted(self._back(Phase.CANCELLED, CANCELLED, "cancelled while a step was running"))
+            case StepFailed(error=error):
+                return await uninterrupted(self._back(Phase.FAILED, OPERATION_FAILED, storable(error)))
+            case other:
+                raise other
+
+    async def _back(self, ends_as: EndsAs, error_code: str, message: str) -> Outcome:
+        turned = await self._steps.turn(
+            TurnCommand(opening=self._opening, ends_as=ends_as, error_code=error_code, message=message)
+        )
+        match turned:
+            case Outcome():
+                return turned
+            case Reused():
+                raise EventIdReused(f"event id {self._envelope.event_id} was used before for other content")
+            case PastPivot(number=pivot):
+                if ends_as is Phase.CANCELLED:
+                    return await self._forward()
+                # Going forward at once would meet the same refusal or failure again, without end.
+                error = f"step {pivot} cannot be undone, and what comes after it cannot be done: {message}"
+                await self._steps.stick(StuckCommand(saga=self._opening.saga, number=pivot, error=storable(error)))
+                raise SagaStuck(error)
+            case _:
+                pass
+        for step in turned.steps:
+            command = UndoCommand(
+                saga=self._opening.saga,
+                number=step.number,
+                operation=step.operation,
+                event_time=self._envelope.time.isoformat(),
+            )
+            await self._steps.undo(command, self._compensation_of(step.operation))
+        reply = await self._steps.finish(FinishCommand(opening=self._opening))
+        if isinstance(reply, Outcome):
+            return reply
+        return await self._follow(Interrupted(reply))
+
+
+async def uninterrupted(work: Coroutine[Any, Any, R] | Awaitable[R]) -> R:
+    """Await work to its end though the caller is cancelled: what began to be undone is undone to the end."""
+    task = asyncio.ensure_future(work)
+    while True:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.done():
+                raise
+
+
+def _told(diverged: Diverged) -> str:
+    return storable(
+        f"step {diverged.number} is not what was recorded: recorded {diverged.recorded}, now {diverged.given}. "
+        "Deploy the code that the saga was begun with, or cancel the saga"
+    )

@@ -1,0 +1,208 @@
+"""What a driver asks of the database, and what it hears back. All of it travels as JSON through Temporal."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+
+class Phase(StrEnum):
+    """Where a saga stands. `forward` and `undoing` move on; the others are final."""
+
+    FORWARD = "forward"
+    UNDOING = "undoing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing changes any more."""
+        return self not in (Phase.FORWARD, Phase.UNDOING)
+
+
+class StepState(StrEnum):
+    """Where a step stands."""
+
+    ATTEMPTING = "attempting"
+    DONE = "done"
+    REFUSED = "refused"
+    BARRED = "barred"
+    UNDONE = "undone"
+    SKIPPED = "skipped"
+
+
+class Message(BaseModel):
+    """Frozen, nothing extra."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SagaRef(Message):
+    """Which saga: one event handled by one orchestrator."""
+
+    id: UUID
+    orchestrator: str
+    event_id: str
+
+
+class Opening(Message):
+    """What it takes to write the saga's row if nobody has yet. Every transition carries it."""
+
+    saga: SagaRef
+    envelope: str
+    """The event's envelope, as it arrived."""
+    owner_workflow_id: str = ""
+    owner_first_run_id: str = ""
+
+
+class StepCommand(Message):
+    """Run one step."""
+
+    saga: SagaRef
+    number: int
+    operation: str
+    arguments: dict[str, JsonValue]
+    event_time: str
+    """RFC 3339."""
+    opening: Opening | None = None
+    """Given with the driver's first step: the row is written in the same transaction."""
+
+
+class StepDone(Message):
+    """The step's effect stands, now or since an earlier attempt."""
+
+    kind: Literal["done"] = "done"
+    number: int
+    operation: str
+    result: JsonValue
+
+
+class StepRefused(Message):
+    """The operation said no, now or in an earlier attempt."""
+
+    kind: Literal["refused"] = "refused"
+    number: int
+    operation: str
+    code: str
+    message: str
+
+
+class Decided(Message):
+    """The saga no longer goes the way the driver takes: it was decided elsewhere."""
+
+    kind: Literal["decided"] = "decided"
+    phase: Phase
+
+
+class Diverged(Message):
+    """The step is not the one that was recorded: `handle` or its event has changed under a running saga."""
+
+    kind: Literal["diverged"] = "diverged"
+    number: int
+    recorded: str
+    given: str
+
+
+class Reused(Message):
+    """The event's id was used before, for other content."""
+
+    kind: Literal["reused"] = "reused"
+
+
+class Outcome(Message):
+    """How a saga ended."""
+
+    kind: Literal["outcome"] = "outcome"
+    phase: Phase
+    event_id: str
+    """The triggering event."""
+    content_digest: str
+    """Of the triggering event: tells a repeat from another event with its id."""
+    event: dict[str, JsonValue]
+    """The completed or failed event, as a CloudEvent."""
+    error_code: str | None = None
+    message: str | None = None
+
+
+StepReply = Annotated[StepDone | StepRefused | Decided | Diverged | Reused, Field(discriminator="kind")]
+
+
+class TurnCommand(Message):
+    """Turn the saga to undoing."""
+
+    opening: Opening
+    ends_as: Literal[Phase.FAILED, Phase.CANCELLED]
+    error_code: str
+    message: str
+
+
+class UndoableStep(Message):
+    """A step that is to be undone."""
+
+    number: int
+    operation: str
+
+
+class UndoPlan(Message):
+    """The saga is undoing; these steps are left, in the order to undo them."""
+
+    kind: Literal["plan"] = "plan"
+    steps: tuple[UndoableStep, ...]
+    ends_as: Phase
+
+
+class PastPivot(Message):
+    """A step that cannot be undone is done: the saga goes on to its end."""
+
+    kind: Literal["past_pivot"] = "past_pivot"
+    number: int
+
+
+TurnReply = Annotated[UndoPlan | PastPivot | Outcome | Reused, Field(discriminator="kind")]
+
+
+class UndoCommand(Message):
+    """Undo one step."""
+
+    saga: SagaRef
+    number: int
+    operation: str
+    event_time: str
+
+
+class Undone(Message):
+    """The step is undone, now or since an earlier attempt."""
+
+    kind: Literal["undone"] = "undone"
+    number: int
+
+
+UndoReply = Annotated[Undone | Decided, Field(discriminator="kind")]
+
+
+class FinishCommand(Message):
+    """Write the outcome. Without `completed` the saga ends as its undoing was decided."""
+
+    opening: Opening
+    completed: dict[str, JsonValue] | None = None
+    """Fields of the completed event."""
+    steps: int = 0
+    """How many steps `handle` reached."""
+
+
+FinishReply = Annotated[Outcome | Decided | Diverged | Reused, Field(discriminator="kind")]
+
+
+class StuckCommand(Message):
+    """Say that the saga waits for a person."""
+
+    saga: SagaRef
+    number: int
+    error: str
+
+
+def text_of(operation: str, arguments: dict[str, Any]) -> str:
+    """A call as a person reads it."""
+    return f"{operation}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"

@@ -1,0 +1,57 @@
+"""The port through which a driver reaches the database: activities in a workflow, plain calls in a wave or a test."""
+
+from datetime import timedelta
+from typing import Protocol
+
+from orchestrator.drive.messages import (
+    FinishCommand,
+    FinishReply,
+    StepCommand,
+    StepReply,
+    StuckCommand,
+    TurnCommand,
+    TurnReply,
+    UndoCommand,
+    UndoReply,
+)
+
+
+class StepFailed(Exception):
+    """A step could not be done until its deadline, or its failure cannot be retried. Its fate may be unknown."""
+
+    def __init__(self, error: str) -> None:
+        self.error = error
+        super().__init__(error)
+
+
+class CancelRequested(Exception):
+    """A person asked for the saga to be cancelled while this step ran. The step's fate may be unknown."""
+
+
+class Steps(Protocol):
+    """Each method is one transaction, safe to repeat, and retried by whoever implements the port."""
+
+    async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
+        """Run a step.
+
+        Raises:
+            StepFailed: it failed for good.
+            CancelRequested: the driver is to stop going forward.
+        """
+        ...
+
+    async def turn(self, command: TurnCommand) -> TurnReply:
+        """Turn to undoing; learn what is to be undone."""
+        ...
+
+    async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
+        """Undo one step. Tried for as long as it takes."""
+        ...
+
+    async def finish(self, command: FinishCommand) -> FinishReply:
+        """Write the outcome."""
+        ...
+
+    async def stick(self, command: StuckCommand) -> None:
+        """Show that the saga waits for a person."""
+        ...

@@ -1,0 +1,226 @@
+"""The envelope: a domain event as it travels, in CloudEvents 1.0 JSON.
+
+Reads what anybody may have sent, so every fault becomes an `UnreadableEvent` with a stable code, never another error.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar, cast
+from uuid import UUID, uuid5
+
+from cloudevents.core.exceptions import BaseCloudEventException
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
+from pydantic import JsonValue, ValidationError
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.event import DomainEvent
+
+EVENT_SIZE_LIMIT = 256 * 1024
+"""Bytes of an envelope. Far under Temporal's 2 MiB a payload: an envelope travels inside commands, with more around."""
+OUTCOME_SIZE_LIMIT = 2 * EVENT_SIZE_LIMIT
+"""Bytes of an outcome's envelope: a failure event carries the triggering event whole."""
+CONTENT_LIMIT = EVENT_SIZE_LIMIT - 4 * 1024
+"""Bytes of arguments, of a result, or of an event's fields: room is left for the envelope around them."""
+
+_SAGAS = UUID("5a1f7c1e-6d2b-5c0e-9b53-6f0f6b8a7d11")
+_EVENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@=+-]{0,127}")
+_FORMAT = JSONFormat()
+
+E = TypeVar("E", bound=DomainEvent)
+
+
+class UnreadableEvent(OrchestratorError):
+    """A message that is no event of ours. Kept as a dead letter under `code`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        self.message = message
+        super().__init__(f"{code}: {message}")
+
+
+def saga_id(orchestrator: str, event_id: str) -> UUID:
+    """The saga's id: the same for one orchestrator and one event, wherever and whenever it is asked for."""
+    return uuid5(_SAGAS, f"{orchestrator}/{event_id}")
+
+
+def canonical(value: JsonValue | Mapping[str, Any]) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text (after RFC 8785, without its number rules)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """One event with its CloudEvents attributes. `text` is the JSON exactly as it arrived or will be sent."""
+
+    event_id: str
+    event_type: str
+    version: int
+    time: datetime
+    source: str
+    data: Mapping[str, JsonValue]
+    text: str
+
+    @property
+    def content_digest(self) -> str:
+        """What makes a repeat a repeat: type, version and data. Time and source may differ between two sends."""
+        return digest(canonical({"type": self.event_type, "version": self.version, "data": dict(self.data)}))
+
+
+def valid_event_id(event_id: str) -> bool:
+    """Whether an id can be an event's: up to 128 letters, digits and `._:@=+-`, as it becomes part of a workflow id."""
+    return _EVENT_ID.fullmatch(event_id) is not None
+
+
+def wrap(
+    event: DomainEvent, *, event_id: str, source: str, time: datetime | None = None, limit: int = EVENT_SIZE_LIMIT
+) -> Envelope:
+    """Put an event in an envelope.
+
+    Raises:
+        UnreadableEvent: `event.invalid_id`, or `event.too_large` with the limit.
+    """
+    if not valid_event_id(event_id):
+        raise UnreadableEvent(
+            "event.invalid_id", f"id: {event_id!r} is no event id; it takes 1 to 128 letters, digits and ._:@=+-"
+        )
+    happened = (time or datetime.now(UTC)).astimezone(UTC)
+    data: dict[str, JsonValue] = event.model_dump(mode="json")
+    message = CloudEvent(
+        {
+            "specversion": "1.0",
+            "id": event_id,
+            "source": source,
+            "type": event.type_name(),
+            "time": happened,
+            "datacontenttype": "application/json",
+            "dataversion": event.version,
+        },
+        data,
+    )
+    text = _FORMAT.write(message).decode()
+    if (size := len(text.encode())) > limit:
+        raise UnreadableEvent("event.too_large", too_large(size))
+    return Envelope(
+        event_id=event_id,
+        event_type=event.type_name(),
+        version=event.version,
+        time=happened,
+        source=source,
+        data=cast(dict[str, JsonValue], data),
+        text=text,
+    )
+
+
+def too_large(size: int) -> str:
+    """The sentence for an event over the limit."""
+    return f"the event takes {size:,} bytes in its envelope and the limit is {EVENT_SIZE_LIMIT:,}: send a reference"
+
+
+def read(raw: bytes | str) -> Envelope:
+    """Read an envelope that anybody may have sent.
+
+    Raises:
+        UnreadableEvent: `event.too_large`, `event.not_json`, `event.not_cloudevent` or `event.invalid_id`.
+    """
+    size = len(raw.encode("utf-8", "surrogatepass")) if isinstance(raw, str) else len(raw)
+    if size > EVENT_SIZE_LIMIT:
+        raise UnreadableEvent("event.too_large", too_large(size))
+    try:
+        text = raw if isinstance(raw, str) else raw.decode("utf-8")
+        parsed: object = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as fault:
+        raise UnreadableEvent("event.not_json", f"not JSON: {_first_line(fault)}") from fault
+    if not isinstance(parsed, dict):
+        raise UnreadableEvent("event.not_cloudevent", "not a CloudEvent: the JSON is no object")
+    try:
+        message = _FORMAT.read(CloudEvent, text)
+    except (BaseCloudEventException, ValueError, TypeError, KeyError, AttributeError) as fault:
+        raise UnreadableEvent("event.not_cloudevent", f"not a CloudEvent 1.0: {_first_line(fault)}") from fault
+    return _checked(message, text)
+
+
+def _checked(message: Any, text: str) -> Envelope:
+    attributes: dict[str, Any] = message.get_attributes()
+    data: object = message.get_data()
+    if attributes.get("specversion") != "1.0":
+        raise UnreadableEvent("event.not_cloudevent", "specversion: only CloudEvents 1.0 is read here")
+    if not isinstance(data, dict):
+        raise UnreadableEvent("event.not_cloudevent", "data: must be a JSON object with the event's fields")
+    version: object = attributes.get("dataversion", 1)
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise UnreadableEvent("event.not_cloudevent", "dataversion: must be an integer from 1")
+    time: object = attributes.get("time")
+    if not isinstance(time, datetime) or time.tzinfo is None:
+        raise UnreadableEvent("event.not_cloudevent", "time: must be a moment with its time zone, as in RFC 3339")
+    event_id = str(attributes["id"])
+    if not valid_event_id(event_id):
+        raise UnreadableEvent(
+            "event.invalid_id", "id: is no event id; it takes 1 to 128 letters, digits and ._:@=+-, the first no sign"
+        )
+    return Envelope(
+        event_id=event_id,
+        event_type=str(attributes["type"]),
+        version=version,
+        time=time.astimezone(UTC),
+        source=str(attributes["source"]),
+        data=cast(dict[str, JsonValue], data),
+        text=text,
+    )
+
+
+def unwrap(envelope: Envelope, event_class: type[E]) -> E:
+    """The typed event in an envelope.
+
+    Raises:
+        UnreadableEvent: `event.unknown_type`, `event.version_unknown`, or `event.invalid` naming each wrong field.
+    """
+    if envelope.event_type != event_class.type_name():
+        raise UnreadableEvent(
+            "event.unknown_type", f"type: {envelope.event_type} is not taken here, only {event_class.type_name()}"
+        )
+    if envelope.version != event_class.version:
+        raise UnreadableEvent(
+            "event.version_unknown",
+            f"dataversion: {envelope.event_type} is version {event_class.version} here, not {envelope.version}",
+        )
+    return parse(canonical(dict(envelope.data)), event_class)
+
+
+def parse(text: str | bytes, event_class: type[E]) -> E:
+    """An event from the JSON of its fields, strictly.
+
+    Raises:
+        UnreadableEvent: `event.invalid`, naming each wrong field and never repeating its value.
+    """
+    try:
+        return event_class.model_validate_json(text, strict=True)
+    except ValidationError as fault:
+        raise UnreadableEvent("event.invalid", describe(fault)) from fault
+
+
+def describe(fault: ValidationError) -> str:
+    """Each wrong field and what is wrong with it, in one line; no values, as they may be personal."""
+    said: list[str] = []
+    for error in fault.errors(include_url=False, include_input=False, include_context=False):
+        place = ".".join(str(part) for part in error["loc"])
+        text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        said.append(f"{place}: {text}" if place else text)
+    return "; ".join(said)
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _first_line(fault: BaseException) -> str:
+    return (str(fault).splitlines() or [type(fault).__name__])[0][:300]

@@ -1,0 +1,325 @@
+"""Operations: what an author declares as one batch operation, and the description of a call of it.
+
+An operation becomes one Temporal activity and runs in one database transaction. Calling it in `handle` runs nothing:
+it describes a call, which `saga.execute` takes. Faults of definition are collected, not raised (see `definition`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, Concatenate, Generic, NoReturn, NotRequired, ParamSpec, TypeVar, get_type_hints, overload
+
+from pydantic import ConfigDict, JsonValue, TypeAdapter
+from typing_extensions import TypedDict
+
+from orchestrator.envelope import canonical
+from orchestrator.errors import UsageError
+from orchestrator.transaction import Transaction
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+DEFAULT_DEADLINE = timedelta(minutes=5)
+"""How long a step is tried before the saga turns to undoing, if its operation does not say."""
+
+
+class Reversal(StrEnum):
+    """What happens to a step's effect when its saga is undone."""
+
+    COMPENSATED = "compensated"
+    """Its compensation runs."""
+    NOTHING = "nothing"
+    """A query: it had no effect."""
+    IRREVERSIBLE = "irreversible"
+    """It cannot be undone: once it is done the saga goes on to its end, whatever happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where something is defined."""
+
+    file: str
+    line: int
+
+    @classmethod
+    def of(cls, body: Any) -> Source:
+        """The place of a function or a class; `?:0` if it has none."""
+        try:
+            file = inspect.getsourcefile(body) or "?"
+            code = getattr(inspect.unwrap(body), "__code__", None)
+            line = code.co_firstlineno if code is not None else inspect.getsourcelines(body)[1]
+        except (TypeError, OSError):
+            return cls("?", 0)
+        return cls(file, line)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OperationCall(Generic[R_co]):
+    """A described call of an operation: nothing has run yet.
+
+    Two calls are equal when operation and arguments are; that is what `RecordingSaga.calls` is compared by.
+    """
+
+    operation: Operation[..., R_co]
+    arguments: Mapping[str, JsonValue]
+    """Every argument by name, as JSON."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, OperationCall):
+            return NotImplemented
+        return (
+            self.operation.name == other.operation.name  # pyright: ignore[reportUnknownMemberType]
+            and self.arguments == other.arguments
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.operation.name, canonical(dict(self.arguments))))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        return f"{self.operation.name}({shown})"
+
+    def __await__(self) -> NoReturn:
+        short = self.operation.name.rpartition(".")[2]
+        raise UsageError(
+            f"`{short}(...)` only describes a call, and nothing ran it. You want: `await saga.execute({short}(...))`"
+        )
+
+
+class Signature:
+    """The parameters and the result of an operation, as JSON goes in and out. Built at first use."""
+
+    def __init__(self, body: Callable[..., Any]) -> None:
+        self._body = body
+
+    @cached_property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """Parameters by name, without the transaction."""
+        named = list(inspect.signature(self._body).parameters.items())
+        return dict(named[1:])
+
+    @cached_property
+    def hints(self) -> Mapping[str, Any]:
+        """Annotations by name, `return` among them."""
+        return get_type_hints(self._body, include_extras=True)
+
+    @cached_property
+    def _arguments(self) -> TypeAdapter[dict[str, Any]]:
+        fields: dict[str, Any] = {
+            name: self.hints[name] if parameter.default is parameter.empty else NotRequired[self.hints[name]]
+            for name, parameter in self.parameters.items()
+        }
+        make: Any = TypedDict  # made from a signature, so no type checker can know its fields
+        shape = make("Arguments", fields)
+        shape.__pydantic_config__ = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=False)
+        return TypeAdapter(shape)
+
+    @cached_property
+    def _result(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self.hints["return"])
+
+    def build(self) -> None:
+        """Build the adapters now, so that a type pydantic cannot carry is found before a worker starts."""
+        _ = self._arguments, self._result
+
+    def dump_arguments(self, arguments: Mapping[str, Any]) -> dict[str, JsonValue]:
+        """Arguments as JSON, defaults filled in.
+
+        Raises:
+            pydantic.ValidationError: an argument is not of its declared type.
+        """
+        given = {
+            name: parameter.default
+            for name, parameter in self.parameters.items()
+            if parameter.default is not parameter.empty
+        }
+        checked = self._arguments.validate_python({**given, **arguments}, strict=True)
+        dumped: dict[str, JsonValue] = self._arguments.dump_python(checked, mode="json")
+        return dumped
+
+    def load_arguments(self, recorded: Mapping[str, JsonValue]) -> dict[str, Any]:
+        """Recorded arguments as today's types have them.
+
+        Raises:
+            pydantic.ValidationError: they do not fit today's types.
+        """
+        return self._arguments.validate_json(canonical(dict(recorded)), strict=True)
+
+    def dump_result(self, result: Any) -> JsonValue:
+        """A result as JSON.
+
+        Raises:
+            pydantic.ValidationError: it is not of the declared type.
+        """
+        dumped: JsonValue = self._result.dump_python(self._result.validate_python(result, strict=True), mode="json")
+        return dumped
+
+    def load_result(self, recorded: JsonValue) -> Any:
+        """A recorded result as today's type has it.
+
+        Raises:
+            pydantic.ValidationError: it does not fit today's type.
+        """
+        return self._result.validate_json(canonical(recorded), strict=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Compensation:
+    """What undoes an operation: any of its parameters by name, and `result`."""
+
+    body: Callable[..., Awaitable[None]]
+    name: str
+    source: Source
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """Names it takes, without the transaction."""
+        return tuple(list(inspect.signature(self.body).parameters)[1:])
+
+
+CompensationBody = TypeVar("CompensationBody", bound=Callable[..., Awaitable[None]])
+
+
+@dataclass(eq=False, kw_only=True)
+class Operation(Generic[P, R]):
+    """An operation as its author declared it. Call it in `handle` to describe a step."""
+
+    _body: Callable[Concatenate[Transaction, P], Awaitable[R]]
+    name: str
+    """The activity's type, from module and function: `account.withdraw`."""
+    module: str
+    source: Source
+    reversal: Reversal
+    reason: str | None = None
+    """Why it cannot be undone."""
+    deadline: timedelta = DEFAULT_DEADLINE
+    """How long it is tried before the saga turns to undoing."""
+    undo: Compensation | None = None
+    faults: list[str] = field(default_factory=list[str])
+    """Faults seen while decorating; `definition` reports them with the others."""
+
+    @cached_property
+    def signature(self) -> Signature:
+        """Parameters and result."""
+        return Signature(self._body)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> OperationCall[R]:
+        """Describe a call; nothing runs.
+
+        Raises:
+            TypeError: arguments are missing or too many.
+            pydantic.ValidationError: an argument is not of its declared type.
+        """
+        bound = inspect.signature(self._body).bind(None, *args, **kwargs)
+        given = dict(list(bound.arguments.items())[1:])
+        return OperationCall(self, self.signature.dump_arguments(given))
+
+    async def body(self, tx: Transaction, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function itself in a transaction: for unit tests, and for the engine.
+
+        Raises:
+            Refused: the operation said no.
+        """
+        return await self._body(tx, *args, **kwargs)
+
+    async def compensate(self, tx: Transaction, arguments: Mapping[str, JsonValue], result: JsonValue) -> None:
+        """Run the compensation with what the step recorded."""
+        if self.undo is None:
+            raise UsageError(f"{self.name} has no compensation")
+        known = self.signature.load_arguments(arguments)
+        for name, parameter in self.signature.parameters.items():
+            if parameter.default is not parameter.empty:
+                known.setdefault(name, parameter.default)
+        if "result" in self.undo.wants:
+            known["result"] = self.signature.load_result(result)
+        await self.undo.body(tx, **{name: known[name] for name in self.undo.wants})
+
+    def compensation(self, body: CompensationBody) -> CompensationBody:
+        """Declare what undoes it: `@withdraw.compensation` above an `async def`.
+
+        The function takes the transaction, then any of the operation's parameters by name, and `result`.
+        """
+        if self.undo is not None:
+            self.faults.append(f"{self.name} has two compensations, {_short(self.undo.name)} and {_name(body)}")
+        if self.reversal is not Reversal.COMPENSATED:
+            self.faults.append(
+                f"{self.name} is {self.reversal.value}, and yet {_name(body)} is declared to undo it: "
+                "take one of the two away"
+            )
+        self.undo = Compensation(body=body, name=_activity_name(body), source=Source.of(body))
+        return body
+
+
+Body = Callable[Concatenate[Transaction, P], Awaitable[R]]
+
+
+@overload
+def operation(body: Body[P, R], /) -> Operation[P, R]: ...
+@overload
+def operation(*, irreversible: str = ..., deadline: timedelta = ...) -> Callable[[Body[P, R]], Operation[P, R]]: ...
+def operation(
+    body: Body[P, R] | None = None, /, *, irreversible: str | None = None, deadline: timedelta = DEFAULT_DEADLINE
+) -> Operation[P, R] | Callable[[Body[P, R]], Operation[P, R]]:
+    """Declare an `async def` as an operation: one activity, one transaction, effects exactly once.
+
+    Args:
+        irreversible: why it cannot be undone; without it a compensation is required.
+        deadline: how long it is tried before the saga turns to undoing.
+    """
+    reversal = Reversal.COMPENSATED if irreversible is None else Reversal.IRREVERSIBLE
+
+    def declare(body: Body[P, R]) -> Operation[P, R]:
+        made = _declare(body, reversal, reason=irreversible, deadline=deadline)
+        if irreversible is not None and not irreversible.strip():
+            made.faults.append(f'{made.name} gives no reason: @operation(irreversible="why it cannot be undone")')
+        return made
+
+    return declare if body is None else declare(body)
+
+
+@overload
+def query(body: Body[P, R], /) -> Operation[P, R]: ...
+@overload
+def query(*, deadline: timedelta = ...) -> Callable[[Body[P, R]], Operation[P, R]]: ...
+def query(
+    body: Body[P, R] | None = None, /, *, deadline: timedelta = DEFAULT_DEADLINE
+) -> Operation[P, R] | Callable[[Body[P, R]], Operation[P, R]]:
+    """Declare an `async def` that only reads. Its answer is recorded, so a resumed saga sees the same; never undone."""
+
+    def declare(body: Body[P, R]) -> Operation[P, R]:
+        return _declare(body, Reversal.NOTHING, reason=None, deadline=deadline)
+
+    return declare if body is None else declare(body)
+
+
+def _declare(body: Body[P, R], reversal: Reversal, *, reason: str | None, deadline: timedelta) -> Operation[P, R]:
+    made = Operation(
+        _body=body,
+        name=_activity_name(body),
+        module=body.__module__,
+        source=Source.of(body),
+        reversal=reversal,
+        reason=reason,
+        deadline=deadline,
+    )
+    if deadline <= timedelta(0):
+        made.faults.append(f"{made.name} has a deadline of {deadline}: it must be longer than nothing")
+    return made
+
+
+def _name(body: Callable[..., Any]) -> str:
+    return getattr(body, "__name__", repr(body))
+
+
+def _activity_name(body: Callable[..., Any]) -> str:
+    return f"{body.__module__.rpartition('.')[2]}.{_name(body)}"
+
+
+def _short(name: str) -> str:
+    return name.rpartition(".")[2]

@@ -1,0 +1,55 @@
+"""The orchestrator: the class an author writes for one business process."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+
+from orchestrator.event import DomainEvent, FailureEvent
+from orchestrator.saga import Saga
+
+Requested = TypeVar("Requested", bound=DomainEvent)
+Completed = TypeVar("Completed", bound=DomainEvent)
+Failed = TypeVar("Failed", bound=FailureEvent)
+
+
+class Orchestrator(ABC, Generic[Requested, Completed, Failed]):
+    """One event in, a completed or a failed event out, across domains.
+
+    A subclass names its three events and writes `handle`. Dropped in as a file it is found, checked and registered
+    as a Temporal workflow of its class's name. An instance lives for one saga.
+
+        class MoneyTransfer(Orchestrator[MoneyTransferRequested, MoneyTransferCompleted, MoneyTransferFailed]):
+            async def handle(self, event: MoneyTransferRequested, saga: Saga) -> MoneyTransferCompleted:
+                await saga.execute(account.withdraw(event.user_id, event.from_account_id, event.amount))
+                ...
+    """
+
+    requested: ClassVar[type[DomainEvent]]
+    """The event that starts it."""
+    completed: ClassVar[type[DomainEvent]]
+    """The event it ends with when all went well."""
+    failed: ClassVar[type[FailureEvent]]
+    """The event it ends with when it was undone."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in getattr(cls, "__orig_bases__", ()):
+            if get_origin(base) is Orchestrator:
+                arguments = get_args(base)
+                if len(arguments) == 3 and all(isinstance(argument, type) for argument in arguments):
+                    cls.requested, cls.completed, cls.failed = arguments
+
+    @abstractmethod
+    async def handle(self, event: Requested, saga: Saga) -> Completed:
+        """The process: which operations, in which order, with what.
+
+        It may run again from the start, and must do the same then: time, chance and ids come from `saga`; it reads no
+        clock and does no I/O of its own.
+
+        Returns:
+            The completed event.
+
+        Raises:
+            Refused: a rule that spans domains says no; or let an operation's pass. Everything done is undone.
+        """

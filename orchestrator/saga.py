@@ -1,0 +1,108 @@
+"""The saga as `handle` sees it: run operations, and remember how to undo them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
+from random import Random
+from typing import Any, TypeVar, overload
+from uuid import UUID, uuid5
+
+from orchestrator.operation import OperationCall
+
+R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+
+
+class Saga(ABC):
+    """One event being handled. `handle` takes everything that changes from here: ids, time, chance, and steps.
+
+    Attributes:
+        event_id: the event's id.
+        event_time: when the event happened, in UTC. There is no clock in `handle`: it must give the same again.
+        random: a source of chance, the same on every attempt.
+    """
+
+    def __init__(self, *, saga_id: UUID, event_id: str, event_time: datetime) -> None:
+        self.saga_id = saga_id
+        self.event_id = event_id
+        self.event_time = event_time
+        self.random = Random(saga_id.int)  # noqa: S311 - repeatable chance is the point
+        self._drawn = 0
+
+    def uuid(self) -> UUID:
+        """A new id, the same on every attempt: made from the saga and how many were drawn."""
+        self._drawn += 1
+        return uuid5(self.saga_id, f"handle/{self._drawn}")
+
+    async def execute(self, call: OperationCall[R]) -> R:
+        """Run one operation, and remember how to undo it.
+
+        Its effect and the record that it was done are one transaction, so a worker that dies here leaves nothing
+        half done; the same step run again returns the recorded result.
+
+        Raises:
+            Refused: the operation said no. Let it pass, and the saga is undone.
+            UsageError: another step of this saga is running; see `execute_batch(..., parallel=True)`.
+        """
+        [result] = await self._run([call], parallel=False)
+        return result  # type: ignore[no-any-return]
+
+    @overload
+    async def execute_batch(self, a: OperationCall[A], /, *, parallel: bool = ...) -> tuple[A]: ...
+    @overload
+    async def execute_batch(
+        self, a: OperationCall[A], b: OperationCall[B], /, *, parallel: bool = ...
+    ) -> tuple[A, B]: ...
+    @overload
+    async def execute_batch(
+        self, a: OperationCall[A], b: OperationCall[B], c: OperationCall[C], /, *, parallel: bool = ...
+    ) -> tuple[A, B, C]: ...
+    @overload
+    async def execute_batch(
+        self,
+        a: OperationCall[A],
+        b: OperationCall[B],
+        c: OperationCall[C],
+        d: OperationCall[D],
+        /,
+        *,
+        parallel: bool = ...,
+    ) -> tuple[A, B, C, D]: ...
+    @overload
+    async def execute_batch(
+        self,
+        a: OperationCall[A],
+        b: OperationCall[B],
+        c: OperationCall[C],
+        d: OperationCall[D],
+        e: OperationCall[E],
+        /,
+        *,
+        parallel: bool = ...,
+    ) -> tuple[A, B, C, D, E]: ...
+    async def execute_batch(self, *calls: OperationCall[Any], parallel: bool = False) -> tuple[Any, ...]:
+        """Run one to five operations in order, each its own step; the saga is undone if one of them says no.
+
+        Args:
+            calls: the steps, in saga order.
+            parallel: run them at once. They are undone one by one, in reverse order, all the same.
+
+        Returns:
+            The results, in the order of the calls.
+
+        Raises:
+            Refused: an operation said no. With `parallel`, the first in saga order, after all have ended.
+        """
+        return tuple(await self._run(calls, parallel=parallel))
+
+    async def execute_all(self, calls: Sequence[OperationCall[R]], *, parallel: bool = False) -> list[R]:
+        """Run any number of operations of one result type, as `execute_batch` does."""
+        return await self._run(calls, parallel=parallel)
+
+    @abstractmethod
+    async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
+        """Run steps, numbered in the order given."""

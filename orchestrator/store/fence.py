@@ -1,0 +1,213 @@
+"""The fence: why an operation's effects happen once, however often it is attempted.
+
+One row a saga's step, inserted first in the operation's own transaction, behind the guard that reads the saga's phase
+under a share lock: the two are one statement. Whoever inserts runs the operation; whoever meets the row takes what it
+recorded, a result or a refusal. The idea is DTM's sub-transaction barrier (a unique key in the business transaction).
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from pydantic import JsonValue, ValidationError
+from sqlalchemy import Select, literal, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.catalog import Catalog
+from orchestrator.drive.messages import (
+    Decided,
+    Diverged,
+    Phase,
+    Reused,
+    StepCommand,
+    StepDone,
+    StepRefused,
+    StepReply,
+    StepState,
+    text_of,
+)
+from orchestrator.envelope import CONTENT_LIMIT, canonical, digest
+from orchestrator.errors import OrchestratorError, Refused
+from orchestrator.operation import Operation, Reversal
+from orchestrator.store.database import Database, guarded
+from orchestrator.store.opening import insert_into, open_sagas
+from orchestrator.store.schema import saga, saga_step
+from orchestrator.transaction import Transaction
+
+
+class SagaMissing(OrchestratorError):
+    """The saga's row is not in this database, though a step of it was done here."""
+
+
+class ResultTooLarge(OrchestratorError):
+    """An operation's result takes more than a history should carry."""
+
+
+def phase_under_share_lock(saga_id: UUID) -> Select[tuple[str]]:
+    """The guard: waits for a turn that is under way and then sees it, and holds off the next (SQLite: one writer)."""
+    return select(saga.c.phase).where(saga.c.id == saga_id).with_for_update(read=True)
+
+
+async def run_step(database: Database, catalog: Catalog, command: StepCommand, *, attempt: int = 1) -> StepReply:
+    """Attempt a step: one transaction with its effect and its record, or a refusal recorded in its stead.
+
+    Raises:
+        SagaMissing: the row is gone.
+        Exception: what the operation raised; nothing stands, and it may be tried again.
+    """
+    operation = catalog.operations[command.operation]
+
+    async def attempt_it(connection: AsyncConnection) -> StepReply:
+        return await _attempt(connection, catalog, command, operation, attempt)
+
+    try:
+        return await database.in_transaction(attempt_it)
+    except Refused as refusal:
+        said = refusal
+
+    async def record_it(connection: AsyncConnection) -> StepReply:
+        return await _record_refusal(connection, catalog, command, operation, attempt, said)
+
+    # The refused transaction is gone, effects and all. Another driver may have done the step since: it was first then.
+    return await database.in_transaction(record_it)
+
+
+async def _attempt(
+    connection: AsyncConnection, catalog: Catalog, command: StepCommand, operation: Operation[..., object], attempt: int
+) -> StepReply:
+    met = await _claim(connection, catalog, command, operation, attempt, StepState.DONE, None)
+    if met is not None:
+        return met
+    tx = Transaction(
+        connection,
+        saga=command.saga.id,
+        step=command.number,
+        event_id=command.saga.event_id,
+        event_time=datetime.fromisoformat(command.event_time),
+    )
+    arguments = operation.signature.load_arguments(command.arguments)
+    async with guarded(connection, "query" if operation.reversal is Reversal.NOTHING else "operation"):
+        returned = await operation.body(tx, **arguments)
+        await tx.flush()
+    result = operation.signature.dump_result(returned)
+    if result is not None:
+        recorded = canonical(result)
+        if len(recorded.encode()) > CONTENT_LIMIT:
+            raise ResultTooLarge(f"the result of {operation.name} takes {len(recorded):,} bytes of {CONTENT_LIMIT:,}")
+        await connection.execute(
+            update(saga_step)
+            .where(saga_step.c.saga_id == command.saga.id, saga_step.c.number == command.number)
+            .values(result=recorded)
+        )
+    return StepDone(number=command.number, operation=operation.name, result=result)
+
+
+async def _record_refusal(
+    connection: AsyncConnection,
+    catalog: Catalog,
+    command: StepCommand,
+    operation: Operation[..., object],
+    attempt: int,
+    refusal: Refused,
+) -> StepReply:
+    error = canonical({"code": refusal.code, "message": refusal.message})
+    met = await _claim(connection, catalog, command, operation, attempt, StepState.REFUSED, error)
+    if met is not None:
+        return met
+    return StepRefused(number=command.number, operation=operation.name, code=refusal.code, message=refusal.message)
+
+
+async def _claim(
+    connection: AsyncConnection,
+    catalog: Catalog,
+    command: StepCommand,
+    operation: Operation[..., object],
+    attempt: int,
+    state: StepState,
+    error: str | None,
+) -> StepReply | None:
+    """Insert the step's row, or answer with what is there. None: the row is ours."""
+    if command.opening is not None:
+        opened = await open_sagas(connection, [command.opening], catalog, begins=state is StepState.DONE)
+        row = opened[command.saga.id]
+        if row.reused:
+            return Reused()
+        if row.phase is not Phase.FORWARD:
+            return Decided(phase=row.phase)
+    arguments = canonical(command.arguments)
+    token = uuid4()
+    now = datetime.now(UTC)
+    values = {
+        saga_step.c.saga_id: command.saga.id,
+        saga_step.c.number: command.number,
+        saga_step.c.kind: "query" if operation.reversal is Reversal.NOTHING else "operation",
+        saga_step.c.operation: operation.name,
+        saga_step.c.arguments: arguments,
+        saga_step.c.digest: digest(f"{operation.name}{arguments}"),
+        saga_step.c.irreversible: operation.reversal is Reversal.IRREVERSIBLE,
+        saga_step.c.attempt_token: token,
+        saga_step.c.state: state.value,
+        saga_step.c.error: error,
+        saga_step.c.attempts: attempt,
+        saga_step.c.created_at: now,
+        saga_step.c.done_at: now,
+    }
+    guard = phase_under_share_lock(command.saga.id).subquery("guard")
+    source = select(*(literal(value, column.type) for column, value in values.items())).select_from(guard)
+    insert = insert_into(connection, saga_step).from_select(
+        list(values), source.where(guard.c.phase == Phase.FORWARD.value)
+    )
+    # DO NOTHING would wait for the other driver and then not see its row; DO UPDATE reads it as committed.
+    upsert = insert.on_conflict_do_update(
+        index_elements=[saga_step.c.saga_id, saga_step.c.number], set_={"number": insert.excluded.number}
+    ).returning(
+        saga_step.c.attempt_token,
+        saga_step.c.operation,
+        saga_step.c.arguments,
+        saga_step.c.digest,
+        saga_step.c.state,
+        saga_step.c.result,
+        saga_step.c.error,
+    )
+    met = (await connection.execute(upsert)).first()
+    if met is None:
+        phase = (
+            await connection.execute(select(saga.c.phase).where(saga.c.id == command.saga.id))
+        ).scalar_one_or_none()
+        if phase is None:
+            raise SagaMissing(
+                f"saga {command.saga.orchestrator}/{command.saga.event_id} has no row here: is this the database that "
+                "it was begun in?"
+            )
+        return Decided(phase=Phase(phase))
+    if met.attempt_token == token:
+        return None
+    if met.digest != digest(f"{operation.name}{arguments}") and not _same_call(met, operation, command.arguments):
+        return Diverged(
+            number=command.number,
+            recorded=text_of(met.operation, json.loads(met.arguments)),
+            given=text_of(operation.name, command.arguments),
+        )
+    match StepState(met.state):
+        case StepState.DONE:
+            result: JsonValue = None if met.result is None else json.loads(met.result)
+            return StepDone(number=command.number, operation=operation.name, result=result)
+        case StepState.REFUSED:
+            refusal = json.loads(met.error)
+            return StepRefused(
+                number=command.number, operation=operation.name, code=refusal["code"], message=refusal["message"]
+            )
+        case _:
+            return Decided(phase=Phase.UNDOING)
+
+
+def _same_call(met: object, operation: Operation[..., object], given: Mapping[str, JsonValue]) -> bool:
+    """Whether a recorded call is today's: read through today's types, which may have got a default more."""
+    if getattr(met, "operation", None) != operation.name:
+        return False
+    try:
+        known = operation.signature.load_arguments(json.loads(getattr(met, "arguments", "{}")))
+        return operation.signature.dump_arguments(known) == dict(given)
+    except ValidationError:
+        return False

@@ -1,0 +1,198 @@
+"""The engine's tables, in a metadata of their own: an application's tables stay out of their way.
+
+Every column stands from the start, those that later parts fill among them. Texts hold JSON as it was written, so a
+recorded value is never reshaped by a database. `migrations/` makes the same tables; a test compares the two.
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    Uuid,
+    false,
+    func,
+    text,
+)
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+NOW = func.now()
+_Number = BigInteger().with_variant(Integer, "sqlite")
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment in UTC; SQLite keeps none of a time zone, so what it gives back is read as UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To the database, in UTC."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From the database, in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+_Time = UtcTime()
+
+saga_meta = Table(
+    "saga_meta",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("schema_version", Integer, nullable=False),
+    Column("temporal_namespace", Text),
+    Column("temporal_cluster_id", Text),
+)
+"""One row: which schema, and which Temporal namespace this database belongs to."""
+
+saga = Table(
+    "saga",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("orchestrator", String(200), nullable=False),
+    Column("event_id", String(128), nullable=False),
+    Column("envelope", Text, nullable=False),
+    Column("event_type", String(200), nullable=False),
+    Column("event_version", Integer, nullable=False),
+    Column("content_digest", String(64), nullable=False),
+    Column("definition_digest", String(64)),
+    Column("ordering_key", Text),
+    Column("lock_keys", Text),
+    Column("phase", String(16), nullable=False),
+    Column("reason", String(16)),
+    Column("error_code", String(200)),
+    Column("message", Text),
+    Column("ended_by", Text),
+    Column("pivot_step", Integer),
+    Column("outcome", Text),
+    Column("outcome_event_id", String(128)),
+    Column("owner_workflow_id", Text),
+    Column("owner_first_run_id", Text),
+    Column("drives", Integer, nullable=False, server_default=text("1")),
+    Column("next_at", _Time),
+    Column("progressed_at", _Time, nullable=False, server_default=NOW),
+    Column("stuck_step", Integer),
+    Column("stuck_error", Text),
+    Column("stuck_since", _Time),
+    Column("created_at", _Time, nullable=False, server_default=NOW),
+    Column("finished_at", _Time),
+    Column("purged_at", _Time),
+    UniqueConstraint("orchestrator", "event_id"),
+    Index(None, "event_id"),
+    Index(None, "created_at"),
+    Index(
+        "ix_saga_unfinished",
+        "progressed_at",
+        postgresql_where=text("phase IN ('forward', 'undoing')"),
+        sqlite_where=text("phase IN ('forward', 'undoing')"),
+    ),
+)
+"""The state machine: one row a saga. `reason` is the phase an undoing saga ends in."""
+
+saga_step = Table(
+    "saga_step",
+    metadata,
+    Column("saga_id", Uuid, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String(16), nullable=False),
+    Column("operation", String(200), nullable=False),
+    Column("database", String(64), nullable=False, server_default=text("'home'")),
+    Column("arguments", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("irreversible", Boolean, nullable=False, server_default=false()),
+    Column("attempt_token", Uuid, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("result", Text),
+    Column("error", Text),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("undo_attempts", Integer, nullable=False, server_default=text("0")),
+    Column("undo_error", Text),
+    Column("skipped_by", Text),
+    Column("skip_reason", Text),
+    Column("idempotency_key", String(200)),
+    Column("created_at", _Time, nullable=False, server_default=NOW),
+    Column("done_at", _Time),
+    Column("undone_at", _Time),
+)
+"""The fence: one row a step, written in the operation's own transaction. No foreign key: it may live elsewhere.
+
+`attempt_token` names the attempt that inserted the row, so an insert that met a row tells so on every database.
+"""
+
+saga_lock = Table(
+    "saga_lock",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("ticket", _Number, primary_key=True, autoincrement=False),
+    Column("saga_id", Uuid),
+    Column("next_ticket", _Number),
+    Column("created_at", _Time, nullable=False, server_default=NOW),
+    Index(None, "saga_id"),
+)
+"""A head for each key (ticket 0, with the next ticket) and a row for each ticket; the lowest ticket holds."""
+
+saga_outbox = Table(
+    "saga_outbox",
+    metadata,
+    Column("id", _Number, primary_key=True, autoincrement=True),
+    Column("event_id", String(128), nullable=False, unique=True),
+    Column("saga_id", Uuid, nullable=False),
+    Column("target", Text),
+    Column("ordering_key", Text),
+    Column("envelope", Text, nullable=False),
+    Column("created_at", _Time, nullable=False, server_default=NOW),
+    Column("sent_at", _Time),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("error", Text),
+    Index(
+        "ix_saga_outbox_unsent",
+        "id",
+        postgresql_where=text("sent_at IS NULL"),
+        sqlite_where=text("sent_at IS NULL"),
+    ),
+)
+"""Events on their way out, written with what they tell of. Read by `sent_at IS NULL`, never by "id greater than"."""
+
+saga_dead_letter = Table(
+    "saga_dead_letter",
+    metadata,
+    Column("id", _Number, primary_key=True, autoincrement=True),
+    Column("door", String(200), nullable=False),
+    Column("origin_workflow_id", Text, nullable=False),
+    Column("origin_run_id", Text, nullable=False),
+    Column("origin_position", Integer, nullable=False),
+    Column("raw", LargeBinary, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("code", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", _Time, nullable=False, server_default=NOW),
+    Column("settled_at", _Time),
+    Column("settled_as", Text),
+    UniqueConstraint("origin_workflow_id", "origin_run_id", "origin_position"),
+)
+"""Messages that were no events of ours, kept as they came, with where from and why."""

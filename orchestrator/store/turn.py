@@ -1,0 +1,211 @@
+"""The turn: from forward to undoing, and the undoing of one step.
+
+The turn locks the saga's row and reads the steps in the *next* statement: taking the lock waits for steps that are
+open, so that statement sees them all, and whoever comes later finds the guard shut.
+"""
+
+import contextlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.catalog import Catalog
+from orchestrator.drive.messages import (
+    Decided,
+    Outcome,
+    PastPivot,
+    Phase,
+    Reused,
+    SagaRef,
+    StepState,
+    StuckCommand,
+    TurnCommand,
+    TurnReply,
+    UndoableStep,
+    UndoCommand,
+    Undone,
+    UndoPlan,
+    UndoReply,
+)
+from orchestrator.errors import storable
+from orchestrator.store.database import Database, guarded
+from orchestrator.store.fence import SagaMissing, phase_under_share_lock
+from orchestrator.store.opening import open_sagas
+from orchestrator.store.schema import saga, saga_step
+from orchestrator.transaction import Transaction
+
+STUCK_AFTER = 5
+"""Failed attempts of a compensation before its saga shows as stuck. It is tried on all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedStep:
+    """A step's row, as far as a turn needs it."""
+
+    number: int
+    kind: str
+    operation: str
+    arguments: str
+    irreversible: bool
+    state: str
+
+    @property
+    def is_past_undoing(self) -> bool:
+        """Whether it is done and cannot be undone."""
+        return self.state == StepState.DONE.value and self.irreversible
+
+    @property
+    def is_to_undo(self) -> bool:
+        """Whether its effect stands and is to be taken back."""
+        return self.state == StepState.DONE.value and self.kind == "operation" and not self.irreversible
+
+
+async def turn_to_undoing(database: Database, catalog: Catalog, command: TurnCommand) -> TurnReply:
+    """Decide that the saga is undone, or learn what was decided already. Safe to repeat."""
+
+    async def decide(connection: AsyncConnection) -> TurnReply:
+        key = command.opening.saga.id
+        row = (await open_sagas(connection, [command.opening], catalog, begins=False))[key]
+        if row.reused:
+            return Reused()
+        if row.outcome is not None:
+            return Outcome.model_validate_json(row.outcome)
+        steps = await steps_of(connection, key)
+        ends_as = row.reason
+        if row.phase is Phase.FORWARD:
+            pivot = next((step.number for step in steps if step.is_past_undoing), None)
+            if pivot is not None:
+                await connection.execute(update(saga).where(saga.c.id == key).values(pivot_step=pivot))
+                return PastPivot(number=pivot)
+            ends_as = command.ends_as
+            await connection.execute(
+                update(saga)
+                .where(saga.c.id == key, saga.c.phase == Phase.FORWARD.value)
+                .values(
+                    phase=Phase.UNDOING.value,
+                    reason=ends_as.value,
+                    error_code=command.error_code,
+                    message=storable(command.message),
+                    progressed_at=datetime.now(UTC),
+                )
+            )
+        left = [step for step in steps if step.is_to_undo]
+        return UndoPlan(
+            steps=tuple(UndoableStep(number=step.number, operation=step.operation) for step in reversed(left)),
+            ends_as=ends_as or Phase.FAILED,
+        )
+
+    return await database.in_transaction(decide)
+
+
+async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) -> UndoReply:
+    """Run one compensation: `done` becomes `undone` first, by compare-and-set, then the effect is taken back.
+
+    Raises:
+        Exception: what the compensation raised; the step is still `done`, the attempt is counted on its row, and after
+            `STUCK_AFTER` of them the saga shows as stuck.
+    """
+
+    async def take_back(connection: AsyncConnection) -> UndoReply:
+        # The guard is the saga's row under a share lock, the same as a step's: see `fence`.
+        phase = phase_under_share_lock(command.saga.id).scalar_subquery()
+        swap = (
+            update(saga_step)
+            .where(
+                saga_step.c.saga_id == command.saga.id,
+                saga_step.c.number == command.number,
+                saga_step.c.state == StepState.DONE.value,
+                phase == Phase.UNDOING.value,
+            )
+            .values(
+                state=StepState.UNDONE.value, undone_at=datetime.now(UTC), undo_attempts=saga_step.c.undo_attempts + 1
+            )
+            .returning(saga_step.c.operation, saga_step.c.arguments, saga_step.c.result)
+        )
+        step = (await connection.execute(swap)).first()
+        if step is None:
+            return await _why_not(connection, command)
+        operation = catalog.operations[step.operation]
+        tx = Transaction(
+            connection,
+            saga=command.saga.id,
+            step=-command.number,
+            event_id=command.saga.event_id,
+            event_time=datetime.fromisoformat(command.event_time),
+        )
+        async with guarded(connection, "operation"):
+            await operation.compensate(
+                tx, json.loads(step.arguments), None if step.result is None else json.loads(step.result)
+            )
+            await tx.flush()
+        return Undone(number=command.number)
+
+    try:
+        return await database.in_transaction(take_back)
+    except Exception as fault:
+        # What counts is the fault itself: that it could not be counted must not stand in its place.
+        with contextlib.suppress(SQLAlchemyError, OSError):
+            await _count_failure(database, command, f"{type(fault).__name__}: {fault}")
+        raise
+
+
+async def mark_stuck(database: Database, command: StuckCommand) -> None:
+    """Show in the saga's row that it waits for a person."""
+    async with database.transaction() as connection:
+        await _stick(connection, command.saga, command.number, command.error)
+
+
+async def steps_of(connection: AsyncConnection, saga_id: UUID) -> list[RecordedStep]:
+    """A saga's steps in order. Ask only in a statement after the one that locked the saga's row."""
+    result = await connection.execute(
+        select(
+            saga_step.c.number,
+            saga_step.c.kind,
+            saga_step.c.operation,
+            saga_step.c.arguments,
+            saga_step.c.irreversible,
+            saga_step.c.state,
+        )
+        .where(saga_step.c.saga_id == saga_id)
+        .order_by(saga_step.c.number)
+    )
+    return [RecordedStep(*row) for row in result]
+
+
+async def _stick(connection: AsyncConnection, ref: SagaRef, number: int, error: str) -> None:
+    await connection.execute(
+        update(saga)
+        .where(saga.c.id == ref.id, saga.c.phase.in_((Phase.FORWARD.value, Phase.UNDOING.value)))
+        .values(stuck_step=number, stuck_error=storable(error), stuck_since=datetime.now(UTC))
+    )
+
+
+async def _why_not(connection: AsyncConnection, command: UndoCommand) -> UndoReply:
+    phase = await connection.scalar(select(saga.c.phase).where(saga.c.id == command.saga.id))
+    if phase is None:
+        raise SagaMissing(f"saga {command.saga.orchestrator}/{command.saga.event_id} has no row here")
+    if phase != Phase.UNDOING.value:
+        return Decided(phase=Phase(phase))
+    return Undone(number=command.number)
+
+
+async def _count_failure(database: Database, command: UndoCommand, error: str) -> None:
+    async with database.transaction() as connection:
+        counted = await connection.execute(
+            update(saga_step)
+            .where(
+                saga_step.c.saga_id == command.saga.id,
+                saga_step.c.number == command.number,
+                saga_step.c.state == StepState.DONE.value,
+            )
+            .values(undo_attempts=saga_step.c.undo_attempts + 1, undo_error=storable(error))
+            .returning(saga_step.c.undo_attempts)
+        )
+        attempts = counted.scalar_one_or_none()
+        if attempts is not None and attempts >= STUCK_AFTER:
+            await _stick(connection, command.saga, command.number, f"undoing {command.operation}: {error}")

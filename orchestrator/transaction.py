@@ -1,0 +1,61 @@
+"""The transaction of a step: what an operation is given to work with."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, NoReturn
+from uuid import UUID, uuid5
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from orchestrator.errors import TransactionMisuse
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+class Transaction(AsyncSession):
+    """SQLModel's `AsyncSession` inside the step's own transaction.
+
+    The engine commits it together with the record that the step was done, so the operation may neither commit nor
+    roll back: either raises `TransactionMisuse` before harm is done. `begin_nested()` (a savepoint) is yours.
+    """
+
+    def __init__(
+        self, connection: AsyncConnection, *, saga: UUID, step: int, event_id: str, event_time: datetime
+    ) -> None:
+        super().__init__(bind=connection, expire_on_commit=False, join_transaction_mode="rollback_only")
+        self._saga = saga
+        self._step = step
+        self._drawn = 0
+        self.event_id = event_id
+        """Id of the event that started the saga."""
+        self.event_time = event_time
+        """When that event happened, in UTC. The same on every attempt, unlike a clock."""
+
+    def uuid(self) -> UUID:
+        """A new id, the same on every attempt of this step: made from the saga, the step, and how many were drawn."""
+        self._drawn += 1
+        return uuid5(self._saga, f"step/{self._step}/{self._drawn}")
+
+    async def commit(self) -> NoReturn:
+        """Refused: the engine commits.
+
+        Raises:
+            TransactionMisuse: always.
+        """
+        raise TransactionMisuse(
+            "an operation may not commit: its effect would stand without the record that it was done, and be done "
+            "twice. Just return; for a part of its own use `async with tx.begin_nested():`"
+        )
+
+    async def rollback(self) -> NoReturn:
+        """Refused: raise instead, and the engine rolls back.
+
+        Raises:
+            TransactionMisuse: always.
+        """
+        raise TransactionMisuse(
+            "an operation may not roll back: the record of the step would be lost with it. Raise Refused(code, "
+            "message), or put the part to take back in `async with tx.begin_nested():`"
+        )
