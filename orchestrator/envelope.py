@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
 from cloudevents.core.exceptions import BaseCloudEventException
@@ -116,7 +116,7 @@ def wrap(
         version=event.version,
         time=happened,
         source=source,
-        data=cast(dict[str, JsonValue], data),
+        data=data,
         text=text,
     )
 
@@ -173,7 +173,7 @@ def _checked(message: Any, text: str) -> Envelope:
         version=version,
         time=time.astimezone(UTC),
         source=str(attributes["source"]),
-        data=cast(dict[str, JsonValue], data),
+        data=data,
         text=text,
     )
 

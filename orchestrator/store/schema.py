@@ -193,6 +193,6 @@ saga_dead_letter = Table(
     Column("created_at", _Time, nullable=False, server_default=NOW),
     Column("settled_at", _Time),
     Column("settled_as", Text),
-    UniqueConstraint("origin_workflow_id", "origin_run_id", "origin_position"),
+    UniqueConstraint("origin_workflow_id", "origin_run_id", "origin_position", name="uq_saga_dead_letter_origin"),
 )
 """Messages that were no events of ours, kept as they came, with where from and why."""

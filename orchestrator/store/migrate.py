@@ -1,0 +1,65 @@
+"""Brings the engine's tables to this version of the engine, whichever worker comes first."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from orchestrator.errors import Unreachable
+from orchestrator.store.database import Database
+from orchestrator.store.opening import insert_into
+from orchestrator.store.schema import SCHEMA_VERSION, saga_meta
+
+VERSION_TABLE = "saga_alembic_version"
+_LOCK = 7_164_201
+"""Advisory lock under which PostgreSQL migrates; SQLite has one writer anyway."""
+
+
+def alembic_config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration for the engine's tables, for those who run it themselves."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    if connection is not None:
+        config.attributes["connection"] = connection
+    return config
+
+
+async def migrate(database: Database, *, namespace: str | None = None, cluster_id: str | None = None) -> None:
+    """Create or upgrade the engine's tables. Safe to run from several workers at once.
+
+    Args:
+        database: where to.
+        namespace: the Temporal namespace that this database belongs to, written once.
+        cluster_id: the Temporal cluster's id, written once.
+
+    Raises:
+        Unreachable: the database cannot be reached, or does not let us create tables.
+    """
+    try:
+        async with database.transaction() as connection:
+            if database.dialect == "postgresql":
+                await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+            await connection.run_sync(_upgrade)
+            statement = insert_into(connection, saga_meta).values(
+                id=1, schema_version=SCHEMA_VERSION, temporal_namespace=namespace, temporal_cluster_id=cluster_id
+            )
+            await connection.execute(statement.on_conflict_do_nothing())
+    except (SQLAlchemyError, OSError) as fault:
+        raise database.unreachable(fault) from fault
+
+
+def _upgrade(connection: Connection) -> None:
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    current = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    if current == head:
+        return
+    known = {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
+    if current is not None and current not in known:
+        raise Unreachable(
+            f"the database's tables are of a newer engine (revision {current}); this one knows {head}: upgrade it."
+        )
+    command.upgrade(alembic_config(connection), "head")
