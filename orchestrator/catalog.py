@@ -10,14 +10,13 @@ import pkgutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from orchestrator.definition import problems_in
 from orchestrator.errors import DefinitionError, Problem
-from orchestrator.event import DomainEvent
-from orchestrator.operation import Operation
+from orchestrator.event import DomainEvent, FailureEvent
+from orchestrator.operation import Operation, Source
 from orchestrator.orchestrator import Orchestrator
 
 AnyOrchestrator = type[Orchestrator[Any, Any, Any]]
@@ -48,18 +47,7 @@ class Catalog:
             DefinitionError: with every fault.
         """
         found = _Found(list(dict.fromkeys(orchestrators)), list(dict.fromkeys(operations)), list(dict.fromkeys(events)))
-        for orchestrator in found.orchestrators:
-            for name in ("requested", "completed", "failed"):
-                event = getattr(orchestrator, name, None)
-                if event is not None and event not in found.events:
-                    found.events.append(event)
-        if problems := problems_in(found.events, found.operations, found.orchestrators):
-            raise DefinitionError(problems)
-        return cls(
-            events=MappingProxyType({event.type_name(): event for event in sorted(found.events, key=_by_name)}),
-            operations=MappingProxyType({one.name: one for one in sorted(found.operations, key=lambda one: one.name)}),
-            orchestrators=MappingProxyType({one.__name__: one for one in sorted(found.orchestrators, key=_by_name)}),
-        )
+        return cls._checked(found, [])
 
     @classmethod
     def discover(cls, packages: Sequence[str]) -> "Catalog":
@@ -72,12 +60,21 @@ class Catalog:
             DefinitionError: with every fault, modules that cannot be imported among them.
         """
         found = _Found([], [], [])
-        broken: list[Problem] = []
+        broken: _Broken = {}
         for module in _modules(packages, broken):
             found.take(module)
-        if broken:
-            raise DefinitionError([*broken, *problems_in(found.events, found.operations, found.orchestrators)])
-        return cls.of(orchestrators=found.orchestrators, operations=found.operations, events=found.events)
+        return cls._checked(found, [source.problem(text) for source, text in broken])
+
+    @classmethod
+    def _checked(cls, found: "_Found", broken: Sequence[Problem]) -> "Catalog":
+        found.take_events_of_orchestrators()
+        if problems := [*broken, *problems_in(found.events, found.operations, found.orchestrators)]:
+            raise DefinitionError(problems)
+        return cls(
+            events=MappingProxyType({event.type_name(): event for event in sorted(found.events, key=_by_name)}),
+            operations=MappingProxyType({one.name: one for one in sorted(found.operations, key=lambda one: one.name)}),
+            orchestrators=MappingProxyType({one.__name__: one for one in sorted(found.orchestrators, key=_by_name)}),
+        )
 
     def listeners(self, event: type[DomainEvent]) -> list[AnyOrchestrator]:
         """The orchestrators that an event starts, by name."""
@@ -111,46 +108,86 @@ class _Found:
     events: list[type[DomainEvent]]
 
     def take(self, module: ModuleType) -> None:
-        """What a module defines itself, not what it imports."""
+        """What a module defines itself, not what it imports; once, also under two names."""
         for value in list(vars(module).values()):
             if isinstance(value, Operation):
-                operation = cast(Operation[..., Any], value)
-                if operation.module == module.__name__ and operation not in self.operations:
-                    self.operations.append(operation)
+                self._take_operation(cast(Operation[..., Any], value), module)
             elif isinstance(value, type) and value.__module__ == module.__name__:
-                if issubclass(value, Orchestrator):
-                    self.orchestrators.append(cast(AnyOrchestrator, value))
-                elif issubclass(value, DomainEvent):
+                # An operation inside a class would never be registered; found here, it is reported.
+                for inner in vars(value).values():
+                    if isinstance(inner, Operation):
+                        self._take_operation(cast(Operation[..., Any], inner), module)
+                if _is_orchestrator(value):
+                    if value not in self.orchestrators:
+                        self.orchestrators.append(value)
+                elif issubclass(value, DomainEvent) and value not in self.events:
                     self.events.append(value)
 
+    def take_events_of_orchestrators(self) -> None:
+        """Events that an orchestrator names, wherever they are defined."""
+        for orchestrator in self.orchestrators:
+            for role in ("requested", "completed", "failed"):
+                event: object = getattr(orchestrator, role, None)
+                if not isinstance(event, type) or not issubclass(event, DomainEvent):
+                    continue  # `definition` reports it
+                if event not in (DomainEvent, FailureEvent) and event not in self.events:
+                    self.events.append(event)
 
-def _modules(packages: Sequence[str], broken: list[Problem]) -> Iterator[ModuleType]:
-    for name in packages:
-        package = _import(name, broken)
+    def _take_operation(self, operation: Operation[..., Any], module: ModuleType) -> None:
+        if operation.module == module.__name__ and operation not in self.operations:
+            self.operations.append(operation)
+
+
+_Broken = dict[tuple[Source, str], None]
+"""Places that could not be imported, in order. One broken module breaks all that import it, and is told once."""
+
+
+def _modules(packages: Sequence[str], broken: _Broken) -> Iterator[ModuleType]:
+    seen: set[str] = set()
+    for root in packages:
+        package = _import(root, root, broken)
         if package is None:
             continue
         yield package
-        for info in pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}.", onerror=lambda _: None):
-            module = _import(info.name, broken)
+        paths = getattr(package, "__path__", [])
+        for info in pkgutil.walk_packages(paths, f"{root}.", onerror=lambda _: None):
+            # `__main__` is there to be run, not to be imported.
+            if info.name in seen or info.name.endswith(".__main__"):
+                continue
+            seen.add(info.name)
+            module = _import(info.name, root, broken)
             if module is not None:
                 yield module
 
 
-def _import(name: str, broken: list[Problem]) -> ModuleType | None:
+def _import(name: str, root: str, broken: _Broken) -> ModuleType | None:
     try:
         return importlib.import_module(name)
     except Exception as fault:  # an author's module may raise anything; every fault is told at once
-        trace = fault.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        file = trace.tb_frame.f_code.co_filename if trace else name
-        line = trace.tb_lineno if trace else 0
+        text = f"cannot be imported, {type(fault).__name__}: {(str(fault).splitlines() or [''])[0]}"
         if isinstance(fault, SyntaxError):
-            file, line = fault.filename or file, fault.lineno or line
-        elif file.startswith("<") or not Path(file).exists():
-            file, line = name, 0
-        broken.append(Problem(file, line, f"{name} cannot be imported: {type(fault).__name__}: {fault}"))
+            source = Source(fault.filename or name, fault.lineno or 0)
+            text = f"cannot be imported, {type(fault).__name__}: {fault.msg}"
+        else:
+            source = _place(fault, root) or Source(name, 0)
+        broken.setdefault((source, text))
         return None
+
+
+def _place(fault: BaseException, root: str) -> Source | None:
+    """The last line of the author's own that led to the fault: pydantic's, for instance, would help nobody."""
+    found: Source | None = None
+    trace = fault.__traceback__
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if module == root or module.startswith(f"{root.partition('.')[0]}."):
+            found = Source(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+        trace = trace.tb_next
+    return found
+
+
+def _is_orchestrator(one: type) -> TypeGuard[AnyOrchestrator]:
+    return issubclass(one, Orchestrator)
 
 
 def _by_name(one: type) -> str:

@@ -42,6 +42,9 @@ class UnreadableEvent(OrchestratorError):
         self.message = message
         super().__init__(f"{code}: {message}")
 
+    def __reduce__(self) -> tuple[type["UnreadableEvent"], tuple[str, str]]:
+        return (type(self), (self.code, self.message))
+
 
 def saga_id(orchestrator: str, event_id: str) -> UUID:
     """The saga's id: the same for one orchestrator and one event, wherever and whenever it is asked for."""
@@ -142,6 +145,9 @@ def read(raw: bytes | str) -> Envelope:
         raise UnreadableEvent("event.not_json", f"not JSON: {_first_line(fault)}") from fault
     if not isinstance(parsed, dict):
         raise UnreadableEvent("event.not_cloudevent", "not a CloudEvent: the JSON is no object")
+    # The SDK would make up an id or a time that is missing, another one at each reading.
+    if missing := [name for name in ("specversion", "id", "source", "type", "time", "data") if name not in parsed]:
+        raise UnreadableEvent("event.not_cloudevent", f"not a CloudEvent 1.0 of ours: {', '.join(missing)} missing")
     try:
         message = _FORMAT.read(CloudEvent, text)
     except (BaseCloudEventException, ValueError, TypeError, KeyError, AttributeError) as fault:
@@ -173,7 +179,7 @@ def _checked(message: Any, text: str) -> Envelope:
         version=version,
         time=time.astimezone(UTC),
         source=str(attributes["source"]),
-        data=data,
+        data=cast("Mapping[str, JsonValue]", data),
         text=text,
     )
 

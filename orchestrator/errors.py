@@ -35,8 +35,13 @@ class Problem:
     line: int
     text: str
 
+    @property
+    def place(self) -> str:
+        """`activities/account.py:31`, or the file alone where no line is known."""
+        return f"{self.file}:{self.line}" if self.line else self.file
+
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}  {self.text}"
+        return f"{self.place}  {self.text}"
 
 
 class DefinitionError(OrchestratorError):
@@ -45,10 +50,13 @@ class DefinitionError(OrchestratorError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(sorted(problems))
         count = len(self.problems)
-        places = max((len(f"{p.file}:{p.line}") for p in self.problems), default=0)
-        lines = [f"  {f'{p.file}:{p.line}':<{places}}  {p.text}" for p in self.problems]
+        width = max((len(problem.place) for problem in self.problems), default=0)
+        lines = [f"  {problem.place:<{width}}  {problem.text}" for problem in self.problems]
         found = "1 problem found" if count == 1 else f"{count} problems found"
         super().__init__("\n".join([f"{found}; nothing was started.", *lines]))
+
+    def __reduce__(self) -> tuple[type["DefinitionError"], tuple[tuple[Problem, ...]]]:
+        return (type(self), (self.problems,))
 
 
 class Refused(OrchestratorError):
@@ -86,11 +94,16 @@ class EventRejected(OrchestratorError):
 
     Attributes:
         code: `event.unknown_type`, `event.invalid`, `event.too_large`, `event.invalid_id` or `event.id_reused`.
+        message: for a person.
     """
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
-        super().__init__(message)
+        self.message = message
+        super().__init__(f"{code}: {message}")
+
+    def __reduce__(self) -> tuple[type["EventRejected"], tuple[str, str]]:
+        return (type(self), (self.code, self.message))
 
 
 class SagaFailed(OrchestratorError):
@@ -107,6 +120,9 @@ class SagaFailed(OrchestratorError):
         self.message = message
         self.failure = failure
         super().__init__(f"{code}: {message}")
+
+    def __reduce__(self) -> tuple[type["SagaFailed"], tuple[str, str, "FailureEvent"]]:
+        return (type(self), (self.code, self.message, self.failure))
 
 
 class SagaCancelled(SagaFailed):
@@ -140,3 +156,6 @@ class PublishIncomplete(OrchestratorError):
             f"accepted by {', '.join(accepted) or 'nobody'}, not by {', '.join(missing)}; "
             "publish it again with the same event id: who has it already drops the repeat"
         )
+
+    def __reduce__(self) -> tuple[type["PublishIncomplete"], tuple[tuple[str, ...], tuple[str, ...]]]:
+        return (type(self), (self.accepted, self.missing))

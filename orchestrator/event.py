@@ -27,7 +27,7 @@ class Contract(BaseModel):
     @model_validator(mode="after")
     def _text_can_be_stored(self) -> Self:
         for field in type(self).model_fields:
-            fault = _unstorable(getattr(self, field))
+            fault = unstorable(getattr(self, field))
             if fault:
                 raise ValueError(f"{field}: {fault}, which no database column holds")
         return self
@@ -83,8 +83,8 @@ class FailureEvent(DomainEvent):
     """Steps undone, in the order in which they were undone: the last step first."""
 
 
-def _unstorable(value: Any) -> str | None:
-    """Why a database could not hold the text in this value, or None."""
+def unstorable(value: Any) -> str | None:
+    """Why no database could hold the text in this value, or None."""
     match value:
         case str():
             if "\x00" in value:
@@ -95,12 +95,12 @@ def _unstorable(value: Any) -> str | None:
                 return "the text holds a lone surrogate"
         case dict():
             for key, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
-                fault = _unstorable(key) or _unstorable(inner)
+                fault = unstorable(key) or unstorable(inner)
                 if fault:
                     return fault
         case list() | tuple() | set() | frozenset():
             for inner in value:  # pyright: ignore[reportUnknownVariableType]
-                fault = _unstorable(inner)
+                fault = unstorable(inner)
                 if fault:
                     return fault
         case _:

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Concatenate, Generic, NoReturn, NotRequired, ParamSpec, TypeVar, get_type_hints, overload
 
 from pydantic import ConfigDict, JsonValue, TypeAdapter
 from typing_extensions import TypedDict
 
 from orchestrator.envelope import canonical
-from orchestrator.errors import UsageError
+from orchestrator.errors import Problem, UsageError
+from orchestrator.event import unstorable
 from orchestrator.transaction import Transaction
 
 P = ParamSpec("P")
@@ -58,6 +60,13 @@ class Source:
             return cls("?", 0)
         return cls(file, line)
 
+    def problem(self, text: str) -> Problem:
+        """A fault of definition at this place, its file shown from the current directory when it is beneath."""
+        path = Path(self.file)
+        here = Path.cwd()
+        shown = path.relative_to(here) if path.is_relative_to(here) else path
+        return Problem(str(shown), self.line, text)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OperationCall(Generic[R_co]):
@@ -96,18 +105,22 @@ class Signature:
     """The parameters and the result of an operation, as JSON goes in and out. Built at first use."""
 
     def __init__(self, body: Callable[..., Any]) -> None:
-        self._body = body
+        self.body = body
+
+    @cached_property
+    def whole(self) -> inspect.Signature:
+        """The function's signature, the transaction among its parameters."""
+        return inspect.signature(self.body)
 
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """Parameters by name, without the transaction."""
-        named = list(inspect.signature(self._body).parameters.items())
-        return dict(named[1:])
+        return dict(list(self.whole.parameters.items())[1:])
 
     @cached_property
     def hints(self) -> Mapping[str, Any]:
         """Annotations by name, `return` among them."""
-        return get_type_hints(self._body, include_extras=True)
+        return get_type_hints(self.body, include_extras=True)
 
     @cached_property
     def _arguments(self) -> TypeAdapter[dict[str, Any]]:
@@ -115,14 +128,12 @@ class Signature:
             name: self.hints[name] if parameter.default is parameter.empty else NotRequired[self.hints[name]]
             for name, parameter in self.parameters.items()
         }
-        make: Any = TypedDict  # made from a signature, so no type checker can know its fields
-        shape = make("Arguments", fields)
-        shape.__pydantic_config__ = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=False)
-        return TypeAdapter(shape)
+        return _shape(_name(self.body), fields)
 
     @cached_property
-    def _result(self) -> TypeAdapter[Any]:
-        return TypeAdapter(self.hints["return"])
+    def _result(self) -> TypeAdapter[dict[str, Any]]:
+        # In a shape as the arguments are, since no other type takes a configuration: NaN would be recorded as null.
+        return _shape(_name(self.body), {"result": self.hints["return"]})
 
     def build(self) -> None:
         """Build the adapters now, so that a type pydantic cannot carry is found before a worker starts."""
@@ -133,6 +144,7 @@ class Signature:
 
         Raises:
             pydantic.ValidationError: an argument is not of its declared type.
+            ValueError: its text cannot be stored.
         """
         given = {
             name: parameter.default
@@ -141,7 +153,7 @@ class Signature:
         }
         checked = self._arguments.validate_python({**given, **arguments}, strict=True)
         dumped: dict[str, JsonValue] = self._arguments.dump_python(checked, mode="json")
-        return dumped
+        return self._storable(dumped)
 
     def load_arguments(self, recorded: Mapping[str, JsonValue]) -> dict[str, Any]:
         """Recorded arguments as today's types have them.
@@ -156,9 +168,11 @@ class Signature:
 
         Raises:
             pydantic.ValidationError: it is not of the declared type.
+            ValueError: its text cannot be stored.
         """
-        dumped: JsonValue = self._result.dump_python(self._result.validate_python(result, strict=True), mode="json")
-        return dumped
+        checked = self._result.validate_python({"result": result}, strict=True)
+        dumped: dict[str, JsonValue] = self._result.dump_python(checked, mode="json")
+        return self._storable(dumped)["result"]
 
     def load_result(self, recorded: JsonValue) -> Any:
         """A recorded result as today's type has it.
@@ -166,7 +180,22 @@ class Signature:
         Raises:
             pydantic.ValidationError: it does not fit today's type.
         """
-        return self._result.validate_json(canonical(recorded), strict=True)
+        return self._result.validate_json(canonical({"result": recorded}), strict=True)["result"]
+
+    def _storable(self, dumped: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for name, value in dumped.items():
+            if fault := unstorable(value):
+                raise ValueError(f"{_name(self.body)}: {name}: {fault}, which no database column holds")
+        return dumped
+
+
+def _shape(name: str, fields: dict[str, Any]) -> TypeAdapter[dict[str, Any]]:
+    make: Any = TypedDict  # made from a signature, so no type checker can know its fields
+    shape = make(name, fields)
+    shape.__pydantic_config__ = ConfigDict(
+        strict=True, extra="forbid", arbitrary_types_allowed=False, allow_inf_nan=False
+    )
+    return TypeAdapter(shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,22 +230,28 @@ class Operation(Generic[P, R]):
     deadline: timedelta = DEFAULT_DEADLINE
     """How long it is tried before the saga turns to undoing."""
     undo: Compensation | None = None
+    surplus: list[Compensation] = field(default_factory=list[Compensation])
+    """Compensations declared after the first, which is a fault: `definition` reports them."""
     faults: list[str] = field(default_factory=list[str])
-    """Faults seen while decorating; `definition` reports them with the others."""
+    """Faults seen while decorating, kept so that `definition` can report them with the others."""
 
     @cached_property
     def signature(self) -> Signature:
         """Parameters and result."""
         return Signature(self._body)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> OperationCall[R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> OperationCall[R]:
         """Describe a call; nothing runs.
 
         Raises:
             TypeError: arguments are missing or too many.
             pydantic.ValidationError: an argument is not of its declared type.
+            ValueError: an argument's text cannot be stored.
         """
-        bound = inspect.signature(self._body).bind(None, *args, **kwargs)
+        try:
+            bound = self.signature.whole.bind(None, *args, **kwargs)
+        except TypeError as fault:
+            raise TypeError(f"{self.name}: {fault}") from None
         given = dict(list(bound.arguments.items())[1:])
         return OperationCall(self, self.signature.dump_arguments(given))
 
@@ -245,14 +280,11 @@ class Operation(Generic[P, R]):
 
         The function takes the transaction, then any of the operation's parameters by name, and `result`.
         """
-        if self.undo is not None:
-            self.faults.append(f"{self.name} has two compensations, {_short(self.undo.name)} and {_name(body)}")
-        if self.reversal is not Reversal.COMPENSATED:
-            self.faults.append(
-                f"{self.name} is {self.reversal.value}, and yet {_name(body)} is declared to undo it: "
-                "take one of the two away"
-            )
-        self.undo = Compensation(body=body, name=_activity_name(body), source=Source.of(body))
+        made = Compensation(body=body, name=_activity_name(body), source=Source.of(body))
+        if self.undo is None:
+            self.undo = made
+        else:
+            self.surplus.append(made)
         return body
 
 
@@ -273,14 +305,7 @@ def operation(
         deadline: how long it is tried before the saga turns to undoing.
     """
     reversal = Reversal.COMPENSATED if irreversible is None else Reversal.IRREVERSIBLE
-
-    def declare(body: Body[P, R]) -> Operation[P, R]:
-        made = _declare(body, reversal, reason=irreversible, deadline=deadline)
-        if irreversible is not None and not irreversible.strip():
-            made.faults.append(f'{made.name} gives no reason: @operation(irreversible="why it cannot be undone")')
-        return made
-
-    return declare if body is None else declare(body)
+    return _decorate("operation", body, reversal, reason=irreversible, deadline=deadline)
 
 
 @overload
@@ -291,26 +316,31 @@ def query(
     body: Body[P, R] | None = None, /, *, deadline: timedelta = DEFAULT_DEADLINE
 ) -> Operation[P, R] | Callable[[Body[P, R]], Operation[P, R]]:
     """Declare an `async def` that only reads. Its answer is recorded, so a resumed saga sees the same; never undone."""
+    return _decorate("query", body, Reversal.NOTHING, reason=None, deadline=deadline)
+
+
+def _decorate(
+    decorator: str, above: Body[P, R] | None, reversal: Reversal, *, reason: str | None, deadline: timedelta
+) -> Operation[P, R] | Callable[[Body[P, R]], Operation[P, R]]:
+    """Declare what the decorator stands above, or make the decorator. Raises nothing: see `Operation.faults`."""
 
     def declare(body: Body[P, R]) -> Operation[P, R]:
-        return _declare(body, Reversal.NOTHING, reason=None, deadline=deadline)
+        made = Operation(
+            _body=body,
+            name=_activity_name(body),
+            module=getattr(body, "__module__", "?"),
+            source=Source.of(body),
+            reversal=reversal,
+            reason=reason,
+            deadline=deadline,
+        )
+        if above is not None and not callable(above):
+            made.faults.append(
+                f'@{decorator}({above!r}) takes its options by name: @operation(irreversible="why it cannot be undone")'
+            )
+        return made
 
-    return declare if body is None else declare(body)
-
-
-def _declare(body: Body[P, R], reversal: Reversal, *, reason: str | None, deadline: timedelta) -> Operation[P, R]:
-    made = Operation(
-        _body=body,
-        name=_activity_name(body),
-        module=body.__module__,
-        source=Source.of(body),
-        reversal=reversal,
-        reason=reason,
-        deadline=deadline,
-    )
-    if deadline <= timedelta(0):
-        made.faults.append(f"{made.name} has a deadline of {deadline}: it must be longer than nothing")
-    return made
+    return declare(above) if callable(above) else declare
 
 
 def _name(body: Callable[..., Any]) -> str:
@@ -318,8 +348,4 @@ def _name(body: Callable[..., Any]) -> str:
 
 
 def _activity_name(body: Callable[..., Any]) -> str:
-    return f"{body.__module__.rpartition('.')[2]}.{_name(body)}"
-
-
-def _short(name: str) -> str:
-    return name.rpartition(".")[2]
+    return f"{getattr(body, '__module__', '?').rpartition('.')[2]}.{_name(body)}"

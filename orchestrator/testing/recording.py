@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from orchestrator.envelope import saga_id
 from orchestrator.errors import Refused, UsageError
@@ -37,25 +37,45 @@ class RecordingSaga(Saga):
         event_time: datetime = datetime(2026, 1, 1, tzinfo=UTC),
     ) -> None:
         super().__init__(saga_id=saga_id("RecordingSaga", event_id), event_id=event_id, event_time=event_time)
-        self._answers = {one.name: answer for one, answer in (answers or {}).items()}
+        # A list is used up while `handle` runs, and the test's own stays as it is.
+        self._answers = {one.name: _copied(answer) for one, answer in (answers or {}).items()}
         self.calls: list[OperationCall[Any]] = []
 
     async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
-        return [self._answer(call) for call in calls]
+        results: list[Any] = []
+        refusals: list[Refused] = []
+        for call in calls:
+            try:
+                results.append(self._answer(call))
+            except Refused as refusal:
+                if not parallel:
+                    raise
+                refusals.append(refusal)  # the others run all the same, as they do in a real saga
+        if refusals:
+            raise refusals[0]
+        return results
 
     def _answer(self, call: OperationCall[Any]) -> Any:
         self.calls.append(call)
         name = call.operation.name
+        signature = call.operation.signature
+        if name not in self._answers and signature.hints["return"] is not type(None):
+            raise UsageError(f"the test gives no answer for {name}: RecordingSaga({{{name}: ...}})")
         answer: Any = self._answers.get(name)
-        if isinstance(answer, list):
-            queue = cast(list[Any], answer)
-            if not queue:
+        if _is_list(answer):
+            if not answer:
                 raise UsageError(f"the test has no answer left for call {len(self.calls)}, {call!r}")
-            answer = queue.pop(0)
-        if isinstance(answer, Refused):
-            raise answer
+            answer = answer.pop(0)
         if callable(answer) and not isinstance(answer, type):
             answer = cast(Callable[[OperationCall[Any]], Any], answer)(call)
-        if answer is None and call.operation.signature.hints["return"] not in (None, type(None)):
-            raise UsageError(f"the test gives no answer for {name}: RecordingSaga({{{name.rpartition('.')[2]}: ...}})")
-        return call.operation.signature.load_result(call.operation.signature.dump_result(answer))
+        if isinstance(answer, Refused):
+            raise answer
+        return signature.load_result(signature.dump_result(answer))
+
+
+def _copied(answer: Answer) -> Answer:
+    return list(answer) if _is_list(answer) else answer
+
+
+def _is_list(answer: object) -> TypeGuard[list[Any]]:
+    return isinstance(answer, list)

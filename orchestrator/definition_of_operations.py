@@ -1,0 +1,215 @@
+"""Checks of one operation and its compensation."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from inspect import Parameter
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.definition_of_types import Use, faults_of_type, name_of, problem_of_schema
+from orchestrator.errors import Problem
+from orchestrator.operation import Compensation, Operation, Reversal, Source
+from orchestrator.transaction import Transaction
+
+_RESERVED = "saga."
+"""The engine's own activities are named so."""
+_BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+
+
+def problems_of_operation(operation: Operation[..., Any]) -> Iterator[Problem]:
+    """Every fault of one operation and of what undoes it."""
+    say = operation.source.problem
+    yield from (say(fault) for fault in operation.faults)
+    yield from _problems_of_options(operation)
+    yield from _problems_of_name(operation.name, operation.source)
+    body = operation.signature.body
+    hints: Mapping[str, Any] | None = None
+    if inspect.isfunction(body):
+        hints = _hints(body)
+        yield from _problems_of_body(operation, hints)
+    else:
+        yield say(f"{_short(operation.name)} is no function: an operation is an `async def` of a module")
+    for compensation in (operation.undo, *operation.surplus):
+        if compensation is not None:
+            yield from _problems_of_compensation(operation, compensation, hints)
+
+
+def _problems_of_options(operation: Operation[..., Any]) -> Iterator[Problem]:
+    say = operation.source.problem
+    name = _short(operation.name)
+    deadline: Any = operation.deadline
+    if not isinstance(deadline, timedelta) or deadline <= timedelta(0):
+        yield say(f"{name} has the deadline {deadline!r}: write a time, as in `deadline=timedelta(seconds=30)`")
+    reason: Any = operation.reason
+    match operation.reversal:
+        case Reversal.IRREVERSIBLE:
+            if not isinstance(reason, str) or not reason.strip():
+                yield say(f'{name} gives no reason: write `@operation(irreversible="why it cannot be undone")`')
+            if operation.undo is not None:
+                yield operation.undo.source.problem(
+                    f"{_short(operation.undo.name)} undoes {name}, which says that it is irreversible: "
+                    "take one of the two away"
+                )
+        case Reversal.NOTHING:
+            if operation.undo is not None:
+                yield operation.undo.source.problem(
+                    f"{_short(operation.undo.name)} undoes {name}, which is a @query and changes nothing: "
+                    "take it away, or make it an @operation"
+                )
+        case Reversal.COMPENSATED:
+            if operation.undo is None:
+                yield say(
+                    f"{name} has nothing to undo it: write `@{name}.compensation` above an `async def`, or say "
+                    '`@operation(irreversible="why")`, or `@query` if it only reads'
+                )
+    for more in operation.surplus:
+        first = _short(operation.undo.name) if operation.undo else ""
+        yield more.source.problem(
+            f"{name} has two compensations, {first} and {_short(more.name)}: one of them has to do it all"
+        )
+
+
+def _problems_of_name(name: str, source: Source) -> Iterator[Problem]:
+    if name.startswith(_RESERVED):
+        yield source.problem(
+            f'{name} is a name of the engine\'s own, as is all that begins with "saga.": rename the module'
+        )
+
+
+def _problems_of_body(operation: Operation[..., Any], hints: Mapping[str, Any] | None) -> Iterator[Problem]:
+    say = operation.source.problem
+    name = _short(operation.name)
+    body = operation.signature.body
+    if hints is None:
+        yield say(_unresolved(body))
+    yield from (say(fault) for fault in _faults_of_function(body, hints))
+    if "return" not in body.__annotations__:
+        yield say(f"{name} does not say what it returns: write `-> None`, or the type of its result")
+    for parameter in operation.signature.parameters.values():
+        if parameter.kind in _BY_NAME and parameter.annotation is parameter.empty:
+            yield say(f"{name}: {parameter.name} has no type: write `{parameter.name}: ...`")
+        if parameter.name == "result":
+            yield say(f'{name} takes "result", which is its own result to a compensation: use another name')
+    if hints is None:
+        return
+    for parameter in operation.signature.parameters.values():
+        if parameter.name in hints and parameter.kind in _BY_NAME:
+            yield from _problems_of_parameter(operation, parameter, hints[parameter.name])
+    if "return" in hints:
+        yield from (say(f"{name}: its result, {fault}") for fault in _faults_of_carriage(hints["return"], Use.RESULT))
+
+
+def _problems_of_parameter(operation: Operation[..., Any], parameter: Parameter, hint: Any) -> Iterator[Problem]:
+    say = operation.source.problem
+    place = f"{_short(operation.name)}: {parameter.name}"
+    if hint is Transaction:
+        yield say(f"{place} is a second Transaction: a step has one")
+        return
+    faults = _faults_of_carriage(hint, Use.ARGUMENT)
+    yield from (say(f"{place}, {fault}") for fault in faults)
+    if faults or parameter.default is parameter.empty:
+        return
+    try:
+        TypeAdapter(hint).validate_python(parameter.default, strict=True)
+    except ValidationError:
+        yield say(f"{place} has the default {parameter.default!r}, which is no {name_of(hint)}")
+
+
+def _faults_of_carriage(hint: Any, use: Use) -> list[str]:
+    faults = faults_of_type(hint, use)
+    if not faults and (refused := problem_of_schema(hint)):
+        faults.append(f"{name_of(hint)} cannot be carried as JSON ({refused})")
+    return faults
+
+
+def _problems_of_compensation(
+    operation: Operation[..., Any], compensation: Compensation, known: Mapping[str, Any] | None
+) -> Iterator[Problem]:
+    say = compensation.source.problem
+    name, undone = _short(compensation.name), _short(operation.name)
+    body = compensation.body
+    yield from _problems_of_name(compensation.name, compensation.source)
+    if not inspect.isfunction(body):
+        yield say(f"{name} is no function: a compensation is an `async def` of a module")
+        return
+    hints = _hints(body)
+    if hints is None:
+        yield say(_unresolved(body))
+    yield from (say(fault) for fault in _faults_of_function(body, hints))
+    if body.__annotations__.get("return", Parameter.empty) not in (None, "None"):
+        yield say(f"{name} returns something, and nobody takes it: write `-> None`")
+    offered: list[str] = []
+    if known is not None:
+        offered = [one.name for one in operation.signature.parameters.values() if one.kind in _BY_NAME]
+    for parameter in list(inspect.signature(body).parameters.values())[1:]:
+        if parameter.kind not in _BY_NAME:
+            continue
+        if parameter.default is not parameter.empty:
+            yield say(f"{name}: {parameter.name} has a default, and the engine always gives it: take the default out")
+        if known is None:
+            continue
+        if parameter.name != "result" and parameter.name not in offered:
+            yield say(_unoffered(name, parameter.name, undone, offered))
+            continue
+        if parameter.annotation is parameter.empty:
+            yield say(f"{name}: {parameter.name} has no type: write the one it has in {undone}")
+            continue
+        of_operation = known.get("return" if parameter.name == "result" else parameter.name)
+        if hints is not None and of_operation is not None and hints[parameter.name] != of_operation:
+            what = "what it returns" if parameter.name == "result" else "it"
+            yield say(
+                f"{name}: {parameter.name} is {name_of(hints[parameter.name])}, and {undone} says {what} is "
+                f"{name_of(of_operation)}: use one type"
+            )
+
+
+def _unoffered(name: str, wanted: str, undone: str, offered: list[str]) -> str:
+    if len(offered) == 1:
+        return f'{name} takes "{wanted}" where {undone} takes "{offered[0]}": use one name'
+    shown = ", ".join(f'"{one}"' for one in offered) or "nothing"
+    return f'{name} takes "{wanted}", and {undone} takes {shown}: use one name, or "result"'
+
+
+def _faults_of_function(body: Any, hints: Mapping[str, Any] | None) -> Iterator[str]:
+    """What holds for an operation and a compensation alike."""
+    name: str = body.__name__
+    if "." in body.__qualname__.rpartition("<locals>.")[2]:
+        yield f"{body.__qualname__} is part of a class: write it as a function of the module"
+    if not inspect.iscoroutinefunction(body):
+        yield f"{name} is not asynchronous: write `async def {name}(tx: Transaction, ...)`"
+    parameters = list(inspect.signature(body).parameters.values())
+    first = parameters[0] if parameters else None
+    if first is None or (hints is not None and hints.get(first.name) is not Transaction):
+        shown = "takes no parameter" if first is None else f'takes "{first.name}" first'
+        yield f"{name} {shown}: its first parameter is the transaction, `async def {name}(tx: Transaction, ...)`"
+    for parameter in parameters[1:]:
+        if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+            stars = "*" if parameter.kind is Parameter.VAR_POSITIONAL else "**"
+            yield f"{name}: {stars}{parameter.name} has no fixed names: name each parameter, or take a tuple"
+        elif parameter.kind is Parameter.POSITIONAL_ONLY:
+            yield f"{name}: {parameter.name} is positional only, and a record needs names: take `/` out"
+
+
+def _hints(body: Any) -> Mapping[str, Any] | None:
+    try:
+        return get_type_hints(body, include_extras=True)
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        return None
+
+
+def _unresolved(body: Any) -> str:
+    try:
+        get_type_hints(body, include_extras=True)
+        why = ""
+    except (NameError, TypeError, AttributeError, SyntaxError) as fault:
+        why = str(fault)
+    return (
+        f"an annotation of {body.__name__} cannot be resolved, {why}: "
+        "import it at the top of the module, outside of TYPE_CHECKING"
+    )
+
+
+def _short(name: str) -> str:
+    return name.rpartition(".")[2]

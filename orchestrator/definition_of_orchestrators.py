@@ -1,0 +1,118 @@
+"""Checks of one orchestrator: its three events, and a `handle` that fits them."""
+
+import inspect
+from collections.abc import Iterator
+from inspect import Parameter
+from typing import Any, get_type_hints
+
+from orchestrator.definition_of_types import name_of
+from orchestrator.errors import Problem
+from orchestrator.event import DomainEvent, FailureEvent
+from orchestrator.operation import Source
+from orchestrator.orchestrator import Orchestrator
+from orchestrator.saga import Saga
+
+AnyOrchestrator = type[Orchestrator[Any, Any, Any]]
+
+
+def problems_of_orchestrator(orchestrator: AnyOrchestrator) -> Iterator[Problem]:
+    """Every fault of one orchestrator."""
+    say = Source.of(orchestrator).problem
+    name = orchestrator.__name__
+    if "." in orchestrator.__qualname__:
+        yield say(f"{orchestrator.__qualname__} cannot be imported by its name: define {name} at the top of a module")
+    yield from _problems_of_init(orchestrator)
+    events = [getattr(orchestrator, role, None) for role in ("requested", "completed", "failed")]
+    if None in events:
+        yield say(
+            f"{name} does not name its three events: write "
+            f"`class {name}(Orchestrator[{name}Requested, {name}Completed, {name}Failed])`"
+        )
+        yield from _problems_of_handle(orchestrator, None)
+        return
+    faults = list(_faults_of_events(*events))
+    yield from (say(f"{name}: {fault}") for fault in faults)
+    yield from _problems_of_handle(orchestrator, None if faults else (orchestrator.requested, orchestrator.completed))
+
+
+def _faults_of_events(requested: Any, completed: Any, failed: Any) -> Iterator[str]:
+    if not _is_event(requested):
+        yield f"its first event, {name_of(requested)}, is no subclass of DomainEvent"
+    if not _is_event(completed):
+        yield f"its second event, {name_of(completed)}, is no subclass of DomainEvent"
+    elif issubclass(completed, FailureEvent):
+        yield f"its second event, {name_of(completed)}, is a FailureEvent: that is the third, the second tells success"
+    if not _is_event(failed) or not issubclass(failed, FailureEvent):
+        yield (
+            f"its third event, {name_of(failed)}, is no subclass of FailureEvent: "
+            f'write `class {name_of(failed)}(FailureEvent): """..."""`'
+        )
+    if requested is completed or requested is failed:
+        yield f"{name_of(requested)} both starts and ends it, so it would start itself for ever: end with another event"
+
+
+def _is_event(one: Any) -> bool:
+    return isinstance(one, type) and issubclass(one, DomainEvent) and one not in (DomainEvent, FailureEvent)
+
+
+def _problems_of_init(orchestrator: AnyOrchestrator) -> Iterator[Problem]:
+    init: Any = orchestrator.__init__
+    if not inspect.isfunction(init):
+        return
+    needed = [
+        one.name
+        for one in list(inspect.signature(init).parameters.values())[1:]
+        if one.default is Parameter.empty and one.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    ]
+    if needed:
+        yield Source.of(init).problem(
+            f'{orchestrator.__name__}.__init__ takes "{needed[0]}", and the engine makes an instance for each saga '
+            "without arguments: take it from the event, or from a @query"
+        )
+
+
+def _problems_of_handle(orchestrator: AnyOrchestrator, events: tuple[type, type] | None) -> Iterator[Problem]:
+    """What is wrong with `handle`; its types only if the events it is to take and return are known."""
+    name = orchestrator.__name__
+    form = _form(orchestrator, events)
+    handle: Any = inspect.getattr_static(orchestrator, "handle")
+    if handle is inspect.getattr_static(Orchestrator, "handle"):
+        yield Source.of(orchestrator).problem(f"{name} has no handle: write `{form}`")
+        return
+    if not inspect.isfunction(handle):
+        yield Source.of(orchestrator).problem(f"{name}.handle is no method: write `{form}`")
+        return
+    say = Source.of(handle).problem
+    if not inspect.iscoroutinefunction(handle):
+        yield say(f"{name}.handle is not asynchronous: write `{form}`")
+    parameters = list(inspect.signature(handle).parameters.values())
+    if len(parameters) != 3 or any(
+        one.kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD) for one in parameters
+    ):
+        yield say(f"{name}.handle takes other parameters than the event and the saga: write `{form}`")
+        return
+    if events is None:
+        return
+    try:
+        hints = get_type_hints(handle)
+    except (NameError, TypeError, AttributeError, SyntaxError) as fault:
+        yield say(
+            f"an annotation of {name}.handle cannot be resolved, {fault}: "
+            "import it at the top of the module, outside of TYPE_CHECKING"
+        )
+        return
+    requested, completed = events
+    expected = {parameters[1].name: requested, parameters[2].name: Saga, "return": completed}
+    for place, wanted in expected.items():
+        if hints.get(place) is not wanted:
+            what = "what it returns" if place == "return" else place
+            shown = f"is {name_of(hints[place])}, not {name_of(wanted)}" if place in hints else "has no type"
+            yield say(f"{name}.handle: {what} {shown}: write `{form}`")
+
+
+def _form(orchestrator: AnyOrchestrator, events: tuple[type, type] | None) -> str:
+    name = orchestrator.__name__
+    requested, completed = (
+        (name_of(one) for one in events) if events is not None else (f"{name}Requested", f"{name}Completed")
+    )
+    return f"async def handle(self, event: {requested}, saga: Saga) -> {completed}"

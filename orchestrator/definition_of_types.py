@@ -1,0 +1,142 @@
+"""Checks of the types that travel as JSON: what is recorded must come back equal, whenever and wherever it is read.
+
+pydantic refuses some types itself, which `problem_of_schema` turns into a sentence. Others it carries, and changes them
+on the way: a tuple in `Any` comes back as a list, a set in another order in each process. Those are named here.
+"""
+
+import dataclasses
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, StrEnum
+from pathlib import PurePath
+from types import UnionType
+from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+from uuid import UUID
+
+from pydantic import BaseModel, JsonValue, TypeAdapter
+
+
+class Use(StrEnum):
+    """Where a value of the type stands."""
+
+    FIELD = "field"
+    """Of an event: nothing in it may change later, and its content is compared between two sends."""
+    ARGUMENT = "argument"
+    """Of an operation: compared between two attempts."""
+    RESULT = "result"
+    """Of an operation: recorded once."""
+
+
+_TEXTUAL = (UUID, date, datetime, time, timedelta, Decimal, PurePath)
+_ONCE = (Iterable, Iterator, Generator)
+
+
+def name_of(hint: Any) -> str:
+    """A type as its author would write it."""
+    if isinstance(hint, type) and not get_args(hint):
+        return "None" if hint is type(None) else hint.__name__
+    name: str = getattr(hint, "__name__", "") if not get_args(hint) else ""
+    return name or str(hint).replace("typing.", "").replace("NoneType", "None")
+
+
+def faults_of_type(hint: Any, use: Use) -> list[str]:
+    """Why values of this type would not come back as they were; empty if they do. Stops at pydantic models."""
+    return list(dict.fromkeys(_faults(hint, use, set())))
+
+
+def models_in(hint: Any) -> Iterator[type[BaseModel]]:
+    """The pydantic models that a type is made of, without the ones inside of those."""
+    if _is_model(hint):
+        yield hint
+    for argument in get_args(hint):
+        yield from models_in(argument)
+
+
+def problem_of_schema(hint: Any) -> str | None:
+    """Why pydantic cannot carry the type as JSON, in its own words, or None."""
+    try:
+        TypeAdapter[Any](hint).json_schema(mode="serialization")
+    except Exception as fault:  # an author's type may raise anything here, and every fault is told at once
+        return (str(fault).splitlines() or [type(fault).__name__])[0].removesuffix(".").partition(". Set `")[0]
+    return None
+
+
+def _faults(hint: Any, use: Use, seen: set[Any]) -> Iterator[str]:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is JsonValue:
+        return
+    if origin is Annotated:
+        yield from _faults(arguments[0], use, seen)
+    elif hasattr(hint, "__supertype__"):  # a NewType
+        yield from _faults(hint.__supertype__, use, seen)
+    elif origin in (Union, UnionType):
+        yield from _faults_of_union(arguments)
+        for member in arguments:
+            yield from _faults(member, use, seen)
+    elif isinstance(origin, type):
+        yield from _faults_of_container(hint, origin, arguments, use)
+        for member in arguments:
+            if member is not Ellipsis:
+                yield from _faults(member, use, seen)
+    elif hint is Any or hint is object:
+        yield f"{name_of(hint)} comes back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue"
+    elif isinstance(hint, type) and hint not in seen:
+        seen.add(hint)
+        yield from _faults_of_class(hint, use, seen)
+
+
+def _faults_of_class(hint: type[Any], use: Use, seen: set[Any]) -> Iterator[str]:
+    if issubclass(hint, (bytes, bytearray, memoryview)):
+        yield f"{name_of(hint)} is carried only while it happens to be UTF-8: use a str, in base64 for instance"
+    elif getattr(hint, "__table__", None) is not None:
+        yield f"{name_of(hint)} is a database table: use a Contract with the fields that are needed"
+    elif issubclass(hint, Enum):
+        odd = [member.name for member in hint if not isinstance(member.value, str | int)]
+        if odd:
+            yield f"{name_of(hint)}.{odd[0]} has a value that JSON changes: give its members str or int values"
+    elif dataclasses.is_dataclass(hint) or is_typeddict(hint) or hasattr(hint, "_fields"):
+        try:
+            hints = get_type_hints(hint, include_extras=True)
+        except (NameError, TypeError):
+            return  # pydantic says it better
+        for member in hints.values():
+            yield from _faults(member, use, seen)
+    elif issubclass(hint, str):
+        return
+    elif issubclass(hint, (list, tuple, dict, set, frozenset)) or hint in (Sequence, Mapping, AbstractSet):
+        yield f"{name_of(hint)} does not say what it holds: write `{name_of(hint)}[...]`"
+        yield from _faults_of_container(hint, cast(Any, hint), (), use)
+    elif hint in _ONCE:
+        yield from _faults_of_container(hint, hint, (), use)
+
+
+def _faults_of_container(hint: Any, origin: type[Any], arguments: tuple[Any, ...], use: Use) -> Iterator[str]:
+    shown = name_of(hint)
+    if origin in _ONCE:
+        yield f"{shown} can be read once only: use a tuple"
+    elif issubclass(origin, AbstractSet):
+        if use is not Use.RESULT:
+            yield f"{shown} is written in another order by each process, so a repeat would differ: use a sorted tuple"
+    elif issubclass(origin, Mapping):
+        if arguments and (get_origin(arguments[0]) is tuple or _is_model(arguments[0])):
+            yield f"{shown} has keys that JSON turns into text: use a tuple of pairs"
+        if use is Use.FIELD:
+            yield f"{shown} can be changed after it was checked: use a Contract, or a tuple of pairs"
+    elif use is Use.FIELD and not issubclass(origin, tuple) and issubclass(origin, Sequence):
+        member = name_of(arguments[0]) if arguments else "..."
+        yield f"{shown} can be changed after it was checked: use `tuple[{member}, ...]`"
+
+
+def _faults_of_union(members: tuple[Any, ...]) -> Iterator[str]:
+    textual = [one for one in members if isinstance(one, type) and issubclass(one, _TEXTUAL)]
+    if str in members and textual:
+        yield (
+            f"{' | '.join(name_of(one) for one in members)} is ambiguous, as a str that reads like a "
+            f"{name_of(textual[0])} comes back as one: use one of the two"
+        )
+
+
+def _is_model(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, BaseModel)
