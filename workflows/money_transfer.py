@@ -1,0 +1,28 @@
+"""MoneyTransfer: money from one of a user's accounts to another, converted on the way if it has to be."""
+
+from activities import account, activity_log, metadata
+from events.account import MoneyTransferCompleted, MoneyTransferFailed, MoneyTransferRequested
+from orchestrator import Orchestrator, Refused, Saga
+
+
+class MoneyTransfer(Orchestrator[MoneyTransferRequested, MoneyTransferCompleted, MoneyTransferFailed]):
+    """Withdraws, deposits what that is in the target's currency, and logs both with the rate."""
+
+    async def handle(self, event: MoneyTransferRequested, saga: Saga) -> MoneyTransferCompleted:
+        """Refused with `account.same_account`, and with what its operations refuse with."""
+        user, source, target = event.user_id, event.from_account_id, event.to_account_id
+        if source == target:
+            raise Refused("account.same_account", "a transfer needs two accounts, and these are one")
+        arriving, rate = event.arriving, None
+        if arriving is None:
+            into = await saga.execute(account.currency_of(user, target))
+            converted = await saga.execute(metadata.convert(user, event.amount, into))
+            arriving, rate = converted.amount, converted.rate
+        await saga.execute_batch(
+            account.withdraw(user, source, event.amount),
+            account.deposit(user, target, arriving),
+            activity_log.record_transfer(user, source, target, event.amount, arriving, rate),
+        )
+        return MoneyTransferCompleted(
+            user_id=user, from_account_id=source, to_account_id=target, left=event.amount, arrived=arriving, rate=rate
+        )
