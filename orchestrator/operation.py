@@ -53,9 +53,10 @@ class Source:
     def of(cls, body: Any) -> Source:
         """The place of a function or a class; `?:0` if it has none."""
         try:
-            file = inspect.getsourcefile(body) or "?"
-            code = getattr(inspect.unwrap(body), "__code__", None)
-            line = code.co_firstlineno if code is not None else inspect.getsourcelines(body)[1]
+            innermost = inspect.unwrap(body)
+            file = inspect.getsourcefile(innermost) or "?"
+            code = getattr(innermost, "__code__", None)
+            line = code.co_firstlineno if code is not None else inspect.getsourcelines(innermost)[1]
         except (TypeError, OSError):
             return cls("?", 0)
         return cls(file, line)

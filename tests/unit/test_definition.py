@@ -1,0 +1,662 @@
+"""What an author declared wrongly is told before a worker starts: all of it, once, with the right form."""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from orchestrator import Catalog, DefinitionError
+
+HEADER = """\
+from __future__ import annotations
+import dataclasses, enum, functools, pathlib, typing, uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NewType
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, computed_field
+from sqlmodel import SQLModel
+from sqlmodel import Field as Column
+from orchestrator import Contract, DomainEvent, FailureEvent, Orchestrator, Saga, Transaction, operation, query
+class Begun(DomainEvent):
+    amount: int
+class Ended(DomainEvent):
+    amount: int
+class Broken(FailureEvent): ...
+"""
+
+MANY_FAULTS = Path(__file__).with_name("many_faults.txt")
+"""What is told about the package below; long lines, as in a terminal."""
+
+Discover = Callable[[Mapping[str, str]], Catalog]
+
+
+@pytest.fixture
+def discover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Discover]:
+    """Writes a package `shop` of these modules and discovers it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    package = tmp_path / "shop"
+
+    def write(modules: Mapping[str, str]) -> Catalog:
+        for name, text in {"__init__": "", **modules}.items():
+            file = package / f"{name}.py"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(dedent(text))
+        importlib.invalidate_caches()
+        return Catalog.discover(["shop"])
+
+    yield write
+    for name in [name for name in sys.modules if name == "shop" or name.startswith("shop.")]:
+        del sys.modules[name]
+
+
+GOOD = """
+@operation
+async def withdraw(tx: Transaction, user: str, amount: int = 1) -> int: ...
+@withdraw.compensation
+async def put_back(tx: Transaction, amount: int, result: int) -> None: ...
+@query
+async def rate(tx: Transaction, *, day: str) -> float: ...
+@operation(irreversible="a letter cannot be called back", deadline=timedelta(seconds=5))
+async def send(tx: Transaction, lines: list[str], known: Mapping[str, JsonValue]) -> frozenset[str]: ...
+class Move(Orchestrator[Begun, Ended, Broken]):
+    async def handle(self, event: Begun, saga: Saga) -> Ended: ...
+"""
+
+
+def test_a_correct_package_gives_a_catalog(discover: Discover) -> None:
+    catalog = discover({"account": HEADER + dedent(GOOD)})
+
+    assert list(catalog.events) == ["BEGUN", "BROKEN", "ENDED"]
+    assert list(catalog.operations) == ["account.rate", "account.send", "account.withdraw"]
+    assert list(catalog.orchestrators) == ["Move"]
+    assert catalog.listeners(catalog.events["BEGUN"]) == [catalog.orchestrators["Move"]]
+    assert catalog.compensation_of("account.withdraw") == "account.put_back"
+
+
+def test_discovering_twice_finds_the_same_once(discover: Discover) -> None:
+    first = discover({"account": HEADER + dedent(GOOD)})
+
+    assert Catalog.discover(["shop", "shop.account", "shop"]) == first
+
+
+def test_what_a_module_imports_or_names_twice_is_found_once(discover: Discover) -> None:
+    catalog = discover(
+        {
+            "account": HEADER + dedent(GOOD) + "Moved = Ended\nMoving = Move\ndebit = withdraw\n",
+            "other": "from shop.account import *\n",
+        }
+    )
+
+    assert len(catalog.operations) == 3
+    assert len(catalog.events) == 3
+    assert len(catalog.orchestrators) == 1
+
+
+def test_a_module_made_to_be_run_is_not_imported(discover: Discover) -> None:
+    assert discover({"__main__": "raise SystemExit('run')"}).events == {}
+
+
+def test_every_fault_is_told_at_once_with_its_place_and_the_right_form(discover: Discover) -> None:
+    events = """\
+    from orchestrator import DomainEvent, FailureEvent
+
+    class MoveRequested(DomainEvent):
+        version = 0
+        labels: list[str]
+
+    class MoveCompleted(DomainEvent):
+        model_config = {"extra": "allow"}
+
+    class MoveFailed(FailureEvent):
+        why: str
+    """
+    account = """\
+    from orchestrator import Transaction, operation, query
+
+    @operation
+    async def withdraw(tx: Transaction, amount: int) -> int: ...
+
+    @withdraw.compensation
+    async def put_back(tx: Transaction, sum: int) -> None: ...
+
+    @operation
+    def deposit(account, amount: int): ...
+
+    @operation(irreversible="")
+    async def close(tx: Transaction) -> None: ...
+    """
+    broken = "import nothing_of_the_kind\n"
+    garbled = "def withdraw(:\n"
+    workflows = """\
+    from orchestrator import Orchestrator, Saga
+    from shop.events import MoveCompleted, MoveFailed, MoveRequested
+
+    class Move(Orchestrator[MoveRequested, MoveCompleted, MoveFailed]):
+        def __init__(self, rate: int) -> None: ...
+        def handle(self, event: MoveCompleted, saga: Saga) -> MoveCompleted: ...
+
+    class Bare(Orchestrator):
+        pass
+    """
+
+    with pytest.raises(DefinitionError) as told:
+        discover({"account": account, "events": events, "broken": broken, "garbled": garbled, "workflows": workflows})
+
+    assert str(told.value) == MANY_FAULTS.read_text().rstrip("\n")
+
+
+MONEY = "class Money(Contract):\n    minor: int\n"
+UNDONE = "@move.compensation\nasync def back(tx: Transaction) -> None: ...\n"
+OPERATION_FAULTS: dict[str, tuple[str, str]] = {
+    "not asynchronous": (
+        "@query\ndef move(tx: Transaction) -> int: ...",
+        "move is not asynchronous: write `async def move(tx: Transaction, ...)`",
+    ),
+    "no transaction": (
+        "@query\nasync def move(amount: int) -> int: ...",
+        'move takes "amount" first: its first parameter is the transaction, `async def move(tx: Transaction, ...)`',
+    ),
+    "no parameter": (
+        "@query\nasync def move() -> int: ...",
+        "move takes no parameter: its first parameter is the transaction, `async def move(tx: Transaction, ...)`",
+    ),
+    "parameter without type": (
+        "@query\nasync def move(tx: Transaction, amount) -> int: ...",
+        "move: amount has no type: write `amount: ...`",
+    ),
+    "no return type": (
+        "@query\nasync def move(tx: Transaction): ...",
+        "move does not say what it returns: write `-> None`, or the type of its result",
+    ),
+    "unresolved": (
+        "if TYPE_CHECKING:\n    from decimal import Decimal\n"
+        "@query\nasync def move(tx: Transaction, amount: Decimal) -> int: ...",
+        "an annotation of move cannot be resolved, name 'Decimal' is not defined: "
+        "import it at the top of the module, outside of TYPE_CHECKING",
+    ),
+    "star": (
+        "@query\nasync def move(tx: Transaction, *amounts: int) -> int: ...",
+        "move: *amounts has no fixed names: name each parameter, or take a tuple",
+    ),
+    "two stars": (
+        "@query\nasync def move(tx: Transaction, **amounts: int) -> int: ...",
+        "move: **amounts has no fixed names: name each parameter, or take a tuple",
+    ),
+    "positional only": (
+        "@query\nasync def move(tx: Transaction, amount: int, /) -> int: ...",
+        "move: amount is positional only, and a record needs names: take `/` out",
+    ),
+    "second transaction": (
+        "@query\nasync def move(tx: Transaction, other: Transaction) -> int: ...",
+        "move: other is a second Transaction: a step has one",
+    ),
+    "result": (
+        "@query\nasync def move(tx: Transaction, result: int) -> int: ...",
+        'move takes "result", which is its own result to a compensation: use another name',
+    ),
+    "default of another type": (
+        "@query\nasync def move(tx: Transaction, amount: int = '5') -> int: ...",
+        "move: amount has the default '5', which is no int",
+    ),
+    "Any": (
+        "@query\nasync def move(tx: Transaction, amount: Any) -> int: ...",
+        "move: amount, Any comes back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue",
+    ),
+    "Any inside": (
+        "Labels = NewType('Labels', dict[str, tuple[Any, ...]])\n"
+        "@query\nasync def move(tx: Transaction) -> Annotated[Labels, 'of goods'] | None: ...",
+        "move: its result, Any comes back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue",
+    ),
+    "bytes": (
+        "@query\nasync def move(tx: Transaction) -> bytes: ...",
+        "move: its result, bytes is carried only while it happens to be UTF-8: use a str, in base64 for instance",
+    ),
+    "bare list": (
+        "@query\nasync def move(tx: Transaction) -> list: ...",
+        "move: its result, list does not say what it holds: write `list[...]`",
+    ),
+    "set as an argument": (
+        "@query\nasync def move(tx: Transaction, ids: frozenset[int]) -> int: ...",
+        "move: ids, frozenset[int] is written in another order by each process, so a repeat would differ: "
+        "use a sorted tuple",
+    ),
+    "iterable": (
+        "@query\nasync def move(tx: Transaction, ids: Iterable[int]) -> int: ...",
+        "move: ids, collections.abc.Iterable[int] can be read once only: use a tuple",
+    ),
+    "tuple as a key": (
+        "@query\nasync def move(tx: Transaction, at: dict[tuple[int, int], str]) -> int: ...",
+        "move: at, dict[tuple[int, int], str] has keys that JSON turns into text: use a tuple of pairs",
+    ),
+    "ambiguous union": (
+        "@query\nasync def move(tx: Transaction, id: uuid.UUID | str) -> int: ...",
+        "move: id, UUID | str is ambiguous, as a str that reads like a UUID comes back as one: use one of the two",
+    ),
+    "odd enum": (
+        "class Corner(enum.Enum):\n    TOP = (0, 1)\n@query\nasync def move(tx: Transaction) -> Corner: ...",
+        "move: its result, Corner.TOP has a value that JSON changes: give its members str or int values",
+    ),
+    "inside a dataclass": (
+        "@dataclasses.dataclass\nclass Box:\n    content: Any\n@query\nasync def move(tx: Transaction) -> Box: ...",
+        "move: its result, Any comes back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue",
+    ),
+    "table": (
+        "class Row(SQLModel, table=True):\n    __tablename__ = 'definition_row'\n"
+        "    id: int = Column(primary_key=True)\n"
+        "@query\nasync def move(tx: Transaction) -> Row: ...",
+        "move: its result, Row is a database table: use a Contract with the fields that are needed",
+    ),
+    "callable": (
+        "@query\nasync def move(tx: Transaction, how: Callable[[int], int]) -> int: ...",
+        "move: how, collections.abc.Callable[[int], int] cannot be carried as JSON "
+        "(Cannot generate a JsonSchema for core_schema.CallableSchema)",
+    ),
+    "unknown to pydantic": (
+        "class Box: ...\n@query\nasync def move(tx: Transaction) -> Box: ...",
+        "move: its result, Box cannot be carried as JSON "
+        "(Unable to generate pydantic-core schema for <class 'shop.account.Box'>)",
+    ),
+    "nothing to undo it": (
+        "@operation\nasync def move(tx: Transaction) -> int: ...",
+        "move has nothing to undo it: write `@move.compensation` above an `async def`, or say "
+        '`@operation(irreversible="why")`, or `@query` if it only reads',
+    ),
+    "empty reason": (
+        "@operation(irreversible=' ')\nasync def move(tx: Transaction) -> int: ...",
+        'move gives no reason: write `@operation(irreversible="why it cannot be undone")`',
+    ),
+    "reason that is none": (
+        "@operation(irreversible=True)\nasync def move(tx: Transaction) -> int: ...",
+        'move gives no reason: write `@operation(irreversible="why it cannot be undone")`',
+    ),
+    "reason without its name": (
+        "@operation('it is gone')\nasync def move(tx: Transaction) -> int: ...\n" + UNDONE,
+        "@operation('it is gone') takes its options by name: @operation(irreversible=\"why it cannot be undone\")",
+    ),
+    "no deadline": (
+        "@query(deadline=timedelta(0))\nasync def move(tx: Transaction) -> int: ...",
+        "move has the deadline datetime.timedelta(0): write a time, as in `deadline=timedelta(seconds=30)`",
+    ),
+    "deadline without unit": (
+        "@query(deadline=30)\nasync def move(tx: Transaction) -> int: ...",
+        "move has the deadline 30: write a time, as in `deadline=timedelta(seconds=30)`",
+    ),
+    "a class": (
+        "@query\nclass move: ...",
+        "move is no function: an operation is an `async def` of a module",
+    ),
+    "part of a class": (
+        "class Shop:\n    @query\n    @staticmethod\n    async def move(tx: Transaction) -> int: ...",
+        "move is no function: an operation is an `async def` of a module",
+    ),
+    "a method": (
+        "class Shop:\n    @query\n    async def move(tx: Transaction) -> int: ...",
+        "Shop.move is part of a class: write it as a function of the module",
+    ),
+    "twice one name": (
+        "@query\nasync def move(tx: Transaction) -> int: ...\nstay = move\n"
+        "@query\nasync def move(tx: Transaction) -> int: ...",
+        "account.move is also in shop/account.py:15; an activity is named by the last part of its module and its "
+        "function: rename one",
+    ),
+    "irreversible and undone": (
+        "@operation(irreversible='gone')\nasync def move(tx: Transaction) -> int: ...\n" + UNDONE,
+        "back undoes move, which says that it is irreversible: take one of the two away",
+    ),
+    "a query undone": (
+        "@query\nasync def move(tx: Transaction) -> int: ...\n" + UNDONE,
+        "back undoes move, which is a @query and changes nothing: take it away, or make it an @operation",
+    ),
+    "two compensations": (
+        "@operation\nasync def move(tx: Transaction) -> int: ...\n"
+        + UNDONE
+        + "@move.compensation\nasync def back_again(tx: Transaction) -> None: ...",
+        "move has two compensations, back and back_again: one of them has to do it all",
+    ),
+    "one compensation for two": (
+        "@operation\nasync def move(tx: Transaction) -> int: ...\n"
+        "@operation\nasync def shift(tx: Transaction) -> int: ...\n"
+        "@shift.compensation\n" + UNDONE,
+        "account.back is declared twice; an activity belongs to one operation: write a function for each",
+    ),
+}
+COMPENSATION_FAULTS: dict[str, tuple[str, str]] = {
+    "not asynchronous": (
+        "def back(tx: Transaction) -> None: ...",
+        "back is not asynchronous: write `async def back(tx: Transaction, ...)`",
+    ),
+    "no transaction": (
+        "async def back() -> None: ...",
+        "back takes no parameter: its first parameter is the transaction, `async def back(tx: Transaction, ...)`",
+    ),
+    "another name": (
+        "async def back(tx: Transaction, sum: Money) -> None: ...",
+        'back takes "sum", and move takes "user", "amount": use one name, or "result"',
+    ),
+    "no type": (
+        "async def back(tx: Transaction, amount) -> None: ...",
+        "back: amount has no type: write the one it has in move",
+    ),
+    "another type": (
+        "async def back(tx: Transaction, amount: int) -> None: ...",
+        "back: amount is int, and move says it is Money: use one type",
+    ),
+    "another type of the result": (
+        "async def back(tx: Transaction, result: Money) -> None: ...",
+        "back: result is Money, and move says what it returns is str | None: use one type",
+    ),
+    "returns something": (
+        "async def back(tx: Transaction) -> int: ...",
+        "back returns something, and nobody takes it: write `-> None`",
+    ),
+    "says not that it returns nothing": (
+        "async def back(tx: Transaction): ...",
+        "back returns something, and nobody takes it: write `-> None`",
+    ),
+    "default": (
+        "async def back(tx: Transaction, user: str = '') -> None: ...",
+        "back: user has a default, and the engine always gives it: take the default out",
+    ),
+    "star": (
+        "async def back(tx: Transaction, *all: str) -> None: ...",
+        "back: *all has no fixed names: name each parameter, or take a tuple",
+    ),
+    "unresolved": (
+        "async def back(tx: Transaction, user: Nobody) -> None: ...",
+        "an annotation of back cannot be resolved, name 'Nobody' is not defined: "
+        "import it at the top of the module, outside of TYPE_CHECKING",
+    ),
+    "a class": (
+        "class back: ...",
+        "back is no function: a compensation is an `async def` of a module",
+    ),
+}
+EVENT_FAULTS: dict[str, tuple[str, str]] = {
+    "version that is no number": (
+        "class Moved(DomainEvent):\n    version = '2'",
+        "Moved.version is '2': it counts from 1, as in `version = 2`",
+    ),
+    "version that is a truth": (
+        "class Moved(DomainEvent):\n    version = True",
+        "Moved.version is True: it counts from 1, as in `version = 2`",
+    ),
+    "prefix of pydantic's": (
+        "class Moved(DomainEvent):\n    model_number: int",
+        "Moved.model_number is in pydantic's own namespace: rename it to something without `model_`",
+    ),
+    "alias": (
+        "class Moved(DomainEvent):\n    of: int = Field(alias='from')",
+        "Moved.of has an alias: a field travels under its own name, so take it out",
+    ),
+    "excluded": (
+        "class Moved(DomainEvent):\n    note: str = Field(default='', exclude=True)",
+        "Moved.note is excluded, so it would not travel: take `exclude` out",
+    ),
+    "private": (
+        "class Moved(DomainEvent):\n    _note: str = ''",
+        "Moved._note does not travel: name it without `_`",
+    ),
+    "computed": (
+        "class Moved(DomainEvent):\n    @computed_field\n    @property\n    def note(self) -> str: return ''",
+        "Moved.note is a computed field, which its own reader refuses as extra: use a property",
+    ),
+    "lax": (
+        "class Moved(DomainEvent):\n    model_config = ConfigDict(strict=False)",
+        "Moved sets strict to False in its model_config: take it out",
+    ),
+    "extra fields": (
+        "class Moved(DomainEvent):\n    model_config = ConfigDict(extra='ignore')",
+        "Moved sets extra to 'ignore' in its model_config: take it out",
+    ),
+    "thawed": (
+        "class Moved(DomainEvent):\n    model_config = ConfigDict(frozen=False)",
+        "Moved sets frozen to False in its model_config: take it out",
+    ),
+    "a contract inside that is lax": (
+        "class Money(Contract):\n    model_config = ConfigDict(strict=False)\n"
+        "class Moved(DomainEvent):\n    amounts: tuple[Money, ...]",
+        "Money sets strict to False in its model_config: take it out",
+    ),
+    "a model inside that is no contract": (
+        "class Money(BaseModel):\n    minor: int\nclass Moved(DomainEvent):\n    amount: Money | None",
+        "Moved.amount: Money is no Contract: write `class Money(Contract)`",
+    ),
+    "list": (
+        "class Moved(DomainEvent):\n    labels: list[str]",
+        "Moved.labels: list[str] can be changed after it was checked: use `tuple[str, ...]`",
+    ),
+    "sequence": (
+        "class Moved(DomainEvent):\n    labels: Sequence[str]",
+        "Moved.labels: collections.abc.Sequence[str] can be changed after it was checked: use `tuple[str, ...]`",
+    ),
+    "dict": (
+        "class Moved(DomainEvent):\n    labels: dict[str, str] | None = None",
+        "Moved.labels: dict[str, str] can be changed after it was checked: use a Contract, or a tuple of pairs",
+    ),
+    "set": (
+        "class Moved(DomainEvent):\n    labels: set[str]",
+        "Moved.labels: set[str] is written in another order by each process, so a repeat would differ: "
+        "use a sorted tuple",
+    ),
+    "unresolved": (
+        "class Moved(DomainEvent):\n    amount: Nothing",
+        "an annotation of Moved cannot be resolved, name 'Nothing' is not defined: "
+        "import it at the top of the module, outside of TYPE_CHECKING",
+    ),
+    "field of a failure": (
+        "class Failed(FailureEvent):\n    note: str",
+        'Failed adds the field "note" to FailureEvent: the engine fills it, and a subclass only names it, '
+        'as in `class Failed(FailureEvent): """..."""`',
+    ),
+    "example that raises": (
+        "class Moved(DomainEvent):\n    @classmethod\n    def example(cls) -> Moved: return cls(amount=1)",
+        "Moved.example() raises ValidationError: 1 validation error for Moved",
+    ),
+    "example of another event": (
+        "class Moved(DomainEvent):\n    @classmethod\n    def example(cls) -> Begun: return Begun(amount=1)",
+        "Moved.example() returns Begun: it takes a Moved, or None",
+    ),
+    "example that is not valid": (
+        "class Moved(DomainEvent):\n    amount: int\n    @classmethod\n"
+        "    def example(cls) -> Moved: return cls.model_construct(amount='5')",
+        "Moved.example() cannot be read back: event.invalid: amount: Input should be a valid integer",
+    ),
+    "one type under two names": (
+        "class BEGUN(DomainEvent): ...",
+        "BEGUN is the event type BEGUN, as is the class in shop/account.py:10; a type is its class's name: rename one",
+    ),
+    "a name of other letters": (
+        "class Überwiesen(DomainEvent): ...",
+        "Überwiesen is no event type: name the class in CamelCase with plain letters and digits",
+    ),
+}
+HANDLE = "async def handle(self, event: Begun, saga: Saga) -> Ended"
+FORM = f"write `{HANDLE}`"
+ORCHESTRATOR_FAULTS: dict[str, tuple[str, str]] = {
+    "no events": (
+        f"class Move(Orchestrator):\n    {HANDLE}: ...",
+        "Move does not name its three events: write "
+        "`class Move(Orchestrator[MoveRequested, MoveCompleted, MoveFailed])`",
+    ),
+    "no event first": (
+        "class Move(Orchestrator[int, Ended, Broken]):\n"
+        "    async def handle(self, event: int, saga: Saga) -> Ended: ...",
+        "Move: its first event, int, is no subclass of DomainEvent",
+    ),
+    "no event second": (
+        "class Move(Orchestrator[Begun, DomainEvent, Broken]):\n    " + HANDLE + ": ...",
+        "Move: its second event, DomainEvent, is no subclass of DomainEvent",
+    ),
+    "failure second": (
+        "class Move(Orchestrator[Begun, Broken, Broken]):\n    " + HANDLE + ": ...",
+        "Move: its second event, Broken, is a FailureEvent: that is the third, the second tells success",
+    ),
+    "no failure third": (
+        "class Move(Orchestrator[Begun, Ended, Ended]):\n    " + HANDLE + ": ...",
+        'Move: its third event, Ended, is no subclass of FailureEvent: write `class Ended(FailureEvent): """..."""`',
+    ),
+    "for ever": (
+        "class Move(Orchestrator[Begun, Begun, Broken]):\n    " + HANDLE + ": ...",
+        "Move: Begun both starts and ends it, so it would start itself for ever: end with another event",
+    ),
+    "no handle": (
+        "class Move(Orchestrator[Begun, Ended, Broken]): ...",
+        f"Move has no handle: {FORM}",
+    ),
+    "not asynchronous": (
+        "class Move(Orchestrator[Begun, Ended, Broken]):\n    def handle(self, event: Begun, saga: Saga) -> Ended: ...",
+        f"Move.handle is not asynchronous: {FORM}",
+    ),
+    "other parameters": (
+        "class Move(Orchestrator[Begun, Ended, Broken]):\n    async def handle(self, event: Begun) -> Ended: ...",
+        f"Move.handle takes other parameters than the event and the saga: {FORM}",
+    ),
+    "another event": (
+        "class Move(Orchestrator[Begun, Ended, Broken]):\n"
+        "    async def handle(self, event: Ended, saga: Saga) -> Ended: ...",
+        f"Move.handle: event is Ended, not Begun: {FORM}",
+    ),
+    "no saga": (
+        "class Move(Orchestrator[Begun, Ended, Broken]):\n"
+        "    async def handle(self, event: Begun, saga: int) -> Ended: ...",
+        f"Move.handle: saga is int, not Saga: {FORM}",
+    ),
+    "no result": (
+        "class Move(Orchestrator[Begun, Ended, Broken]):\n    async def handle(self, event: Begun, saga: Saga): ...",
+        f"Move.handle: what it returns has no type: {FORM}",
+    ),
+    "unresolved": (
+        "class Move(Orchestrator[Begun, Ended, Broken]):\n"
+        "    async def handle(self, event: Begun, saga: Saga) -> Nothing: ...",
+        "an annotation of Move.handle cannot be resolved, name 'Nothing' is not defined: "
+        "import it at the top of the module, outside of TYPE_CHECKING",
+    ),
+    "takes arguments": (
+        f"class Move(Orchestrator[Begun, Ended, Broken]):\n    def __init__(self, rate: int): ...\n    {HANDLE}: ...",
+        'Move.__init__ takes "rate", and the engine makes an instance for each saga without arguments: '
+        "take it from the event, or from a @query",
+    ),
+    "inside of something": (
+        "def make():\n"
+        f"    class Move(Orchestrator[Begun, Ended, Broken]):\n        {HANDLE}: ...\n    return Move\nMove = make()",
+        "make.<locals>.Move cannot be imported by its name: define Move at the top of a module",
+    ),
+}
+
+
+def _told(discover: Discover, text: str) -> list[str]:
+    with pytest.raises(DefinitionError) as told:
+        discover({"account": HEADER + text + "\n"})
+    for problem in told.value.problems:
+        assert problem.file == "shop/account.py"
+        assert problem.line > 0
+    return [problem.text for problem in told.value.problems]
+
+
+@pytest.mark.parametrize(("text", "problem"), OPERATION_FAULTS.values(), ids=OPERATION_FAULTS)
+def test_a_fault_of_an_operation_is_told(discover: Discover, text: str, problem: str) -> None:
+    assert _told(discover, text) == [problem]
+
+
+@pytest.mark.parametrize(("text", "problem"), COMPENSATION_FAULTS.values(), ids=COMPENSATION_FAULTS)
+def test_a_fault_of_a_compensation_is_told(discover: Discover, text: str, problem: str) -> None:
+    operation = "@operation\nasync def move(tx: Transaction, user: str, amount: Money) -> str | None: ...\n"
+
+    assert _told(discover, f"{MONEY}{operation}@move.compensation\n{text}") == [problem]
+
+
+def test_a_compensation_of_an_operation_with_one_parameter_is_shown_its_name(discover: Discover) -> None:
+    text = (
+        "@operation\nasync def withdraw(tx: Transaction, amount: int) -> None: ...\n"
+        "@withdraw.compensation\nasync def put_back(tx: Transaction, sum: int) -> None: ..."
+    )
+
+    assert _told(discover, text) == ['put_back takes "sum" where withdraw takes "amount": use one name']
+
+
+@pytest.mark.parametrize(("text", "problem"), EVENT_FAULTS.values(), ids=EVENT_FAULTS)
+def test_a_fault_of_an_event_is_told(discover: Discover, text: str, problem: str) -> None:
+    assert _told(discover, text) == [problem]
+
+
+@pytest.mark.filterwarnings("ignore:Field name .* shadows an attribute:UserWarning")
+@pytest.mark.parametrize(
+    ("field", "problem"),
+    [
+        ("version: int = 2", "Moved.version is declared as a field: write `version = 2`, without an annotation"),
+        ("type_name: str", "Moved.type_name hides what every event has under that name: rename the field"),
+        ("example: str", "Moved.example hides what every event has under that name: rename the field"),
+        ("copy: int", "Moved.copy hides what every event has under that name: rename the field"),
+    ],
+)
+def test_a_field_that_hides_what_an_event_has_is_told(discover: Discover, field: str, problem: str) -> None:
+    assert _told(discover, f"class Moved(DomainEvent):\n    {field}") == [problem]
+
+
+@pytest.mark.parametrize(("text", "problem"), ORCHESTRATOR_FAULTS.values(), ids=ORCHESTRATOR_FAULTS)
+def test_a_fault_of_an_orchestrator_is_told(discover: Discover, text: str, problem: str) -> None:
+    assert _told(discover, text) == [problem]
+
+
+def test_names_may_not_be_shared_between_modules(discover: Discover) -> None:
+    other = "from shop.account import *\nfrom orchestrator import *\n"
+    again = (
+        "class Begun(DomainEvent): ...\n"
+        "class Move(Orchestrator[Begun, Ended, Broken]):\n"
+        "    async def handle(self, event: Begun, saga: Saga) -> Ended: ...\n"
+    )
+    inner = "from orchestrator import *\n@query\nasync def put_back(tx: Transaction) -> None: ...\n"
+
+    with pytest.raises(DefinitionError) as told:
+        discover(
+            {"account": HEADER + dedent(GOOD), "other": other + again, "inner/__init__": "", "inner/account": inner}
+        )
+
+    assert [str(problem) for problem in told.value.problems] == [
+        "shop/inner/account.py:2  account.put_back is also in shop/account.py:18; an activity is named by the last part"
+        " of its module and its function: rename one",
+        "shop/other.py:3  Begun is the event type BEGUN, as is the class in shop/account.py:10; a type is its class's "
+        "name: rename one",
+        "shop/other.py:4  Move is also in shop/account.py:24; a workflow type is its class's name: rename one",
+    ]
+
+
+def test_the_engines_own_names_are_taken(discover: Discover) -> None:
+    text = (
+        "from orchestrator import *\n@operation\nasync def move(tx: Transaction) -> None: ...\n"
+        "@move.compensation\nasync def back(tx: Transaction) -> None: ...\n"
+    )
+
+    with pytest.raises(DefinitionError) as told:
+        discover({"saga": text})
+
+    assert [problem.text.partition(",")[0] for problem in told.value.problems] == [
+        "saga.move is a name of the engine's own",
+        "saga.back is a name of the engine's own",
+    ]
+    assert [problem.line for problem in told.value.problems] == [2, 4]
+
+
+def test_a_broken_module_is_told_once_however_many_import_it(discover: Discover) -> None:
+    with pytest.raises(DefinitionError) as told:
+        discover({"alpha": "from shop.middle import x", "middle": "\nx = 1 / 0", "omega": "import shop.middle"})
+
+    assert [str(problem) for problem in told.value.problems] == [
+        "shop/middle.py:2  cannot be imported, ZeroDivisionError: division by zero"
+    ]
+
+
+def test_a_fault_inside_a_library_is_placed_where_the_author_called_it(discover: Discover) -> None:
+    with pytest.raises(DefinitionError) as told:
+        discover({"events": "from orchestrator import *\n\nclass Moved(DomainEvent):\n    at: type(open)\n"})
+
+    assert told.value.problems[0].place == "shop/events.py:3"
+
+
+def test_a_package_that_is_not_there_is_told() -> None:
+    with pytest.raises(DefinitionError, match=r"nowhere_to_be_found  cannot be imported, ModuleNotFoundError"):
+        Catalog.discover(["nowhere_to_be_found"])
