@@ -5,7 +5,7 @@ saga goes on where it stood. Any number of drivers may do so at once; each follo
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, Literal, TypeVar
 
 from orchestrator.drive.messages import (
@@ -54,7 +54,6 @@ class Driver:
         event: the event, read.
         envelope: the same event, as it arrived.
         steps: the way to the database.
-        compensation_of: name of an operation's compensation, for what a person sees.
         owner: workflow id and first run id of the execution that drives, for recovery.
     """
 
@@ -65,7 +64,6 @@ class Driver:
         envelope: Envelope,
         steps: Steps,
         *,
-        compensation_of: Callable[[str], str],
         owner: tuple[str, str] = ("", ""),
     ) -> None:
         name = type(orchestrator).__name__
@@ -74,7 +72,6 @@ class Driver:
         self._event = event
         self._envelope = envelope
         self._steps = steps
-        self._compensation_of = compensation_of
         self._opening = Opening(
             saga=ref, envelope=envelope.text, owner_workflow_id=owner[0], owner_first_run_id=owner[1]
         )
@@ -169,7 +166,7 @@ class Driver:
                 operation=step.operation,
                 event_time=self._envelope.time.isoformat(),
             )
-            await self._steps.undo(command, self._compensation_of(step.operation))
+            await self._steps.undo(command, step.compensation)
         reply = await self._steps.finish(FinishCommand(opening=self._opening))
         if isinstance(reply, Outcome):
             return reply

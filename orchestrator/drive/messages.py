@@ -143,6 +143,8 @@ class UndoableStep(Message):
 
     number: int
     operation: str
+    compensation: str
+    """The activity that undoes it."""
 
 
 class UndoPlan(Message):

@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.errors import Unreachable
@@ -28,13 +28,20 @@ def alembic_config(connection: Connection | None = None) -> Config:
     return config
 
 
-async def migrate(database: Database, *, namespace: str | None = None, cluster_id: str | None = None) -> None:
+async def migrate(
+    database: Database,
+    *,
+    namespace: str | None = None,
+    cluster_id: str | None = None,
+    application: MetaData | None = None,
+) -> None:
     """Create or upgrade the engine's tables. Safe to run from several workers at once.
 
     Args:
         database: where to.
         namespace: the Temporal namespace that this database belongs to, written once.
         cluster_id: the Temporal cluster's id, written once.
+        application: the application's own tables, created where they are missing (never altered).
 
     Raises:
         Unreachable: the database cannot be reached, or does not let us create tables.
@@ -44,6 +51,8 @@ async def migrate(database: Database, *, namespace: str | None = None, cluster_i
             if database.dialect == "postgresql":
                 await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
             await connection.run_sync(_upgrade)
+            if application is not None:
+                await connection.run_sync(application.create_all)
             statement = insert_into(connection, saga_meta).values(
                 id=1, schema_version=SCHEMA_VERSION, temporal_namespace=namespace, temporal_cluster_id=cluster_id
             )

@@ -96,7 +96,14 @@ async def turn_to_undoing(database: Database, catalog: Catalog, command: TurnCom
             )
         left = [step for step in steps if step.is_to_undo]
         return UndoPlan(
-            steps=tuple(UndoableStep(number=step.number, operation=step.operation) for step in reversed(left)),
+            steps=tuple(
+                UndoableStep(
+                    number=step.number,
+                    operation=step.operation,
+                    compensation=catalog.compensation_of(step.operation),
+                )
+                for step in reversed(left)
+            ),
             ends_as=ends_as or Phase.FAILED,
         )
 

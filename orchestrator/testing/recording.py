@@ -9,7 +9,8 @@ from orchestrator.errors import Refused, UsageError
 from orchestrator.operation import Operation, OperationCall
 from orchestrator.saga import Saga
 
-Answer = Any
+Answer = Callable[[OperationCall[Any]], object] | object
+"""A result, a `Refused`, a list of answers, or a function of the call. Named, so that a lambda knows what it takes."""
 
 
 class RecordingSaga(Saga):

@@ -1,0 +1,166 @@
+"""The event bus: takes domain events to every orchestrator that listens, by signal-with-start.
+
+*Accepted* means that the call returned: the event is in Temporal's hands, and ends in exactly one outcome. Whatever is
+wrong with an event is told here, and then nothing is sent.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any, Self, TypeVar, cast
+from uuid import uuid4
+
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from orchestrator.catalog import AnyOrchestrator, Catalog
+from orchestrator.client.connection import connect_temporal
+from orchestrator.client.handle import SagaHandle
+from orchestrator.client.own_execution import ensure_own_execution
+from orchestrator.envelope import Envelope, UnreadableEvent, parse, unwrap, wrap
+from orchestrator.errors import EventRejected, PublishIncomplete, Unreachable
+from orchestrator.event import DomainEvent, FailureEvent
+from orchestrator.orchestrator import Orchestrator
+from orchestrator.settings import Settings
+
+Req = TypeVar("Req", bound=DomainEvent)
+Comp = TypeVar("Comp", bound=DomainEvent)
+Fail = TypeVar("Fail", bound=FailureEvent)
+
+
+class EventBus:
+    """Publishes events.
+
+        bus = await EventBus.connect()
+        completed = await bus.execute(MoneyTransfer, MoneyTransferRequested(...))
+
+    Args:
+        client: a connection with Temporal's `pydantic_data_converter`.
+        catalog: which events there are, and who listens.
+        task_queue: the workers' task queue.
+        source: CloudEvents `source` of what is published: who says so.
+    """
+
+    def __init__(
+        self, client: Client, catalog: Catalog, *, task_queue: str = "orchestrator", source: str = "orchestrator/bus"
+    ) -> None:
+        self.client = client
+        self.catalog = catalog
+        self.task_queue = task_queue
+        self.source = source
+
+    @classmethod
+    async def connect(cls, settings: Settings | None = None, *, catalog: Catalog | None = None) -> Self:
+        """A bus by the environment's settings.
+
+        Raises:
+            Unreachable: Temporal cannot be reached.
+            DefinitionError: the application's events or orchestrators have faults.
+        """
+        settings = settings or Settings()
+        known = catalog or Catalog.discover(settings.packages)
+        return cls(await connect_temporal(settings), known, task_queue=settings.task_queue)
+
+    def read(self, event_type: str, payload: str | bytes) -> DomainEvent:
+        """An event from its type and the JSON of its fields, checked as strictly as on arrival.
+
+        Raises:
+            EventRejected: `event.unknown_type` or `event.invalid`, naming each wrong field.
+        """
+        event_class = self.catalog.events.get(event_type)
+        if event_class is None:
+            known = ", ".join(sorted(one.requested.type_name() for one in self.catalog.orchestrators.values()))
+            raise EventRejected("event.unknown_type", f"{event_type!r} is no event here; sagas start on {known}")
+        try:
+            return parse(payload, event_class)
+        except UnreadableEvent as fault:
+            raise EventRejected(fault.code, f"{event_type}: {fault.message}") from fault
+
+    async def publish(
+        self, event: DomainEvent, *, event_id: str | None = None, time: datetime | None = None
+    ) -> list[SagaHandle[Any]]:
+        """Send an event to every orchestrator that listens to it.
+
+        Args:
+            event: what happened.
+            event_id: the idempotency key: the same event published twice under it is done once. Made up if not given.
+            time: when it happened; now if not given.
+
+        Returns:
+            A handle for each saga, by orchestrator name. All of them have accepted the event.
+
+        Raises:
+            EventRejected: it is invalid, too large, nobody listens, or its id was used for other content.
+            PublishIncomplete: some listeners took it, and the server failed before the others did.
+            Unreachable: the server could not be reached, and nobody took it.
+        """
+        envelope = self._checked(event, event_id or str(uuid4()), time)
+        accepted: list[SagaHandle[Any]] = []
+        listeners = self.catalog.listeners(type(event))
+        for listener in listeners:
+            try:
+                accepted.append(await self._send(listener, envelope))
+            except RPCError as fault:
+                names = [one.__name__ for one in listeners]
+                if accepted:
+                    raise PublishIncomplete(names[: len(accepted)], names[len(accepted) :]) from fault
+                raise Unreachable(f"Temporal did not take the event: {fault.message}. Nothing was sent.") from fault
+        for handle in accepted:
+            if handle.is_repeat:
+                await handle.outcome()  # closed, so this answers at once; other content under this id raises
+        return accepted
+
+    async def execute(
+        self,
+        orchestrator: type[Orchestrator[Req, Comp, Fail]],
+        event: Req,
+        *,
+        event_id: str | None = None,
+        time: datetime | None = None,
+        timeout: timedelta | None = None,
+    ) -> Comp:
+        """Publish an event and wait for what one of its listeners makes of it.
+
+        Args:
+            orchestrator: the listener to wait for; every other listener gets the event, too.
+            event: what happened.
+            event_id: the idempotency key; made up if not given.
+            time: when it happened; now if not given.
+            timeout: how long to wait. The saga goes on all the same.
+
+        Returns:
+            The completed event.
+
+        Raises:
+            SagaFailed: the saga was undone; its `failure` is the failed event.
+            NotFinished: it has not ended within the timeout.
+            EventRejected, PublishIncomplete, Unreachable: as `publish`.
+        """
+        handles = await self.publish(event, event_id=event_id, time=time)
+        for handle in handles:
+            if handle.orchestrator is orchestrator:
+                return cast(Comp, await handle.result(timeout=timeout))
+        raise EventRejected("event.no_listener", f"{orchestrator.__name__} does not listen to {event.type_name()}")
+
+    def _checked(self, event: DomainEvent, event_id: str, time: datetime | None) -> Envelope:
+        if not self.catalog.listeners(type(event)):
+            known = ", ".join(sorted(one.requested.type_name() for one in self.catalog.orchestrators.values()))
+            raise EventRejected(
+                "event.no_listener",
+                f"nobody listens to {event.type_name()}, so nothing would happen; sagas start on {known}",
+            )
+        try:
+            envelope = wrap(event, event_id=event_id, source=self.source, time=time)
+            unwrap(envelope, type(event))  # what was built past its validation is caught here, not on arrival
+        except UnreadableEvent as fault:
+            raise EventRejected(fault.code, f"{event.type_name()}: {fault.message}") from fault
+        return envelope
+
+    async def _send(self, listener: AnyOrchestrator, envelope: Envelope) -> SagaHandle[Any]:
+        execution = await ensure_own_execution(self.client, listener.__name__, envelope, self.task_queue)
+        return SagaHandle(
+            self.client,
+            listener,
+            envelope,
+            execution.workflow_id,
+            execution.run_id,
+            is_repeat=not execution.started,
+        )

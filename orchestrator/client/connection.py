@@ -1,0 +1,49 @@
+"""A connection to Temporal, from the environment, with an error that says what to do."""
+
+from urllib.parse import quote
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.converter import DataConverter
+from temporalio.envconfig import ClientConfig
+from temporalio.service import RetryConfig, RPCError
+
+from orchestrator.errors import Unreachable
+from orchestrator.settings import Settings
+
+_RETRIES = RetryConfig(max_elapsed_time_millis=30_000, max_retries=60)
+"""The SDK's ten seconds are too few: a closing execution refuses signals for up to eight."""
+
+
+async def connect_temporal(settings: Settings, *, data_converter: DataConverter = pydantic_data_converter) -> Client:
+    """Connect by Temporal's environment variables and profiles, then by `settings`.
+
+    Raises:
+        Unreachable: nothing answers there, or it refuses us.
+    """
+    try:
+        config = ClientConfig.load_client_connect_config()
+    except Exception as fault:  # a broken profile file may raise anything, and all of it is the operator's to mend
+        raise Unreachable(f"Temporal's configuration cannot be read: {fault}") from fault
+    address = config.get("target_host") or settings.resolved_temporal_address or "localhost:7233"
+    config["target_host"] = address
+    try:
+        return await Client.connect(**config, data_converter=data_converter, retry_config=_RETRIES)
+    except (RuntimeError, RPCError, OSError, ValueError) as fault:
+        raise Unreachable(
+            f"Temporal at {address} cannot be reached ({_short(fault)}). "
+            "Start it (`make up` starts one here), or set TEMPORAL_ADDRESS to the right one."
+        ) from fault
+
+
+def ui_link(settings: Settings, namespace: str, workflow_id: str, run_id: str | None = None) -> str:
+    """An execution's page in the Web UI."""
+    page = f"{settings.resolved_ui_url}/namespaces/{quote(namespace, safe='')}/workflows/{quote(workflow_id, safe='')}"
+    return f"{page}/{run_id}/timeline" if run_id else page
+
+
+def _short(fault: Exception) -> str:
+    text = (str(fault).splitlines() or [type(fault).__name__])[0]
+    for noise in ("Failed client connect: ", "Server connection error: "):
+        text = text.removeprefix(noise)
+    return "connection refused" if "refused" in text.lower() else text[:200]

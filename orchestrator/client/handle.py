@@ -1,0 +1,83 @@
+"""A handle to one saga that a published event started, or that had been started by it before."""
+
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from typing import Any, Generic, TypeVar, cast
+
+from temporalio.client import Client
+
+from orchestrator.client.outcome import outcome_of
+from orchestrator.client.progress import Progress, progress_of
+from orchestrator.drive.messages import Outcome, Phase
+from orchestrator.envelope import Envelope, canonical, parse, read
+from orchestrator.errors import EventRejected, SagaCancelled, SagaFailed
+from orchestrator.event import DomainEvent
+from orchestrator.orchestrator import Orchestrator
+
+C = TypeVar("C", bound=DomainEvent)
+
+
+class SagaHandle(Generic[C]):
+    """One saga: wait for it, follow it.
+
+    Attributes:
+        orchestrator: its class.
+        event_id: the event's id; publishing it again is harmless.
+        workflow_id: the execution's id, as the Web UI shows it.
+        run_id: the run that took the event.
+        is_repeat: the saga had completed before; nothing was sent.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        orchestrator: type[Orchestrator[DomainEvent, C, Any]],
+        envelope: Envelope,
+        workflow_id: str,
+        run_id: str | None,
+        *,
+        is_repeat: bool,
+    ) -> None:
+        self._client = client
+        self._envelope = envelope
+        self.orchestrator = orchestrator
+        self.event_id = envelope.event_id
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+        self.is_repeat = is_repeat
+
+    async def outcome(self, *, timeout: timedelta | None = None) -> Outcome:
+        """Wait for the saga's outcome, good or bad.
+
+        Raises:
+            NotFinished: it has not ended within the timeout; it goes on.
+            EventRejected: `event.id_reused`, the id belongs to another event.
+        """
+        outcome = await outcome_of(self._client, self.workflow_id, self.run_id, timeout)
+        if outcome.content_digest != self._envelope.content_digest:
+            raise EventRejected(
+                "event.id_reused",
+                f"event id {self.event_id} was used before for other content; the first counts, and this was not done. "
+                "Give each event an id of its own",
+            )
+        return outcome
+
+    async def result(self, *, timeout: timedelta | None = None) -> C:
+        """Wait for the completed event.
+
+        Raises:
+            SagaFailed: the saga was undone; `SagaCancelled` if a person cancelled it.
+            NotFinished: it has not ended within the timeout; it goes on.
+            EventRejected: `event.id_reused`, the id belongs to another event.
+        """
+        outcome = await self.outcome(timeout=timeout)
+        data = read(canonical(outcome.event)).data
+        if outcome.phase is Phase.COMPLETED:
+            return cast(C, parse(canonical(dict(data)), self.orchestrator.completed))
+        failure = parse(canonical(dict(data)), self.orchestrator.failed)
+        error = SagaCancelled if outcome.phase is Phase.CANCELLED else SagaFailed
+        raise error(failure.error_code, failure.message, failure)
+
+    def follow(self) -> AsyncGenerator[Progress]:
+        """What the saga does, as it does it, until its execution ends."""
+        return progress_of(self._client, self.workflow_id, self.run_id)

@@ -1,0 +1,49 @@
+"""Making sure that a saga has its own execution: publishing, retrying and recovering are this one call."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio.client import Client
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from orchestrator.envelope import Envelope
+from orchestrator.workflow.execution import raw_json
+from orchestrator.workflow.names import EVENT_SIGNAL, own_workflow_id
+
+_TASK_TIMEOUT_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class OwnExecution:
+    """Where a saga is driven."""
+
+    workflow_id: str
+    run_id: str | None
+    started: bool
+    """False: the saga's execution had completed before, and was left as it is."""
+
+
+async def ensure_own_execution(client: Client, orchestrator: str, envelope: Envelope, task_queue: str) -> OwnExecution:
+    """Signal the saga's execution with its event, starting it if none runs and none has completed.
+
+    A run that failed is followed by a new one: the database then answers with the recorded outcome, or goes on.
+
+    Raises:
+        temporalio.service.RPCError: the server did not take it.
+    """
+    workflow_id = own_workflow_id(orchestrator, envelope.event_id)
+    try:
+        handle = await client.start_workflow(
+            orchestrator,
+            id=workflow_id,
+            task_queue=task_queue,
+            start_signal=EVENT_SIGNAL,
+            start_signal_args=[raw_json(envelope.text.encode())],
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+            task_timeout=timedelta(seconds=_TASK_TIMEOUT_SECONDS),
+            static_summary=f"{envelope.event_type} {envelope.event_id}",
+        )
+    except WorkflowAlreadyStartedError as closed:
+        return OwnExecution(workflow_id, closed.run_id, started=False)
+    return OwnExecution(workflow_id, handle.result_run_id, started=True)

@@ -1,0 +1,79 @@
+"""Settings: from the environment, then `[tool.orchestrator]` in `pyproject.toml`, then what the embedded mode left."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    PyprojectTomlConfigSettingsSource,
+    SettingsConfigDict,
+)
+
+RUNNING_FILE = "running.json"
+"""In the state folder: where the embedded server listens, for every other process."""
+
+
+class Settings(BaseSettings):
+    """Each as `ORCHESTRATOR_<NAME>` in the environment. Temporal's own `TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`,
+    `TEMPORAL_API_KEY`, `TEMPORAL_TLS_*` and `TEMPORAL_PROFILE` are read by its SDK and come first.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="ORCHESTRATOR_", pyproject_toml_table_header=("tool", "orchestrator"), extra="ignore"
+    )
+
+    packages: tuple[str, ...] = ("events", "activities", "workflows")
+    """Where events, operations and orchestrators are found."""
+    state_dir: Path = Path(".state")
+    """Folder of the embedded mode: both databases, logs, `running.json`."""
+    database_url: str = ""
+    """The home database; without it, SQLite in the state folder."""
+    task_queue: str = "orchestrator"
+    """Temporal task queue of workers and bus; the two must agree."""
+    temporal_address: str = ""
+    """`host:port`; `TEMPORAL_ADDRESS` comes first, then this, then the embedded server, then localhost:7233."""
+    ui_url: str = ""
+    """Where the Web UI is, for links."""
+    create_tables: bool = True
+    """Whether a worker creates the application's missing tables. Turn it off where migrations do."""
+    log_level: str = "WARNING"
+    """Of the worker: DEBUG, INFO, WARNING or ERROR."""
+    max_concurrent_steps: int = Field(default=100, ge=1)
+    """Activities that one worker runs at once."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the project's file."""
+        return (init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls))
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database's URL, the default filled in."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'application.db'}"
+
+    @property
+    def resolved_temporal_address(self) -> str | None:
+        """Where Temporal is, if these settings or the embedded mode say so."""
+        return self.temporal_address or self._running().get("temporal_address")
+
+    @property
+    def resolved_ui_url(self) -> str:
+        """Where the Web UI is, as far as is known."""
+        return (self.ui_url or self._running().get("ui_url") or "http://localhost:8233").rstrip("/")
+
+    def _running(self) -> dict[str, Any]:
+        try:
+            loaded: object = json.loads((self.state_dir / RUNNING_FILE).read_text())
+        except (OSError, ValueError):
+            return {}
+        return loaded if isinstance(loaded, dict) else {}  # pyright: ignore[reportUnknownVariableType]

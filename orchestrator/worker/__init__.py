@@ -1,0 +1,5 @@
+"""The worker process: activities, and the manager that finds, registers and runs everything."""
+
+from orchestrator.worker.manager import Manager
+
+__all__ = ["Manager"]

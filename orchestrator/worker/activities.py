@@ -1,0 +1,174 @@
+"""Activities: each operation, each compensation, and the engine's own, as Temporal sees them."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from temporalio import activity
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+
+from orchestrator.catalog import Catalog
+from orchestrator.drive.messages import (
+    FinishCommand,
+    FinishReply,
+    StepCommand,
+    StepRefused,
+    StepReply,
+    StuckCommand,
+    TurnCommand,
+    TurnReply,
+    UndoCommand,
+    UndoReply,
+)
+from orchestrator.envelope import describe
+from orchestrator.errors import storable
+from orchestrator.operation import Operation
+from orchestrator.store.dead_letters import keep_piece
+from orchestrator.store.steps import StoreSteps
+from orchestrator.workflow import names
+from orchestrator.workflow.dead_letters import DeadLetterPiece
+
+M = TypeVar("M", bound=BaseModel)
+R = TypeVar("R")
+
+FEWEST_ATTEMPTS = 3
+"""A step is tried this often even if its deadline has passed meanwhile, for example while no worker ran."""
+_BEAT = 1.0
+
+
+def activities_of(catalog: Catalog, steps: StoreSteps) -> list[Callable[..., Any]]:
+    """Every activity of an application, for a Temporal `Worker`."""
+    made: list[Callable[..., Any]] = []
+    for operation in catalog.operations.values():
+        made.append(_operation_activity(operation, steps))
+        if operation.undo is not None:
+            made.append(_compensation_activity(operation.undo.name, steps))
+    return [*made, *_engine_activities(steps)]
+
+
+def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Callable[..., Any]:
+    @activity.defn(name=operation.name)
+    async def run(*arguments: RawValue) -> StepReply:
+        command = _command(StepCommand, arguments, steps.catalog)
+        info = activity.info()
+        if info.attempt > FEWEST_ATTEMPTS + 1 and _is_overdue(info, operation.deadline):
+            # An attempt that takes its worker down never gets to say that it failed: say so for it.
+            raise ApplicationError(
+                f"not done in {info.attempt - 1} attempts and {operation.deadline}",
+                type="DeadlineExceeded",
+                non_retryable=True,
+            )
+        try:
+            reply = await _beating(steps.run(command, operation.deadline, attempt=info.attempt))
+        except Exception as fault:
+            raise _failure(fault, final=_is_overdue(info, operation.deadline)) from fault
+        if isinstance(reply, StepRefused):
+            raise ApplicationError(
+                reply.message,
+                reply.model_dump(mode="json"),
+                type=reply.code,
+                non_retryable=True,
+                category=ApplicationErrorCategory.BENIGN,
+            )
+        return reply
+
+    return run
+
+
+def _compensation_activity(name: str, steps: StoreSteps) -> Callable[..., Any]:
+    @activity.defn(name=name)
+    async def run(*arguments: RawValue) -> UndoReply:
+        command = _command(UndoCommand, arguments, steps.catalog)
+        return await _told(steps.undo(command, name))
+
+    return run
+
+
+def _engine_activities(steps: StoreSteps) -> list[Callable[..., Any]]:
+    @activity.defn(name=names.TURN)
+    async def turn(*arguments: RawValue) -> TurnReply:
+        command = _command(TurnCommand, arguments, steps.catalog)
+        return await _told(steps.turn(command))
+
+    @activity.defn(name=names.FINISH)
+    async def finish(*arguments: RawValue) -> FinishReply:
+        command = _command(FinishCommand, arguments, steps.catalog)
+        return await _told(steps.finish(command))
+
+    @activity.defn(name=names.STICK)
+    async def stick(*arguments: RawValue) -> None:
+        command = _command(StuckCommand, arguments, steps.catalog)
+        await _told(steps.stick(command))
+
+    @activity.defn(name=names.DEAD_LETTER)
+    async def dead_letter(*arguments: RawValue) -> None:
+        piece = _command(DeadLetterPiece, arguments, steps.catalog)
+        info = activity.info()
+        kept = keep_piece(
+            steps.database,
+            door=piece.door,
+            workflow_id=info.workflow_id or "",
+            run_id=info.workflow_run_id or "",
+            position=piece.position,
+            code=piece.code,
+            reason=piece.reason,
+            size=piece.size,
+            offset=piece.offset,
+            raw=piece.raw,
+        )
+        await _told(kept)
+
+    return [turn, finish, stick, dead_letter]
+
+
+def _command(expected: type[M], arguments: Sequence[RawValue], catalog: Catalog) -> M:
+    """What a saga's execution asks for. An operation run by anybody else would never be undone: refuse."""
+    info = activity.info()
+    if info.workflow_id is None or info.workflow_type not in catalog.orchestrators or len(arguments) != 1:
+        raise ApplicationError(
+            f"{info.activity_type} runs only as a step of a saga. Publish an event that an orchestrator listens to.",
+            type="saga.required",
+            non_retryable=True,
+        )
+    try:
+        return expected.model_validate_json(arguments[0].payload.data)
+    except ValidationError as fault:
+        # Retried: the workflow may be of a newer engine than this worker.
+        raise ApplicationError(f"{info.activity_type}: {describe(fault)}", type="saga.unreadable_command") from None
+
+
+async def _beating(work: Awaitable[R]) -> R:
+    """Await work while telling Temporal that this worker lives."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(_BEAT)
+            activity.heartbeat()
+
+    beats = asyncio.create_task(beat())
+    try:
+        return await work
+    finally:
+        beats.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await beats
+
+
+async def _told(work: Awaitable[R]) -> R:
+    try:
+        return await _beating(work)
+    except Exception as fault:
+        raise _failure(fault, final=False) from fault
+
+
+def _failure(fault: Exception, *, final: bool) -> ApplicationError:
+    """An error as the Web UI shows it: its type, and its text cut to a size that a history can carry."""
+    return ApplicationError(storable(str(fault)), type=type(fault).__name__, non_retryable=final)
+
+
+def _is_overdue(info: activity.Info, deadline: timedelta) -> bool:
+    return info.attempt >= FEWEST_ATTEMPTS and datetime.now(UTC) - info.scheduled_time > deadline

@@ -1,0 +1,204 @@
+"""A saga's own execution: takes messages from its inbox, drives what is an event, keeps what is not.
+
+Handlers only append. Messages are raw until they are taken, so nothing that is sent can fail a workflow task. The
+execution ends only when its inbox is empty; the server refuses the end while a message it has not seen is waiting.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from pydantic import JsonValue
+from temporalio import workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import ApplicationError, CancelledError
+
+from orchestrator.drive.driver import CANCELLED, Driver, EventIdReused, SagaStuck, uninterrupted
+from orchestrator.drive.messages import Outcome, Phase
+from orchestrator.envelope import Envelope, UnreadableEvent, read, unwrap
+from orchestrator.event import DomainEvent
+from orchestrator.orchestrator import Orchestrator
+from orchestrator.workflow import names
+from orchestrator.workflow.attributes import ERROR_CODE, EVENT_ID, EVENT_TYPE, SAGA_STATUS
+from orchestrator.workflow.dead_letters import pieces
+from orchestrator.workflow.details import StepsTable
+from orchestrator.workflow.port import TemporalSteps
+
+_FIRST_MESSAGE = timedelta(seconds=10)
+"""How long an execution that was started with nothing waits for its event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A message as it came in."""
+
+    door: str
+    position: int
+    raw: bytes
+
+
+class SagaExecution:
+    """What every orchestrator's workflow does; `hosts` makes a workflow class of it for each orchestrator."""
+
+    orchestrator: ClassVar[type[Orchestrator[Any, Any, Any]]]
+
+    def __init__(self) -> None:
+        # Signals of the first task arrive before `take_all` runs.
+        self._inbox: deque[Inbound] = deque()
+        self._received = 0
+        self._taken: dict[str, DomainEvent] = {}
+        self._outcome: Outcome | None = None
+        self._rejected: ApplicationError | None = None
+        self._retry = False
+
+    def receive(self, door: str, arguments: Sequence[RawValue]) -> None:
+        """Put messages in the inbox."""
+        if door == names.RETRY_SIGNAL:
+            self._retry = True
+            return
+        for raw in [argument.payload.data for argument in arguments] or [b""]:
+            self._received += 1
+            self._inbox.append(Inbound(door, self._received, raw))
+
+    @workflow.signal(dynamic=True)
+    def receive_signal(self, name: str, args: Sequence[RawValue]) -> None:
+        """Any signal, with any arguments."""
+        self.receive(name, args)
+
+    @workflow.update(dynamic=True)
+    async def refuse_update(self, name: str, args: Sequence[RawValue]) -> None:
+        """Never reached: the validator refuses every update, before anything is written."""
+
+    @refuse_update.validator
+    def _refuse(self, name: str, args: Sequence[RawValue]) -> None:
+        raise ValueError(f"a saga takes no update {name!r}; send events as the signal {names.EVENT_SIGNAL!r}")
+
+    async def take_all(self, arguments: Sequence[RawValue]) -> dict[str, JsonValue]:
+        """Take messages until there are none, then end as the first event's saga ended."""
+        waiting = len(self._inbox)
+        if arguments:
+            self.receive(names.START_DOOR, arguments)
+            self._inbox.rotate(len(self._inbox) - waiting)
+        elif not self._inbox:
+            await self._wait_for_first()
+        while self._inbox:
+            await self._take(self._inbox.popleft())
+        return self._end()
+
+    async def _wait_for_first(self) -> None:
+        try:
+            await workflow.wait_condition(lambda: bool(self._inbox), timeout=_FIRST_MESSAGE)
+        except TimeoutError:
+            self._rejected = _rejection("event.missing", "started without an event, and none came by signal")
+
+    async def _take(self, message: Inbound) -> None:
+        try:
+            if message.door not in (names.START_DOOR, names.EVENT_SIGNAL):
+                raise UnreadableEvent(
+                    "signal.unknown", f"{message.door}: events are taken by the signal {names.EVENT_SIGNAL}"
+                )
+            if not message.raw:
+                raise UnreadableEvent("event.missing", "nothing was sent with it")
+            envelope = read(message.raw)
+            event = unwrap(envelope, self.orchestrator.requested)
+            if (known := self._taken.get(envelope.event_id)) is not None:
+                if known == event:
+                    return
+                raise UnreadableEvent("event.id_reused", _reused(envelope))
+        except UnreadableEvent as fault:
+            await self._keep(message, fault.code, fault.message)
+            return
+        self._taken[envelope.event_id] = event
+        try:
+            outcome = await self._drive(envelope, event)
+        except EventIdReused:
+            await self._keep(message, "event.id_reused", _reused(envelope))
+            return
+        if self._outcome is None:
+            self._outcome = outcome
+
+    async def _drive(self, envelope: Envelope, event: DomainEvent) -> Outcome:
+        info = workflow.info()
+        workflow.upsert_search_attributes(
+            [
+                EVENT_TYPE.value_set(envelope.event_type),
+                EVENT_ID.value_set(envelope.event_id),
+                SAGA_STATUS.value_set("running"),
+            ]
+        )
+        steps = TemporalSteps(StepsTable(f"{envelope.event_type} {envelope.event_id}"))
+        driver = Driver(
+            self.orchestrator(),
+            event,
+            envelope,
+            steps,
+            owner=(info.workflow_id, info.first_execution_run_id),
+        )
+        try:
+            if workflow.cancellation_reason() is not None:
+                return await driver.undo(Phase.CANCELLED, CANCELLED, "cancelled before it began")
+            return await driver.drive()
+        except SagaStuck:
+            await self._start_over(envelope)
+            raise
+
+    async def _start_over(self, envelope: Envelope) -> None:
+        """Wait until a person says so, then drive again with an empty history: recorded steps answer as recorded."""
+        self._retry = False
+        await uninterrupted(workflow.wait_condition(lambda: self._retry))
+        carried = [envelope.text.encode(), *(message.raw for message in self._inbox)]
+        workflow.continue_as_new(args=[raw_json(data) for data in carried])
+
+    async def _keep(self, message: Inbound, code: str, reason: str) -> None:
+        """Keep a message as a dead letter."""
+        for piece in pieces(message.raw, door=message.door, position=message.position, code=code, reason=reason):
+            kept = workflow.execute_activity(
+                names.DEAD_LETTER,
+                piece,
+                start_to_close_timeout=timedelta(seconds=30),
+                retry_policy=RetryPolicy(maximum_interval=timedelta(minutes=1)),
+                summary=f"keep a dead letter: {code}",
+            )
+            await uninterrupted(kept)
+        if self._rejected is None:
+            self._rejected = _rejection(code, f"kept as a dead letter: {reason}")
+
+    def _end(self) -> dict[str, JsonValue]:
+        outcome = self._outcome
+        if outcome is None:
+            rejected = self._rejected or _rejection("event.missing", "started without an event")
+            workflow.upsert_search_attributes(
+                [SAGA_STATUS.value_set("rejected"), ERROR_CODE.value_set(rejected.type or "")]
+            )
+            raise rejected
+        ended = [SAGA_STATUS.value_set(outcome.phase.value)]
+        if outcome.error_code:
+            ended.append(ERROR_CODE.value_set(outcome.error_code))
+        workflow.upsert_search_attributes(ended)
+        body: dict[str, JsonValue] = outcome.model_dump(mode="json")
+        if outcome.phase is Phase.COMPLETED:
+            return body
+        if outcome.phase is Phase.CANCELLED and workflow.cancellation_reason() is not None:
+            workflow.upsert_memo({names.OUTCOME_MEMO: body})
+            raise CancelledError(outcome.message or "cancelled")
+        raise ApplicationError(
+            outcome.message or "", body, type=outcome.error_code or "saga.failed", non_retryable=True
+        )
+
+
+def _rejection(code: str, message: str) -> ApplicationError:
+    return ApplicationError(message, type=code, non_retryable=True)
+
+
+def _reused(envelope: Envelope) -> str:
+    return (
+        f"id: {envelope.event_id} was used before for other content; the first counts. Give each event an id of its own"
+    )
+
+
+def raw_json(data: bytes) -> RawValue:
+    """A payload that holds these bytes as they are, shown as JSON."""
+    return RawValue(Payload(metadata={"encoding": b"json/plain"}, data=data))

@@ -1,0 +1,82 @@
+"""Hosts: the Temporal workflow class that the engine makes for each orchestrator.
+
+Temporal's sandbox imports a workflow class by module and name, anew for each execution. Here that name is looked up in
+`__getattr__`, which imports the author's module *inside* the sandbox: what `handle` reaches for (a clock, chance, a
+file) is watched there, while the engine, events and operations are passed through.
+"""
+
+import importlib
+import sys
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from orchestrator.catalog import Catalog
+from orchestrator.workflow.execution import SagaExecution
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    module: str
+    name: str
+
+
+_places: dict[str, _Place] = {}
+_numbers = count(1)
+
+
+def hosts_of(catalog: Catalog) -> list[type]:
+    """A workflow class for each orchestrator, named as the orchestrator is, for a Temporal `Worker`."""
+    made: list[type] = []
+    for name, orchestrator in catalog.orchestrators.items():
+        attribute = f"{name}_{next(_numbers)}"
+        _places[attribute] = _Place(orchestrator.__module__, name)
+        made.append(getattr(importlib.import_module(__name__), attribute))
+    return made
+
+
+def sandbox_for(catalog: Catalog) -> SandboxedWorkflowRunner:
+    """Temporal's sandbox, in which only the orchestrators' own modules are imported anew for each execution.
+
+    Everything else that is loaded by now is passed through: a library imported anew each time costs seconds.
+    """
+    watched = {orchestrator.__module__ for orchestrator in catalog.orchestrators.values()}
+    passed: set[str] = set()
+    for name in [*sys.modules, __name__]:
+        top = name.partition(".")[0]
+        if top in sys.stdlib_module_names or name == "__main__":
+            continue  # which of those are watched is Temporal's to know
+        if not any(one.partition(".")[0] == top for one in watched):
+            passed.add(top)
+        elif not any(one == name or one.startswith(f"{name}.") for one in watched):
+            passed.add(name)
+    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*passed))
+
+
+def __getattr__(attribute: str) -> type:
+    place = _places.get(attribute)
+    if place is None:
+        raise AttributeError(f"no orchestrator is registered as {attribute}")
+    return _host(attribute, place)
+
+
+def _host(attribute: str, place: _Place) -> type:
+    orchestrator = getattr(importlib.import_module(place.module), place.name)
+
+    async def run(self: SagaExecution, *arguments: RawValue) -> Any:
+        return await self.take_all(arguments)
+
+    run.__qualname__ = f"{attribute}.run"
+    members = {
+        "__module__": __name__,
+        "__qualname__": attribute,
+        "__doc__": orchestrator.__doc__,
+        "orchestrator": orchestrator,
+        "run": workflow.run(run),
+    }
+    host = type(attribute, (SagaExecution,), members)
+    return workflow.defn(name=place.name)(host)

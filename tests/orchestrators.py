@@ -1,0 +1,112 @@
+"""The cast's orchestrators and their events."""
+
+from orchestrator import DomainEvent, FailureEvent, Orchestrator, Refused, Saga
+from tests.cast import count, put, send_letter, take, write_note
+
+
+class CoinsMoveRequested(DomainEvent):
+    """Move coins from a box to another."""
+
+    source: str
+    target: str
+    coins: int
+
+
+class CoinsMoveCompleted(DomainEvent):
+    """Moved."""
+
+    coins: int
+    note: str
+
+
+class CoinsMoveFailed(FailureEvent):
+    """Not moved."""
+
+
+class CoinsMove(Orchestrator[CoinsMoveRequested, CoinsMoveCompleted, CoinsMoveFailed]):
+    """Three steps that can be undone."""
+
+    async def handle(self, event: CoinsMoveRequested, saga: Saga) -> CoinsMoveCompleted:
+        """Take, put, note."""
+        taken, _, key = await saga.execute_batch(
+            take(event.source, event.coins), put(event.target, event.coins), write_note(f"moved {event.coins}")
+        )
+        return CoinsMoveCompleted(coins=taken, note=key)
+
+
+class LetterRequested(DomainEvent):
+    """Send a letter with coins."""
+
+    source: str
+    coins: int
+
+
+class LetterCompleted(DomainEvent):
+    """Sent."""
+
+
+class LetterFailed(FailureEvent):
+    """Not sent."""
+
+
+class Letter(Orchestrator[LetterRequested, LetterCompleted, LetterFailed]):
+    """A step that can be undone, then one that cannot."""
+
+    async def handle(self, event: LetterRequested, saga: Saga) -> LetterCompleted:
+        """Take, send."""
+        await saga.execute(take(event.source, event.coins))
+        await saga.execute(send_letter("coins inside"))
+        return LetterCompleted()
+
+
+class NothingRequested(DomainEvent):
+    """Do nothing, or say no without a step."""
+
+    refuse: bool
+
+
+class NothingCompleted(DomainEvent):
+    """Done nothing."""
+
+
+class NothingFailed(FailureEvent):
+    """Refused without a step."""
+
+
+class Nothing(Orchestrator[NothingRequested, NothingCompleted, NothingFailed]):
+    """A saga of no steps."""
+
+    async def handle(self, event: NothingRequested, saga: Saga) -> NothingCompleted:
+        """Refuse, or not."""
+        if event.refuse:
+            raise Refused("nothing.refused", "asked to refuse")
+        return NothingCompleted()
+
+
+class ParallelMoveRequested(DomainEvent):
+    """Move coins, both sides at once."""
+
+    source: str
+    target: str
+    coins: int
+
+
+class ParallelMoveCompleted(DomainEvent):
+    """Moved."""
+
+    before: int
+
+
+class ParallelMoveFailed(FailureEvent):
+    """Not moved."""
+
+
+class ParallelMove(Orchestrator[ParallelMoveRequested, ParallelMoveCompleted, ParallelMoveFailed]):
+    """Steps at once, the first of the saga among them."""
+
+    async def handle(self, event: ParallelMoveRequested, saga: Saga) -> ParallelMoveCompleted:
+        """Count, take and put at once."""
+        before, _, _ = await saga.execute_batch(
+            count(event.source), take(event.source, event.coins), put(event.target, event.coins), parallel=True
+        )
+        return ParallelMoveCompleted(before=before)
