@@ -1,0 +1,59 @@
+"""What the two files beside it are checked against: a small domain, declared as an author would."""
+
+from typing import NewType
+
+from orchestrator import Contract, DomainEvent, FailureEvent, Transaction, operation, query
+
+AccountId = NewType("AccountId", str)
+UserId = NewType("UserId", str)
+
+
+class Money(Contract):
+    """An amount in a currency's minor unit."""
+
+    minor: int
+
+
+class MoveRequested(DomainEvent):
+    """Money is to be moved."""
+
+    account: AccountId
+    amount: Money
+
+
+class MoveCompleted(DomainEvent):
+    """Money was moved."""
+
+    amount: Money
+
+
+class MoveFailed(FailureEvent):
+    """Money was not moved."""
+
+
+@operation
+async def withdraw(tx: Transaction, account: AccountId, amount: Money) -> Money:
+    """Take money out."""
+    return amount
+
+
+@withdraw.compensation
+async def put_back(tx: Transaction, account: AccountId, amount: Money, result: Money) -> None:
+    """Put it in again."""
+
+
+@operation(irreversible="a letter cannot be called back")
+async def send_letter(tx: Transaction, account: AccountId, *, copies: int = 1) -> None:
+    """Send a letter."""
+
+
+@query
+async def count(tx: Transaction) -> int:
+    """Number of accounts."""
+    return 1
+
+
+@query
+async def label(tx: Transaction, account: AccountId) -> str | None:
+    """What its owner calls it."""
+    return None

@@ -1,0 +1,92 @@
+"""The right forms have the types that they promise. Checked by mypy and pyright, never run."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, assert_type
+
+from orchestrator import Operation, OperationCall, Orchestrator, Refused, Saga, Transaction, operation, query
+from orchestrator.testing import RecordingSaga
+from tests.typing.declared import (
+    AccountId,
+    Money,
+    MoveCompleted,
+    MoveFailed,
+    MoveRequested,
+    count,
+    label,
+    put_back,
+    send_letter,
+    withdraw,
+)
+
+A = AccountId("a")
+FIVE = Money(minor=5)
+
+
+def calling_an_operation_describes_a_call() -> None:
+    assert_type(withdraw(A, FIVE), OperationCall[Money])
+    assert_type(withdraw(account=A, amount=FIVE), OperationCall[Money])
+    assert_type(send_letter(A), OperationCall[None])
+    assert_type(send_letter(A, copies=2), OperationCall[None])
+    assert_type(count(), OperationCall[int])
+    assert_type(label(A), OperationCall[str | None])
+
+
+def decorators_keep_the_signature() -> None:
+    @operation
+    async def bare(tx: Transaction, account: AccountId) -> Money: ...  # type: ignore[empty-body]
+
+    @operation()
+    async def called(tx: Transaction) -> None: ...
+
+    @query()
+    async def asked(tx: Transaction, account: AccountId) -> int: ...  # type: ignore[empty-body]
+
+    assert_type(bare(A), OperationCall[Money])
+    assert_type(called(), OperationCall[None])
+    assert_type(asked(A), OperationCall[int])
+    any_operation: Operation[..., Any] = bare
+    assert_type(any_operation(1, two=3), OperationCall[Any])
+
+
+async def an_operation_and_its_compensation_run_in_a_transaction(tx: Transaction) -> None:
+    assert_type(await withdraw.body(tx, A, FIVE), Money)
+    assert_type(await count.body(tx), int)
+    # A compensation stays the function that it is.
+    undoing: Callable[[Transaction, AccountId, Money, Money], Awaitable[None]] = put_back
+    await undoing(tx, A, FIVE, FIVE)
+
+
+async def executing_gives_results(saga: Saga) -> None:
+    money, number, name, letter = withdraw(A, FIVE), count(), label(A), send_letter(A)
+    assert_type(await saga.execute(money), Money)
+    assert_type(await saga.execute(name), str | None)
+    assert_type(await saga.execute_batch(money), tuple[Money])
+    assert_type(await saga.execute_batch(money, number), tuple[Money, int])
+    assert_type(await saga.execute_batch(money, number, name), tuple[Money, int, str | None])
+    assert_type(await saga.execute_batch(money, number, name, number), tuple[Money, int, str | None, int])
+    assert_type(
+        await saga.execute_batch(money, number, name, number, letter, parallel=True),
+        tuple[Money, int, str | None, int, None],
+    )
+    assert_type(await saga.execute_all([withdraw(A, FIVE), withdraw(A, FIVE)]), list[Money])
+    assert_type(await saga.execute_all([count() for _ in range(9)], parallel=True), list[int])
+
+
+class Move(Orchestrator[MoveRequested, MoveCompleted, MoveFailed]):
+    """Takes money out of an account."""
+
+    async def handle(self, event: MoveRequested, saga: Saga) -> MoveCompleted:
+        """Withdraw, if there is an account."""
+        if await saga.execute(count()) == 0:
+            raise Refused("account.not_found", "there is no account")
+        return MoveCompleted(amount=await saga.execute(withdraw(event.account, event.amount)))
+
+
+async def an_orchestrator_is_typed_by_its_events(event: MoveRequested) -> None:
+    saga = RecordingSaga({withdraw: FIVE, count: lambda call: len(call.arguments), label: [None, "savings"]})
+    assert_type(await Move().handle(event, saga), MoveCompleted)
+    assert_type(saga.calls[0].operation.name, str)
+    _: type[Orchestrator[MoveRequested, MoveCompleted, MoveFailed]] = Move
+
+
+# --- The client: what `bus.execute(Move, event)` and `bus.publish(event)` give belongs here. ---
