@@ -65,7 +65,8 @@ def differences(before: Snapshot, after: Snapshot) -> list[str]:
                 found += [
                     f"{name}: {column} was {old[key].get(column)!r} and is {new[key].get(column)!r}"
                     for column in sorted(old[key].keys() | new[key].keys())
-                    if old[key].get(column) != new[key].get(column)
+                    # By their text: 3 and 3.0, or 1.5 and 1.50, are equal to Python and not the same in a row.
+                    if repr(old[key].get(column)) != repr(new[key].get(column))
                 ]
     return found
 

@@ -1,0 +1,122 @@
+"""SmartExpense without Temporal: its operations on a database of its own, a transaction a step, as in the engine."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+from pydantic import JsonValue
+
+from orchestrator import DomainEvent, Orchestrator, Refused, Saga, Transaction
+from orchestrator.envelope import saga_id
+from orchestrator.operation import OperationCall
+from orchestrator.store.database import Database
+from starter.invariants import Snapshot, snapshot, violations
+from starter.seed import seed
+
+R = TypeVar("R")
+Completed = TypeVar("Completed", bound=DomainEvent)
+
+EVENT_TIME = datetime(2026, 3, 14, 15, 9, 26, 535_897, tzinfo=UTC)
+
+
+@asynccontextmanager
+async def a_house(*, accounts: bool = True) -> AsyncGenerator["House"]:
+    """A house on a new SQLite file with the demo's data."""
+    with TemporaryDirectory() as folder:
+        database = Database(f"sqlite:///{Path(folder) / 'house.db'}")
+        try:
+            async with database.transaction() as connection:
+                await seed(connection, accounts=accounts)
+            yield House(database)
+        finally:
+            await database.close()
+
+
+class House:
+    """The application's database, and what a test asks of it."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def run(self, call: OperationCall[R]) -> R:
+        """Run one operation, outside of any saga."""
+        return await ASaga(self, "single", event_id=f"single-{uuid4()}").execute(call)
+
+    async def undo(self, call: OperationCall[Any], result: JsonValue = None) -> None:
+        """Undo an operation with what its step would have recorded."""
+        async with self.database.transaction() as connection:
+            tx = a_transaction(connection, uuid4(), 1, "undo")
+            await call.operation.compensate(tx, call.arguments, result)
+            await tx.flush()
+            await tx.close()
+
+    async def handle(
+        self, orchestrator: type[Orchestrator[Any, Completed, Any]], event: DomainEvent, *, event_id: str | None = None
+    ) -> Completed:
+        """Run a whole saga, and undo it if an operation or `handle` refuses."""
+        saga = ASaga(self, orchestrator.__name__, event_id=event_id or f"event-{uuid4()}")
+        try:
+            return await orchestrator().handle(event, saga)
+        except Refused:
+            await saga.undo()
+            raise
+
+    async def snapshot(self) -> Snapshot:
+        """Every row of every table."""
+        async with self.database.reading() as connection:
+            return await snapshot(connection)
+
+    async def violations(self) -> list[str]:
+        """What does not hold."""
+        async with self.database.reading() as connection:
+            return await violations(connection)
+
+    async def row(self, table: str, *key: str) -> dict[str, Any]:
+        """One row by its key."""
+        return dict((await self.snapshot())[table][key])
+
+    async def write(self, statement: Any) -> None:
+        """Change something behind the application's back."""
+        async with self.database.transaction() as connection:
+            await connection.execute(statement)
+
+
+class ASaga(Saga):
+    """A saga that runs its steps at once, a transaction each, everything by way of JSON, and can undo them."""
+
+    def __init__(self, house: House, orchestrator: str, *, event_id: str) -> None:
+        super().__init__(saga_id=saga_id(orchestrator, event_id), event_id=event_id, event_time=EVENT_TIME)
+        self._house = house
+        self.done: list[tuple[OperationCall[Any], JsonValue]] = []
+
+    async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
+        return [await self._step(call) for call in calls]
+
+    async def _step(self, call: OperationCall[Any]) -> Any:
+        async with self._house.database.transaction() as connection:
+            tx = a_transaction(connection, self.saga_id, len(self.done) + 1, self.event_id)
+            try:
+                signature = call.operation.signature
+                returned = await call.operation.body(tx, **signature.load_arguments(call.arguments))
+                await tx.flush()
+                result = signature.dump_result(returned)
+            finally:
+                await tx.close()
+        self.done.append((call, result))
+        return signature.load_result(result)
+
+    async def undo(self) -> None:
+        """Undo what was done, the last step first."""
+        while self.done:
+            call, result = self.done.pop()
+            if call.operation.undo is not None:
+                await self._house.undo(call, result)
+
+
+def a_transaction(connection: Any, saga: UUID, step: int, event_id: str) -> Transaction:
+    """A step's transaction on a connection."""
+    return Transaction(connection, saga=saga, step=step, event_id=event_id, event_time=EVENT_TIME)

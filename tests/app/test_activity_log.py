@@ -1,0 +1,87 @@
+"""The activity log's operations."""
+
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from activities import activity_log
+from activities.statements import RowGone
+from orchestrator.operation import OperationCall
+from starter.invariants import differences
+from starter.tables import ACTIVITY_RECORD
+from tests.app.house import EVENT_TIME, ASaga, House
+from tests.app.samples import OLENA, OLENA_EUR, OLENA_USD, TARAS, eur, usd
+
+RATE = Decimal("0.920000000000000001")
+
+OF_A_TRANSFER = activity_log.record_transfer(OLENA, OLENA_USD, OLENA_EUR, usd(100), eur(92), RATE)
+OF_A_CREATION = activity_log.record_account_created(OLENA, OLENA_USD, usd(-100))
+
+
+async def test_a_transfers_record_keeps_both_amounts_and_the_rate_digit_for_digit(house: House) -> None:
+    record = await ASaga(house, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
+
+    assert (await house.snapshot())["activity_record"][(record,)] == {
+        "id": record,
+        "user_id": "olena",
+        "kind": "money_transfer",
+        "occurred_at": EVENT_TIME,
+        "event_id": "transfer-1",
+        "account_id": None,
+        "amount": None,
+        "currency": None,
+        "from_account_id": "olena-usd",
+        "to_account_id": "olena-eur",
+        "amount_out": 100,
+        "currency_out": "USD",
+        "amount_in": 92,
+        "currency_in": "EUR",
+        "rate": RATE,
+    }
+
+
+async def test_a_creations_record_keeps_the_opening_balance(house: House) -> None:
+    record = await house.run(OF_A_CREATION)
+
+    written = (await house.snapshot())["activity_record"][(record,)]
+    assert (written["kind"], written["account_id"], written["amount"], written["currency"]) == (
+        "account_created",
+        "olena-usd",
+        -100,
+        "USD",
+    )
+
+
+async def test_a_records_id_is_the_steps_own_on_every_attempt(house: House) -> None:
+    await ASaga(house, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
+
+    with pytest.raises(IntegrityError):
+        await ASaga(house, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
+
+
+@pytest.mark.parametrize("call", [OF_A_TRANSFER, OF_A_CREATION], ids=["transfer", "creation"])
+async def test_erasing_takes_its_own_record_and_no_other(house: House, call: OperationCall[UUID]) -> None:
+    await house.run(call)
+    before = await house.snapshot()
+    record = await house.run(call)
+
+    await house.undo(call, str(record))
+
+    assert differences(before, await house.snapshot()) == []
+
+
+async def test_erasing_touches_nobody_elses_record(house: House) -> None:
+    record = await house.run(OF_A_TRANSFER)
+    of_taras = activity_log.record_transfer(TARAS, OLENA_USD, OLENA_EUR, usd(100), eur(92), RATE)
+
+    with pytest.raises(RowGone):
+        await house.undo(of_taras, str(record))
+
+
+async def test_a_transfers_record_without_its_amounts_is_no_row(house: House) -> None:
+    record = await house.run(OF_A_TRANSFER)
+
+    with pytest.raises(IntegrityError, match="money_transfer_whole"):
+        await house.write(ACTIVITY_RECORD.update().where(ACTIVITY_RECORD.c.id == record).values(currency_in=None))

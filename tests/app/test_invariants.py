@@ -1,0 +1,116 @@
+"""The checker and the seed: every kind of damage is seen, and told so that a person can look for it."""
+
+from typing import Any
+
+import pytest
+
+from activities import account, activity_log, metadata
+from events.identity import AccountId
+from events.money import MONEY_LIMIT
+from starter.invariants import differences
+from starter.seed import seed
+from starter.tables import ACCOUNT, ACTIVITY_RECORD, APPLICATION_TABLES, EXCHANGE_RATE, USER_METADATA
+from tests.app.house import House
+from tests.app.samples import OLENA, OLENA_EUR, OLENA_USD, TARAS_JPY, USD, a_transfer, eur, usd
+from workflows.money_transfer import MoneyTransfer
+
+OF_OLENA_USD = ACCOUNT.update().where(ACCOUNT.c.id == OLENA_USD)
+OF_OLENA = USER_METADATA.update().where(USER_METADATA.c.user_id == OLENA)
+OF_TRANSFERS = ACTIVITY_RECORD.update().where(ACTIVITY_RECORD.c.kind == "money_transfer")
+
+
+async def test_the_demos_data_holds_every_invariant(house: House) -> None:
+    assert await house.violations() == []
+
+
+async def test_seeding_again_changes_nothing(house: House) -> None:
+    await house.handle(MoneyTransfer, a_transfer())
+    before = await house.snapshot()
+
+    async with house.database.transaction() as connection:
+        await seed(connection)
+
+    assert differences(before, await house.snapshot()) == []
+
+
+def test_the_applications_tables_are_those_the_activities_define() -> None:
+    assert {table.name for table in APPLICATION_TABLES} == set(ACCOUNT.metadata.tables)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (OF_OLENA_USD.values(balance=7), "account olena-usd holds 7 and its records add up to 99998950"),
+        (OF_OLENA_USD.values(state="opening"), "account olena-usd is still opening: its creation was neither"),
+        (OF_OLENA_USD.values(opening_balance=5), "account olena-usd has 0 records of its creation and must have one"),
+        (OF_OLENA.values(account_count=4), "user olena is counted as having 4 accounts and has 3"),
+        (USER_METADATA.delete(), "user olena is counted as having 0 accounts and has 3"),
+        (USER_METADATA.insert().values(user_id="ghost", account_count=1), "user ghost is counted as having 1 accounts"),
+        (ACCOUNT.delete().where(ACCOUNT.c.id == OLENA_EUR), "which olena does not have"),
+        (ACCOUNT.delete().where(ACCOUNT.c.id == TARAS_JPY), "account taras-jpy of taras is recorded as created and is"),
+        (OF_TRANSFERS.values(amount_in=967), "$10.50 at 0.92 is not €9.67"),
+        (OF_TRANSFERS.values(currency_in="USD", rate=None), "took $10.50 and brought $9.66 in the same currency"),
+        (OF_TRANSFERS.values(currency_in="USD", rate=None), "has USD to an account that is kept in EUR"),
+        (OF_TRANSFERS.values(event_id="seed-olena-usd", kind="account_created"), "left 2 records of the kind account"),
+        (ACTIVITY_RECORD.delete(), "account olena-eur holds 50000966 and its records add up to 50000000"),
+    ],
+)
+async def test_damage_is_told(house: House, damage: Any, told: str) -> None:
+    await house.handle(MoneyTransfer, a_transfer())
+    assert await house.violations() == []
+
+    if "kind" in damage.compile().params:
+        damage = damage.values(account_id="x", amount=1, currency="USD")
+    await house.write(damage)
+
+    assert [one for one in await house.violations() if told in one]
+
+
+async def test_a_lost_update_is_told(house: House) -> None:
+    await house.handle(MoneyTransfer, a_transfer())
+    await house.run(account.deposit(OLENA, OLENA_USD, usd(1)))
+
+    assert await house.violations() == ["account olena-usd holds 99998951 and its records add up to 99998950"]
+
+
+async def test_a_record_made_twice_is_told(house: House) -> None:
+    await house.handle(MoneyTransfer, a_transfer())
+    records = (await house.snapshot())["activity_record"].values()
+    [record] = [one for one in records if one["kind"] == "money_transfer"]
+    twice = activity_log.record_transfer(OLENA, OLENA_USD, OLENA_EUR, usd(1), eur(1), None)
+    again = await house.run(twice)
+    await house.write(ACTIVITY_RECORD.update().where(ACTIVITY_RECORD.c.id == again).values(event_id=record["event_id"]))
+
+    assert f"event {record['event_id']} left 2 records of the kind money_transfer" in await house.violations()
+
+
+async def test_a_balance_that_is_no_whole_number_is_told(house: House) -> None:
+    await house.write(OF_OLENA_USD.values(balance=ACCOUNT.c.balance + 0.5))
+
+    assert await house.violations() == ["account olena-usd holds 100000000.5 and its records add up to 100000000"]
+
+
+async def test_differences_name_the_row_the_column_and_both_values(house: House) -> None:
+    before = await house.snapshot()
+    await house.run(account.prepare(OLENA, AccountId("new"), "New", USD, 0, 0, "wallet", "#2f9e44"))
+    await house.run(metadata.count_account(OLENA))
+    await house.write(EXCHANGE_RATE.delete().where(EXCHANGE_RATE.c.base == "KWD", EXCHANGE_RATE.c.quote == "JPY"))
+    await house.write(OF_OLENA_USD.values(balance=-MONEY_LIMIT))
+
+    told = differences(before, await house.snapshot())
+
+    assert [one.partition(": ")[0] for one in told] == [
+        "account new is new",
+        "account olena-usd",
+        "exchange_rate KWD/JPY is gone",
+        "user_metadata olena",
+    ]
+    assert told[1] == "account olena-usd: balance was 100000000 and is -1000000000000000"
+    assert told[3] == "user_metadata olena: account_count was 3 and is 4"
+
+
+async def test_the_same_number_as_another_type_is_a_difference(house: House) -> None:
+    before = await house.snapshot()
+    after = {**before, "user_metadata": {("olena",): {**before["user_metadata"]["olena",], "account_count": 3.0}}}
+
+    assert [one for one in differences(before, after) if "3.0" in one]

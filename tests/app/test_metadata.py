@@ -1,0 +1,191 @@
+"""The metadata domain's operations: counting accounts, and converting."""
+
+import asyncio
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy.exc import IntegrityError
+
+from activities import metadata
+from activities.metadata import Converted
+from activities.statements import RowGone
+from events.identity import UserId
+from events.money import MONEY_LIMIT, Currency, Money
+from orchestrator import Refused
+from starter.invariants import differences
+from starter.tables import EXCHANGE_RATE, USER_METADATA
+from tests.app.house import House, a_house
+from tests.app.samples import EUR, KWD, OLENA, UAH, USD, eur, jpy, usd
+
+NEWCOMER = UserId("newcomer")
+COUNTING = metadata.count_account(NEWCOMER)
+
+
+class TestConvert:
+    """An amount in another currency."""
+
+    async def test_the_stored_rate_is_used_and_told(self, house: House) -> None:
+        converted = await house.run(metadata.convert(OLENA, usd(1_050), EUR))
+
+        assert converted == Converted(amount=eur(966), rate=Decimal("0.92"))
+
+    async def test_a_stored_rate_goes_before_the_inverse_of_the_opposite_one(self, house: House) -> None:
+        converted = await house.run(metadata.convert(OLENA, eur(1_000), USD))
+
+        assert converted == Converted(amount=usd(1_087), rate=Decimal("1.087"))
+
+    async def test_where_only_the_opposite_rate_is_stored_its_inverse_is_used_and_told(self, house: House) -> None:
+        converted = await house.run(metadata.convert(OLENA, jpy(15_137), USD))
+
+        assert converted == Converted(amount=usd(10_000), rate=Decimal("0.00660632886305080267"))
+
+    async def test_the_amount_follows_from_the_told_rate(self, house: House) -> None:
+        converted = await house.run(metadata.convert(OLENA, jpy(99_999_999_999), KWD))
+
+        assert converted.rate is not None
+        assert jpy(99_999_999_999).converted(KWD, converted.rate) == converted.amount
+
+    async def test_the_same_currency_needs_no_rate(self, house: House) -> None:
+        await house.write(EXCHANGE_RATE.delete())
+
+        converted = await house.run(metadata.convert(OLENA, usd(1), USD))
+
+        assert converted == Converted(amount=usd(1), rate=None)
+
+    async def test_a_rate_nobody_stored_is_refused(self, house: House) -> None:
+        with pytest.raises(Refused) as refused:
+            await house.run(metadata.convert(OLENA, usd(1), Currency("GBP")))
+
+        assert refused.value.code == "currency.rate_unknown"
+        assert refused.value.message == "no exchange rate from USD to GBP is known"
+
+    @pytest.mark.parametrize(
+        ("amount", "into", "code"),
+        [
+            (Money(amount_minor=1, currency=UAH), USD, "currency.amount_too_small"),
+            (Money(amount_minor=20, currency=UAH), USD, "currency.amount_too_small"),
+            (usd(MONEY_LIMIT), UAH, "currency.amount_too_large"),
+        ],
+    )
+    async def test_what_would_arrive_as_nothing_or_too_much_is_refused(
+        self, house: House, amount: Money, into: Currency, code: str
+    ) -> None:
+        with pytest.raises(Refused) as refused:
+            await house.run(metadata.convert(OLENA, amount, into))
+
+        assert refused.value.code == code
+
+    async def test_the_smallest_amount_that_arrives_is_taken(self, house: House) -> None:
+        kopiykas = Money(amount_minor=21, currency=UAH)
+
+        assert (await house.run(metadata.convert(OLENA, kopiykas, USD))).amount == usd(1)
+
+    async def test_a_rate_is_stored_digit_for_digit(self, house: House) -> None:
+        long = Decimal("0.123456789012345678901234567890")
+        await house.write(EXCHANGE_RATE.insert().values(base="JPY", quote="EUR", rate=long, as_of=date(2026, 1, 1)))
+
+        converted = await house.run(metadata.convert(OLENA, jpy(1_000), EUR))
+
+        assert converted.rate == long
+
+
+class TestCountAccount:
+    """The number of a user's accounts."""
+
+    async def test_the_first_account_makes_the_users_row(self, house: House) -> None:
+        await house.run(COUNTING)
+
+        assert await house.row("user_metadata", NEWCOMER) == {
+            "user_id": "newcomer",
+            "display_currency": None,
+            "language": None,
+            "last_reset_month": None,
+            "account_count": 1,
+        }
+
+    async def test_a_further_one_adds_one(self, house: House) -> None:
+        await house.run(metadata.count_account(OLENA))
+
+        assert (await house.row("user_metadata", OLENA))["account_count"] == 4
+
+    async def test_uncounting_the_first_takes_the_row_away_again(self, house: House) -> None:
+        before = await house.snapshot()
+        await house.run(COUNTING)
+
+        await house.undo(COUNTING)
+
+        assert differences(before, await house.snapshot()) == []
+
+    @pytest.mark.parametrize(
+        "chosen", [{"display_currency": "UAH"}, {"language": "uk-UA"}, {"last_reset_month": "2026-01"}]
+    )
+    async def test_uncounting_keeps_a_row_in_which_the_user_chose_something(
+        self, house: House, chosen: dict[str, str]
+    ) -> None:
+        await house.write(USER_METADATA.insert().values(user_id=NEWCOMER, account_count=0, **chosen))
+        before = await house.snapshot()
+        await house.run(COUNTING)
+
+        await house.undo(COUNTING)
+
+        assert differences(before, await house.snapshot()) == []
+
+    async def test_uncounting_keeps_what_was_chosen_since(self, house: House) -> None:
+        await house.run(COUNTING)
+        await house.write(USER_METADATA.update().where(USER_METADATA.c.user_id == NEWCOMER).values(language="uk-UA"))
+
+        await house.undo(COUNTING)
+
+        kept = await house.row("user_metadata", NEWCOMER)
+        assert (kept["language"], kept["account_count"]) == ("uk-UA", 0)
+
+    async def test_the_row_stays_while_anothers_account_is_counted_in_it(self, house: House) -> None:
+        await house.run(COUNTING)
+        await house.run(COUNTING)
+
+        await house.undo(COUNTING)
+
+        assert (await house.row("user_metadata", NEWCOMER))["account_count"] == 1
+
+    async def test_two_at_once_are_both_counted(self, house: House) -> None:
+        await asyncio.gather(*(house.run(COUNTING) for _ in range(5)))
+
+        assert (await house.row("user_metadata", NEWCOMER))["account_count"] == 5
+
+    async def test_what_was_never_counted_cannot_be_uncounted(self, house: House) -> None:
+        with pytest.raises(RowGone, match="newcomer"):
+            await house.undo(COUNTING)
+
+    async def test_a_row_that_says_nothing_is_no_row(self, house: House) -> None:
+        with pytest.raises(IntegrityError, match="says_something"):
+            await house.write(USER_METADATA.insert().values(user_id=NEWCOMER, account_count=0))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.none() | st.sampled_from([{"language": "uk-UA", "account_count": 0}, {"account_count": 2}]),
+    st.lists(st.booleans(), max_size=10),
+)
+async def test_counting_and_uncounting_in_any_order_ends_where_it_began(
+    row: dict[str, Any] | None, steps: list[bool]
+) -> None:
+    async with a_house() as house:
+        if row is not None:
+            await house.write(USER_METADATA.insert().values(user_id=NEWCOMER, **row))
+        before = await house.snapshot()
+        counted = 0
+        for counts in steps:
+            if counts:
+                await house.run(COUNTING)
+                counted += 1
+            elif counted:
+                await house.undo(COUNTING)
+                counted -= 1
+        for _ in range(counted):
+            await house.undo(COUNTING)
+
+        assert differences(before, await house.snapshot()) == []

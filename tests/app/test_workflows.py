@@ -1,0 +1,264 @@
+"""The two processes: which steps in which order, and what a refusal leaves behind, which is nothing."""
+
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from activities import account, activity_log, metadata
+from activities.metadata import Converted
+from events.account import (
+    AccountCreated,
+    AccountCreationCompleted,
+    MoneyTransferCompleted,
+    MoneyTransferRequested,
+)
+from events.identity import AccountId
+from events.money import Money
+from orchestrator import Refused
+from orchestrator.operation import Operation
+from orchestrator.testing import RecordingSaga
+from starter.invariants import differences
+from starter.seed import DEMO_ACCOUNTS
+from tests.app.house import House, a_house
+from tests.app.samples import (
+    EUR,
+    JPY,
+    NOWHERE,
+    OLENA,
+    OLENA_EUR,
+    OLENA_JPY,
+    OLENA_USD,
+    TARAS_JPY,
+    USD,
+    a_transfer,
+    an_account,
+    eur,
+    jpy,
+    usd,
+)
+from workflows.account_creation import AccountCreation
+from workflows.money_transfer import MoneyTransfer
+
+RECORD = UUID("00000000-0000-4000-8000-000000000001")
+RATE = Decimal("0.92")
+
+CREATION_ANSWERS: dict[Operation[..., Any], Any] = {activity_log.record_account_created: RECORD}
+TRANSFER_ANSWERS: dict[Operation[..., Any], Any] = {
+    account.currency_of: EUR,
+    metadata.convert: Converted(amount=eur(966), rate=RATE),
+    activity_log.record_transfer: RECORD,
+}
+
+
+def names_of(saga: RecordingSaga) -> list[str]:
+    """The operations called, in order."""
+    return [call.operation.name for call in saga.calls]
+
+
+class TestAccountCreationsSteps:
+    """What `handle` asks for, and what it ends with."""
+
+    async def test_an_account_is_prepared_logged_counted_and_opened_last(self) -> None:
+        event = an_account(opening_balance=-500, overdraft_limit=700)
+        saga = RecordingSaga(CREATION_ANSWERS)
+
+        completed = await AccountCreation().handle(event, saga)
+
+        assert completed == AccountCreationCompleted(user_id=OLENA, account_id=event.account_id)
+        assert saga.calls == [
+            account.prepare(OLENA, event.account_id, "Holiday", USD, -500, 700, "palm-tree", "#f08c00"),
+            activity_log.record_account_created(OLENA, event.account_id, usd(-500)),
+            metadata.count_account(OLENA),
+            account.open_account(OLENA, event.account_id),
+        ]
+
+    @pytest.mark.parametrize("steps", range(1, 5))
+    async def test_a_refusal_passes_and_nothing_follows_it(self, steps: int) -> None:
+        order: list[Operation[..., Any]] = [
+            account.prepare,
+            activity_log.record_account_created,
+            metadata.count_account,
+            account.open_account,
+        ]
+        saga = RecordingSaga({**CREATION_ANSWERS, order[steps - 1]: Refused("test.refused", "no")})
+
+        with pytest.raises(Refused, match=r"test\.refused"):
+            await AccountCreation().handle(an_account(), saga)
+
+        assert len(saga.calls) == steps
+
+
+class TestMoneyTransfersSteps:
+    """What `handle` asks for, and what it ends with."""
+
+    async def test_money_is_converted_withdrawn_deposited_and_logged(self) -> None:
+        saga = RecordingSaga(TRANSFER_ANSWERS)
+
+        completed = await MoneyTransfer().handle(a_transfer(), saga)
+
+        assert completed == MoneyTransferCompleted(
+            user_id=OLENA,
+            from_account_id=OLENA_USD,
+            to_account_id=OLENA_EUR,
+            left=usd(1_050),
+            arrived=eur(966),
+            rate=RATE,
+        )
+        assert saga.calls == [
+            account.currency_of(OLENA, OLENA_EUR),
+            metadata.convert(OLENA, usd(1_050), EUR),
+            account.withdraw(OLENA, OLENA_USD, usd(1_050)),
+            account.deposit(OLENA, OLENA_EUR, eur(966)),
+            activity_log.record_transfer(OLENA, OLENA_USD, OLENA_EUR, usd(1_050), eur(966), RATE),
+        ]
+
+    async def test_what_the_event_says_arrives_needs_no_rate(self) -> None:
+        saga = RecordingSaga(TRANSFER_ANSWERS)
+
+        completed = await MoneyTransfer().handle(a_transfer(arriving=eur(900)), saga)
+
+        assert (completed.arrived, completed.rate) == (eur(900), None)
+        assert saga.calls == [
+            account.withdraw(OLENA, OLENA_USD, usd(1_050)),
+            account.deposit(OLENA, OLENA_EUR, eur(900)),
+            activity_log.record_transfer(OLENA, OLENA_USD, OLENA_EUR, usd(1_050), eur(900), None),
+        ]
+
+    async def test_an_account_is_no_target_of_its_own_money(self) -> None:
+        saga = RecordingSaga()
+
+        with pytest.raises(Refused) as refused:
+            await MoneyTransfer().handle(a_transfer(to_account_id=OLENA_USD), saga)
+
+        assert refused.value.code == "account.same_account"
+        assert saga.calls == []
+
+    @pytest.mark.parametrize(
+        ("refusing", "reached"),
+        [
+            (account.currency_of, ["account.currency_of"]),
+            (metadata.convert, ["account.currency_of", "metadata.convert"]),
+            (account.withdraw, ["account.currency_of", "metadata.convert", "account.withdraw"]),
+            (
+                account.deposit,
+                ["account.currency_of", "metadata.convert", "account.withdraw", "account.deposit"],
+            ),
+        ],
+        ids=["currency_of", "convert", "withdraw", "deposit"],
+    )
+    async def test_a_refusal_passes_and_nothing_follows_it(
+        self, refusing: Operation[..., Any], reached: list[str]
+    ) -> None:
+        saga = RecordingSaga({**TRANSFER_ANSWERS, refusing: Refused("test.refused", "no")})
+
+        with pytest.raises(Refused, match=r"test\.refused"):
+            await MoneyTransfer().handle(a_transfer(), saga)
+
+        assert names_of(saga) == reached
+
+
+class TestOnADatabase:
+    """Both processes, step by step, on SQLite."""
+
+    async def test_each_example_goes_through_on_the_demos_data(self, house: House) -> None:
+        created = await house.handle(AccountCreation, AccountCreated.example())
+        moved = await house.handle(MoneyTransfer, MoneyTransferRequested.example())
+
+        assert (await house.row("account", created.account_id))["state"] == "open"
+        assert (moved.left, moved.arrived, moved.rate) == (usd(1_050), eur(966), RATE)
+        assert await house.violations() == []
+
+    async def test_the_demos_accounts_as_sagas_leave_what_the_seed_writes(self) -> None:
+        async with a_house() as seeded, a_house(accounts=False) as empty:
+            for event in DEMO_ACCOUNTS:
+                await empty.handle(AccountCreation, event)
+
+            assert await empty.violations() == []
+            told = differences(await seeded.snapshot(), await empty.snapshot())
+            # A record's id and event, and the moment, are the saga's own.
+            assert [one for one in told if "opened_at" not in one and not one.startswith("activity_record")] == []
+
+    @pytest.mark.parametrize("target", [OLENA_EUR, OLENA_JPY])
+    async def test_a_transfers_record_explains_both_balances(self, house: House, target: AccountId) -> None:
+        await house.handle(MoneyTransfer, a_transfer(to_account_id=target))
+
+        assert await house.violations() == []
+
+    async def test_a_transfer_in_one_currency_changes_no_sum(self, house: House) -> None:
+        second = an_account(account_id=AccountId("olena-usd-2"))
+        await house.handle(AccountCreation, second)
+        transfer = a_transfer(to_account_id=second.account_id, amount=usd(12_345))
+
+        completed = await house.handle(MoneyTransfer, transfer)
+
+        assert (completed.arrived, completed.rate) == (usd(12_345), None)
+        assert (await house.row("account", OLENA_USD))["balance"] == 1_000_000_00 - 12_345
+        assert (await house.row("account", second.account_id))["balance"] == 25_000 + 12_345
+        assert await house.violations() == []
+
+    @pytest.mark.parametrize(
+        ("transfer", "code"),
+        [
+            (a_transfer(to_account_id=OLENA_USD), "account.same_account"),
+            (a_transfer(to_account_id=NOWHERE), "account.not_found"),
+            (a_transfer(to_account_id=TARAS_JPY), "account.not_found"),
+            (a_transfer(from_account_id=NOWHERE), "account.not_found"),
+            (a_transfer(from_account_id=TARAS_JPY), "account.not_found"),
+            (a_transfer(to_account_id=TARAS_JPY, arriving=jpy(1)), "account.not_found"),
+            (a_transfer(amount=jpy(1_000)), "account.currency_mismatch"),
+            (a_transfer(arriving=jpy(1)), "account.currency_mismatch"),
+            (a_transfer(amount=usd(1_000_000_01)), "account.insufficient_funds"),
+            (a_transfer(amount=usd(100), arriving=eur(10**15)), "account.balance_limit"),
+            (a_transfer(amount=usd(10**15), to_account_id=OLENA_JPY), "currency.amount_too_large"),
+            (
+                a_transfer(from_account_id=OLENA_JPY, amount=Money(amount_minor=1, currency=USD)),
+                "account.currency_mismatch",
+            ),
+        ],
+    )
+    async def test_a_refused_transfer_leaves_every_row_as_it_was(
+        self, house: House, transfer: MoneyTransferRequested, code: str
+    ) -> None:
+        before = await house.snapshot()
+
+        with pytest.raises(Refused) as refused:
+            await house.handle(MoneyTransfer, transfer)
+
+        assert refused.value.code == code
+        assert differences(before, await house.snapshot()) == []
+
+    @pytest.mark.parametrize("taken", [OLENA_USD, TARAS_JPY])
+    async def test_a_refused_account_leaves_every_row_as_it_was(self, house: House, taken: AccountId) -> None:
+        before = await house.snapshot()
+
+        with pytest.raises(Refused) as refused:
+            await house.handle(AccountCreation, an_account(account_id=taken))
+
+        assert refused.value.code == "account.already_exists"
+        assert differences(before, await house.snapshot()) == []
+
+
+ACCOUNTS = st.sampled_from([(OLENA_USD, USD), (OLENA_EUR, EUR), (OLENA_JPY, JPY), (TARAS_JPY, JPY), (NOWHERE, USD)])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(ACCOUNTS, ACCOUNTS, st.integers(1, 2_000_000_00)), min_size=1, max_size=6))
+async def test_whatever_is_asked_for_the_books_balance_and_a_refusal_changes_nothing(asked: list[Any]) -> None:
+    async with a_house() as house:
+        for (source, currency), (target, _), amount in asked:
+            transfer = a_transfer(
+                from_account_id=source,
+                to_account_id=target,
+                amount=Money(amount_minor=amount, currency=currency),
+            )
+            before = await house.snapshot()
+            try:
+                await house.handle(MoneyTransfer, transfer)
+            except Refused:
+                assert differences(before, await house.snapshot()) == []
+
+            assert await house.violations() == []
