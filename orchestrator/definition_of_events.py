@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
 from orchestrator.definition_of_types import Use, faults_of_type, models_in, name_of, problem_of_schema
-from orchestrator.envelope import UnreadableEvent, canonical, parse
+from orchestrator.envelope import TYPE_LIMIT, VERSION_LIMIT, UnreadableEvent, canonical, parse
 from orchestrator.errors import Problem
 from orchestrator.event import Contract, DomainEvent, FailureEvent
 from orchestrator.operation import Source
@@ -35,10 +35,12 @@ def _problems_of_naming(event: type[DomainEvent]) -> Iterator[Problem]:
     name = event.__name__
     if not _TYPE.fullmatch(event.type_name()):
         yield say(f"{name} is no event type: name the class in CamelCase with plain letters and digits")
+    if len(event.type_name()) > TYPE_LIMIT:
+        yield say(f"{name} makes an event type of more than {TYPE_LIMIT} characters: shorten it")
     version: Any = event.version
     if "version" in event.model_fields:
         yield say(f"{name}.version is declared as a field: write `version = 2`, without an annotation")
-    elif type(version) is not int or version < 1:
+    elif type(version) is not int or not 1 <= version <= VERSION_LIMIT:
         yield say(f"{name}.version is {version!r}: it counts from 1, as in `version = 2`")
     if issubclass(event, FailureEvent):
         own = [

@@ -15,6 +15,8 @@ from orchestrator.transaction import Transaction
 
 _RESERVED = "saga."
 """The engine's own activities are named so."""
+NAME_LIMIT = 200
+"""Characters of a name, as its column holds them."""
 _BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
@@ -76,6 +78,8 @@ def _problems_of_name(name: str, source: Source) -> Iterator[Problem]:
         yield source.problem(
             f'{name} is a name of the engine\'s own, as is all that begins with "saga.": rename the module'
         )
+    if len(name) > NAME_LIMIT:
+        yield source.problem(f"{name} is longer than {NAME_LIMIT} characters: shorten it")
 
 
 def _problems_of_body(operation: Operation[..., Any], hints: Mapping[str, Any] | None) -> Iterator[Problem]:

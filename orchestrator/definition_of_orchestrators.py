@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from inspect import Parameter
 from typing import Any, get_type_hints
 
+from orchestrator.definition_of_operations import NAME_LIMIT
 from orchestrator.definition_of_types import name_of
 from orchestrator.errors import Problem
 from orchestrator.event import DomainEvent, FailureEvent
@@ -21,6 +22,8 @@ def problems_of_orchestrator(orchestrator: AnyOrchestrator) -> Iterator[Problem]
     name = orchestrator.__name__
     if "." in orchestrator.__qualname__:
         yield say(f"{orchestrator.__qualname__} cannot be imported by its name: define {name} at the top of a module")
+    if len(name) > NAME_LIMIT:
+        yield say(f"{name} is longer than {NAME_LIMIT} characters: shorten it")
     yield from _problems_of_init(orchestrator)
     events = [getattr(orchestrator, role, None) for role in ("requested", "completed", "failed")]
     if None in events:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any, TypeVar, cast
 from uuid import UUID, uuid5
 
@@ -17,8 +18,8 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from pydantic import JsonValue, ValidationError
 
-from orchestrator.errors import OrchestratorError
-from orchestrator.event import DomainEvent
+from orchestrator.errors import OrchestratorError, storable
+from orchestrator.event import DomainEvent, unstorable
 
 EVENT_SIZE_LIMIT = 256 * 1024
 """Bytes of an envelope. Far under Temporal's 2 MiB a payload: an envelope travels inside commands, with more around."""
@@ -26,6 +27,13 @@ OUTCOME_SIZE_LIMIT = 2 * EVENT_SIZE_LIMIT
 """Bytes of an outcome's envelope: a failure event carries the triggering event whole."""
 CONTENT_LIMIT = EVENT_SIZE_LIMIT - 4 * 1024
 """Bytes of arguments, of a result, or of an event's fields: room is left for the envelope around them."""
+
+NESTING_LIMIT = 100
+"""Levels of lists and objects in an event's fields: far from where Python's own recursion ends, wherever it is read."""
+TYPE_LIMIT = 200
+"""Characters of an event's type."""
+VERSION_LIMIT = 2**31 - 1
+"""The largest version that a database's integer holds."""
 
 _SAGAS = UUID("5a1f7c1e-6d2b-5c0e-9b53-6f0f6b8a7d11")
 _EVENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@=+-]{0,127}")
@@ -39,8 +47,8 @@ class UnreadableEvent(OrchestratorError):
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
-        self.message = message
-        super().__init__(f"{code}: {message}")
+        self.message = storable(message)
+        super().__init__(f"{code}: {self.message}")
 
     def __reduce__(self) -> tuple[type["UnreadableEvent"], tuple[str, str]]:
         return (type(self), (self.code, self.message))
@@ -90,12 +98,15 @@ def wrap(
     """Put an event in an envelope.
 
     Raises:
-        UnreadableEvent: `event.invalid_id`, or `event.too_large` with the limit.
+        UnreadableEvent: `event.invalid_id`, `event.too_large` with the limit, or `event.invalid` for a time without
+            its zone.
     """
     if not valid_event_id(event_id):
         raise UnreadableEvent(
             "event.invalid_id", f"id: {event_id!r} is no event id; it takes 1 to 128 letters, digits and ._:@=+-"
         )
+    if time is not None and time.tzinfo is None:
+        raise UnreadableEvent("event.invalid", "time: has no time zone; write `datetime.now(UTC)`")
     happened = (time or datetime.now(UTC)).astimezone(UTC)
     data: dict[str, JsonValue] = event.model_dump(mode="json")
     message = CloudEvent(
@@ -112,7 +123,7 @@ def wrap(
     )
     text = _FORMAT.write(message).decode()
     if (size := len(text.encode())) > limit:
-        raise UnreadableEvent("event.too_large", too_large(size))
+        raise UnreadableEvent("event.too_large", too_large(size, limit))
     return Envelope(
         event_id=event_id,
         event_type=event.type_name(),
@@ -124,9 +135,9 @@ def wrap(
     )
 
 
-def too_large(size: int) -> str:
+def too_large(size: int, limit: int = EVENT_SIZE_LIMIT) -> str:
     """The sentence for an event over the limit."""
-    return f"the event takes {size:,} bytes in its envelope and the limit is {EVENT_SIZE_LIMIT:,}: send a reference"
+    return f"the event takes {size:,} bytes in its envelope and the limit is {limit:,}: send a reference"
 
 
 def read(raw: bytes | str) -> Envelope:
@@ -140,7 +151,8 @@ def read(raw: bytes | str) -> Envelope:
         raise UnreadableEvent("event.too_large", too_large(size))
     try:
         text = raw if isinstance(raw, str) else raw.decode("utf-8")
-        parsed: object = json.loads(text, parse_constant=_no_constant)
+        text.encode("utf-8")  # a str may hold a lone surrogate, which no database and no wire takes
+        parsed: object = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as fault:
         raise UnreadableEvent("event.not_json", f"not JSON: {_first_line(fault)}") from fault
     if not isinstance(parsed, dict):
@@ -150,7 +162,7 @@ def read(raw: bytes | str) -> Envelope:
         raise UnreadableEvent("event.not_cloudevent", f"not a CloudEvent 1.0 of ours: {', '.join(missing)} missing")
     try:
         message = _FORMAT.read(CloudEvent, text)
-    except (BaseCloudEventException, ValueError, TypeError, KeyError, AttributeError) as fault:
+    except (BaseCloudEventException, ValueError, TypeError, KeyError, AttributeError, OverflowError) as fault:
         raise UnreadableEvent("event.not_cloudevent", f"not a CloudEvent 1.0: {_first_line(fault)}") from fault
     return _checked(message, text)
 
@@ -162,12 +174,25 @@ def _checked(message: Any, text: str) -> Envelope:
         raise UnreadableEvent("event.not_cloudevent", "specversion: only CloudEvents 1.0 is read here")
     if not isinstance(data, dict):
         raise UnreadableEvent("event.not_cloudevent", "data: must be a JSON object with the event's fields")
+    fields = cast("dict[str, JsonValue]", data)
+    if _deeper_than(NESTING_LIMIT, fields):
+        raise UnreadableEvent("event.not_cloudevent", f"data: is nested deeper than {NESTING_LIMIT} levels")
+    event_type, source = str(attributes["type"]), str(attributes["source"])
+    for name, value in (("type", event_type), ("source", source)):
+        if fault := unstorable(value):
+            raise UnreadableEvent("event.not_cloudevent", f"{name}: {fault}")
+    if len(event_type) > TYPE_LIMIT:
+        raise UnreadableEvent("event.not_cloudevent", f"type: is longer than {TYPE_LIMIT} characters")
     version: object = attributes.get("dataversion", 1)
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise UnreadableEvent("event.not_cloudevent", "dataversion: must be an integer from 1")
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= VERSION_LIMIT:
+        raise UnreadableEvent("event.not_cloudevent", f"dataversion: must be an integer from 1 to {VERSION_LIMIT}")
     time: object = attributes.get("time")
     if not isinstance(time, datetime) or time.tzinfo is None:
         raise UnreadableEvent("event.not_cloudevent", "time: must be a moment with its time zone, as in RFC 3339")
+    try:
+        time = time.astimezone(UTC)
+    except OverflowError as fault:
+        raise UnreadableEvent("event.not_cloudevent", "time: is outside of the years 1 to 9999 in UTC") from fault
     event_id = str(attributes["id"])
     if not valid_event_id(event_id):
         raise UnreadableEvent(
@@ -175,11 +200,11 @@ def _checked(message: Any, text: str) -> Envelope:
         )
     return Envelope(
         event_id=event_id,
-        event_type=str(attributes["type"]),
+        event_type=event_type,
         version=version,
-        time=time.astimezone(UTC),
-        source=str(attributes["source"]),
-        data=cast("Mapping[str, JsonValue]", data),
+        time=time,
+        source=source,
+        data=fields,
         text=text,
     )
 
@@ -222,6 +247,29 @@ def describe(fault: ValidationError) -> str:
         text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         said.append(f"{place}: {text}" if place else text)
     return "; ".join(said)
+
+
+def _deeper_than(limit: int, data: object) -> bool:
+    """Level by level: a function that calls itself would need the very stack that is to be spared."""
+    level: list[object] = [data]
+    for _ in range(limit):
+        inner: list[object] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner.extend(cast("dict[str, object]", value).values())
+            elif isinstance(value, list):
+                inner.extend(cast("list[object]", value))
+        if not inner:
+            return False
+        level = inner
+    return any(isinstance(value, dict | list) for value in level)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not isfinite(number):
+        raise ValueError(f"{digits[:20]} is larger than a JSON number may be here")
+    return number
 
 
 def _no_constant(name: str) -> object:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orchestrator.event import FailureEvent
 
+CODE_LIMIT = 200
+"""Characters of an error code, as its column holds them."""
 _CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 MESSAGE_LIMIT = 2_000
 """Characters of a message that are kept; a longer one is cut, so that a row and a history stay small."""
@@ -71,8 +73,11 @@ class Refused(OrchestratorError):
     """
 
     def __init__(self, code: str, message: str) -> None:
-        if not _CODE.fullmatch(code):
-            raise ValueError(f'"{code}" is no error code; the form is "domain.reason", as in "account.not_found"')
+        if not _CODE.fullmatch(code) or len(code) > CODE_LIMIT:
+            raise ValueError(
+                f'"{storable(code)}" is no error code; the form is "domain.reason", as in "account.not_found", in at '
+                f"most {CODE_LIMIT} characters"
+            )
         self.code = code
         self.message = storable(message)
         super().__init__(f"{code}: {self.message}")
