@@ -12,10 +12,11 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from orchestrator.catalog import AnyOrchestrator, Catalog
+from orchestrator.client.checking import envelope_of, read_event
 from orchestrator.client.connection import connect_temporal
 from orchestrator.client.handle import SagaHandle
 from orchestrator.client.own_execution import ensure_own_execution
-from orchestrator.envelope import Envelope, UnreadableEvent, parse, unwrap, wrap
+from orchestrator.envelope import Envelope
 from orchestrator.errors import EventRejected, PublishIncomplete, Unreachable
 from orchestrator.event import DomainEvent, FailureEvent
 from orchestrator.orchestrator import Orchestrator
@@ -63,16 +64,9 @@ class EventBus:
         """An event from its type and the JSON of its fields, checked as strictly as on arrival.
 
         Raises:
-            EventRejected: `event.unknown_type` or `event.invalid`, naming each wrong field.
+            EventRejected: `event.unknown_type`, `event.too_large`, or `event.invalid` naming each wrong field.
         """
-        event_class = self.catalog.events.get(event_type)
-        if event_class is None:
-            known = ", ".join(sorted(one.requested.type_name() for one in self.catalog.orchestrators.values()))
-            raise EventRejected("event.unknown_type", f"{event_type!r} is no event here; sagas start on {known}")
-        try:
-            return parse(payload, event_class)
-        except UnreadableEvent as fault:
-            raise EventRejected(fault.code, f"{event_type}: {fault.message}") from fault
+        return read_event(self.catalog, event_type, payload)
 
     async def publish(
         self, event: DomainEvent, *, event_id: str | None = None, time: datetime | None = None
@@ -92,7 +86,7 @@ class EventBus:
             PublishIncomplete: some listeners took it, and the server failed before the others did.
             Unreachable: the server could not be reached, and nobody took it.
         """
-        envelope = self._checked(event, event_id or str(uuid4()), time)
+        envelope = envelope_of(self.catalog, event, event_id=event_id or str(uuid4()), source=self.source, time=time)
         accepted: list[SagaHandle[Any]] = []
         listeners = self.catalog.listeners(type(event))
         for listener in listeners:
@@ -139,20 +133,6 @@ class EventBus:
             if handle.orchestrator is orchestrator:
                 return cast(Comp, await handle.result(timeout=timeout))
         raise EventRejected("event.no_listener", f"{orchestrator.__name__} does not listen to {event.type_name()}")
-
-    def _checked(self, event: DomainEvent, event_id: str, time: datetime | None) -> Envelope:
-        if not self.catalog.listeners(type(event)):
-            known = ", ".join(sorted(one.requested.type_name() for one in self.catalog.orchestrators.values()))
-            raise EventRejected(
-                "event.no_listener",
-                f"nobody listens to {event.type_name()}, so nothing would happen; sagas start on {known}",
-            )
-        try:
-            envelope = wrap(event, event_id=event_id, source=self.source, time=time)
-            unwrap(envelope, type(event))  # what was built past its validation is caught here, not on arrival
-        except UnreadableEvent as fault:
-            raise EventRejected(fault.code, f"{event.type_name()}: {fault.message}") from fault
-        return envelope
 
     async def _send(self, listener: AnyOrchestrator, envelope: Envelope) -> SagaHandle[Any]:
         execution = await ensure_own_execution(self.client, listener.__name__, envelope, self.task_queue)

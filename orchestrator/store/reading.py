@@ -1,0 +1,208 @@
+"""Reading sagas for a person: what the tables say, and nothing is changed or created by asking.
+
+Knows SQL alone. Why a saga is not done takes Temporal, too: that is for whoever calls.
+"""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, func, inspect, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.drive.messages import Phase, StepState
+from orchestrator.errors import Unreachable
+from orchestrator.store.database import Database
+from orchestrator.store.schema import saga, saga_meta, saga_step
+
+
+class NoTables(Unreachable):
+    """The database is there, or could be, but no worker has ever run on it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepView:
+    """One step of a saga, as recorded."""
+
+    number: int
+    operation: str
+    kind: str
+    state: StepState
+    attempts: int
+    """The attempt that was recorded; one that failed leaves no row."""
+    error: str | None
+    """JSON with `code` and `message`, if the step was refused."""
+    undo_attempts: int
+    undo_error: str | None
+    """What the last failed attempt to undo it raised."""
+    skipped_by: str | None
+    skip_reason: str | None
+    arguments: str
+    """JSON. May be personal."""
+    result: str | None
+    """JSON. May be personal."""
+    created_at: datetime
+    undone_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaView:
+    """One saga's row, with its steps in order where they were asked for."""
+
+    id: UUID
+    orchestrator: str
+    event_id: str
+    event_type: str
+    phase: Phase
+    ends_as: Phase | None
+    """What an undoing saga will end as."""
+    error_code: str | None
+    message: str | None
+    outcome: str | None
+    """The outcome as JSON, once there is one. May be personal."""
+    owner_workflow_id: str | None
+    stuck_step: int | None
+    stuck_error: str | None
+    stuck_since: datetime | None
+    created_at: datetime
+    progressed_at: datetime
+    finished_at: datetime | None
+    steps: tuple[StepView, ...] = ()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it waits for a person."""
+        return self.stuck_step is not None and not self.phase.is_final
+
+
+async def sagas_of_event(database: Database, event_id: str) -> Sequence[SagaView]:
+    """The sagas that an event started, by orchestrator, with their steps.
+
+    Raises:
+        NoTables: no worker has run on this database.
+        Unreachable: the database cannot be reached.
+    """
+    async with _reading(database) as connection:
+        found = await connection.execute(select(saga).where(saga.c.event_id == event_id).order_by(saga.c.orchestrator))
+        rows = found.all()
+        keys = [row.id for row in rows]
+        steps = await connection.execute(
+            select(saga_step).where(saga_step.c.saga_id.in_(keys)).order_by(saga_step.c.saga_id, saga_step.c.number)
+        )
+        of_saga: dict[UUID, list[StepView]] = {key: [] for key in keys}
+        for step in steps:
+            of_saga[step.saga_id].append(_step(step))
+        return [_saga(row, tuple(of_saga[row.id])) for row in rows]
+
+
+async def list_sagas(
+    database: Database, *, phase: Phase | None = None, orchestrator: str | None = None, limit: int = 20
+) -> Sequence[SagaView]:
+    """Sagas, the newest first, without their steps.
+
+    Raises:
+        NoTables: no worker has run on this database.
+        Unreachable: the database cannot be reached.
+    """
+    statement = select(saga).order_by(saga.c.created_at.desc(), saga.c.id).limit(limit)
+    if phase is not None:
+        statement = statement.where(saga.c.phase == phase.value)
+    if orchestrator is not None:
+        statement = statement.where(saga.c.orchestrator == orchestrator)
+    async with _reading(database) as connection:
+        return [_saga(row, ()) for row in await connection.execute(statement)]
+
+
+async def counts(database: Database, *, orchestrator: str | None = None) -> Mapping[Phase, int]:
+    """How many sagas stand in each phase; every phase is in it.
+
+    Raises:
+        NoTables: no worker has run on this database.
+        Unreachable: the database cannot be reached.
+    """
+    statement = select(saga.c.phase, func.count()).group_by(saga.c.phase)
+    if orchestrator is not None:
+        statement = statement.where(saga.c.orchestrator == orchestrator)
+    async with _reading(database) as connection:
+        found = {Phase(phase): number for phase, number in await connection.execute(statement)}
+    return {phase: found.get(phase, 0) for phase in Phase}
+
+
+async def namespace_of(database: Database) -> str | None:
+    """The Temporal namespace that this database belongs to, if a worker has written it.
+
+    Raises:
+        NoTables: no worker has run on this database.
+        Unreachable: the database cannot be reached.
+    """
+    async with _reading(database) as connection:
+        return await connection.scalar(select(saga_meta.c.temporal_namespace))
+
+
+@asynccontextmanager
+async def _reading(database: Database) -> AsyncGenerator[AsyncConnection]:
+    missing = NoTables(
+        f"The database at {database.shown} holds no sagas yet: no worker has run on it. "
+        "Start one (`python worker.py`), or set ORCHESTRATOR_DATABASE_URL to the right database."
+    )
+    file = database.url.database
+    # To connect would create the file.
+    if database.dialect == "sqlite" and not (file and Path(file).exists()):
+        raise missing
+    try:
+        async with database.reading() as connection:
+            if not await connection.run_sync(_has_tables):
+                raise missing
+            yield connection
+    except (SQLAlchemyError, OSError) as fault:
+        raise database.unreachable(fault) from fault
+
+
+def _has_tables(connection: Connection) -> bool:
+    return inspect(connection).has_table(saga.name)
+
+
+def _saga(row: Row[Any], steps: tuple[StepView, ...]) -> SagaView:
+    return SagaView(
+        id=row.id,
+        orchestrator=row.orchestrator,
+        event_id=row.event_id,
+        event_type=row.event_type,
+        phase=Phase(row.phase),
+        ends_as=Phase(row.reason) if row.reason else None,
+        error_code=row.error_code,
+        message=row.message,
+        outcome=row.outcome,
+        owner_workflow_id=row.owner_workflow_id,
+        stuck_step=row.stuck_step,
+        stuck_error=row.stuck_error,
+        stuck_since=row.stuck_since,
+        created_at=row.created_at,
+        progressed_at=row.progressed_at,
+        finished_at=row.finished_at,
+        steps=steps,
+    )
+
+
+def _step(row: Row[Any]) -> StepView:
+    return StepView(
+        number=row.number,
+        operation=row.operation,
+        kind=row.kind,
+        state=StepState(row.state),
+        attempts=row.attempts,
+        error=row.error,
+        undo_attempts=row.undo_attempts,
+        undo_error=row.undo_error,
+        skipped_by=row.skipped_by,
+        skip_reason=row.skip_reason,
+        arguments=row.arguments,
+        result=row.result,
+        created_at=row.created_at,
+        undone_at=row.undone_at,
+    )
