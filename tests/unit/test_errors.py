@@ -1,0 +1,118 @@
+"""Errors: sorted by who must act, and the same after a journey between processes."""
+
+import pickle
+from copy import copy
+from typing import cast
+
+import pytest
+
+from orchestrator import (
+    DefinitionError,
+    EventRejected,
+    FailureEvent,
+    NotFinished,
+    OrchestratorError,
+    PublishIncomplete,
+    Refused,
+    SagaCancelled,
+    SagaFailed,
+    SagaUnknown,
+    TransactionMisuse,
+    Unreachable,
+    UsageError,
+)
+from orchestrator.envelope import UnreadableEvent
+from orchestrator.errors import MESSAGE_LIMIT, Problem, storable
+
+
+class MoveFailed(FailureEvent):
+    """Nothing was moved."""
+
+
+class RefusedByUs(Refused):
+    """An author's own kind of refusal."""
+
+
+FAILURE = MoveFailed(event_id="e", event_type="MOVE", event={}, error_code="a.b", message="no", undone=())
+ERRORS: list[OrchestratorError] = [
+    DefinitionError([Problem("b.py", 2, "second"), Problem("a.py", 1, "first")]),
+    EventRejected("event.invalid", "no event"),
+    NotFinished("not yet"),
+    PublishIncomplete(["One"], ["Two", "Three"]),
+    Refused("account.closed", "it is closed"),
+    RefusedByUs("account.closed", "it is closed"),
+    SagaCancelled("saga.cancelled", "by a person", FAILURE),
+    SagaFailed("account.closed", "it is closed", FAILURE),
+    SagaUnknown("none"),
+    TransactionMisuse("no commit"),
+    Unreachable("localhost"),
+    UnreadableEvent("event.not_json", "no JSON"),
+    UsageError("not so"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_is_the_same_after_a_journey(error: OrchestratorError) -> None:
+    for again in (cast(OrchestratorError, pickle.loads(pickle.dumps(error))), copy(error)):
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)
+
+
+def test_every_error_of_the_engine_is_sent_on_that_journey() -> None:
+    def kinds(root: type[OrchestratorError]) -> set[type[OrchestratorError]]:
+        found = {
+            one for one in root.__subclasses__() if one.__module__ in ("orchestrator.errors", "orchestrator.envelope")
+        }
+        return found.union(*(kinds(one) for one in found))
+
+    assert kinds(OrchestratorError) <= {type(error) for error in ERRORS}
+
+
+@pytest.mark.parametrize("code", ["account.closed", "a.b", "a1.b_2.c", f"a.{'b' * 198}"])
+def test_a_code_has_a_domain_and_a_reason(code: str) -> None:
+    refusal = Refused(code, "no")
+
+    assert (refusal.code, refusal.message, str(refusal)) == (code, "no", f"{code}: no")
+
+
+@pytest.mark.parametrize(
+    "code", ["", "closed", "ACCOUNT.CLOSED", "account.", ".closed", "account closed", "1a.b", "a.b\n", f"a.{'b' * 199}"]
+)
+def test_a_code_of_another_form_is_refused_with_the_form(code: str) -> None:
+    with pytest.raises(ValueError, match=r'the form is "domain\.reason", as in "account\.not_found"'):
+        Refused(code, "no")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("fine ä🙂", "fine ä🙂"),
+        ("a\x00b", "a\ufffdb"),
+        ("a\ud800b", "a?b"),
+        ("a" * MESSAGE_LIMIT, "a" * MESSAGE_LIMIT),
+        ("a" * (MESSAGE_LIMIT + 1), "a" * (MESSAGE_LIMIT - 1) + "…"),
+    ],
+)
+def test_a_message_is_kept_as_every_database_holds_it(text: str, kept: str) -> None:
+    assert storable(text) == kept
+    assert Refused("a.b", text).message == kept
+    assert UnreadableEvent("event.invalid", text).message == kept
+
+
+def test_problems_are_listed_by_place_in_one_column() -> None:
+    error = DefinitionError(
+        [Problem("shop/b.py", 12, "second"), Problem("a.py", 3, "first"), Problem("shop", 0, "third")]
+    )
+
+    assert str(error).splitlines() == [
+        "3 problems found; nothing was started.",
+        "  a.py:3        first",
+        "  shop          third",
+        "  shop/b.py:12  second",
+    ]
+    assert str(DefinitionError([Problem("a.py", 3, "first")])).startswith("1 problem found; nothing was started.")
+
+
+def test_an_incomplete_publish_says_who_has_it() -> None:
+    assert str(PublishIncomplete([], ["Two"])).startswith("accepted by nobody, not by Two; publish it again")

@@ -1,0 +1,245 @@
+"""Operations: calling one describes a step; what was recorded comes back as its types have it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, NamedTuple, cast
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import JsonValue, ValidationError
+
+from orchestrator import Contract, Operation, Transaction, UsageError, operation, query
+from orchestrator.operation import DEFAULT_DEADLINE, Reversal
+
+NOBODY = cast(Transaction, None)
+"""These operations do not look at their transaction."""
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Pair(NamedTuple):
+    left: int
+    right: str
+
+
+@dataclass(frozen=True)
+class Point:
+    x: int
+    y: int
+
+
+class Money(Contract):
+    minor: int
+
+
+undone: list[tuple[Any, ...]] = []
+
+
+@operation
+async def move(tx: Transaction, account: str, amount: Money, note: str | None = None, *, copies: int = 1) -> Pair:
+    return Pair(amount.minor, account)
+
+
+@move.compensation
+async def move_back(tx: Transaction, result: Pair, copies: int, account: str) -> None:
+    undone.append((result, copies, account))
+
+
+@operation(irreversible="gone", deadline=timedelta(seconds=9))
+async def burn(tx: Transaction, reason: str) -> None:
+    """Burns it."""
+
+
+@query
+async def ask(tx: Transaction, rate: float = 1.0) -> float:
+    return rate
+
+
+FIVE = Money(minor=5)
+
+
+def test_calling_an_operation_only_describes_the_call() -> None:
+    call = move("a", FIVE)
+
+    assert call.operation is move
+    assert call.arguments == {"account": "a", "amount": {"minor": 5}, "note": None, "copies": 1}
+    assert repr(call) == "test_operation.move(account='a', amount={'minor': 5}, note=None, copies=1)"
+
+
+def test_calls_are_equal_when_operation_and_arguments_are() -> None:
+    assert move("a", FIVE) == move(account="a", amount=FIVE, note=None, copies=1)
+    assert hash(move("a", FIVE)) == hash(move(amount=FIVE, account="a"))
+    assert move("a", FIVE) != move("b", FIVE)
+    assert burn("a") != ask()
+    assert burn("a") != "burn('a')"
+
+
+async def test_awaiting_a_call_says_what_to_write() -> None:
+    with pytest.raises(UsageError, match=r"only describes a call.* `await saga\.execute\(move\(\.\.\.\)\)`"):
+        await move("a", FIVE)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: cast(Any, move)("a", 5), "amount"),
+        (lambda: cast(Any, move)(1, FIVE), "account"),
+        (lambda: cast(Any, move)("a", FIVE, copies="2"), "copies"),
+        (lambda: cast(Any, move)("a", FIVE, copies=True), "copies"),
+        (lambda: ask(float("nan")), "rate"),
+        (lambda: ask(float("-inf")), "rate"),
+        (lambda: burn("a\x00"), "burn: reason: the text holds a NUL character, which no database column holds"),
+        (lambda: burn("a\ud800"), "burn: reason: the text holds a lone surrogate, which no database column holds"),
+    ],
+)
+def test_an_argument_that_does_not_fit_is_refused_where_it_is_written(wrong: Callable[[], object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        wrong()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: cast(Any, move)("a"), r"test_operation\.move: missing a required argument: 'amount'"),
+        (lambda: cast(Any, move)("a", FIVE, None, 2), r"test_operation\.move: too many positional arguments"),
+        (lambda: cast(Any, move)("a", FIVE, sum=1), r"test_operation\.move: got an unexpected keyword argument 'sum'"),
+        (lambda: cast(Any, burn)(), r"test_operation\.burn: missing a required argument: 'reason'"),
+    ],
+)
+def test_a_call_that_does_not_fit_names_its_operation(wrong: Callable[[], object], said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        wrong()
+
+
+def test_a_declaration_says_how_it_is_undone_and_for_how_long_it_is_tried() -> None:
+    assert (move.name, move.reversal, move.deadline) == (
+        "test_operation.move",
+        Reversal.COMPENSATED,
+        DEFAULT_DEADLINE,
+    )
+    assert move.undo is not None
+    assert (move.undo.name, move.undo.wants) == ("test_operation.move_back", ("result", "copies", "account"))
+    assert (burn.reversal, burn.reason, burn.deadline) == (Reversal.IRREVERSIBLE, "gone", timedelta(seconds=9))
+    assert (ask.reversal, ask.undo) == (Reversal.NOTHING, None)
+
+
+async def test_the_body_runs_the_function_itself() -> None:
+    assert await move.body(NOBODY, "a", FIVE) == Pair(5, "a")
+
+
+async def test_a_compensation_gets_by_name_what_it_asks_for() -> None:
+    undone.clear()
+
+    await move.compensate(NOBODY, move("a", FIVE, copies=3).arguments, move.signature.dump_result(Pair(5, "a")))
+
+    assert undone == [(Pair(5, "a"), 3, "a")]
+
+
+async def test_a_compensation_of_an_older_record_gets_the_default_of_a_newer_parameter() -> None:
+    undone.clear()
+
+    await move.compensate(NOBODY, {"account": "a", "amount": {"minor": 5}}, [5, "a"])
+
+    assert undone == [(Pair(5, "a"), 1, "a")]
+
+
+async def test_what_cannot_be_undone_has_no_compensation_to_run() -> None:
+    with pytest.raises(UsageError, match=r"test_operation\.burn has no compensation"):
+        await burn.compensate(NOBODY, {"reason": "a"}, None)
+
+
+def test_a_record_that_does_not_fit_todays_types_is_refused() -> None:
+    for recorded in ({"account": "a"}, {"account": "a", "amount": {"minor": "5"}}, {"more": 1}):
+        with pytest.raises(ValidationError):
+            move.signature.load_arguments(cast(dict[str, JsonValue], recorded))
+    with pytest.raises(ValidationError):
+        move.signature.load_result([5])
+
+
+def _carrier(hint: Any) -> Operation[[Any], Any]:
+    async def carry(tx: Transaction, value: Any) -> Any:
+        return value
+
+    carry.__annotations__.update(value=hint, **{"return": hint})
+    made = query(carry)
+    made.signature.build()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [
+        (int, 2**80),
+        (str, "ä\u2028🙂"),
+        (bool, True),
+        (None, None),
+        (float, 0.1),
+        (Decimal, Decimal("1.10")),
+        (date, date(2026, 1, 1)),
+        (datetime, datetime(2026, 1, 1, 1, 2, 3, 4, tzinfo=UTC)),
+        (timedelta, timedelta(days=3, microseconds=7)),
+        (UUID, UUID(int=7)),
+        (Colour, Colour.RED),
+        (Pair, Pair(1, "b")),
+        (Point, Point(1, 2)),
+        (Money, Money(minor=5)),
+        (Money | None, None),
+        (tuple[Money, ...], (Money(minor=1), Money(minor=2))),
+        (list[tuple[int, str]], [(1, "a")]),
+        (dict[UUID, Point], {UUID(int=1): Point(1, 2)}),
+        (dict[int, str], {1: "a"}),
+    ],
+)
+def test_arguments_and_results_come_back_as_they_were(hint: Any, value: Any) -> None:
+    carrier = _carrier(hint)
+
+    arguments = carrier.signature.load_arguments(carrier(value).arguments)
+    result = carrier.signature.load_result(carrier.signature.dump_result(value))
+
+    assert (arguments["value"], type(arguments["value"])) == (value, type(value))
+    assert (result, type(result)) == (value, type(value))
+
+
+@given(st.text(), st.integers(), st.none() | st.text(), st.integers())
+def test_every_call_comes_back_or_is_refused_for_its_text(
+    account: str, minor: int, note: str | None, copies: int
+) -> None:
+    try:
+        call = move(account, Money(minor=minor), note, copies=copies)
+    except ValueError as refusal:
+        said = str(refusal)
+    else:
+        loaded = move.signature.load_arguments(call.arguments)
+        assert loaded == {"account": account, "amount": Money(minor=minor), "note": note, "copies": copies}
+        return
+    assert "which no database column holds" in said
+    assert any("\x00" in text or not text.isascii() for text in (account, note or ""))
+
+
+@pytest.mark.parametrize(
+    ("hint", "result"), [(int, "5"), (int, True), (float, float("nan")), (str, "\x00"), (Money, {"minor": "5"})]
+)
+def test_a_result_that_does_not_fit_is_refused(hint: Any, result: Any) -> None:
+    with pytest.raises(ValueError, match=r"result"):
+        _carrier(hint).signature.dump_result(result)
+
+
+def test_a_parameter_may_be_called_self() -> None:
+    async def odd(tx: Transaction, self: int) -> None: ...
+
+    assert query(odd)(self=1).arguments == {"self": 1}
+
+
+def test_an_operation_can_be_called_from_many_tasks() -> None:
+    async def calls() -> list[object]:
+        return list(await asyncio.gather(*(asyncio.to_thread(move, "a", FIVE) for _ in range(8))))
+
+    assert asyncio.run(calls()) == [move("a", FIVE)] * 8
