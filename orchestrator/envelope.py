@@ -162,7 +162,7 @@ def read(raw: bytes | str) -> Envelope:
         raise UnreadableEvent("event.not_cloudevent", f"not a CloudEvent 1.0 of ours: {', '.join(missing)} missing")
     try:
         message = _FORMAT.read(CloudEvent, text)
-    except (BaseCloudEventException, ValueError, TypeError, KeyError, AttributeError, OverflowError) as fault:
+    except (BaseCloudEventException, ValueError, TypeError, KeyError, AttributeError) as fault:
         raise UnreadableEvent("event.not_cloudevent", f"not a CloudEvent 1.0: {_first_line(fault)}") from fault
     return _checked(message, text)
 
