@@ -112,7 +112,7 @@ def _balances_follow_from_records(accounts: Sequence[Row], records: Sequence[Row
                 found.append(f"record {record['id']} names account {key[1]}, which {key[0]} does not have")
     for account in accounts:
         due = expected[account["user_id"], account["id"]]
-        if type(account["balance"]) is not int or account["balance"] != due:
+        if account["balance"] != due:
             found.append(f"account {account['id']} holds {account['balance']!r} and its records add up to {due}")
     return found
 

@@ -1,14 +1,15 @@
-"""A house for each test."""
-
-from collections.abc import AsyncGenerator
+"""New books for each test, on each kind of database."""
 
 import pytest
 
-from tests.app.house import House, a_house
+from orchestrator.store.database import Database
+from starter.seed import seed
+from tests.app.books import Books
 
 
 @pytest.fixture
-async def house() -> AsyncGenerator[House]:
-    """SmartExpense on a new SQLite file, with the demo's accounts and rates."""
-    async with a_house() as made:
-        yield made
+async def books(database: Database) -> Books:
+    """SmartExpense's tables with the demo's accounts and rates."""
+    async with database.transaction() as connection:
+        await seed(connection)
+    return Books(database)

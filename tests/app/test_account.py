@@ -17,7 +17,7 @@ from orchestrator import Refused
 from orchestrator.operation import Operation, OperationCall
 from starter.invariants import differences
 from starter.tables import ACCOUNT
-from tests.app.house import EVENT_TIME, House, a_house
+from tests.app.books import EVENT_TIME, Books, new_books
 from tests.app.samples import (
     EUR,
     JPY,
@@ -47,34 +47,34 @@ def preparing(
     return account.prepare(user, account_id, "Fresh", currency, 0, overdraft_limit, "wallet", "#2f9e44")
 
 
-async def balance_of(house: House, account_id: AccountId) -> int:
+async def balance_of(books: Books, account_id: AccountId) -> int:
     """The balance as it stands."""
-    balance: int = (await house.row("account", account_id))["balance"]
+    balance: int = (await books.row("account", account_id))["balance"]
     return balance
 
 
-async def refusal_of(house: House, call: OperationCall[Any]) -> Refused:
+async def refusal_of(books: Books, call: OperationCall[Any]) -> Refused:
     """What the operation says no with; nothing may have changed."""
-    before = await house.snapshot()
+    before = await books.snapshot()
     with pytest.raises(Refused) as refused:
-        await house.run(call)
-    assert differences(before, await house.snapshot()) == []
+        await books.run(call)
+    assert differences(before, await books.snapshot()) == []
     return refused.value
 
 
-async def set_balance(house: House, account_id: AccountId, balance: int, overdraft_limit: int = 0) -> None:
+async def set_balance(books: Books, account_id: AccountId, balance: int, overdraft_limit: int = 0) -> None:
     """Put a balance in place behind the application's back."""
     row = ACCOUNT.update().where(ACCOUNT.c.id == account_id)
-    await house.write(row.values(balance=balance, overdraft_limit=overdraft_limit))
+    await books.write(row.values(balance=balance, overdraft_limit=overdraft_limit))
 
 
 class TestPrepare:
     """Putting an account in place."""
 
-    async def test_a_prepared_account_stands_last_and_is_not_open(self, house: House) -> None:
-        await house.run(account.prepare(OLENA, FRESH, "Fresh", USD, -70, 100, "wallet", "#2f9e44"))
+    async def test_a_prepared_account_stands_last_and_is_not_open(self, books: Books) -> None:
+        await books.run(account.prepare(OLENA, FRESH, "Fresh", USD, -70, 100, "wallet", "#2f9e44"))
 
-        assert await house.row("account", FRESH) == {
+        assert await books.row("account", FRESH) == {
             "id": "olena-fresh",
             "user_id": "olena",
             "name": "Fresh",
@@ -89,76 +89,76 @@ class TestPrepare:
             "opened_at": None,
         }
 
-    async def test_the_first_account_of_a_user_stands_first(self, house: House) -> None:
-        await house.run(preparing(UserId("newcomer")))
+    async def test_the_first_account_of_a_user_stands_first(self, books: Books) -> None:
+        await books.run(preparing(UserId("newcomer")))
 
-        assert (await house.row("account", FRESH))["position"] == 1
+        assert (await books.row("account", FRESH))["position"] == 1
 
     @pytest.mark.parametrize("taken", [OLENA_USD, TARAS_JPY])
-    async def test_a_taken_id_is_refused_in_the_same_words_whosever_it_is(self, house: House, taken: AccountId) -> None:
-        refused = await refusal_of(house, preparing(OLENA, taken))
+    async def test_a_taken_id_is_refused_in_the_same_words_whosever_it_is(self, books: Books, taken: AccountId) -> None:
+        refused = await refusal_of(books, preparing(OLENA, taken))
 
         assert refused.code == "account.already_exists"
         assert refused.message == f"the account id {taken} is taken: choose another"
 
-    async def test_an_id_that_is_being_opened_is_taken(self, house: House) -> None:
-        await house.run(preparing(TARAS))
+    async def test_an_id_that_is_being_opened_is_taken(self, books: Books) -> None:
+        await books.run(preparing(TARAS))
 
-        assert (await refusal_of(house, preparing(OLENA))).code == "account.already_exists"
+        assert (await refusal_of(books, preparing(OLENA))).code == "account.already_exists"
 
-    async def test_of_two_that_want_one_id_at_once_one_gets_it(self, house: House) -> None:
-        results = await asyncio.gather(house.run(preparing(OLENA)), house.run(preparing(TARAS)), return_exceptions=True)
+    async def test_of_two_that_want_one_id_at_once_one_gets_it(self, books: Books) -> None:
+        results = await asyncio.gather(books.run(preparing(OLENA)), books.run(preparing(TARAS)), return_exceptions=True)
 
         refused = [one for one in results if isinstance(one, Refused)]
         assert [one.code for one in refused] == ["account.already_exists"]
 
-    async def test_removing_it_leaves_no_trace(self, house: House) -> None:
-        before = await house.snapshot()
-        await house.run(preparing())
+    async def test_removing_it_leaves_no_trace(self, books: Books) -> None:
+        before = await books.snapshot()
+        await books.run(preparing())
 
-        await house.undo(preparing())
+        await books.undo(preparing())
 
-        assert differences(before, await house.snapshot()) == []
+        assert differences(before, await books.snapshot()) == []
 
-    async def test_removing_leaves_an_account_alone_that_was_prepared_in_between(self, house: House) -> None:
+    async def test_removing_leaves_an_account_alone_that_was_prepared_in_between(self, books: Books) -> None:
         between = preparing(account_id=AccountId("olena-between"))
-        await house.run(preparing())
-        await house.run(between)
-        kept = await house.row("account", "olena-between")
+        await books.run(preparing())
+        await books.run(between)
+        kept = await books.row("account", "olena-between")
 
-        await house.undo(preparing())
+        await books.undo(preparing())
 
-        assert await house.row("account", "olena-between") == kept
+        assert await books.row("account", "olena-between") == kept
 
-    async def test_an_open_account_is_never_removed(self, house: House) -> None:
+    async def test_an_open_account_is_never_removed(self, books: Books) -> None:
         with pytest.raises(RowGone, match="olena-usd"):
-            await house.undo(preparing(OLENA, OLENA_USD))
+            await books.undo(preparing(OLENA, OLENA_USD))
 
-    async def test_another_users_opening_account_is_never_removed(self, house: House) -> None:
-        await house.run(preparing(TARAS))
+    async def test_another_users_opening_account_is_never_removed(self, books: Books) -> None:
+        await books.run(preparing(TARAS))
 
         with pytest.raises(RowGone):
-            await house.undo(preparing(OLENA))
+            await books.undo(preparing(OLENA))
 
 
 class TestOpenAccount:
     """Letting others use it."""
 
-    async def test_opening_notes_when_the_event_happened(self, house: House) -> None:
-        await house.run(preparing())
+    async def test_opening_notes_when_the_event_happened(self, books: Books) -> None:
+        await books.run(preparing())
 
-        await house.run(account.open_account(OLENA, FRESH))
+        await books.run(account.open_account(OLENA, FRESH))
 
-        opened = await house.row("account", FRESH)
+        opened = await books.row("account", FRESH)
         assert (opened["state"], opened["opened_at"]) == ("open", EVENT_TIME)
 
     @pytest.mark.parametrize("account_id", [NOWHERE, OLENA_USD, FRESH])
     async def test_what_is_missing_open_already_or_anothers_is_not_found(
-        self, house: House, account_id: AccountId
+        self, books: Books, account_id: AccountId
     ) -> None:
-        await house.run(preparing(TARAS))
+        await books.run(preparing(TARAS))
 
-        assert (await refusal_of(house, account.open_account(OLENA, account_id))).code == "account.not_found"
+        assert (await refusal_of(books, account.open_account(OLENA, account_id))).code == "account.not_found"
 
 
 Moving = Operation[[UserId, AccountId, Money], None]
@@ -170,30 +170,30 @@ class TestWhoseAccount:
 
     @pytest.mark.parametrize("account_id", [NOWHERE, TARAS_JPY, FRESH])
     async def test_what_is_missing_anothers_or_still_opening_is_not_found(
-        self, house: House, moving: Moving, account_id: AccountId
+        self, books: Books, moving: Moving, account_id: AccountId
     ) -> None:
-        await house.run(preparing(currency=JPY))
+        await books.run(preparing(currency=JPY))
 
-        refused = await refusal_of(house, moving(OLENA, account_id, jpy(1)))
+        refused = await refusal_of(books, moving(OLENA, account_id, jpy(1)))
 
         assert refused.code == "account.not_found"
         assert refused.message == f"there is no account {account_id}"
 
-    async def test_another_currency_is_refused(self, house: House, moving: Moving) -> None:
-        assert (await refusal_of(house, moving(OLENA, OLENA_USD, eur(1)))).code == "account.currency_mismatch"
+    async def test_another_currency_is_refused(self, books: Books, moving: Moving) -> None:
+        assert (await refusal_of(books, moving(OLENA, OLENA_USD, eur(1)))).code == "account.currency_mismatch"
 
     async def test_another_currency_of_anothers_account_is_not_found_all_the_same(
-        self, house: House, moving: Moving
+        self, books: Books, moving: Moving
     ) -> None:
-        assert (await refusal_of(house, moving(OLENA, TARAS_JPY, eur(1)))).code == "account.not_found"
+        assert (await refusal_of(books, moving(OLENA, TARAS_JPY, eur(1)))).code == "account.not_found"
 
-    async def test_an_undoing_touches_nobody_elses_account(self, house: House, moving: Moving) -> None:
-        before = await house.snapshot()
+    async def test_an_undoing_touches_nobody_elses_account(self, books: Books, moving: Moving) -> None:
+        before = await books.snapshot()
 
         with pytest.raises(RowGone):
-            await house.undo(moving(OLENA, TARAS_JPY, jpy(1)))
+            await books.undo(moving(OLENA, TARAS_JPY, jpy(1)))
 
-        assert differences(before, await house.snapshot()) == []
+        assert differences(before, await books.snapshot()) == []
 
 
 class TestWithdraw:
@@ -204,108 +204,108 @@ class TestWithdraw:
         [(100, 0, 1), (100, 0, 100), (0, 50, 50), (-20, 50, 30), (100, 50, 150), (MONEY_LIMIT, 0, MONEY_LIMIT)],
     )
     async def test_the_balance_may_go_down_to_the_limit(
-        self, house: House, balance: int, overdraft_limit: int, amount: int
+        self, books: Books, balance: int, overdraft_limit: int, amount: int
     ) -> None:
-        await set_balance(house, OLENA_USD, balance, overdraft_limit)
+        await set_balance(books, OLENA_USD, balance, overdraft_limit)
 
-        await house.run(account.withdraw(OLENA, OLENA_USD, usd(amount)))
+        await books.run(account.withdraw(OLENA, OLENA_USD, usd(amount)))
 
-        assert await balance_of(house, OLENA_USD) == balance - amount
+        assert await balance_of(books, OLENA_USD) == balance - amount
 
     @pytest.mark.parametrize(
         ("balance", "overdraft_limit", "amount"),
         [(100, 0, 101), (0, 0, 1), (0, 50, 51), (-20, 50, 31), (-80, 50, 1), (0, 0, MONEY_LIMIT)],
     )
     async def test_one_unit_further_is_refused(
-        self, house: House, balance: int, overdraft_limit: int, amount: int
+        self, books: Books, balance: int, overdraft_limit: int, amount: int
     ) -> None:
-        await set_balance(house, OLENA_USD, balance, overdraft_limit)
+        await set_balance(books, OLENA_USD, balance, overdraft_limit)
 
-        refused = await refusal_of(house, account.withdraw(OLENA, OLENA_USD, usd(amount)))
+        refused = await refusal_of(books, account.withdraw(OLENA, OLENA_USD, usd(amount)))
 
         assert refused.code == "account.insufficient_funds"
 
-    async def test_a_refusal_does_not_tell_what_the_account_holds(self, house: House) -> None:
-        await set_balance(house, OLENA_USD, 4_321, 987)
+    async def test_a_refusal_does_not_tell_what_the_account_holds(self, books: Books) -> None:
+        await set_balance(books, OLENA_USD, 4_321, 987)
 
-        refused = await refusal_of(house, account.withdraw(OLENA, OLENA_USD, usd(1_000_000)))
+        refused = await refusal_of(books, account.withdraw(OLENA, OLENA_USD, usd(1_000_000)))
 
         assert refused.message == "the account olena-usd holds too little to take $10,000.00 out"
 
-    async def test_of_many_at_once_only_as_many_as_the_balance_bears_go_through(self, house: House) -> None:
-        await set_balance(house, OLENA_USD, 100)
+    async def test_of_many_at_once_only_as_many_as_the_balance_bears_go_through(self, books: Books) -> None:
+        await set_balance(books, OLENA_USD, 100)
 
         results = await asyncio.gather(
-            *(house.run(account.withdraw(OLENA, OLENA_USD, usd(30))) for _ in range(8)), return_exceptions=True
+            *(books.run(account.withdraw(OLENA, OLENA_USD, usd(30))) for _ in range(8)), return_exceptions=True
         )
 
         assert results.count(None) == 3
-        assert await balance_of(house, OLENA_USD) == 10
+        assert await balance_of(books, OLENA_USD) == 10
 
-    async def test_putting_back_passes_any_limit(self, house: House) -> None:
-        await set_balance(house, OLENA_USD, MONEY_LIMIT)
+    async def test_putting_back_passes_any_limit(self, books: Books) -> None:
+        await set_balance(books, OLENA_USD, MONEY_LIMIT)
 
-        await house.undo(account.withdraw(OLENA, OLENA_USD, usd(MONEY_LIMIT)))
+        await books.undo(account.withdraw(OLENA, OLENA_USD, usd(MONEY_LIMIT)))
 
-        assert await balance_of(house, OLENA_USD) == 2 * MONEY_LIMIT
+        assert await balance_of(books, OLENA_USD) == 2 * MONEY_LIMIT
 
-    async def test_putting_back_keeps_what_others_did_meanwhile(self, house: House) -> None:
-        await house.run(account.withdraw(OLENA, OLENA_USD, usd(500)))
-        await house.run(account.deposit(OLENA, OLENA_USD, usd(7)))
+    async def test_putting_back_keeps_what_others_did_meanwhile(self, books: Books) -> None:
+        await books.run(account.withdraw(OLENA, OLENA_USD, usd(500)))
+        await books.run(account.deposit(OLENA, OLENA_USD, usd(7)))
 
-        await house.undo(account.withdraw(OLENA, OLENA_USD, usd(500)))
+        await books.undo(account.withdraw(OLENA, OLENA_USD, usd(500)))
 
-        assert await balance_of(house, OLENA_USD) == OPENING + 7
+        assert await balance_of(books, OLENA_USD) == OPENING + 7
 
 
 class TestDeposit:
     """Adding money."""
 
-    async def test_an_account_holds_up_to_the_limit(self, house: House) -> None:
-        await set_balance(house, OLENA_USD, MONEY_LIMIT - 5)
+    async def test_an_account_holds_up_to_the_limit(self, books: Books) -> None:
+        await set_balance(books, OLENA_USD, MONEY_LIMIT - 5)
 
-        await house.run(account.deposit(OLENA, OLENA_USD, usd(5)))
+        await books.run(account.deposit(OLENA, OLENA_USD, usd(5)))
 
-        assert await balance_of(house, OLENA_USD) == MONEY_LIMIT
+        assert await balance_of(books, OLENA_USD) == MONEY_LIMIT
 
-    async def test_one_unit_over_the_limit_is_refused(self, house: House) -> None:
-        await set_balance(house, OLENA_USD, MONEY_LIMIT - 5)
+    async def test_one_unit_over_the_limit_is_refused(self, books: Books) -> None:
+        await set_balance(books, OLENA_USD, MONEY_LIMIT - 5)
 
-        assert (await refusal_of(house, account.deposit(OLENA, OLENA_USD, usd(6)))).code == "account.balance_limit"
+        assert (await refusal_of(books, account.deposit(OLENA, OLENA_USD, usd(6)))).code == "account.balance_limit"
 
-    async def test_taking_back_may_pass_the_overdraft_limit(self, house: House) -> None:
-        await house.run(account.deposit(OLENA, OLENA_USD, usd(500)))
-        await house.run(account.withdraw(OLENA, OLENA_USD, usd(OPENING + 400)))
+    async def test_taking_back_may_pass_the_overdraft_limit(self, books: Books) -> None:
+        await books.run(account.deposit(OLENA, OLENA_USD, usd(500)))
+        await books.run(account.withdraw(OLENA, OLENA_USD, usd(OPENING + 400)))
 
-        await house.undo(account.deposit(OLENA, OLENA_USD, usd(500)))
+        await books.undo(account.deposit(OLENA, OLENA_USD, usd(500)))
 
-        assert await balance_of(house, OLENA_USD) == -400
+        assert await balance_of(books, OLENA_USD) == -400
 
     @pytest.mark.parametrize("sign", [1, -1])
-    async def test_a_balance_never_turns_into_a_float(self, house: House, sign: int) -> None:
+    async def test_a_balance_never_turns_into_a_float(self, books: Books, sign: int) -> None:
         ceiling = account.BALANCE_CEILING
-        await set_balance(house, OLENA_USD, sign * ceiling)
+        await set_balance(books, OLENA_USD, sign * ceiling)
         further = account.withdraw if sign > 0 else account.deposit
 
         with pytest.raises(IntegrityError):
-            await house.undo(further(OLENA, OLENA_USD, usd(1)))
+            await books.undo(further(OLENA, OLENA_USD, usd(1)))
 
-        assert await balance_of(house, OLENA_USD) == sign * ceiling
+        assert await balance_of(books, OLENA_USD) == sign * ceiling
 
 
 class TestCurrencyOf:
     """Asking what an account is kept in."""
 
-    async def test_it_is_the_accounts_own(self, house: House) -> None:
-        assert await house.run(account.currency_of(OLENA, OLENA_JPY)) == JPY
+    async def test_it_is_the_accounts_own(self, books: Books) -> None:
+        assert await books.run(account.currency_of(OLENA, OLENA_JPY)) == JPY
 
     @pytest.mark.parametrize("account_id", [NOWHERE, TARAS_JPY, FRESH])
     async def test_what_is_missing_anothers_or_still_opening_is_not_found(
-        self, house: House, account_id: AccountId
+        self, books: Books, account_id: AccountId
     ) -> None:
-        await house.run(preparing(currency=KWD))
+        await books.run(preparing(currency=KWD))
 
-        assert (await refusal_of(house, account.currency_of(OLENA, account_id))).code == "account.not_found"
+        assert (await refusal_of(books, account.currency_of(OLENA, account_id))).code == "account.not_found"
 
 
 MOVES = st.lists(
@@ -321,17 +321,17 @@ MOVES = st.lists(
 @settings(max_examples=25, deadline=None)
 @given(MOVES, st.randoms(use_true_random=False))
 async def test_undoing_every_move_in_any_order_brings_each_row_back(moves: list[Any], chance: Any) -> None:
-    async with a_house() as house:
-        before = await house.snapshot()
+    async with new_books() as books:
+        before = await books.snapshot()
         done: list[OperationCall[None]] = []
         for moving, (account_id, currency), amount in moves:
             call = moving(OLENA, account_id, Money(amount_minor=amount, currency=currency))
             with suppress(Refused):
-                await house.run(call)
+                await books.run(call)
                 done.append(call)
 
         chance.shuffle(done)
         for call in done:
-            await house.undo(call)
+            await books.undo(call)
 
-        assert differences(before, await house.snapshot()) == []
+        assert differences(before, await books.snapshot()) == []

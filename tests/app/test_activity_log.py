@@ -11,7 +11,7 @@ from activities.statements import RowGone
 from orchestrator.operation import OperationCall
 from starter.invariants import differences
 from starter.tables import ACTIVITY_RECORD
-from tests.app.house import EVENT_TIME, ASaga, House
+from tests.app.books import EVENT_TIME, ASaga, Books
 from tests.app.samples import OLENA, OLENA_EUR, OLENA_USD, TARAS, eur, usd
 
 RATE = Decimal("0.920000000000000001")
@@ -20,10 +20,10 @@ OF_A_TRANSFER = activity_log.record_transfer(OLENA, OLENA_USD, OLENA_EUR, usd(10
 OF_A_CREATION = activity_log.record_account_created(OLENA, OLENA_USD, usd(-100))
 
 
-async def test_a_transfers_record_keeps_both_amounts_and_the_rate_digit_for_digit(house: House) -> None:
-    record = await ASaga(house, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
+async def test_a_transfers_record_keeps_both_amounts_and_the_rate_digit_for_digit(books: Books) -> None:
+    record = await ASaga(books, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
 
-    assert (await house.snapshot())["activity_record"][(record,)] == {
+    assert (await books.snapshot())["activity_record"][(record,)] == {
         "id": record,
         "user_id": "olena",
         "kind": "money_transfer",
@@ -42,10 +42,10 @@ async def test_a_transfers_record_keeps_both_amounts_and_the_rate_digit_for_digi
     }
 
 
-async def test_a_creations_record_keeps_the_opening_balance(house: House) -> None:
-    record = await house.run(OF_A_CREATION)
+async def test_a_creations_record_keeps_the_opening_balance(books: Books) -> None:
+    record = await books.run(OF_A_CREATION)
 
-    written = (await house.snapshot())["activity_record"][(record,)]
+    written = (await books.snapshot())["activity_record"][(record,)]
     assert (written["kind"], written["account_id"], written["amount"], written["currency"]) == (
         "account_created",
         "olena-usd",
@@ -54,34 +54,34 @@ async def test_a_creations_record_keeps_the_opening_balance(house: House) -> Non
     )
 
 
-async def test_a_records_id_is_the_steps_own_on_every_attempt(house: House) -> None:
-    await ASaga(house, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
+async def test_a_records_id_is_the_steps_own_on_every_attempt(books: Books) -> None:
+    await ASaga(books, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
 
     with pytest.raises(IntegrityError):
-        await ASaga(house, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
+        await ASaga(books, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
 
 
 @pytest.mark.parametrize("call", [OF_A_TRANSFER, OF_A_CREATION], ids=["transfer", "creation"])
-async def test_erasing_takes_its_own_record_and_no_other(house: House, call: OperationCall[UUID]) -> None:
-    await house.run(call)
-    before = await house.snapshot()
-    record = await house.run(call)
+async def test_erasing_takes_its_own_record_and_no_other(books: Books, call: OperationCall[UUID]) -> None:
+    await books.run(call)
+    before = await books.snapshot()
+    record = await books.run(call)
 
-    await house.undo(call, str(record))
+    await books.undo(call, str(record))
 
-    assert differences(before, await house.snapshot()) == []
+    assert differences(before, await books.snapshot()) == []
 
 
-async def test_erasing_touches_nobody_elses_record(house: House) -> None:
-    record = await house.run(OF_A_TRANSFER)
+async def test_erasing_touches_nobody_elses_record(books: Books) -> None:
+    record = await books.run(OF_A_TRANSFER)
     of_taras = activity_log.record_transfer(TARAS, OLENA_USD, OLENA_EUR, usd(100), eur(92), RATE)
 
     with pytest.raises(RowGone):
-        await house.undo(of_taras, str(record))
+        await books.undo(of_taras, str(record))
 
 
-async def test_a_transfers_record_without_its_amounts_is_no_row(house: House) -> None:
-    record = await house.run(OF_A_TRANSFER)
+async def test_a_transfers_record_without_its_amounts_is_no_row(books: Books) -> None:
+    record = await books.run(OF_A_TRANSFER)
 
     with pytest.raises(IntegrityError, match="money_transfer_whole"):
-        await house.write(ACTIVITY_RECORD.update().where(ACTIVITY_RECORD.c.id == record).values(currency_in=None))
+        await books.write(ACTIVITY_RECORD.update().where(ACTIVITY_RECORD.c.id == record).values(currency_in=None))

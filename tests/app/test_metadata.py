@@ -18,7 +18,7 @@ from events.money import MONEY_LIMIT, Currency, Money
 from orchestrator import Refused
 from starter.invariants import differences
 from starter.tables import EXCHANGE_RATE, USER_METADATA
-from tests.app.house import House, a_house
+from tests.app.books import Books, new_books
 from tests.app.samples import EUR, KWD, OLENA, UAH, USD, eur, jpy, usd
 
 NEWCOMER = UserId("newcomer")
@@ -28,37 +28,37 @@ COUNTING = metadata.count_account(NEWCOMER)
 class TestConvert:
     """An amount in another currency."""
 
-    async def test_the_stored_rate_is_used_and_told(self, house: House) -> None:
-        converted = await house.run(metadata.convert(OLENA, usd(1_050), EUR))
+    async def test_the_stored_rate_is_used_and_told(self, books: Books) -> None:
+        converted = await books.run(metadata.convert(OLENA, usd(1_050), EUR))
 
         assert converted == Converted(amount=eur(966), rate=Decimal("0.92"))
 
-    async def test_a_stored_rate_goes_before_the_inverse_of_the_opposite_one(self, house: House) -> None:
-        converted = await house.run(metadata.convert(OLENA, eur(1_000), USD))
+    async def test_a_stored_rate_goes_before_the_inverse_of_the_opposite_one(self, books: Books) -> None:
+        converted = await books.run(metadata.convert(OLENA, eur(1_000), USD))
 
         assert converted == Converted(amount=usd(1_087), rate=Decimal("1.087"))
 
-    async def test_where_only_the_opposite_rate_is_stored_its_inverse_is_used_and_told(self, house: House) -> None:
-        converted = await house.run(metadata.convert(OLENA, jpy(15_137), USD))
+    async def test_where_only_the_opposite_rate_is_stored_its_inverse_is_used_and_told(self, books: Books) -> None:
+        converted = await books.run(metadata.convert(OLENA, jpy(15_137), USD))
 
         assert converted == Converted(amount=usd(10_000), rate=Decimal("0.00660632886305080267"))
 
-    async def test_the_amount_follows_from_the_told_rate(self, house: House) -> None:
-        converted = await house.run(metadata.convert(OLENA, jpy(99_999_999_999), KWD))
+    async def test_the_amount_follows_from_the_told_rate(self, books: Books) -> None:
+        converted = await books.run(metadata.convert(OLENA, jpy(99_999_999_999), KWD))
 
         assert converted.rate is not None
         assert jpy(99_999_999_999).converted(KWD, converted.rate) == converted.amount
 
-    async def test_the_same_currency_needs_no_rate(self, house: House) -> None:
-        await house.write(EXCHANGE_RATE.delete())
+    async def test_the_same_currency_needs_no_rate(self, books: Books) -> None:
+        await books.write(EXCHANGE_RATE.delete())
 
-        converted = await house.run(metadata.convert(OLENA, usd(1), USD))
+        converted = await books.run(metadata.convert(OLENA, usd(1), USD))
 
         assert converted == Converted(amount=usd(1), rate=None)
 
-    async def test_a_rate_nobody_stored_is_refused(self, house: House) -> None:
+    async def test_a_rate_nobody_stored_is_refused(self, books: Books) -> None:
         with pytest.raises(Refused) as refused:
-            await house.run(metadata.convert(OLENA, usd(1), Currency("GBP")))
+            await books.run(metadata.convert(OLENA, usd(1), Currency("GBP")))
 
         assert refused.value.code == "currency.rate_unknown"
         assert refused.value.message == "no exchange rate from USD to GBP is known"
@@ -72,23 +72,23 @@ class TestConvert:
         ],
     )
     async def test_what_would_arrive_as_nothing_or_too_much_is_refused(
-        self, house: House, amount: Money, into: Currency, code: str
+        self, books: Books, amount: Money, into: Currency, code: str
     ) -> None:
         with pytest.raises(Refused) as refused:
-            await house.run(metadata.convert(OLENA, amount, into))
+            await books.run(metadata.convert(OLENA, amount, into))
 
         assert refused.value.code == code
 
-    async def test_the_smallest_amount_that_arrives_is_taken(self, house: House) -> None:
+    async def test_the_smallest_amount_that_arrives_is_taken(self, books: Books) -> None:
         kopiykas = Money(amount_minor=21, currency=UAH)
 
-        assert (await house.run(metadata.convert(OLENA, kopiykas, USD))).amount == usd(1)
+        assert (await books.run(metadata.convert(OLENA, kopiykas, USD))).amount == usd(1)
 
-    async def test_a_rate_is_stored_digit_for_digit(self, house: House) -> None:
+    async def test_a_rate_is_stored_digit_for_digit(self, books: Books) -> None:
         long = Decimal("0.123456789012345678901234567890")
-        await house.write(EXCHANGE_RATE.insert().values(base="JPY", quote="EUR", rate=long, as_of=date(2026, 1, 1)))
+        await books.write(EXCHANGE_RATE.insert().values(base="JPY", quote="EUR", rate=long, as_of=date(2026, 1, 1)))
 
-        converted = await house.run(metadata.convert(OLENA, jpy(1_000), EUR))
+        converted = await books.run(metadata.convert(OLENA, jpy(1_000), EUR))
 
         assert converted.rate == long
 
@@ -96,10 +96,10 @@ class TestConvert:
 class TestCountAccount:
     """The number of a user's accounts."""
 
-    async def test_the_first_account_makes_the_users_row(self, house: House) -> None:
-        await house.run(COUNTING)
+    async def test_the_first_account_makes_the_users_row(self, books: Books) -> None:
+        await books.run(COUNTING)
 
-        assert await house.row("user_metadata", NEWCOMER) == {
+        assert await books.row("user_metadata", NEWCOMER) == {
             "user_id": "newcomer",
             "display_currency": None,
             "language": None,
@@ -107,62 +107,73 @@ class TestCountAccount:
             "account_count": 1,
         }
 
-    async def test_a_further_one_adds_one(self, house: House) -> None:
-        await house.run(metadata.count_account(OLENA))
+    async def test_a_further_one_adds_one(self, books: Books) -> None:
+        await books.run(metadata.count_account(OLENA))
 
-        assert (await house.row("user_metadata", OLENA))["account_count"] == 4
+        assert (await books.row("user_metadata", OLENA))["account_count"] == 4
 
-    async def test_uncounting_the_first_takes_the_row_away_again(self, house: House) -> None:
-        before = await house.snapshot()
-        await house.run(COUNTING)
+    async def test_uncounting_the_first_takes_the_row_away_again(self, books: Books) -> None:
+        before = await books.snapshot()
+        await books.run(COUNTING)
 
-        await house.undo(COUNTING)
+        await books.undo(COUNTING)
 
-        assert differences(before, await house.snapshot()) == []
+        assert differences(before, await books.snapshot()) == []
 
     @pytest.mark.parametrize(
         "chosen", [{"display_currency": "UAH"}, {"language": "uk-UA"}, {"last_reset_month": "2026-01"}]
     )
     async def test_uncounting_keeps_a_row_in_which_the_user_chose_something(
-        self, house: House, chosen: dict[str, str]
+        self, books: Books, chosen: dict[str, str]
     ) -> None:
-        await house.write(USER_METADATA.insert().values(user_id=NEWCOMER, account_count=0, **chosen))
-        before = await house.snapshot()
-        await house.run(COUNTING)
+        await books.write(USER_METADATA.insert().values(user_id=NEWCOMER, account_count=0, **chosen))
+        before = await books.snapshot()
+        await books.run(COUNTING)
 
-        await house.undo(COUNTING)
+        await books.undo(COUNTING)
 
-        assert differences(before, await house.snapshot()) == []
+        assert differences(before, await books.snapshot()) == []
 
-    async def test_uncounting_keeps_what_was_chosen_since(self, house: House) -> None:
-        await house.run(COUNTING)
-        await house.write(USER_METADATA.update().where(USER_METADATA.c.user_id == NEWCOMER).values(language="uk-UA"))
+    async def test_uncounting_keeps_what_was_chosen_since(self, books: Books) -> None:
+        await books.run(COUNTING)
+        await books.write(USER_METADATA.update().where(USER_METADATA.c.user_id == NEWCOMER).values(language="uk-UA"))
 
-        await house.undo(COUNTING)
+        await books.undo(COUNTING)
 
-        kept = await house.row("user_metadata", NEWCOMER)
+        kept = await books.row("user_metadata", NEWCOMER)
         assert (kept["language"], kept["account_count"]) == ("uk-UA", 0)
 
-    async def test_the_row_stays_while_anothers_account_is_counted_in_it(self, house: House) -> None:
-        await house.run(COUNTING)
-        await house.run(COUNTING)
+    async def test_the_row_stays_while_anothers_account_is_counted_in_it(self, books: Books) -> None:
+        await books.run(COUNTING)
+        await books.run(COUNTING)
 
-        await house.undo(COUNTING)
+        await books.undo(COUNTING)
 
-        assert (await house.row("user_metadata", NEWCOMER))["account_count"] == 1
+        assert (await books.row("user_metadata", NEWCOMER))["account_count"] == 1
 
-    async def test_two_at_once_are_both_counted(self, house: House) -> None:
-        await asyncio.gather(*(house.run(COUNTING) for _ in range(5)))
+    async def test_two_at_once_are_both_counted(self, books: Books) -> None:
+        await asyncio.gather(*(books.run(COUNTING) for _ in range(5)))
 
-        assert (await house.row("user_metadata", NEWCOMER))["account_count"] == 5
+        assert (await books.row("user_metadata", NEWCOMER))["account_count"] == 5
 
-    async def test_what_was_never_counted_cannot_be_uncounted(self, house: House) -> None:
+    async def test_counting_and_uncounting_at_once_lose_nothing(self, books: Books) -> None:
+        before = await books.snapshot()
+
+        async def there_and_back() -> None:
+            await books.run(COUNTING)
+            await books.undo(COUNTING)
+
+        await asyncio.gather(*(there_and_back() for _ in range(10)))
+
+        assert differences(before, await books.snapshot()) == []
+
+    async def test_what_was_never_counted_cannot_be_uncounted(self, books: Books) -> None:
         with pytest.raises(RowGone, match="newcomer"):
-            await house.undo(COUNTING)
+            await books.undo(COUNTING)
 
-    async def test_a_row_that_says_nothing_is_no_row(self, house: House) -> None:
+    async def test_a_row_that_says_nothing_is_no_row(self, books: Books) -> None:
         with pytest.raises(IntegrityError, match="says_something"):
-            await house.write(USER_METADATA.insert().values(user_id=NEWCOMER, account_count=0))
+            await books.write(USER_METADATA.insert().values(user_id=NEWCOMER, account_count=0))
 
 
 @settings(max_examples=15, deadline=None)
@@ -173,19 +184,19 @@ class TestCountAccount:
 async def test_counting_and_uncounting_in_any_order_ends_where_it_began(
     row: dict[str, Any] | None, steps: list[bool]
 ) -> None:
-    async with a_house() as house:
+    async with new_books() as books:
         if row is not None:
-            await house.write(USER_METADATA.insert().values(user_id=NEWCOMER, **row))
-        before = await house.snapshot()
+            await books.write(USER_METADATA.insert().values(user_id=NEWCOMER, **row))
+        before = await books.snapshot()
         counted = 0
         for counts in steps:
             if counts:
-                await house.run(COUNTING)
+                await books.run(COUNTING)
                 counted += 1
             elif counted:
-                await house.undo(COUNTING)
+                await books.undo(COUNTING)
                 counted -= 1
         for _ in range(counted):
-            await house.undo(COUNTING)
+            await books.undo(COUNTING)
 
-        assert differences(before, await house.snapshot()) == []
+        assert differences(before, await books.snapshot()) == []

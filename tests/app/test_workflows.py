@@ -1,5 +1,6 @@
 """The two processes: which steps in which order, and what a refusal leaves behind, which is nothing."""
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -23,7 +24,7 @@ from orchestrator.operation import Operation
 from orchestrator.testing import RecordingSaga
 from starter.invariants import differences
 from starter.seed import DEMO_ACCOUNTS
-from tests.app.house import House, a_house
+from tests.app.books import Books, new_books
 from tests.app.samples import (
     EUR,
     JPY,
@@ -164,16 +165,16 @@ class TestMoneyTransfersSteps:
 class TestOnADatabase:
     """Both processes, step by step, on SQLite."""
 
-    async def test_each_example_goes_through_on_the_demos_data(self, house: House) -> None:
-        created = await house.handle(AccountCreation, AccountCreated.example())
-        moved = await house.handle(MoneyTransfer, MoneyTransferRequested.example())
+    async def test_each_example_goes_through_on_the_demos_data(self, books: Books) -> None:
+        created = await books.handle(AccountCreation, AccountCreated.example())
+        moved = await books.handle(MoneyTransfer, MoneyTransferRequested.example())
 
-        assert (await house.row("account", created.account_id))["state"] == "open"
+        assert (await books.row("account", created.account_id))["state"] == "open"
         assert (moved.left, moved.arrived, moved.rate) == (usd(1_050), eur(966), RATE)
-        assert await house.violations() == []
+        assert await books.violations() == []
 
     async def test_the_demos_accounts_as_sagas_leave_what_the_seed_writes(self) -> None:
-        async with a_house() as seeded, a_house(accounts=False) as empty:
+        async with new_books() as seeded, new_books(accounts=False) as empty:
             for event in DEMO_ACCOUNTS:
                 await empty.handle(AccountCreation, event)
 
@@ -183,22 +184,22 @@ class TestOnADatabase:
             assert [one for one in told if "opened_at" not in one and not one.startswith("activity_record")] == []
 
     @pytest.mark.parametrize("target", [OLENA_EUR, OLENA_JPY])
-    async def test_a_transfers_record_explains_both_balances(self, house: House, target: AccountId) -> None:
-        await house.handle(MoneyTransfer, a_transfer(to_account_id=target))
+    async def test_a_transfers_record_explains_both_balances(self, books: Books, target: AccountId) -> None:
+        await books.handle(MoneyTransfer, a_transfer(to_account_id=target))
 
-        assert await house.violations() == []
+        assert await books.violations() == []
 
-    async def test_a_transfer_in_one_currency_changes_no_sum(self, house: House) -> None:
+    async def test_a_transfer_in_one_currency_changes_no_sum(self, books: Books) -> None:
         second = an_account(account_id=AccountId("olena-usd-2"))
-        await house.handle(AccountCreation, second)
+        await books.handle(AccountCreation, second)
         transfer = a_transfer(to_account_id=second.account_id, amount=usd(12_345))
 
-        completed = await house.handle(MoneyTransfer, transfer)
+        completed = await books.handle(MoneyTransfer, transfer)
 
         assert (completed.arrived, completed.rate) == (usd(12_345), None)
-        assert (await house.row("account", OLENA_USD))["balance"] == 1_000_000_00 - 12_345
-        assert (await house.row("account", second.account_id))["balance"] == 25_000 + 12_345
-        assert await house.violations() == []
+        assert (await books.row("account", OLENA_USD))["balance"] == 1_000_000_00 - 12_345
+        assert (await books.row("account", second.account_id))["balance"] == 25_000 + 12_345
+        assert await books.violations() == []
 
     @pytest.mark.parametrize(
         ("transfer", "code"),
@@ -221,25 +222,46 @@ class TestOnADatabase:
         ],
     )
     async def test_a_refused_transfer_leaves_every_row_as_it_was(
-        self, house: House, transfer: MoneyTransferRequested, code: str
+        self, books: Books, transfer: MoneyTransferRequested, code: str
     ) -> None:
-        before = await house.snapshot()
+        before = await books.snapshot()
 
         with pytest.raises(Refused) as refused:
-            await house.handle(MoneyTransfer, transfer)
+            await books.handle(MoneyTransfer, transfer)
 
         assert refused.value.code == code
-        assert differences(before, await house.snapshot()) == []
+        assert differences(before, await books.snapshot()) == []
 
     @pytest.mark.parametrize("taken", [OLENA_USD, TARAS_JPY])
-    async def test_a_refused_account_leaves_every_row_as_it_was(self, house: House, taken: AccountId) -> None:
-        before = await house.snapshot()
+    async def test_a_refused_account_leaves_every_row_as_it_was(self, books: Books, taken: AccountId) -> None:
+        before = await books.snapshot()
 
         with pytest.raises(Refused) as refused:
-            await house.handle(AccountCreation, an_account(account_id=taken))
+            await books.handle(AccountCreation, an_account(account_id=taken))
 
         assert refused.value.code == "account.already_exists"
-        assert differences(before, await house.snapshot()) == []
+        assert differences(before, await books.snapshot()) == []
+
+    async def test_many_processes_at_once_leave_the_books_balanced(self, books: Books) -> None:
+        drained = a_transfer(amount=usd(400_000_00))
+        there, back = a_transfer(), a_transfer(from_account_id=OLENA_EUR, to_account_id=OLENA_USD, amount=eur(7))
+        half_refused = a_transfer(amount=usd(1), arriving=jpy(1))
+        one = an_account(account_id=AccountId("olena-wanted"))
+
+        results = await asyncio.gather(
+            *(books.handle(MoneyTransfer, event) for event in [drained, there, back, half_refused] * 4),
+            *(books.handle(AccountCreation, event) for event in [one, one, an_account()]),
+            return_exceptions=True,
+        )
+
+        refused = sorted(one.code for one in results if isinstance(one, Refused))
+        assert refused == [
+            "account.already_exists",
+            *["account.currency_mismatch"] * 4,
+            *["account.insufficient_funds"] * 2,
+        ]
+        assert [one for one in results if isinstance(one, BaseException) and not isinstance(one, Refused)] == []
+        assert await books.violations() == []
 
 
 ACCOUNTS = st.sampled_from([(OLENA_USD, USD), (OLENA_EUR, EUR), (OLENA_JPY, JPY), (TARAS_JPY, JPY), (NOWHERE, USD)])
@@ -248,17 +270,17 @@ ACCOUNTS = st.sampled_from([(OLENA_USD, USD), (OLENA_EUR, EUR), (OLENA_JPY, JPY)
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(ACCOUNTS, ACCOUNTS, st.integers(1, 2_000_000_00)), min_size=1, max_size=6))
 async def test_whatever_is_asked_for_the_books_balance_and_a_refusal_changes_nothing(asked: list[Any]) -> None:
-    async with a_house() as house:
+    async with new_books() as books:
         for (source, currency), (target, _), amount in asked:
             transfer = a_transfer(
                 from_account_id=source,
                 to_account_id=target,
                 amount=Money(amount_minor=amount, currency=currency),
             )
-            before = await house.snapshot()
+            before = await books.snapshot()
             try:
-                await house.handle(MoneyTransfer, transfer)
+                await books.handle(MoneyTransfer, transfer)
             except Refused:
-                assert differences(before, await house.snapshot()) == []
+                assert differences(before, await books.snapshot()) == []
 
-            assert await house.violations() == []
+            assert await books.violations() == []

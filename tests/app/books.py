@@ -24,19 +24,19 @@ EVENT_TIME = datetime(2026, 3, 14, 15, 9, 26, 535_897, tzinfo=UTC)
 
 
 @asynccontextmanager
-async def a_house(*, accounts: bool = True) -> AsyncGenerator["House"]:
-    """A house on a new SQLite file with the demo's data."""
+async def new_books(*, accounts: bool = True) -> AsyncGenerator["Books"]:
+    """Books in a new SQLite file, with the demo's data."""
     with TemporaryDirectory() as folder:
-        database = Database(f"sqlite:///{Path(folder) / 'house.db'}")
+        database = Database(f"sqlite:///{Path(folder) / 'books.db'}")
         try:
             async with database.transaction() as connection:
                 await seed(connection, accounts=accounts)
-            yield House(database)
+            yield Books(database)
         finally:
             await database.close()
 
 
-class House:
+class Books:
     """The application's database, and what a test asks of it."""
 
     def __init__(self, database: Database) -> None:
@@ -88,16 +88,16 @@ class House:
 class ASaga(Saga):
     """A saga that runs its steps at once, a transaction each, everything by way of JSON, and can undo them."""
 
-    def __init__(self, house: House, orchestrator: str, *, event_id: str) -> None:
+    def __init__(self, books: Books, orchestrator: str, *, event_id: str) -> None:
         super().__init__(saga_id=saga_id(orchestrator, event_id), event_id=event_id, event_time=EVENT_TIME)
-        self._house = house
+        self._books = books
         self.done: list[tuple[OperationCall[Any], JsonValue]] = []
 
     async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
         return [await self._step(call) for call in calls]
 
     async def _step(self, call: OperationCall[Any]) -> Any:
-        async with self._house.database.transaction() as connection:
+        async with self._books.database.transaction() as connection:
             tx = a_transaction(connection, self.saga_id, len(self.done) + 1, self.event_id)
             try:
                 signature = call.operation.signature
@@ -114,7 +114,7 @@ class ASaga(Saga):
         while self.done:
             call, result = self.done.pop()
             if call.operation.undo is not None:
-                await self._house.undo(call, result)
+                await self._books.undo(call, result)
 
 
 def a_transaction(connection: Any, saga: UUID, step: int, event_id: str) -> Transaction:
