@@ -7,8 +7,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
-from sqlalchemy import Column, Integer, MetaData, String, Table, delete, insert, select, update
+from sqlalchemy import Column, Integer, MetaData, String, Table, delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import select
 
 from orchestrator import Refused, Transaction, operation, query
 
@@ -83,7 +84,7 @@ class Gate:
 
 def _adding(name: str, coins: int) -> Act:
     async def add(tx: Transaction) -> None:
-        await tx.execute(update(box).where(box.c.name == name).values(coins=box.c.coins + coins))
+        await tx.exec(update(box).where(box.c.name == name).values(coins=box.c.coins + coins))
 
     return add
 
@@ -115,7 +116,7 @@ async def take_out(tx: Transaction, name: str, coins: int) -> None:
 
 def _writing(key: str, text: str) -> Act:
     async def write(tx: Transaction) -> None:
-        await tx.execute(insert(note).values(id=key, text=text))
+        await tx.exec(insert(note).values(id=key, text=text))
 
     return write
 
@@ -130,7 +131,7 @@ async def write_note(tx: Transaction, text: str) -> str:
 
 def _tearing(key: str) -> Act:
     async def tear(tx: Transaction) -> None:
-        await tx.execute(delete(note).where(note.c.id == key))
+        await tx.exec(delete(note).where(note.c.id == key))
 
     return tear
 
@@ -145,7 +146,7 @@ async def tear_up(tx: Transaction, result: str) -> None:
 async def count(tx: Transaction, name: str) -> int:
     """How many coins are in a box."""
     Script.runs.append("count")
-    coins: int = (await tx.execute(select(box.c.coins).where(box.c.name == name))).scalar_one()
+    coins: int = (await tx.exec(select(box.c.coins).where(box.c.name == name))).one()
     return coins
 
 

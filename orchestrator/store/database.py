@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import uniform
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import event, text
@@ -28,6 +28,7 @@ Guarded = Literal["operation", "query"]
 _TRIES = 5
 _RETRIED_IN_PLACE = frozenset({"40P01", "40001"})
 _GUARD = "orchestrator_guard"
+_REFUSED = "orchestrator_refused"
 _ENDS_TRANSACTION = re.compile(
     r"\s*(commit|end|abort|begin|start\s+transaction|rollback(?!\s+to)|prepare\s+tr)\b", re.I
 )
@@ -98,6 +99,12 @@ class Database:
                 connection = await connection.execution_options(orchestrator_reads=True)
             yield connection
 
+    @property
+    def has_waiting_writers(self) -> bool:
+        """Whether somebody in this process waits for its turn to write (SQLite)."""
+        lock = _queues.get(asyncio.get_running_loop(), {}).get(self._file)
+        return bool(lock is not None and getattr(lock, "_waiters", None))
+
     async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[R]]) -> R:
         """Run work in one transaction, again from the start after a deadlock or a serialisation failure."""
         for attempt in range(1, _TRIES + 1):
@@ -126,13 +133,22 @@ class Database:
 
 @asynccontextmanager
 async def guarded(connection: AsyncConnection, what: Guarded) -> AsyncGenerator[None]:
-    """While an author's code runs: the transaction cannot be ended, and a query cannot write."""
+    """While an author's code runs: the transaction cannot be ended, and a query cannot write.
+
+    Raises:
+        TransactionMisuse: it was tried, even if the author's code caught the error.
+    """
     raw = await connection.get_raw_connection()
     raw.info[_GUARD] = what
     try:
         yield
     finally:
         raw.info.pop(_GUARD, None)
+        refused: str | None = raw.info.pop(_REFUSED, None)
+        if refused is not None:
+            # SQLAlchemy takes the transaction for ended now, and would give the connection back with it still open.
+            await connection.invalidate()
+            raise TransactionMisuse(refused)
 
 
 def sqlstate(fault: DBAPIError) -> str | None:
@@ -200,12 +216,12 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _refuse_commit(connection: Connection) -> None:
     if _GUARD in connection.info:
-        raise TransactionMisuse("an operation may not commit; the engine does, together with the step's record")
+        _refuse(connection, "an operation may not commit; the engine does, together with the step's record")
 
 
 def _refuse_rollback(connection: Connection) -> None:
-    if _GUARD in connection.info:
-        raise TransactionMisuse("an operation may not roll back: raise Refused, or use tx.begin_nested()")
+    if not connection.invalidated and _GUARD in connection.info:
+        _refuse(connection, "an operation may not roll back: raise Refused, or use tx.begin_nested()")
 
 
 def _refuse_statement(
@@ -215,6 +231,11 @@ def _refuse_statement(
     if guard is None:
         return
     if _ENDS_TRANSACTION.match(statement):
-        raise TransactionMisuse(f"an operation may not send {statement.split()[0].upper()} itself")
+        _refuse(connection, f"an operation may not send {statement.split()[0].upper()} itself")
     if guard == "query" and _WRITES.match(statement):
-        raise TransactionMisuse("a @query only reads: it is never undone. Make it an @operation with a compensation")
+        _refuse(connection, "a @query only reads: it is never undone. Make it an @operation with a compensation")
+
+
+def _refuse(connection: Connection, why: str) -> NoReturn:
+    connection.info[_REFUSED] = why
+    raise TransactionMisuse(why)

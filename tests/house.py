@@ -1,0 +1,135 @@
+"""The cast at home: a database, a worker and a bus that belong to one test."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import select
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from orchestrator.catalog import Catalog
+from orchestrator.client import EventBus
+from orchestrator.settings import Settings
+from orchestrator.store.database import Database
+from orchestrator.store.schema import saga, saga_dead_letter, saga_outbox, saga_step
+from orchestrator.worker.manager import Manager, Ready, ensure_search_attributes
+from orchestrator.workflow.converter import worker_data_converter
+from tests import cast
+from tests.cast import box, note
+from tests.orchestrators import CoinsMove, Letter, Nothing, ParallelMove
+
+CATALOG = Catalog.of(
+    orchestrators=[CoinsMove, Letter, Nothing, ParallelMove],
+    operations=[cast.take, cast.put, cast.write_note, cast.count, cast.send_letter],
+)
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What the cast owns: what every outcome is checked against."""
+
+    boxes: dict[str, int]
+    notes: int
+
+    @classmethod
+    async def of(cls, database: Database) -> "Holdings":
+        """As it stands."""
+        async with database.reading() as connection:
+            boxes = {row.name: row.coins for row in await connection.execute(select(box))}
+            notes = len((await connection.execute(select(note.c.id))).all())
+        return cls(boxes, notes)
+
+    def moved(self, source: str, target: str, coins: int) -> "Holdings":
+        """As it must be after one CoinsMove."""
+        boxes = {**self.boxes, source: self.boxes[source] - coins, target: self.boxes[target] + coins}
+        return Holdings(boxes, self.notes + 1)
+
+
+async def rows(database: Database, table: Any) -> list[Any]:
+    """Every row of one of the engine's tables."""
+    async with database.reading() as connection:
+        return list(await connection.execute(select(table)))
+
+
+@dataclass
+class House:
+    """Everything a test needs of a running application."""
+
+    client: Client
+    database: Database
+    catalog: Catalog
+    bus: EventBus
+    task_queue: str
+    manager: Manager
+    ready: Ready
+
+    def another_worker(self, **options: Any) -> Worker:
+        """One more worker on the same task queue; use it as a context."""
+        return self.manager.worker(self.ready, **options)
+
+    async def holdings(self) -> Holdings:
+        """What the cast owns."""
+        return await Holdings.of(self.database)
+
+    async def sagas(self) -> list[Any]:
+        """Rows of the saga table."""
+        return await rows(self.database, saga)
+
+    async def steps(self) -> list[Any]:
+        """Rows of the step table, in order."""
+        return sorted(await rows(self.database, saga_step), key=lambda step: (str(step.saga_id), step.number))
+
+    async def outbox(self) -> list[Any]:
+        """Rows of the outbox."""
+        return await rows(self.database, saga_outbox)
+
+    async def dead_letters(self) -> list[Any]:
+        """Rows of the dead letters, in order of arrival."""
+        return sorted(await rows(self.database, saga_dead_letter), key=lambda letter: letter.id)
+
+
+@asynccontextmanager
+async def open_house(
+    client: Client, database: Database, catalog: Catalog, *, task_queue: str, working: bool = True
+) -> AsyncGenerator[House]:
+    """A house with 100 coins in box `a` and none in `b`; with `working`, a worker runs."""
+    async with database.transaction() as connection:
+        await cast.stock(connection, a=100, b=0)
+    settings = Settings(task_queue=task_queue, log_level="ERROR")
+    manager = Manager(settings, catalog=catalog)
+    await ensure_search_attributes(client)
+    ready = Ready(worker_client(client), database, catalog)
+    house = House(
+        client, database, catalog, EventBus(client, catalog, task_queue=task_queue), task_queue, manager, ready
+    )
+    if not working:
+        yield house
+        return
+    async with manager.worker(ready):
+        yield house
+
+
+def worker_client(client: Client) -> Client:
+    """The same connection with the worker's converter."""
+    config = client.config()
+    config["data_converter"] = worker_data_converter
+    return Client(**config)
+
+
+async def eventually(true: Callable[[], Awaitable[bool]], what: str, within: float = 20.0) -> None:
+    """Wait until a condition holds, looking again and again; fail with what was awaited if it does not in time."""
+    try:
+        async with asyncio.timeout(within):
+            while not await true():  # noqa: ASYNC110 - what is looked at is in a database or a server
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError(f"not within {within} s: {what}") from None
+
+
+def new_id() -> str:
+    """An event id of the test's own."""
+    return str(uuid4())

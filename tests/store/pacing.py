@@ -1,0 +1,133 @@
+"""Two drivers at the same saga, each stopped at a point of the test's choice.
+
+A point is before, inside or after one of a driver's transactions; *inside* means that its effect is written and not
+committed. Who is driving travels in a context variable, so that the cast's operations know whom to stop.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import TypeVar
+
+from sqlalchemy import text
+
+from orchestrator import Transaction
+from orchestrator.catalog import Catalog
+from orchestrator.drive.driver import Driver
+from orchestrator.drive.messages import (
+    FinishCommand,
+    FinishReply,
+    StepCommand,
+    StepReply,
+    TurnCommand,
+    TurnReply,
+    UndoCommand,
+    UndoReply,
+)
+from orchestrator.drive.steps import StepFailed
+from orchestrator.envelope import wrap
+from orchestrator.event import DomainEvent
+from orchestrator.store.database import Database
+from orchestrator.store.steps import StoreSteps
+from tests.cast import Script
+from tests.house import CATALOG, eventually
+
+R = TypeVar("R")
+_pacer: ContextVar["Pacer | None"] = ContextVar("pacer", default=None)
+
+
+class Pacer:
+    """Stops its driver at one point, once."""
+
+    def __init__(self, stop_at: str | None = None) -> None:
+        self.stop_at = stop_at
+        self.reached = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.passed: list[str] = []
+
+    async def at(self, point: str) -> None:
+        """The driver is at a point."""
+        self.passed.append(point)
+        if point == self.stop_at and not self.reached.is_set():
+            self.reached.set()
+            await self.go_on.wait()
+
+
+class PacedSteps(StoreSteps):
+    """The store's port, with a point before and after each transaction. A failing step fails for good."""
+
+    def __init__(self, database: Database, catalog: Catalog, pacer: Pacer) -> None:
+        super().__init__(database, catalog)
+        self.pacer = pacer
+
+    async def _paced(self, name: str, work: Callable[[], Awaitable[R]]) -> R:
+        _pacer.set(self.pacer)
+        await self.pacer.at(f"before {name}")
+        result = await work()
+        await self.pacer.at(f"after {name}")
+        return result
+
+    async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
+        """A step."""
+        try:
+            return await self._paced(f"step {command.number}", lambda: super(PacedSteps, self).run(command, deadline))
+        except RuntimeError as fault:
+            raise StepFailed(str(fault)) from fault
+
+    async def turn(self, command: TurnCommand) -> TurnReply:
+        """A turn."""
+        return await self._paced("turn", lambda: super(PacedSteps, self).turn(command))
+
+    async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
+        """An undoing."""
+        return await self._paced(f"undo {command.number}", lambda: super(PacedSteps, self).undo(command, compensation))
+
+    async def finish(self, command: FinishCommand) -> FinishReply:
+        """A finish."""
+        return await self._paced("finish", lambda: super(PacedSteps, self).finish(command))
+
+
+def stop_inside_operations() -> None:
+    """Give each operation and compensation of the cast a point inside."""
+    inside = {"take": "step 1", "put": "step 2", "write_note": "step 3", "send_letter": "step 2"}
+    inside |= {"give_back": "undo 1", "take_out": "undo 2", "tear_up": "undo 3"}
+    for operation, name in inside.items():
+        Script.after[operation] = _stopping(f"inside {name}")
+
+
+def _stopping(point: str) -> Callable[[Transaction], Awaitable[None]]:
+    async def stop(tx: Transaction) -> None:
+        pacer = _pacer.get()
+        if pacer is not None:
+            await pacer.at(point)
+
+    return stop
+
+
+def driver_of(
+    database: Database, orchestrator: type, event: DomainEvent, event_id: str, pacer: Pacer | None = None
+) -> Driver:
+    """A driver that runs in this process, straight on the database."""
+    envelope = wrap(event, event_id=event_id, source="tests")
+    return Driver(orchestrator(), event, envelope, PacedSteps(database, CATALOG, pacer or Pacer()))
+
+
+async def until_stopped(database: Database, pacer: Pacer, driving: asyncio.Task[R]) -> None:
+    """Wait until a driver is at its point, or is done, or waits for a lock that another driver holds."""
+
+    async def stopped() -> bool:
+        return pacer.reached.is_set() or driving.done() or await waits_for_lock(database)
+
+    await eventually(stopped, f"the driver comes to {pacer.stop_at}, it passed {pacer.passed}")
+
+
+async def waits_for_lock(database: Database) -> bool:
+    """Whether somebody in this database waits for a lock right now."""
+    if database.dialect == "sqlite":
+        return database.has_waiting_writers
+    async with database.reading() as connection:
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(await connection.scalar(text(waiting)))

@@ -1,0 +1,114 @@
+"""What an author may not do to a step's transaction: each is refused before harm is done."""
+
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import pytest
+from sqlalchemy import text, update
+
+from orchestrator import Transaction, TransactionMisuse
+from orchestrator.store.database import Database, guarded
+from orchestrator.store.fence import run_step
+from orchestrator.store.schema import saga_step
+from tests.cast import Script, box, fails
+from tests.house import CATALOG, Holdings, rows
+from tests.store.test_fence import first_step
+
+
+async def commits(tx: Transaction) -> None:
+    """The session's commit."""
+    await tx.commit()
+
+
+async def rolls_back(tx: Transaction) -> None:
+    """The session's rollback."""
+    await tx.rollback()
+
+
+async def commits_beneath(tx: Transaction) -> None:
+    """The connection's commit, past the session."""
+    await (await tx.connection()).commit()
+
+
+async def rolls_back_beneath(tx: Transaction) -> None:
+    """The connection's rollback, past the session."""
+    await (await tx.connection()).rollback()
+
+
+async def commits_in_sql(tx: Transaction) -> None:
+    """By hand."""
+    await (await tx.connection()).execute(text("  commit"))
+
+
+async def rolls_back_in_sql(tx: Transaction) -> None:
+    """By hand."""
+    await (await tx.connection()).execute(text("ROLLBACK"))
+
+
+async def commits_the_sync_session(tx: Transaction) -> None:
+    """The session beneath the session: its commit is not passed on, and its end is refused."""
+    await tx.run_sync(lambda session: session.get_bind().commit())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        commits,
+        rolls_back,
+        commits_beneath,
+        rolls_back_beneath,
+        commits_in_sql,
+        rolls_back_in_sql,
+        commits_the_sync_session,
+    ],
+)
+async def test_an_operation_that_ends_its_transaction_is_refused_and_nothing_stands(
+    stocked: Database, act: Callable[[Transaction], Awaitable[None]]
+) -> None:
+    before = await Holdings.of(stocked)
+    Script.after["take"] = act
+
+    with pytest.raises(TransactionMisuse):
+        await run_step(stocked, CATALOG, first_step())
+
+    assert before == await Holdings.of(stocked)
+    assert await rows(stocked, saga_step) == []
+    Script.clear()
+    await run_step(stocked, CATALOG, first_step())
+    assert (await Holdings.of(stocked)).boxes["a"] == 990
+
+
+async def test_an_operation_that_swallows_the_refusal_is_refused_all_the_same(stocked: Database) -> None:
+    async def swallows(tx: Transaction) -> None:
+        with contextlib.suppress(TransactionMisuse):
+            await commits_beneath(tx)
+
+    Script.before["take"] = swallows
+
+    with pytest.raises(Exception, match=r"may not commit|closed transaction"):
+        await run_step(stocked, CATALOG, first_step())
+
+    assert (await Holdings.of(stocked)).boxes["a"] == 1_000
+    assert await rows(stocked, saga_step) == []
+
+
+async def test_a_savepoint_is_the_authors_own(stocked: Database) -> None:
+    async def tries_and_takes_back(tx: Transaction) -> None:
+        with contextlib.suppress(RuntimeError):
+            async with tx.begin_nested():
+                await tx.exec(update(box).values(coins=0))
+                await fails()(tx)
+
+    Script.before["take"] = tries_and_takes_back
+
+    await run_step(stocked, CATALOG, first_step())
+
+    assert (await Holdings.of(stocked)).boxes["a"] == 990
+
+
+async def test_a_query_that_writes_is_refused(stocked: Database) -> None:
+    with pytest.raises(TransactionMisuse, match="only reads"):
+        async with stocked.transaction() as connection, guarded(connection, "query"):
+            await connection.execute(update(box).values(coins=0))
+
+    assert (await Holdings.of(stocked)).boxes["a"] == 1_000

@@ -1,0 +1,398 @@
+"""The fence, the guard and the turn, one rule a test, with real concurrent transactions."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError
+
+from orchestrator import Transaction
+from orchestrator.drive.driver import EventIdReused, SagaStuck
+from orchestrator.drive.messages import Decided, Opening, Phase, SagaRef, StepCommand, StepDone, StepRefused
+from orchestrator.envelope import saga_id, wrap
+from orchestrator.store.database import Database
+from orchestrator.store.fence import SagaMissing, run_step
+from orchestrator.store.opening import open_sagas
+from orchestrator.store.schema import saga, saga_outbox, saga_step
+from tests.cast import Gate, Script, fails, refuses
+from tests.house import CATALOG, Holdings, rows
+from tests.orchestrators import (
+    CoinsMove,
+    CoinsMoveRequested,
+    Letter,
+    LetterRequested,
+    Nothing,
+    NothingRequested,
+    ParallelMove,
+    ParallelMoveRequested,
+)
+from tests.store.pacing import Pacer, driver_of, until_stopped
+
+EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
+MINUTE = timedelta(minutes=1)
+
+
+def opening(event_id: str, event: CoinsMoveRequested = EVENT) -> Opening:
+    """What a driver of CoinsMove opens its saga with."""
+    ref = SagaRef(id=saga_id("CoinsMove", event_id), orchestrator="CoinsMove", event_id=event_id)
+    return Opening(saga=ref, envelope=wrap(event, event_id=event_id, source="tests").text)
+
+
+def first_step(event_id: str = "one", coins: int = 10) -> StepCommand:
+    """Step 1 of CoinsMove."""
+    opened = opening(event_id)
+    return StepCommand(
+        saga=opened.saga,
+        number=1,
+        operation="cast.take",
+        arguments={"name": "a", "coins": coins},
+        event_time="2026-01-01T00:00:00+00:00",
+        opening=opened,
+    )
+
+
+async def test_a_step_run_again_answers_with_what_it_recorded(stocked: Database) -> None:
+    first = await run_step(stocked, CATALOG, first_step())
+    again = await run_step(stocked, CATALOG, first_step())
+
+    assert first == again == StepDone(number=1, operation="cast.take", result=10)
+    assert Script.runs == ["take"]
+    assert (await Holdings.of(stocked)).boxes == {"a": 990, "b": 0}
+
+
+async def test_a_refusal_is_recorded_and_stays_though_the_operation_would_now_agree(stocked: Database) -> None:
+    Script.before["take"] = refuses("box.empty")
+    first = await run_step(stocked, CATALOG, first_step())
+    Script.clear()
+
+    again = await run_step(stocked, CATALOG, first_step())
+
+    assert first == again
+    assert isinstance(again, StepRefused)
+    assert again.code == "box.empty"
+    assert Script.runs == []
+
+
+async def test_a_refusal_leaves_nothing_of_what_was_done_before_it(stocked: Database) -> None:
+    before = await Holdings.of(stocked)
+    Script.after["take"] = refuses()
+
+    await run_step(stocked, CATALOG, first_step())
+
+    assert before == await Holdings.of(stocked)
+
+
+async def test_a_failed_attempt_leaves_nothing_and_the_next_one_does_it(stocked: Database) -> None:
+    Script.after["take"] = fails(times=1)
+    with pytest.raises(RuntimeError):
+        await run_step(stocked, CATALOG, first_step())
+    assert await rows(stocked, saga_step) == []
+    assert await rows(stocked, saga) == []
+
+    reply = await run_step(stocked, CATALOG, first_step(), attempt=2)
+
+    assert isinstance(reply, StepDone)
+    assert [row.attempts for row in await rows(stocked, saga_step)] == [2]
+
+
+@pytest.mark.parametrize("ends", ["commits", "rolls back"])
+async def test_a_second_driver_waits_for_the_first_and_then_sees_its_row(stocked: Database, ends: str) -> None:
+    gate = Gate()
+    Script.after["take"] = gate
+    first = asyncio.create_task(run_step(stocked, CATALOG, first_step()))
+    await gate.reached.wait()
+    second = asyncio.create_task(run_step(stocked, CATALOG, first_step()))
+    await until_stopped(stocked, Pacer(), second)
+    assert not second.done()
+
+    if ends == "rolls back":
+        Script.clear()
+        first.cancel()
+    gate.opened.set()
+    await asyncio.gather(first, return_exceptions=True)
+
+    assert await second == StepDone(number=1, operation="cast.take", result=10)
+    assert (await Holdings.of(stocked)).boxes["a"] == 990
+
+
+async def test_a_turn_waits_for_a_step_that_is_open_and_then_undoes_it(stocked: Database) -> None:
+    before = await Holdings.of(stocked)
+    gate = Gate()
+    Script.after["put"] = gate
+    forward = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "one").drive())
+    await gate.reached.wait()
+    back = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "one").undo(Phase.CANCELLED, "saga.cancelled", ""))
+    await until_stopped(stocked, Pacer(), back)
+    assert not back.done()
+
+    gate.opened.set()
+    outcomes = await asyncio.gather(forward, back)
+
+    assert [outcome.phase for outcome in outcomes] == [Phase.CANCELLED, Phase.CANCELLED]
+    assert before == await Holdings.of(stocked)
+    assert "take_out" in Script.runs
+
+
+async def test_a_late_step_finds_the_door_shut(stocked: Database) -> None:
+    await driver_of(stocked, CoinsMove, EVENT, "one").undo(Phase.CANCELLED, "saga.cancelled", "before anything ran")
+
+    reply = await run_step(stocked, CATALOG, first_step())
+
+    assert reply == Decided(phase=Phase.CANCELLED)
+    assert Script.runs == []
+    assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 0}
+
+
+async def test_a_pivot_that_commits_while_the_turn_waits_is_seen_by_the_turn(stocked: Database) -> None:
+    """The steps are read in the statement after the one that took the lock: in the same one they were not seen."""
+    gate = Gate()
+    Script.after["send_letter"] = gate
+    letter = LetterRequested(source="a", coins=1)
+    forward = asyncio.create_task(driver_of(stocked, Letter, letter, "one").drive())
+    await gate.reached.wait()
+    back = asyncio.create_task(driver_of(stocked, Letter, letter, "one").undo(Phase.CANCELLED, "saga.cancelled", ""))
+    await until_stopped(stocked, Pacer(), back)
+
+    gate.opened.set()
+    outcomes = await asyncio.gather(forward, back)
+
+    assert [outcome.phase for outcome in outcomes] == [Phase.COMPLETED, Phase.COMPLETED]
+    assert "give_back" not in Script.runs
+    assert (await Holdings.of(stocked)).boxes["a"] == 999
+
+
+async def test_a_refusal_after_the_pivot_stops_as_stuck_and_undoes_nothing(stocked: Database) -> None:
+    letter = LetterRequested(source="a", coins=1)
+    stop = Pacer("before finish")
+    one = asyncio.create_task(driver_of(stocked, Letter, letter, "one", stop).drive())
+    await until_stopped(stocked, stop, one)
+
+    with pytest.raises(SagaStuck, match="cannot be undone"):
+        await driver_of(stocked, Letter, letter, "one").undo(Phase.FAILED, "operation.failed", "the script says so")
+
+    [row] = await rows(stocked, saga)
+    assert (row.phase, row.pivot_step, row.stuck_step) == ("forward", 2, 2)
+    stop.go_on.set()
+    assert (await one).phase is Phase.COMPLETED
+    [row] = await rows(stocked, saga)
+    assert row.stuck_step is None
+
+
+async def test_a_saga_can_be_cancelled_before_it_was_opened(stocked: Database) -> None:
+    outcome = await driver_of(stocked, CoinsMove, EVENT, "one").undo(Phase.CANCELLED, "saga.cancelled", "early")
+
+    late = await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+
+    assert outcome == late
+    assert outcome.phase is Phase.CANCELLED
+    assert Script.runs == []
+
+
+async def test_a_step_with_other_arguments_than_recorded_stops_the_saga_as_stuck(stocked: Database) -> None:
+    await run_step(stocked, CATALOG, first_step(coins=11))
+
+    with pytest.raises(SagaStuck, match=r"recorded cast.take\(.*11.*\), now cast.take\(.*10"):
+        await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+
+    [row] = await rows(stocked, saga)
+    assert (row.phase, row.stuck_step) == ("forward", 1)
+    assert "11" in row.stuck_error
+
+
+async def test_a_recorded_step_that_handle_no_longer_reaches_stops_the_saga_as_stuck(stocked: Database) -> None:
+    saga_ref = SagaRef(id=saga_id("Nothing", "one"), orchestrator="Nothing", event_id="one")
+    envelope = wrap(NothingRequested(refuse=False), event_id="one", source="tests").text
+    recorded = first_step().model_copy(update={"saga": saga_ref, "opening": Opening(saga=saga_ref, envelope=envelope)})
+    await run_step(stocked, CATALOG, recorded)
+
+    with pytest.raises(SagaStuck, match="handle ended after step 0"):
+        await driver_of(stocked, Nothing, NothingRequested(refuse=False), "one").drive()
+
+
+async def test_the_same_id_for_other_content_is_refused_and_changes_nothing(stocked: Database) -> None:
+    await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+    before, [row] = await Holdings.of(stocked), await rows(stocked, saga)
+    other = CoinsMoveRequested(source="a", target="b", coins=11)
+
+    with pytest.raises(EventIdReused):
+        await driver_of(stocked, CoinsMove, other, "one").drive()
+    with pytest.raises(EventIdReused):
+        await driver_of(stocked, CoinsMove, other, "one").undo(Phase.CANCELLED, "saga.cancelled", "")
+
+    assert before == await Holdings.of(stocked)
+    assert [row] == await rows(stocked, saga)
+
+
+async def test_the_same_id_for_other_content_is_refused_while_the_first_is_under_way(stocked: Database) -> None:
+    await run_step(stocked, CATALOG, first_step())
+    other = CoinsMoveRequested(source="a", target="b", coins=11)
+
+    with pytest.raises(EventIdReused):
+        await driver_of(stocked, CoinsMove, other, "one").drive()
+
+    [row] = await rows(stocked, saga)
+    assert row.drives == 1
+    assert (await driver_of(stocked, CoinsMove, EVENT, "one").drive()).phase is Phase.COMPLETED
+
+
+async def test_each_driver_that_begins_is_counted_and_an_ended_saga_is_not_written_again(stocked: Database) -> None:
+    stop = Pacer("after step 1")
+    one = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "one", stop).drive())
+    await until_stopped(stocked, stop, one)
+    await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+    stop.go_on.set()
+    await one
+    [ended] = await rows(stocked, saga)
+
+    await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+
+    assert ended.drives == 2
+    assert [ended] == await rows(stocked, saga)
+
+
+async def test_the_outcome_and_its_event_are_written_together_or_not_at_all(stocked: Database) -> None:
+    """A finish that dies after the outcome and before the outbox leaves neither."""
+
+    def die(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if "INSERT INTO saga_outbox" in statement:
+            raise RuntimeError("dies in the finish")
+
+    event.listen(stocked.engine.sync_engine, "before_cursor_execute", die)
+    with pytest.raises(RuntimeError):
+        await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+    event.remove(stocked.engine.sync_engine, "before_cursor_execute", die)
+    [row] = await rows(stocked, saga)
+    assert (row.phase, row.outcome) == ("forward", None)
+    assert await rows(stocked, saga_outbox) == []
+
+    outcome = await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+
+    [sent] = await rows(stocked, saga_outbox)
+    assert sent.event_id == outcome.event["id"]
+    assert (await Holdings.of(stocked)).boxes == {"a": 990, "b": 10}
+
+
+async def test_steps_at_once_are_numbered_in_the_order_of_the_call_and_undone_in_reverse(stocked: Database) -> None:
+    before = await Holdings.of(stocked)
+    Script.before["put"] = refuses()
+    move = ParallelMoveRequested(source="a", target="b", coins=5)
+
+    outcome = await driver_of(stocked, ParallelMove, move, "one").drive()
+
+    assert outcome.phase is Phase.FAILED
+    assert before == await Holdings.of(stocked)
+    steps = sorted(await rows(stocked, saga_step), key=lambda step: step.number)
+    assert [(step.number, step.operation, step.state) for step in steps] == [
+        (1, "cast.count", "done"),
+        (2, "cast.take", "undone"),
+        (3, "cast.put", "refused"),
+    ]
+
+
+async def test_a_step_of_a_saga_whose_row_is_gone_is_an_error_that_says_so(stocked: Database) -> None:
+    command = first_step().model_copy(update={"opening": None})
+
+    with pytest.raises(SagaMissing, match="is this the database"):
+        await run_step(stocked, CATALOG, command)
+
+    assert Script.runs == []
+
+
+async def test_a_compensation_that_fails_is_tried_again_and_shows_as_stuck_in_the_meantime(stocked: Database) -> None:
+    before = await Holdings.of(stocked)
+    stop = Pacer("before finish")
+    forward = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "one", stop).drive())
+    await until_stopped(stocked, stop, forward)
+    Script.before["take_out"] = fails()
+    for _ in range(5):
+        with pytest.raises(RuntimeError):
+            await driver_of(stocked, CoinsMove, EVENT, "one").undo(Phase.CANCELLED, "saga.cancelled", "")
+    [row] = await rows(stocked, saga)
+    assert (row.phase, row.stuck_step) == ("undoing", 2)
+    assert "the script fails for good" in row.stuck_error
+
+    Script.clear()
+    outcome = await driver_of(stocked, CoinsMove, EVENT, "one").undo(Phase.CANCELLED, "saga.cancelled", "")
+    stop.go_on.set()
+
+    assert await forward == outcome
+    assert before == await Holdings.of(stocked)
+    assert (await rows(stocked, saga))[0].stuck_step is None
+
+
+async def test_openings_in_different_orders_do_not_wait_for_each_other_in_a_circle(stocked: Database) -> None:
+    ids = [f"bulk-{number}" for number in range(50)]
+
+    async def open_all(order: list[str]) -> int:
+        async with stocked.transaction() as connection:
+            return len(await open_sagas(connection, [opening(one) for one in order], CATALOG, begins=True))
+
+    for _ in range(5):
+        counted = await asyncio.gather(*(open_all(ids if turn % 2 else ids[::-1]) for turn in range(8)))
+        assert counted == [50] * 8
+    assert {row.drives for row in await rows(stocked, saga)} == {40}
+
+
+async def test_a_step_costs_two_statements_beside_its_own(stocked: Database) -> None:
+    """Guard and fence are one statement, the result is another; a step without a result saves that one, too."""
+    sent: list[str] = []
+
+    def note_it(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        sent.append(" ".join(statement.split()[:3]))
+
+    await run_step(stocked, CATALOG, first_step())
+    event.listen(stocked.engine.sync_engine, "before_cursor_execute", note_it)
+    without_opening = first_step().model_copy(update={"number": 2, "opening": None})
+    await run_step(stocked, CATALOG, without_opening)
+    put = without_opening.model_copy(update={"number": 3, "operation": "cast.put"})
+    await run_step(stocked, CATALOG, put)
+    event.remove(stocked.engine.sync_engine, "before_cursor_execute", note_it)
+
+    own = "UPDATE box SET"
+    begins = ["BEGIN IMMEDIATE"] if stocked.dialect == "sqlite" else []
+    fence = "INSERT INTO saga_step"
+    assert sent == [*begins, fence, own, "UPDATE saga_step SET", *begins, fence, own]
+
+
+async def test_a_worker_that_stands_still_inside_a_step_loses_it_and_changes_nothing(
+    stocked: Database, kind: str
+) -> None:
+    """As after SIGSTOP: PostgreSQL ends the idle transaction, the saga is undone, and the late commit fails."""
+    if kind == "sqlite":
+        pytest.skip("one writer at a time: a worker that stands still holds the file until it is ended")
+    gate = Gate()
+
+    async def stand_still(tx: Transaction) -> None:
+        await tx.exec(text("SET LOCAL idle_in_transaction_session_timeout = '100ms'"))  # type: ignore[call-overload]
+        await gate(tx)
+
+    Script.after["take"] = stand_still
+    late = asyncio.create_task(run_step(stocked, CATALOG, first_step()))
+    await gate.reached.wait()
+
+    outcome = await driver_of(stocked, CoinsMove, EVENT, "one").undo(Phase.CANCELLED, "saga.cancelled", "")
+    gate.opened.set()
+    with pytest.raises(DBAPIError):
+        await late
+
+    assert outcome.phase is Phase.CANCELLED
+    assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 0}
+    assert await rows(stocked, saga_step) == []
+
+
+async def test_writers_of_one_sqlite_file_take_turns_in_the_order_they_came(stocked: Database, kind: str) -> None:
+    if kind == "postgresql":
+        pytest.skip("writers do not queue for the whole database")
+    order: list[int] = []
+
+    async def write(number: int) -> None:
+        async with stocked.transaction():
+            order.append(number)
+
+    async with stocked.transaction():
+        tasks = [asyncio.create_task(write(number)) for number in range(50)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+
+    assert order == list(range(50))

@@ -1,0 +1,134 @@
+"""Two drivers of one saga at every pair of points: the effects are those of one outcome.
+
+This is the promise itself. One driver goes forward, the other undoes; each is stopped before, inside or after one of
+its transactions, and then either goes on first.
+"""
+
+import asyncio
+
+import pytest
+
+from orchestrator.drive.messages import Outcome, Phase
+from orchestrator.store.database import Database
+from orchestrator.store.schema import saga_outbox, saga_step
+from tests.cast import Script
+from tests.house import Holdings, rows
+from tests.orchestrators import CoinsMove, CoinsMoveRequested
+from tests.store.pacing import Pacer, driver_of, stop_inside_operations, until_stopped
+
+STEPS = (1, 2, 3)
+FORWARD_POINTS = [
+    *(f"{where} step {number}" for number in STEPS for where in ("before", "inside", "after")),
+    "before finish",
+    "after finish",
+]
+BACK_POINTS = [
+    "before turn",
+    "after turn",
+    *(f"{where} undo {number}" for number in reversed(STEPS) for where in ("before", "inside", "after")),
+    "before finish",
+    "after finish",
+]
+EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
+
+
+@pytest.fixture(autouse=True)
+def points_inside() -> None:
+    """Every operation has a point inside."""
+    stop_inside_operations()
+
+
+async def check_one_outcome(database: Database, before: Holdings, outcomes: list[Outcome], told: str) -> Outcome:
+    """Every driver tells the same outcome, the effects are its effects, and it is told to the world once."""
+    first = outcomes[0]
+    assert all(outcome == first for outcome in outcomes), told
+    expected = before.moved("a", "b", 10) if first.phase is Phase.COMPLETED else before
+    assert expected == await Holdings.of(database), f"{told}: {first.phase}"
+    sent = [row for row in await rows(database, saga_outbox) if row.event_id == first.event["id"]]
+    assert len(sent) == 1, told
+    return first
+
+
+@pytest.mark.parametrize("forward_point", FORWARD_POINTS)
+async def test_one_goes_forward_while_the_other_undoes(stocked: Database, forward_point: str) -> None:
+    """At each pair of points, whoever goes on first."""
+    phases: set[Phase] = set()
+    for back_point in BACK_POINTS:
+        for forward_first in (True, False):
+            told = f"forward stopped {forward_point}, back stopped {back_point}, forward first: {forward_first}"
+            before = await Holdings.of(stocked)
+            event_id = f"{forward_point} {back_point} {forward_first}".replace(" ", "-")
+            one, two = Pacer(forward_point), Pacer(back_point)
+
+            forward = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, event_id, one).drive())
+            await until_stopped(stocked, one, forward)
+            back = asyncio.create_task(
+                driver_of(stocked, CoinsMove, EVENT, event_id, two).undo(Phase.CANCELLED, "saga.cancelled", "by a test")
+            )
+            await until_stopped(stocked, two, back)
+            first, second = (one, two) if forward_first else (two, one)
+            first.go_on.set()
+            first_task = forward if forward_first else back
+            await until_done_or_waiting(stocked, first_task)
+            second.go_on.set()
+            async with asyncio.timeout(20):
+                outcomes = list(await asyncio.gather(forward, back))
+
+            phases.add((await check_one_outcome(stocked, before, outcomes, told)).phase)
+
+    late = forward_point in ("after finish",)
+    assert phases == ({Phase.COMPLETED} if late else phases)
+    assert Phase.CANCELLED in phases or late
+
+
+async def until_done_or_waiting(database: Database, task: "asyncio.Task[Outcome]") -> None:
+    """Let a driver go as far as it can while the other stands still."""
+    await until_stopped(database, Pacer(), task)
+
+
+@pytest.mark.parametrize("point", FORWARD_POINTS)
+async def test_two_going_forward_do_each_step_once(stocked: Database, point: str) -> None:
+    """One stands still at a point while the other goes through to the end."""
+    before = await Holdings.of(stocked)
+    one = Pacer(point)
+    first = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "twice", one).drive())
+    await until_stopped(stocked, one, first)
+
+    second = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "twice").drive())
+    await until_stopped(stocked, Pacer(), second)
+    one.go_on.set()
+    async with asyncio.timeout(20):
+        outcomes = list(await asyncio.gather(first, second))
+
+    outcome = await check_one_outcome(stocked, before, outcomes, point)
+    assert outcome.phase is Phase.COMPLETED
+    assert [step.attempts for step in await rows(stocked, saga_step)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("point", BACK_POINTS)
+async def test_two_undoing_undo_each_step_once(stocked: Database, point: str) -> None:
+    """Both undo the same three steps; one stands still at a point while the other goes through."""
+    before = await Holdings.of(stocked)
+    stop = Pacer("before finish")
+    forward = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "back", stop).drive())
+    await until_stopped(stocked, stop, forward)
+    one = Pacer(point)
+    first = asyncio.create_task(
+        driver_of(stocked, CoinsMove, EVENT, "back", one).undo(Phase.CANCELLED, "saga.cancelled", "by a test")
+    )
+    await until_stopped(stocked, one, first)
+
+    second = asyncio.create_task(
+        driver_of(stocked, CoinsMove, EVENT, "back").undo(Phase.FAILED, "other.reason", "by another test")
+    )
+    await until_stopped(stocked, Pacer(), second)
+    one.go_on.set()
+    async with asyncio.timeout(20):
+        outcomes = list(await asyncio.gather(first, second))
+    stop.go_on.set()
+    outcomes.append(await forward)
+
+    outcome = await check_one_outcome(stocked, before, outcomes, point)
+    assert outcome.phase is (Phase.FAILED if point == "before turn" else Phase.CANCELLED)
+    undone = [name for name in Script.runs if name in ("tear_up", "take_out", "give_back")]
+    assert undone == ["tear_up", "take_out", "give_back"]
