@@ -1,0 +1,85 @@
+# `make demo` on a fresh machine needs Python and make. GNU make 3.81 (macOS) is enough.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STATE = $${ORCHESTRATOR_STATE_DIR:-.state}
+# As an environment variable, so that what a package is built with is pinned, too.
+PIP = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check format constraints clean clean-all ready not-running
+
+help:
+	@echo "make demo         see it work: accounts, transfers, a refusal, a worker killed in the middle of a saga"
+	@echo "make up           Temporal's development server and a worker on the same state, until Ctrl-C"
+	@echo "make test         the tests"
+	@echo "make check        style, types, and who may import whom"
+	@echo "make format       put the style right"
+	@echo "make constraints  pin the newest versions of all dependencies in constraints.txt"
+	@echo "make clean        remove the state (.state) and caches; make clean-all removes .venv too"
+
+demo: ready
+	@exec $(BIN)/python -m starter.demo
+
+up: ready
+	@exec $(BIN)/python -m starter.up
+
+test: $(VENV)/.dev
+	@$(BIN)/pytest -q
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The first line comes before Python does: its imports alone may take a second.
+ready:
+	@if [ -e $(VENV)/.embedded ]; then echo "Starting ..."; \
+	else echo "Creating $(VENV) with all that is needed (about half a minute, once) ..."; fi
+	@$(MAKE) --no-print-directory --silent $(VENV)/.embedded
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "Python 3.11 or newer is needed, as in: make demo PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	{ echo "This Python lacks venv. On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+# What is installed, by what it was installed from; who has everything has what the demo needs.
+$(VENV)/.embedded: $(BIN)/python pyproject.toml constraints.txt
+	@$(PIP) -e '.[app,embedded]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing what development needs into $(VENV) ..."
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.embedded
+
+# Versions alone: no addresses and no hashes, so that every package index and every platform will do.
+constraints:
+	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(PYTHON) -m venv "$$fresh"; \
+	"$$fresh/bin/python" -m pip install --quiet --quiet --disable-pip-version-check '.[dev]' $(BUILD); \
+	{ echo "# Every dependency as it was tried, for Python 3.11 to 3.13. Made by: make constraints"; \
+	  "$$fresh/bin/python" -m pip freeze --exclude temporal-saga-orchestrator; } > constraints.txt
+
+BUILD := hatchling editables
+
+not-running:
+	@pid=$$(sed -n 's/.*"pid": *\([0-9][0-9]*\).*/\1/p' "$(STATE)/running.json" 2>/dev/null || true); \
+	if [ -n "$$pid" ] && kill -0 "$$pid" 2>/dev/null; then \
+	echo "A server is running on $(STATE): end its \`make demo\` or \`make up\` with Ctrl-C first." >&2; exit 1; fi
+
+clean: not-running
+	@rm -rf "$(STATE)" .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+clean-all: clean
+	@rm -rf $(VENV)
