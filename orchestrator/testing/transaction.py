@@ -1,0 +1,46 @@
+"""A step's transaction without a server: for unit tests of operations, on a SQLite database of the test's own."""
+
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import MetaData
+from sqlmodel import SQLModel
+
+from orchestrator.envelope import saga_id
+from orchestrator.store.database import Database, guarded
+from orchestrator.transaction import Transaction
+
+
+@asynccontextmanager
+async def step_transaction(
+    tables: MetaData = SQLModel.metadata,
+    *,
+    event_id: str = "event-1",
+    event_time: datetime = datetime(2026, 1, 1, tzinfo=UTC),
+) -> AsyncGenerator[Transaction]:
+    """A `Transaction` as an operation gets it, on a new SQLite database with these tables; all of it is gone after.
+
+        async with step_transaction() as tx:
+            tx.add(Account(...))
+            assert await withdraw.body(tx, USER, ACCOUNT, amount) == amount
+
+    Args:
+        tables: by default every SQLModel table that is imported.
+        event_id: as the operation sees it.
+        event_time: as the operation sees it, in UTC.
+    """
+    with tempfile.TemporaryDirectory(prefix="step-") as folder:
+        database = Database(f"sqlite:///{Path(folder) / 'step.db'}")
+        try:
+            async with database.transaction() as connection:
+                await connection.run_sync(tables.create_all)
+                saga = saga_id("step_transaction", event_id)
+                tx = Transaction(connection, saga=saga, step=1, event_id=event_id, event_time=event_time)
+                async with guarded(connection, "operation"):
+                    yield tx
+                    await tx.flush()
+        finally:
+            await database.close()

@@ -1,0 +1,202 @@
+"""Whatever is sent straight to an execution: kept as a dead letter, and hurting nobody."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from temporalio.api.common.v1 import Payload
+from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+
+from orchestrator.envelope import EVENT_SIZE_LIMIT, wrap
+from orchestrator.workflow.execution import raw_json
+from tests.cast import Gate, Script
+from tests.house import House, new_id
+from tests.orchestrators import CoinsMoveRequested, NothingRequested
+
+EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
+
+
+def good(event_id: str, **changed: Any) -> RawValue:
+    """The event as it should come, some attributes changed."""
+    message = json.loads(wrap(EVENT, event_id=event_id, source="tests").text)
+    return raw_json(json.dumps({**message, **changed}).encode())
+
+
+def raw(data: bytes, encoding: bytes = b"json/plain") -> RawValue:
+    """Bytes that claim an encoding."""
+    return RawValue(Payload(metadata={"encoding": encoding}, data=data))
+
+
+GARBAGE: dict[str, tuple[Sequence[Any], Sequence[str]]] = {
+    "no arguments": ([], ["event.missing"]),
+    "null": ([None], ["event.missing"]),
+    "a number": ([7], ["event.not_cloudevent"]),
+    "a text": (["hello"], ["event.not_cloudevent"]),
+    "broken JSON": ([raw(b'{"specversion": "1.0", ')], ["event.not_json"]),
+    "no JSON at all": ([raw(b"\x00\xff\xfe")], ["event.not_json"]),
+    "an unknown encoding": ([raw(b"??", b"binary/mystery")], ["event.not_json"]),
+    "NaN": ([raw(b'{"data": NaN}')], ["event.not_json"]),
+    "two arguments": ([{"a": 1}, {"b": 2}], ["event.not_cloudevent", "event.not_cloudevent"]),
+    "deep nesting": ([raw(b"[" * 100_000)], ["event.not_json"]),
+    "another event's type": (
+        [raw_json(wrap(NothingRequested(refuse=False), event_id="x", source="tests").text.encode())],
+        ["event.unknown_type"],
+    ),
+    "a newer version": ([good("x", dataversion=2)], ["event.version_unknown"]),
+    "a bad id": ([good("x", id="not an id!")], ["event.invalid_id"]),
+    "no time": ([good("x", time=None)], ["event.not_cloudevent"]),
+    "a field too many": ([good("x", data={"source": "a", "target": "b", "coins": 1, "more": 1})], ["event.invalid"]),
+    "a float": ([good("x", data={"source": "a", "target": "b", "coins": 10.0})], ["event.invalid"]),
+    "too large": ([raw(b'"' + b"x" * (EVENT_SIZE_LIMIT + 1) + b'"')], ["event.too_large"]),
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+async def test_garbage_in_the_inbox_is_kept_and_the_good_event_beside_it_is_done(house: House, garbage: str) -> None:
+    arguments, codes = GARBAGE[garbage]
+    before, event_id, gate = await house.holdings(), new_id(), Gate()
+    Script.after["take"] = gate
+    [saga] = await house.bus.publish(EVENT, event_id=event_id)
+    await gate.reached.wait()
+
+    await house.client.get_workflow_handle(saga.workflow_id).signal("event", args=arguments)
+    gate.opened.set()
+
+    await saga.result()
+    assert await house.holdings() == before.moved("a", "b", 10)
+    assert [letter.code for letter in await house.dead_letters()] == codes
+    assert {letter.door for letter in await house.dead_letters()} == {"event"}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+async def test_an_execution_started_with_garbage_ends_as_failed_and_says_why(house: House, garbage: str) -> None:
+    arguments, codes = GARBAGE[garbage]
+    if not arguments:
+        pytest.skip("started with nothing, an execution waits for a signal: a test of its own")
+    handle = await house.client.start_workflow("CoinsMove", args=arguments, id=new_id(), task_queue=house.task_queue)
+
+    with pytest.raises(WorkflowFailureError) as told:
+        await handle.result()
+
+    assert isinstance(told.value.cause, ApplicationError)
+    assert told.value.cause.type == codes[0]
+    assert "dead letter" in told.value.cause.message
+    letters = await house.dead_letters()
+    assert [letter.code for letter in letters] == list(codes)
+    assert {letter.origin_workflow_id for letter in letters} == {handle.id}
+    assert await house.sagas() == []
+
+
+async def test_garbage_is_kept_byte_for_byte(house: House) -> None:
+    data = b"\x00\xff not for us \xfe" + b"x" * 1_500_000
+    handle = await house.client.start_workflow("CoinsMove", raw(data), id=new_id(), task_queue=house.task_queue)
+
+    with pytest.raises(WorkflowFailureError):
+        await handle.result()
+
+    [letter] = await house.dead_letters()
+    assert letter.raw == data
+
+
+async def test_an_event_pasted_as_the_start_argument_is_done(house: House) -> None:
+    """As the Web UI and `temporal workflow start --input` do it, under any workflow id."""
+    before = await house.holdings()
+
+    outcome = await house.client.execute_workflow(
+        "CoinsMove", good(new_id()), id=f"pasted-{new_id()}", task_queue=house.task_queue
+    )
+
+    assert outcome["phase"] == "completed"
+    assert await house.holdings() == before.moved("a", "b", 10)
+
+
+async def test_a_good_event_after_garbage_in_one_start_is_done(house: House) -> None:
+    before = await house.holdings()
+
+    outcome = await house.client.execute_workflow(
+        "CoinsMove", args=["garbage", good(new_id())], id=new_id(), task_queue=house.task_queue
+    )
+
+    assert outcome["phase"] == "completed"
+    assert await house.holdings() == before.moved("a", "b", 10)
+    assert len(await house.dead_letters()) == 1
+
+
+async def test_an_execution_started_with_nothing_waits_for_its_event(house: House) -> None:
+    handle = await house.client.start_workflow("CoinsMove", id=new_id(), task_queue=house.task_queue)
+    await handle.signal("event", good(new_id()))
+
+    assert (await handle.result())["phase"] == "completed"
+
+
+async def test_several_events_for_one_execution_are_all_done(house: House) -> None:
+    before = await house.holdings()
+
+    await house.client.execute_workflow(
+        "CoinsMove", args=[good(new_id()) for _ in range(3)], id=new_id(), task_queue=house.task_queue
+    )
+
+    holdings = await house.holdings()
+    assert holdings.boxes == {"a": before.boxes["a"] - 30, "b": 30}
+    assert [saga.phase for saga in await house.sagas()] == ["completed"] * 3
+
+
+async def test_a_signal_of_an_unknown_name_is_kept(house: House) -> None:
+    gate = Gate()
+    Script.after["take"] = gate
+    [saga] = await house.bus.publish(EVENT)
+    await gate.reached.wait()
+    await house.client.get_workflow_handle(saga.workflow_id).signal("evnet", args=[1, 2])
+    gate.opened.set()
+
+    await saga.result()
+
+    assert [(letter.door, letter.code) for letter in await house.dead_letters()] == [("evnet", "signal.unknown")] * 2
+
+
+@pytest.mark.parametrize("arguments", [[], [1], [{"a": 1}, 2], [raw(b"{broken")], [raw(b"?", b"binary/mystery")]])
+async def test_an_update_is_refused_before_anything_is_written_and_the_saga_goes_on(
+    house: House, arguments: Sequence[Any]
+) -> None:
+    gate = Gate()
+    Script.after["take"] = gate
+    [saga] = await house.bus.publish(EVENT)
+    await gate.reached.wait()
+    handle = house.client.get_workflow_handle(saga.workflow_id)
+
+    with pytest.raises(WorkflowUpdateFailedError) as told:
+        await handle.execute_update("whatever", args=arguments)
+    gate.opened.set()
+
+    assert "signal" in str(told.value.cause)
+    await saga.result()
+    assert await house.dead_letters() == []
+
+
+async def test_nothing_that_is_signalled_around_the_close_is_lost(house: House) -> None:
+    """Events race the end of the execution they are sent to: each is done there or in the next run."""
+    ids = [new_id() for _ in range(40)]
+    target = f"race-{new_id()}"
+
+    async def send(event_id: str) -> None:
+        await house.client.start_workflow(
+            "CoinsMove",
+            id=target,
+            task_queue=house.task_queue,
+            start_signal="event",
+            start_signal_args=[raw_json(wrap(one_coin, event_id=event_id, source="tests").text.encode())],
+        )
+
+    one_coin = CoinsMoveRequested(source="a", target="b", coins=1)
+    for batch in range(0, 40, 4):
+        await asyncio.gather(*(send(event_id) for event_id in ids[batch : batch + 4]))
+        await house.client.get_workflow_handle(target).describe()
+    await house.client.get_workflow_handle(target).result()
+
+    assert sorted(saga.event_id for saga in await house.sagas()) == sorted(ids)
+    assert {saga.phase for saga in await house.sagas()} == {"completed"}
+    assert (await house.holdings()).boxes == {"a": 60, "b": 40}

@@ -1,0 +1,321 @@
+"""A saga in its own execution, on the real server and both databases."""
+
+import asyncio
+import contextlib
+from datetime import timedelta
+
+import pytest
+from temporalio.client import ActivityFailureError, WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.exceptions import ApplicationError
+
+from orchestrator import EventRejected, NotFinished, SagaCancelled, SagaFailed
+from orchestrator.envelope import wrap
+from orchestrator.workflow.execution import raw_json
+from tests.cast import Gate, Script, fails, refuses, take
+from tests.house import House, eventually, new_id
+from tests.orchestrators import (
+    CoinsMove,
+    CoinsMoveCompleted,
+    CoinsMoveFailed,
+    CoinsMoveRequested,
+    Nothing,
+    NothingRequested,
+    ParallelMove,
+    ParallelMoveRequested,
+)
+
+EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
+
+
+async def test_an_event_becomes_a_completed_saga(house: House) -> None:
+    before, event_id = await house.holdings(), new_id()
+
+    completed = await house.bus.execute(CoinsMove, EVENT, event_id=event_id)
+
+    assert isinstance(completed, CoinsMoveCompleted)
+    assert completed.coins == 10
+    assert await house.holdings() == before.moved("a", "b", 10)
+    [saga] = await house.sagas()
+    assert (saga.phase, saga.drives) == ("completed", 1)
+    assert saga.owner_workflow_id == f"CoinsMove/event/{event_id}"
+    [sent] = await house.outbox()
+    assert sent.event_id == saga.outcome_event_id
+
+
+async def test_a_refused_saga_is_failed_with_its_reason_and_undone_in_reverse(house: House) -> None:
+    before, event_id = await house.holdings(), new_id()
+    Script.before["write_note"] = refuses("note.too_long")
+
+    with pytest.raises(SagaFailed) as told:
+        await house.bus.execute(CoinsMove, EVENT, event_id=event_id)
+
+    failure = told.value.failure
+    assert isinstance(failure, CoinsMoveFailed)
+    assert (failure.error_code, failure.event_id) == ("note.too_long", event_id)
+    assert failure.event == {"source": "a", "target": "b", "coins": 10}
+    assert [step.compensation for step in failure.undone] == ["cast.take_out", "cast.give_back"]
+    assert await house.holdings() == before
+    handle = house.client.get_workflow_handle(f"CoinsMove/event/{event_id}")
+    description = await handle.describe()
+    assert description.status is WorkflowExecutionStatus.FAILED
+    with pytest.raises(WorkflowFailureError) as failed:
+        await handle.result()
+    assert isinstance(failed.value.cause, ApplicationError)
+    assert failed.value.cause.type == "note.too_long"
+
+
+async def test_search_attributes_say_what_it_was_and_how_it_ended(house: House) -> None:
+    event_id = new_id()
+    Script.before["put"] = refuses("box.full")
+
+    with pytest.raises(SagaFailed):
+        await house.bus.execute(CoinsMove, EVENT, event_id=event_id)
+
+    found: list[str] = []
+
+    async def is_found() -> bool:
+        query = f'EventId="{event_id}" AND SagaStatus="failed" AND ErrorCode="box.full"'
+        found[:] = [one.id async for one in house.client.list_workflows(query)]
+        return bool(found)
+
+    await eventually(is_found, "the execution is found by its search attributes")
+    assert found == [f"CoinsMove/event/{event_id}"]
+
+
+@pytest.mark.parametrize("step", ["take", "put", "write_note"])
+async def test_a_step_that_fails_for_good_undoes_what_came_before(
+    house: House, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for operation in house.catalog.operations.values():
+        monkeypatch.setattr(operation, "deadline", timedelta(milliseconds=1))
+    before = await house.holdings()
+    Script.before[step] = fails()
+
+    with pytest.raises(SagaFailed, match="the script fails for good") as told:
+        await house.bus.execute(CoinsMove, EVENT)
+
+    assert told.value.code == "operation.failed"
+    assert Script.runs.count(step) == 3
+    assert await house.holdings() == before
+
+
+async def test_a_step_that_fails_for_now_is_tried_again(house: House) -> None:
+    before = await house.holdings()
+    Script.after["put"] = fails(times=2)
+
+    await house.bus.execute(CoinsMove, EVENT)
+
+    assert Script.runs == ["take", "put", "put", "put", "write_note"]
+    assert await house.holdings() == before.moved("a", "b", 10)
+
+
+async def test_a_compensation_that_fails_for_now_is_tried_again(house: House) -> None:
+    before = await house.holdings()
+    Script.before["write_note"] = refuses()
+    Script.after["take_out"] = fails(times=2)
+
+    with pytest.raises(SagaFailed):
+        await house.bus.execute(CoinsMove, EVENT)
+
+    assert Script.runs[-4:] == ["take_out", "take_out", "take_out", "give_back"]
+    assert await house.holdings() == before
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_an_event_published_again_gives_the_first_outcome_and_does_nothing(house: House, refused: bool) -> None:
+    event_id = new_id()
+    if refused:
+        Script.before["put"] = refuses()
+    [first] = await house.bus.publish(EVENT, event_id=event_id)
+    outcome = await first.outcome()
+    Script.clear()
+    after = await house.holdings()
+
+    [again] = await house.bus.publish(EVENT, event_id=event_id)
+
+    assert await again.outcome() == outcome
+    assert again.is_repeat is not refused
+    assert Script.runs == []
+    assert await house.holdings() == after
+    assert len(await house.outbox()) == 1
+
+
+async def test_an_event_published_again_while_it_runs_is_dropped(house: House) -> None:
+    before, event_id, gate = await house.holdings(), new_id(), Gate()
+    Script.after["put"] = gate
+    [first] = await house.bus.publish(EVENT, event_id=event_id)
+    await gate.reached.wait()
+
+    repeats = [await house.bus.publish(EVENT, event_id=event_id) for _ in range(5)]
+    gate.opened.set()
+
+    outcome = await first.outcome()
+    assert [await repeat.outcome() for [repeat] in repeats] == [outcome] * 5
+    assert await house.holdings() == before.moved("a", "b", 10)
+    assert await house.dead_letters() == []
+
+
+@pytest.mark.parametrize("when", ["completed", "failed", "running"])
+async def test_an_id_used_again_for_other_content_is_told_and_changes_nothing(house: House, when: str) -> None:
+    event_id, gate = new_id(), Gate()
+    other = CoinsMoveRequested(source="a", target="b", coins=11)
+    if when == "failed":
+        Script.before["put"] = refuses()
+    if when == "running":
+        Script.after["put"] = gate
+    [first] = await house.bus.publish(EVENT, event_id=event_id)
+    if when == "running":
+        await gate.reached.wait()
+    else:
+        await first.outcome()
+    Script.clear()
+
+    with pytest.raises(EventRejected, match="used before for other content") as told:
+        await asyncio.gather(house.bus.execute(CoinsMove, other, event_id=event_id), open_soon(gate))
+
+    assert told.value.code == "event.id_reused"
+    outcome = await first.outcome()
+    assert (await house.holdings()).boxes == ({"a": 100, "b": 0} if when == "failed" else {"a": 90, "b": 10})
+    assert len(await house.outbox()) == 1
+    letters = await house.dead_letters()
+    assert [letter.code for letter in letters] == ([] if when == "completed" else ["event.id_reused"]), outcome
+
+
+async def open_soon(gate: Gate) -> None:
+    """Let the others begin first."""
+    await asyncio.sleep(0)
+    gate.opened.set()
+
+
+async def test_a_cancelled_execution_is_undone_and_shows_as_cancelled(house: House) -> None:
+    before, event_id, gate = await house.holdings(), new_id(), Gate()
+    Script.after["put"] = gate
+    [saga] = await house.bus.publish(EVENT, event_id=event_id)
+    await gate.reached.wait()
+    handle = house.client.get_workflow_handle(saga.workflow_id)
+
+    await handle.cancel()
+    await handle.cancel()
+    gate.opened.set()
+
+    with pytest.raises(SagaCancelled) as told:
+        await saga.result()
+    assert told.value.code == "saga.cancelled"
+    assert (await handle.describe()).status is WorkflowExecutionStatus.CANCELED
+    assert await house.holdings() == before
+    assert [row.phase for row in await house.sagas()] == ["cancelled"]
+
+
+async def test_a_terminated_saga_goes_on_where_it_stood_when_its_event_is_published_again(house: House) -> None:
+    before, event_id, gate = await house.holdings(), new_id(), Gate()
+    Script.before["put"] = gate
+    [saga] = await house.bus.publish(EVENT, event_id=event_id)
+    await gate.reached.wait()
+    await house.client.get_workflow_handle(saga.workflow_id).terminate()
+    with pytest.raises(NotFinished, match="terminated"):
+        await saga.outcome()
+    Script.clear()
+    gate.opened.set()
+
+    await house.bus.execute(CoinsMove, EVENT, event_id=event_id)
+
+    assert await house.holdings() == before.moved("a", "b", 10)
+    assert [row.drives for row in await house.sagas()] == [2]
+
+
+async def test_a_saga_without_steps_has_an_outcome_too(house: House) -> None:
+    await house.bus.execute(Nothing, NothingRequested(refuse=False))
+    with pytest.raises(SagaFailed, match=r"nothing\.refused"):
+        await house.bus.execute(Nothing, NothingRequested(refuse=True))
+
+    assert sorted(row.phase for row in await house.sagas()) == ["completed", "failed"]
+
+
+async def test_steps_at_once_run_at_once_and_are_all_undone(house: House) -> None:
+    before = await house.holdings()
+    move = ParallelMoveRequested(source="a", target="b", coins=5)
+    await house.bus.execute(ParallelMove, move)
+    Script.before["take"] = refuses()
+
+    with pytest.raises(SagaFailed):
+        await house.bus.execute(ParallelMove, move)
+
+    holdings = await house.holdings()
+    assert holdings.boxes == {"a": before.boxes["a"] - 5, "b": 5}
+
+
+async def test_two_executions_of_one_event_have_one_outcome(house: House) -> None:
+    """One by the bus, another started by hand under an id of its own and cancelled in the middle."""
+    before, event_id, gate = await house.holdings(), new_id(), Gate()
+    Script.after["put"] = gate
+    [first] = await house.bus.publish(EVENT, event_id=event_id)
+    await gate.reached.wait()
+    envelope = wrap(EVENT, event_id=event_id, source="tests")
+    other = await house.client.start_workflow(
+        "CoinsMove", args=[raw_json(envelope.text.encode())], id=f"by-hand/{event_id}", task_queue=house.task_queue
+    )
+    await other.cancel()
+
+    gate.opened.set()
+    outcome = await first.outcome()
+    with contextlib.suppress(WorkflowFailureError):
+        await other.result()
+
+    holdings = await house.holdings()
+    assert holdings == (before.moved("a", "b", 10) if outcome.phase.value == "completed" else before)
+    assert [row.phase for row in await house.sagas()] == [outcome.phase.value]
+    assert len(await house.outbox()) == 1
+
+
+async def test_fifty_sagas_at_once_each_have_their_own_outcome(house: House) -> None:
+    before = await house.holdings()
+    move = CoinsMoveRequested(source="a", target="b", coins=1)
+
+    done = await asyncio.gather(*(house.bus.execute(CoinsMove, move) for _ in range(50)))
+
+    assert len({completed.note for completed in done}) == 50
+    holdings = await house.holdings()
+    assert holdings.boxes == {"a": before.boxes["a"] - 50, "b": 50}
+    assert holdings.notes == 50
+
+
+async def test_an_operation_refuses_to_run_outside_a_saga(house: House) -> None:
+    for arguments in ([{"name": "a", "coins": 1}], [], ["a", 1]):
+        with pytest.raises(ActivityFailureError) as told:
+            await house.client.execute_activity(
+                take.name,
+                args=arguments,
+                id=new_id(),
+                task_queue=house.task_queue,
+                start_to_close_timeout=timedelta(seconds=10),
+            )
+        assert "runs only as a step of a saga" in str(told.value.cause)
+    assert (await house.holdings()).boxes["a"] == 100
+
+
+async def test_waiting_ends_with_the_timeout_and_the_saga_goes_on(house: House) -> None:
+    event_id, gate = new_id(), Gate()
+    Script.after["put"] = gate
+
+    with pytest.raises(NotFinished, match="it goes on"):
+        await house.bus.execute(CoinsMove, EVENT, event_id=event_id, timeout=timedelta(milliseconds=50))
+    gate.opened.set()
+
+    await house.bus.execute(CoinsMove, EVENT, event_id=event_id)
+
+
+async def test_following_tells_each_step_with_its_number_and_name(house: House) -> None:
+    Script.before["write_note"] = refuses("note.too_long")
+    [saga] = await house.bus.publish(EVENT)
+
+    told = [(progress.what, progress.state) async for progress in saga.follow()]
+
+    assert told == [
+        ("step 1: cast.take", "done"),
+        ("step 2: cast.put", "done"),
+        ("step 3: cast.write_note", "refused"),
+        ("turn to undoing: note.too_long", "done"),
+        ("undo step 2: cast.take_out", "done"),
+        ("undo step 1: cast.give_back", "done"),
+        ("finish: undone", "done"),
+    ]
