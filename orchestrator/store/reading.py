@@ -150,9 +150,7 @@ async def _reading(database: Database) -> AsyncGenerator[AsyncConnection]:
         f"The database at {database.shown} holds no sagas yet: no worker has run on it. "
         "Start one (`python worker.py`), or set ORCHESTRATOR_DATABASE_URL to the right database."
     )
-    file = database.url.database
-    # To connect would create the file.
-    if database.dialect == "sqlite" and not (file and Path(file).exists()):
+    if _would_be_created(database):
         raise missing
     try:
         async with database.reading() as connection:
@@ -161,6 +159,11 @@ async def _reading(database: Database) -> AsyncGenerator[AsyncConnection]:
             yield connection
     except (SQLAlchemyError, OSError) as fault:
         raise database.unreachable(fault) from fault
+
+
+def _would_be_created(database: Database) -> bool:
+    """Whether it is a SQLite file that a mere connection would create."""
+    return database.dialect == "sqlite" and not Path(database.url.database or "").is_file()
 
 
 def _has_tables(connection: Connection) -> bool:

@@ -1,0 +1,5 @@
+"""A person's door: the console script `orchestrator`. Sits on top of the engine; nothing of the engine knows it."""
+
+from orchestrator.cli.main import main
+
+__all__ = ["main"]

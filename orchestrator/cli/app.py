@@ -1,0 +1,57 @@
+"""The commands under one name, with their help."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.events import events
+from orchestrator.cli.listing import list_
+from orchestrator.cli.publish import publish
+from orchestrator.cli.status import status
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"orchestrator {version('temporal-saga-orchestrator')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def orchestrator(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> int:
+    """Publish domain events, and see what becomes of their sagas.
+
+    \b
+    Examples:
+      orchestrator events                                           which events there are
+      orchestrator publish MONEY_TRANSFER_REQUESTED --example       a payload to begin with
+      orchestrator publish MONEY_TRANSFER_REQUESTED '{...}' --follow
+      orchestrator status EVENT_ID                                  where its sagas stand, and why
+      orchestrator list                                             the newest sagas
+
+    \b
+    Exit codes: 0 completed, 1 failed or cancelled, 2 misuse, 3 the server or the database cannot be reached,
+    4 not finished (within the timeout), 130 stopped by Ctrl-C. Run it in the application's folder.
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        return 2
+    return 0
+
+
+app.command("publish")(publish)
+app.command("events")(events)
+app.command("status")(status)
+app.command("list")(list_)

@@ -1,0 +1,88 @@
+"""What went wrong, as an exit code, a code for programs and one sentence for a person."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from pydantic import ValidationError
+from typer import TyperException
+
+from orchestrator.envelope import describe
+from orchestrator.errors import (
+    DefinitionError,
+    EventRejected,
+    NotFinished,
+    PublishIncomplete,
+    SagaFailed,
+    SagaUnknown,
+    Unreachable,
+)
+from orchestrator.store.reading import NoTables
+
+
+class Exit(IntEnum):
+    """How the process ends."""
+
+    COMPLETED = 0
+    FAILED = 1
+    """Failed or cancelled: the saga was undone."""
+    MISUSE = 2
+    UNREACHABLE = 3
+    NOT_FINISHED = 4
+    BUG = 70
+    """Ours; `EX_SOFTWARE` of sysexits.h, as 1 would read as a failed saga."""
+    STOPPED = 130
+    """By Ctrl-C."""
+
+
+_FROM_BAD_TO_WORSE = (Exit.COMPLETED, Exit.NOT_FINISHED, Exit.UNREACHABLE, Exit.FAILED, Exit.MISUSE)
+
+
+def worst_of(exits: list[Exit]) -> Exit:
+    """What several sagas come to: one that failed counts more than one that may still complete."""
+    return max(exits, key=_FROM_BAD_TO_WORSE.index, default=Exit.COMPLETED)
+
+
+class Stopped(Exception):
+    """Ctrl-C; the message says what goes on all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A fault as it is told."""
+
+    exit: Exit
+    code: str
+    message: str
+
+    def as_json(self) -> dict[str, str]:
+        """For programs."""
+        return {"code": self.code, "message": self.message}
+
+
+def told(fault: BaseException) -> Told | None:
+    """An expected fault as it is told; None for one that is a bug."""
+    match fault:
+        case EventRejected(code=code, message=message):
+            return Told(Exit.MISUSE, code, message)
+        case SagaFailed(code=code, message=message):
+            return Told(Exit.FAILED, code, message)
+        case SagaUnknown():
+            return Told(Exit.MISUSE, "saga.unknown", str(fault))
+        case DefinitionError():
+            return Told(Exit.MISUSE, "definition.faulty", str(fault))
+        case NoTables():
+            return Told(Exit.UNREACHABLE, "database.no_tables", str(fault))
+        case PublishIncomplete():
+            return Told(Exit.UNREACHABLE, "publish.incomplete", str(fault))
+        case Unreachable():
+            return Told(Exit.UNREACHABLE, "unreachable", str(fault))
+        case NotFinished():
+            return Told(Exit.NOT_FINISHED, "saga.not_finished", str(fault))
+        case Stopped():
+            return Told(Exit.STOPPED, "stopped", str(fault))
+        case TyperException():
+            return Told(Exit.MISUSE, "usage", fault.format_message())
+        case ValidationError(title="Settings"):
+            return Told(Exit.MISUSE, "settings.invalid", f"the settings ORCHESTRATOR_… are wrong: {describe(fault)}")
+        case _:
+            return None

@@ -1,0 +1,96 @@
+"""`orchestrator list`: the newest sagas, from the database alone."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli.invocation import command
+from orchestrator.cli.output import Output, ago, moment_json
+from orchestrator.drive.messages import Phase
+from orchestrator.settings import Settings
+from orchestrator.store.database import Database
+from orchestrator.store.reading import SagaView, counts, list_sagas
+from orchestrator.workflow.names import own_workflow_id
+
+
+def list_(
+    phase: Annotated[Phase | None, typer.Option("--phase", help="Only sagas that stand there.")] = None,
+    orchestrator: Annotated[
+        str | None, typer.Option("--orchestrator", metavar="NAME", help="Only this orchestrator's, e.g. MoneyTransfer.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many at most.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")] = False,
+) -> int:
+    """List sagas, the newest first.
+
+    \b
+    Examples:
+      orchestrator list
+      orchestrator list --phase failed --limit 100
+      orchestrator list --orchestrator MoneyTransfer --json
+    """
+    settings = Settings()
+    sagas, counted = asyncio.run(_read(settings, phase, orchestrator, limit))
+    output = Output(as_json)
+    if as_json:
+        output.document(
+            {
+                "sagas": [_document(one) for one in sagas],
+                "counts": {phase.value: number for phase, number in counted.items()},
+            }
+        )
+    else:
+        _show(sagas, counted, output, is_filtered=bool(phase or orchestrator))
+    return 0
+
+
+async def _read(
+    settings: Settings, phase: Phase | None, orchestrator: str | None, limit: int
+) -> tuple[Sequence[SagaView], Mapping[Phase, int]]:
+    database = Database(settings.resolved_database_url)
+    try:
+        return (
+            await list_sagas(database, phase=phase, orchestrator=orchestrator, limit=limit),
+            await counts(database, orchestrator=orchestrator),
+        )
+    finally:
+        await database.close()
+
+
+def _show(sagas: Sequence[SagaView], counted: Mapping[Phase, int], output: Output, *, is_filtered: bool) -> None:
+    if not sagas and is_filtered:
+        output.say(f"No such sagas. All of them: {command('list')}")
+        return
+    if not sagas:
+        output.say(f"No sagas yet. See which events start one: {command('events')}")
+        return
+    rows = [
+        (
+            one.event_id,
+            one.orchestrator,
+            "stuck" if one.is_stuck else one.phase.value,
+            one.error_code or "",
+            ago(one.created_at),
+        )
+        for one in sagas
+    ]
+    output.table(("event id", "orchestrator", "phase", "error", "age"), rows)
+    output.say()
+    output.say(", ".join(f"{number} {phase.value}" for phase, number in counted.items() if number))
+
+
+def _document(saga: SagaView) -> dict[str, Any]:
+    return {
+        "event_id": saga.event_id,
+        "event_type": saga.event_type,
+        "orchestrator": saga.orchestrator,
+        "workflow_id": own_workflow_id(saga.orchestrator, saga.event_id),
+        "phase": saga.phase.value,
+        "is_stuck": saga.is_stuck,
+        "error_code": saga.error_code,
+        "message": saga.message,
+        "created_at": moment_json(saga.created_at),
+        "finished_at": moment_json(saga.finished_at),
+    }

@@ -1,0 +1,65 @@
+"""The console script's entry: runs a command, tells what went wrong in one sentence, and leaves with its exit code."""
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from orchestrator.cli.app import app
+from orchestrator.cli.faults import Exit, told
+from orchestrator.cli.invocation import this_script
+from orchestrator.cli.output import Output, sentence
+
+
+def main() -> NoReturn:
+    """Run the command line of this process, and leave it."""
+    # The application lies in the checkout; only the engine is installed.
+    sys.path.insert(0, os.getcwd())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    _leave(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; every fault that can be expected becomes its exit code and one sentence."""
+    try:
+        exit_code = app(args=list(arguments), prog_name=this_script(), standalone_mode=False)
+        return int(exit_code or 0)
+    except typer.Abort:
+        return Exit.STOPPED
+    except BrokenPipeError:
+        return Exit.COMPLETED  # whoever read has read enough, as `head` does
+    except Exception as fault:
+        return _tell(fault, as_json="--json" in arguments)
+
+
+def _tell(fault: Exception, *, as_json: bool) -> int:
+    expected = told(fault)
+    if expected is None:
+        traceback.print_exception(fault)
+        if as_json:
+            Output(as_json).document({"error": {"code": "bug", "message": f"{type(fault).__name__}: {fault}"}})
+        return Exit.BUG
+    sentence(expected.message)
+    if as_json:
+        Output(as_json).document({"error": expected.as_json()})
+    return expected.exit
+
+
+def _leave(exit_code: int) -> NoReturn:
+    """Leave without Python's own way out.
+
+    temporalio's native runtime sometimes aborts there, after all the work is done: "Fatal Python error:
+    PyGILState_Release", and the exit code would be 134 instead of ours.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+    os._exit(exit_code)

@@ -1,0 +1,195 @@
+"""Why a saga is not done, in one sentence: read from its execution, as the database does not know who drives."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType, PendingActivityState, PendingWorkflowTaskState, TaskQueueType
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflow.v1 import PendingActivityInfo, PendingWorkflowTaskInfo
+from temporalio.api.workflowservice.v1 import (
+    DescribeTaskQueueRequest,
+    DescribeWorkflowExecutionResponse,
+    GetWorkflowExecutionHistoryReverseRequest,
+)
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from orchestrator.cli.invocation import worker_command
+from orchestrator.cli.output import ago, lasting
+from orchestrator.workflow import names
+
+_POLL = timedelta(seconds=70)
+"""A worker asks for work at least once a minute; one that has not asked for longer is gone."""
+_PATIENCE = timedelta(seconds=5)
+"""Work that lies longer than this although a worker was seen: it is gone since, or has too much to do."""
+_ENGINE_ACTIVITIES = {
+    names.TURN: "turning to undoing",
+    names.FINISH: "writing the outcome",
+    names.STICK: "noting that it is stuck",
+    names.DEAD_LETTER: "keeping a message that was no event",
+}
+
+
+class Kind(StrEnum):
+    """What holds a saga up."""
+
+    WORKING = "working"
+    """Nothing does."""
+    NO_WORKER = "no_worker"
+    RETRYING = "retrying"
+    """A step or an undoing fails, and is tried again."""
+    BUG = "bug"
+    """`handle` raises; nothing is undone, and a fixed version goes on."""
+    WAITING = "waiting"
+    """For a person, or a message."""
+    STUCK = "stuck"
+    CLOSED = "closed"
+    """Its execution has ended, and the saga may not have."""
+    GONE = "gone"
+    """There is no execution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What holds a saga up, and the sentence that says so."""
+
+    kind: Kind
+    sentence: str
+    attempt: int | None = None
+    status: WorkflowExecutionStatus | None = None
+    """The execution's."""
+
+
+async def reason_of(client: Client, workflow_id: str) -> Reason | None:
+    """Why an execution has not ended; None if there is none of that id.
+
+    Raises:
+        temporalio.service.RPCError: Temporal does not answer.
+    """
+    try:
+        description = await client.get_workflow_handle(workflow_id).describe()
+    except RPCError as fault:
+        if fault.status is RPCStatusCode.NOT_FOUND:
+            return None
+        raise
+    status = description.status
+    if status is not WorkflowExecutionStatus.RUNNING:
+        name = "unknown" if status is None else status.name.lower().replace("_", " ")
+        return Reason(Kind.CLOSED, f"its execution has ended as {name}", status=status)
+    raw = description.raw_description
+    reason = await _of_workflow_task(client, description, raw) or await _of_activities(client, raw)
+    return reason or Reason(Kind.WAITING, "it waits for a message: nothing is to be done just now", status=status)
+
+
+async def _of_workflow_task(
+    client: Client, description: WorkflowExecutionDescription, raw: DescribeWorkflowExecutionResponse
+) -> Reason | None:
+    if not raw.HasField("pending_workflow_task"):
+        return None
+    task = raw.pending_workflow_task
+    if task.attempt > 1:
+        failure = await _last_task_failure(client, description)
+        if failure is not None:
+            return Reason(
+                Kind.BUG,
+                f"its workflow task fails, which is a bug in `handle` or an incompatible change of it "
+                f"(attempt {task.attempt}): {_told(failure)}. Nothing is undone; deploy a fix, and it goes on",
+                attempt=task.attempt,
+            )
+    waiting = task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
+    since = _moment(task.original_scheduled_time if _is_set(task) else task.scheduled_time)
+    if waiting and (reason := await _no_worker(client, raw.execution_config.task_queue.name, since)):
+        return reason
+    return Reason(Kind.WORKING, "it is being worked on", attempt=task.attempt)
+
+
+async def _of_activities(client: Client, raw: DescribeWorkflowExecutionResponse) -> Reason | None:
+    pending = sorted(raw.pending_activities, key=lambda one: one.attempt, reverse=True)
+    if not pending:
+        return None
+    activity = pending[0]
+    what = _ENGINE_ACTIVITIES.get(activity.activity_type.name, activity.activity_type.name)
+    if activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_PAUSED:
+        return Reason(Kind.WAITING, f"{what} is paused: unpause it in the Web UI", attempt=activity.attempt)
+    is_waiting = activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+    if is_waiting and not _is_backing_off(activity):
+        since = _moment(activity.scheduled_time)
+        if reason := await _no_worker(client, raw.execution_config.task_queue.name, since):
+            return reason
+    if activity.attempt > 1:
+        last = f"; the last failure: {_told(activity.last_failure)}" if activity.HasField("last_failure") else ""
+        soon = ""
+        if _is_backing_off(activity):
+            left = _moment(activity.next_attempt_schedule_time) - datetime.now(UTC)
+            soon = f", next in {lasting(left)}"
+        return Reason(Kind.RETRYING, f"{what} fails, attempt {activity.attempt}{soon}{last}", attempt=activity.attempt)
+    return Reason(Kind.WORKING, f"{what} is running", attempt=activity.attempt)
+
+
+async def _no_worker(client: Client, task_queue: str, since: datetime) -> Reason | None:
+    """Whether work lies on a task queue that nobody takes it from."""
+    now = datetime.now(UTC)
+    described = await client.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=client.namespace,
+            task_queue=TaskQueue(name=task_queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+    )
+    seen = max((_moment(poller.last_access_time) for poller in described.pollers), default=None)
+    start = f"Start one: {worker_command()}"
+    if seen is None or now - seen > _POLL:
+        return Reason(
+            Kind.NO_WORKER, f"no worker polls the task queue {task_queue!r}, so nobody takes the work. {start}"
+        )
+    if now - since > _PATIENCE:
+        return Reason(
+            Kind.NO_WORKER,
+            f"nobody has taken the work from the task queue {task_queue!r} for {ago(since, now)}; a worker was last "
+            f"seen {ago(seen, now)} ago, and is gone or has too much to do. {start}",
+        )
+    return None
+
+
+async def _last_task_failure(client: Client, description: WorkflowExecutionDescription) -> Failure | None:
+    """What the last workflow task failed with; None if it did not fail but its worker went away."""
+    history = await client.workflow_service.get_workflow_execution_history_reverse(
+        GetWorkflowExecutionHistoryReverseRequest(
+            namespace=client.namespace,
+            execution=WorkflowExecution(workflow_id=description.id, run_id=description.run_id),
+            maximum_page_size=20,
+        )
+    )
+    for event in history.history.events:
+        match event.event_type:
+            case EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED:
+                return event.workflow_task_failed_event_attributes.failure
+            case EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT | EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
+                return None
+            case _:
+                pass
+    return None
+
+
+def _told(failure: Failure) -> str:
+    kind = failure.application_failure_info.type
+    first = (failure.message.splitlines() or [""])[0]
+    return f"{kind}: {first}" if kind and not first.startswith(f"{kind}:") else first
+
+
+def _is_backing_off(activity: PendingActivityInfo) -> bool:
+    if not activity.HasField("next_attempt_schedule_time"):
+        return False
+    return _moment(activity.next_attempt_schedule_time) > datetime.now(UTC)
+
+
+def _is_set(task: PendingWorkflowTaskInfo) -> bool:
+    return task.HasField("original_scheduled_time") and task.original_scheduled_time.seconds > 0
+
+
+def _moment(stamp: Timestamp) -> datetime:
+    return stamp.ToDatetime(tzinfo=UTC)
