@@ -23,7 +23,9 @@ def command(*arguments: str) -> str:
 
 def worker_command() -> str:
     """What starts the application's worker with this interpreter."""
-    interpreter = Path(sys.executable)
+    interpreter = Path(sys.executable).with_name("python")
+    if not interpreter.exists():
+        interpreter = Path(sys.executable)
     found = shutil.which("python")
     # A virtual environment's interpreter is a link to the system's: compare where it stands, not what it is.
     name = "python" if found and Path(found).parent == interpreter.parent else _from_here(interpreter)

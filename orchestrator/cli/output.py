@@ -24,6 +24,7 @@ _STYLES = {
     "undoing": "yellow",
     "undone": "yellow",
     "stuck": "bold red",
+    "accepted": "cyan",
     "forward": "cyan",
     "running": "cyan",
 }
@@ -52,8 +53,8 @@ class Output:
         _print(line, to_stderr=self.as_json)
 
     def remark(self, text: str) -> None:
-        """A line beside the answer, on stderr."""
-        _print(Text(printable(text), style="yellow"), to_stderr=True)
+        """A sentence beside the answer, on stderr."""
+        _print(Text(printable(text[:1].upper() + text[1:]), style="yellow"), to_stderr=True)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows under headings; the first column is never cut or wrapped."""

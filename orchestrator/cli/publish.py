@@ -129,7 +129,7 @@ async def _publish(wish: _Wish, settings: Settings, catalog: Catalog, output: Ou
         raise Stopped(
             f"Stopped while publishing: it may have been accepted. See: {command('status', wish.event_id)}"
         ) from None
-    output.say(f"{wish.event.type_name()} {wish.event_id} accepted")
+    output.state("accepted", f"{wish.event.type_name()}, event id {wish.event_id}")
     for handle in handles:
         output.say(f"  {handle.workflow_id}")
         output.say(f"  {_link(settings, bus, handle)}")

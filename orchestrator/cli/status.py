@@ -24,7 +24,7 @@ from orchestrator.envelope import valid_event_id
 from orchestrator.errors import DefinitionError, SagaUnknown, Unreachable
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
-from orchestrator.store.reading import SagaView, StepView, namespace_of, sagas_of_event
+from orchestrator.store.reading import NoTables, SagaView, StepView, namespace_of, sagas_of_event
 from orchestrator.workflow.names import own_workflow_id
 
 _PATIENCE = 5.0
@@ -149,9 +149,13 @@ def status(
 
 async def _find(settings: Settings, event_id: str) -> _Found:
     database = Database(settings.resolved_database_url)
+    sagas: Sequence[SagaView] = ()
+    namespace, no_tables = None, None
     try:
         sagas = await sagas_of_event(database, event_id)
-        namespace = await namespace_of(database) or "default"
+        namespace = await namespace_of(database)
+    except NoTables as fault:
+        no_tables = fault  # an event may be accepted before the first worker comes
     finally:
         await database.close()
     remarks: list[str] = []
@@ -176,13 +180,15 @@ async def _find(settings: Settings, event_id: str) -> _Found:
         Standing(
             name,
             event_id,
-            ui_link(settings, namespace, own_workflow_id(name, event_id)),
+            ui_link(settings, namespace or "default", own_workflow_id(name, event_id)),
             rows.get(name),
             reasons.get(name) or (_gone(rows[name]) if name in rows and not remarks else None),
         )
         for name in names
         if name in rows or name in reasons
     ]
+    if not standings and no_tables is not None:
+        raise no_tables
     if not standings:
         raise SagaUnknown(
             f"No saga and no execution of an event {event_id} is known here. See which there are: {command('list')}"

@@ -1,5 +1,6 @@
 """A connection to Temporal, from the environment, with an error that says what to do."""
 
+import asyncio
 from urllib.parse import quote
 
 from temporalio.client import Client
@@ -13,6 +14,9 @@ from orchestrator.settings import Settings
 
 _RETRIES = RetryConfig(max_elapsed_time_millis=30_000, max_retries=60)
 """The SDK's ten seconds are too few: a closing execution refuses signals for up to eight."""
+
+_PATIENCE_SECONDS = 10
+"""For the first answer. Something that only listens would otherwise keep us for 30 seconds."""
 
 
 async def connect_temporal(settings: Settings, *, data_converter: DataConverter = pydantic_data_converter) -> Client:
@@ -28,7 +32,8 @@ async def connect_temporal(settings: Settings, *, data_converter: DataConverter 
     address = config.get("target_host") or settings.resolved_temporal_address or "localhost:7233"
     config["target_host"] = address
     try:
-        return await Client.connect(**config, data_converter=data_converter, retry_config=_RETRIES)
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return await Client.connect(**config, data_converter=data_converter, retry_config=_RETRIES)
     except (RuntimeError, RPCError, OSError, ValueError) as fault:
         raise Unreachable(
             f"Temporal at {address} cannot be reached ({_short(fault)}). "
@@ -43,6 +48,8 @@ def ui_link(settings: Settings, namespace: str, workflow_id: str, run_id: str | 
 
 
 def _short(fault: Exception) -> str:
+    if isinstance(fault, TimeoutError):
+        return f"no answer within {_PATIENCE_SECONDS} s"
     text = (str(fault).splitlines() or [type(fault).__name__])[0]
     for noise in ("Failed client connect: ", "Server connection error: "):
         text = text.removeprefix(noise)

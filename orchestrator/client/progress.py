@@ -4,10 +4,13 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import BaseModel, ValidationError
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
 
+FINISHING = "finish: "
+"""How the summary of the activity begins whose work is the outcome."""
 State = Literal["done", "refused", "failed", "ended"]
 
 
@@ -18,18 +21,51 @@ class Progress:
     what: str
     """For example `step 1: account.withdraw`, `undo step 1: account.put_back`, `finish: completed`."""
     state: State
+    """`ended`: nothing was done, as it had been decided before."""
     detail: str = ""
-    """Why, if it was refused or failed."""
+    """Why, unless it was simply done."""
 
 
 async def progress_of(client: Client, workflow_id: str, run_id: str | None) -> AsyncGenerator[Progress]:
     """Each step, undoing and finish as it ends, until the execution does."""
-    named: dict[int, str] = {}
-    handle = client.get_workflow_handle(workflow_id, run_id=run_id)
-    async for event in handle.fetch_history_events(wait_new_event=True):
-        told = _told(event, named)
-        if told is not None:
-            yield told
+    following: str | None = run_id
+    while True:
+        named: dict[int, str] = {}
+        next_run = ""
+        handle = client.get_workflow_handle(workflow_id, run_id=following)
+        async for event in handle.fetch_history_events(wait_new_event=True):
+            told = _told(event, named)
+            if told is not None:
+                yield told
+            # A stuck saga that is taken up again goes on in another run.
+            next_run = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id or next_run
+        if not next_run:
+            return
+        following = next_run
+
+
+class _Reply(BaseModel):
+    """As much of an activity's reply as tells whether it did anything."""
+
+    kind: str = ""
+    phase: str = ""
+
+
+def _decided_before(what: str, reply: bytes) -> str:
+    """What an activity that did nothing found decided; empty for one that did its work."""
+    try:
+        read = _Reply.model_validate_json(reply)
+    except ValidationError:
+        return ""
+    match read.kind:
+        case "decided":
+            return f"decided before: {read.phase}"
+        case "reused":
+            return "the event's id was used before for other content"
+        case "outcome" if not what.startswith(FINISHING):
+            return f"ended before: {read.phase}"
+        case _:
+            return ""
 
 
 def _told(event: HistoryEvent, named: dict[int, str]) -> Progress | None:
@@ -38,7 +74,10 @@ def _told(event: HistoryEvent, named: dict[int, str]) -> Progress | None:
             summary = event.user_metadata.summary.data.decode("utf-8", "replace").strip('"')
             named[event.event_id] = summary or event.activity_task_scheduled_event_attributes.activity_type.name
         case EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
-            return Progress(named[event.activity_task_completed_event_attributes.scheduled_event_id], "done")
+            done = event.activity_task_completed_event_attributes
+            what = named[done.scheduled_event_id]
+            before = _decided_before(what, done.result.payloads[0].data if done.result.payloads else b"")
+            return Progress(what, "ended" if before else "done", before)
         case EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED:
             failed = event.activity_task_failed_event_attributes
             cause = failed.failure.application_failure_info
