@@ -1,0 +1,48 @@
+"""What `handle` reaches for is watched: a clock or chance of its own fails the task, and the saga waits for a fix."""
+
+from collections.abc import AsyncGenerator
+from uuid import uuid4
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import Client
+
+from orchestrator.catalog import Catalog
+from orchestrator.event import DomainEvent
+from orchestrator.store.database import Database
+from tests import cast
+from tests.house import House, eventually, open_house
+from tests.misbehaving import Clock, Dice
+from tests.misbehaving_events import ClockRequested, DiceRequested
+
+MISBEHAVING = Catalog.of(orchestrators=[Clock, Dice], operations=[cast.take])
+
+
+@pytest.fixture
+async def careless(database: Database, client: Client) -> AsyncGenerator[House]:
+    """A house of orchestrators that do what they may not."""
+    async with open_house(client, database, MISBEHAVING, task_queue=f"careless-{uuid4()}") as made:
+        yield made
+
+
+@pytest.mark.parametrize(("event", "told"), [(ClockRequested(), "datetime.datetime.now"), (DiceRequested(), "random")])
+async def test_a_clock_or_chance_in_handle_is_refused_and_named(careless: House, event: DomainEvent, told: str) -> None:
+    [saga] = await careless.bus.publish(event)
+    handle = careless.client.get_workflow_handle(saga.workflow_id)
+    failures: list[str] = []
+
+    async def task_failed() -> bool:
+        history = await handle.fetch_history()
+        failures[:] = [
+            one.workflow_task_failed_event_attributes.failure.message
+            for one in history.events
+            if one.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED
+        ]
+        return bool(failures)
+
+    await eventually(task_failed, "the workflow task fails")
+
+    assert told in failures[0]
+    assert await careless.sagas() == []
+    assert cast.Script.runs == []
+    await handle.terminate()

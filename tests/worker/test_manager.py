@@ -1,0 +1,129 @@
+"""The manager worker as a process: what it says, how it drains, how it fails."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from temporalio.testing import WorkflowEnvironment
+
+ROOT = Path(__file__).parent.parent.parent
+CLOSED = "127.0.0.1:1"
+"""Nothing listens here."""
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Generator[Start]:
+    """Starts `python worker.py`; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(**environment: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "worker.py"],
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "ORCHESTRATOR_STATE_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1", **environment},
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def address(server: WorkflowEnvironment) -> str:
+    """Where the run's server listens."""
+    return server.client.service_client.config.target_host
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    """Exit code and what it said."""
+    out, err = process.communicate(timeout=40)
+    return process.returncode, out, err
+
+
+def said_ready(process: "subprocess.Popen[str]") -> str:
+    """What a worker says until it waits for work."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Ctrl-C drains" in line:
+            break
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_what_it_runs_and_drains_when_told_to_stop(
+    start: Start, server: WorkflowEnvironment, number: signal.Signals
+) -> None:
+    process = start(TEMPORAL_ADDRESS=address(server), ORCHESTRATOR_TASK_QUEUE=str(uuid4()))
+    told = said_ready(process)
+    assert "AccountCreation, MoneyTransfer" in told
+    assert "Web UI" in told
+    assert address(server) in told
+
+    process.send_signal(number)
+    code, out, err = ended(process)
+
+    assert code == 0
+    assert "Drained" in out
+    assert "Fatal Python error" not in err
+    assert "Traceback" not in err
+
+
+def test_a_second_signal_ends_it_at_once(start: Start, server: WorkflowEnvironment) -> None:
+    process = start(TEMPORAL_ADDRESS=address(server), ORCHESTRATOR_TASK_QUEUE=str(uuid4()))
+    said_ready(process)
+
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+
+    assert ended(process)[0] in (0, -signal.SIGTERM)
+
+
+def test_temporal_out_of_reach_is_one_clear_sentence_and_a_code(start: Start) -> None:
+    code, out, err = ended(start(TEMPORAL_ADDRESS=CLOSED))
+
+    assert code == 3
+    assert out == ""
+    assert err.count("\n") == 1
+    assert CLOSED in err
+    assert "TEMPORAL_ADDRESS" in err
+
+
+def test_a_database_out_of_reach_is_one_clear_sentence_and_a_code(start: Start, server: WorkflowEnvironment) -> None:
+    database = f"postgresql://someone:secret@{CLOSED}/none"
+    code, _, err = ended(start(TEMPORAL_ADDRESS=address(server), ORCHESTRATOR_DATABASE_URL=database))
+
+    assert code == 3
+    assert err.count("\n") == 1
+    assert "ORCHESTRATOR_DATABASE_URL" in err
+    assert "secret" not in err
+
+
+def test_faults_of_definition_are_all_told_and_nothing_starts(start: Start, tmp_path: Path) -> None:
+    package = tmp_path / "faulty"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from orchestrator import Transaction, operation\n"
+        "@operation\nasync def one(tx: Transaction) -> None: ...\n"
+        "@operation\ndef two(tx: Transaction) -> None: ...\n"
+    )
+    code, _, err = ended(start(TEMPORAL_ADDRESS=CLOSED, ORCHESTRATOR_PACKAGES='["faulty"]', PYTHONPATH=str(tmp_path)))
+
+    assert code == 2
+    assert "nothing was started" in err
+    assert "  one " in err
+    assert "  two is not asynchronous" in err
+    assert "Traceback" not in err
