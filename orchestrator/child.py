@@ -126,11 +126,16 @@ class Child:
             self._signal(signal.SIGKILL)
         return True
 
-    def last_lines(self, count: int = 8) -> str:
+    def last_lines(self) -> str:
         """The end of its log, indented, for an error message."""
-        lines = self.log.read_text(errors="replace").splitlines()
-        return "\n".join(f"    {line}" for line in lines[-count:])
+        return last_lines(self.log)
 
     def _signal(self, number: signal.Signals) -> None:
         if not self.has_ended:
             self._process.send_signal(number)
+
+
+def last_lines(log: Path, count: int = 8) -> str:
+    """The end of a log, indented, for an error message."""
+    lines = log.read_text(errors="replace").splitlines()
+    return "\n".join(f"    {line}" for line in lines[-count:])

@@ -21,7 +21,7 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from orchestrator.child import Child
+from orchestrator.child import Child, last_lines
 from orchestrator.errors import Unreachable
 from orchestrator.ports import HOST, free_port, is_listening
 from orchestrator.settings import RUNNING_FILE
@@ -157,6 +157,10 @@ class EmbeddedServer:
             Its exit code.
         """
         return await self._running.wait_ended()
+
+    def last_lines(self) -> str:
+        """The end of its log, indented, for an error message."""
+        return last_lines(self.log)
 
     @property
     def _running(self) -> Child:

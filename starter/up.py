@@ -1,0 +1,32 @@
+"""`make up`: Temporal's development server and a worker on the same state, until Ctrl-C."""
+
+from orchestrator.settings import Settings
+from starter.hints import commands_to_try
+from starter.process import run_script
+from starter.show import Show
+from starter.stack import Stack
+
+_LOG = "up.log"
+
+
+async def up(settings: Settings) -> int:
+    """Run until told to stop."""
+    show = Show()
+    async with Stack(settings, show) as stack:
+        worker = await stack.start_worker()
+        show.good(f"The worker (process {worker.pid}) takes work.")
+        show.heading("Web UI")
+        show.plain(f"  {stack.server.ui_url}")
+        show.heading("In another terminal, in this folder")
+        for command in commands_to_try(settings.state_dir):
+            show.plain(f"  {command}")
+        show.plain()
+        show.plain("Ctrl-C stops both; the state stays.")
+        await stack.stay()
+    show.step("Stopped.")
+    return 0
+
+
+if __name__ == "__main__":
+    _settings = Settings()
+    run_script(lambda: up(_settings), log=_settings.state_dir / _LOG)
