@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     PyprojectTomlConfigSettingsSource,
     SettingsConfigDict,
@@ -25,8 +26,8 @@ class Settings(BaseSettings):
         env_prefix="ORCHESTRATOR_", pyproject_toml_table_header=("tool", "orchestrator"), extra="ignore"
     )
 
-    packages: tuple[str, ...] = ("events", "activities", "workflows")
-    """Where events, operations and orchestrators are found."""
+    packages: Annotated[tuple[str, ...], NoDecode] = ("events", "activities", "workflows")
+    """Where events, operations and orchestrators are found; in the environment with commas between."""
     state_dir: Path = Path(".state")
     """Folder of the embedded mode: both databases, logs, `running.json`."""
     database_url: str = ""
@@ -43,6 +44,11 @@ class Settings(BaseSettings):
     """Of the worker: DEBUG, INFO, WARNING or ERROR."""
     max_concurrent_steps: int = Field(default=100, ge=1)
     """Activities that one worker runs at once."""
+
+    @field_validator("packages", mode="before")
+    @classmethod
+    def _split(cls, given: object) -> object:
+        return tuple(name.strip() for name in given.split(",") if name.strip()) if isinstance(given, str) else given
 
     @classmethod
     def settings_customise_sources(

@@ -110,3 +110,28 @@ class ParallelMove(Orchestrator[ParallelMoveRequested, ParallelMoveCompleted, Pa
             count(event.source), take(event.source, event.coins), put(event.target, event.coins), parallel=True
         )
         return ParallelMoveCompleted(before=before)
+
+
+class TimedRequested(DomainEvent):
+    """Write down the day."""
+
+
+class TimedCompleted(DomainEvent):
+    """Written."""
+
+    year_day: str
+
+
+class TimedFailed(FailureEvent):
+    """Not written."""
+
+
+class Timed(Orchestrator[TimedRequested, TimedCompleted, TimedFailed]):
+    """Its steps depend on the event's time."""
+
+    async def handle(self, event: TimedRequested, saga: Saga) -> TimedCompleted:
+        """Two notes of the day."""
+        day = saga.event_time.date().isoformat()
+        await saga.execute(write_note(day))
+        await saga.execute(write_note(f"still {day}"))
+        return TimedCompleted(year_day=day)

@@ -16,6 +16,7 @@ from orchestrator.drive.messages import (
     Outcome,
     PastPivot,
     Phase,
+    Resume,
     Reused,
     SagaRef,
     StuckCommand,
@@ -24,7 +25,7 @@ from orchestrator.drive.messages import (
 )
 from orchestrator.drive.saga import DrivenSaga, Interrupted
 from orchestrator.drive.steps import CancelRequested, StepFailed, Steps
-from orchestrator.envelope import CONTENT_LIMIT, Envelope, canonical, saga_id
+from orchestrator.envelope import CONTENT_LIMIT, Envelope, canonical, parse, read, saga_id
 from orchestrator.errors import OrchestratorError, Refused, UsageError, storable
 from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator
@@ -117,6 +118,7 @@ class Driver:
         if not isinstance(completed, wanted):
             raise UsageError(f"handle must return {wanted.__name__}, and returned {type(completed).__name__}")
         fields = completed.model_dump(mode="json")
+        parse(canonical(fields), wanted)
         if (size := len(canonical(fields).encode())) > CONTENT_LIMIT:
             raise UsageError(f"{wanted.__name__} takes {size:,} bytes and the limit is {CONTENT_LIMIT:,}")
         return fields
@@ -134,6 +136,11 @@ class Driver:
                 raise SagaStuck(error)
             case Reused():
                 raise EventIdReused(f"event id {self._envelope.event_id} was used before for other content")
+            case Resume(envelope=first):
+                # Time and chance in `handle` come from the event: with another time it would take other steps.
+                self._envelope = read(first)
+                self._opening = self._opening.model_copy(update={"envelope": first})
+                return await self._forward()
             case CancelRequested():
                 return await uninterrupted(self._back(Phase.CANCELLED, CANCELLED, "cancelled while a step was running"))
             case StepFailed(error=error):
@@ -164,7 +171,7 @@ class Driver:
                 saga=self._opening.saga,
                 number=step.number,
                 operation=step.operation,
-                event_time=self._envelope.time.isoformat(),
+                event_time=turned.event_time,
             )
             await self._steps.undo(command, step.compensation)
         reply = await self._steps.finish(FinishCommand(opening=self._opening))

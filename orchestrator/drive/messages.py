@@ -111,6 +111,13 @@ class Reused(Message):
     kind: Literal["reused"] = "reused"
 
 
+class Resume(Message):
+    """The saga was opened by the same event sent at another time: drive on with the envelope that came first."""
+
+    kind: Literal["resume"] = "resume"
+    envelope: str
+
+
 class Outcome(Message):
     """How a saga ended."""
 
@@ -126,7 +133,7 @@ class Outcome(Message):
     message: str | None = None
 
 
-StepReply = Annotated[StepDone | StepRefused | Decided | Diverged | Reused, Field(discriminator="kind")]
+StepReply = Annotated[StepDone | StepRefused | Decided | Diverged | Reused | Resume, Field(discriminator="kind")]
 
 
 class TurnCommand(Message):
@@ -153,6 +160,8 @@ class UndoPlan(Message):
     kind: Literal["plan"] = "plan"
     steps: tuple[UndoableStep, ...]
     ends_as: Phase
+    event_time: str
+    """RFC 3339, of the envelope that came first."""
 
 
 class PastPivot(Message):

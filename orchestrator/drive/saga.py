@@ -8,6 +8,7 @@ from orchestrator.drive.messages import (
     Decided,
     Diverged,
     Opening,
+    Resume,
     Reused,
     StepCommand,
     StepDone,
@@ -27,7 +28,7 @@ OperationOf = Callable[[str], Operation[..., Any]]
 class Interrupted(BaseException):
     """`handle` is to end here: something other than it decides. No `except Exception` of an author catches it."""
 
-    def __init__(self, why: "Decided | Diverged | Reused | Exception") -> None:
+    def __init__(self, why: "Decided | Diverged | Reused | Resume | Exception") -> None:
         self.why = why
         super().__init__(str(why))
 
@@ -117,10 +118,10 @@ class DrivenSaga(Saga):
                 return call.operation.signature.load_result(reply.result)
             case StepRefused():
                 raise Refused(reply.code, reply.message)
-            case Decided() | Diverged() | Reused():
+            case Decided() | Diverged() | Reused() | Resume():
                 raise self._interrupt(reply)
 
-    def _interrupt(self, why: "Decided | Diverged | Reused | Exception") -> Interrupted:
+    def _interrupt(self, why: "Decided | Diverged | Reused | Resume | Exception") -> Interrupted:
         if self.interrupted is None:
             self.interrupted = Interrupted(why)
         return self.interrupted

@@ -19,6 +19,7 @@ from orchestrator.drive.messages import (
     Decided,
     Diverged,
     Phase,
+    Resume,
     Reused,
     StepCommand,
     StepDone,
@@ -27,7 +28,7 @@ from orchestrator.drive.messages import (
     StepState,
     text_of,
 )
-from orchestrator.envelope import CONTENT_LIMIT, canonical, digest
+from orchestrator.envelope import CONTENT_LIMIT, canonical, digest, read
 from orchestrator.errors import OrchestratorError, Refused
 from orchestrator.operation import Operation, Reversal
 from orchestrator.store.database import Database, guarded
@@ -42,6 +43,14 @@ class SagaMissing(OrchestratorError):
 
 class ResultTooLarge(OrchestratorError):
     """An operation's result takes more than a history should carry."""
+
+
+class _OpenedBefore(Exception):
+    """The row carries the same event with another time."""
+
+    def __init__(self, envelope: str) -> None:
+        self.envelope = envelope
+        super().__init__()
 
 
 def phase_under_share_lock(saga_id: UUID) -> Select[tuple[str]]:
@@ -63,6 +72,8 @@ async def run_step(database: Database, catalog: Catalog, command: StepCommand, *
 
     try:
         return await database.in_transaction(attempt_it)
+    except _OpenedBefore as met:
+        return Resume(envelope=met.envelope)
     except Refused as refusal:
         said = refusal
 
@@ -135,6 +146,8 @@ async def _claim(
             return Reused()
         if row.phase is not Phase.FORWARD:
             return Decided(phase=row.phase)
+        if row.envelope != command.opening.envelope and read(row.envelope).time != read(command.opening.envelope).time:
+            raise _OpenedBefore(row.envelope)
     arguments = canonical(command.arguments)
     token = uuid4()
     now = datetime.now(UTC)

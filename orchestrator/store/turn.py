@@ -32,6 +32,7 @@ from orchestrator.drive.messages import (
     UndoPlan,
     UndoReply,
 )
+from orchestrator.envelope import read
 from orchestrator.errors import storable
 from orchestrator.store.database import Database, guarded
 from orchestrator.store.fence import SagaMissing, phase_under_share_lock
@@ -105,6 +106,7 @@ async def turn_to_undoing(database: Database, catalog: Catalog, command: TurnCom
                 for step in reversed(left)
             ),
             ends_as=ends_as or Phase.FAILED,
+            event_time=read(row.envelope).time.isoformat(),
         )
 
     return await database.in_transaction(decide)

@@ -25,7 +25,7 @@ from orchestrator.drive.messages import (
     UndoReply,
 )
 from orchestrator.envelope import describe
-from orchestrator.errors import storable
+from orchestrator.errors import MESSAGE_LIMIT, storable
 from orchestrator.operation import Operation
 from orchestrator.store.dead_letters import keep_piece
 from orchestrator.store.steps import StoreSteps
@@ -65,7 +65,7 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
         try:
             reply = await _beating(steps.run(command, operation.deadline, attempt=info.attempt))
         except Exception as fault:
-            raise _failure(fault, final=_is_overdue(info, operation.deadline)) from fault
+            raise _failure(fault, final=_is_overdue(info, operation.deadline)) from _told_cause(fault)
         if isinstance(reply, StepRefused):
             raise ApplicationError(
                 reply.message,
@@ -162,12 +162,17 @@ async def _told(work: Awaitable[R]) -> R:
     try:
         return await _beating(work)
     except Exception as fault:
-        raise _failure(fault, final=False) from fault
+        raise _failure(fault, final=False) from _told_cause(fault)
 
 
 def _failure(fault: Exception, *, final: bool) -> ApplicationError:
     """An error as the Web UI shows it: its type, and its text cut to a size that a history can carry."""
     return ApplicationError(storable(str(fault)), type=type(fault).__name__, non_retryable=final)
+
+
+def _told_cause(fault: Exception) -> Exception | None:
+    """The error itself, with its trace for the Web UI, unless its text is larger than a history should carry."""
+    return fault if len(str(fault)) <= MESSAGE_LIMIT else None
 
 
 def _is_overdue(info: activity.Info, deadline: timedelta) -> bool:

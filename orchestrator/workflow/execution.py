@@ -137,20 +137,26 @@ class SagaExecution:
             steps,
             owner=(info.workflow_id, info.first_execution_run_id),
         )
-        try:
-            if workflow.cancellation_reason() is not None:
-                return await driver.undo(Phase.CANCELLED, CANCELLED, "cancelled before it began")
-            return await driver.drive()
-        except SagaStuck:
-            await self._start_over(envelope)
-            raise
+        cancel_tried = False
+        while True:
+            try:
+                if not cancel_tried and workflow.cancellation_reason() is not None:
+                    cancel_tried = True
+                    return await driver.undo(Phase.CANCELLED, CANCELLED, "cancelled before it was done")
+                return await driver.drive()
+            except SagaStuck:
+                await self._wait_for_a_person(envelope, heeds_cancel=not cancel_tried)
 
-    async def _start_over(self, envelope: Envelope) -> None:
-        """Wait until a person says so, then drive again with an empty history: recorded steps answer as recorded."""
+    async def _wait_for_a_person(self, envelope: Envelope, *, heeds_cancel: bool) -> None:
+        """Wait for a cancel, or for a retry: it drives again with an empty history, and recorded steps answer."""
         self._retry = False
-        await uninterrupted(workflow.wait_condition(lambda: self._retry))
-        carried = [envelope.text.encode(), *(message.raw for message in self._inbox)]
-        workflow.continue_as_new(args=[raw_json(data) for data in carried])
+        decided = workflow.wait_condition(
+            lambda: self._retry or (heeds_cancel and workflow.cancellation_reason() is not None)
+        )
+        await uninterrupted(decided)
+        if self._retry:
+            carried = [envelope.text.encode(), *(message.raw for message in self._inbox)]
+            workflow.continue_as_new(args=[raw_json(data) for data in carried])
 
     async def _keep(self, message: Inbound, code: str, reason: str) -> None:
         """Keep a message as a dead letter."""

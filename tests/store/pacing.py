@@ -7,7 +7,7 @@ committed. Who is driving travels in a context variable, so that the cast's oper
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from sqlalchemy import text
@@ -106,10 +106,16 @@ def _stopping(point: str) -> Callable[[Transaction], Awaitable[None]]:
 
 
 def driver_of(
-    database: Database, orchestrator: type, event: DomainEvent, event_id: str, pacer: Pacer | None = None
+    database: Database,
+    orchestrator: type,
+    event: DomainEvent,
+    event_id: str,
+    pacer: Pacer | None = None,
+    *,
+    time: datetime | None = None,
 ) -> Driver:
     """A driver that runs in this process, straight on the database."""
-    envelope = wrap(event, event_id=event_id, source="tests")
+    envelope = wrap(event, event_id=event_id, source="tests", time=time)
     return Driver(orchestrator(), event, envelope, PacedSteps(database, CATALOG, pacer or Pacer()))
 
 

@@ -1,10 +1,10 @@
 """The fence, the guard and the turn, one rule a test, with real concurrent transactions."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, text, update
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator import Transaction
@@ -15,7 +15,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.fence import SagaMissing, run_step
 from orchestrator.store.opening import open_sagas
 from orchestrator.store.schema import saga, saga_outbox, saga_step
-from tests.cast import Gate, Script, fails, refuses
+from tests.cast import Gate, Script, box, fails, refuses
 from tests.house import CATALOG, Holdings, rows
 from tests.orchestrators import (
     CoinsMove,
@@ -26,17 +26,19 @@ from tests.orchestrators import (
     NothingRequested,
     ParallelMove,
     ParallelMoveRequested,
+    Timed,
+    TimedRequested,
 )
 from tests.store.pacing import Pacer, driver_of, until_stopped
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
-MINUTE = timedelta(minutes=1)
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def opening(event_id: str, event: CoinsMoveRequested = EVENT) -> Opening:
     """What a driver of CoinsMove opens its saga with."""
     ref = SagaRef(id=saga_id("CoinsMove", event_id), orchestrator="CoinsMove", event_id=event_id)
-    return Opening(saga=ref, envelope=wrap(event, event_id=event_id, source="tests").text)
+    return Opening(saga=ref, envelope=wrap(event, event_id=event_id, source="tests", time=TIME).text)
 
 
 def first_step(event_id: str = "one", coins: int = 10) -> StepCommand:
@@ -288,6 +290,54 @@ async def test_steps_at_once_are_numbered_in_the_order_of_the_call_and_undone_in
         (2, "cast.take", "undone"),
         (3, "cast.put", "refused"),
     ]
+
+
+async def test_a_saga_resumed_by_a_repeat_goes_on_with_the_time_of_the_event_that_came_first(
+    stocked: Database,
+) -> None:
+    """`handle` takes time from the event: with the repeat's own time its steps would not be those recorded."""
+    event_id, event = "timed", TimedRequested()
+    stop = Pacer("after step 1")
+    early, late = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)
+    first = asyncio.create_task(driver_of(stocked, Timed, event, event_id, stop, time=early).drive())
+    await until_stopped(stocked, stop, first)
+
+    outcome = await driver_of(stocked, Timed, event, event_id, time=late).drive()
+    stop.go_on.set()
+
+    assert await first == outcome
+    assert outcome.event["data"] == {"year_day": "2026-01-01"}
+    assert [row.drives for row in await rows(stocked, saga)] == [2]
+
+
+async def test_two_steps_that_wait_for_each_other_are_sorted_out_in_place(stocked: Database, kind: str) -> None:
+    """PostgreSQL ends one of two transactions in a deadlock; it runs again at once, in the same attempt."""
+    if kind == "sqlite":
+        pytest.skip("one writer at a time")
+    async with stocked.transaction() as connection:
+        await connection.execute(box.insert().values(name="c", coins=5))
+    turns = iter((("a", "c"), ("c", "a")))
+    order: dict[str, tuple[str, str]] = {}
+    both = asyncio.Barrier(2)
+
+    async def lock_both(tx: Transaction) -> None:
+        again = tx.event_id in order
+        one, other = order.setdefault(tx.event_id, order.get(tx.event_id) or next(turns))
+        await tx.exec(update(box).where(box.c.name == one).values(coins=box.c.coins))
+        if not again:
+            await both.wait()
+        await tx.exec(update(box).where(box.c.name == other).values(coins=box.c.coins))
+
+    Script.before["write_note"] = lock_both
+
+    def note(event_id: str) -> StepCommand:
+        command = first_step(event_id)
+        return command.model_copy(update={"operation": "cast.write_note", "arguments": {"text": "x"}})
+
+    replies = await asyncio.gather(*(run_step(stocked, CATALOG, note(one)) for one in ("one", "two")))
+
+    assert [reply.kind for reply in replies] == ["done", "done"]
+    assert len(Script.runs) == 3
 
 
 async def test_a_step_of_a_saga_whose_row_is_gone_is_an_error_that_says_so(stocked: Database) -> None:

@@ -3,13 +3,17 @@
 import asyncio
 import contextlib
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy import update
 from temporalio.client import ActivityFailureError, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
 from orchestrator import EventRejected, NotFinished, SagaCancelled, SagaFailed
-from orchestrator.envelope import wrap
+from orchestrator.client import SagaHandle
+from orchestrator.envelope import digest, wrap
+from orchestrator.store.schema import saga_step
 from orchestrator.workflow.execution import raw_json
 from tests.cast import Gate, Script, fails, refuses, take
 from tests.house import House, eventually, new_id
@@ -291,6 +295,56 @@ async def test_an_operation_refuses_to_run_outside_a_saga(house: House) -> None:
             )
         assert "runs only as a step of a saga" in str(told.value.cause)
     assert (await house.holdings()).boxes["a"] == 100
+
+
+async def stuck_saga(house: House, event_id: str) -> SagaHandle[Any]:
+    """A saga whose first step is not what was recorded, as after a careless deployment."""
+    gate = Gate()
+    Script.before["put"] = gate
+    [saga] = await house.bus.publish(EVENT, event_id=event_id)
+    await gate.reached.wait()
+    await house.client.get_workflow_handle(saga.workflow_id).terminate()
+    await set_recorded(house, '{"coins":11,"name":"a"}')
+    Script.clear()
+    gate.opened.set()
+    [saga] = await house.bus.publish(EVENT, event_id=event_id)
+
+    async def is_stuck() -> bool:
+        return [row.stuck_step for row in await house.sagas()] == [1]
+
+    await eventually(is_stuck, "the saga shows as stuck")
+    return saga
+
+
+async def set_recorded(house: House, arguments: str) -> None:
+    """Change what step 1 recorded."""
+    digest_of = digest(f"cast.take{arguments}")
+    async with house.database.transaction() as connection:
+        changed = update(saga_step).where(saga_step.c.number == 1).values(arguments=arguments, digest=digest_of)
+        await connection.execute(changed)
+
+
+async def test_a_stuck_saga_waits_and_a_retry_drives_it_again(house: House) -> None:
+    before, event_id = await house.holdings(), new_id()
+    saga = await stuck_saga(house, event_id)
+    assert "recorded cast.take(coins=11" in (await house.sagas())[0].stuck_error
+
+    await set_recorded(house, '{"coins":10,"name":"a"}')
+    await house.client.get_workflow_handle(saga.workflow_id).signal("retry")
+
+    await saga.result()
+    assert await house.holdings() == before.moved("a", "b", 10)
+
+
+async def test_a_stuck_saga_can_be_cancelled(house: House) -> None:
+    saga = await stuck_saga(house, new_id())
+
+    await set_recorded(house, '{"coins":10,"name":"a"}')
+    await house.client.get_workflow_handle(saga.workflow_id).cancel()
+
+    with pytest.raises(SagaCancelled):
+        await saga.result()
+    assert (await house.holdings()).boxes == {"a": 100, "b": 0}
 
 
 async def test_waiting_ends_with_the_timeout_and_the_saga_goes_on(house: House) -> None:

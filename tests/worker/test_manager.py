@@ -120,7 +120,7 @@ def test_faults_of_definition_are_all_told_and_nothing_starts(start: Start, tmp_
         "@operation\nasync def one(tx: Transaction) -> None: ...\n"
         "@operation\ndef two(tx: Transaction) -> None: ...\n"
     )
-    code, _, err = ended(start(TEMPORAL_ADDRESS=CLOSED, ORCHESTRATOR_PACKAGES='["faulty"]', PYTHONPATH=str(tmp_path)))
+    code, _, err = ended(start(TEMPORAL_ADDRESS=CLOSED, ORCHESTRATOR_PACKAGES="faulty", PYTHONPATH=str(tmp_path)))
 
     assert code == 2
     assert "nothing was started" in err
