@@ -1,0 +1,131 @@
+"""A copy of the project, as a reader has it: with a server, and with a worker when the files have been dropped in."""
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.embedded import EmbeddedServer
+from tests.docs.markdown import ROOT, Command, Document
+
+WORKER = ".venv/bin/python worker.py"
+_COPIED = ("orchestrator", "events", "activities", "workflows", "starter", "tests", "pyproject.toml", "worker.py")
+_PATIENCE = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """What came of a command."""
+
+    exit_code: int
+    output: str
+
+
+@dataclass(frozen=True)
+class Project:
+    """The copy."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    @classmethod
+    def copied(cls, folder: Path, document: Document) -> "Project":
+        """The checkout with the document's files beside it; none of them may be there already."""
+        folder.mkdir()
+        for name in _COPIED:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, folder / name)
+        (folder / ".venv").symlink_to(sys.prefix)
+        for name, text in document.files.items():
+            assert not (folder / name).exists(), f"{document.path} would overwrite {name}"
+            (folder / name).write_text(text)
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("ORCHESTRATOR_", "TEMPORAL_"))
+        }
+        return cls(folder, {**kept, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"})
+
+    async def type(self, line: str, **environment: str) -> Typed:
+        """Run a command as a shell would."""
+        process = await asyncio.create_subprocess_shell(
+            line,
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                output, _ = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise AssertionError(f"not done within {_PATIENCE:g} s: {line}") from None
+        return Typed(process.returncode or 0, output.decode())
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """With a server and a worker on its state, as `make up` has them."""
+        async with EmbeddedServer(self.folder / ".state", port=0, headless=True, in_memory=True) as server:
+            self.environment["TEMPORAL_ADDRESS"] = server.address
+            worker = await asyncio.create_subprocess_shell(
+                f"exec {WORKER}",
+                cwd=self.folder,
+                env=self.environment,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            try:
+                await _ready(worker)
+                yield
+            finally:
+                if worker.returncode is None:
+                    worker.terminate()
+                await worker.communicate()
+
+
+async def _ready(worker: asyncio.subprocess.Process) -> None:
+    assert worker.stdout is not None
+    said = b""
+    async with asyncio.timeout(_PATIENCE):
+        while b"Ctrl-C drains" not in said:
+            line = await worker.stdout.readline()
+            assert line, f"the worker ended: {said.decode()}"
+            said += line
+
+
+def missing_from(output: str, command: Command) -> str | None:
+    """The first shown line that was not said, in order; None if all were. Spaces do not count, `…` is anything."""
+    said = [" ".join(line.split()) for line in output.splitlines()]
+    for shown in command.shown:
+        form = re.escape(" ".join(shown.split())).replace("…", ".*")
+        while said and not re.fullmatch(form, said[0]):
+            said.pop(0)
+        if not said:
+            return shown
+        said.pop(0)
+    return None
+
+
+def expected_exit(command: Command) -> int:
+    """What shows a saga that failed leaves with 1, everything else with 0."""
+    return 1 if any(line.startswith("failed ") for line in command.shown) else 0
+
+
+async def check_commands(project: Project, commands: list[Command]) -> list[str]:
+    """Type each command; what was not as it is shown, with everything that was said."""
+    wrong: list[str] = []
+    for command in commands:
+        typed = await project.type(command.line)
+        if typed.exit_code != expected_exit(command):
+            wrong.append(f"$ {command.line}\nexit code {typed.exit_code}\n{typed.output}")
+        elif (missing := missing_from(typed.output, command)) is not None:
+            wrong.append(f"$ {command.line}\nnever said: {missing}\n{typed.output}")
+    return wrong

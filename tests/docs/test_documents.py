@@ -1,0 +1,71 @@
+"""What holds for every document: links lead somewhere, code can be read, nothing is said of how it was made."""
+
+import json
+import re
+
+import pytest
+
+from tests.docs.markdown import ROOT, Document, every_document
+
+DOCUMENTS = every_document()
+
+
+def test_the_documents_are_there() -> None:
+    assert {
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "docs/errors.md",
+        "docs/guarantees.md",
+        "docs/new-orchestrator.md",
+        "docs/pattern.md",
+    } <= set(DOCUMENTS)
+    assert "MIT License" in (ROOT / "LICENSE").read_text()
+    assert len([path for path in DOCUMENTS if path.startswith("docs/decisions/")]) >= 4
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_links_lead_to_files_and_headings_that_are_there(path: str) -> None:
+    document = Document(path)
+    broken: list[str] = []
+    for link in document.links:
+        if link.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (ROOT / path).parent / file if file else ROOT / path
+        if not target.exists():
+            broken.append(link)
+        elif anchor:
+            aimed = Document(str(target.resolve().relative_to(ROOT)))
+            if anchor not in {_anchor(heading) for heading in aimed.headings()}:
+                broken.append(link)
+
+    assert broken == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_code_can_be_read(path: str) -> None:
+    for block in Document(path).blocks:
+        match block.language:
+            case "python":
+                compile(block.text, f"{path}:{block.line}", "exec")
+            case "json":
+                json.loads(block.text)
+            case "console":
+                assert block.text.startswith("$ "), f"{path}:{block.line} shows no command"
+            case language:
+                assert language in ("mermaid", "text"), f"{path}:{block.line} is {language or 'of no language'}"
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, "LICENSE"])
+def test_lines_are_whole_and_hold_no_path_of_a_machine(path: str) -> None:
+    text = (ROOT / path).read_text()
+
+    assert re.findall(r"(?:^|[\s`(])/(?:home|Users|root|work|tmp|mnt)/\S*", text) == []
+    assert [line for line in text.splitlines() if line != line.rstrip()] == []
+    assert "TODO" not in text
+
+
+def _anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-")
