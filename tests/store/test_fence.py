@@ -146,6 +146,20 @@ async def test_a_late_step_finds_the_door_shut(stocked: Database) -> None:
     assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 0}
 
 
+async def test_a_late_step_of_an_undone_saga_is_barred_though_its_driver_has_opened_it_before(
+    stocked: Database,
+) -> None:
+    await run_step(stocked, CATALOG, first_step())
+    await driver_of(stocked, CoinsMove, EVENT, "one").undo(Phase.CANCELLED, "saga.cancelled", "between two steps")
+    late = first_step().model_copy(update={"number": 2, "operation": "cast.put", "opening": None})
+
+    reply = await run_step(stocked, CATALOG, late)
+
+    assert reply == Decided(phase=Phase.CANCELLED)
+    assert "put" not in Script.runs
+    assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 0}
+
+
 async def test_a_pivot_that_commits_while_the_turn_waits_is_seen_by_the_turn(stocked: Database) -> None:
     """The steps are read in the statement after the one that took the lock: in the same one they were not seen."""
     gate = Gate()

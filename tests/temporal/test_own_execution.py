@@ -58,6 +58,7 @@ async def test_a_refused_saga_is_failed_with_its_reason_and_undone_in_reverse(ho
     assert (failure.error_code, failure.event_id) == ("note.too_long", event_id)
     assert failure.event == {"source": "a", "target": "b", "coins": 10}
     assert [step.compensation for step in failure.undone] == ["cast.take_out", "cast.give_back"]
+    assert Script.runs == ["take", "put", "write_note", "take_out", "give_back"]
     assert await house.holdings() == before
     handle = house.client.get_workflow_handle(f"CoinsMove/event/{event_id}")
     description = await handle.describe()
