@@ -1,0 +1,63 @@
+"""Each stable code of the engine has its heading in docs/errors.md, and each heading its code in the engine."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+from orchestrator.cli.faults import Exit
+from orchestrator.workflow import names
+from tests.docs.markdown import ROOT, Document
+
+ERRORS = Document("docs/errors.md")
+_CODE = re.compile(r"(event|signal|saga|operation|publish|database|definition|settings)\.[a-z_]+")
+_ACTIVITIES = {names.TURN, names.FINISH, names.STICK, names.DEAD_LETTER}
+_DECLARATIONS = "definition"
+"""Modules that check declarations show `event.…` in their messages, and raise no codes."""
+
+
+def codes_in_the_engine() -> set[str]:
+    """Texts in the form of the engine's codes, and every code that the command line tells."""
+    found: set[str] = set()
+    for file in sorted((ROOT / "orchestrator").rglob("*.py")):
+        if file.stem.startswith(_DECLARATIONS):
+            continue
+        found |= set(_codes(ast.parse(file.read_text())))
+    return found - _ACTIVITIES
+
+
+def _codes(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if _CODE.fullmatch(text):
+                yield text
+            case ast.Call(func=ast.Name(id="Told"), args=[_, ast.Constant(value=str(text)), *_]):
+                yield text
+            case ast.Dict(keys=[ast.Constant(value="code"), *_], values=[ast.Constant(value=str(text)), *_]):
+                yield text
+            case _:
+                pass
+
+
+def test_each_code_of_the_engine_has_its_heading_and_each_heading_its_code() -> None:
+    told = {heading.strip("`") for heading in ERRORS.headings() if heading.startswith("`")}
+
+    assert told == codes_in_the_engine()
+
+
+def test_each_code_says_its_cause_and_what_to_do() -> None:
+    sections = re.split(r"^### ", ERRORS.text, flags=re.M)[1:]
+
+    assert len(sections) > 20
+    assert [
+        text.splitlines()[0] for text in sections if "\nCause: " not in text or " Do:" not in text.replace("\n", " ")
+    ] == []
+
+
+def test_the_codes_that_are_known_to_be_there_are_found() -> None:
+    assert {"event.invalid", "signal.unknown", "operation.failed", "saga.cancelled", "bug"} <= codes_in_the_engine()
+
+
+def test_each_exit_code_is_told_with_its_name() -> None:
+    told = {int(row[0]): row[1] for row in ERRORS.table("code")}
+
+    assert told == {int(one): one.name.lower().replace("_", " ") for one in Exit}
