@@ -167,8 +167,8 @@ def _print_example(event_class: type[DomainEvent], output: Output) -> int:
 
 
 def _read_stdin() -> bytes:
-    # One byte over the limit is enough to refuse, and endless input ends.
-    return sys.stdin.buffer.read(EVENT_SIZE_LIMIT + 1)
+    # More than enough to refuse it by name, and endless input ends.
+    return sys.stdin.buffer.read(16 * EVENT_SIZE_LIMIT)
 
 
 def _teller(output: Output, count: int) -> Any:

@@ -171,9 +171,8 @@ async def _find(settings: Settings, event_id: str) -> _Found:
         except (Unreachable, RPCError, TimeoutError) as fault:
             why = str(fault) or f"no answer within {_PATIENCE:g} s"
             if not sagas:
-                raise Unreachable(
-                    f"The database knows no event {event_id}, and Temporal could not be asked: {why}"
-                ) from fault
+                known = no_tables or f"The database knows no event {event_id}."
+                raise _instead(no_tables, f"{known} Temporal could not be asked either: {why}") from fault
             if any(not one.phase.is_final for one in sagas):
                 remarks.append(f"Temporal could not be asked why it is not done: {why}")
     standings = [
@@ -196,6 +195,10 @@ async def _find(settings: Settings, event_id: str) -> _Found:
     return _Found(standings, remarks)
 
 
+def _instead(no_tables: NoTables | None, message: str) -> Unreachable:
+    return Unreachable(message) if no_tables is None else NoTables(message)
+
+
 def _gone(saga: SagaView) -> Reason | None:
     return None if saga.phase.is_final else Reason(Kind.GONE, "its execution is gone")
 
@@ -205,6 +208,8 @@ def _listeners(settings: Settings, sagas: Sequence[SagaView], remarks: list[str]
     try:
         catalog = Catalog.discover(settings.packages)
     except DefinitionError as fault:
+        if not sagas:
+            raise
         # An operator asks about sagas also where the code is broken just now.
         remarks.append(f"The application's code could not be read, so only what the database has is shown: {fault}")
         return []

@@ -1,0 +1,79 @@
+"""The console script as a person runs it: a process of its own, with an environment of its own."""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path(sys.executable).with_name("orchestrator")
+_LONGEST = 60
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The whole of stdout as one JSON document."""
+        return json.loads(self.out)
+
+    def __str__(self) -> str:
+        return f"exit {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Where commands are typed."""
+
+    variables: Mapping[str, str]
+    """Settings; nothing of the tests' own environment reaches a command but its paths."""
+    folder: Path = ROOT
+
+    def at(self, **variables: str) -> "Shell":
+        """The same shell with other settings."""
+        return replace(self, variables={**self.variables, **variables})
+
+    async def start(self, *arguments: str, program: tuple[str, ...] = (str(SCRIPT),)) -> Process:
+        """Start a command."""
+        usual = {
+            name: value for name, value in os.environ.items() if not name.startswith(("ORCHESTRATOR_", "TEMPORAL_"))
+        }
+        return await asyncio.create_subprocess_exec(
+            *program,
+            *arguments,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            cwd=self.folder,
+            env={**usual, **self.variables},
+        )
+
+    async def run(self, *arguments: str, stdin: str | bytes = b"") -> Ran:
+        """Run a command to its end."""
+        process = await self.start(*arguments)
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        return await ended(process, given)
+
+
+async def ended(process: Process, stdin: bytes = b"") -> Ran:
+    """Wait for a command."""
+    try:
+        async with asyncio.timeout(_LONGEST):
+            out, err = await process.communicate(stdin)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    assert process.returncode is not None
+    return Ran(process.returncode, out.decode(), err.decode())
