@@ -9,8 +9,10 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
 
+from orchestrator.workflow import names
+
 FINISHING = "finish: "
-"""How the summary of the activity begins whose work is the outcome."""
+"""How the activity is told whose work is the outcome."""
 State = Literal["done", "refused", "failed", "ended"]
 
 
@@ -68,11 +70,22 @@ def _decided_before(what: str, reply: bytes) -> str:
             return ""
 
 
+def _what(activity: str, summary: str) -> str:
+    """The Web UI shows an activity's type beside its summary; here both make one phrase."""
+    match activity:
+        case names.FINISH:
+            return f"{FINISHING}{summary}"
+        case names.TURN:
+            return f"turn to undoing: {summary}"
+        case _:
+            return f"{summary}: {activity}" if summary else activity
+
+
 def _told(event: HistoryEvent, named: dict[int, str]) -> Progress | None:
     match event.event_type:
         case EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
             summary = event.user_metadata.summary.data.decode("utf-8", "replace").strip('"')
-            named[event.event_id] = summary or event.activity_task_scheduled_event_attributes.activity_type.name
+            named[event.event_id] = _what(event.activity_task_scheduled_event_attributes.activity_type.name, summary)
         case EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
             done = event.activity_task_completed_event_attributes
             what = named[done.scheduled_event_id]

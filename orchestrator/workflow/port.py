@@ -67,7 +67,7 @@ class TemporalSteps:
         self._show(command.number, "running", command.operation)
         try:
             reply: StepReply = await self._activity(
-                command.operation, command, StepReply, f"step {command.number}: {command.operation}", _STEP_RETRIES
+                command.operation, command, StepReply, f"step {command.number}", _STEP_RETRIES
             )
         except ActivityError as failure:
             if is_cancelled_exception(failure):
@@ -91,9 +91,7 @@ class TemporalSteps:
 
     async def turn(self, command: TurnCommand) -> TurnReply:
         """Turn to undoing."""
-        reply: TurnReply = await self._activity(
-            names.TURN, command, TurnReply, f"turn to undoing: {command.error_code}", _ENDLESS_RETRIES
-        )
+        reply: TurnReply = await self._activity(names.TURN, command, TurnReply, command.error_code, _ENDLESS_RETRIES)
         if isinstance(reply, UndoPlan):
             workflow.upsert_search_attributes([SAGA_STATUS.value_set("undoing")])
             for step in reply.steps:
@@ -104,14 +102,14 @@ class TemporalSteps:
         """Undo one step; retried without end."""
         self._show(command.number, f"undoing: `{compensation}`")
         reply: UndoReply = await self._activity(
-            compensation, command, UndoReply, f"undo step {command.number}: {compensation}", _ENDLESS_RETRIES
+            compensation, command, UndoReply, f"undo step {command.number}", _ENDLESS_RETRIES
         )
         self._show(command.number, f"undone: `{compensation}`")
         return reply
 
     async def finish(self, command: FinishCommand) -> FinishReply:
         """Write the outcome."""
-        summary = "finish: completed" if command.completed is not None else "finish: undone"
+        summary = "completed" if command.completed is not None else "undone"
         reply: FinishReply = await self._activity(names.FINISH, command, FinishReply, summary, _ENDLESS_RETRIES)
         if isinstance(reply, Outcome):
             self._table.title = reply.phase.value
