@@ -32,8 +32,8 @@ def run(arguments: Sequence[str]) -> int:
         return int(exit_code or 0)
     except typer.Abort:
         return Exit.STOPPED
-    except BrokenPipeError:
-        return Exit.COMPLETED  # whoever read has read enough, as `head` does
+    except SystemExit as left:  # typer's way where help goes into a pipe that nobody reads
+        return left.code if isinstance(left.code, int) else Exit.COMPLETED
     except Exception as fault:
         return _tell(fault, as_json="--json" in arguments)
 

@@ -4,11 +4,12 @@ On a terminal with colours and in its width; otherwise plain and as wide as it t
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -39,7 +40,11 @@ class Output:
     def document(self, value: object) -> None:
         """The one JSON document."""
         encoding = (sys.stdout.encoding or "").lower().replace("-", "")
-        print(json.dumps(value, indent=2, ensure_ascii=encoding != "utf8"))
+        _write(json.dumps(value, indent=2, ensure_ascii=encoding != "utf8") + "\n", sys.stdout)
+
+    def raw(self, text: str) -> None:
+        """A line of the answer for a program, without any form."""
+        _write(f"{text}\n", sys.stdout)
 
     def say(self, text: str = "", *, style: str | None = None) -> None:
         """A line of the answer; with `--json` it goes to stderr, for whoever watches."""
@@ -102,12 +107,19 @@ def moment_json(moment: datetime | None) -> str | None:
 
 def _print(what: Any, *, to_stderr: bool) -> None:
     stream = sys.stderr if to_stderr else sys.stdout
-    stream.flush()
     if stream.isatty():
         Console(file=stream, highlight=False).print(what, soft_wrap=isinstance(what, Text))
         return
     console = Console(file=stream, highlight=False, width=_WIDE, no_color=True, force_terminal=False)
     with console.capture() as captured:
         console.print(what, soft_wrap=isinstance(what, Text))
-    stream.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines() or [""]))
-    stream.flush()
+    _write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines() or [""]), stream)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        # Whoever read has read enough, as `head` does; the exit code still tells what became of the saga.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

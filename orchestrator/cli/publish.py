@@ -162,7 +162,7 @@ def _print_example(event_class: type[DomainEvent], output: Output) -> int:
     if output.as_json:
         output.document(example)
     else:
-        print(json.dumps(example, indent=2 if is_terminal() else None, ensure_ascii=False))
+        output.raw(json.dumps(example, indent=2 if is_terminal() else None, ensure_ascii=False))
     return Exit.COMPLETED
 
 

@@ -11,7 +11,7 @@ import pytest
 from events.account import AccountCreated, MoneyTransferRequested
 from orchestrator.envelope import parse
 from tests.cli.conftest import a_transfer
-from tests.cli.shell import SCRIPT, Shell
+from tests.cli.shell import SCRIPT, Shell, ended
 
 MONEY = {"amount_minor": 1, "currency": "USD"}
 WRONG = {
@@ -209,6 +209,16 @@ async def test_a_command_is_printed_as_it_must_be_typed(nowhere: Shell) -> None:
 
     assert started_by_path.out.splitlines()[-1].endswith(".venv/bin/orchestrator events ACCOUNT_CREATED")
     assert found_on_path.out.splitlines()[-1].endswith(": orchestrator events ACCOUNT_CREATED")
+
+
+@pytest.mark.parametrize(("command", "code"), [("events --json", 0), ("events", 0), ("list --json", 3)])
+async def test_a_reader_that_has_read_enough_changes_no_exit_code(command: str, code: int, nowhere: Shell) -> None:
+    typed = f"{SCRIPT} {command} | true; exit ${{PIPESTATUS[0]}}"
+
+    ran = await ended(await nowhere.start("-c", typed, program=("bash",)))
+
+    assert ran.code == code, ran
+    assert "BrokenPipe" not in ran.err
 
 
 async def test_help_and_version_are_there(nowhere: Shell) -> None:
