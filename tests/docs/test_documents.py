@@ -2,6 +2,9 @@
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -64,6 +67,27 @@ def test_lines_are_whole_and_hold_no_path_of_a_machine(path: str) -> None:
     assert re.findall(r"(?:^|[\s`(])/(?:home|Users|root|work|tmp|mnt)/\S*", text) == []
     assert [line for line in text.splitlines() if line != line.rstrip()] == []
     assert "TODO" not in text
+
+
+@pytest.mark.parametrize("line", [command.line for command in Document("CONTRIBUTING.md").commands])
+def test_what_a_contributor_types_is_there(line: str) -> None:
+    program, *arguments = shlex.split(line)
+    if program == "make":
+        assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.M)
+        return
+    assert program == ".venv/bin/pytest"
+
+    # Collected, not run: the suite that this is part of runs them.
+    collected = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert collected.returncode == 0, collected.stdout + collected.stderr
+    assert " tests collected" in collected.stdout or "::" in collected.stdout
 
 
 def _anchor(heading: str) -> str:
