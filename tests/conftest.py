@@ -118,6 +118,8 @@ async def server() -> AsyncGenerator[WorkflowEnvironment]:
             "history.transferProcessorMaxPollRPS=1000",
             "--dynamic-config-value",
             "history.timerProcessorMaxPollRPS=1000",
+            "--dynamic-config-value",
+            'history.timerProcessorMaxTimeShift="10ms"',
         ],
     )
     async with environment:
