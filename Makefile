@@ -72,10 +72,11 @@ constraints:
 
 BUILD := hatchling editables
 
+# The server holds a lock as long as it lives; a process id would say less.
 not-running:
-	@pid=$$(sed -n 's/.*"pid": *\([0-9][0-9]*\).*/\1/p' "$(STATE)/running.json" 2>/dev/null || true); \
-	if [ -n "$$pid" ] && kill -0 "$$pid" 2>/dev/null; then \
-	echo "A server is running on $(STATE): end its \`make demo\` or \`make up\` with Ctrl-C first." >&2; exit 1; fi
+	@[ ! -e "$(STATE)/temporal.lock" ] || $(PYTHON) -c 'import fcntl, sys; \
+	fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)' "$(STATE)/temporal.lock" 2>/dev/null || \
+	{ echo "A server is running on $(STATE): end its \`make demo\` or \`make up\` with Ctrl-C first." >&2; exit 1; }
 
 clean: not-running
 	@rm -rf "$(STATE)" .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

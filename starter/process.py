@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,12 +30,14 @@ def run_script(main: Callable[[], Coroutine[Any, Any, int]], *, log: Path) -> No
         main: returns the exit code.
         log: takes the traceback of an error that nobody foresaw.
     """
-    code = asyncio.run(_stoppable(main, log))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Not `sys.exit`: the Temporal SDK's threads may still call into an interpreter that is being taken down, which
-    # ends in "Fatal Python error: PyGILState_Release" with all the work done.
-    os._exit(code)
+    code = 1
+    try:
+        code = asyncio.run(_stoppable(main, log))
+        _flush()
+    finally:
+        # Not `sys.exit`: the Temporal SDK's threads may still call into an interpreter that is being taken down, which
+        # ends in "Fatal Python error: PyGILState_Release" with all the work done.
+        os._exit(code)
 
 
 async def _stoppable(main: Callable[[], Coroutine[Any, Any, int]], log: Path) -> int:
@@ -55,14 +58,27 @@ async def _stoppable(main: Callable[[], Coroutine[Any, Any, int]], log: Path) ->
         return await task
     except asyncio.CancelledError:
         return _STOPPED + (received[0] if received else signal.SIGTERM)
+    except BrokenPipeError:
+        pass  # whoever read our output has seen enough
     except (GaveUp, OrchestratorError) as fault:
-        print(f"\n{fault}", file=sys.stderr)
+        _tell(str(fault))
     except Exception as fault:
         _write(log, fault)
-        print(f"\nUnforeseen: {type(fault).__name__}: {fault}. All of it is in {log}.", file=sys.stderr)
+        _tell(f"Unforeseen: {type(fault).__name__}: {fault}. All of it is in {log}.")
     return 1
 
 
 def _write(log: Path, fault: Exception) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("".join(traceback.format_exception(fault)))
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        print(f"\n{text}", file=sys.stderr)
+
+
+def _flush() -> None:
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()

@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_PLAIN_WIDTH = 130
+_PLAIN_WIDTH = 140
 """Where the output is no terminal, nobody says how wide it is."""
+
+_WIDE = 110
 
 
 class Show:
@@ -45,11 +47,35 @@ class Show:
         self.plain()
         self._line(Text(text, "bold"))
 
-    def table(self, *columns: str, rows: list[tuple[str, ...]], right: tuple[str, ...] = ()) -> None:
-        """A table; `right` names the columns that are flush right."""
+    @property
+    def is_wide(self) -> bool:
+        """Whether a table may have a column more."""
+        return self._console.width >= _WIDE
+
+    @property
+    def has_lost_its_terminal(self) -> bool:
+        """Whether the window was closed; not everybody who ran us passes that on as a signal."""
+        return self.is_terminal and not sys.stdout.isatty()
+
+    def table(
+        self, *columns: str, rows: list[tuple[str, ...]], right: tuple[str, ...] = (), least: int | None = None
+    ) -> None:
+        """A table.
+
+        Args:
+            columns: their headings; the first holds names to copy, and is never broken.
+            rows: a text for each column.
+            right: which columns are flush right.
+            least: how narrow the last column may get.
+        """
         table = Table(box=None, header_style="dim", pad_edge=True)
-        for column in columns:
-            table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        for number, column in enumerate(columns):
+            table.add_column(
+                column,
+                justify="right" if column in right else "left",
+                no_wrap=number == 0,
+                min_width=least if number == len(columns) - 1 else None,
+            )
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self._console.print(table)

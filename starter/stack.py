@@ -90,13 +90,14 @@ class Stack:
 
         Raises:
             GaveUp: the server ended, or a worker cannot be started any more.
+            BrokenPipeError: nobody is there to look any more.
         """
         server = asyncio.ensure_future(self.server.wait_ended())
         try:
-            while not server.done():
+            while not server.done() and not self.show.has_lost_its_terminal:
                 working = [asyncio.ensure_future(worker.wait_ended()) for worker in self.workers]
                 try:
-                    await asyncio.wait([server, *working], return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait([server, *working], timeout=1, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     for one in working:
                         one.cancel()
@@ -115,6 +116,8 @@ class Stack:
             return
         finally:
             server.cancel()
+        if not server.done():
+            raise BrokenPipeError
         raise GaveUp(
             f"Temporal's server ended. Its log, {as_typed(self.server.log)}, ends with:\n{self.server.last_lines()}"
         )

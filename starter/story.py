@@ -238,11 +238,13 @@ class Story:
         self.show.heading("Sagas")
         self.show.table(
             "event id",
-            "saga",
+            *(["orchestrator"] if self.show.is_wide else []),
             "what",
-            "outcome",
             "steps",
+            "outcome",
             rows=self._rows(views),
+            right=("steps",),
+            least=len("account.insufficient_funds"),
         )
         balances = await self.balances()
         self.show.heading("Balances")
@@ -342,17 +344,25 @@ class Story:
         rows = [self._row(told, views[told.event_id]) for told in self.told if told not in crowd]
         phases = Counter(views[told.event_id].phase for told in crowd)
         ended = ", ".join(f"{count} {phase}" for phase, count in phases.items())
-        return [*rows, (f"{self._id('at-once')}-...", "MoneyTransfer", f"the other {len(crowd)} at once", ended, "")]
+        rows.append((f"{self._id('at-once')}-...", "MoneyTransfer", f"the other {len(crowd)} at once", "", ended))
+        return [row if self.show.is_wide else (row[0], *row[2:]) for row in rows]
 
     def _has_survived(self, told: Told) -> bool:
         return self.links["survived"].event_id == told.event_id
 
     def _row(self, told: Told, view: SagaView) -> tuple[str, ...]:
-        outcome = f"{view.phase}: {view.error_code}" if view.error_code else str(view.phase)
         undone = sum(step.state is StepState.UNDONE for step in view.steps)
-        steps = f"{len(view.steps)}, {undone} undone" if undone else str(len(view.steps))
-        marked = ", survived kill -9" if self._has_survived(told) else ""
-        return told.event_id, view.orchestrator, told.what, outcome + marked, steps
+        outcome = ", ".join(
+            filter(
+                None,
+                (
+                    f"{view.phase}: {view.error_code}" if view.error_code else view.phase,
+                    f"{undone} undone" if undone else "",
+                    "survived kill -9" if self._has_survived(told) else "",
+                ),
+            )
+        )
+        return told.event_id, view.orchestrator, told.what, str(len(view.steps)), outcome
 
     def _must_be(self, outcome: Outcome, phase: Phase, code: str | None = None) -> None:
         if (outcome.phase, outcome.error_code) != (phase, code):
