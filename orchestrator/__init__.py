@@ -5,6 +5,8 @@ neither Temporal nor SQL; `store` is the SQL that decides; `workflow` is what ru
 `worker` and `client` are the doors to Temporal from outside, `cli` a person's, `testing` an author's.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from orchestrator.catalog import Catalog
 from orchestrator.errors import (
     DefinitionError,
@@ -26,11 +28,15 @@ from orchestrator.orchestrator import Orchestrator
 from orchestrator.saga import Saga
 from orchestrator.transaction import Transaction
 
+if TYPE_CHECKING:
+    from orchestrator.client import EventBus, SagaHandle
+
 __all__ = [
     "Catalog",
     "Contract",
     "DefinitionError",
     "DomainEvent",
+    "EventBus",
     "EventRejected",
     "FailureEvent",
     "NotFinished",
@@ -43,6 +49,7 @@ __all__ = [
     "Saga",
     "SagaCancelled",
     "SagaFailed",
+    "SagaHandle",
     "SagaUnknown",
     "Transaction",
     "TransactionMisuse",
@@ -52,3 +59,12 @@ __all__ = [
     "operation",
     "query",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The client's names on demand: contracts and operations need no connection to Temporal, nor its import.
+    if name in ("EventBus", "SagaHandle"):
+        from orchestrator import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module 'orchestrator' has no attribute {name!r}")

@@ -45,6 +45,8 @@ _FASTER = (
     # By default one shard is asked 20 times a second, which makes a step wait up to 50 ms.
     "history.transferProcessorMaxPollRPS=1000",
     "history.timerProcessorMaxPollRPS=1000",
+    # By default a timer, such as the wait before a retry, may be up to a second late.
+    'history.timerProcessorMaxTimeShift="10ms"',
 )
 
 

@@ -152,7 +152,11 @@ def read(raw: bytes | str) -> Envelope:
     try:
         text = raw if isinstance(raw, str) else raw.decode("utf-8")
         text.encode("utf-8")  # a str may hold a lone surrogate, which no database and no wire takes
-        parsed: object = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        parsed: object = json.loads(
+            text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_each_once
+        )
+    except _GivenTwice as fault:
+        raise UnreadableEvent("event.not_json", f"not JSON as it should be: {fault} is given twice") from fault
     except (ValueError, RecursionError) as fault:
         raise UnreadableEvent("event.not_json", f"not JSON: {_first_line(fault)}") from fault
     if not isinstance(parsed, dict):
@@ -165,6 +169,29 @@ def read(raw: bytes | str) -> Envelope:
     except (BaseCloudEventException, ValueError, TypeError, KeyError, AttributeError) as fault:
         raise UnreadableEvent("event.not_cloudevent", f"not a CloudEvent 1.0: {_first_line(fault)}") from fault
     return _checked(message, text)
+
+
+class _GivenTwice(ValueError):
+    """A field stands twice in one JSON object: of two amounts, which was meant?"""
+
+
+def doubled_field(text: str | bytes) -> str | None:
+    """Name of a field that stands twice in one object of a JSON text, if it is JSON and there is one."""
+    try:
+        json.loads(text, object_pairs_hook=_each_once)
+    except _GivenTwice as fault:
+        return str(fault.args[0])
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _GivenTwice(next(name for name in names if names.count(name) > 1)[:100])
+    return fields
 
 
 def _checked(message: Any, text: str) -> Envelope:

@@ -109,7 +109,7 @@ async def server() -> AsyncGenerator[WorkflowEnvironment]:
     """A real Temporal server for the run, in memory."""
     beside = Path(sys.executable).parent
     binary = shutil.which("temporal", path=os.pathsep.join([str(beside), os.environ.get("PATH", "")]))
-    environment = await WorkflowEnvironment.start_local(
+    environment = await WorkflowEnvironment.start_local(  # pyright: ignore[reportUnknownMemberType]
         dev_server_existing_path=binary,
         data_converter=pydantic_data_converter,
         dev_server_log_level="error",

@@ -18,7 +18,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from events.account import MoneyTransferRequested
 from events.identity import AccountId, UserId
-from events.money import Currency, PositiveMoney
+from events.money import Currency, Money
 from orchestrator.catalog import Catalog
 from orchestrator.store.database import Database
 from orchestrator.store.migrate import migrate
@@ -41,7 +41,7 @@ async def main() -> None:
             await create_tables(connection)
             await seed(connection, accounts=True)
         async with (
-            await WorkflowEnvironment.start_local(
+            await WorkflowEnvironment.start_local(  # pyright: ignore[reportUnknownMemberType]
                 dev_server_existing_path=binary, data_converter=pydantic_data_converter
             ) as server,
             open_house(server.client, database, catalog, task_queue="record") as house,
@@ -51,8 +51,8 @@ async def main() -> None:
                     user_id=UserId("olena"),
                     from_account_id=AccountId("olena-usd"),
                     to_account_id=AccountId(target),
-                    amount=PositiveMoney(amount_minor=100, currency=Currency("USD")),
-                    arriving=PositiveMoney(amount_minor=92, currency=Currency("EUR")),
+                    amount=Money(amount_minor=100, currency=Currency("USD")),
+                    arriving=Money(amount_minor=92, currency=Currency("EUR")),
                 )
                 [saga] = await house.bus.publish(event, event_id=f"recorded-{name}")
                 with contextlib.suppress(WorkflowFailureError):

@@ -96,7 +96,10 @@ class EventBus:
                 names = [one.__name__ for one in listeners]
                 if accepted:
                     raise PublishIncomplete(names[: len(accepted)], names[len(accepted) :]) from fault
-                raise Unreachable(f"Temporal did not take the event: {fault.message}. Nothing was sent.") from fault
+                raise Unreachable(
+                    f"Temporal did not say that it took the event {envelope.event_id} ({fault.message}). Publish it "
+                    "again with the same event id: if it was taken after all, the repeat is dropped."
+                ) from fault
         for handle in accepted:
             if handle.is_repeat:
                 await handle.outcome()  # closed, so this answers at once; other content under this id raises

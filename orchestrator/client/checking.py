@@ -6,7 +6,7 @@ from datetime import datetime
 from difflib import get_close_matches
 
 from orchestrator.catalog import Catalog
-from orchestrator.envelope import EVENT_SIZE_LIMIT, Envelope, UnreadableEvent, parse, unwrap, wrap
+from orchestrator.envelope import EVENT_SIZE_LIMIT, Envelope, UnreadableEvent, doubled_field, parse, unwrap, wrap
 from orchestrator.errors import EventRejected
 from orchestrator.event import DomainEvent, event_type_of
 
@@ -23,6 +23,8 @@ def read_event(catalog: Catalog, event_type: str, payload: str | bytes) -> Domai
         if len(data) > EVENT_SIZE_LIMIT:
             size = f"{event_type}: takes {len(data):,} bytes and the limit is {EVENT_SIZE_LIMIT:,}"
             raise EventRejected("event.too_large", f"{size}{_largest_field(_loosely(data))}: send a reference")
+        if (name := doubled_field(data)) is not None:
+            raise EventRejected("event.invalid", f"{event_type}: {name}: is given twice")
         return parse(data, event_class)
     except UnicodeEncodeError as fault:
         raise EventRejected("event.invalid", f"{event_type}: the JSON is not UTF-8 text") from fault

@@ -56,8 +56,8 @@ class Database:
 
     @property
     def shown(self) -> str:
-        """The address as it may be shown: without a password."""
-        return self.url.render_as_string(hide_password=True)
+        """The address as a person would type it, without a password."""
+        return self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True)
 
     async def check(self) -> None:
         """Make sure that it answers.

@@ -22,7 +22,7 @@ from orchestrator.envelope import Envelope, UnreadableEvent, read, unwrap
 from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.workflow import names
-from orchestrator.workflow.attributes import ERROR_CODE, EVENT_ID, EVENT_TYPE, SAGA_STATUS
+from orchestrator.workflow.attributes import ERROR_CODE, EVENT_ID, EVENT_TYPE, SAGA_STATUS, upsert
 from orchestrator.workflow.dead_letters import pieces
 from orchestrator.workflow.details import StepsTable
 from orchestrator.workflow.port import TemporalSteps
@@ -122,12 +122,10 @@ class SagaExecution:
 
     async def _drive(self, envelope: Envelope, event: DomainEvent) -> Outcome:
         info = workflow.info()
-        workflow.upsert_search_attributes(
-            [
-                EVENT_TYPE.value_set(envelope.event_type),
-                EVENT_ID.value_set(envelope.event_id),
-                SAGA_STATUS.value_set("running"),
-            ]
+        upsert(
+            EVENT_TYPE.value_set(envelope.event_type),
+            EVENT_ID.value_set(envelope.event_id),
+            SAGA_STATUS.value_set("running"),
         )
         steps = TemporalSteps(StepsTable(f"{envelope.event_type} {envelope.event_id}"))
         driver = Driver(
@@ -176,14 +174,12 @@ class SagaExecution:
         outcome = self._outcome
         if outcome is None:
             rejected = self._rejected or _rejection("event.missing", "started without an event")
-            workflow.upsert_search_attributes(
-                [SAGA_STATUS.value_set("rejected"), ERROR_CODE.value_set(rejected.type or "")]
-            )
+            upsert(SAGA_STATUS.value_set("rejected"), ERROR_CODE.value_set(rejected.type or ""))
             raise rejected
         ended = [SAGA_STATUS.value_set(outcome.phase.value)]
         if outcome.error_code:
             ended.append(ERROR_CODE.value_set(outcome.error_code))
-        workflow.upsert_search_attributes(ended)
+        upsert(*ended)
         body: dict[str, JsonValue] = outcome.model_dump(mode="json")
         if outcome.phase is Phase.COMPLETED:
             return body

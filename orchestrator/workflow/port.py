@@ -31,7 +31,7 @@ from orchestrator.drive.messages import (
 )
 from orchestrator.drive.steps import CancelRequested, StepFailed
 from orchestrator.workflow import names
-from orchestrator.workflow.attributes import SAGA_STATUS
+from orchestrator.workflow.attributes import SAGA_STATUS, upsert
 from orchestrator.workflow.details import StepsTable
 
 
@@ -93,7 +93,7 @@ class TemporalSteps:
         """Turn to undoing."""
         reply: TurnReply = await self._activity(names.TURN, command, TurnReply, command.error_code, _ENDLESS_RETRIES)
         if isinstance(reply, UndoPlan):
-            workflow.upsert_search_attributes([SAGA_STATUS.value_set("undoing")])
+            upsert(SAGA_STATUS.value_set("undoing"))
             for step in reply.steps:
                 self._show(step.number, "to be undone", step.operation)
         return reply
@@ -118,7 +118,7 @@ class TemporalSteps:
 
     async def stick(self, command: StuckCommand) -> None:
         """Show that the saga waits for a person."""
-        workflow.upsert_search_attributes([SAGA_STATUS.value_set("stuck")])
+        upsert(SAGA_STATUS.value_set("stuck"))
         self._table.title = f"stuck: {command.error}"
         workflow.set_current_details(self._table.markdown())
         await self._activity(names.STICK, command, None, f"stuck at step {command.number}", _ENDLESS_RETRIES)

@@ -169,7 +169,7 @@ async def test_an_update_is_refused_before_anything_is_written_and_the_saga_goes
     handle = house.client.get_workflow_handle(saga.workflow_id)
 
     with pytest.raises(WorkflowUpdateFailedError) as told:
-        await handle.execute_update("whatever", args=arguments)
+        await handle.execute_update("whatever", args=arguments)  # pyright: ignore[reportUnknownMemberType]
     gate.opened.set()
 
     assert "signal" in str(told.value.cause)

@@ -6,6 +6,7 @@ Above each mistake stands why it is refused, in a part of each checker's words. 
 from datetime import timedelta
 
 from orchestrator import Operation, OperationCall, Orchestrator, Saga, Transaction, operation, query
+from orchestrator.client import EventBus
 from orchestrator.testing import RecordingSaga
 from tests.typing.declared import (
     AccountId,
@@ -179,6 +180,12 @@ class OtherResult(Orchestrator[MoveRequested, MoveCompleted, MoveFailed]):
     # refused by pyright: Method "handle" overrides class "Orchestrator" in an incompatible manner
     async def handle(self, event: MoveRequested, saga: Saga) -> MoveRequested:
         return event
+
+
+async def the_bus_takes_the_event_of_the_orchestrator_asked(bus: EventBus, other: MoveCompleted) -> None:
+    # refused by mypy: Cannot infer value of type parameter "Req" of "execute" of "EventBus"
+    # refused by pyright: Argument of type "type[OtherResult]" cannot be assigned to parameter "orchestrator" of
+    await bus.execute(OtherResult, other)
 
 
 class ForgottenResult(Orchestrator[MoveRequested, MoveCompleted, MoveFailed]):

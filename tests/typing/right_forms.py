@@ -1,9 +1,11 @@
 """The right forms have the types that they promise. Checked by mypy and pyright, never run."""
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, assert_type
 
 from orchestrator import Operation, OperationCall, Orchestrator, Refused, Saga, Transaction, operation, query
+from orchestrator.client import EventBus, SagaHandle
 from orchestrator.testing import RecordingSaga
 from tests.typing.declared import (
     AccountId,
@@ -89,4 +91,10 @@ async def an_orchestrator_is_typed_by_its_events(event: MoveRequested) -> None:
     _: type[Orchestrator[MoveRequested, MoveCompleted, MoveFailed]] = Move
 
 
-# --- The client: what `bus.execute(Move, event)` and `bus.publish(event)` give belongs here. ---
+async def the_bus_gives_the_completed_event_of_the_orchestrator_asked(bus: EventBus, event: MoveRequested) -> None:
+    assert_type(await bus.execute(Move, event, event_id="once", timeout=timedelta(seconds=5)), MoveCompleted)
+    assert_type(await bus.publish(event), list[SagaHandle[Any]])
+
+
+async def a_handle_gives_the_completed_event(handle: SagaHandle[MoveCompleted]) -> None:
+    assert_type(await handle.result(), MoveCompleted)

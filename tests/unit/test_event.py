@@ -329,3 +329,11 @@ def test_a_saga_has_one_id_for_one_orchestrator_and_one_event() -> None:
     assert len({saga_id("MoneyTransfer", "e-1"), saga_id("Other", "e-1"), saga_id("MoneyTransfer", "e-2")}) == 3
     # Pinned: a saga that was begun by an older engine is found again.
     assert str(saga_id("MoneyTransfer", "e-1")) == "8ea33855-6289-52b6-9b75-34200fe3fbc9"
+
+
+@pytest.mark.parametrize("doubled", ['{"data": {"amount": 1, "amount": 2}}', '{"id": "a", "id": "b"}'])
+def test_a_field_that_stands_twice_is_refused_as_nobody_knows_which_was_meant(doubled: str) -> None:
+    with pytest.raises(UnreadableEvent, match="is given twice") as told:
+        read(doubled)
+
+    assert told.value.code == "event.not_json"

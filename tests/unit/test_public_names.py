@@ -8,6 +8,7 @@ PUBLIC_NAMES = [
     "Contract",
     "DefinitionError",
     "DomainEvent",
+    "EventBus",
     "EventRejected",
     "FailureEvent",
     "NotFinished",
@@ -20,6 +21,7 @@ PUBLIC_NAMES = [
     "Saga",
     "SagaCancelled",
     "SagaFailed",
+    "SagaHandle",
     "SagaUnknown",
     "Transaction",
     "TransactionMisuse",
@@ -42,4 +44,4 @@ def test_each_public_name_is_there_and_documented() -> None:
 
 
 def test_the_test_kit_has_these_names() -> None:
-    assert testing.__all__ == ["RecordingSaga"]
+    assert testing.__all__ == ["RecordingSaga", "step_transaction"]

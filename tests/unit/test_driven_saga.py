@@ -1,0 +1,220 @@
+"""What `handle` may do with its saga and what not, on a port that answers from a list."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+
+from orchestrator import Orchestrator, Saga, UsageError
+from orchestrator.drive.driver import Driver
+from orchestrator.drive.messages import (
+    FinishCommand,
+    FinishReply,
+    Outcome,
+    PastPivot,
+    Phase,
+    StepCommand,
+    StepDone,
+    StepReply,
+    StuckCommand,
+    TurnCommand,
+    TurnReply,
+    UndoCommand,
+    Undone,
+    UndoPlan,
+    UndoReply,
+)
+from orchestrator.drive.steps import StepFailed
+from orchestrator.envelope import wrap
+from tests.cast import put, send_letter, take, write_note
+from tests.orchestrators import NothingCompleted, NothingFailed, NothingRequested
+
+Handle = Callable[[Saga], Awaitable[object]]
+
+
+class Port:
+    """Answers every step with done; remembers what it was asked."""
+
+    def __init__(self, *, failing: str = "", past_pivot: bool = False) -> None:
+        self.asked: list[str] = []
+        self.failing = failing
+        self.past_pivot = past_pivot
+
+    async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
+        """A step."""
+        self.asked.append(f"{command.number} {command.operation}")
+        await asyncio.sleep(0)
+        if command.operation == self.failing:
+            raise StepFailed("it failed for good")
+        results = {"cast.take": 1, "cast.write_note": "note"}
+        return StepDone(number=command.number, operation=command.operation, result=results.get(command.operation))
+
+    async def turn(self, command: TurnCommand) -> TurnReply:
+        """A turn."""
+        self.asked.append(f"turn {command.error_code}")
+        if self.past_pivot:
+            return PastPivot(number=1)
+        return UndoPlan(steps=(), ends_as=command.ends_as, event_time="2026-01-01T00:00:00Z")
+
+    async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
+        """An undoing."""
+        return Undone(number=command.number)
+
+    async def finish(self, command: FinishCommand) -> FinishReply:
+        """A finish."""
+        self.asked.append("finish completed" if command.completed is not None else "finish undone")
+        phase = Phase.COMPLETED if command.completed is not None else Phase.FAILED
+        return Outcome(phase=phase, event_id="one", content_digest="", event={})
+
+    async def stick(self, command: StuckCommand) -> None:
+        """Stuck."""
+        self.asked.append("stuck")
+
+
+async def drive(handle: Handle, port: Port) -> Outcome:
+    """Drive a saga whose `handle` is this function."""
+
+    class Scripted(Orchestrator[NothingRequested, NothingCompleted, NothingFailed]):
+        async def handle(self, event: NothingRequested, saga: Saga) -> NothingCompleted:
+            return cast(NothingCompleted, await handle(saga))
+
+    event = NothingRequested(refuse=False)
+    return await Driver(Scripted(), event, wrap(event, event_id="one", source="tests"), port).drive()
+
+
+async def test_a_second_step_while_one_is_open_is_refused_as_its_number_would_depend_on_timing() -> None:
+    async def handle(saga: Saga) -> object:
+        await asyncio.gather(saga.execute(take("a", 1)), saga.execute(put("a", 1)))
+        return NothingCompleted()
+
+    with pytest.raises(UsageError, match="parallel=True"):
+        await drive(handle, Port())
+
+
+async def test_what_is_no_described_call_is_refused_with_the_right_form() -> None:
+    async def handle(saga: Saga) -> object:
+        await saga.execute(cast(Any, "account.withdraw"))
+        return NothingCompleted()
+
+    with pytest.raises(UsageError, match=r"saga\.execute\(withdraw"):
+        await drive(handle, Port())
+
+
+async def test_a_step_that_could_need_undoing_after_one_that_cannot_be_undone_is_refused() -> None:
+    async def handle(saga: Saga) -> object:
+        await saga.execute(send_letter("x"))
+        await saga.execute(take("a", 1))
+        return NothingCompleted()
+
+    with pytest.raises(UsageError, match="put the irreversible step last"):
+        await drive(handle, Port())
+
+
+async def test_arguments_larger_than_a_history_should_carry_are_refused() -> None:
+    async def handle(saga: Saga) -> object:
+        await saga.execute(write_note("x" * 300_000))
+        return NothingCompleted()
+
+    with pytest.raises(UsageError, match=r"arguments of cast\.write_note take"):
+        await drive(handle, Port())
+
+
+async def test_a_handle_that_returns_something_else_is_told_so() -> None:
+    async def handle(saga: Saga) -> object:
+        return "done"
+
+    with pytest.raises(UsageError, match="must return NothingCompleted, and returned str"):
+        await drive(handle, Port())
+
+
+@pytest.mark.parametrize("swallowed", [Exception, BaseException])
+async def test_a_handle_that_swallows_a_failure_is_undone_all_the_same(swallowed: type[BaseException]) -> None:
+    async def handle(saga: Saga) -> object:
+        with contextlib.suppress(swallowed):
+            await saga.execute(take("a", 1))
+        with contextlib.suppress(swallowed):
+            await saga.execute(put("a", 1))
+        return NothingCompleted()
+
+    port = Port(failing="cast.take")
+
+    outcome = await drive(handle, port)
+
+    assert outcome.phase is Phase.FAILED
+    assert port.asked == ["1 cast.take", "turn operation.failed", "finish undone"]
+
+
+async def test_a_bug_in_handle_undoes_nothing_and_is_raised_as_it_is() -> None:
+    async def handle(saga: Saga) -> object:
+        await saga.execute(take("a", 1))
+        raise KeyError("a bug")
+
+    port = Port()
+
+    with pytest.raises(KeyError):
+        await drive(handle, port)
+
+    assert port.asked == ["1 cast.take"]
+
+
+async def test_numbers_of_steps_at_once_are_given_at_the_call() -> None:
+    async def handle(saga: Saga) -> object:
+        await saga.execute_all([take("a", coins) for coins in range(3)], parallel=True)
+        await saga.execute(put("a", 1))
+        return NothingCompleted()
+
+    port = Port()
+
+    await drive(handle, port)
+
+    assert port.asked == ["1 cast.take", "2 cast.take", "3 cast.take", "4 cast.put", "finish completed"]
+
+
+async def test_a_cancel_of_the_driving_task_is_undone_to_the_end() -> None:
+    port, begun = Port(), asyncio.Event()
+
+    async def handle(saga: Saga) -> object:
+        await saga.execute(take("a", 1))
+        begun.set()
+        await asyncio.Event().wait()
+        return NothingCompleted()
+
+    driving = asyncio.create_task(drive(handle, port))
+    await begun.wait()
+    driving.cancel()
+
+    assert (await driving).phase is Phase.FAILED
+    assert port.asked == ["1 cast.take", "turn saga.cancelled", "finish undone"]
+
+
+async def test_a_cancel_after_the_pivot_goes_on_to_the_end() -> None:
+    port, begun = Port(past_pivot=True), asyncio.Event()
+
+    async def handle(saga: Saga) -> object:
+        await saga.execute(send_letter("x"))
+        if not begun.is_set():
+            begun.set()
+            await asyncio.Event().wait()
+        return NothingCompleted()
+
+    driving = asyncio.create_task(drive(handle, port))
+    await begun.wait()
+    driving.cancel()
+
+    assert (await driving).phase is Phase.COMPLETED
+
+
+async def test_ids_and_chance_are_the_same_each_time() -> None:
+    seen: list[object] = []
+
+    async def handle(saga: Saga) -> object:
+        seen.append((saga.uuid(), saga.uuid(), saga.random.random(), saga.event_id))
+        return NothingCompleted()
+
+    await drive(handle, Port())
+    await drive(handle, Port())
+
+    assert seen[0] == seen[1]
