@@ -105,6 +105,8 @@ async def test_a_saga_whose_last_step_is_refused_is_undone_as_a_whole(
 
     steps = scenario.left_by_a_failure(last, itself="refused")
     await assert_undone(running, scenario, failure, before, code="test.refused", steps=steps)
+    undone = [CATALOG.compensation_of(step) for step in reversed(scenario.undoable) if step != last]
+    assert faults.runs == [*scenario.steps, *undone]
 
 
 @each(STEP_BY_STEP)
