@@ -74,12 +74,15 @@ class Child:
     @property
     def has_ended(self) -> bool:
         """Whether it is over."""
-        return self._process.poll() is not None
+        return self.exit_code is not None
 
     @property
     def exit_code(self) -> int | None:
         """What it ended with: minus a signal's number if that ended it, None while it runs."""
-        return self._process.poll()
+        code = self._process.poll()
+        if code is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+        return code
 
     async def wait_ended(self) -> int:
         """Wait for its end.
@@ -87,10 +90,8 @@ class Child:
         Returns:
             Its exit code, minus a signal's number if that ended it.
         """
-        while (code := self._process.poll()) is None:  # noqa: ASYNC110
+        while (code := self.exit_code) is None:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK)
-        if self._process.stdin is not None:
-            self._process.stdin.close()
         return code
 
     async def wait_until(self, condition: Callable[[], bool]) -> bool:

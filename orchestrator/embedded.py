@@ -23,7 +23,7 @@ from temporalio.service import RPCError
 
 from orchestrator.child import Child, last_lines
 from orchestrator.errors import Unreachable
-from orchestrator.ports import HOST, free_port, is_listening
+from orchestrator.ports import HOST, free_port
 from orchestrator.settings import RUNNING_FILE
 from orchestrator.workflow.attributes import SEARCH_ATTRIBUTES
 
@@ -39,6 +39,8 @@ _STARTS_SECONDS = 30
 _STOPS_SECONDS = 10
 _LETS_GO_SECONDS = 2
 """How long to wait for a folder whose server is just ending."""
+_STARTED = b"Server:"
+"""In the log once all of its ports are open: `Temporal Server: localhost:7233`."""
 _TRIES = 3
 _LOOK = 0.05
 _FASTER = (
@@ -221,7 +223,8 @@ class EmbeddedServer:
         child = self._running
         try:
             async with asyncio.timeout(_STARTS_SECONDS):
-                await child.wait_until(lambda: all(is_listening(port) for port in ports if port))
+                # What it says of itself comes first: on a port that was snatched away, somebody else would answer.
+                await child.wait_until(lambda: _STARTED in self.log.read_bytes())
                 while not (child.has_ended or await _has_namespace(f"{HOST}:{ports[0]}")):  # noqa: ASYNC110
                     await asyncio.sleep(_LOOK)
         except TimeoutError:
