@@ -17,7 +17,7 @@ from tests.docs.project import WORKER, Project, check_commands, missing_from
 README = Document("README.md")
 
 NOT_TYPED_HERE = {
-    "make demo": "plays for half a minute; a Makefile target, and .ci/run or a test of its own plays it",
+    "make demo": "plays for half a minute; a Makefile target, with tests of its own",
     "make test": "would run this very test; a Makefile target that .ci/run runs",
     "make up": "never ends by itself; a Makefile target, and its server and worker run under these commands",
     WORKER: "never ends by itself; the worker of these commands is started by it",
