@@ -25,9 +25,10 @@ from orchestrator.drive.messages import (
     UndoReply,
 )
 from orchestrator.envelope import describe
-from orchestrator.errors import MESSAGE_LIMIT, storable
+from orchestrator.errors import MESSAGE_LIMIT, TransactionMisuse, UsageError, storable
 from orchestrator.operation import Operation
 from orchestrator.store.dead_letters import keep_piece
+from orchestrator.store.fence import ResultTooLarge
 from orchestrator.store.steps import StoreSteps
 from orchestrator.workflow import names
 from orchestrator.workflow.dead_letters import DeadLetterPiece
@@ -38,6 +39,8 @@ R = TypeVar("R")
 FEWEST_ATTEMPTS = 3
 """A step is tried this often even if its deadline has passed meanwhile, for example while no worker ran."""
 _BEAT = 1.0
+_AUTHORS_MISTAKES = (TransactionMisuse, UsageError, ResultTooLarge)
+"""The same again however often it is tried: the saga is undone at once, and its author learns at once."""
 
 
 def activities_of(catalog: Catalog, steps: StoreSteps) -> list[Callable[..., Any]]:
@@ -65,7 +68,8 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
         try:
             reply = await _beating(steps.run(command, operation.deadline, attempt=info.attempt))
         except Exception as fault:
-            raise _failure(fault, final=_is_overdue(info, operation.deadline)) from _told_cause(fault)
+            final = isinstance(fault, _AUTHORS_MISTAKES) or _is_overdue(info, operation.deadline)
+            raise _failure(fault, final=final) from _told_cause(fault)
         if isinstance(reply, StepRefused):
             raise ApplicationError(
                 reply.message,

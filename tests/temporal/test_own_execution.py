@@ -10,7 +10,7 @@ from sqlalchemy import update
 from temporalio.client import ActivityFailureError, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
-from orchestrator import EventRejected, NotFinished, SagaCancelled, SagaFailed
+from orchestrator import EventRejected, NotFinished, SagaCancelled, SagaFailed, Transaction
 from orchestrator.client import SagaHandle
 from orchestrator.envelope import digest, wrap
 from orchestrator.store.schema import saga_step
@@ -101,6 +101,21 @@ async def test_a_step_that_fails_for_good_undoes_what_came_before(
 
     assert told.value.code == "operation.failed"
     assert Script.runs.count(step) == 3
+    assert await house.holdings() == before
+
+
+async def test_an_authors_mistake_is_not_tried_again(house: House) -> None:
+    async def commits(tx: Transaction) -> None:
+        await tx.commit()
+
+    before = await house.holdings()
+    Script.after["put"] = commits
+
+    with pytest.raises(SagaFailed, match="may not commit") as told:
+        await house.bus.execute(CoinsMove, EVENT)
+
+    assert told.value.code == "operation.failed"
+    assert Script.runs.count("put") == 1
     assert await house.holdings() == before
 
 
