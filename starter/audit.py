@@ -5,7 +5,7 @@ Balances are worked out from the outcomes alone, so that a record that is missin
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID
@@ -71,12 +71,34 @@ class Books:
         return total
 
 
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """A worker that was killed, and what that left."""
+
+    worker: int
+    steps: int
+    """Done by then, of all transfers."""
+    midway: int
+    """Sagas that had begun and not ended when it was dead."""
+    on_their_way: int
+    """Of those, sagas whose money had left one account and not arrived in the other."""
+
+
 @dataclass(slots=True)
 class Check:
     """One thing that must hold."""
 
     what: str
     faults: list[str] = field(default_factory=list[str])
+
+
+def kills_hit(wanted: int, kills: Sequence[Kill]) -> Check:
+    """Whether the run showed what it was for: a kill that hit nothing must not pass for one that did no harm."""
+    check = Check(f"workers to be killed: {wanted}, each in the middle of some sagas")
+    if len(kills) < wanted:
+        check.faults.append(f"only {len(kills)}, as all had ended by then: ask for more transfers")
+    check.faults += [f"worker {one.worker} died when no saga was under way" for one in kills if not one.midway]
+    return check
 
 
 def audit(work: Workload, told: Mapping[str, Outcome], before: Books, after: Books) -> list[Check]:

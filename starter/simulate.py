@@ -25,7 +25,7 @@ from orchestrator.drive.messages import Outcome, Phase
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
 from orchestrator.store.schema import saga_step
-from starter.audit import Attempts, Books, Check, attempts, audit
+from starter.audit import Attempts, Books, Check, Kill, attempts, audit, kills_hit
 from starter.process import GaveUp, run_script
 from starter.show import Show
 from starter.stack import Stack
@@ -67,19 +67,6 @@ class Options:
         parser.add_argument("--database-url", default="", help="sqlite:///… or postgresql://…; else a new SQLite file")
         parser.add_argument("--patience", type=float, default=300.0, help="seconds until it gives up (%(default)s)")
         return cls(**vars(parser.parse_args(arguments)))
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """A worker that was killed, and what that left."""
-
-    worker: int
-    steps: int
-    """Done by then, of all transfers."""
-    midway: int
-    """Sagas that had begun and not ended when it was dead."""
-    on_their_way: int
-    """Of those, sagas whose money had left one account and not arrived in the other."""
 
 
 class Simulation:
@@ -129,7 +116,7 @@ class Simulation:
         after = await Books.of(self.database, work)
         self.show.step("Everything has ended; counting")
         counted = await attempts(self.bus.client, work, after)
-        checks = [self._kills_told(), *audit(work, self.told, before, after)]
+        checks = [kills_hit(self.options.kills, self.kills), *audit(work, self.told, before, after)]
         self._report(took, before, after, counted)
         return checks
 
@@ -178,13 +165,6 @@ class Simulation:
     async def _steps_done(self) -> int:
         async with self.database.reading() as connection:
             return await connection.scalar(select(func.count()).select_from(saga_step)) or 0
-
-    def _kills_told(self) -> Check:
-        check = Check(f"workers to be killed: {self.options.kills}, each in the middle of some sagas")
-        if len(self.kills) < self.options.kills:
-            check.faults.append(f"only {len(self.kills)}, as all had ended by then: ask for more transfers")
-        check.faults += [f"worker {one.worker} died when no saga was under way" for one in self.kills if not one.midway]
-        return check
 
     def _report(self, took: float, before: Books, after: Books, counted: Attempts) -> None:
         outcomes = Counter(outcome.error_code or "completed" for outcome in self.told.values())
