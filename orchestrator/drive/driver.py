@@ -73,6 +73,7 @@ class Driver:
         self._event = event
         self._envelope = envelope
         self._steps = steps
+        self._went_on = False
         self._opening = Opening(
             saga=ref, envelope=envelope.text, owner_workflow_id=owner[0], owner_first_run_id=owner[1]
         )
@@ -158,9 +159,10 @@ class Driver:
             case Reused():
                 raise EventIdReused(f"event id {self._envelope.event_id} was used before for other content")
             case PastPivot(number=pivot):
-                if ends_as is Phase.CANCELLED:
+                if ends_as is Phase.CANCELLED or not self._went_on:
+                    # A pivot that committed and lost its reply answers now. But only once: a refusal would come again.
+                    self._went_on = True
                     return await self._forward()
-                # Going forward at once would meet the same refusal or failure again, without end.
                 error = f"step {pivot} cannot be undone, and what comes after it cannot be done: {message}"
                 await self._steps.stick(StuckCommand(saga=self._opening.saga, number=pivot, error=storable(error)))
                 raise SagaStuck(error)

@@ -178,21 +178,20 @@ async def test_a_pivot_that_commits_while_the_turn_waits_is_seen_by_the_turn(sto
     assert (await Holdings.of(stocked)).boxes["a"] == 999
 
 
-async def test_a_refusal_after_the_pivot_stops_as_stuck_and_undoes_nothing(stocked: Database) -> None:
+async def test_a_failure_after_the_pivot_undoes_nothing_and_goes_on_to_the_end(stocked: Database) -> None:
     letter = LetterRequested(source="a", coins=1)
     stop = Pacer("before finish")
     one = asyncio.create_task(driver_of(stocked, Letter, letter, "one", stop).drive())
     await until_stopped(stocked, stop, one)
 
-    with pytest.raises(SagaStuck, match="cannot be undone"):
-        await driver_of(stocked, Letter, letter, "one").undo(Phase.FAILED, "operation.failed", "the script says so")
-
-    [row] = await rows(stocked, saga)
-    assert (row.phase, row.pivot_step, row.stuck_step) == ("forward", 2, 2)
+    outcome = await driver_of(stocked, Letter, letter, "one").undo(Phase.FAILED, "operation.failed", "says the script")
     stop.go_on.set()
-    assert (await one).phase is Phase.COMPLETED
+
+    assert await one == outcome
+    assert outcome.phase is Phase.COMPLETED
     [row] = await rows(stocked, saga)
-    assert row.stuck_step is None
+    assert (row.phase, row.pivot_step) == ("completed", 2)
+    assert "give_back" not in Script.runs
 
 
 async def test_a_saga_can_be_cancelled_before_it_was_opened(stocked: Database) -> None:

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator import Orchestrator, Saga, UsageError
-from orchestrator.drive.driver import Driver
+from orchestrator import Orchestrator, Refused, Saga, UsageError
+from orchestrator.drive.driver import Driver, SagaStuck
 from orchestrator.drive.messages import (
     FinishCommand,
     FinishReply,
@@ -205,6 +205,38 @@ async def test_a_cancel_after_the_pivot_goes_on_to_the_end() -> None:
     driving.cancel()
 
     assert (await driving).phase is Phase.COMPLETED
+
+
+async def test_a_pivot_that_committed_and_lost_its_reply_for_good_goes_on_to_the_end() -> None:
+    class LosesReply(Port):
+        async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
+            reply = await super().run(command, deadline)
+            if len(self.asked) == 1:
+                raise StepFailed("no attempt ended in time")
+            return reply
+
+    async def handle(saga: Saga) -> object:
+        await saga.execute(send_letter("x"))
+        return NothingCompleted()
+
+    port = LosesReply(past_pivot=True)
+
+    assert (await drive(handle, port)).phase is Phase.COMPLETED
+    assert port.asked == ["1 cast.send_letter", "turn operation.failed", "1 cast.send_letter", "finish completed"]
+
+
+async def test_what_cannot_be_done_after_the_pivot_stops_as_stuck() -> None:
+    async def handle(saga: Saga) -> object:
+        await saga.execute(send_letter("x"))
+        raise Refused("nothing.refused", "again and again")
+
+    port = Port(past_pivot=True)
+
+    with pytest.raises(SagaStuck, match="again and again"):
+        await drive(handle, port)
+
+    assert port.asked.count("turn nothing.refused") == 2
+    assert port.asked[-1] == "stuck"
 
 
 async def test_ids_and_chance_are_the_same_each_time() -> None:
