@@ -23,8 +23,9 @@ from orchestrator.event import DomainEvent, unstorable
 
 EVENT_SIZE_LIMIT = 256 * 1024
 """Bytes of an envelope. Far under Temporal's 2 MiB a payload: an envelope travels inside commands, with more around."""
-OUTCOME_SIZE_LIMIT = 2 * EVENT_SIZE_LIMIT
-"""Bytes of an outcome's envelope: a failure event carries the triggering event whole."""
+OUTCOME_SIZE_LIMIT = 4 * EVENT_SIZE_LIMIT
+"""Bytes of an outcome's envelope: a failure event carries the triggering event whole, and in JSON's escapes its letters
+take up to three times as much as on arrival."""
 CONTENT_LIMIT = EVENT_SIZE_LIMIT - 4 * 1024
 """Bytes of arguments, of a result, or of an event's fields: room is left for the envelope around them."""
 

@@ -20,10 +20,10 @@ from orchestrator.worker.manager import Manager, Ready, ensure_search_attributes
 from orchestrator.workflow.converter import worker_data_converter
 from tests import cast
 from tests.cast import box, note
-from tests.orchestrators import CoinsMove, Letter, Nothing, ParallelMove, Timed
+from tests.orchestrators import CoinsMove, Letter, ManyNotes, Nothing, ParallelMove, Timed, Tipped
 
 CATALOG = Catalog.of(
-    orchestrators=[CoinsMove, Letter, Nothing, ParallelMove, Timed],
+    orchestrators=[CoinsMove, Letter, ManyNotes, Nothing, ParallelMove, Timed, Tipped],
     operations=[cast.take, cast.put, cast.write_note, cast.count, cast.send_letter],
 )
 

@@ -135,3 +135,55 @@ class Timed(Orchestrator[TimedRequested, TimedCompleted, TimedFailed]):
         await saga.execute(write_note(day))
         await saga.execute(write_note(f"still {day}"))
         return TimedCompleted(year_day=day)
+
+
+class TippedRequested(DomainEvent):
+    """Take coins; its contract got a field with a default later."""
+
+    name: str
+    tip: int = 0
+
+
+class TippedCompleted(DomainEvent):
+    """Taken."""
+
+
+class TippedFailed(FailureEvent):
+    """Not taken."""
+
+
+class Tipped(Orchestrator[TippedRequested, TippedCompleted, TippedFailed]):
+    """For events that were sent before and after the field came."""
+
+    async def handle(self, event: TippedRequested, saga: Saga) -> TippedCompleted:
+        """Take ten, and the tip."""
+        await saga.execute(take(event.name, 10 + event.tip))
+        return TippedCompleted()
+
+
+class ManyNotesRequested(DomainEvent):
+    """Write many notes at once."""
+
+    text: str
+    notes: int
+
+
+class ManyNotesCompleted(DomainEvent):
+    """Written."""
+
+
+class ManyNotesFailed(FailureEvent):
+    """Not written."""
+
+
+class ManyNotes(Orchestrator[ManyNotesRequested, ManyNotesCompleted, ManyNotesFailed]):
+    """A saga's first steps at once; an instance counts what it did."""
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    async def handle(self, event: ManyNotesRequested, saga: Saga) -> ManyNotesCompleted:
+        """Write each note."""
+        self.written += event.notes
+        await saga.execute_all([write_note(f"{n} of {self.written}") for n in range(event.notes)], parallel=True)
+        return ManyNotesCompleted()

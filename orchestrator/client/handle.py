@@ -9,7 +9,7 @@ from temporalio.client import Client
 from orchestrator.client.outcome import outcome_of
 from orchestrator.client.progress import Progress, progress_of
 from orchestrator.drive.messages import Outcome, Phase
-from orchestrator.envelope import Envelope, canonical, parse, read
+from orchestrator.envelope import Envelope, UnreadableEvent, canonical, parse, read, unwrap
 from orchestrator.errors import EventRejected, SagaCancelled, SagaFailed
 from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator
@@ -54,13 +54,24 @@ class SagaHandle(Generic[C]):
             EventRejected: `event.id_reused`, the id belongs to another event.
         """
         outcome = await outcome_of(self._client, self.workflow_id, self.run_id, timeout)
-        if outcome.content_digest != self._envelope.content_digest:
+        if not self._is_of(outcome):
             raise EventRejected(
                 "event.id_reused",
                 f"event id {self.event_id} was used before for other content; the first counts, and this was not done. "
                 "Give each event an id of its own",
             )
         return outcome
+
+    def _is_of(self, outcome: Outcome) -> bool:
+        """Whether the outcome is of this event, and not of another that had its id before."""
+        if outcome.content_digest == self._envelope.content_digest:
+            return True
+        # One of the two may have been sent by an older contract, without a default that the other wrote.
+        wanted = self.orchestrator.requested
+        try:
+            return parse(canonical(outcome.triggering), wanted) == unwrap(self._envelope, wanted)
+        except UnreadableEvent:
+            return False
 
     async def result(self, *, timeout: timedelta | None = None) -> C:
         """Wait for the completed event.

@@ -31,7 +31,12 @@ async def outcome_of(client: Client, workflow_id: str, run_id: str | None, timeo
                 return _from_failure(error)
             case CancelledError():
                 memo = await (await handle.describe()).memo()
-                return Outcome.model_validate(memo[OUTCOME_MEMO])
+                if OUTCOME_MEMO in memo:
+                    return Outcome.model_validate(memo[OUTCOME_MEMO])
+                raise NotFinished(
+                    f"{workflow_id} was cancelled before its saga ended. Publish the event again with the same id, and "
+                    "the saga goes on where it stood"
+                ) from failure
             case TerminatedError():
                 raise NotFinished(
                     f"{workflow_id} was terminated before its saga ended. Publish the event again with the same id, "

@@ -51,7 +51,7 @@ class Driver:
     """Drives one saga through a `Steps` port.
 
     Args:
-        orchestrator: a fresh instance.
+        orchestrator: its class; an instance lives for one run of `handle`.
         event: the event, read.
         envelope: the same event, as it arrived.
         steps: the way to the database.
@@ -60,14 +60,14 @@ class Driver:
 
     def __init__(
         self,
-        orchestrator: Orchestrator[Any, Any, Any],
+        orchestrator: type[Orchestrator[Any, Any, Any]],
         event: DomainEvent,
         envelope: Envelope,
         steps: Steps,
         *,
         owner: tuple[str, str] = ("", ""),
     ) -> None:
-        name = type(orchestrator).__name__
+        name = orchestrator.__name__
         ref = SagaRef(id=saga_id(name, envelope.event_id), orchestrator=name, event_id=envelope.event_id)
         self._orchestrator = orchestrator
         self._event = event
@@ -98,15 +98,26 @@ class Driver:
     async def _forward(self) -> Outcome:
         saga = DrivenSaga(self._opening, self._envelope, self._steps)
         try:
-            completed = await self._orchestrator.handle(self._event, saga)
+            completed = await self._orchestrator().handle(self._event, saga)
             if saga.interrupted:
                 raise saga.interrupted
+            if saga.misused:
+                raise saga.misused
+            if saga.is_busy:
+                raise UsageError("handle returned while a step was running: await each `saga.execute(...)`")
         except Refused as refusal:
-            if saga.interrupted is None:
-                return await uninterrupted(self._back(Phase.FAILED, refusal.code, refusal.message))
-            return await self._follow(saga.interrupted)
+            if saga.interrupted is not None:
+                return await self._follow(saga.interrupted)
+            if saga.misused:
+                raise saga.misused from None
+            return await uninterrupted(self._back(Phase.FAILED, refusal.code, refusal.message))
         except Interrupted as interruption:
             return await self._follow(interruption)
+        except Exception:
+            # What `handle` raises on its way out of an interruption, in a `finally:` say, is not its answer.
+            if saga.interrupted is None:
+                raise
+            return await self._follow(saga.interrupted)
         fields = self._fields(completed)
         finish = FinishCommand(opening=self._opening, completed=fields, steps=saga.reached)
         reply = await uninterrupted(self._steps.finish(finish))
@@ -115,7 +126,7 @@ class Driver:
         return await self._follow(Interrupted(reply))
 
     def _fields(self, completed: object) -> dict[str, Any]:
-        wanted = type(self._orchestrator).completed
+        wanted = self._orchestrator.completed
         if not isinstance(completed, wanted):
             raise UsageError(f"handle must return {wanted.__name__}, and returned {type(completed).__name__}")
         fields = completed.model_dump(mode="json")
@@ -133,7 +144,9 @@ class Driver:
                 return await uninterrupted(self._back(ends_as, OPERATION_FAILED, "decided elsewhere"))
             case Diverged() as diverged:
                 error = _told(diverged)
-                await self._steps.stick(StuckCommand(saga=self._opening.saga, number=diverged.number, error=error))
+                await uninterrupted(
+                    self._steps.stick(StuckCommand(saga=self._opening.saga, number=diverged.number, error=error))
+                )
                 raise SagaStuck(error)
             case Reused():
                 raise EventIdReused(f"event id {self._envelope.event_id} was used before for other content")
@@ -164,7 +177,9 @@ class Driver:
                     self._went_on = True
                     return await self._forward()
                 error = f"step {pivot} cannot be undone, and what comes after it cannot be done: {message}"
-                await self._steps.stick(StuckCommand(saga=self._opening.saga, number=pivot, error=storable(error)))
+                await uninterrupted(
+                    self._steps.stick(StuckCommand(saga=self._opening.saga, number=pivot, error=storable(error)))
+                )
                 raise SagaStuck(error)
             case _:
                 pass
@@ -180,6 +195,11 @@ class Driver:
         if isinstance(reply, Outcome):
             return reply
         return await self._follow(Interrupted(reply))
+
+    async def _stuck(self, number: int, error: str) -> SagaStuck:
+        command = StuckCommand(saga=self._opening.saga, number=number, error=storable(error))
+        await uninterrupted(self._steps.stick(command))
+        return SagaStuck(error)
 
 
 async def uninterrupted(work: Coroutine[Any, Any, R] | Awaitable[R]) -> R:

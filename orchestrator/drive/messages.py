@@ -127,6 +127,8 @@ class Outcome(Message):
     """The triggering event."""
     content_digest: str
     """Of the triggering event: tells a repeat from another event with its id."""
+    triggering: dict[str, JsonValue]
+    """Fields of the triggering event, for when digests differ only by a default that one of two contracts left out."""
     event: dict[str, JsonValue]
     """The completed or failed event, as a CloudEvent."""
     error_code: str | None = None

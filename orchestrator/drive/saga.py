@@ -1,8 +1,10 @@
 """The saga that `handle` is given when it is really driven: numbers steps and sends them through the port."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import ValidationError
 
 from orchestrator.drive.messages import (
     Decided,
@@ -16,13 +18,17 @@ from orchestrator.drive.messages import (
     StepReply,
 )
 from orchestrator.drive.steps import CancelRequested, Steps
-from orchestrator.envelope import CONTENT_LIMIT, Envelope, canonical
+from orchestrator.envelope import CONTENT_LIMIT, Envelope, canonical, describe
 from orchestrator.errors import Refused, UsageError
-from orchestrator.operation import Operation, OperationCall, Reversal
+from orchestrator.operation import OperationCall, Reversal
 from orchestrator.saga import Saga
 
-R = TypeVar("R")
-OperationOf = Callable[[str], Operation[..., Any]]
+STEPS_LIMIT = 1_000
+"""Steps of one saga. Each is six events of a history that ends at 51,200, and a line of the failure event."""
+GROUP_LIMIT = 1024 * 1024
+"""Bytes of arguments that go out together."""
+GROUP_STEPS = 100
+"""Steps that go out together."""
 
 
 class Interrupted(BaseException):
@@ -42,8 +48,11 @@ class DrivenSaga(Saga):
         self._event_time = envelope.time.isoformat()
         self._steps = steps
         self._opened = False
-        self._busy = False
         self._past_pivot: str | None = None
+        self.is_busy = False
+        """A step is under way."""
+        self.misused: Exception | None = None
+        """A mistake in `handle`: raised again by every later step, and by the driver when `handle` swallowed it."""
         self.interrupted: Interrupted | None = None
         """Set once; every later step raises it again, and so does the driver when `handle` swallowed it."""
         self.reached = 0
@@ -52,16 +61,19 @@ class DrivenSaga(Saga):
     async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
         if self.interrupted:
             raise self.interrupted
-        if self._busy:
-            raise UsageError(
+        if self.misused:
+            raise self.misused
+        if self.is_busy:
+            raise self._misuse(
                 "a second step was begun while one is running, so their numbers would depend on timing. "
                 "You want: `await saga.execute_batch(first, second, parallel=True)`"
             )
         for call in calls:
             self._check(call)
-        first = self.reached + 1
-        numbered = list(enumerate(calls, start=first))
-        self._busy = True
+        if self.reached + len(calls) > STEPS_LIMIT:
+            raise self._misuse(f"a saga takes {STEPS_LIMIT:,} steps at most: let it publish events for the rest")
+        numbered = list(enumerate(calls, start=self.reached + 1))
+        self.is_busy = True
         try:
             if parallel:
                 self.reached += len(calls)
@@ -72,22 +84,29 @@ class DrivenSaga(Saga):
                 results.append(self._result(call, await self._one(number, call)))
             return results
         finally:
-            self._busy = False
+            self.is_busy = False
 
     async def _at_once(self, numbered: Sequence[tuple[int, OperationCall[Any]]]) -> list[Any]:
-        tasks = [asyncio.ensure_future(self._one(number, call)) for number, call in numbered]
+        replies: list[StepReply] = []
+        for group in _groups(numbered, alone=not self._opened):
+            replies += await self._together(group)
+        return [self._result(call, reply) for (_, call), reply in zip(numbered, replies, strict=True)]
+
+    async def _together(self, group: Sequence[tuple[int, OperationCall[Any]]]) -> list[StepReply]:
+        tasks = [asyncio.ensure_future(self._one(number, call)) for number, call in group]
         try:
-            replies = await asyncio.gather(*tasks, return_exceptions=True)
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
         except asyncio.CancelledError:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
-        for reply in replies:
+        replies: list[StepReply] = []
+        for reply in ended:
             if isinstance(reply, BaseException):
                 raise reply
-        settled = [reply for reply in replies if not isinstance(reply, BaseException)]
-        return [self._result(call, reply) for (_, call), reply in zip(numbered, settled, strict=True)]
+            replies.append(reply)
+        return replies
 
     async def _one(self, number: int, call: OperationCall[Any]) -> StepReply:
         command = StepCommand(
@@ -112,10 +131,14 @@ class DrivenSaga(Saga):
         match reply:
             case StepDone():
                 if reply.operation != call.operation.name:
-                    raise UsageError(f"step {reply.number} answered as {reply.operation}, asked was {call!r}")
+                    raise self._misuse(f"step {reply.number} answered as {reply.operation}, asked was {call!r}")
                 if call.operation.reversal is Reversal.IRREVERSIBLE:
                     self._past_pivot = call.operation.name
-                return call.operation.signature.load_result(reply.result)
+                try:
+                    return call.operation.signature.load_result(reply.result)
+                except ValidationError as fault:
+                    message = f"the recorded result of {call.operation.name} is none of today's: {describe(fault)}"
+                    raise self._misuse(message) from fault
             case StepRefused():
                 raise Refused(reply.code, reply.message)
             case Decided() | Diverged() | Reused() | Resume():
@@ -126,17 +149,46 @@ class DrivenSaga(Saga):
             self.interrupted = Interrupted(why)
         return self.interrupted
 
+    def _misuse(self, message: str) -> UsageError:
+        error = UsageError(message)
+        self.misused = self.misused or error
+        return error
+
     def _check(self, call: OperationCall[Any]) -> None:
         if not isinstance(call, OperationCall):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UsageError(
+            raise self._misuse(
                 f"`saga.execute` takes a described call, as in `saga.execute(withdraw(...))`, not {type(call).__name__}"
             )
-        if (size := len(canonical(dict(call.arguments)).encode())) > CONTENT_LIMIT:
-            raise UsageError(
+        if (size := _size(call)) > CONTENT_LIMIT:
+            raise self._misuse(
                 f"the arguments of {call.operation.name} take {size:,} bytes and the limit is {CONTENT_LIMIT:,}"
             )
         if self._past_pivot and call.operation.reversal is Reversal.COMPENSATED:
-            raise UsageError(
+            raise self._misuse(
                 f"{call.operation.name} comes after {self._past_pivot}, which cannot be undone, so a refusal here "
                 "could not be answered by undoing: put the irreversible step last"
             )
+
+
+def _size(call: OperationCall[Any]) -> int:
+    return len(canonical(dict(call.arguments)).encode())
+
+
+def _groups(
+    numbered: Sequence[tuple[int, OperationCall[Any]]], *, alone: bool
+) -> Iterator[Sequence[tuple[int, OperationCall[Any]]]]:
+    """Steps that go out together. What one workflow task sends is bounded: over 4 MiB the server ends the execution.
+
+    With `alone` the first step goes by itself, so that the others need not carry the envelope.
+    """
+    group: list[tuple[int, OperationCall[Any]]] = []
+    size = 0
+    for number, call in numbered:
+        first_alone = alone and len(group) == 1 and group[0][0] == numbered[0][0]
+        if group and (first_alone or size + _size(call) > GROUP_LIMIT or len(group) == GROUP_STEPS):
+            yield group
+            group, size = [], 0
+        group.append((number, call))
+        size += _size(call)
+    if group:
+        yield group

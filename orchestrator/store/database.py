@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from orchestrator.errors import TransactionMisuse, Unreachable
+from orchestrator.store.sqlite import connect_steadily
 
 R = TypeVar("R")
 Dialect = Literal["postgresql", "sqlite"]
@@ -29,10 +30,17 @@ _TRIES = 5
 _RETRIED_IN_PLACE = frozenset({"40P01", "40001"})
 _GUARD = "orchestrator_guard"
 _REFUSED = "orchestrator_refused"
+_COMMENTS = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|;)*"
 _ENDS_TRANSACTION = re.compile(
-    r"\s*(commit|end|abort|begin|start\s+transaction|rollback(?!\s+to)|prepare\s+tr)\b", re.I
+    _COMMENTS + r"(?:(?:commit|end|abort|begin|start\s+transaction|prepare\s+transaction|rollback(?!\s+to))\b"
+    r"|(?:insert|update)\s+or\s+rollback\b)",
+    re.IGNORECASE | re.DOTALL,
 )
-_WRITES = re.compile(r"\s*(insert|update|delete|merge|truncate|create|alter|drop|replace)\b", re.I)
+_WRITES = re.compile(
+    _COMMENTS + r"(?:(?:insert|update|delete|merge|truncate|create|alter|drop|replace)\b"
+    r"|with\b.*\b(?:insert\s+into|update|delete\s+from|merge\s+into)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Lock]] = WeakKeyDictionary()
 
@@ -191,6 +199,8 @@ def _engine(url: URL, dialect: Dialect, pool_size: int) -> AsyncEngine:
                 "application_name": "orchestrator",
             },
         }
+    else:
+        options["connect_args"] = {"async_creator_fn": connect_steadily}
     engine = create_async_engine(url, **options)
     if dialect == "sqlite":
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
@@ -230,8 +240,10 @@ def _refuse_statement(
     guard: Guarded | None = connection.info.get(_GUARD)
     if guard is None:
         return
+    if connection.dialect.name == "sqlite" and not connection.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
+        _refuse(connection, "SQLite has rolled the transaction back; what comes now would stand without its record")
     if _ENDS_TRANSACTION.match(statement):
-        _refuse(connection, f"an operation may not send {statement.split()[0].upper()} itself")
+        _refuse(connection, "an operation may not begin or end its transaction in SQL; the engine does")
     if guard == "query" and _WRITES.match(statement):
         _refuse(connection, "a @query only reads: it is never undone. Make it an @operation with a compensation")
 

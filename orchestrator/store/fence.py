@@ -53,6 +53,10 @@ class _OpenedBefore(Exception):
         super().__init__()
 
 
+class TransactionLost(OrchestratorError):
+    """The database ended a step's transaction while the operation ran, and the operation swallowed the error."""
+
+
 def phase_under_share_lock(saga_id: UUID) -> Select[tuple[str]]:
     """The guard: waits for a turn that is under way and then sees it, and holds off the next (SQLite: one writer)."""
     return select(saga.c.phase).where(saga.c.id == saga_id).with_for_update(read=True)
@@ -71,17 +75,18 @@ async def run_step(database: Database, catalog: Catalog, command: StepCommand, *
         return await _attempt(connection, catalog, command, operation, attempt)
 
     try:
-        return await database.in_transaction(attempt_it)
+        try:
+            return await database.in_transaction(attempt_it)
+        except Refused as refusal:
+            said = refusal
+
+        async def record_it(connection: AsyncConnection) -> StepReply:
+            return await _record_refusal(connection, catalog, command, operation, attempt, said)
+
+        # The refused transaction is gone, effects and all. Another driver may have done the step since: it was first.
+        return await database.in_transaction(record_it)
     except _OpenedBefore as met:
         return Resume(envelope=met.envelope)
-    except Refused as refusal:
-        said = refusal
-
-    async def record_it(connection: AsyncConnection) -> StepReply:
-        return await _record_refusal(connection, catalog, command, operation, attempt, said)
-
-    # The refused transaction is gone, effects and all. Another driver may have done the step since: it was first then.
-    return await database.in_transaction(record_it)
 
 
 async def _attempt(
@@ -102,15 +107,22 @@ async def _attempt(
         returned = await operation.body(tx, **arguments)
         await tx.flush()
     result = operation.signature.dump_result(returned)
-    if result is not None:
-        recorded = canonical(result)
-        if len(recorded.encode()) > CONTENT_LIMIT:
-            raise ResultTooLarge(f"the result of {operation.name} takes {len(recorded):,} bytes of {CONTENT_LIMIT:,}")
-        await connection.execute(
-            update(saga_step)
-            .where(saga_step.c.saga_id == command.saga.id, saga_step.c.number == command.number)
-            .values(result=recorded)
+    recorded = None if result is None else canonical(result)
+    if recorded is not None and len(recorded.encode()) > CONTENT_LIMIT:
+        raise ResultTooLarge(f"the result of {operation.name} takes {len(recorded):,} bytes of {CONTENT_LIMIT:,}")
+    # Also without a result: an operation that swallowed a database error left a transaction that only rolls back, and
+    # its COMMIT would say nothing. This statement fails there, or finds the fence row gone.
+    written = await connection.execute(
+        update(saga_step)
+        .where(
+            saga_step.c.saga_id == command.saga.id,
+            saga_step.c.number == command.number,
+            saga_step.c.state == StepState.DONE.value,
         )
+        .values(result=recorded, done_at=datetime.now(UTC))
+    )
+    if written.rowcount != 1:
+        raise TransactionLost(f"the transaction of {operation.name} was ended before the operation was")
     return StepDone(number=command.number, operation=operation.name, result=result)
 
 

@@ -35,7 +35,7 @@ async def finish_saga(database: Database, catalog: Catalog, command: FinishComma
         if command.completed is not None:
             if row.phase is not Phase.FORWARD:
                 return Decided(phase=row.phase)
-            if (diverged := _unreached(steps, command.steps)) is not None:
+            if (diverged := _unlike(steps, command.steps)) is not None:
                 return diverged
             phase = Phase.COMPLETED
             event = parse(canonical(command.completed), orchestrator.completed)
@@ -49,6 +49,7 @@ async def finish_saga(database: Database, catalog: Catalog, command: FinishComma
             phase=phase,
             event_id=command.opening.saga.event_id,
             content_digest=row.content_digest,
+            triggering=dict(read(row.envelope).data),
             event=json.loads(out.text),
             error_code=row.error_code if command.completed is None else None,
             message=row.message if command.completed is None else None,
@@ -76,8 +77,12 @@ async def finish_saga(database: Database, catalog: Catalog, command: FinishComma
     return await database.in_transaction(end)
 
 
-def _unreached(steps: list[RecordedStep], reached: int) -> Diverged | None:
-    """The first recorded step that `handle` did not come to this time."""
+def _unlike(steps: list[RecordedStep], reached: int) -> Diverged | None:
+    """The first step that was recorded and not reached this time, or reached and not recorded."""
+    answered = {step.number for step in steps if step.state in (StepState.DONE.value, StepState.REFUSED.value)}
+    for number in range(1, reached + 1):
+        if number not in answered:
+            return Diverged(number=number, recorded="nothing", given=f"handle went on to step {reached}")
     for step in steps:
         if step.number > reached:
             return Diverged(

@@ -33,9 +33,9 @@ from orchestrator.drive.messages import (
     UndoReply,
 )
 from orchestrator.envelope import read
-from orchestrator.errors import storable
+from orchestrator.errors import OrchestratorError, storable
 from orchestrator.store.database import Database, guarded
-from orchestrator.store.fence import SagaMissing, phase_under_share_lock
+from orchestrator.store.fence import SagaMissing, TransactionLost, phase_under_share_lock
 from orchestrator.store.opening import open_sagas
 from orchestrator.store.schema import saga, saga_step
 from orchestrator.transaction import Transaction
@@ -101,7 +101,7 @@ async def turn_to_undoing(database: Database, catalog: Catalog, command: TurnCom
                 UndoableStep(
                     number=step.number,
                     operation=step.operation,
-                    compensation=catalog.compensation_of(step.operation),
+                    compensation=_compensation(catalog, step.operation),
                 )
                 for step in reversed(left)
             ),
@@ -152,6 +152,18 @@ async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) 
                 tx, json.loads(step.arguments), None if step.result is None else json.loads(step.result)
             )
             await tx.flush()
+        # As in `fence`: a transaction that a swallowed error has ended must not pass for one that committed.
+        written = await connection.execute(
+            update(saga_step)
+            .where(
+                saga_step.c.saga_id == command.saga.id,
+                saga_step.c.number == command.number,
+                saga_step.c.state == StepState.UNDONE.value,
+            )
+            .values(undone_at=datetime.now(UTC))
+        )
+        if written.rowcount != 1:
+            raise TransactionLost(f"the transaction of {operation.name}'s compensation was ended before it was")
         return Undone(number=command.number)
 
     try:
@@ -184,6 +196,13 @@ async def steps_of(connection: AsyncConnection, saga_id: UUID) -> list[RecordedS
         .order_by(saga_step.c.number)
     )
     return [RecordedStep(*row) for row in result]
+
+
+def _compensation(catalog: Catalog, operation: str) -> str:
+    known = catalog.operations.get(operation)
+    if known is None or known.undo is None:
+        raise OrchestratorError(f"{operation} is to be undone, and this worker knows no compensation of it")
+    return known.undo.name
 
 
 async def _stick(connection: AsyncConnection, ref: SagaRef, number: int, error: str) -> None:

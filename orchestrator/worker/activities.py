@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 from temporalio import activity
@@ -132,11 +132,13 @@ def _engine_activities(steps: StoreSteps) -> list[Callable[..., Any]]:
 def _command(expected: type[M], arguments: Sequence[RawValue], catalog: Catalog) -> M:
     """What a saga's execution asks for. An operation run by anybody else would never be undone: refuse."""
     info = activity.info()
-    if info.workflow_id is None or info.workflow_type not in catalog.orchestrators or len(arguments) != 1:
+    known = info.workflow_type in catalog.orchestrators
+    if info.workflow_id is None or not known or len(arguments) != 1:
         raise ApplicationError(
             f"{info.activity_type} runs only as a step of a saga. Publish an event that an orchestrator listens to.",
             type="saga.required",
-            non_retryable=True,
+            # An orchestrator that this worker does not know may be newer than it: another worker takes the retry.
+            non_retryable=info.workflow_id is None,
         )
     try:
         return expected.model_validate_json(arguments[0].payload.data)
@@ -175,8 +177,12 @@ def _failure(fault: Exception, *, final: bool) -> ApplicationError:
 
 
 def _told_cause(fault: Exception) -> Exception | None:
-    """The error itself, with its trace for the Web UI, unless its text is larger than a history should carry."""
-    return fault if len(str(fault)) <= MESSAGE_LIMIT else None
+    """The error itself, with its trace for the Web UI, unless its texts are larger than a history should carry."""
+    size, one = 0, cast(BaseException | None, fault)
+    while one is not None and size <= 4 * MESSAGE_LIMIT:
+        size += len(str(one))
+        one = one.__cause__ or one.__context__
+    return fault if size <= 4 * MESSAGE_LIMIT else None
 
 
 def _is_overdue(info: activity.Info, deadline: timedelta) -> bool:

@@ -27,6 +27,8 @@ from orchestrator.workflow.dead_letters import pieces
 from orchestrator.workflow.details import StepsTable
 from orchestrator.workflow.port import TemporalSteps
 
+_CARRIED = 1024 * 1024
+"""Bytes of other events that a stuck saga's next run begins with."""
 _FIRST_MESSAGE = timedelta(seconds=10)
 """How long an execution that was started with nothing waits for its event."""
 
@@ -96,18 +98,9 @@ class SagaExecution:
 
     async def _take(self, message: Inbound) -> None:
         try:
-            if message.door not in (names.START_DOOR, names.EVENT_SIGNAL):
-                raise UnreadableEvent(
-                    "signal.unknown", f"{message.door}: events are taken by the signal {names.EVENT_SIGNAL}"
-                )
-            if not message.raw:
-                raise UnreadableEvent("event.missing", "nothing was sent with it")
-            envelope = read(message.raw)
-            event = unwrap(envelope, self.orchestrator.requested)
-            if (known := self._taken.get(envelope.event_id)) is not None:
-                if known == event:
-                    return
-                raise UnreadableEvent("event.id_reused", _reused(envelope))
+            envelope, event = self._read(message)
+            if self._is_repeat(envelope, event):
+                return
         except UnreadableEvent as fault:
             await self._keep(message, fault.code, fault.message)
             return
@@ -120,6 +113,22 @@ class SagaExecution:
         if self._outcome is None:
             self._outcome = outcome
 
+    def _read(self, message: Inbound) -> tuple[Envelope, DomainEvent]:
+        if message.door not in (names.START_DOOR, names.EVENT_SIGNAL):
+            raise UnreadableEvent(
+                "signal.unknown", f"{message.door}: events are taken by the signal {names.EVENT_SIGNAL}"
+            )
+        if not message.raw:
+            raise UnreadableEvent("event.missing", "nothing was sent with it")
+        envelope = read(message.raw)
+        return envelope, unwrap(envelope, self.orchestrator.requested)
+
+    def _is_repeat(self, envelope: Envelope, event: DomainEvent) -> bool:
+        known = self._taken.get(envelope.event_id)
+        if known is not None and known != event:
+            raise UnreadableEvent("event.id_reused", _reused(envelope))
+        return known is not None
+
     async def _drive(self, envelope: Envelope, event: DomainEvent) -> Outcome:
         info = workflow.info()
         upsert(
@@ -129,7 +138,7 @@ class SagaExecution:
         )
         steps = TemporalSteps(StepsTable(f"{envelope.event_type} {envelope.event_id}"))
         driver = Driver(
-            self.orchestrator(),
+            self.orchestrator,
             event,
             envelope,
             steps,
@@ -152,9 +161,29 @@ class SagaExecution:
             lambda: self._retry or (heeds_cancel and workflow.cancellation_reason() is not None)
         )
         await uninterrupted(decided)
-        if self._retry:
-            carried = [envelope.text.encode(), *(message.raw for message in self._inbox)]
-            workflow.continue_as_new(args=[raw_json(data) for data in carried])
+        if heeds_cancel and workflow.cancellation_reason() is not None:
+            return
+        carried = [envelope.text.encode(), *await self._settle_inbox(envelope)]
+        workflow.continue_as_new(args=[raw_json(data) for data in carried])
+
+    async def _settle_inbox(self, driven: Envelope) -> list[bytes]:
+        """What else is in the inbox: events are carried over, as many as fit; the rest is kept as dead letters."""
+        carried: list[bytes] = []
+        room = _CARRIED
+        while self._inbox:
+            message = self._inbox.popleft()
+            try:
+                envelope, event = self._read(message)
+                if self._is_repeat(envelope, event):
+                    continue
+                if len(message.raw) > room:
+                    raise UnreadableEvent("event.not_carried", "came while the saga was stuck: publish it again")
+            except UnreadableEvent as fault:
+                await self._keep(message, fault.code, fault.message)
+                continue
+            room -= len(message.raw)
+            carried.append(message.raw)
+        return carried
 
     async def _keep(self, message: Inbound, code: str, reason: str) -> None:
         """Keep a message as a dead letter."""

@@ -48,6 +48,7 @@ class Timeouts:
 _STEP_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=100), maximum_interval=timedelta(seconds=30))
 _ENDLESS_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=100), maximum_interval=timedelta(minutes=1))
 _TIMEOUTS = Timeouts()
+_BEGUN_ANEW = timedelta(minutes=1)
 
 
 class TemporalSteps:
@@ -91,7 +92,7 @@ class TemporalSteps:
 
     async def turn(self, command: TurnCommand) -> TurnReply:
         """Turn to undoing."""
-        reply: TurnReply = await self._activity(names.TURN, command, TurnReply, command.error_code, _ENDLESS_RETRIES)
+        reply: TurnReply = await self._insist(names.TURN, command, TurnReply, command.error_code)
         if isinstance(reply, UndoPlan):
             upsert(SAGA_STATUS.value_set("undoing"))
             for step in reply.steps:
@@ -101,16 +102,14 @@ class TemporalSteps:
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
         """Undo one step; retried without end."""
         self._show(command.number, f"undoing: `{compensation}`")
-        reply: UndoReply = await self._activity(
-            compensation, command, UndoReply, f"undo step {command.number}", _ENDLESS_RETRIES
-        )
+        reply: UndoReply = await self._insist(compensation, command, UndoReply, f"undo step {command.number}")
         self._show(command.number, f"undone: `{compensation}`")
         return reply
 
     async def finish(self, command: FinishCommand) -> FinishReply:
         """Write the outcome."""
         summary = "completed" if command.completed is not None else "undone"
-        reply: FinishReply = await self._activity(names.FINISH, command, FinishReply, summary, _ENDLESS_RETRIES)
+        reply: FinishReply = await self._insist(names.FINISH, command, FinishReply, summary)
         if isinstance(reply, Outcome):
             self._table.title = reply.phase.value
             workflow.set_current_details(self._table.markdown())
@@ -121,7 +120,22 @@ class TemporalSteps:
         upsert(SAGA_STATUS.value_set("stuck"))
         self._table.title = f"stuck: {command.error}"
         workflow.set_current_details(self._table.markdown())
-        await self._activity(names.STICK, command, None, f"stuck at step {command.number}", _ENDLESS_RETRIES)
+        await self._insist(names.STICK, command, None, f"stuck at step {command.number}")
+
+    async def _insist(self, name: str, argument: Any, result: Any, summary: str) -> Any:
+        """An activity that must be done, however it fails: what fails for good is begun anew, after a while.
+
+        Its error must not end the execution: the saga would stay without an outcome.
+        """
+        while True:
+            try:
+                return await self._activity(name, argument, result, summary, _ENDLESS_RETRIES)
+            except ActivityError as failure:
+                if is_cancelled_exception(failure):
+                    raise
+                self._table.title = f"{summary}: {_cause(failure)}"
+                workflow.set_current_details(self._table.markdown())
+                await workflow.sleep(_BEGUN_ANEW)
 
     async def _activity(self, name: str, argument: Any, result: Any, summary: str, retries: RetryPolicy) -> Any:
         return await workflow.execute_activity(

@@ -116,7 +116,7 @@ def driver_of(
 ) -> Driver:
     """A driver that runs in this process, straight on the database."""
     envelope = wrap(event, event_id=event_id, source="tests", time=time)
-    return Driver(orchestrator(), event, envelope, PacedSteps(database, CATALOG, pacer or Pacer()))
+    return Driver(orchestrator, event, envelope, PacedSteps(database, CATALOG, pacer or Pacer()))
 
 
 async def until_stopped(database: Database, pacer: Pacer, driving: asyncio.Task[R]) -> None:

@@ -40,6 +40,11 @@ async def commits_in_sql(tx: Transaction) -> None:
     await (await tx.connection()).execute(text("  commit"))
 
 
+async def commits_behind_a_comment(tx: Transaction) -> None:
+    """By hand, and hidden."""
+    await (await tx.connection()).execute(text("/* all\n done */ -- now\n COMMIT"))
+
+
 async def rolls_back_in_sql(tx: Transaction) -> None:
     """By hand."""
     await (await tx.connection()).execute(text("ROLLBACK"))
@@ -58,6 +63,7 @@ async def commits_the_sync_session(tx: Transaction) -> None:
         commits_beneath,
         rolls_back_beneath,
         commits_in_sql,
+        commits_behind_a_comment,
         rolls_back_in_sql,
         commits_the_sync_session,
     ],
@@ -106,9 +112,24 @@ async def test_a_savepoint_is_the_authors_own(stocked: Database) -> None:
     assert (await Holdings.of(stocked)).boxes["a"] == 990
 
 
-async def test_a_query_that_writes_is_refused(stocked: Database) -> None:
+@pytest.mark.parametrize(
+    "writes",
+    [
+        "UPDATE box SET coins = 0",
+        "/* only a look */ UPDATE box SET coins = 0",
+        "WITH b AS (SELECT 1) UPDATE box SET coins = 0",
+    ],
+)
+async def test_a_query_that_writes_is_refused(stocked: Database, writes: str) -> None:
     with pytest.raises(TransactionMisuse, match="only reads"):
         async with stocked.transaction() as connection, guarded(connection, "query"):
-            await connection.execute(update(box).values(coins=0))
+            await connection.execute(text(writes))
 
     assert (await Holdings.of(stocked)).boxes["a"] == 1_000
+
+
+async def test_a_query_may_use_a_common_table_expression(stocked: Database) -> None:
+    async with stocked.transaction() as connection, guarded(connection, "query"):
+        found = await connection.execute(text("WITH updated AS (SELECT coins FROM box) SELECT max(coins) FROM updated"))
+
+        assert found.scalar_one() == 1_000

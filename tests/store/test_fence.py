@@ -1,18 +1,20 @@
 """The fence, the guard and the turn, one rule a test, with real concurrent transactions."""
 
 import asyncio
+import contextlib
+import json
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import event, text, update
+from sqlalchemy import delete, event, text, update
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator import Transaction
-from orchestrator.drive.driver import EventIdReused, SagaStuck
+from orchestrator import Transaction, TransactionMisuse
+from orchestrator.drive.driver import Driver, EventIdReused, SagaStuck
 from orchestrator.drive.messages import Decided, Opening, Phase, SagaRef, StepCommand, StepDone, StepRefused
-from orchestrator.envelope import saga_id, wrap
+from orchestrator.envelope import read, saga_id, wrap
 from orchestrator.store.database import Database
-from orchestrator.store.fence import SagaMissing, run_step
+from orchestrator.store.fence import SagaMissing, TransactionLost, run_step
 from orchestrator.store.opening import open_sagas
 from orchestrator.store.schema import saga, saga_outbox, saga_step
 from tests.cast import Gate, Script, box, fails, refuses
@@ -22,14 +24,18 @@ from tests.orchestrators import (
     CoinsMoveRequested,
     Letter,
     LetterRequested,
+    ManyNotes,
+    ManyNotesRequested,
     Nothing,
     NothingRequested,
     ParallelMove,
     ParallelMoveRequested,
     Timed,
     TimedRequested,
+    Tipped,
+    TippedRequested,
 )
-from tests.store.pacing import Pacer, driver_of, until_stopped
+from tests.store.pacing import PacedSteps, Pacer, driver_of, until_stopped
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
@@ -384,6 +390,135 @@ async def test_a_compensation_that_fails_is_tried_again_and_shows_as_stuck_in_th
     assert (await rows(stocked, saga))[0].stuck_step is None
 
 
+async def swallows_an_error(tx: Transaction) -> None:
+    """As an author might, without knowing that PostgreSQL ends the transaction with it."""
+    with contextlib.suppress(DBAPIError):
+        await tx.exec(text("SELECT nothing FROM nowhere"))  # type: ignore[call-overload]
+
+
+async def test_an_operation_that_swallows_a_database_error_is_not_taken_for_done(stocked: Database, kind: str) -> None:
+    """PostgreSQL answers COMMIT of a transaction that failed with a ROLLBACK and no error."""
+    before = await Holdings.of(stocked)
+    Script.after["put"] = swallows_an_error
+    if kind == "sqlite":
+        assert (await driver_of(stocked, CoinsMove, EVENT, "one").drive()).phase is Phase.COMPLETED
+        assert await Holdings.of(stocked) == before.moved("a", "b", 10)
+        return
+
+    with pytest.raises(DBAPIError):
+        await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+
+    assert [step.operation for step in await rows(stocked, saga_step)] == ["cast.take"]
+    Script.clear()
+    await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+    assert await Holdings.of(stocked) == before.moved("a", "b", 10)
+
+
+async def test_a_compensation_that_swallows_a_database_error_is_not_taken_for_done(
+    stocked: Database, kind: str
+) -> None:
+    if kind == "sqlite":
+        pytest.skip("a statement that fails leaves the transaction as it was")
+    before = await Holdings.of(stocked)
+    Script.before["write_note"] = refuses()
+    Script.after["take_out"] = swallows_an_error
+
+    with pytest.raises(DBAPIError):
+        await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+
+    assert [step.undo_attempts for step in await rows(stocked, saga_step) if step.operation == "cast.put"] == [1]
+    Script.clear()
+    assert (await driver_of(stocked, CoinsMove, EVENT, "one").drive()).phase is Phase.FAILED
+    assert before == await Holdings.of(stocked)
+
+
+async def test_an_operation_that_lets_sqlite_roll_back_is_not_taken_for_done(stocked: Database, kind: str) -> None:
+    if kind == "postgresql":
+        pytest.skip("only SQLite goes on in autocommit after a rollback of its own")
+
+    async def lets_it_roll_back(tx: Transaction) -> None:
+        raw = await (await tx.connection()).get_raw_connection()
+        assert raw.driver_connection is not None
+        await raw.driver_connection.rollback()
+
+    before = await Holdings.of(stocked)
+    Script.after["put"] = lets_it_roll_back
+
+    with pytest.raises((TransactionLost, TransactionMisuse)):
+        await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+
+    Script.clear()
+    await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+    assert await Holdings.of(stocked) == before.moved("a", "b", 10)
+
+
+async def test_a_completed_saga_has_a_record_of_each_step_that_handle_reached(stocked: Database) -> None:
+    stop = Pacer("before finish")
+    one = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "one", stop).drive())
+    await until_stopped(stocked, stop, one)
+    async with stocked.transaction() as connection:
+        await connection.execute(delete(saga_step).where(saga_step.c.number == 2))
+
+    stop.go_on.set()
+
+    with pytest.raises(SagaStuck, match="step 2 is not what was recorded: recorded nothing"):
+        await one
+
+
+async def test_an_event_in_any_script_can_fail(stocked: Database) -> None:
+    """Its letters take up to three times as much in the failure event as they took on arrival."""
+    name = "é" * 124_000
+    message = json.loads(wrap(TippedRequested(name=""), event_id="one", source="tests").text)
+    envelope = read(json.dumps({**message, "data": {"name": name}}, ensure_ascii=False))
+    Script.before["take"] = refuses()
+    driver = Driver(Tipped, TippedRequested(name=name), envelope, PacedSteps(stocked, CATALOG, Pacer()))
+
+    outcome = await driver.drive()
+
+    assert outcome.phase is Phase.FAILED
+    assert (await rows(stocked, saga_outbox))[0].event_id == outcome.event["id"]
+
+
+async def test_handle_runs_on_a_new_instance_each_time(stocked: Database) -> None:
+    event = ManyNotesRequested(text="", notes=2)
+    stop = Pacer("after step 1")
+    one = asyncio.create_task(driver_of(stocked, ManyNotes, event, "one", stop, time=TIME).drive())
+    await until_stopped(stocked, stop, one)
+
+    outcome = await driver_of(stocked, ManyNotes, event, "one").drive()  # resumed: handle runs twice in one driver
+    stop.go_on.set()
+
+    assert await one == outcome
+
+
+async def test_a_statement_that_is_cut_off_leaves_no_lock_behind(stocked: Database, kind: str) -> None:
+    """Also when the cancel comes in the middle of it, and when somebody still holds the error."""
+    long = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1000000) SELECT count(*) FROM c"
+    held: list[BaseException] = []
+    begun = asyncio.Event()
+
+    async def cut_off() -> None:
+        try:
+            async with stocked.transaction() as connection:
+                await connection.execute(update(box).values(coins=0))
+                begun.set()
+                await connection.execute(text(long if kind == "sqlite" else "SELECT pg_sleep(30)"))
+        except BaseException as fault:
+            held.append(fault)
+            raise
+
+    cut = asyncio.create_task(cut_off())
+    await begun.wait()
+    await asyncio.sleep(0)
+    cut.cancel()
+    await asyncio.wait({cut})
+
+    async with asyncio.timeout(10), stocked.transaction() as connection:
+        await connection.execute(update(box).values(coins=box.c.coins + 1))
+    assert (await Holdings.of(stocked)).boxes == {"a": 1_001, "b": 1}
+    assert isinstance(held[0], asyncio.CancelledError)
+
+
 async def test_openings_in_different_orders_do_not_wait_for_each_other_in_a_circle(stocked: Database) -> None:
     ids = [f"bulk-{number}" for number in range(50)]
 
@@ -398,7 +533,7 @@ async def test_openings_in_different_orders_do_not_wait_for_each_other_in_a_circ
 
 
 async def test_a_step_costs_two_statements_beside_its_own(stocked: Database) -> None:
-    """Guard and fence are one statement, the result is another; a step without a result saves that one, too."""
+    """Guard and fence are one statement; the result is another, which also finds a transaction that is lost."""
     sent: list[str] = []
 
     def note_it(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
@@ -415,7 +550,7 @@ async def test_a_step_costs_two_statements_beside_its_own(stocked: Database) -> 
     own = "UPDATE box SET"
     begins = ["BEGIN IMMEDIATE"] if stocked.dialect == "sqlite" else []
     fence = "INSERT INTO saga_step"
-    assert sent == [*begins, fence, own, "UPDATE saga_step SET", *begins, fence, own]
+    assert sent == [*begins, fence, own, "UPDATE saga_step SET"] * 2
 
 
 async def test_a_worker_that_stands_still_inside_a_step_loses_it_and_changes_nothing(

@@ -2,18 +2,22 @@
 
 import asyncio
 import contextlib
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import update
-from temporalio.client import ActivityFailureError, WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.client import ActivityFailureError, Client, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
 from orchestrator import EventRejected, NotFinished, SagaCancelled, SagaFailed, Transaction
+from orchestrator.catalog import Catalog
 from orchestrator.client import SagaHandle
 from orchestrator.envelope import digest, wrap
 from orchestrator.store.schema import saga_step
+from orchestrator.worker.manager import Manager, Ready
+from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.execution import raw_json
 from tests.cast import Gate, Script, fails, refuses, take
 from tests.house import House, eventually, new_id
@@ -22,10 +26,14 @@ from tests.orchestrators import (
     CoinsMoveCompleted,
     CoinsMoveFailed,
     CoinsMoveRequested,
+    ManyNotes,
+    ManyNotesRequested,
     Nothing,
     NothingRequested,
     ParallelMove,
     ParallelMoveRequested,
+    Tipped,
+    TippedRequested,
 )
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
@@ -361,6 +369,59 @@ async def test_a_stuck_saga_can_be_cancelled(house: House) -> None:
     with pytest.raises(SagaCancelled):
         await saga.result()
     assert (await house.holdings()).boxes == {"a": 100, "b": 0}
+
+
+async def test_a_retry_carries_events_over_and_keeps_the_rest_as_dead_letters(house: House) -> None:
+    saga = await stuck_saga(house, new_id())
+    handle = house.client.get_workflow_handle(saga.workflow_id)
+    another = wrap(CoinsMoveRequested(source="a", target="b", coins=1), event_id=new_id(), source="tests")
+    for large in range(4):
+        await handle.signal("event", f"{large}" * 1_500_000)
+    await handle.signal("evnet", raw_json(another.text.encode()))
+    await handle.signal("event", raw_json(another.text.encode()))
+
+    await set_recorded(house, '{"coins":10,"name":"a"}')
+    await handle.signal("retry")
+
+    await saga.result()
+    codes = [letter.code for letter in await house.dead_letters()]
+    assert codes == ["event.too_large"] * 4 + ["signal.unknown"]
+    assert sorted(row.phase for row in await house.sagas()) == ["completed", "completed"]
+    assert (await house.holdings()).boxes == {"a": 89, "b": 11}
+
+
+async def test_an_older_worker_leaves_a_new_orchestrators_sagas_to_those_that_know_it(house: House) -> None:
+    """As while a deployment rolls: it has the operations, and not the orchestrator."""
+    older = Catalog.of(orchestrators=[Nothing], operations=house.catalog.operations.values())
+    before = await house.holdings()
+    manager = Manager(house.manager.settings, catalog=older)
+    address = house.client.service_client.config.target_host
+    another = await Client.connect(address, data_converter=worker_data_converter)
+    async with manager.worker(Ready(another, house.database, older)):
+        await asyncio.gather(
+            *(house.bus.execute(CoinsMove, CoinsMoveRequested(source="a", target="b", coins=1)) for _ in range(10))
+        )
+
+    assert (await house.holdings()).boxes == {"a": before.boxes["a"] - 10, "b": 10}
+    assert {row.phase for row in await house.sagas()} == {"completed"}
+
+
+async def test_a_large_event_with_many_first_steps_at_once_is_done(house: House) -> None:
+    await house.bus.execute(ManyNotes, ManyNotesRequested(text="x" * 240_000, notes=20))
+
+    assert (await house.holdings()).notes == 20
+
+
+async def test_a_repeat_by_a_newer_contract_is_a_repeat(house: House) -> None:
+    """The first was sent without a field that has a default; the repeat writes it."""
+    event_id = new_id()
+    message = json.loads(wrap(TippedRequested(name="a"), event_id=event_id, source="tests").text)
+    del message["data"]["tip"]
+    await house.client.execute_workflow("Tipped", message, id=f"Tipped/event/{event_id}", task_queue=house.task_queue)
+
+    await house.bus.execute(Tipped, TippedRequested(name="a"), event_id=event_id)
+
+    assert (await house.holdings()).boxes["a"] == 90
 
 
 async def test_waiting_ends_with_the_timeout_and_the_saga_goes_on(house: House) -> None:

@@ -67,7 +67,7 @@ class Port:
         """A finish."""
         self.asked.append("finish completed" if command.completed is not None else "finish undone")
         phase = Phase.COMPLETED if command.completed is not None else Phase.FAILED
-        return Outcome(phase=phase, event_id="one", content_digest="", event={})
+        return Outcome(phase=phase, event_id="one", content_digest="", triggering={}, event={})
 
     async def stick(self, command: StuckCommand) -> None:
         """Stuck."""
@@ -82,7 +82,7 @@ async def drive(handle: Handle, port: Port) -> Outcome:
             return cast(NothingCompleted, await handle(saga))
 
     event = NothingRequested(refuse=False)
-    return await Driver(Scripted(), event, wrap(event, event_id="one", source="tests"), port).drive()
+    return await Driver(Scripted, event, wrap(event, event_id="one", source="tests"), port).drive()
 
 
 async def test_a_second_step_while_one_is_open_is_refused_as_its_number_would_depend_on_timing() -> None:
@@ -145,6 +145,106 @@ async def test_a_handle_that_swallows_a_failure_is_undone_all_the_same(swallowed
 
     assert outcome.phase is Phase.FAILED
     assert port.asked == ["1 cast.take", "turn operation.failed", "finish undone"]
+
+
+async def test_what_handle_raises_on_its_way_out_of_an_interruption_is_not_its_answer() -> None:
+    async def handle(saga: Saga) -> object:
+        try:
+            await saga.execute(take("a", 1))
+        finally:
+            raise UnboundLocalError("as a variable of the step would be")
+
+    assert (await drive(handle, Port(failing="cast.take"))).phase is Phase.FAILED
+
+
+async def test_a_step_that_is_not_awaited_is_told() -> None:
+    async def handle(saga: Saga) -> object:
+        running = asyncio.ensure_future(saga.execute(take("a", 1)))
+        await asyncio.sleep(0)
+        handle.__dict__["running"] = running
+        return NothingCompleted()
+
+    with pytest.raises(UsageError, match="await each"):
+        await drive(handle, Port())
+    await handle.__dict__["running"]
+
+
+async def test_a_mistake_that_handle_swallows_is_told_all_the_same() -> None:
+    async def handle(saga: Saga) -> object:
+        await asyncio.gather(saga.execute(take("a", 1)), saga.execute(put("a", 1)), return_exceptions=True)
+        return NothingCompleted()
+
+    with pytest.raises(UsageError, match="parallel=True"):
+        await drive(handle, Port())
+
+
+async def test_the_first_steps_at_once_let_one_go_ahead_and_only_that_one_carries_the_envelope() -> None:
+    carried: list[bool] = []
+
+    class Counts(Port):
+        async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
+            carried.append(command.opening is not None)
+            return await super().run(command, deadline)
+
+    async def handle(saga: Saga) -> object:
+        await saga.execute_all([take("a", 1) for _ in range(5)], parallel=True)
+        return NothingCompleted()
+
+    await drive(handle, Counts())
+
+    assert carried == [True, False, False, False, False]
+
+
+async def test_steps_at_once_go_out_in_groups_of_a_size_that_a_task_can_send() -> None:
+    under_way: list[int] = []
+
+    class Counts(Port):
+        async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
+            under_way.append(command.number)
+            reply = await super().run(command, deadline)
+            assert len(under_way) <= 5
+            under_way.remove(command.number)
+            return reply
+
+    async def handle(saga: Saga) -> object:
+        await saga.execute_all([write_note("x" * 240_000) for _ in range(12)], parallel=True)
+        return NothingCompleted()
+
+    assert (await drive(handle, Counts())).phase is Phase.COMPLETED
+
+
+async def test_a_saga_has_a_greatest_number_of_steps() -> None:
+    async def handle(saga: Saga) -> object:
+        await saga.execute_all([take("a", 1) for _ in range(1_001)])
+        return NothingCompleted()
+
+    with pytest.raises(UsageError, match="1,000 steps at most"):
+        await drive(handle, Port())
+
+
+async def test_a_cancel_while_it_is_marked_as_stuck_leaves_it_marked() -> None:
+    marking, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Port):
+        async def stick(self, command: StuckCommand) -> None:
+            marking.set()
+            await go_on.wait()
+            await super().stick(command)
+
+    async def handle(saga: Saga) -> object:
+        await saga.execute(send_letter("x"))
+        raise Refused("nothing.refused", "no")
+
+    port = Slow(past_pivot=True)
+    driving = asyncio.create_task(drive(handle, port))
+    await marking.wait()
+    driving.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+
+    with pytest.raises(SagaStuck):
+        await driving
+    assert port.asked[-1] == "stuck"
 
 
 async def test_a_bug_in_handle_undoes_nothing_and_is_raised_as_it_is() -> None:
