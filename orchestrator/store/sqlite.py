@@ -34,10 +34,11 @@ class SteadyConnection(aiosqlite.Connection):
             await self.rollback()
         await super().close()
 
-    def stop(self) -> "asyncio.Future[Any] | None":
+    def stop(self) -> Any:
         """Roll back what is open, then close and end the thread, without waiting."""
-        self._tx.put_nowait((None, self._roll_back))  # pyright: ignore[reportArgumentType]
-        return super().stop()
+        queue: Any = self._tx  # pyright: ignore[reportUnknownMemberType]
+        queue.put_nowait((None, self._roll_back))
+        return super().stop()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
     def _roll_back(self) -> None:
         with contextlib.suppress(sqlite3.Error, ValueError):
@@ -47,5 +48,6 @@ class SteadyConnection(aiosqlite.Connection):
 def connect_steadily(database: str, **options: Any) -> SteadyConnection:
     """What SQLAlchemy's aiosqlite dialect calls instead of `aiosqlite.connect`."""
     connection = SteadyConnection(lambda: sqlite3.connect(database, **options), iter_chunk_size=64)
-    connection._thread.daemon = True  # as SQLAlchemy does: a forgotten connection keeps no process alive
+    # As SQLAlchemy does: a forgotten connection keeps no process alive.
+    connection._thread.daemon = True  # pyright: ignore[reportPrivateUsage]
     return connection
