@@ -30,7 +30,7 @@ simulate: ready
 	@exec $(BIN)/python -m starter.simulate
 
 test: $(VENV)/.dev
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q -n auto --maxprocesses=4
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import aiosqlite
 
@@ -36,7 +36,7 @@ class SteadyConnection(aiosqlite.Connection):
 
     def stop(self) -> Any:
         """Roll back what is open, then close and end the thread, without waiting."""
-        queue: Any = self._tx  # pyright: ignore[reportUnknownMemberType]
+        queue = cast(Any, self._tx)  # pyright: ignore[reportUnknownMemberType]
         queue.put_nowait((None, self._roll_back))
         return super().stop()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
