@@ -11,11 +11,11 @@ from enum import StrEnum
 from sqlalchemy import BigInteger, CheckConstraint, ColumnElement, delete, func
 from sqlmodel import Field, SQLModel, col, select, update
 
-from activities.columns import UtcTime
 from activities.statements import insert_into, must_have_changed
 from events.identity import AccountId, UserId
 from events.money import MONEY_LIMIT, Currency, PositiveMoney
 from orchestrator import Refused, Transaction, operation, query
+from orchestrator.columns import UtcTime
 
 BALANCE_CEILING = MONEY_LIMIT * 1_000
 """What the column holds at most, either way. An operation refuses at `MONEY_LIMIT`, an undoing never does: it needs

@@ -11,11 +11,12 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, Index, delete
 from sqlmodel import Field, SQLModel, col
 
-from activities.columns import ExactDecimal, UtcTime
+from activities.columns import ExactDecimal
 from activities.statements import must_have_changed
 from events.identity import AccountId, UserId
 from events.money import MONEY_LIMIT, Money, PositiveMoney, Rate
 from orchestrator import Transaction, operation
+from orchestrator.columns import UtcTime
 
 
 class RecordKind(StrEnum):

@@ -1,26 +1,8 @@
-"""Column types the domains share: values that both databases give back exactly as they were written."""
+"""Column types the domains share beside the engine's `UtcTime`: both databases give back exactly what was written."""
 
-from datetime import UTC, datetime
 from decimal import Decimal
 
-from sqlalchemy import DateTime, Dialect, String, TypeDecorator
-
-
-class UtcTime(TypeDecorator[datetime]):
-    """A moment in UTC. SQLite keeps no time zone, so what it gives back is read as UTC."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """To the database."""
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """From the database."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+from sqlalchemy import Dialect, String, TypeDecorator
 
 
 class ExactDecimal(TypeDecorator[Decimal]):

@@ -9,11 +9,11 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.catalog import Catalog
-from orchestrator.drive.messages import Decided, Diverged, FinishCommand, FinishReply, Outcome, Phase, Reused, StepState
+from orchestrator.drive.messages import Decided, Diverged, FinishCommand, FinishReply, Outcome, Phase, StepState
 from orchestrator.envelope import OUTCOME_SIZE_LIMIT, Envelope, canonical, parse, read, wrap
 from orchestrator.event import DomainEvent, UndoneStep
 from orchestrator.store.database import Database
-from orchestrator.store.opening import OpenSaga, open_sagas
+from orchestrator.store.opening import OpenSaga, lock_saga
 from orchestrator.store.schema import saga, saga_outbox, saga_step
 from orchestrator.store.turn import RecordedStep, steps_of
 
@@ -23,11 +23,9 @@ async def finish_saga(database: Database, catalog: Catalog, command: FinishComma
 
     async def end(connection: AsyncConnection) -> FinishReply:
         key = command.opening.saga.id
-        row = (await open_sagas(connection, [command.opening], catalog, begins=False))[key]
-        if row.reused:
-            return Reused()
-        if row.outcome is not None:
-            return Outcome.model_validate_json(row.outcome)
+        row = await lock_saga(connection, command.opening, catalog)
+        if not isinstance(row, OpenSaga):
+            return row
         steps = await steps_of(connection, key)
         source = f"orchestrator/{command.opening.saga.orchestrator}"
         orchestrator = catalog.orchestrators[command.opening.saga.orchestrator]

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.catalog import Catalog
-from orchestrator.drive.messages import Opening, Phase
+from orchestrator.drive.messages import Opening, Outcome, Phase, Reused
 from orchestrator.envelope import UnreadableEvent, read, unwrap
 from orchestrator.store.schema import saga
 
@@ -88,6 +88,14 @@ async def open_sagas(
                 row = (await connection.execute(touched)).first() or await _row(connection, key)
             found[key] = _open(row, reused=reused)
     return found
+
+
+async def lock_saga(connection: AsyncConnection, opening: Opening, catalog: Catalog) -> OpenSaga | Outcome | Reused:
+    """A saga's row, locked for a transition (written first, if nobody has), or what leaves none to make."""
+    row = (await open_sagas(connection, [opening], catalog, begins=False))[opening.saga.id]
+    if row.reused:
+        return Reused()
+    return row if row.outcome is None else Outcome.model_validate_json(row.outcome)
 
 
 _UNFINISHED = (Phase.FORWARD.value, Phase.UNDOING.value)

@@ -4,14 +4,10 @@ Every column stands from the start, those that later parts fill among them. Text
 recorded value is never reshaped by a database. `migrations/` makes the same tables; a test compares the two.
 """
 
-from datetime import UTC, datetime
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    DateTime,
-    Dialect,
     Index,
     Integer,
     LargeBinary,
@@ -19,13 +15,14 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     Uuid,
     false,
     func,
     text,
 )
+
+from orchestrator.columns import UtcTime
 
 SCHEMA_VERSION = 1
 
@@ -39,25 +36,6 @@ metadata = MetaData(
 
 NOW = func.now()
 _Number = BigInteger().with_variant(Integer, "sqlite")
-
-
-class UtcTime(TypeDecorator[datetime]):
-    """A moment in UTC; SQLite keeps none of a time zone, so what it gives back is read as UTC."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """To the database, in UTC."""
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """From the database, in UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
 _Time = UtcTime()
 
 saga_meta = Table(

@@ -17,10 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import (
     Decided,
-    Outcome,
     PastPivot,
     Phase,
-    Reused,
     SagaRef,
     StepState,
     StuckCommand,
@@ -36,7 +34,7 @@ from orchestrator.envelope import read
 from orchestrator.errors import OrchestratorError, storable
 from orchestrator.store.database import Database, guarded
 from orchestrator.store.fence import SagaMissing, TransactionLost, phase_under_share_lock
-from orchestrator.store.opening import open_sagas
+from orchestrator.store.opening import OpenSaga, lock_saga
 from orchestrator.store.schema import saga, saga_step
 from orchestrator.transaction import Transaction
 
@@ -71,11 +69,9 @@ async def turn_to_undoing(database: Database, catalog: Catalog, command: TurnCom
 
     async def decide(connection: AsyncConnection) -> TurnReply:
         key = command.opening.saga.id
-        row = (await open_sagas(connection, [command.opening], catalog, begins=False))[key]
-        if row.reused:
-            return Reused()
-        if row.outcome is not None:
-            return Outcome.model_validate_json(row.outcome)
+        row = await lock_saga(connection, command.opening, catalog)
+        if not isinstance(row, OpenSaga):
+            return row
         steps = await steps_of(connection, key)
         ends_as = row.reason
         if row.phase is Phase.FORWARD:

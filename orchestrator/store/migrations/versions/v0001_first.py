@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from orchestrator.store.schema import UtcTime
+from orchestrator.columns import UtcTime
 
 revision = "0001"
 down_revision = None
