@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import delete, event, text, update
+from sqlalchemy import Connection, delete, event, text, update
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator import Transaction, TransactionMisuse
@@ -292,6 +292,30 @@ async def test_the_outcome_and_its_event_are_written_together_or_not_at_all(stoc
     [sent] = await rows(stocked, saga_outbox)
     assert sent.event_id == outcome.event["id"]
     assert (await Holdings.of(stocked)).boxes == {"a": 990, "b": 10}
+
+
+async def test_a_finish_that_does_not_commit_leaves_no_event_in_the_outbox(stocked: Database) -> None:
+    engine = stocked.engine.sync_engine
+
+    def watch(connection: Connection, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement.startswith("UPDATE saga SET phase"):
+            connection.info["finishing"] = True
+
+    def die(connection: Connection) -> None:
+        if connection.info.get("finishing"):
+            connection.invalidate()
+            raise RuntimeError("dies before the commit")
+
+    event.listen(engine, "before_cursor_execute", watch)
+    event.listen(engine, "commit", die)
+    with pytest.raises(RuntimeError):
+        await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+    event.remove(engine, "commit", die)
+    event.remove(engine, "before_cursor_execute", watch)
+
+    assert await rows(stocked, saga_outbox) == []
+    outcome = await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+    assert [sent.event_id for sent in await rows(stocked, saga_outbox)] == [outcome.event["id"]]
 
 
 async def test_steps_at_once_are_numbered_in_the_order_of_the_call_and_undone_in_reverse(stocked: Database) -> None:
