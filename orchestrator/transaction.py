@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID, uuid5
 
+from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from orchestrator.errors import TransactionMisuse
@@ -14,12 +16,30 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
+FLUSHING = "orchestrator_flushing"
+"""On a connection while a session writes what it holds: SQLAlchemy itself rolls back when that fails."""
+
+
+class _StepSession(Session):
+    """Says when it flushes, so that the rollback after a failed flush is not taken for the author's."""
+
+    def flush(self, objects: Sequence[Any] | None = None) -> None:
+        info = self.connection().info
+        info[FLUSHING] = True
+        try:
+            super().flush(objects)
+        finally:
+            info.pop(FLUSHING, None)
+
+
 class Transaction(AsyncSession):
     """SQLModel's `AsyncSession` inside the step's own transaction.
 
     The engine commits it together with the record that the step was done, so the operation may neither commit nor
     roll back: either raises `TransactionMisuse` before harm is done. `begin_nested()` (a savepoint) is yours.
     """
+
+    sync_session_class = _StepSession
 
     def __init__(
         self, connection: AsyncConnection, *, saga: UUID, step: int, event_id: str, event_time: datetime

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from orchestrator.errors import TransactionMisuse, Unreachable
 from orchestrator.store.sqlite import connect_steadily
+from orchestrator.transaction import FLUSHING
 
 R = TypeVar("R")
 Dialect = Literal["postgresql", "sqlite"]
@@ -230,7 +231,9 @@ def _refuse_commit(connection: Connection) -> None:
 
 
 def _refuse_rollback(connection: Connection) -> None:
-    if not connection.invalidated and _GUARD in connection.info:
+    if connection.invalidated or FLUSHING in connection.info:
+        return  # SQLAlchemy's own, after an error that its caller is about to hear
+    if _GUARD in connection.info:
         _refuse(connection, "an operation may not roll back: raise Refused, or use tx.begin_nested()")
 
 

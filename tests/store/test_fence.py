@@ -6,8 +6,9 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Connection, delete, event, text, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, delete, event, insert, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from orchestrator import Transaction, TransactionMisuse
 from orchestrator.drive.driver import Driver, EventIdReused, SagaStuck
@@ -17,7 +18,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.fence import SagaMissing, TransactionLost, run_step
 from orchestrator.store.opening import open_sagas
 from orchestrator.store.schema import saga, saga_outbox, saga_step
-from tests.cast import Gate, Script, box, fails, refuses
+from tests.cast import Gate, Script, box, fails, refuses, tables
 from tests.house import CATALOG, Holdings, rows
 from tests.orchestrators import (
     CoinsMove,
@@ -454,6 +455,47 @@ async def test_a_compensation_that_swallows_a_database_error_is_not_taken_for_do
     Script.clear()
     assert (await driver_of(stocked, CoinsMove, EVENT, "one").drive()).phase is Phase.FAILED
     assert before == await Holdings.of(stocked)
+
+
+class Base(DeclarativeBase):
+    """What the cast's tables are mapped by."""
+
+    metadata = tables
+
+
+class Thing(Base):
+    """Written through the session, as authors do with `tx.add`."""
+
+    __tablename__ = "thing"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+async def test_a_flush_that_fails_is_told_as_what_it_was_and_tried_again(stocked: Database, swallowed: bool) -> None:
+    """SQLAlchemy rolls back by itself then, which is no mistake of the author's."""
+
+    async def adds_a_double(tx: Transaction) -> None:
+        await tx.exec(insert(Thing).values(id=1, name="first"))
+        tx.add(Thing(id=1, name="second"))
+        if not swallowed:
+            await tx.flush()
+            return
+        with contextlib.suppress(IntegrityError):
+            await tx.flush()
+
+    before = await Holdings.of(stocked)
+    async with stocked.transaction() as connection:
+        await connection.run_sync(tables.create_all)
+    Script.after["put"] = adds_a_double
+
+    with pytest.raises(InvalidRequestError if swallowed else IntegrityError):
+        await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+
+    assert [step.operation for step in await rows(stocked, saga_step)] == ["cast.take"]
+    Script.clear()
+    await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+    assert await Holdings.of(stocked) == before.moved("a", "b", 10)
 
 
 async def test_an_operation_that_lets_sqlite_roll_back_is_not_taken_for_done(stocked: Database, kind: str) -> None:
