@@ -7,7 +7,9 @@ it describes a call, which `saga.execute` takes. Faults of definition are collec
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -216,6 +218,22 @@ class Compensation:
 CompensationBody = TypeVar("CompensationBody", bound=Callable[..., Awaitable[None]])
 
 
+_described: ContextVar[list[OperationCall[Any]] | None] = ContextVar("described", default=None)
+
+
+@contextmanager
+def describing() -> Generator[list[OperationCall[Any]]]:
+    """Every call described in this block, in order: how a driver finds one that `handle` forgot to execute."""
+    calls: list[OperationCall[Any]] = []
+    token = _described.set(calls)
+    try:
+        yield calls
+    finally:
+        # An execution that Temporal evicts is closed in another context, where there is nothing to reset.
+        with suppress(ValueError):
+            _described.reset(token)
+
+
 @dataclass(eq=False, kw_only=True)
 class Operation(Generic[P, R]):
     """An operation as its author declared it. Call it in `handle` to describe a step."""
@@ -254,7 +272,10 @@ class Operation(Generic[P, R]):
         except TypeError as fault:
             raise TypeError(f"{self.name}: {fault}") from None
         given = dict(list(bound.arguments.items())[1:])
-        return OperationCall(self, self.signature.dump_arguments(given))
+        call = OperationCall(self, self.signature.dump_arguments(given))
+        if (described := _described.get()) is not None:
+            described.append(call)
+        return call
 
     async def body(self, tx: Transaction, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function itself in a transaction: for unit tests, and for the engine.

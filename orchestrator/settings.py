@@ -31,7 +31,8 @@ class Settings(BaseSettings):
     state_dir: Path = Path(".state")
     """Folder of the embedded mode: both databases, logs, `running.json`."""
     database_url: str = ""
-    """The home database; without it, SQLite in the state folder."""
+    """The home database, as `postgresql://user:password@host/name` or `sqlite:///file.db`; without it, SQLite in
+    the state folder."""
     task_queue: str = "orchestrator"
     """Temporal task queue of workers and bus; the two must agree."""
     temporal_address: str = ""

@@ -93,6 +93,13 @@ async def _of_workflow_task(
     task = raw.pending_workflow_task
     if task.attempt > 1:
         failure = await _last_task_failure(client, description)
+        if failure is not None and "is not registered on this worker" in failure.message:
+            return Reason(
+                Kind.BUG,
+                f"the worker that takes its work does not know {raw.workflow_execution_info.type.name} "
+                f"(attempt {task.attempt}): workers find new files when they start, so start it again",
+                attempt=task.attempt,
+            )
         if failure is not None:
             return Reason(
                 Kind.BUG,

@@ -28,6 +28,7 @@ from orchestrator.drive.steps import CancelRequested, StepFailed, Steps
 from orchestrator.envelope import CONTENT_LIMIT, Envelope, canonical, parse, read, saga_id
 from orchestrator.errors import OrchestratorError, Refused, UsageError, storable
 from orchestrator.event import DomainEvent
+from orchestrator.operation import describing
 from orchestrator.orchestrator import Orchestrator
 
 R = TypeVar("R")
@@ -98,13 +99,16 @@ class Driver:
     async def _forward(self) -> Outcome:
         saga = DrivenSaga(self._opening, self._envelope, self._steps)
         try:
-            completed = await self._orchestrator().handle(self._event, saga)
+            with describing() as described:
+                completed = await self._orchestrator().handle(self._event, saga)
             if saga.interrupted:
                 raise saga.interrupted
             if saga.misused:
                 raise saga.misused
             if saga.is_busy:
                 raise UsageError("handle returned while a step was running: await each `saga.execute(...)`")
+            if forgotten := saga.forgotten(described):
+                raise forgotten
         except Refused as refusal:
             if saga.interrupted is not None:
                 return await self._follow(saga.interrupted)

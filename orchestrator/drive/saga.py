@@ -49,6 +49,7 @@ class DrivenSaga(Saga):
         self._steps = steps
         self._opened = False
         self._past_pivot: str | None = None
+        self._given: list[OperationCall[Any]] = []
         self.is_busy = False
         """A step is under way."""
         self.misused: Exception | None = None
@@ -70,6 +71,7 @@ class DrivenSaga(Saga):
             )
         for call in calls:
             self._check(call)
+            self._given.append(call)
         if self.reached + len(calls) > STEPS_LIMIT:
             raise self._misuse(f"a saga takes {STEPS_LIMIT:,} steps at most: let it publish events for the rest")
         numbered = list(enumerate(calls, start=self.reached + 1))
@@ -143,6 +145,18 @@ class DrivenSaga(Saga):
                 raise Refused(reply.code, reply.message)
             case Decided() | Diverged() | Reused() | Resume():
                 raise self._interrupt(reply)
+
+    def forgotten(self, described: Sequence[OperationCall[Any]]) -> UsageError | None:
+        """What to say of a call that `handle` described and never gave to the saga: its author thinks it was done."""
+        given = {id(call) for call in self._given}
+        for call in described:
+            if id(call) not in given:
+                short = call.operation.name.rpartition(".")[2]
+                return self._misuse(
+                    f"`{short}(...)` only describes a call, and nothing ran it. "
+                    f"You want: `await saga.execute({short}(...))`"
+                )
+        return None
 
     def _interrupt(self, why: "Decided | Diverged | Reused | Resume | Exception") -> Interrupted:
         if self.interrupted is None:

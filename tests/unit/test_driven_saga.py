@@ -169,6 +169,20 @@ async def test_a_step_that_is_not_awaited_is_told() -> None:
     await handle.__dict__["running"]
 
 
+async def test_a_call_that_nobody_executed_is_told_before_the_saga_ends_as_completed() -> None:
+    async def handle(saga: Saga) -> object:
+        await saga.execute(take("a", 1))
+        put("b", 1)
+        return NothingCompleted()
+
+    port = Port()
+
+    with pytest.raises(UsageError, match=r"You want: `await saga\.execute\(put"):
+        await drive(handle, port)
+
+    assert port.asked == ["1 cast.take"]
+
+
 async def test_a_mistake_that_handle_swallows_is_told_all_the_same() -> None:
     async def handle(saga: Saga) -> object:
         await asyncio.gather(saga.execute(take("a", 1)), saga.execute(put("a", 1)), return_exceptions=True)
