@@ -155,8 +155,10 @@ class SagaExecution:
                 await self._wait_for_a_person(envelope, heeds_cancel=not cancel_tried)
 
     async def _wait_for_a_person(self, envelope: Envelope, *, heeds_cancel: bool) -> None:
-        """Wait for a cancel, or for a retry: it drives again with an empty history, and recorded steps answer."""
-        self._retry = False
+        """Wait for a cancel, or for a retry: it drives again with an empty history, and recorded steps answer.
+
+        A retry may be here already: who saw the row marked as stuck was faster than this execution.
+        """
         decided = workflow.wait_condition(
             lambda: self._retry or (heeds_cancel and workflow.cancellation_reason() is not None)
         )

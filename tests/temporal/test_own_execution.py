@@ -14,8 +14,10 @@ from temporalio.exceptions import ApplicationError
 from orchestrator import EventRejected, NotFinished, SagaCancelled, SagaFailed, Transaction
 from orchestrator.catalog import Catalog
 from orchestrator.client import SagaHandle
+from orchestrator.drive.messages import StuckCommand
 from orchestrator.envelope import digest, wrap
 from orchestrator.store.schema import saga_step
+from orchestrator.store.steps import StoreSteps
 from orchestrator.worker.manager import Manager, Ready
 from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.execution import raw_json
@@ -358,6 +360,31 @@ async def test_a_stuck_saga_waits_and_a_retry_drives_it_again(house: House) -> N
 
     await saga.result()
     assert await house.holdings() == before.moved("a", "b", 10)
+
+
+async def test_a_retry_that_comes_before_the_execution_waits_for_it_counts(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who sees the row marked as stuck may be faster than the execution that marks it."""
+    event_id = new_id()
+    marked, go_on = asyncio.Event(), asyncio.Event()
+    mark = StoreSteps.stick
+
+    async def mark_slowly(self: StoreSteps, command: StuckCommand) -> None:
+        await mark(self, command)
+        marked.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(StoreSteps, "stick", mark_slowly)
+    saga = await stuck_saga(house, event_id)
+    await marked.wait()
+    await set_recorded(house, '{"coins":10,"name":"a"}')
+
+    await house.client.get_workflow_handle(saga.workflow_id).signal("retry")
+    go_on.set()
+
+    await saga.result(timeout=timedelta(seconds=30))
+    assert (await house.holdings()).boxes == {"a": 90, "b": 10}
 
 
 async def test_a_stuck_saga_can_be_cancelled(house: House) -> None:
