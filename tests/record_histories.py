@@ -62,7 +62,9 @@ async def main() -> None:
                 file = FOLDER / VERSION / f"money_transfer_{name}.json"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 # Which machine recorded it is nobody's business.
-                file.write_text(re.sub(r'"\d+@[^"]+"', '"recorder"', json.dumps(history, indent=1)) + "\n")
+                text = re.sub(r'"\d+@[^"]+"', '"recorder"', json.dumps(history, indent=1))
+                text = re.sub(r'"stackTrace": "(?:[^"\\]|\\.)*"', '"stackTrace": ""', text)
+                file.write_text(f"{text}\n")
                 print(file)
         await database.close()
 
