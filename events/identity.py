@@ -1,16 +1,18 @@
 """Ids that travel in events: text with a type, so that an account's id is never taken for a user's."""
 
 import re
-from typing import Any, Self
+from typing import Self
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema
+
+from events.text import TypedText
 
 _FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-class Identity(str):
+class Identity(TypedText):
     """An id: 1 to 64 letters, digits and `._-`, the first a letter or a digit.
 
     In Python a field takes only an instance of its own class, not plain text and not another kind of id; in JSON it
@@ -26,16 +28,6 @@ class Identity(str):
         if not _FORM.fullmatch(value):
             raise ValueError("takes 1 to 64 letters, digits and ._-, the first a letter or a digit")
         return super().__new__(cls, value)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _source: type[Any], _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.json_or_python_schema(
-            json_schema=core_schema.no_info_after_validator_function(cls, core_schema.str_schema(strict=True)),
-            python_schema=core_schema.is_instance_schema(cls),
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                str.__str__, return_schema=core_schema.str_schema(), when_used="json"
-            ),
-        )
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:

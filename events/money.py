@@ -16,14 +16,14 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PlainSerializer,
     ValidationInfo,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema
 
+from events.text import TypedText
 from orchestrator.event import Contract
 
 MONEY_LIMIT = 10**15
@@ -49,7 +49,7 @@ def _currencies_in_use() -> dict[str, int]:
 _MINOR_UNITS = _currencies_in_use()
 
 
-class Currency(str):
+class Currency(TypedText):
     """An ISO 4217 code that is legal tender somewhere today: `Currency("USD")`. Not `XXX`, gold, or the old mark.
 
     Raises:
@@ -67,16 +67,6 @@ class Currency(str):
     def minor_digits(self) -> int:
         """Digits after the point: 0 for JPY, 2 for USD, 3 for KWD."""
         return _MINOR_UNITS[self]
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _source: type[Any], _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.json_or_python_schema(
-            json_schema=core_schema.no_info_after_validator_function(cls, core_schema.str_schema(strict=True)),
-            python_schema=core_schema.is_instance_schema(cls),
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                str.__str__, return_schema=core_schema.str_schema(), when_used="json"
-            ),
-        )
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:

@@ -196,13 +196,14 @@ def _groups(
     With `alone` the first step goes by itself, so that the others need not carry the envelope.
     """
     group: list[tuple[int, OperationCall[Any]]] = []
-    size = 0
+    together = 0
     for number, call in numbered:
         first_alone = alone and len(group) == 1 and group[0][0] == numbered[0][0]
-        if group and (first_alone or size + _size(call) > GROUP_LIMIT or len(group) == GROUP_STEPS):
+        size = _size(call)
+        if group and (first_alone or together + size > GROUP_LIMIT or len(group) == GROUP_STEPS):
             yield group
-            group, size = [], 0
+            group, together = [], 0
         group.append((number, call))
-        size += _size(call)
+        together += size
     if group:
         yield group
