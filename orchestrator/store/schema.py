@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from orchestrator.columns import UtcTime
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData(
     naming_convention={
@@ -45,8 +45,12 @@ saga_meta = Table(
     Column("schema_version", Integer, nullable=False),
     Column("temporal_namespace", Text),
     Column("temporal_cluster_id", Text),
+    Column("swept_until", _Time),
 )
-"""One row: which schema, and which Temporal namespace this database belongs to."""
+"""One row: which schema, and which Temporal namespace this database belongs to.
+
+`swept_until`: executions that closed before it have been looked through for events that nobody took.
+"""
 
 saga = Table(
     "saga",
@@ -114,12 +118,14 @@ saga_step = Table(
     Column("skip_reason", Text),
     Column("idempotency_key", String(200)),
     Column("created_at", _Time, nullable=False, server_default=NOW),
+    Column("attempted_at", _Time),
     Column("done_at", _Time),
     Column("undone_at", _Time),
 )
 """The fence: one row a step, written in the operation's own transaction. No foreign key: it may live elsewhere.
 
 `attempt_token` names the attempt that inserted the row, so an insert that met a row tells so on every database.
+`attempted_at` is when the external attempt began whose end nobody has seen yet.
 """
 
 saga_lock = Table(

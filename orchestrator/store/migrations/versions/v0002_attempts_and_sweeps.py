@@ -1,0 +1,20 @@
+"""When an external attempt began, and up to when closed executions were looked through."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from orchestrator.columns import UtcTime
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+_TIME = UtcTime(timezone=True)
+
+
+def upgrade() -> None:
+    """Add the columns."""
+    op.add_column("saga_step", sa.Column("attempted_at", _TIME, nullable=True))
+    op.add_column("saga_meta", sa.Column("swept_until", _TIME, nullable=True))
+    op.execute("UPDATE saga_meta SET schema_version = 2")
