@@ -80,16 +80,8 @@ async def turn_to_undoing(database: Database, catalog: Catalog, command: TurnCom
                 await connection.execute(update(saga).where(saga.c.id == key).values(pivot_step=pivot))
                 return PastPivot(number=pivot)
             ends_as = command.ends_as
-            await connection.execute(
-                update(saga)
-                .where(saga.c.id == key, saga.c.phase == Phase.FORWARD.value)
-                .values(
-                    phase=Phase.UNDOING.value,
-                    reason=ends_as.value,
-                    error_code=command.error_code,
-                    message=storable(command.message),
-                    progressed_at=datetime.now(UTC),
-                )
+            await begin_undoing(
+                connection, key, ends_as=ends_as, error_code=command.error_code, message=command.message
             )
         left = [step for step in steps if step.is_to_undo]
         return UndoPlan(
@@ -106,6 +98,30 @@ async def turn_to_undoing(database: Database, catalog: Catalog, command: TurnCom
         )
 
     return await database.in_transaction(decide)
+
+
+async def begin_undoing(
+    connection: AsyncConnection,
+    saga_id: UUID,
+    *,
+    ends_as: Phase,
+    error_code: str,
+    message: str,
+    ended_by: str | None = None,
+) -> None:
+    """Write the decision. Only for who holds the row's lock, and has seen that the saga is not past undoing."""
+    await connection.execute(
+        update(saga)
+        .where(saga.c.id == saga_id, saga.c.phase == Phase.FORWARD.value)
+        .values(
+            phase=Phase.UNDOING.value,
+            reason=ends_as.value,
+            error_code=error_code,
+            message=storable(message),
+            ended_by=ended_by,
+            progressed_at=datetime.now(UTC),
+        )
+    )
 
 
 async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) -> UndoReply:
