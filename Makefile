@@ -8,13 +8,14 @@ STATE = $${ORCHESTRATOR_STATE_DIR:-.state}
 PIP = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up simulate test check format constraints clean clean-all ready not-running
+.PHONY: help demo up simulate test mutants check format constraints clean clean-all ready not-running
 
 help:
 	@echo "make demo         see it work: accounts, transfers, a refusal, a worker killed in the middle of a saga"
 	@echo "make up           Temporal's development server and a worker on the same state, until Ctrl-C"
 	@echo "make simulate     200 transfers at once while workers are killed, and a count of everything afterwards"
 	@echo "make test         the tests"
+	@echo "make mutants      break the engine in ten ways, and see that a test notices each"
 	@echo "make check        style, types, and who may import whom"
 	@echo "make format       put the style right"
 	@echo "make constraints  pin the newest versions of all dependencies in constraints.txt"
@@ -31,6 +32,9 @@ simulate: ready
 
 test: $(VENV)/.dev
 	@$(BIN)/pytest -q -n auto --maxprocesses=4
+
+mutants: $(VENV)/.dev
+	@$(BIN)/python -m tests.mutants.run
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,156 @@
+"""The ten ways in which `make mutants` breaks the engine, and the test that must notice each of them.
+
+A mutant is text that stands exactly once in a file of the engine and what stands there instead. The texts are short, so
+that a mutant goes on fitting while the code around it changes; `test_mutants` says which one does not.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+FENCE = "orchestrator/store/fence.py"
+TURN = "orchestrator/store/turn.py"
+FINISH = "orchestrator/store/finish.py"
+OPENING = "orchestrator/store/opening.py"
+
+
+class NoLongerFits(Exception):
+    """The text that a mutant replaces does not stand exactly once in its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One way to break the engine."""
+
+    name: str
+    breaks: str
+    """The promise that no longer holds, in a line."""
+    file: str
+    """From the root of the project."""
+    replaced: Mapping[str, str]
+    """What stands there instead of what."""
+    caught_by: tuple[str, ...]
+    """Tests, by pytest's node ids; without `[...]` any of a test's parameters will do."""
+
+    def apply(self, root: Path) -> None:
+        """Break the copy of the project at `root`.
+
+        Raises:
+            NoLongerFits: the code has changed; nothing was written.
+        """
+        file = root / self.file
+        file.write_text(self.applied_to(file.read_text()))
+
+    def applied_to(self, code: str) -> str:
+        """The file's code, broken.
+
+        Raises:
+            NoLongerFits: the code has changed.
+        """
+        for old, new in self.replaced.items():
+            found = code.count(old)
+            if found != 1:
+                raise NoLongerFits(
+                    f"the mutant no longer fits the code: {self.file} has {found} times what `{self.name}` replaces, "
+                    f"and must have it once: {old!r}. Put it right in tests/mutants/mutants.py"
+                )
+            code = code.replace(old, new)
+        return code
+
+
+MUTANTS = (
+    Mutant(
+        name="guard",
+        breaks="nothing goes forward once undoing was decided",
+        file=FENCE,
+        replaced={"guard.c.phase == Phase.FORWARD.value": "guard.c.phase.is_not(None)"},
+        caught_by=(
+            "tests/store/test_fence.py"
+            "::test_a_late_step_of_an_undone_saga_is_barred_though_its_driver_has_opened_it_before",
+        ),
+    ),
+    Mutant(
+        name="share-lock",
+        breaks="a turn waits for the steps that are open (a key share does not hold it off)",
+        file=FENCE,
+        replaced={"with_for_update(read=True)": "with_for_update(read=True, key_share=True)"},
+        caught_by=(
+            "tests/store/test_fence.py::test_a_turn_waits_for_a_step_that_is_open_and_then_undoes_it[postgresql]",
+        ),
+    ),
+    Mutant(
+        name="fence",
+        breaks="a step's effect stands once, however often it is attempted",
+        file=FENCE,
+        replaced={"if met.attempt_token == token:": "if met.attempt_token is not None:"},
+        caught_by=("tests/store/test_fence.py::test_a_step_run_again_answers_with_what_it_recorded",),
+    ),
+    Mutant(
+        name="recorded-refusal",
+        breaks="a refusal is final, though the operation would now agree",
+        file=FENCE,
+        replaced={
+            "return await database.in_transaction(record_it)": "return StepRefused("
+            "number=command.number, operation=operation.name, code=said.code, message=said.message)"
+        },
+        caught_by=(
+            "tests/store/test_fence.py::test_a_refusal_is_recorded_and_stays_though_the_operation_would_now_agree",
+        ),
+    ),
+    Mutant(
+        name="undo-order",
+        breaks="the last step is undone first",
+        file=TURN,
+        replaced={"in reversed(left)": "in left"},
+        caught_by=("tests/store/test_two_drivers.py::test_two_undoing_undo_each_step_once",),
+    ),
+    Mutant(
+        name="barring",
+        breaks="whatever has not run is barred before the first undo",
+        file=TURN,
+        replaced={"phase=Phase.UNDOING.value,": "phase=Phase.FORWARD.value,"},
+        caught_by=(
+            "tests/store/test_late_drivers.py::test_a_step_that_comes_after_the_turn_and_before_the_undo_is_barred",
+        ),
+    ),
+    Mutant(
+        name="phase",
+        breaks="a saga ends the way that was decided first (the phase is compared and set)",
+        file=FINISH,
+        replaced={"if row.phase is not Phase.FORWARD:": "if row.phase.is_final:"},
+        caught_by=("tests/store/test_late_drivers.py::test_a_finish_that_comes_after_the_turn_completes_nothing",),
+    ),
+    Mutant(
+        name="steps-read-too-early",
+        breaks="the turn sees what committed while it waited: it reads the steps after the statement that locks",
+        file=TURN,
+        replaced={
+            "steps = await steps_of(connection, key)": "",
+            "row = await lock_saga(connection, command.opening, catalog)": "steps = await steps_of(connection, key); "
+            "row = await lock_saga(connection, command.opening, catalog)",
+        },
+        caught_by=(
+            "tests/store/test_fence.py::test_a_pivot_that_commits_while_the_turn_waits_is_seen_by_the_turn[postgresql]",
+        ),
+    ),
+    Mutant(
+        name="outbox",
+        breaks="the outcome and its event are written together or not at all",
+        file=FINISH,
+        replaced={
+            "await connection.execute(\n            insert(saga_outbox)": (
+                "async with database.transaction() as another: await another.execute(insert(saga_outbox)"
+            ),
+        },
+        caught_by=(
+            "tests/store/test_fence.py::test_a_finish_that_does_not_commit_leaves_no_event_in_the_outbox[postgresql]",
+        ),
+    ),
+    Mutant(
+        name="repeat",
+        breaks="another event under a used id is told, and not taken for a repeat",
+        file=OPENING,
+        replaced={"reused = not _same_content(given[key], row, catalog)": "reused = False"},
+        caught_by=("tests/store/test_fence.py::test_the_same_id_for_other_content_is_refused_and_changes_nothing",),
+    ),
+)

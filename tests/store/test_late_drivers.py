@@ -1,0 +1,62 @@
+"""What comes late, between the turn and the first undo: a step is barred, and a finish completes nothing."""
+
+import asyncio
+from datetime import UTC, datetime
+
+from orchestrator.drive.messages import Decided, Opening, Phase, SagaRef, StepCommand, TurnCommand
+from orchestrator.envelope import saga_id, wrap
+from orchestrator.store.database import Database
+from orchestrator.store.fence import run_step
+from orchestrator.store.schema import saga_outbox, saga_step
+from orchestrator.store.steps import StoreSteps
+from tests.cast import Script
+from tests.house import CATALOG, Holdings, rows
+from tests.orchestrators import CoinsMove, CoinsMoveRequested
+from tests.store.pacing import Pacer, driver_of, until_stopped
+
+EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
+SAGA = SagaRef(id=saga_id("CoinsMove", "one"), orchestrator="CoinsMove", event_id="one")
+OPENING = Opening(saga=SAGA, envelope=wrap(EVENT, event_id="one", source="tests", time=TIME).text)
+TURN = TurnCommand(opening=OPENING, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="by a test")
+
+
+def step(number: int, operation: str, *, opening: Opening | None = None) -> StepCommand:
+    """A step of CoinsMove."""
+    arguments = {"name": "a" if number == 1 else "b", "coins": 10}
+    return StepCommand(
+        saga=SAGA,
+        number=number,
+        operation=operation,
+        arguments=dict(arguments),
+        event_time=TIME.isoformat(),
+        opening=opening,
+    )
+
+
+async def test_a_step_that_comes_after_the_turn_and_before_the_undo_is_barred(stocked: Database) -> None:
+    """The list of what to undo is complete: nothing is added to it while the undoing has not yet begun."""
+    await run_step(stocked, CATALOG, step(1, "cast.take", opening=OPENING))
+    await StoreSteps(stocked, CATALOG).turn(TURN)
+
+    reply = await run_step(stocked, CATALOG, step(2, "cast.put"))
+
+    assert reply == Decided(phase=Phase.UNDOING)
+    assert Script.runs == ["take"]
+    assert [row.number for row in await rows(stocked, saga_step)] == [1]
+
+
+async def test_a_finish_that_comes_after_the_turn_completes_nothing(stocked: Database) -> None:
+    """All steps are done and only the outcome is missing: the turn was first, so it is the turn's."""
+    before = await Holdings.of(stocked)
+    stop = Pacer("before finish")
+    forward = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "one", stop, time=TIME).drive())
+    await until_stopped(stocked, stop, forward)
+    await StoreSteps(stocked, CATALOG).turn(TURN)
+
+    stop.go_on.set()
+    outcome = await forward
+
+    assert outcome.phase is Phase.CANCELLED
+    assert before == await Holdings.of(stocked)
+    assert len(await rows(stocked, saga_outbox)) == 1
