@@ -42,6 +42,8 @@ class StepView:
     """What the last failed attempt to undo it raised."""
     skipped_by: str | None
     skip_reason: str | None
+    irreversible: bool
+    """Once it is done the saga is not undone any more."""
     arguments: str
     """JSON. May be personal."""
     result: str | None
@@ -58,11 +60,17 @@ class SagaView:
     orchestrator: str
     event_id: str
     event_type: str
+    envelope: str
+    """The event as it arrived. May be personal."""
     phase: Phase
     ends_as: Phase | None
     """What an undoing saga will end as."""
     error_code: str | None
     message: str | None
+    ended_by: str | None
+    """Who ended it, if it was not the saga itself."""
+    pivot_step: int | None
+    """The step after which nothing is undone any more, once a turn has met it."""
     outcome: str | None
     """The outcome as JSON, once there is one. May be personal."""
     owner_workflow_id: str | None
@@ -78,6 +86,12 @@ class SagaView:
     def is_stuck(self) -> bool:
         """Whether it waits for a person."""
         return self.stuck_step is not None and not self.phase.is_final
+
+    @property
+    def pivot(self) -> int | None:
+        """The first step that cannot be undone and is done: from there on the saga only goes forward."""
+        done = (step.number for step in self.steps if step.irreversible and step.state is StepState.DONE)
+        return self.pivot_step if self.pivot_step is not None else next(done, None)
 
 
 async def sagas_of_event(database: Database, event_id: str) -> Sequence[SagaView]:
@@ -101,9 +115,14 @@ async def sagas_of_event(database: Database, event_id: str) -> Sequence[SagaView
 
 
 async def list_sagas(
-    database: Database, *, phase: Phase | None = None, orchestrator: str | None = None, limit: int = 20
+    database: Database,
+    *,
+    phase: Phase | None = None,
+    orchestrator: str | None = None,
+    stuck: bool = False,
+    limit: int = 20,
 ) -> Sequence[SagaView]:
-    """Sagas, the newest first, without their steps.
+    """Sagas, the newest first, without their steps; with `stuck`, only those that wait for a person.
 
     Raises:
         NoTables: no worker has run on this database.
@@ -114,6 +133,9 @@ async def list_sagas(
         statement = statement.where(saga.c.phase == phase.value)
     if orchestrator is not None:
         statement = statement.where(saga.c.orchestrator == orchestrator)
+    if stuck:
+        open_phases = [one.value for one in Phase if not one.is_final]
+        statement = statement.where(saga.c.stuck_step.is_not(None), saga.c.phase.in_(open_phases))
     async with _reading(database) as connection:
         return [_saga(row, ()) for row in await connection.execute(statement)]
 
@@ -176,10 +198,13 @@ def _saga(row: Row[Any], steps: tuple[StepView, ...]) -> SagaView:
         orchestrator=row.orchestrator,
         event_id=row.event_id,
         event_type=row.event_type,
+        envelope=row.envelope,
         phase=Phase(row.phase),
         ends_as=Phase(row.reason) if row.reason else None,
         error_code=row.error_code,
         message=row.message,
+        ended_by=row.ended_by,
+        pivot_step=row.pivot_step,
         outcome=row.outcome,
         owner_workflow_id=row.owner_workflow_id,
         stuck_step=row.stuck_step,
@@ -204,6 +229,7 @@ def _step(row: Row[Any]) -> StepView:
         undo_error=row.undo_error,
         skipped_by=row.skipped_by,
         skip_reason=row.skip_reason,
+        irreversible=row.irreversible,
         arguments=row.arguments,
         result=row.result,
         created_at=row.created_at,

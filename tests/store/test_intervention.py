@@ -1,0 +1,331 @@
+"""A person's decisions against compensations and other persons, at the same moment: one of them wins, never both."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import insert, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.drive.messages import Outcome, Phase, SagaRef, UndoCommand, Undone
+from orchestrator.envelope import saga_id
+from orchestrator.event import DomainEvent
+from orchestrator.store.database import Database
+from orchestrator.store.intervention import Skip, Skipped, SkipRefused, cancel_saga, skip_step
+from orchestrator.store.schema import saga, saga_step
+from orchestrator.store.turn import undo_step
+from tests.cast import Script
+from tests.house import CATALOG, Holdings, new_id, rows
+from tests.orchestrators import CoinsMove, CoinsMoveRequested, Letter, LetterRequested
+from tests.store.pacing import Pacer, driver_of, stop_inside_operations, until_stopped
+
+EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
+
+
+class HeldDatabase(Database):
+    """Its transactions stand still before they commit, until they may go on."""
+
+    def __init__(self, other: Database) -> None:
+        super().__init__(other.url.render_as_string(hide_password=False))
+        self.pacer = Pacer("before the commit")
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[AsyncConnection]:
+        """As ever, with a point at its end."""
+        async with super().transaction() as connection:
+            yield connection
+            await self.pacer.at("before the commit")
+
+
+class Undoing:
+    """A saga of three steps that is being undone, the driver stopped at a point."""
+
+    def __init__(self, database: Database, event_id: str, point: str) -> None:
+        self.database = database
+        self.ref = SagaRef(id=saga_id("CoinsMove", event_id), orchestrator="CoinsMove", event_id=event_id)
+        self.pacer = Pacer(point)
+        self.driving = asyncio.create_task(self._drive())
+
+    async def _drive(self) -> Outcome:
+        forward = driver_of(self.database, CoinsMove, EVENT, self.ref.event_id, stop := Pacer("before finish"))
+        ahead = asyncio.create_task(forward.drive())
+        await stop.reached.wait()
+        back = driver_of(self.database, CoinsMove, EVENT, self.ref.event_id, self.pacer)
+        try:
+            return await back.undo(Phase.CANCELLED, "saga.cancelled", "by a test")
+        finally:
+            stop.go_on.set()
+            await ahead
+
+    def skip(self, number: int, *, by: str = "olena", reason: str = "it was paid by hand") -> Skip:
+        """What a person asks for."""
+        return Skip(saga_id=self.ref.id, number=number, by=by, reason=reason)
+
+    async def undo(self, number: int) -> object:
+        """One more attempt of a compensation, as a driver that nobody knows of makes it."""
+        command = UndoCommand(
+            saga=self.ref, number=number, operation="cast.put", event_time=datetime.now(UTC).isoformat()
+        )
+        return await undo_step(self.database, CATALOG, command)
+
+    async def end(self) -> Outcome:
+        """Let the driver go on to the outcome."""
+        self.pacer.go_on.set()
+        async with asyncio.timeout(20):
+            return await self.driving
+
+    async def states(self) -> Mapping[int, str]:
+        """Of its steps."""
+        return {row.number: row.state for row in await rows(self.database, saga_step)}
+
+
+@asynccontextmanager
+async def undoing(database: Database, point: str) -> AsyncGenerator[Undoing]:
+    """A saga whose undoing stands still at a point."""
+    stop_inside_operations()
+    made = Undoing(database, new_id(), point)
+    await until_stopped(database, made.pacer, made.driving)
+    try:
+        yield made
+    finally:
+        made.pacer.go_on.set()
+        await asyncio.gather(made.driving, return_exceptions=True)
+
+
+def skipped_of(outcome: Outcome) -> list[tuple[int, bool]]:
+    """Number and whether it was skipped, of each step that the failed event lists."""
+    data: Any = outcome.event["data"]
+    return [(step["number"], step["skipped"]) for step in data["undone"]]
+
+
+async def test_a_skipped_step_keeps_its_effect_and_the_others_are_undone(stocked: Database) -> None:
+    async with undoing(stocked, "before undo 2") as one:
+        skipped = await skip_step(stocked, CATALOG, one.skip(2))
+
+        outcome = await one.end()
+
+    assert skipped == Skipped(by="olena", reason="it was paid by hand", before=False)
+    assert await one.states() == {1: "undone", 2: "skipped", 3: "undone"}
+    assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 10}
+    assert skipped_of(outcome) == [(3, False), (2, True), (1, False)]
+    [row] = [row for row in await rows(stocked, saga_step) if row.number == 2]
+    assert (row.skipped_by, row.skip_reason) == ("olena", "it was paid by hand")
+
+
+async def test_a_late_attempt_of_a_skipped_compensation_changes_nothing(stocked: Database) -> None:
+    async with undoing(stocked, "before undo 2") as one:
+        await skip_step(stocked, CATALOG, one.skip(2))
+        Script.runs.clear()
+
+        while_undoing = await one.undo(2)
+        await one.end()
+        after_the_end = await one.undo(2)
+
+    assert while_undoing == Undone(number=2)
+    assert after_the_end != Undone(number=2)
+    assert "take_out" not in Script.runs
+    assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 10}
+
+
+async def test_a_skip_waits_for_a_compensation_that_commits_and_is_refused(stocked: Database) -> None:
+    async with undoing(stocked, "inside undo 2") as one:
+        skipping = asyncio.create_task(skip_step(stocked, CATALOG, one.skip(2)))
+        await until_stopped(stocked, Pacer(), skipping)
+        assert not skipping.done()
+
+        outcome = await one.end()
+        with pytest.raises(SkipRefused, match=r"step 2, cast\.put, is undone already|has ended as cancelled"):
+            await skipping
+
+    assert await one.states() == {1: "undone", 2: "undone", 3: "undone"}
+    assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 0}
+    assert skipped_of(outcome) == [(3, False), (2, False), (1, False)]
+
+
+async def test_a_compensation_waits_for_a_skip_that_commits_and_changes_nothing(stocked: Database) -> None:
+    held = HeldDatabase(stocked)
+    async with undoing(stocked, "before undo 2") as one:
+        skipping = asyncio.create_task(skip_step(held, CATALOG, one.skip(2)))
+        await held.pacer.reached.wait()
+        Script.runs.clear()
+        late = asyncio.create_task(one.undo(2))
+        await until_stopped(stocked, Pacer(), late)
+        assert not late.done()
+
+        held.pacer.go_on.set()
+
+        assert (await skipping).before is False
+        assert await late == Undone(number=2)
+        await one.end()
+    await held.close()
+
+    assert "take_out" not in Script.runs
+    assert await one.states() == {1: "undone", 2: "skipped", 3: "undone"}
+    assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 10}
+
+
+async def test_of_two_skips_at_once_the_first_stands_and_the_second_is_told_so(stocked: Database) -> None:
+    held = HeldDatabase(stocked)
+    async with undoing(stocked, "before undo 2") as one:
+        first = asyncio.create_task(skip_step(held, CATALOG, one.skip(2, by="olena", reason="first")))
+        await held.pacer.reached.wait()
+        second = asyncio.create_task(skip_step(stocked, CATALOG, one.skip(2, by="taras", reason="second")))
+        await until_stopped(stocked, Pacer(), second)
+        assert not second.done()
+
+        held.pacer.go_on.set()
+
+        assert await first == Skipped(by="olena", reason="first", before=False)
+        assert await second == Skipped(by="olena", reason="first", before=True)
+    await held.close()
+
+
+async def test_a_skip_clears_that_the_saga_is_stuck_at_this_step_and_no_other(stocked: Database) -> None:
+    async with undoing(stocked, "before undo 2") as one:
+        for skipped, stuck_then in ((1, 2), (2, None)):
+            async with stocked.transaction() as connection:
+                await connection.execute(
+                    update(saga).values(stuck_step=2, stuck_error="gone", stuck_since=datetime.now(UTC))
+                )
+            await skip_step(stocked, CATALOG, one.skip(skipped))
+            [row] = await rows(stocked, saga)
+            assert row.stuck_step == stuck_then
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"state": "undone"}, "is undone already"),
+        ({"state": "refused"}, "had no effect"),
+        ({"state": "attempting"}, "had no effect"),
+        ({"kind": "query"}, "it is a query"),
+        ({"kind": "sleep"}, "it is a sleep"),
+        ({"number": 9}, "no step 2: its steps are 1, 3, 9"),
+    ],
+    ids=str,
+)
+async def test_a_step_with_nothing_to_undo_is_not_skipped(
+    stocked: Database, changes: dict[str, object], told: str
+) -> None:
+    async with undoing(stocked, "before undo 3") as one:
+        async with stocked.transaction() as connection:
+            await connection.execute(update(saga_step).where(saga_step.c.number == 2).values(changes))
+        before = await rows(stocked, saga_step)
+
+        with pytest.raises(SkipRefused, match=told):
+            await skip_step(stocked, CATALOG, one.skip(2))
+
+        assert await rows(stocked, saga_step) == before
+
+
+async def test_an_external_attempt_of_unknown_end_can_be_skipped(stocked: Database) -> None:
+    async with undoing(stocked, "before undo 3") as one:
+        async with stocked.transaction() as connection:
+            await connection.execute(
+                update(saga_step).where(saga_step.c.number == 2).values(kind="external", state="attempting")
+            )
+
+        await skip_step(stocked, CATALOG, one.skip(2))
+
+        assert (await one.states())[2] == "skipped"
+
+
+async def test_a_saga_that_can_be_undone_is_not_skipped_forward(stocked: Database) -> None:
+    key = await a_saga_that_stands_at(stocked, "before finish")
+
+    with pytest.raises(SkipRefused, match="cancel the saga"):
+        await skip_step(stocked, CATALOG, Skip(saga_id=key, number=2, by="olena", reason="no"))
+
+
+@pytest.mark.parametrize(
+    ("operation", "state", "told"),
+    [
+        ("cast.put", "attempting", None),
+        ("cast.put", "done", "is done: past the pivot only a step that is not done"),
+        ("cast.take", "attempting", "gives a int that `handle` goes on with"),
+        ("cast.forgotten", "attempting", "is no operation of this code"),
+    ],
+)
+async def test_past_the_pivot_only_a_step_that_gives_nothing_and_is_not_done_is_skipped(
+    stocked: Database, operation: str, state: str, told: str | None
+) -> None:
+    key = await a_letter_that_is_sent(stocked)
+    await add_step(stocked, key, 3, operation=operation, state=state)
+    wanted = Skip(saga_id=key, number=3, by="olena", reason="nobody waits for it")
+
+    if told is None:
+        assert (await skip_step(stocked, CATALOG, wanted)).before is False
+    else:
+        with pytest.raises(SkipRefused, match=told):
+            await skip_step(stocked, CATALOG, wanted)
+
+    [row] = [row for row in await rows(stocked, saga_step) if row.number == 3]
+    assert row.state == ("skipped" if told is None else state)
+
+
+async def test_a_saga_that_nobody_drives_is_decided_to_be_undone_once(stocked: Database) -> None:
+    key = await a_saga_that_stands_at(stocked, "before step 3")
+
+    assert await cancel_saga(stocked, key, by="olena") is Phase.UNDOING
+    assert await cancel_saga(stocked, key, by="taras") is Phase.UNDOING
+
+    [row] = await rows(stocked, saga)
+    assert (row.reason, row.error_code, row.ended_by) == ("cancelled", "saga.cancelled", "olena")
+
+
+async def test_a_saga_past_its_pivot_is_not_decided_to_be_undone(stocked: Database) -> None:
+    key = await a_letter_that_is_sent(stocked)
+
+    assert await cancel_saga(stocked, key, by="olena") is Phase.FORWARD
+
+    [row] = await rows(stocked, saga)
+    assert (row.phase, row.ended_by) == ("forward", None)
+
+
+class WorkerDied(BaseException):
+    """Nothing more is heard of a driver."""
+
+
+class Deadly(Pacer):
+    """Its driver is lost at the point."""
+
+    async def at(self, point: str) -> None:
+        """The driver is at a point."""
+        if point == self.stop_at:
+            raise WorkerDied
+
+
+async def a_saga_that_stands_at(
+    database: Database, point: str, orchestrator: type = CoinsMove, event: DomainEvent = EVENT
+) -> UUID:
+    """Its driver came to a point and was lost there."""
+    event_id = new_id()
+    with pytest.raises(WorkerDied):
+        await driver_of(database, orchestrator, event, event_id, Deadly(point)).drive()
+    return saga_id(orchestrator.__name__, event_id)
+
+
+async def a_letter_that_is_sent(database: Database) -> UUID:
+    """Its irreversible second step is done, and its driver lost."""
+    return await a_saga_that_stands_at(database, "before finish", Letter, LetterRequested(source="a", coins=1))
+
+
+async def add_step(database: Database, key: UUID, number: int, *, operation: str, state: str) -> None:
+    """One more row of a saga."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            insert(saga_step).values(
+                saga_id=key,
+                number=number,
+                kind="operation",
+                operation=operation,
+                arguments="{}",
+                digest="",
+                attempt_token=uuid4(),
+                state=state,
+            )
+        )
