@@ -23,6 +23,7 @@ from orchestrator.errors import (
     UsageError,
 )
 from orchestrator.event import Contract, DomainEvent, FailureEvent, UndoneStep
+from orchestrator.external import ExternalCall, ExternalOperation, Happened, external_operation
 from orchestrator.operation import Operation, OperationCall, operation, query
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.saga import Saga
@@ -38,7 +39,10 @@ __all__ = [
     "DomainEvent",
     "EventBus",
     "EventRejected",
+    "ExternalCall",
+    "ExternalOperation",
     "FailureEvent",
+    "Happened",
     "NotFinished",
     "Operation",
     "OperationCall",
@@ -56,6 +60,7 @@ __all__ = [
     "UndoneStep",
     "Unreachable",
     "UsageError",
+    "external_operation",
     "operation",
     "query",
 ]

@@ -16,7 +16,7 @@ from typing import Any, TypeGuard, cast
 from orchestrator.definition import problems_in
 from orchestrator.errors import DefinitionError, Problem
 from orchestrator.event import DomainEvent, FailureEvent
-from orchestrator.operation import Operation, Source
+from orchestrator.operation import PIVOT, Operation, Source
 from orchestrator.orchestrator import Orchestrator
 
 AnyOrchestrator = type[Orchestrator[Any, Any, Any]]
@@ -80,9 +80,17 @@ class Catalog:
         """The orchestrators that an event starts, by name."""
         return [one for one in self.orchestrators.values() if one.requested is event]
 
+    def operation(self, name: str) -> Operation[..., Any]:
+        """An operation by name, the engine's own among them.
+
+        Raises:
+            KeyError: nobody declared it.
+        """
+        return PIVOT if name == PIVOT.name else self.operations[name]
+
     def compensation_of(self, operation: str) -> str:
-        """Name of an operation's compensation, e.g. `account.put_back`."""
-        undo = self.operations[operation].undo
+        """Name of an operation's compensation, e.g. `account.put_back`; empty if there is none."""
+        undo = self.operation(operation).undo
         return undo.name if undo else ""
 
     def definition_digest(self, orchestrator: str) -> str | None:
@@ -126,8 +134,11 @@ class _Found:
     def take_events_of_orchestrators(self) -> None:
         """Events that an orchestrator names, wherever they are defined."""
         for orchestrator in self.orchestrators:
-            for role in ("requested", "completed", "failed"):
-                event: object = getattr(orchestrator, role, None)
+            roles: list[object] = [getattr(orchestrator, role, None) for role in ("requested", "completed", "failed")]
+            awaited: object = getattr(orchestrator, "awaited", ())
+            if isinstance(awaited, tuple):
+                roles += cast(tuple[object, ...], awaited)
+            for event in roles:
                 if not isinstance(event, type) or not issubclass(event, DomainEvent):
                     continue  # `definition` reports it
                 if event not in (DomainEvent, FailureEvent) and event not in self.events:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from datetime import timedelta
 from inspect import Parameter
 from typing import Any, get_type_hints
 
@@ -25,6 +26,7 @@ def problems_of_orchestrator(orchestrator: AnyOrchestrator) -> Iterator[Problem]
     if len(name) > NAME_LIMIT:
         yield say(f"{name} is longer than {NAME_LIMIT} characters: shorten it")
     yield from _problems_of_init(orchestrator)
+    yield from (say(f"{name}: {fault}") for fault in _faults_of_options(orchestrator))
     events = [getattr(orchestrator, role, None) for role in ("requested", "completed", "failed")]
     if None in events:
         yield say(
@@ -36,6 +38,22 @@ def problems_of_orchestrator(orchestrator: AnyOrchestrator) -> Iterator[Problem]
     faults = list(_faults_of_events(*events))
     yield from (say(f"{name}: {fault}") for fault in faults)
     yield from _problems_of_handle(orchestrator, None if faults else (orchestrator.requested, orchestrator.completed))
+
+
+def _faults_of_options(orchestrator: AnyOrchestrator) -> Iterator[str]:
+    deadline: Any = orchestrator.deadline
+    if deadline is not None and (not isinstance(deadline, timedelta) or deadline <= timedelta(0)):
+        yield f"its deadline is {deadline!r}: write a time, as in `deadline = timedelta(hours=1)`"
+    awaited: Any = orchestrator.awaited
+    if not isinstance(awaited, tuple):
+        yield "`awaited` is no tuple: write `awaited = (PaymentConfirmed,)`"
+        return
+    one: Any
+    for one in awaited:  # pyright: ignore[reportUnknownVariableType]
+        if not _is_event(one):
+            yield f"it waits for {name_of(one)}, which is no subclass of DomainEvent"
+        elif one is getattr(orchestrator, "requested", None):
+            yield f"it waits for {name_of(one)}, which starts it: a saga waits for another event"
 
 
 def _faults_of_events(requested: Any, completed: Any, failed: Any) -> Iterator[str]:

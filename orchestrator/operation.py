@@ -7,7 +7,7 @@ it describes a call, which `saga.execute` takes. Faults of definition are collec
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -40,6 +40,8 @@ class Reversal(StrEnum):
     """Its compensation runs."""
     NOTHING = "nothing"
     """A query: it had no effect."""
+    RETRIABLE = "retriable"
+    """It comes after the pivot, where nothing is undone any more: it is tried until it is done."""
     IRREVERSIBLE = "irreversible"
     """It cannot be undone: once it is done the saga goes on to its end, whatever happens."""
 
@@ -254,6 +256,18 @@ class Operation(Generic[P, R]):
     faults: list[str] = field(default_factory=list[str])
     """Faults seen while decorating, kept so that `definition` can report them with the others."""
 
+    @property
+    def kind(self) -> str:
+        """What its step is recorded as: `operation`, `query`, `external` or `pivot`."""
+        if self.name == PIVOT.name:
+            return "pivot"
+        return "query" if self.reversal is Reversal.NOTHING else "operation"
+
+    @property
+    def attempt_limit(self) -> timedelta | None:
+        """How long one attempt may take, if it is outside of a database transaction."""
+        return None
+
     @cached_property
     def signature(self) -> Signature:
         """Parameters and result."""
@@ -289,20 +303,26 @@ class Operation(Generic[P, R]):
         """Run the compensation with what the step recorded."""
         if self.undo is None:
             raise UsageError(f"{self.name} has no compensation")
+        await self.undo.body(tx, **self.recorded(self.undo.wants, arguments, result))
+
+    def recorded(
+        self, wanted: Sequence[str], arguments: Mapping[str, JsonValue], result: JsonValue = None
+    ) -> dict[str, Any]:
+        """Recorded arguments by name, and `result`, as today's types have them; those that are wanted."""
         known = self.signature.load_arguments(arguments)
         for name, parameter in self.signature.parameters.items():
             if parameter.default is not parameter.empty:
                 known.setdefault(name, parameter.default)
-        if "result" in self.undo.wants:
+        if "result" in wanted:
             known["result"] = self.signature.load_result(result)
-        await self.undo.body(tx, **{name: known[name] for name in self.undo.wants})
+        return {name: known[name] for name in wanted}
 
     def compensation(self, body: CompensationBody) -> CompensationBody:
         """Declare what undoes it: `@withdraw.compensation` above an `async def`.
 
         The function takes the transaction, then any of the operation's parameters by name, and `result`.
         """
-        made = Compensation(body=body, name=_activity_name(body), source=Source.of(body))
+        made = Compensation(body=body, name=activity_name(body), source=Source.of(body))
         if self.undo is None:
             self.undo = made
         else:
@@ -316,18 +336,33 @@ Body = Callable[Concatenate[Transaction, P], Awaitable[R]]
 @overload
 def operation(body: Body[P, R], /) -> Operation[P, R]: ...
 @overload
-def operation(*, irreversible: str = ..., deadline: timedelta = ...) -> Callable[[Body[P, R]], Operation[P, R]]: ...
 def operation(
-    body: Body[P, R] | None = None, /, *, irreversible: str | None = None, deadline: timedelta = DEFAULT_DEADLINE
+    *, irreversible: str = ..., retriable: bool = ..., deadline: timedelta = ...
+) -> Callable[[Body[P, R]], Operation[P, R]]: ...
+def operation(
+    body: Body[P, R] | None = None,
+    /,
+    *,
+    irreversible: str | None = None,
+    retriable: bool = False,
+    deadline: timedelta = DEFAULT_DEADLINE,
 ) -> Operation[P, R] | Callable[[Body[P, R]], Operation[P, R]]:
     """Declare an `async def` as an operation: one activity, one transaction, effects exactly once.
 
     Args:
-        irreversible: why it cannot be undone; without it a compensation is required.
-        deadline: how long it is tried before the saga turns to undoing.
+        irreversible: why it cannot be undone. Done, it is the saga's pivot: from there the saga only goes on.
+        retriable: it has no compensation as it comes after the pivot, where it is tried until it is done.
+        deadline: how long it is tried before the saga turns to undoing; past the pivot without end.
     """
-    reversal = Reversal.COMPENSATED if irreversible is None else Reversal.IRREVERSIBLE
-    return _decorate("operation", body, reversal, reason=irreversible, deadline=deadline)
+    reversal = reversal_of(irreversible, retriable=retriable)
+    return _decorate("operation", body, reversal, reason=irreversible, deadline=deadline, retriable=retriable)
+
+
+def reversal_of(irreversible: str | None, *, retriable: bool) -> Reversal:
+    """What a decorator's options say about undoing."""
+    if irreversible is not None:
+        return Reversal.IRREVERSIBLE
+    return Reversal.RETRIABLE if retriable else Reversal.COMPENSATED
 
 
 @overload
@@ -342,32 +377,65 @@ def query(
 
 
 def _decorate(
-    decorator: str, above: Body[P, R] | None, reversal: Reversal, *, reason: str | None, deadline: timedelta
+    decorator: str,
+    above: Body[P, R] | None,
+    reversal: Reversal,
+    *,
+    reason: str | None,
+    deadline: timedelta,
+    retriable: bool = False,
 ) -> Operation[P, R] | Callable[[Body[P, R]], Operation[P, R]]:
     """Declare what the decorator stands above, or make the decorator. Raises nothing: see `Operation.faults`."""
 
     def declare(body: Body[P, R]) -> Operation[P, R]:
         made = Operation(
             _body=body,
-            name=_activity_name(body),
+            name=activity_name(body),
             module=getattr(body, "__module__", "?"),
             source=Source.of(body),
             reversal=reversal,
             reason=reason,
             deadline=deadline,
         )
-        if above is not None and not callable(above):
-            made.faults.append(
-                f'@{decorator}({above!r}) takes its options by name: @operation(irreversible="why it cannot be undone")'
-            )
+        made.faults += faults_of_use(decorator, above, irreversible=reason, retriable=retriable)
         return made
 
     return declare(above) if callable(above) else declare
+
+
+def faults_of_use(decorator: str, above: object, *, irreversible: str | None, retriable: bool) -> list[str]:
+    """What is wrong with how a decorator was written."""
+    found: list[str] = []
+    if above is not None and not callable(above):
+        found.append(
+            f'@{decorator}({above!r}) takes its options by name: @{decorator}(irreversible="why it cannot be undone")'
+        )
+    if irreversible is not None and retriable:
+        found.append(
+            f"@{decorator} says irreversible and retriable: irreversible is the pivot, retriable what comes after it"
+        )
+    return found
+
+
+async def _nothing(tx: Transaction) -> None:
+    """What a pivot does."""
+
+
+PIVOT: Operation[[], None] = Operation(
+    _body=_nothing,
+    name="saga.pivot",
+    module=__name__,
+    source=Source("", 0),
+    reversal=Reversal.IRREVERSIBLE,
+    reason="it is the pivot",
+)
+"""The engine's own operation: it has no effect, and its step cannot be undone."""
 
 
 def _name(body: Callable[..., Any]) -> str:
     return getattr(body, "__name__", repr(body))
 
 
-def _activity_name(body: Callable[..., Any]) -> str:
+def activity_name(body: Callable[..., Any]) -> str:
+    """The activity's type of a function: last part of its module, and its name."""
     return f"{getattr(body, '__module__', '?').rpartition('.')[2]}.{_name(body)}"

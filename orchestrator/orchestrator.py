@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from datetime import timedelta
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from orchestrator.event import DomainEvent, FailureEvent
@@ -31,6 +32,11 @@ class Orchestrator(ABC, Generic[Requested, Completed, Failed]):
     """The event it ends with when all went well."""
     failed: ClassVar[type[FailureEvent]]
     """The event it ends with when it was undone."""
+    awaited: ClassVar[tuple[type[DomainEvent], ...]] = ()
+    """Events that `saga.wait_for` may wait for."""
+    deadline: ClassVar[timedelta | None] = None
+    """How long a saga may go forward before it is undone as `saga.deadline_exceeded`; None: as long as it takes.
+    Past its pivot no deadline counts."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -1,15 +1,17 @@
 """The saga as `handle` sees it: run operations, and remember how to undo them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any, TypeVar, overload
 from uuid import UUID, uuid5
 
-from orchestrator.operation import OperationCall
+from orchestrator.event import DomainEvent
+from orchestrator.operation import PIVOT, OperationCall
 
 R = TypeVar("R")
+Awaited = TypeVar("Awaited", bound=DomainEvent)
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
@@ -102,6 +104,40 @@ class Saga(ABC):
     async def execute_all(self, calls: Sequence[OperationCall[R]], *, parallel: bool = False) -> list[R]:
         """Run any number of operations of one result type, as `execute_batch` does."""
         return await self._run(calls, parallel=parallel)
+
+    async def pivot(self) -> None:
+        """The point of no return: what was done so far stands, and from here the saga only goes on, whatever happens.
+
+        Steps after it are retriable operations and queries. A refusal there is a fault, and is tried again. An
+        irreversible operation that is done is a pivot, too.
+        """
+        await self._run([PIVOT()], parallel=False)
+
+    @abstractmethod
+    async def sleep(self, duration: timedelta) -> None:
+        """Wait, durably: it ends at the same moment, whoever drives the saga then. A cancel ends it at once.
+
+        Raises:
+            UsageError: another step of this saga is running.
+        """
+
+    @abstractmethod
+    async def wait_for(
+        self, event: type[Awaited], *, matching: Callable[[Awaited], bool] | None = None, timeout: timedelta
+    ) -> Awaited | None:
+        """Wait for an event that is sent to this saga with `EventBus.send`, also one that came earlier.
+
+        Args:
+            event: its class, one that the orchestrator names in `awaited`.
+            matching: whether it is the one; by default the first is. It reads nothing but the event.
+            timeout: how long to wait at most.
+
+        Returns:
+            The event, or None if none came in time. Either is recorded, so it is the same on every attempt.
+
+        Raises:
+            UsageError: the orchestrator does not name the event in `awaited`, or another step is running.
+        """
 
     @abstractmethod
     async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:

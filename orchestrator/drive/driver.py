@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from orchestrator.drive.messages import (
     Decided,
     Diverged,
+    Expired,
     FinishCommand,
     Opening,
     Outcome,
@@ -38,6 +39,8 @@ OPERATION_FAILED = "operation.failed"
 """Error code of a saga undone because a step failed for good; the message says which and how."""
 CANCELLED = "saga.cancelled"
 """Error code of a saga that a person cancelled."""
+DEADLINE_EXCEEDED = "saga.deadline_exceeded"
+"""Error code of a saga that was undone because it took longer than its orchestrator allows."""
 
 
 class EventIdReused(OrchestratorError):
@@ -75,8 +78,14 @@ class Driver:
         self._envelope = envelope
         self._steps = steps
         self._went_on = False
+        self._expired = False
+        deadline = orchestrator.deadline
         self._opening = Opening(
-            saga=ref, envelope=envelope.text, owner_workflow_id=owner[0], owner_first_run_id=owner[1]
+            saga=ref,
+            envelope=envelope.text,
+            owner_workflow_id=owner[0],
+            owner_first_run_id=owner[1],
+            deadline=None if deadline is None else deadline.total_seconds(),
         )
 
     async def drive(self) -> Outcome:
@@ -87,17 +96,45 @@ class Driver:
             SagaStuck: a person must look; the row says so too.
             Exception: a bug in `handle`; nothing is undone, and a fixed version resumes.
         """
+        timer = self._armed()
         try:
             return await self._forward()
         except asyncio.CancelledError:
-            return await uninterrupted(self._back(Phase.CANCELLED, CANCELLED, "cancelled while it was running"))
+            return await uninterrupted(self._stop())
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _armed(self) -> asyncio.TimerHandle | None:
+        """A timer that stops the driving task at the saga's deadline.
+
+        It counts from when this driver began. What passed before another one did is judged when the row is opened.
+        """
+        driving = asyncio.current_task()
+        if self._opening.deadline is None or driving is None:
+            return None
+
+        def expire() -> None:
+            self._expired = True
+            driving.cancel()
+
+        return asyncio.get_running_loop().call_later(self._opening.deadline, expire)
+
+    async def _stop(self) -> Outcome:
+        """Go back because a person said so, or the clock."""
+        if self._expired:
+            return await self._back(Phase.FAILED, DEADLINE_EXCEEDED, self._too_late())
+        return await self._back(Phase.CANCELLED, CANCELLED, "cancelled while it was running")
+
+    def _too_late(self) -> str:
+        return f"not done within {self._orchestrator.deadline}, the deadline of {self._orchestrator.__name__}"
 
     async def undo(self, ends_as: EndsAs, error_code: str, message: str) -> Outcome:
         """Undo the saga, wherever it stands, unless it is past its pivot or has ended."""
         return await uninterrupted(self._back(ends_as, error_code, message))
 
     async def _forward(self) -> Outcome:
-        saga = DrivenSaga(self._opening, self._envelope, self._steps)
+        saga = DrivenSaga(self._opening, self._envelope, self._steps, self._orchestrator.awaited)
         try:
             with describing() as described:
                 completed = await self._orchestrator().handle(self._event, saga)
@@ -160,7 +197,9 @@ class Driver:
                 self._opening = self._opening.model_copy(update={"envelope": first})
                 return await self._forward()
             case CancelRequested():
-                return await uninterrupted(self._back(Phase.CANCELLED, CANCELLED, "cancelled while a step was running"))
+                return await uninterrupted(self._stop())
+            case Expired():
+                return await uninterrupted(self._back(Phase.FAILED, DEADLINE_EXCEEDED, self._too_late()))
             case StepFailed(error=error):
                 return await uninterrupted(self._back(Phase.FAILED, OPERATION_FAILED, storable(error)))
             case other:
@@ -176,6 +215,7 @@ class Driver:
             case Reused():
                 raise EventIdReused(f"event id {self._envelope.event_id} was used before for other content")
             case PastPivot(number=pivot):
+                self._opening = self._opening.model_copy(update={"deadline": None})
                 if ends_as is Phase.CANCELLED or not self._went_on:
                     # A pivot that committed and lost its reply answers now. But only once: a refusal would come again.
                     self._went_on = True
@@ -193,17 +233,13 @@ class Driver:
                 number=step.number,
                 operation=step.operation,
                 event_time=turned.event_time,
+                attempt_limit=step.attempt_limit,
             )
             await self._steps.undo(command, step.compensation)
         reply = await self._steps.finish(FinishCommand(opening=self._opening))
         if isinstance(reply, Outcome):
             return reply
         return await self._follow(Interrupted(reply))
-
-    async def _stuck(self, number: int, error: str) -> SagaStuck:
-        command = StuckCommand(saga=self._opening.saga, number=number, error=storable(error))
-        await uninterrupted(self._steps.stick(command))
-        return SagaStuck(error)
 
 
 async def uninterrupted(work: Coroutine[Any, Any, R] | Awaitable[R]) -> R:

@@ -6,6 +6,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+STUCK_AFTER = 5
+"""Failed attempts of what must be done, before its saga shows as stuck. It is tried on all the same."""
+
 
 class Phase(StrEnum):
     """Where a saga stands. `forward` and `undoing` move on; the others are final."""
@@ -55,6 +58,8 @@ class Opening(Message):
     """The event's envelope, as it arrived."""
     owner_workflow_id: str = ""
     owner_first_run_id: str = ""
+    deadline: float | None = None
+    """Seconds from the row's writing after which the saga goes forward no more."""
 
 
 class StepCommand(Message):
@@ -68,6 +73,41 @@ class StepCommand(Message):
     """RFC 3339."""
     opening: Opening | None = None
     """Given with the driver's first step: the row is written in the same transaction."""
+    past_pivot: bool = False
+    """A refusal is no answer any more, but a fault: it is tried again."""
+    attempt_limit: float | None = None
+    """Seconds that one attempt of an external operation may take."""
+
+
+class WaitCommand(Message):
+    """Begin to sleep, or to wait for an event: write down until when."""
+
+    saga: SagaRef
+    number: int
+    operation: str
+    """`saga.sleep` or `saga.wait_for`."""
+    arguments: dict[str, JsonValue]
+    seconds: float
+    opening: Opening | None = None
+    """As a step's."""
+
+
+class WaitBegun(Message):
+    """The wait is written down, now or since an earlier attempt."""
+
+    kind: Literal["waiting"] = "waiting"
+    number: int
+    seconds_left: float
+
+
+class EndWaitCommand(Message):
+    """Write down what a wait ended with."""
+
+    saga: SagaRef
+    number: int
+    operation: str
+    result: JsonValue = None
+    """The envelope of the event that came, as text."""
 
 
 class StepDone(Message):
@@ -118,6 +158,12 @@ class Resume(Message):
     envelope: str
 
 
+class Expired(Message):
+    """The saga's deadline is past."""
+
+    kind: Literal["expired"] = "expired"
+
+
 class Outcome(Message):
     """How a saga ended."""
 
@@ -135,7 +181,14 @@ class Outcome(Message):
     message: str | None = None
 
 
-StepReply = Annotated[StepDone | StepRefused | Decided | Diverged | Reused | Resume, Field(discriminator="kind")]
+Elsewhere = Decided | Diverged | Reused | Resume | Expired
+"""What ends `handle`: something other than it decides."""
+StepReply = Annotated[
+    StepDone | StepRefused | Decided | Diverged | Reused | Resume | Expired, Field(discriminator="kind")
+]
+WaitReply = Annotated[
+    WaitBegun | StepDone | Decided | Diverged | Reused | Resume | Expired, Field(discriminator="kind")
+]
 
 
 class TurnCommand(Message):
@@ -154,6 +207,8 @@ class UndoableStep(Message):
     operation: str
     compensation: str
     """The activity that undoes it."""
+    attempt_limit: float | None = None
+    """Seconds that one call may take, if it is external."""
 
 
 class UndoPlan(Message):
@@ -183,6 +238,7 @@ class UndoCommand(Message):
     number: int
     operation: str
     event_time: str
+    attempt_limit: float | None = None
 
 
 class Undone(Message):
@@ -209,11 +265,14 @@ FinishReply = Annotated[Outcome | Decided | Diverged | Reused, Field(discriminat
 
 
 class StuckCommand(Message):
-    """Say that the saga waits for a person."""
+    """Say that the saga waits for a person, or that it does no more."""
 
     saga: SagaRef
     number: int
-    error: str
+    error: str | None
+    """None: it goes on."""
+    step: StepCommand | None = None
+    """The step past the pivot that cannot be done: written down as attempted, so that a person can skip it."""
 
 
 def text_of(operation: str, arguments: dict[str, Any]) -> str:

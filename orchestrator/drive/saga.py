@@ -1,27 +1,34 @@
 """The saga that `handle` is given when it is really driven: numbers steps and sends them through the port."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from orchestrator.drive.messages import (
-    Decided,
-    Diverged,
+    Elsewhere,
+    EndWaitCommand,
     Opening,
-    Resume,
-    Reused,
     StepCommand,
     StepDone,
     StepRefused,
     StepReply,
+    WaitBegun,
+    WaitCommand,
 )
 from orchestrator.drive.steps import CancelRequested, Steps
-from orchestrator.envelope import CONTENT_LIMIT, Envelope, canonical, describe
+from orchestrator.envelope import CONTENT_LIMIT, Envelope, UnreadableEvent, canonical, describe, read, unwrap
 from orchestrator.errors import Refused, UsageError
+from orchestrator.event import DomainEvent
 from orchestrator.operation import OperationCall, Reversal
-from orchestrator.saga import Saga
+from orchestrator.saga import Awaited, Saga
+
+R = TypeVar("R")
+
+SLEEP = "saga.sleep"
+WAIT_FOR = "saga.wait_for"
 
 STEPS_LIMIT = 1_000
 """Steps of one saga. Each is six events of a history that ends at 51,200, and a line of the failure event."""
@@ -34,7 +41,7 @@ GROUP_STEPS = 100
 class Interrupted(BaseException):
     """`handle` is to end here: something other than it decides. No `except Exception` of an author catches it."""
 
-    def __init__(self, why: "Decided | Diverged | Reused | Resume | Exception") -> None:
+    def __init__(self, why: Elsewhere | Exception) -> None:
         self.why = why
         super().__init__(str(why))
 
@@ -42,11 +49,14 @@ class Interrupted(BaseException):
 class DrivenSaga(Saga):
     """Runs each step through the port, one at a time unless asked for more."""
 
-    def __init__(self, opening: Opening, envelope: Envelope, steps: Steps) -> None:
+    def __init__(
+        self, opening: Opening, envelope: Envelope, steps: Steps, awaited: Sequence[type[DomainEvent]] = ()
+    ) -> None:
         super().__init__(saga_id=opening.saga.id, event_id=envelope.event_id, event_time=envelope.time)
         self._opening = opening
         self._event_time = envelope.time.isoformat()
         self._steps = steps
+        self._awaited = awaited
         self._opened = False
         self._past_pivot: str | None = None
         self._given: list[OperationCall[Any]] = []
@@ -59,21 +69,89 @@ class DrivenSaga(Saga):
         self.reached = 0
         """Number of the last step that `handle` called."""
 
-    async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
-        if self.interrupted:
-            raise self.interrupted
-        if self.misused:
-            raise self.misused
-        if self.is_busy:
+    async def sleep(self, duration: timedelta) -> None:
+        """Wait, durably."""
+        seconds = duration.total_seconds()
+        if seconds < 0:
+            raise self._misuse(f"`saga.sleep({duration!r})`: time does not go back")
+
+        async def rest(number: int, left: float) -> None:
+            await self._steps.pause(number, left)
+
+        await self._wait(SLEEP, {"seconds": seconds}, seconds, rest)
+
+    async def wait_for(
+        self, event: type[Awaited], *, matching: Callable[[Awaited], bool] | None = None, timeout: timedelta
+    ) -> Awaited | None:
+        """Wait for an event that is sent to this saga."""
+        name = event.type_name()
+        if event not in self._awaited:
             raise self._misuse(
-                "a second step was begun while one is running, so their numbers would depend on timing. "
-                "You want: `await saga.execute_batch(first, second, parallel=True)`"
+                f"the orchestrator waits for {name} and does not say so: `awaited = ({event.__name__},)`"
             )
+        is_wanted: Any = matching or _any_event
+        seconds = timeout.total_seconds()
+
+        async def receive(number: int, left: float) -> JsonValue:
+            envelope = await self._steps.receive(number, event, is_wanted, left)
+            return None if envelope is None else envelope.text
+
+        text = await self._wait(WAIT_FOR, {"event": name, "seconds": seconds}, seconds, receive)
+        if text is None:
+            return None
+        try:
+            envelope = read(str(text))
+            self._steps.received(envelope)
+            return unwrap(envelope, event)
+        except UnreadableEvent as fault:
+            raise self._misuse(f"the recorded {name} is none of today's: {fault.message}") from fault
+
+    async def _wait(
+        self,
+        operation: str,
+        arguments: dict[str, JsonValue],
+        seconds: float,
+        waiting: Callable[[int, float], Awaitable[JsonValue]],
+    ) -> JsonValue:
+        self._may_begin(1)
+        number = self.reached = self.reached + 1
+        self.is_busy = True
+        try:
+            command = WaitCommand(
+                saga=self._opening.saga,
+                number=number,
+                operation=operation,
+                arguments=arguments,
+                seconds=seconds,
+                opening=None if self._opened else self._opening,
+            )
+            begun = await self._heeding(self._steps.begin_wait(command))
+            self._opened = True
+            if not isinstance(begun, WaitBegun):
+                return self._answer(begun)
+            result = await self._heeding(waiting(number, max(begun.seconds_left, 0.0)))
+            end = EndWaitCommand(saga=self._opening.saga, number=number, operation=operation, result=result)
+            return self._answer(await self._heeding(self._steps.end_wait(end)))
+        finally:
+            self.is_busy = False
+
+    def _answer(self, reply: StepReply) -> JsonValue:
+        match reply:
+            case StepDone(result=result):
+                return result
+            case StepRefused():
+                raise self._misuse(f"step {reply.number} waits, and is recorded as refused")
+            case elsewhere:
+                raise self._interrupt(elsewhere)
+
+    async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
+        self._may_begin(len(calls))
+        past_pivot = self._past_pivot
         for call in calls:
-            self._check(call)
+            self._check(call, past_pivot)
             self._given.append(call)
-        if self.reached + len(calls) > STEPS_LIMIT:
-            raise self._misuse(f"a saga takes {STEPS_LIMIT:,} steps at most: let it publish events for the rest")
+            if not parallel and call.operation.reversal is Reversal.IRREVERSIBLE:
+                past_pivot = call.operation.name
         numbered = list(enumerate(calls, start=self.reached + 1))
         self.is_busy = True
         try:
@@ -87,6 +165,19 @@ class DrivenSaga(Saga):
             return results
         finally:
             self.is_busy = False
+
+    def _may_begin(self, steps: int) -> None:
+        if self.interrupted:
+            raise self.interrupted
+        if self.misused:
+            raise self.misused
+        if self.is_busy:
+            raise self._misuse(
+                "a second step was begun while one is running, so their numbers would depend on timing. "
+                "You want: `await saga.execute_batch(first, second, parallel=True)`"
+            )
+        if self.reached + steps > STEPS_LIMIT:
+            raise self._misuse(f"a saga takes {STEPS_LIMIT:,} steps at most: let it publish events for the rest")
 
     async def _at_once(self, numbered: Sequence[tuple[int, OperationCall[Any]]]) -> list[Any]:
         replies: list[StepReply] = []
@@ -111,6 +202,7 @@ class DrivenSaga(Saga):
         return replies
 
     async def _one(self, number: int, call: OperationCall[Any]) -> StepReply:
+        limit = call.operation.attempt_limit
         command = StepCommand(
             saga=self._opening.saga,
             number=number,
@@ -118,16 +210,22 @@ class DrivenSaga(Saga):
             arguments=dict(call.arguments),
             event_time=self._event_time,
             opening=None if self._opened else self._opening,
+            past_pivot=self._past_pivot is not None,
+            attempt_limit=None if limit is None else limit.total_seconds(),
         )
+        reply = await self._heeding(self._steps.run(command, call.operation.deadline))
+        self._opened = True
+        return reply
+
+    async def _heeding(self, work: Awaitable[R]) -> R:
+        """Await the port; a cancel or a failure there ends `handle`, whatever it does with the error."""
         try:
-            reply = await self._steps.run(command, call.operation.deadline)
+            return await work
         except asyncio.CancelledError:
             self._interrupt(CancelRequested())
             raise
         except Exception as failure:
             raise self._interrupt(failure) from failure
-        self._opened = True
-        return reply
 
     def _result(self, call: OperationCall[Any], reply: StepReply) -> Any:
         match reply:
@@ -143,8 +241,8 @@ class DrivenSaga(Saga):
                     raise self._misuse(message) from fault
             case StepRefused():
                 raise Refused(reply.code, reply.message)
-            case Decided() | Diverged() | Reused() | Resume():
-                raise self._interrupt(reply)
+            case elsewhere:
+                raise self._interrupt(elsewhere)
 
     def forgotten(self, described: Sequence[OperationCall[Any]]) -> UsageError | None:
         """What to say of a call that `handle` described and never gave to the saga: its author thinks it was done."""
@@ -158,7 +256,7 @@ class DrivenSaga(Saga):
                 )
         return None
 
-    def _interrupt(self, why: "Decided | Diverged | Reused | Resume | Exception") -> Interrupted:
+    def _interrupt(self, why: Elsewhere | Exception) -> Interrupted:
         if self.interrupted is None:
             self.interrupted = Interrupted(why)
         return self.interrupted
@@ -168,7 +266,7 @@ class DrivenSaga(Saga):
         self.misused = self.misused or error
         return error
 
-    def _check(self, call: OperationCall[Any]) -> None:
+    def _check(self, call: OperationCall[Any], past_pivot: str | None) -> None:
         if not isinstance(call, OperationCall):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise self._misuse(
                 f"`saga.execute` takes a described call, as in `saga.execute(withdraw(...))`, not {type(call).__name__}"
@@ -177,11 +275,21 @@ class DrivenSaga(Saga):
             raise self._misuse(
                 f"the arguments of {call.operation.name} take {size:,} bytes and the limit is {CONTENT_LIMIT:,}"
             )
-        if self._past_pivot and call.operation.reversal is Reversal.COMPENSATED:
+        if past_pivot and call.operation.reversal is Reversal.COMPENSATED:
             raise self._misuse(
-                f"{call.operation.name} comes after {self._past_pivot}, which cannot be undone, so a refusal here "
-                "could not be answered by undoing: put the irreversible step last"
+                f"{call.operation.name} comes after {past_pivot}, which cannot be undone, so a refusal here "
+                "could not be answered by undoing: put the irreversible step last, or make this one "
+                "`@operation(retriable=True)`, without a compensation"
             )
+        if not past_pivot and call.operation.reversal is Reversal.RETRIABLE:
+            raise self._misuse(
+                f"{call.operation.name} is retriable, so it has no compensation, and nothing before it is the pivot: "
+                "write `await saga.pivot()` first, or give it a compensation"
+            )
+
+
+def _any_event(event: DomainEvent) -> bool:
+    return True
 
 
 def _size(call: OperationCall[Any]) -> int:

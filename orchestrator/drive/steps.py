@@ -1,9 +1,11 @@
 """The port through which a driver reaches the database: activities in a workflow, plain calls in a wave or a test."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Protocol
 
 from orchestrator.drive.messages import (
+    EndWaitCommand,
     FinishCommand,
     FinishReply,
     StepCommand,
@@ -13,7 +15,11 @@ from orchestrator.drive.messages import (
     TurnReply,
     UndoCommand,
     UndoReply,
+    WaitCommand,
+    WaitReply,
 )
+from orchestrator.envelope import Envelope
+from orchestrator.event import DomainEvent
 
 
 class StepFailed(Exception):
@@ -38,6 +44,28 @@ class Steps(Protocol):
             StepFailed: it failed for good.
             CancelRequested: the driver is to stop going forward.
         """
+        ...
+
+    async def begin_wait(self, command: WaitCommand) -> WaitReply:
+        """Write down that the saga waits, and until when."""
+        ...
+
+    async def pause(self, number: int, seconds: float) -> None:
+        """Let time pass. Ends with `asyncio.CancelledError` when the driver is to stop."""
+        ...
+
+    async def receive(
+        self, number: int, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], seconds: float
+    ) -> Envelope | None:
+        """Wait for an event that was sent to this saga, in the order of arrival; None if none came in time."""
+        ...
+
+    def received(self, envelope: Envelope) -> None:
+        """This event was taken before: if it is here, it came again."""
+        ...
+
+    async def end_wait(self, command: EndWaitCommand) -> StepReply:
+        """Write down how a wait ended; whoever wrote first is the truth."""
         ...
 
     async def turn(self, command: TurnCommand) -> TurnReply:

@@ -7,7 +7,9 @@ recorded, a result or a refusal. The idea is DTM's sub-transaction barrier (a un
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 from pydantic import JsonValue, ValidationError
@@ -20,7 +22,7 @@ from orchestrator.drive.messages import (
     Diverged,
     Phase,
     Resume,
-    Reused,
+    SagaRef,
     StepCommand,
     StepDone,
     StepRefused,
@@ -28,13 +30,21 @@ from orchestrator.drive.messages import (
     StepState,
     text_of,
 )
-from orchestrator.envelope import CONTENT_LIMIT, canonical, digest, read
+from orchestrator.envelope import CONTENT_LIMIT, canonical, digest
 from orchestrator.errors import OrchestratorError, Refused
 from orchestrator.operation import Operation, Reversal
 from orchestrator.store.database import Database, guarded
-from orchestrator.store.opening import insert_into, open_sagas
+from orchestrator.store.opening import OpenedBefore, begin_saga, insert_into
 from orchestrator.store.schema import saga, saga_step
 from orchestrator.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Attempting:
+    """An external step was attempted before, and its fate is not recorded."""
+
+    since: datetime | None
+    """When an attempt began whose end nobody has seen; None if the last one's end was seen."""
 
 
 class SagaMissing(OrchestratorError):
@@ -45,12 +55,8 @@ class ResultTooLarge(OrchestratorError):
     """An operation's result takes more than a history should carry."""
 
 
-class _OpenedBefore(Exception):
-    """The row carries the same event with another time."""
-
-    def __init__(self, envelope: str) -> None:
-        self.envelope = envelope
-        super().__init__()
+class RefusedPastPivot(OrchestratorError):
+    """A step said no where nothing is undone any more: it is tried again, and a person may skip it."""
 
 
 class TransactionLost(OrchestratorError):
@@ -69,7 +75,7 @@ async def run_step(database: Database, catalog: Catalog, command: StepCommand, *
         SagaMissing: the row is gone.
         Exception: what the operation raised; nothing stands, and it may be tried again.
     """
-    operation = catalog.operations[command.operation]
+    operation = catalog.operation(command.operation)
 
     async def attempt_it(connection: AsyncConnection) -> StepReply:
         return await _attempt(connection, catalog, command, operation, attempt)
@@ -78,6 +84,8 @@ async def run_step(database: Database, catalog: Catalog, command: StepCommand, *
         try:
             return await database.in_transaction(attempt_it)
         except Refused as refusal:
+            if command.past_pivot:
+                raise RefusedPastPivot(f"{refusal.code}: {refusal.message}") from refusal
             said = refusal
 
         async def record_it(connection: AsyncConnection) -> StepReply:
@@ -85,16 +93,16 @@ async def run_step(database: Database, catalog: Catalog, command: StepCommand, *
 
         # The refused transaction is gone, effects and all. Another driver may have done the step since: it was first.
         return await database.in_transaction(record_it)
-    except _OpenedBefore as met:
+    except OpenedBefore as met:
         return Resume(envelope=met.envelope)
 
 
 async def _attempt(
     connection: AsyncConnection, catalog: Catalog, command: StepCommand, operation: Operation[..., object], attempt: int
 ) -> StepReply:
-    met = await _claim(connection, catalog, command, operation, attempt, StepState.DONE, None)
+    met = await claim(connection, catalog, command, operation, attempt, StepState.DONE)
     if met is not None:
-        return met
+        return _settled(met)
     tx = Transaction(
         connection,
         saga=command.saga.id,
@@ -106,10 +114,7 @@ async def _attempt(
     async with guarded(connection, "query" if operation.reversal is Reversal.NOTHING else "operation"):
         returned = await operation.body(tx, **arguments)
         await tx.flush()
-    result = operation.signature.dump_result(returned)
-    recorded = None if result is None else canonical(result)
-    if recorded is not None and len(recorded.encode()) > CONTENT_LIMIT:
-        raise ResultTooLarge(f"the result of {operation.name} takes {len(recorded):,} bytes of {CONTENT_LIMIT:,}")
+    result, recorded = recordable(operation, returned)
     # Also without a result: an operation that swallowed a database error left a transaction that only rolls back, and
     # its COMMIT would say nothing. This statement fails there, or finds the fence row gone.
     written = await connection.execute(
@@ -126,6 +131,12 @@ async def _attempt(
     return StepDone(number=command.number, operation=operation.name, result=result)
 
 
+def _settled(met: StepReply | Attempting) -> StepReply:
+    if isinstance(met, Attempting):
+        raise OrchestratorError("an external step is recorded where a transaction was expected")
+    return met
+
+
 async def _record_refusal(
     connection: AsyncConnection,
     catalog: Catalog,
@@ -135,38 +146,49 @@ async def _record_refusal(
     refusal: Refused,
 ) -> StepReply:
     error = canonical({"code": refusal.code, "message": refusal.message})
-    met = await _claim(connection, catalog, command, operation, attempt, StepState.REFUSED, error)
+    met = await claim(connection, catalog, command, operation, attempt, StepState.REFUSED, error=error)
     if met is not None:
-        return met
+        return _settled(met)
     return StepRefused(number=command.number, operation=operation.name, code=refusal.code, message=refusal.message)
 
 
-async def _claim(
+def recordable(operation: Operation[..., object], returned: object) -> tuple[JsonValue, str | None]:
+    """What an operation returned, as JSON and as its row keeps it.
+
+    Raises:
+        ResultTooLarge: it is.
+    """
+    result = operation.signature.dump_result(returned)
+    recorded = None if result is None else canonical(result)
+    if recorded is not None and len(recorded.encode()) > CONTENT_LIMIT:
+        raise ResultTooLarge(f"the result of {operation.name} takes {len(recorded):,} bytes of {CONTENT_LIMIT:,}")
+    return result, recorded
+
+
+async def claim(
     connection: AsyncConnection,
     catalog: Catalog,
     command: StepCommand,
     operation: Operation[..., object],
     attempt: int,
     state: StepState,
-    error: str | None,
-) -> StepReply | None:
+    *,
+    error: str | None = None,
+    idempotency_key: str | None = None,
+) -> StepReply | Attempting | None:
     """Insert the step's row, or answer with what is there. None: the row is ours."""
     if command.opening is not None:
-        opened = await open_sagas(connection, [command.opening], catalog, begins=state is StepState.DONE)
-        row = opened[command.saga.id]
-        if row.reused:
-            return Reused()
-        if row.phase is not Phase.FORWARD:
-            return Decided(phase=row.phase)
-        if row.envelope != command.opening.envelope and read(row.envelope).time != read(command.opening.envelope).time:
-            raise _OpenedBefore(row.envelope)
+        begins = state is not StepState.REFUSED
+        elsewhere = await begin_saga(connection, command.opening, catalog, begins=begins)
+        if elsewhere is not None:
+            return elsewhere
     arguments = canonical(command.arguments)
     token = uuid4()
     now = datetime.now(UTC)
     values = {
         saga_step.c.saga_id: command.saga.id,
         saga_step.c.number: command.number,
-        saga_step.c.kind: "query" if operation.reversal is Reversal.NOTHING else "operation",
+        saga_step.c.kind: operation.kind,
         saga_step.c.operation: operation.name,
         saga_step.c.arguments: arguments,
         saga_step.c.digest: digest(f"{operation.name}{arguments}"),
@@ -175,8 +197,10 @@ async def _claim(
         saga_step.c.state: state.value,
         saga_step.c.error: error,
         saga_step.c.attempts: attempt,
+        saga_step.c.idempotency_key: idempotency_key,
         saga_step.c.created_at: now,
-        saga_step.c.done_at: now,
+        saga_step.c.attempted_at: now if state is StepState.ATTEMPTING else None,
+        saga_step.c.done_at: None if state is StepState.ATTEMPTING else now,
     }
     guard = phase_under_share_lock(command.saga.id).subquery("guard")
     source = select(*(literal(value, column.type) for column, value in values.items())).select_from(guard)
@@ -194,18 +218,11 @@ async def _claim(
         saga_step.c.state,
         saga_step.c.result,
         saga_step.c.error,
+        saga_step.c.attempted_at,
     )
     met = (await connection.execute(upsert)).first()
     if met is None:
-        phase = (
-            await connection.execute(select(saga.c.phase).where(saga.c.id == command.saga.id))
-        ).scalar_one_or_none()
-        if phase is None:
-            raise SagaMissing(
-                f"saga {command.saga.orchestrator}/{command.saga.event_id} has no row here: is this the database that "
-                "it was begun in?"
-            )
-        return Decided(phase=Phase(phase))
+        return await _why_shut(connection, command.saga)
     if met.attempt_token == token:
         return None
     if met.digest != digest(f"{operation.name}{arguments}") and not _same_call(met, operation, command.arguments):
@@ -214,17 +231,44 @@ async def _claim(
             recorded=text_of(met.operation, json.loads(met.arguments)),
             given=text_of(operation.name, command.arguments),
         )
+    if met.state != StepState.ATTEMPTING.value:
+        return recorded_reply(command.number, operation.name, met)
+    if operation.kind == "external":
+        return Attempting(met.attempted_at)
+    # Past the pivot, and shown as stuck: written down for a person to skip, and ours to do.
+    taken = {"state": state.value, "error": error, "attempts": attempt, "done_at": now}
+    await connection.execute(
+        update(saga_step)
+        .where(saga_step.c.saga_id == command.saga.id, saga_step.c.number == command.number)
+        .values(taken)
+    )
+    return None
+
+
+def recorded_reply(number: int, operation: str, met: Any) -> StepReply:
+    """What a step's row says, as an answer."""
     match StepState(met.state):
         case StepState.DONE:
-            result: JsonValue = None if met.result is None else json.loads(met.result)
-            return StepDone(number=command.number, operation=operation.name, result=result)
+            return StepDone(
+                number=number, operation=operation, result=None if met.result is None else json.loads(met.result)
+            )
+        case StepState.SKIPPED:
+            # Undone sagas do not get here: only a step past the pivot is skipped while its saga goes forward.
+            return StepDone(number=number, operation=operation, result=None)
         case StepState.REFUSED:
             refusal = json.loads(met.error)
-            return StepRefused(
-                number=command.number, operation=operation.name, code=refusal["code"], message=refusal["message"]
-            )
+            return StepRefused(number=number, operation=operation, code=refusal["code"], message=refusal["message"])
         case _:
             return Decided(phase=Phase.UNDOING)
+
+
+async def _why_shut(connection: AsyncConnection, ref: SagaRef) -> Decided:
+    phase = await connection.scalar(select(saga.c.phase).where(saga.c.id == ref.id))
+    if phase is None:
+        raise SagaMissing(
+            f"saga {ref.orchestrator}/{ref.event_id} has no row here: is this the database that it was begun in?"
+        )
+    return Decided(phase=Phase(phase))
 
 
 def _same_call(met: object, operation: Operation[..., object], given: Mapping[str, JsonValue]) -> bool:

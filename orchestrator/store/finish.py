@@ -62,6 +62,7 @@ async def finish_saga(database: Database, catalog: Catalog, command: FinishComma
                 outcome_event_id=out.event_id,
                 finished_at=now,
                 progressed_at=now,
+                next_at=None,
                 stuck_step=None,
                 stuck_error=None,
                 stuck_since=None,
@@ -77,7 +78,8 @@ async def finish_saga(database: Database, catalog: Catalog, command: FinishComma
 
 def _unlike(steps: list[RecordedStep], reached: int) -> Diverged | None:
     """The first step that was recorded and not reached this time, or reached and not recorded."""
-    answered = {step.number for step in steps if step.state in (StepState.DONE.value, StepState.REFUSED.value)}
+    answers = (StepState.DONE.value, StepState.REFUSED.value, StepState.SKIPPED.value)
+    answered = {step.number for step in steps if step.state in answers}
     for number in range(1, reached + 1):
         if number not in answered:
             return Diverged(number=number, recorded="nothing", given=f"handle went on to step {reached}")

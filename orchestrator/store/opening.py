@@ -6,7 +6,7 @@ It leaves the row locked unless the saga has ended; ended sagas are never writte
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.catalog import Catalog
-from orchestrator.drive.messages import Opening, Outcome, Phase, Reused
+from orchestrator.drive.messages import Decided, Expired, Opening, Outcome, Phase, Reused
 from orchestrator.envelope import UnreadableEvent, read, unwrap
 from orchestrator.store.schema import saga
 
@@ -28,7 +28,16 @@ _COLUMNS = (
     saga.c.outcome,
     saga.c.envelope,
     saga.c.content_digest,
+    saga.c.created_at,
 )
+
+
+class OpenedBefore(Exception):
+    """The row carries the same event with another time."""
+
+    def __init__(self, envelope: str) -> None:
+        self.envelope = envelope
+        super().__init__()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +54,7 @@ class OpenSaga:
     """The outcome's JSON, once the saga has ended."""
     envelope: str
     content_digest: str
+    created_at: datetime
     reused: bool
     """The row is another event's that has the same id; nothing was changed."""
 
@@ -88,6 +98,26 @@ async def open_sagas(
                 row = (await connection.execute(touched)).first() or await _row(connection, key)
             found[key] = _open(row, reused=reused)
     return found
+
+
+async def begin_saga(
+    connection: AsyncConnection, opening: Opening, catalog: Catalog, *, begins: bool
+) -> Decided | Reused | Expired | None:
+    """Open a saga for a driver's first step. None: it goes forward.
+
+    Raises:
+        OpenedBefore: by the same event sent at another time. Raised, so that nothing of this opening stays.
+    """
+    row = (await open_sagas(connection, [opening], catalog, begins=begins))[opening.saga.id]
+    if row.reused:
+        return Reused()
+    if row.phase is not Phase.FORWARD:
+        return Decided(phase=row.phase)
+    if row.envelope != opening.envelope and read(row.envelope).time != read(opening.envelope).time:
+        raise OpenedBefore(row.envelope)
+    if opening.deadline is not None and datetime.now(UTC) - row.created_at > timedelta(seconds=opening.deadline):
+        return Expired()
+    return None
 
 
 async def lock_saga(connection: AsyncConnection, opening: Opening, catalog: Catalog) -> OpenSaga | Outcome | Reused:
@@ -153,6 +183,7 @@ def _open(row: Any, *, reused: bool) -> OpenSaga:
         outcome=row.outcome,
         envelope=row.envelope,
         content_digest=row.content_digest,
+        created_at=row.created_at,
         reused=reused,
     )
 

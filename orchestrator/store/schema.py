@@ -84,7 +84,6 @@ saga = Table(
     Column("created_at", _Time, nullable=False, server_default=NOW),
     Column("finished_at", _Time),
     Column("purged_at", _Time),
-    UniqueConstraint("orchestrator", "event_id"),
     Index(None, "event_id"),
     Index(None, "created_at"),
     Index(
@@ -94,7 +93,11 @@ saga = Table(
         sqlite_where=text("phase IN ('forward', 'undoing')"),
     ),
 )
-"""The state machine: one row a saga. `reason` is the phase an undoing saga ends in."""
+"""The state machine: one row a saga. `reason` is the phase an undoing saga ends in.
+
+The id is made from orchestrator and event id, so that its key alone makes them unique. With a constraint on those two
+beside it, two openings at once failed now and then: ON CONFLICT heeds one index, and another may be met first.
+"""
 
 saga_step = Table(
     "saga_step",
@@ -125,7 +128,7 @@ saga_step = Table(
 """The fence: one row a step, written in the operation's own transaction. No foreign key: it may live elsewhere.
 
 `attempt_token` names the attempt that inserted the row, so an insert that met a row tells so on every database.
-`attempted_at` is when the external attempt began whose end nobody has seen yet.
+`attempted_at` is when the last attempt of an external step began; of a wait, when it ends at the latest.
 """
 
 saga_lock = Table(

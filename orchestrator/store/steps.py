@@ -1,9 +1,12 @@
 """The driver's port straight onto the database: what activities call, and what a test drives in-process."""
 
+import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import (
+    EndWaitCommand,
     FinishCommand,
     FinishReply,
     StepCommand,
@@ -13,11 +16,18 @@ from orchestrator.drive.messages import (
     TurnReply,
     UndoCommand,
     UndoReply,
+    WaitCommand,
+    WaitReply,
 )
+from orchestrator.envelope import Envelope
+from orchestrator.event import DomainEvent
+from orchestrator.external import ExternalOperation
 from orchestrator.store.database import Database
+from orchestrator.store.external import run_external_step, settle_external_step, undo_external_step
 from orchestrator.store.fence import run_step
 from orchestrator.store.finish import finish_saga
 from orchestrator.store.turn import mark_stuck, turn_to_undoing, undo_step
+from orchestrator.store.waiting import begin_wait, end_wait
 
 
 class StoreSteps:
@@ -29,7 +39,34 @@ class StoreSteps:
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
         """Attempt a step."""
-        return await run_step(self.database, self.catalog, command, attempt=attempt)
+        run = run_external_step if self._is_external(command.operation) else run_step
+        return await run(self.database, self.catalog, command, attempt=attempt)
+
+    async def settle(self, command: StepCommand) -> StepReply | None:
+        """When a step is given up: learn whether it happened, if it cannot be undone. None: there is nothing to ask."""
+        return await settle_external_step(self.database, self.catalog, command)
+
+    async def begin_wait(self, command: WaitCommand) -> WaitReply:
+        """Write down that the saga waits."""
+        return await begin_wait(self.database, self.catalog, command)
+
+    async def pause(self, number: int, seconds: float) -> None:
+        """Let time pass."""
+        await asyncio.sleep(seconds)
+
+    async def receive(
+        self, number: int, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], seconds: float
+    ) -> Envelope | None:
+        """No event is sent to a saga that has no execution: time passes."""
+        await asyncio.sleep(seconds)
+        return None
+
+    def received(self, envelope: Envelope) -> None:
+        """Nothing to do."""
+
+    async def end_wait(self, command: EndWaitCommand) -> StepReply:
+        """Write down how a wait ended."""
+        return await end_wait(self.database, command)
 
     async def turn(self, command: TurnCommand) -> TurnReply:
         """Turn to undoing."""
@@ -37,7 +74,8 @@ class StoreSteps:
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
         """Undo one step."""
-        return await undo_step(self.database, self.catalog, command)
+        undo = undo_external_step if self._is_external(command.operation) else undo_step
+        return await undo(self.database, self.catalog, command)
 
     async def finish(self, command: FinishCommand) -> FinishReply:
         """Write the outcome."""
@@ -46,3 +84,6 @@ class StoreSteps:
     async def stick(self, command: StuckCommand) -> None:
         """Show that the saga waits for a person."""
         await mark_stuck(self.database, command)
+
+    def _is_external(self, operation: str) -> bool:
+        return isinstance(self.catalog.operation(operation), ExternalOperation)

@@ -8,18 +8,20 @@ import contextlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from sqlalchemy import select, update
+from sqlalchemy import literal, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import (
+    STUCK_AFTER,
     Decided,
     PastPivot,
     Phase,
     SagaRef,
+    StepCommand,
     StepState,
     StuckCommand,
     TurnCommand,
@@ -30,16 +32,13 @@ from orchestrator.drive.messages import (
     UndoPlan,
     UndoReply,
 )
-from orchestrator.envelope import read
+from orchestrator.envelope import canonical, digest, read
 from orchestrator.errors import OrchestratorError, storable
 from orchestrator.store.database import Database, guarded
 from orchestrator.store.fence import SagaMissing, TransactionLost, phase_under_share_lock
-from orchestrator.store.opening import OpenSaga, lock_saga
+from orchestrator.store.opening import OpenSaga, insert_into, lock_saga
 from orchestrator.store.schema import saga, saga_step
 from orchestrator.transaction import Transaction
-
-STUCK_AFTER = 5
-"""Failed attempts of a compensation before its saga shows as stuck. It is tried on all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +54,19 @@ class RecordedStep:
 
     @property
     def is_past_undoing(self) -> bool:
-        """Whether it is done and cannot be undone."""
-        return self.state == StepState.DONE.value and self.irreversible
+        """Whether it is done, or outside may have been done, and cannot be undone."""
+        return self.irreversible and (self.state == StepState.DONE.value or self._is_unknown)
 
     @property
     def is_to_undo(self) -> bool:
-        """Whether its effect stands and is to be taken back."""
-        return self.state == StepState.DONE.value and self.kind == "operation" and not self.irreversible
+        """Whether its effect stands, or outside may stand, and is to be taken back."""
+        if self.irreversible or self.kind not in ("operation", "external"):
+            return False
+        return self.state == StepState.DONE.value or self._is_unknown
+
+    @property
+    def _is_unknown(self) -> bool:
+        return self.kind == "external" and self.state == StepState.ATTEMPTING.value
 
 
 async def turn_to_undoing(database: Database, catalog: Catalog, command: TurnCommand) -> TurnReply:
@@ -90,6 +95,7 @@ async def turn_to_undoing(database: Database, catalog: Catalog, command: TurnCom
                     number=step.number,
                     operation=step.operation,
                     compensation=_compensation(catalog, step.operation),
+                    attempt_limit=_attempt_limit(catalog, step.operation),
                 )
                 for step in reversed(left)
             ),
@@ -150,7 +156,7 @@ async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) 
         )
         step = (await connection.execute(swap)).first()
         if step is None:
-            return await _why_not(connection, command)
+            return await why_not_undone(connection, command)
         operation = catalog.operations[step.operation]
         tx = Transaction(
             connection,
@@ -183,14 +189,45 @@ async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) 
     except Exception as fault:
         # What counts is the fault itself: that it could not be counted must not stand in its place.
         with contextlib.suppress(SQLAlchemyError, OSError):
-            await _count_failure(database, command, f"{type(fault).__name__}: {fault}")
+            await count_undo_failure(database, command, f"{type(fault).__name__}: {fault}")
         raise
 
 
 async def mark_stuck(database: Database, command: StuckCommand) -> None:
-    """Show in the saga's row that it waits for a person."""
-    async with database.transaction() as connection:
+    """Show in the saga's row that it waits for a person, or that it goes on."""
+
+    async def mark(connection: AsyncConnection) -> None:
+        if command.error is None:
+            await _unstick(connection, command.saga, command.number)
+            return
         await _stick(connection, command.saga, command.number, command.error)
+        if command.step is not None:
+            await _write_down(connection, command.step)
+
+    await database.in_transaction(mark)
+
+
+async def _write_down(connection: AsyncConnection, step: StepCommand) -> None:
+    """A row for a step past the pivot that fails, as `attempting`: what a person skips, and the next attempt does."""
+    arguments = canonical(step.arguments)
+    phase = phase_under_share_lock(step.saga.id).subquery("guard")
+    values = {
+        saga_step.c.saga_id: step.saga.id,
+        saga_step.c.number: step.number,
+        saga_step.c.kind: "operation",
+        saga_step.c.operation: step.operation,
+        saga_step.c.arguments: arguments,
+        saga_step.c.digest: digest(f"{step.operation}{arguments}"),
+        saga_step.c.irreversible: False,
+        saga_step.c.attempt_token: uuid4(),
+        saga_step.c.state: StepState.ATTEMPTING.value,
+        saga_step.c.created_at: datetime.now(UTC),
+    }
+    source = select(*(literal(value, column.type) for column, value in values.items())).select_from(phase)
+    forward = source.where(phase.c.phase == Phase.FORWARD.value)
+    await connection.execute(
+        insert_into(connection, saga_step).from_select(list(values), forward).on_conflict_do_nothing()
+    )
 
 
 async def steps_of(connection: AsyncConnection, saga_id: UUID) -> list[RecordedStep]:
@@ -217,6 +254,11 @@ def _compensation(catalog: Catalog, operation: str) -> str:
     return known.undo.name
 
 
+def _attempt_limit(catalog: Catalog, operation: str) -> float | None:
+    limit = catalog.operation(operation).attempt_limit
+    return None if limit is None else limit.total_seconds()
+
+
 async def _stick(connection: AsyncConnection, ref: SagaRef, number: int, error: str) -> None:
     await connection.execute(
         update(saga)
@@ -225,7 +267,20 @@ async def _stick(connection: AsyncConnection, ref: SagaRef, number: int, error: 
     )
 
 
-async def _why_not(connection: AsyncConnection, command: UndoCommand) -> UndoReply:
+async def _unstick(connection: AsyncConnection, ref: SagaRef, number: int) -> None:
+    await connection.execute(
+        update(saga)
+        .where(saga.c.id == ref.id, saga.c.stuck_step == number)
+        .values(stuck_step=None, stuck_error=None, stuck_since=None, progressed_at=datetime.now(UTC))
+    )
+
+
+async def why_not_undone(connection: AsyncConnection, command: UndoCommand) -> UndoReply:
+    """What to answer where there was nothing to undo.
+
+    Raises:
+        SagaMissing: the row is gone.
+    """
     phase = await connection.scalar(select(saga.c.phase).where(saga.c.id == command.saga.id))
     if phase is None:
         raise SagaMissing(f"saga {command.saga.orchestrator}/{command.saga.event_id} has no row here")
@@ -234,14 +289,15 @@ async def _why_not(connection: AsyncConnection, command: UndoCommand) -> UndoRep
     return Undone(number=command.number)
 
 
-async def _count_failure(database: Database, command: UndoCommand, error: str) -> None:
+async def count_undo_failure(database: Database, command: UndoCommand, error: str) -> None:
+    """Count a failed compensation on its step's row; after `STUCK_AFTER` of them the saga shows as stuck."""
     async with database.transaction() as connection:
         counted = await connection.execute(
             update(saga_step)
             .where(
                 saga_step.c.saga_id == command.saga.id,
                 saga_step.c.number == command.number,
-                saga_step.c.state == StepState.DONE.value,
+                saga_step.c.state.in_((StepState.DONE.value, StepState.ATTEMPTING.value)),
             )
             .values(undo_attempts=saga_step.c.undo_attempts + 1, undo_error=storable(error))
             .returning(saga_step.c.undo_attempts)

@@ -1,13 +1,14 @@
 """A saga that records the calls `handle` makes and answers them from a table."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard, cast
 
 from orchestrator.envelope import saga_id
 from orchestrator.errors import Refused, UsageError
+from orchestrator.event import DomainEvent
 from orchestrator.operation import Operation, OperationCall
-from orchestrator.saga import Saga
+from orchestrator.saga import Awaited, Saga
 
 Answer = Callable[[OperationCall[Any]], object] | object
 """A result, a `Refused`, a list of answers, or a function of the call. Named, so that a lambda knows what it takes."""
@@ -25,9 +26,11 @@ class RecordingSaga(Saga):
             the call. An operation that returns None needs no answer.
         event_id: as the operations see it.
         event_time: as the operations see it, in UTC.
+        events: what `saga.wait_for` receives, in order; when none is left that matches, the time is up.
 
     Attributes:
-        calls: every call so far, in order, the refused among them.
+        calls: every call so far, in order, the refused among them. A pivot is one, too.
+        slept: how long `saga.sleep` was asked to wait, in order. No time passes.
     """
 
     def __init__(
@@ -36,11 +39,28 @@ class RecordingSaga(Saga):
         *,
         event_id: str = "event-1",
         event_time: datetime = datetime(2026, 1, 1, tzinfo=UTC),
+        events: Sequence[DomainEvent] = (),
     ) -> None:
         super().__init__(saga_id=saga_id("RecordingSaga", event_id), event_id=event_id, event_time=event_time)
         # A list is used up while `handle` runs, and the test's own stays as it is.
         self._answers = {one.name: _copied(answer) for one, answer in (answers or {}).items()}
+        self._events = list(events)
         self.calls: list[OperationCall[Any]] = []
+        self.slept: list[timedelta] = []
+
+    async def sleep(self, duration: timedelta) -> None:
+        """Remember how long."""
+        self.slept.append(duration)
+
+    async def wait_for(
+        self, event: type[Awaited], *, matching: Callable[[Awaited], bool] | None = None, timeout: timedelta
+    ) -> Awaited | None:
+        """Answer with the first of the test's events that matches."""
+        for one in self._events:
+            if isinstance(one, event) and (matching is None or matching(one)):
+                self._events.remove(one)
+                return one
+        return None
 
     async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
         results: list[Any] = []

@@ -13,6 +13,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import (
+    EndWaitCommand,
     FinishCommand,
     FinishReply,
     StepCommand,
@@ -23,10 +24,13 @@ from orchestrator.drive.messages import (
     TurnReply,
     UndoCommand,
     UndoReply,
+    WaitCommand,
+    WaitReply,
 )
 from orchestrator.envelope import describe
 from orchestrator.errors import MESSAGE_LIMIT, TransactionMisuse, UsageError, storable
-from orchestrator.operation import Operation
+from orchestrator.external import ExternalOperation
+from orchestrator.operation import PIVOT, Operation, Reversal
 from orchestrator.store.dead_letters import keep_piece
 from orchestrator.store.fence import ResultTooLarge
 from orchestrator.store.steps import StoreSteps
@@ -46,7 +50,7 @@ _AUTHORS_MISTAKES = (TransactionMisuse, UsageError, ResultTooLarge)
 def activities_of(catalog: Catalog, steps: StoreSteps) -> list[Callable[..., Any]]:
     """Every activity of an application, for a Temporal `Worker`."""
     made: list[Callable[..., Any]] = []
-    for operation in catalog.operations.values():
+    for operation in (PIVOT, *catalog.operations.values()):
         made.append(_operation_activity(operation, steps))
         if operation.undo is not None:
             made.append(_compensation_activity(operation.undo.name, steps))
@@ -58,7 +62,8 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
     async def run(*arguments: RawValue) -> StepReply:
         command = _command(StepCommand, arguments, steps.catalog)
         info = activity.info()
-        if info.attempt > FEWEST_ATTEMPTS + 1 and _is_overdue(info, operation.deadline):
+        may_give_up = not command.past_pivot
+        if may_give_up and info.attempt > FEWEST_ATTEMPTS + 1 and _is_overdue(info, operation.deadline):
             # An attempt that takes its worker down never gets to say that it failed: say so for it.
             raise ApplicationError(
                 f"not done in {info.attempt - 1} attempts and {operation.deadline}",
@@ -68,8 +73,11 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
         try:
             reply = await _beating(steps.run(command, operation.deadline, attempt=info.attempt))
         except Exception as fault:
-            final = isinstance(fault, _AUTHORS_MISTAKES) or _is_overdue(info, operation.deadline)
-            raise _failure(fault, final=final) from _told_cause(fault)
+            final = may_give_up and (isinstance(fault, _AUTHORS_MISTAKES) or _is_overdue(info, operation.deadline))
+            settled = await _told(steps.settle(command)) if final and _leaves_a_doubt(operation) else None
+            if settled is None:
+                raise _failure(fault, final=final) from _told_cause(fault)
+            reply = settled
         if isinstance(reply, StepRefused):
             raise ApplicationError(
                 reply.message,
@@ -83,6 +91,11 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
     return run
 
 
+def _leaves_a_doubt(operation: Operation[..., Any]) -> bool:
+    """Whether a step that is given up may have happened, and could not be undone then."""
+    return isinstance(operation, ExternalOperation) and operation.reversal is Reversal.IRREVERSIBLE
+
+
 def _compensation_activity(name: str, steps: StoreSteps) -> Callable[..., Any]:
     @activity.defn(name=name)
     async def run(*arguments: RawValue) -> UndoReply:
@@ -93,6 +106,16 @@ def _compensation_activity(name: str, steps: StoreSteps) -> Callable[..., Any]:
 
 
 def _engine_activities(steps: StoreSteps) -> list[Callable[..., Any]]:
+    @activity.defn(name=names.BEGIN_WAIT)
+    async def begin_wait(*arguments: RawValue) -> WaitReply:
+        command = _command(WaitCommand, arguments, steps.catalog)
+        return await _told(steps.begin_wait(command))
+
+    @activity.defn(name=names.END_WAIT)
+    async def end_wait(*arguments: RawValue) -> StepReply:
+        command = _command(EndWaitCommand, arguments, steps.catalog)
+        return await _told(steps.end_wait(command))
+
     @activity.defn(name=names.TURN)
     async def turn(*arguments: RawValue) -> TurnReply:
         command = _command(TurnCommand, arguments, steps.catalog)
@@ -126,7 +149,7 @@ def _engine_activities(steps: StoreSteps) -> list[Callable[..., Any]]:
         )
         await _told(kept)
 
-    return [turn, finish, stick, dead_letter]
+    return [begin_wait, end_wait, turn, finish, stick, dead_letter]
 
 
 def _command(expected: type[M], arguments: Sequence[RawValue], catalog: Catalog) -> M:
@@ -148,7 +171,9 @@ def _command(expected: type[M], arguments: Sequence[RawValue], catalog: Catalog)
 
 
 async def _beating(work: Awaitable[R]) -> R:
-    """Await work while telling Temporal that this worker lives."""
+    """Await work while telling Temporal that this worker lives. A local activity's workflow task tells it."""
+    if activity.info().is_local:
+        return await work
 
     async def beat() -> None:
         while True:

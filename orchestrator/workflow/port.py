@@ -1,20 +1,24 @@
-"""The driver's port through Temporal: every step, turn, undoing and finish is an activity.
+"""The driver's port through Temporal: every step, turn, undoing and finish is an activity, local first, then durable.
 
-An activity is retried by Temporal; what it did is decided by the database, so a repeat is harmless. A step is given up
-by the activity itself once its deadline is past (see `orchestrator.worker.activities`), so that a time without any
-worker does not count as failing.
+A local activity costs no round trip to the server, and is lost with its worker; the fence makes a second run harmless.
+What fails there goes on as a regular activity, which the server retries and the Web UI shows. A step is given up by the
+activity itself once its deadline is past (see `orchestrator.worker.activities`), so that a time without any worker does
+not count as failing.
 """
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutError, is_cancelled_exception
 
 from orchestrator.drive.messages import (
+    STUCK_AFTER,
     Diverged,
+    EndWaitCommand,
     FinishCommand,
     FinishReply,
     Outcome,
@@ -28,49 +32,65 @@ from orchestrator.drive.messages import (
     UndoCommand,
     UndoPlan,
     UndoReply,
+    WaitBegun,
+    WaitCommand,
+    WaitReply,
 )
 from orchestrator.drive.steps import CancelRequested, StepFailed
+from orchestrator.envelope import Envelope
+from orchestrator.event import DomainEvent
 from orchestrator.workflow import names
 from orchestrator.workflow.attributes import SAGA_STATUS, upsert
 from orchestrator.workflow.details import StepsTable
+from orchestrator.workflow.mailbox import Mailbox
 
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long one attempt of an activity may take, and how soon a dead worker is noticed."""
-
-    attempt: timedelta = timedelta(seconds=30)
-    """One attempt, from its start to its end."""
-    heartbeat: timedelta = timedelta(seconds=4)
-    """Silence after which an attempt's worker is taken for dead; attempts beat by themselves."""
-
-
-_STEP_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=100), maximum_interval=timedelta(seconds=30))
-_ENDLESS_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=100), maximum_interval=timedelta(minutes=1))
-_TIMEOUTS = Timeouts()
+ATTEMPT = timedelta(seconds=30)
+"""One regular attempt, from its start to its end."""
+HEARTBEAT = timedelta(seconds=4)
+"""Silence after which an attempt's worker is taken for dead; attempts beat by themselves."""
+LOCAL = timedelta(seconds=1)
+"""All local attempts of one activity together."""
+LOCAL_ATTEMPTS = 3
 _BEGUN_ANEW = timedelta(minutes=1)
+_FIRST_WAIT = timedelta(milliseconds=100)
+
+_LOCAL_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=50), maximum_attempts=LOCAL_ATTEMPTS)
+_STEP_RETRIES = RetryPolicy(initial_interval=_FIRST_WAIT, maximum_interval=timedelta(seconds=30))
+_FEW_RETRIES = RetryPolicy(initial_interval=_FIRST_WAIT, maximum_attempts=STUCK_AFTER - LOCAL_ATTEMPTS)
+_ENDLESS_RETRIES = RetryPolicy(initial_interval=_FIRST_WAIT, maximum_interval=timedelta(minutes=1))
 
 
 class TemporalSteps:
-    """`Steps` by activities on the execution's own task queue."""
+    """`Steps` by activities on the execution's own task queue.
 
-    def __init__(self, table: StepsTable) -> None:
+    Args:
+        table: where the Web UI's table of steps is kept.
+        mailbox: events sent to the saga.
+        retries: how many times a person has asked to try at once, so far.
+    """
+
+    def __init__(self, table: StepsTable, mailbox: Mailbox, retries: Callable[[], int]) -> None:
         self._table = table
-        self._operations: dict[int, str] = {}
+        self._mailbox = mailbox
+        self._retries = retries
 
     async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
-        """Run a step; retried until the activity gives up.
+        """Run a step; retried until the activity gives up, past the pivot without end.
 
         Raises:
             StepFailed: it gave up.
             CancelRequested: the execution was cancelled.
         """
         self._show(command.number, "running", command.operation)
+        summary = f"step {command.number}"
         try:
-            reply: StepReply = await self._activity(
-                command.operation, command, StepReply, f"step {command.number}", _STEP_RETRIES
-            )
-        except ActivityError as failure:
+            reply: StepReply
+            if command.past_pivot:
+                stuck = StuckCommand(saga=command.saga, number=command.number, error="", step=command)
+                reply = await self._insist(command.operation, command, StepReply, summary, stuck=stuck)
+            else:
+                reply = await self._activity(command.operation, command, StepReply, summary, _STEP_RETRIES)
+        except FailureError as failure:
             if is_cancelled_exception(failure):
                 self._show(command.number, "cancelled")
                 raise CancelRequested from failure
@@ -79,15 +99,38 @@ class TemporalSteps:
                 self._show(command.number, "failed")
                 raise StepFailed(f"step {command.number}, {command.operation}: {_cause(failure)}") from failure
             reply = refused
-        match reply:
-            case StepDone():
-                self._show(command.number, "done")
-            case StepRefused():
-                self._show(command.number, f"refused: {reply.code}")
-            case Diverged():
-                self._show(command.number, "stuck: not what was recorded")
-            case _:
-                self._show(command.number, "decided elsewhere")
+        self._tell(command.number, reply)
+        return reply
+
+    async def begin_wait(self, command: WaitCommand) -> WaitReply:
+        """Write down that the saga waits."""
+        self._show(command.number, "waiting", command.operation)
+        reply: WaitReply = await self._insist(names.BEGIN_WAIT, command, WaitReply, f"step {command.number}: wait")
+        if not isinstance(reply, WaitBegun):
+            self._tell(command.number, reply)
+        return reply
+
+    async def pause(self, number: int, seconds: float) -> None:
+        """Let time pass."""
+        if seconds > 0:
+            await workflow.sleep(seconds, summary=f"step {number}: sleep")
+
+    async def receive(
+        self, number: int, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], seconds: float
+    ) -> Envelope | None:
+        """Wait for an event in the mailbox."""
+        return await self._mailbox.take(
+            event, matching, timedelta(seconds=seconds), summary=f"step {number}: wait for {event.type_name()}"
+        )
+
+    def received(self, envelope: Envelope) -> None:
+        """This event was taken before."""
+        self._mailbox.forget(envelope.event_id)
+
+    async def end_wait(self, command: EndWaitCommand) -> StepReply:
+        """Write down how a wait ended."""
+        reply: StepReply = await self._insist(names.END_WAIT, command, StepReply, f"step {command.number}: go on")
+        self._tell(command.number, reply)
         return reply
 
     async def turn(self, command: TurnCommand) -> TurnReply:
@@ -100,9 +143,19 @@ class TemporalSteps:
         return reply
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
-        """Undo one step; retried without end."""
+        """Undo one step; retried without end, and shown as stuck after a few failures."""
         self._show(command.number, f"undoing: `{compensation}`")
-        reply: UndoReply = await self._insist(compensation, command, UndoReply, f"undo step {command.number}")
+        # The database counts failures and marks the saga's row itself: whoever drives.
+        stuck = StuckCommand(saga=command.saga, number=command.number, error="")
+        reply: UndoReply = await self._insist(
+            compensation,
+            command,
+            UndoReply,
+            f"undo step {command.number}",
+            stuck=stuck,
+            attempt=timedelta(seconds=3 * (command.attempt_limit or 0)) + ATTEMPT,
+            locally=command.attempt_limit is None,
+        )
         self._show(command.number, f"undone: `{compensation}`")
         return reply
 
@@ -111,42 +164,116 @@ class TemporalSteps:
         summary = "completed" if command.completed is not None else "undone"
         reply: FinishReply = await self._insist(names.FINISH, command, FinishReply, summary)
         if isinstance(reply, Outcome):
-            self._table.title = reply.phase.value
-            workflow.set_current_details(self._table.markdown())
+            self._entitle(reply.phase.value)
         return reply
 
     async def stick(self, command: StuckCommand) -> None:
         """Show that the saga waits for a person."""
         upsert(SAGA_STATUS.value_set("stuck"))
-        self._table.title = f"stuck: {command.error}"
-        workflow.set_current_details(self._table.markdown())
+        self._entitle(f"stuck: {command.error}")
         await self._insist(names.STICK, command, None, f"stuck at step {command.number}")
 
-    async def _insist(self, name: str, argument: Any, result: Any, summary: str) -> Any:
-        """An activity that must be done, however it fails: what fails for good is begun anew, after a while.
+    async def _insist(
+        self,
+        name: str,
+        argument: Any,
+        result: Any,
+        summary: str,
+        *,
+        stuck: StuckCommand | None = None,
+        attempt: timedelta = ATTEMPT,
+        locally: bool = True,
+    ) -> Any:
+        """An activity that must be done, however it fails. With `stuck` it shows as that after a few failures.
 
         Its error must not end the execution: the saga would stay without an outcome.
         """
+        external = isinstance(argument, StepCommand) and argument.attempt_limit is not None
+        try:
+            if locally and not external:
+                return await self._activity(name, argument, result, summary, _FEW_RETRIES)
+            return await self._regular(name, argument, result, summary, _FEW_RETRIES, attempt=attempt)
+        except FailureError as failure:
+            if is_cancelled_exception(failure):
+                raise
+            fault = _cause(failure)
+        status = "undoing" if isinstance(argument, UndoCommand) else "running"
+        if stuck is not None:
+            error = f"undoing {argument.operation}: {fault}" if isinstance(argument, UndoCommand) else fault
+            await self.stick(stuck.model_copy(update={"error": error}))
+        else:
+            self._entitle(f"{summary}: {fault}")
+        reply = await self._without_end(name, argument, result, summary, attempt)
+        if stuck is not None:
+            upsert(SAGA_STATUS.value_set(status))
+            self._entitle(status)
+            await self._insist(names.STICK, stuck.model_copy(update={"error": None, "step": None}), None, "goes on")
+        return reply
+
+    async def _without_end(self, name: str, argument: Any, result: Any, summary: str, attempt: timedelta) -> Any:
+        """Attempts with growing waits; a person who asks for a retry need not sit them out."""
         while True:
+            heard = self._retries()
+
+            def is_asked(heard: int = heard) -> bool:
+                return self._retries() > heard
+
+            trying = asyncio.ensure_future(
+                self._regular(name, argument, result, summary, _ENDLESS_RETRIES, attempt=attempt)
+            )
+            asked = asyncio.ensure_future(workflow.wait_condition(is_asked))
             try:
-                return await self._activity(name, argument, result, summary, _ENDLESS_RETRIES)
-            except ActivityError as failure:
+                await workflow.wait([trying, asked], return_when=asyncio.FIRST_COMPLETED)
+                if trying.done():
+                    return trying.result()
+            except FailureError as failure:
                 if is_cancelled_exception(failure):
                     raise
-                self._table.title = f"{summary}: {_cause(failure)}"
-                workflow.set_current_details(self._table.markdown())
-                await workflow.sleep(_BEGUN_ANEW)
+                self._entitle(f"{summary}: {_cause(failure)}")
+                await workflow.wait([asked], timeout=_BEGUN_ANEW.total_seconds())
+            finally:
+                await _ended(trying, asked)
 
     async def _activity(self, name: str, argument: Any, result: Any, summary: str, retries: RetryPolicy) -> Any:
+        limit = argument.attempt_limit if isinstance(argument, StepCommand) else None
+        if limit is not None:
+            # Verified, called and settled: each at most as long as one call may take.
+            attempt = timedelta(seconds=3 * limit) + ATTEMPT
+            return await self._regular(name, argument, result, summary, retries, attempt=attempt)
+        try:
+            return await _local(name, argument, result, summary)
+        except FailureError as failure:
+            if is_cancelled_exception(failure) or (isinstance(failure, ApplicationError) and failure.non_retryable):
+                raise
+        return await self._regular(name, argument, result, summary, retries)
+
+    async def _regular(
+        self, name: str, argument: Any, result: Any, summary: str, retries: RetryPolicy, *, attempt: timedelta = ATTEMPT
+    ) -> Any:
         return await workflow.execute_activity(
             name,
             argument,
             result_type=result,
-            start_to_close_timeout=_TIMEOUTS.attempt,
-            heartbeat_timeout=_TIMEOUTS.heartbeat,
+            start_to_close_timeout=attempt,
+            heartbeat_timeout=HEARTBEAT,
             retry_policy=retries,
             summary=summary,
         )
+
+    def _tell(self, number: int, reply: StepReply | WaitReply) -> None:
+        match reply:
+            case StepDone():
+                self._show(number, "done")
+            case StepRefused():
+                self._show(number, f"refused: {reply.code}")
+            case Diverged():
+                self._show(number, "stuck: not what was recorded")
+            case _:
+                self._show(number, "decided elsewhere")
+
+    def _entitle(self, title: str) -> None:
+        self._table.title = title
+        workflow.set_current_details(self._table.markdown())
 
     def _show(self, number: int, state: str, operation: str | None = None) -> None:
         if operation is not None:
@@ -156,10 +283,46 @@ class TemporalSteps:
         workflow.set_current_details(self._table.markdown())
 
 
-def _refusal(failure: ActivityError) -> StepRefused | None:
+async def _local(name: str, argument: Any, result: Any, summary: str) -> Any:
+    """Local attempts. A cancel waits for them: cut off, what they did would not be known here."""
+    trying = asyncio.ensure_future(
+        workflow.execute_local_activity(
+            name,
+            argument,
+            result_type=result,
+            schedule_to_close_timeout=LOCAL,
+            retry_policy=_LOCAL_RETRIES,
+            summary=summary,
+        )
+    )
+    cancelled = False
+    while not trying.done():
+        try:
+            await asyncio.shield(trying)
+        except asyncio.CancelledError:
+            cancelled = True
+        except FailureError:
+            break
+    if cancelled:
+        trying.exception()  # heard, so that it is not told as never retrieved
+        raise asyncio.CancelledError
+    return trying.result()
+
+
+async def _ended(*tasks: "asyncio.Future[Any]") -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        try:
+            await task
+        except (FailureError, asyncio.CancelledError):
+            continue
+
+
+def _refusal(failure: FailureError) -> StepRefused | None:
     """A refusal travels as a failure, so that the Web UI shows the step as failed; its reply is in the details."""
-    cause = failure.cause
-    if not isinstance(cause, ApplicationError) or not cause.details:
+    cause = _application_error(failure)
+    if cause is None or not cause.details:
         return None
     detail = cause.details[0]
     if not isinstance(detail, RawValue):
@@ -167,11 +330,16 @@ def _refusal(failure: ActivityError) -> StepRefused | None:
     return StepRefused.model_validate_json(detail.payload.data)
 
 
-def _cause(failure: ActivityError) -> str:
-    match failure.cause:
-        case ApplicationError() as error:
-            return f"{error.type}: {error.message}" if error.type else error.message
-        case TimeoutError():
-            return "no attempt ended in time"
-        case other:
-            return str(other)
+def _application_error(failure: FailureError) -> ApplicationError | None:
+    """What the activity raised: a local one's error comes bare."""
+    cause = failure.cause if isinstance(failure, ActivityError) else failure
+    return cause if isinstance(cause, ApplicationError) else None
+
+
+def _cause(failure: FailureError) -> str:
+    error = _application_error(failure)
+    if error is not None:
+        return f"{error.type}: {error.message}" if error.type else error.message
+    if isinstance(failure.cause, TimeoutError) or isinstance(failure, TimeoutError):
+        return "no attempt ended in time"
+    return str(failure.cause or failure)

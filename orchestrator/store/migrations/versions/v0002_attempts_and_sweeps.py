@@ -1,4 +1,4 @@
-"""When an external attempt began, and up to when closed executions were looked through."""
+"""When an external attempt began, up to when closed executions were looked through, and one constraint too many."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,9 @@ _TIME = UtcTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Add the columns."""
+    """Add the columns; drop the constraint, which `saga.id` makes needless."""
+    with op.batch_alter_table("saga") as saga:
+        saga.drop_constraint("uq_saga_orchestrator_event_id", type_="unique")
     op.add_column("saga_step", sa.Column("attempted_at", _TIME, nullable=True))
     op.add_column("saga_meta", sa.Column("swept_until", _TIME, nullable=True))
     op.execute("UPDATE saga_meta SET schema_version = 2")

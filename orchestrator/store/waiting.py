@@ -1,0 +1,131 @@
+"""Waits: a sleep, or a wait for an event, written down when it begins and when it ends.
+
+When it begins, so that it ends at the same moment whoever drives then; when it ends, so that what came is the same on
+every attempt. Both are transitions: they lock the saga's row first, since they also say when to look at it again.
+"""
+
+import json
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.catalog import Catalog
+from orchestrator.drive.messages import (
+    Decided,
+    Diverged,
+    EndWaitCommand,
+    Phase,
+    Resume,
+    SagaRef,
+    StepReply,
+    StepState,
+    WaitBegun,
+    WaitCommand,
+    WaitReply,
+    text_of,
+)
+from orchestrator.envelope import canonical, digest
+from orchestrator.store.database import Database
+from orchestrator.store.fence import SagaMissing, recorded_reply
+from orchestrator.store.opening import OpenedBefore, begin_saga
+from orchestrator.store.schema import saga, saga_step
+
+
+async def begin_wait(database: Database, catalog: Catalog, command: WaitCommand) -> WaitReply:
+    """Write down until when a saga waits, or learn what was written down. Safe to repeat.
+
+    Raises:
+        SagaMissing: the row is gone.
+    """
+
+    async def begin(connection: AsyncConnection) -> WaitReply:
+        if command.opening is not None:
+            elsewhere = await begin_saga(connection, command.opening, catalog, begins=True)
+            if elsewhere is not None:
+                return elsewhere
+        elif (decided := await _lock(connection, command.saga)) is not None:
+            return decided
+        now = datetime.now(UTC)
+        arguments = canonical(command.arguments)
+        met = (
+            await connection.execute(
+                select(saga_step).where(saga_step.c.saga_id == command.saga.id, saga_step.c.number == command.number)
+            )
+        ).first()
+        if met is None:
+            until = now + timedelta(seconds=command.seconds)
+            await connection.execute(
+                insert(saga_step).values(
+                    saga_id=command.saga.id,
+                    number=command.number,
+                    kind="sleep" if command.operation == "saga.sleep" else "wait",
+                    operation=command.operation,
+                    arguments=arguments,
+                    digest=digest(f"{command.operation}{arguments}"),
+                    attempt_token=uuid4(),
+                    state=StepState.ATTEMPTING.value,
+                    attempts=1,
+                    created_at=now,
+                    attempted_at=until,
+                )
+            )
+        elif met.digest != digest(f"{command.operation}{arguments}"):
+            return Diverged(
+                number=command.number,
+                recorded=text_of(met.operation, json.loads(met.arguments)),
+                given=text_of(command.operation, command.arguments),
+            )
+        elif met.state != StepState.ATTEMPTING.value:
+            reply = recorded_reply(command.number, command.operation, met)
+            return Decided(phase=Phase.UNDOING) if reply.kind == "refused" else reply
+        else:
+            until = met.attempted_at
+        await connection.execute(update(saga).where(saga.c.id == command.saga.id).values(next_at=until))
+        return WaitBegun(number=command.number, seconds_left=(until - now).total_seconds())
+
+    try:
+        return await database.in_transaction(begin)
+    except OpenedBefore as met:
+        return Resume(envelope=met.envelope)
+
+
+async def end_wait(database: Database, command: EndWaitCommand) -> StepReply:
+    """Write down how a wait ended; who wrote first is the truth. Safe to repeat.
+
+    Raises:
+        SagaMissing: the row is gone.
+    """
+
+    async def end(connection: AsyncConnection) -> StepReply:
+        if (decided := await _lock(connection, command.saga)) is not None:
+            return decided
+        now = datetime.now(UTC)
+        where = (saga_step.c.saga_id == command.saga.id) & (saga_step.c.number == command.number)
+        await connection.execute(
+            update(saga_step)
+            .where(where, saga_step.c.state == StepState.ATTEMPTING.value)
+            .values(
+                state=StepState.DONE.value,
+                result=None if command.result is None else canonical(command.result),
+                done_at=now,
+            )
+        )
+        await connection.execute(
+            update(saga).where(saga.c.id == command.saga.id).values(next_at=None, progressed_at=now)
+        )
+        met = (await connection.execute(select(saga_step).where(where))).one()
+        return recorded_reply(command.number, command.operation, met)
+
+    return await database.in_transaction(end)
+
+
+async def _lock(connection: AsyncConnection, ref: SagaRef) -> Decided | None:
+    """Lock the saga's row; answers with its phase unless that is forward."""
+    phase = await connection.scalar(select(saga.c.phase).where(saga.c.id == ref.id).with_for_update())
+    if phase is None:
+        raise SagaMissing(
+            f"saga {ref.orchestrator}/{ref.event_id} has no row here: is this the database that it was begun in?"
+        )
+    return None if phase == Phase.FORWARD.value else Decided(phase=Phase(phase))
