@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FENCE = "orchestrator/store/fence.py"
+EXTERNAL = "orchestrator/store/external.py"
 TURN = "orchestrator/store/turn.py"
 FINISH = "orchestrator/store/finish.py"
 OPENING = "orchestrator/store/opening.py"
@@ -106,11 +107,14 @@ MUTANTS = (
     ),
     Mutant(
         name="barring",
-        breaks="whatever has not run is barred before the first undo",
-        file=TURN,
-        replaced={"phase=Phase.UNDOING.value,": "phase=Phase.FORWARD.value,"},
+        breaks="an external step of which nothing was seen is barred before it passes for undone",
+        file=EXTERNAL,
+        replaced={
+            "if happened is None:": "if happened is None:\n                    return Undone(number=command.number)"
+        },
         caught_by=(
-            "tests/store/test_late_drivers.py::test_a_step_that_comes_after_the_turn_and_before_the_undo_is_barred",
+            "tests/store/test_late_external.py"
+            "::test_an_external_call_that_comes_back_after_its_undo_was_barred_and_is_taken_back",
         ),
     ),
     Mutant(

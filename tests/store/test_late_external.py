@@ -1,0 +1,89 @@
+"""An external call that comes back after its saga was undone: nobody had seen it, and its effect is taken back."""
+
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar
+
+import pytest
+
+from orchestrator.catalog import Catalog
+from orchestrator.drive.messages import Decided, Opening, Phase, SagaRef, StepCommand, TurnCommand, UndoCommand, Undone
+from orchestrator.envelope import saga_id, wrap
+from orchestrator.external import ExternalCall, Happened, external_operation
+from orchestrator.store.database import Database
+from orchestrator.store.schema import saga_step
+from orchestrator.store.steps import StoreSteps
+from tests.house import rows
+from tests.orchestrators import Nothing, NothingRequested
+
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
+SAGA = SagaRef(id=saga_id("Nothing", "one"), orchestrator="Nothing", event_id="one")
+OPENING = Opening(
+    saga=SAGA, envelope=wrap(NothingRequested(refuse=False), event_id="one", source="tests", time=TIME).text
+)
+
+
+class Shop:
+    """The other side: a shop with no memory of a request that is still on its way."""
+
+    reserved: ClassVar[list[str]] = []
+    reached: ClassVar[asyncio.Event]
+    opened: ClassVar[asyncio.Event]
+
+
+@pytest.fixture(autouse=True)
+def empty_shop() -> None:
+    """Nothing reserved, nothing on its way."""
+    Shop.reserved.clear()
+    Shop.reached, Shop.opened = asyncio.Event(), asyncio.Event()
+
+
+@external_operation(time_limit=timedelta(milliseconds=100))
+async def reserve(call: ExternalCall, item: str) -> None:
+    """Reserve an item, by a request that is on its way for longer than its time limit, as after SIGSTOP."""
+    Shop.reached.set()
+    arriving = asyncio.ensure_future(Shop.opened.wait())
+    while not arriving.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(arriving)
+    Shop.reserved.append(item)
+
+
+@reserve.compensation
+async def release(call: ExternalCall, item: str) -> None:
+    """Release it."""
+    Shop.reserved.remove(item)
+
+
+@reserve.verification
+async def is_reserved(call: ExternalCall, item: str) -> Happened[None] | None:
+    """Whether it is reserved."""
+    return Happened(None) if item in Shop.reserved else None
+
+
+async def test_an_external_call_that_comes_back_after_its_undo_was_barred_and_is_taken_back(stocked: Database) -> None:
+    steps = StoreSteps(stocked, Catalog.of(orchestrators=[Nothing], operations=[reserve]))
+    step = StepCommand(
+        saga=SAGA,
+        number=1,
+        operation=reserve.name,
+        arguments={"item": "boat"},
+        event_time=TIME.isoformat(),
+        opening=OPENING,
+    )
+    late = asyncio.create_task(steps.run(step, timedelta(minutes=5)))
+    await Shop.reached.wait()
+    await steps.turn(TurnCommand(opening=OPENING, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message=""))
+    undo = UndoCommand(saga=SAGA, number=1, operation=reserve.name, event_time=TIME.isoformat())
+    undone = await steps.undo(undo, "release")
+    barred = [row.state for row in await rows(stocked, saga_step)]
+
+    Shop.opened.set()
+    reply = await late
+
+    assert undone == Undone(number=1)
+    assert Shop.reserved == []
+    assert barred == ["barred"]
+    assert reply == Decided(phase=Phase.UNDOING)
+    assert [row.state for row in await rows(stocked, saga_step)] == ["undone"]
