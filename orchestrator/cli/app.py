@@ -5,9 +5,12 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.cancel import cancel
 from orchestrator.cli.events import events
 from orchestrator.cli.listing import list_
 from orchestrator.cli.publish import publish
+from orchestrator.cli.retry import retry
+from orchestrator.cli.skip import skip
 from orchestrator.cli.status import status
 
 app = typer.Typer(
@@ -31,7 +34,7 @@ def orchestrator(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
     ] = False,
 ) -> int:
-    """Publish domain events, and see what becomes of their sagas.
+    """Publish domain events, see what becomes of their sagas, and step in where one needs it.
 
     \b
     Examples:
@@ -39,7 +42,10 @@ def orchestrator(
       orchestrator publish MONEY_TRANSFER_REQUESTED --example       a payload to begin with
       orchestrator publish MONEY_TRANSFER_REQUESTED '{...}' --follow
       orchestrator status EVENT_ID                                  where its sagas stand, and why
-      orchestrator list                                             the newest sagas
+      orchestrator list                                             the newest sagas; --stuck: those to step in
+      orchestrator retry EVENT_ID                                   try again at once what it is stuck at
+      orchestrator skip EVENT_ID STEP --reason TEXT                 go on without a step that cannot be undone
+      orchestrator cancel EVENT_ID                                  undo it; shows the plan and asks first
 
     \b
     Exit codes: 0 completed, 1 failed or cancelled, 2 misuse, 3 the server or the database cannot be reached,
@@ -55,3 +61,6 @@ app.command("publish")(publish)
 app.command("events")(events)
 app.command("status")(status)
 app.command("list")(list_)
+app.command("retry")(retry)
+app.command("skip")(skip)
+app.command("cancel")(cancel)

@@ -16,6 +16,7 @@ from orchestrator.errors import (
     SagaUnknown,
     Unreachable,
 )
+from orchestrator.store.intervention import SkipRefused
 from orchestrator.store.reading import NoTables
 
 
@@ -31,7 +32,7 @@ class Exit(IntEnum):
     BUG = 70
     """Ours; `EX_SOFTWARE` of sysexits.h, as 1 would read as a failed saga."""
     STOPPED = 130
-    """By Ctrl-C."""
+    """By Ctrl-C, or by a no to what was asked."""
 
 
 _FROM_BAD_TO_WORSE = (Exit.COMPLETED, Exit.NOT_FINISHED, Exit.UNREACHABLE, Exit.FAILED, Exit.MISUSE)
@@ -43,7 +44,19 @@ def worst_of(exits: list[Exit]) -> Exit:
 
 
 class Stopped(Exception):
-    """Ctrl-C; the message says what goes on all the same."""
+    """Ctrl-C, or a no; the message says what goes on all the same."""
+
+
+class NotPossible(Exception):
+    """What was asked for is not possible as the saga stands; nothing was changed.
+
+    Attributes:
+        code: stable, for programs.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +81,10 @@ def told(fault: BaseException) -> Told | None:
             return Told(Exit.FAILED, code, message)
         case SagaUnknown():
             return Told(Exit.MISUSE, "saga.unknown", str(fault))
+        case SkipRefused():
+            return Told(Exit.MISUSE, "saga.not_skippable", str(fault))
+        case NotPossible(code=code):
+            return Told(Exit.MISUSE, code, str(fault))
         case DefinitionError():
             return Told(Exit.MISUSE, "definition.faulty", str(fault))
         case NoTables():

@@ -20,6 +20,7 @@ def list_(
     orchestrator: Annotated[
         str | None, typer.Option("--orchestrator", metavar="NAME", help="Only this orchestrator's, e.g. MoneyTransfer.")
     ] = None,
+    stuck: Annotated[bool, typer.Option("--stuck", help="Only sagas that wait for a person.")] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many at most.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")] = False,
 ) -> int:
@@ -28,11 +29,12 @@ def list_(
     \b
     Examples:
       orchestrator list
+      orchestrator list --stuck
       orchestrator list --phase failed --limit 100
       orchestrator list --orchestrator MoneyTransfer --json
     """
     settings = Settings()
-    sagas, counted = asyncio.run(_read(settings, phase, orchestrator, limit))
+    sagas, counted = asyncio.run(_read(settings, phase, orchestrator, stuck, limit))
     output = Output(as_json)
     if as_json:
         output.document(
@@ -42,17 +44,17 @@ def list_(
             }
         )
     else:
-        _show(sagas, counted, output, is_filtered=bool(phase or orchestrator))
+        _show(sagas, counted, output, is_filtered=bool(phase or orchestrator or stuck))
     return 0
 
 
 async def _read(
-    settings: Settings, phase: Phase | None, orchestrator: str | None, limit: int
+    settings: Settings, phase: Phase | None, orchestrator: str | None, stuck: bool, limit: int
 ) -> tuple[Sequence[SagaView], Mapping[Phase, int]]:
     database = Database(settings.resolved_database_url)
     try:
         return (
-            await list_sagas(database, phase=phase, orchestrator=orchestrator, limit=limit),
+            await list_sagas(database, phase=phase, orchestrator=orchestrator, stuck=stuck, limit=limit),
             await counts(database, orchestrator=orchestrator),
         )
     finally:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from orchestrator.cli.events import example_of
 from orchestrator.cli.faults import Exit, Stopped, told, worst_of
 from orchestrator.cli.fields import fields_of
 from orchestrator.cli.invocation import command
+from orchestrator.cli.options import LONGEST, finite
 from orchestrator.cli.output import Output, is_terminal
 from orchestrator.cli.watch import Watched, watch
 from orchestrator.client import EventBus, SagaHandle, ui_link
@@ -27,7 +27,6 @@ from orchestrator.event import DomainEvent
 from orchestrator.settings import Settings
 
 _SOURCE = "orchestrator/cli"
-_YEAR = 31_536_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +41,6 @@ class _Wish:
     @property
     def waits(self) -> bool:
         return self.follow or self.timeout_seconds is not None
-
-
-def _finite(seconds: float | None) -> float | None:
-    if seconds is not None and not math.isfinite(seconds):
-        raise typer.BadParameter("takes a number of seconds, such as 30 or 0.5")
-    return seconds
 
 
 def publish(
@@ -73,8 +66,8 @@ def publish(
             "--timeout",
             metavar="SECONDS",
             min=0,
-            max=_YEAR,
-            callback=_finite,
+            max=LONGEST,
+            callback=finite,
             help="Wait for the outcome, so long at most; then exit code 4. The saga goes on.",
         ),
     ] = None,

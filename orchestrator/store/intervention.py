@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -193,13 +193,7 @@ def _must_be_undoable(what: str, kind: str, state: StepState) -> None:
 async def _is_past_pivot(connection: AsyncConnection, saga_id: UUID, row: Any, number: int) -> bool:
     if row.pivot_step is not None and row.pivot_step < number:
         return True
-    pivot = select(saga_step.c.number).where(
-        saga_step.c.saga_id == saga_id,
-        saga_step.c.number < number,
-        saga_step.c.state == StepState.DONE.value,
-        or_(saga_step.c.irreversible, saga_step.c.kind == "pivot"),
-    )
-    return (await connection.execute(pivot.limit(1))).first() is not None
+    return any(step.is_past_undoing and step.number < number for step in await steps_of(connection, saga_id))
 
 
 async def _no_such_step(connection: AsyncConnection, saga_id: UUID, number: int) -> SkipRefused:

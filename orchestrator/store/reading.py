@@ -51,6 +51,22 @@ class StepView:
     created_at: datetime
     undone_at: datetime | None
 
+    @property
+    def is_past_undoing(self) -> bool:
+        """Whether it is done, or outside may have been done, and cannot be undone."""
+        return self.irreversible and (self.state is StepState.DONE or self._is_unknown)
+
+    @property
+    def is_to_undo(self) -> bool:
+        """Whether its effect stands, or outside may stand, and would be taken back."""
+        if self.irreversible or self.kind not in ("operation", "external"):
+            return False
+        return self.state is StepState.DONE or self._is_unknown
+
+    @property
+    def _is_unknown(self) -> bool:
+        return self.kind == "external" and self.state is StepState.ATTEMPTING
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaView:
@@ -90,8 +106,8 @@ class SagaView:
     @property
     def pivot(self) -> int | None:
         """The first step that cannot be undone and is done: from there on the saga only goes forward."""
-        done = (step.number for step in self.steps if step.irreversible and step.state is StepState.DONE)
-        return self.pivot_step if self.pivot_step is not None else next(done, None)
+        past = (step.number for step in self.steps if step.is_past_undoing)
+        return self.pivot_step if self.pivot_step is not None else next(past, None)
 
 
 async def sagas_of_event(database: Database, event_id: str) -> Sequence[SagaView]:

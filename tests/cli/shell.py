@@ -44,15 +44,15 @@ class Shell:
         """The same shell with other settings."""
         return replace(self, variables={**self.variables, **variables})
 
-    async def start(self, *arguments: str, program: tuple[str, ...] = (str(SCRIPT),)) -> Process:
-        """Start a command."""
+    async def start(self, *arguments: str, program: tuple[str, ...] = (str(SCRIPT),), stdin: int = PIPE) -> Process:
+        """Start a command; `stdin` may be a terminal's file descriptor."""
         usual = {
             name: value for name, value in os.environ.items() if not name.startswith(("ORCHESTRATOR_", "TEMPORAL_"))
         }
         return await asyncio.create_subprocess_exec(
             *program,
             *arguments,
-            stdin=PIPE,
+            stdin=stdin,
             stdout=PIPE,
             stderr=PIPE,
             cwd=self.folder,
@@ -70,7 +70,7 @@ async def ended(process: Process, stdin: bytes = b"") -> Ran:
     """Wait for a command."""
     try:
         async with asyncio.timeout(_LONGEST):
-            out, err = await process.communicate(stdin)
+            out, err = await process.communicate(stdin if process.stdin else None)
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -10,11 +10,10 @@ from temporalio.client import Client
 
 from orchestrator.catalog import Catalog
 from orchestrator.cli.why import Kind, reason_of
-from orchestrator.drive.messages import Phase
+from orchestrator.drive.messages import STUCK_AFTER, Phase
 from orchestrator.store.database import Database
 from orchestrator.store.reading import counts, list_sagas, sagas_of_event
 from orchestrator.store.schema import saga
-from orchestrator.store.turn import STUCK_AFTER
 from tests import cast
 from tests.cast import Gate, Script, fails, refuses
 from tests.cli.conftest import shell_of
@@ -175,7 +174,8 @@ async def test_a_terminated_saga_says_how_it_goes_on(house: House, at_home: Shel
     gate.opened.set()
 
     assert ran.code == 4, ran
-    assert "its execution has ended as terminated before the saga did. Publish the event again" in ran.out
+    assert "its execution has ended as terminated before the saga did, so nobody drives it" in ran.out
+    assert f"orchestrator retry {event_id}  # goes on where it stands" in ran.out
 
 
 @on_sqlite

@@ -1,0 +1,82 @@
+"""Reaching what drives a saga: its running execution, or one that is started for it."""
+
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from orchestrator.cli.faults import NotPossible
+from orchestrator.cli.standing import Standing
+from orchestrator.client.own_execution import ensure_own_execution
+from orchestrator.envelope import read
+from orchestrator.errors import Unreachable
+from orchestrator.settings import Settings
+from orchestrator.workflow.names import RETRY_SIGNAL
+
+
+async def send_retry(client: Client, settings: Settings, standing: Standing) -> bool:
+    """Wake whatever waits in a saga's execution, or start one where none runs.
+
+    Returns:
+        Whether it was started.
+
+    Raises:
+        NotPossible: none runs, and none can be started.
+        Unreachable: Temporal does not answer.
+    """
+    try:
+        if standing.is_driven:
+            try:
+                await client.get_workflow_handle(standing.workflow_id).signal(RETRY_SIGNAL)
+                return False
+            except RPCError as fault:
+                if fault.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+        await _start(client, settings, standing)
+    except RPCError as fault:
+        raise _unreachable(standing, fault) from fault
+    return True
+
+
+async def send_cancel(client: Client, settings: Settings, standing: Standing, *, by: str) -> None:
+    """Cancel a saga's execution; one that does not run is started first, so that somebody undoes.
+
+    Raises:
+        NotPossible: none runs, and none can be started.
+        Unreachable: Temporal does not answer.
+    """
+    reason = f"by {by}, with the command line"
+    try:
+        if standing.is_driven:
+            await client.get_workflow_handle(standing.workflow_id).cancel(reason=reason)
+            return
+        workflow_id = await _start(client, settings, standing)
+        try:
+            await client.get_workflow_handle(workflow_id).cancel(reason=reason)
+        except RPCError as fault:
+            # It may have ended already: what it was to do stands in the database.
+            if fault.status is not RPCStatusCode.NOT_FOUND:
+                raise
+    except RPCError as fault:
+        raise _unreachable(standing, fault) from fault
+
+
+async def _start(client: Client, settings: Settings, standing: Standing) -> str:
+    if standing.saga is None:
+        raise NotPossible(
+            "saga.not_driven",
+            f"{standing.workflow_id} has ended before anything was done, so there is nothing to take up. Publish the "
+            "event again with the same id",
+        )
+    envelope = read(standing.saga.envelope)
+    started = await ensure_own_execution(client, standing.orchestrator, envelope, settings.task_queue)
+    if not started.started:
+        raise NotPossible(
+            "saga.not_driven",
+            f"{started.workflow_id} has completed, and the saga's row says {standing.saga.phase.value}: is this the "
+            "database of the workers of this Temporal? Set ORCHESTRATOR_DATABASE_URL and TEMPORAL_ADDRESS to belong "
+            "together",
+        )
+    return started.workflow_id
+
+
+def _unreachable(standing: Standing, fault: RPCError) -> Unreachable:
+    return Unreachable(f"Temporal did not take it for {standing.workflow_id} ({fault.message}); try again")

@@ -1,0 +1,70 @@
+"""What undoing a saga would do: its compensations in order, with the arguments that stand in the rows.
+
+Only shown: what is undone is decided by the turn, which sees the steps that end after this was read.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.catalog import Catalog
+from orchestrator.cli.output import Output
+from orchestrator.drive.messages import StepState, text_of
+from orchestrator.store.reading import SagaView, StepView
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedUndo:
+    """One step that would be undone."""
+
+    number: int
+    call: str
+    """What was done, e.g. `account.withdraw(...)`."""
+    compensation: str | None
+    """What undoes it, e.g. `account.put_back(...)`; None if this code knows of none."""
+    is_asked_first: bool
+    """Whether it happened is not known: that is found out first."""
+
+    @property
+    def shown(self) -> str:
+        """In one line."""
+        if self.compensation is None:
+            return f"{self.call}, by the compensation that its worker knows; this code has none"
+        asked = ", if it happened: asked about first" if self.is_asked_first else ""
+        return f"{self.compensation}{asked}"
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "number": self.number,
+            "step": self.call,
+            "compensation": self.compensation,
+            "asked_about_first": self.is_asked_first,
+        }
+
+
+def undoing_of(saga: SagaView | None, catalog: Catalog | None) -> Sequence[PlannedUndo]:
+    """What would be undone, the last step first. Queries, refused steps and those settled before are left out."""
+    steps = () if saga is None else saga.steps
+    return [planned(step, catalog) for step in reversed(steps) if step.is_to_undo]
+
+
+def planned(step: StepView, catalog: Catalog | None) -> PlannedUndo:
+    """How one step would be undone."""
+    arguments: dict[str, Any] = json.loads(step.arguments)
+    operation = None if catalog is None else catalog.operations.get(step.operation)
+    undo = None if operation is None else operation.undo
+    compensation = None
+    if undo is not None:
+        known = arguments | ({} if step.result is None else {"result": json.loads(step.result)})
+        compensation = text_of(undo.name, {name: known.get(name) for name in undo.wants})
+    return PlannedUndo(
+        step.number, text_of(step.operation, arguments), compensation, step.state is StepState.ATTEMPTING
+    )
+
+
+def show_undoing(plan: Sequence[PlannedUndo], output: Output) -> None:
+    """One line a step."""
+    for one in plan:
+        output.say(f"  step {one.number}: {one.shown}")
