@@ -232,7 +232,7 @@ class TemporalSteps:
                 self._entitle(f"{summary}: {_cause(failure)}")
                 await workflow.wait([asked], timeout=_BEGUN_ANEW.total_seconds())
             finally:
-                await _ended(trying, asked)
+                _let_go(trying, asked)
 
     async def _activity(self, name: str, argument: Any, result: Any, summary: str, retries: RetryPolicy) -> Any:
         limit = argument.attempt_limit if isinstance(argument, StepCommand) else None
@@ -309,14 +309,16 @@ async def _local(name: str, argument: Any, result: Any, summary: str) -> Any:
     return trying.result()
 
 
-async def _ended(*tasks: "asyncio.Future[Any]") -> None:
+def _let_go(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancel, and hear how each ends. Awaits nothing: an execution that Temporal evicts is closed, and may not."""
     for task in tasks:
+        task.add_done_callback(_hear)
         task.cancel()
-    for task in tasks:
-        try:
-            await task
-        except (FailureError, asyncio.CancelledError):
-            continue
+
+
+def _hear(task: "asyncio.Future[Any]") -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _refusal(failure: FailureError) -> StepRefused | None:
