@@ -1,5 +1,6 @@
 """Asking about sagas, while the cast makes them wait, fail and get stuck; on both databases."""
 
+import re
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -88,6 +89,12 @@ async def test_a_running_saga_is_exit_code_4_and_says_what_runs(house: House, at
     [handle] = await house.bus.publish(EVENT, event_id=event_id)
     await gate.reached.wait()
 
+    async def is_told() -> bool:
+        # A local attempt does not show in Temporal; one that takes over a second goes on as a regular one.
+        reason = await reason_of(house.client, handle.workflow_id)
+        return reason is not None and reason.sentence == "cast.put is running"
+
+    await eventually(is_told, "Temporal tells that it runs")
     ran = await at_home.run("status", event_id)
 
     gate.opened.set()
@@ -133,7 +140,8 @@ async def test_a_stuck_saga_shows_the_step_and_its_error(house: House, at_home: 
     assert ran.code == 4, ran
     assert ran.out.startswith("stuck ")
     assert "not done: stuck at step 2 for " in ran.out
-    assert f"undoing failed {STUCK_AFTER} times" in ran.out
+    [times] = re.findall(r"undoing failed (\d+) times", ran.out)
+    assert int(times) >= STUCK_AFTER
     assert "RuntimeError: the script fails for good" in ran.out
     assert "stuck" in listed.out
 
