@@ -8,13 +8,14 @@ STATE = $${ORCHESTRATOR_STATE_DIR:-.state}
 PIP = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up simulate test mutants check format constraints clean clean-all ready not-running
+.PHONY: help demo up simulate test conformance mutants check format constraints clean clean-all ready not-running
 
 help:
 	@echo "make demo         see it work: accounts, transfers, a refusal, a worker killed in the middle of a saga"
 	@echo "make up           Temporal's development server and a worker on the same state, until Ctrl-C"
 	@echo "make simulate     200 transfers at once while workers are killed, and a count of everything afterwards"
 	@echo "make test         the tests"
+	@echo "make conformance  every fault at every step of every example, on both databases, and a count of the cells"
 	@echo "make mutants      break the engine in ten ways, and see that a test notices each"
 	@echo "make check        style, types, and who may import whom"
 	@echo "make format       put the style right"
@@ -32,6 +33,9 @@ simulate: ready
 
 test: $(VENV)/.dev
 	@$(BIN)/pytest -q -n auto --maxprocesses=4
+
+conformance: $(VENV)/.dev
+	@$(BIN)/python -m orchestrator.testing tests.app.test_conformance
 
 mutants: $(VENV)/.dev
 	@$(BIN)/python -m tests.mutants.run

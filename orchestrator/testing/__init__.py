@@ -1,6 +1,17 @@
-"""For an author's tests: `handle` and operations in milliseconds, without a server."""
+"""For an author's tests, without a server: `handle` and operations by themselves, and proof of an orchestrator."""
 
+from orchestrator.testing.conforming import conformance, run_conformance
+from orchestrator.testing.example import Equality, Example
 from orchestrator.testing.recording import RecordingSaga
+from orchestrator.testing.report import Report
 from orchestrator.testing.transaction import step_transaction
 
-__all__ = ["RecordingSaga", "step_transaction"]
+__all__ = [
+    "Equality",
+    "Example",
+    "RecordingSaga",
+    "Report",
+    "conformance",
+    "run_conformance",
+    "step_transaction",
+]

@@ -10,7 +10,10 @@ PUBLIC_NAMES = [
     "DomainEvent",
     "EventBus",
     "EventRejected",
+    "ExternalCall",
+    "ExternalOperation",
     "FailureEvent",
+    "Happened",
     "NotFinished",
     "Operation",
     "OperationCall",
@@ -28,6 +31,7 @@ PUBLIC_NAMES = [
     "UndoneStep",
     "Unreachable",
     "UsageError",
+    "external_operation",
     "operation",
     "query",
 ]
@@ -44,4 +48,12 @@ def test_each_public_name_is_there_and_documented() -> None:
 
 
 def test_the_test_kit_has_these_names() -> None:
-    assert testing.__all__ == ["RecordingSaga", "step_transaction"]
+    assert testing.__all__ == [
+        "Equality",
+        "Example",
+        "RecordingSaga",
+        "Report",
+        "conformance",
+        "run_conformance",
+        "step_transaction",
+    ]
