@@ -10,6 +10,7 @@ from typing import ClassVar
 from sqlalchemy import Column, Integer, MetaData, String, Table, delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import select
+from temporalio import activity
 
 from orchestrator import Refused, Transaction, operation, query
 
@@ -71,13 +72,19 @@ def fails(times: int | None = None) -> Act:
 
 
 class Gate:
-    """A point at which an operation waits until the test lets it go on."""
+    """A point at which an operation waits until the test lets it go on.
 
-    def __init__(self) -> None:
+    Local attempts may take a second only, so they fail here, and the regular one waits; unless the test wants them.
+    """
+
+    def __init__(self, *, locally: bool = False) -> None:
         self.reached = asyncio.Event()
         self.opened = asyncio.Event()
+        self._locally = locally
 
     async def __call__(self, tx: Transaction) -> None:
+        if activity.in_activity() and activity.info().is_local and not self._locally:
+            raise RuntimeError("the gate lets no local attempt in")
         self.reached.set()
         await self.opened.wait()
 

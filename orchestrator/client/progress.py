@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ValidationError
+from temporalio.api.common.v1 import Payloads
 from temporalio.api.enums.v1 import EventType
+from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
 
@@ -46,6 +48,16 @@ async def progress_of(client: Client, workflow_id: str, run_id: str | None) -> A
         following = next_run
 
 
+_LOCAL_MARKER = "core_local_activity"
+"""How the SDK's core names it in a history."""
+
+
+class _Local(BaseModel):
+    """As much of a local activity's marker as is told."""
+
+    activity_type: str
+
+
 class _Reply(BaseModel):
     """As much of an activity's reply as tells whether it did anything."""
 
@@ -84,19 +96,44 @@ def _what(activity: str, summary: str) -> str:
 def _told(event: HistoryEvent, named: dict[int, str]) -> Progress | None:
     match event.event_type:
         case EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
-            summary = event.user_metadata.summary.data.decode("utf-8", "replace").strip('"')
-            named[event.event_id] = _what(event.activity_task_scheduled_event_attributes.activity_type.name, summary)
+            named[event.event_id] = _what(
+                event.activity_task_scheduled_event_attributes.activity_type.name, _summary(event)
+            )
         case EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
             done = event.activity_task_completed_event_attributes
-            what = named[done.scheduled_event_id]
-            before = _decided_before(what, done.result.payloads[0].data if done.result.payloads else b"")
-            return Progress(what, "ended" if before else "done", before)
+            return _done(named[done.scheduled_event_id], done.result)
         case EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED:
             failed = event.activity_task_failed_event_attributes
-            cause = failed.failure.application_failure_info
-            refused = len(cause.details.payloads) > 0
-            detail = f"{cause.type}: {failed.failure.message}"
-            return Progress(named[failed.scheduled_event_id], "refused" if refused else "failed", detail)
+            return _failed(named[failed.scheduled_event_id], failed.failure)
+        case EventType.EVENT_TYPE_MARKER_RECORDED:
+            return _told_of_local(event)
         case _:
             pass
     return None
+
+
+def _told_of_local(event: HistoryEvent) -> Progress | None:
+    """A local activity leaves one marker when it ends. One that failed for now goes on as a regular activity."""
+    marker = event.marker_recorded_event_attributes
+    if marker.marker_name != _LOCAL_MARKER:
+        return None
+    local = _Local.model_validate_json(marker.details["data"].payloads[0].data)
+    what = _what(local.activity_type, _summary(event))
+    if not marker.HasField("failure"):
+        return _done(what, marker.details["result"])
+    return _failed(what, marker.failure) if marker.failure.application_failure_info.non_retryable else None
+
+
+def _summary(event: HistoryEvent) -> str:
+    return event.user_metadata.summary.data.decode("utf-8", "replace").strip('"')
+
+
+def _done(what: str, result: Payloads) -> Progress:
+    before = _decided_before(what, result.payloads[0].data if result.payloads else b"")
+    return Progress(what, "ended" if before else "done", before)
+
+
+def _failed(what: str, failure: Failure) -> Progress:
+    cause = failure.application_failure_info
+    refused = len(cause.details.payloads) > 0
+    return Progress(what, "refused" if refused else "failed", f"{cause.type}: {failure.message}")

@@ -76,6 +76,8 @@ async def run_external_step(
     except OpenedBefore as before:
         return Resume(envelope=before.envelope)
     if met is not None and not isinstance(met, Attempting):
+        if isinstance(met, Decided):
+            await _take_back_late(database, catalog, command, operation)
         return met
     call = _call(command.saga, command.event_time, key, attempt)
     if met is not None:
@@ -175,6 +177,18 @@ async def _take_back(
             answer = await why_not_undone(connection, command)
         if isinstance(answer, Decided) and answer.phase.value not in phases:
             return answer
+
+
+async def _take_back_late(database: Database, catalog: Catalog, command: StepCommand, operation: AnyExternal) -> None:
+    """What came to light after the step was barred: its driver may be gone, and its saga have ended. Safe to repeat."""
+    async with database.reading() as connection:
+        row = await _row(connection, command.saga, command.number)
+    if row is None or row.state != StepState.DONE.value or operation.undo is None:
+        return
+    undo = UndoCommand(
+        saga=command.saga, number=command.number, operation=operation.name, event_time=command.event_time
+    )
+    await _take_back(database, catalog, undo, phases=_ENDED)
 
 
 async def _compensate(operation: AnyExternal, command: UndoCommand, row: Row[Any]) -> None:
@@ -279,11 +293,8 @@ async def _record(
             )
             .values(state=StepState.DONE.value, result=recorded, done_at=datetime.now(UTC))
         )
-    if barred.rowcount == 1 and operation.undo is not None:
-        undo = UndoCommand(
-            saga=command.saga, number=command.number, operation=operation.name, event_time=command.event_time
-        )
-        await _take_back(database, catalog, undo, phases=_ENDED)
+    if barred.rowcount == 1:
+        await _take_back_late(database, catalog, command, operation)
         return Decided(phase=Phase.UNDOING)
     return await _as_recorded(database, command.saga, command.number, operation)
 
