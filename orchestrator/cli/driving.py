@@ -67,14 +67,10 @@ async def _start(client: Client, settings: Settings, standing: Standing) -> str:
             "event again with the same id",
         )
     envelope = read(standing.saga.envelope)
-    started = await ensure_own_execution(client, standing.orchestrator, envelope, settings.task_queue)
-    if not started.started:
-        raise NotPossible(
-            "saga.not_driven",
-            f"{started.workflow_id} has completed, and the saga's row says {standing.saga.phase.value}: is this the "
-            "database of the workers of this Temporal? Set ORCHESTRATOR_DATABASE_URL and TEMPORAL_ADDRESS to belong "
-            "together",
-        )
+    # The database decides that it is not done, whatever became of an earlier execution.
+    started = await ensure_own_execution(
+        client, standing.orchestrator, envelope, settings.task_queue, although_completed=True
+    )
     return started.workflow_id
 
 

@@ -65,5 +65,5 @@ def test_nothing_is_excused_that_is_not_there() -> None:
 
 
 def test_what_is_marked_as_later_is_not_there_yet() -> None:
-    for name in ("orchestrator cancel", "orchestrator retry", "orchestrator skip", "orchestrator health"):
+    for name in ("orchestrator pause", "orchestrator resume", "orchestrator health"):
         assert not exists(name), f"{name} is there: say so in docs/pattern.md"
