@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     """Of the worker: DEBUG, INFO, WARNING or ERROR."""
     max_concurrent_steps: int = Field(default=100, ge=1)
     """Activities that one worker runs at once."""
+    recovery_interval: int = Field(default=60, ge=0)
+    """Seconds from one recovery to the next; 0 turns it off."""
+    recovery_grace: int = Field(default=30, ge=0)
+    """Seconds without progress before recovery asks who drives a saga."""
+    recovery_ceiling: int = Field(default=500, ge=1)
+    """Sagas that one recovery acts upon at most; the others are the next one's."""
 
     @field_validator("packages", mode="before")
     @classmethod

@@ -9,6 +9,7 @@ from orchestrator.cli.cancel import cancel
 from orchestrator.cli.events import events
 from orchestrator.cli.listing import list_
 from orchestrator.cli.publish import publish
+from orchestrator.cli.recover import recover
 from orchestrator.cli.retry import retry
 from orchestrator.cli.skip import skip
 from orchestrator.cli.status import status
@@ -46,6 +47,7 @@ def orchestrator(
       orchestrator retry EVENT_ID                                   try again at once what it is stuck at
       orchestrator skip EVENT_ID STEP --reason TEXT                 go on without a step that cannot be undone
       orchestrator cancel EVENT_ID                                  undo it; shows the plan and asks first
+      orchestrator recover --dry-run                                sagas that nobody drives, and what would be done
 
     \b
     Exit codes: 0 completed, 1 failed or cancelled, 2 misuse, 3 the server or the database cannot be reached,
@@ -64,3 +66,4 @@ app.command("list")(list_)
 app.command("retry")(retry)
 app.command("skip")(skip)
 app.command("cancel")(cancel)
+app.command("recover")(recover)

@@ -18,6 +18,7 @@ from orchestrator.errors import (
 )
 from orchestrator.store.intervention import SkipRefused
 from orchestrator.store.reading import NoTables
+from orchestrator.store.recovery import RecoveryRefused
 
 
 class Exit(IntEnum):
@@ -85,6 +86,8 @@ def told(fault: BaseException) -> Told | None:
             return Told(Exit.MISUSE, "saga.not_skippable", str(fault))
         case NotPossible(code=code):
             return Told(Exit.MISUSE, code, str(fault))
+        case RecoveryRefused():
+            return Told(Exit.MISUSE, "recovery.refused", str(fault))
         case DefinitionError():
             return Told(Exit.MISUSE, "definition.faulty", str(fault))
         case NoTables():

@@ -24,15 +24,26 @@ class OwnExecution:
     """False: the saga's execution had completed before, and was left as it is."""
 
 
-async def ensure_own_execution(client: Client, orchestrator: str, envelope: Envelope, task_queue: str) -> OwnExecution:
+async def ensure_own_execution(
+    client: Client, orchestrator: str, envelope: Envelope, task_queue: str, *, although_completed: bool = False
+) -> OwnExecution:
     """Signal the saga's execution with its event, starting it if none runs and none has completed.
 
     A run that failed is followed by a new one: the database then answers with the recorded outcome, or goes on.
+
+    Args:
+        client: a connection.
+        orchestrator: its name.
+        envelope: the event.
+        task_queue: where it runs.
+        although_completed: start it also if it has completed; for a saga that the database says is not done.
 
     Raises:
         temporalio.service.RPCError: the server did not take it.
     """
     workflow_id = own_workflow_id(orchestrator, envelope.event_id)
+    only_failed, always = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY, WorkflowIDReusePolicy.ALLOW_DUPLICATE
+    reuse = always if although_completed else only_failed
     try:
         handle = await client.start_workflow(
             orchestrator,
@@ -40,7 +51,7 @@ async def ensure_own_execution(client: Client, orchestrator: str, envelope: Enve
             task_queue=task_queue,
             start_signal=EVENT_SIGNAL,
             start_signal_args=[raw_json(envelope.text.encode())],
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+            id_reuse_policy=reuse,
             task_timeout=timedelta(seconds=_TASK_TIMEOUT_SECONDS),
             static_summary=f"{envelope.event_type} {envelope.event_id}",
         )

@@ -22,11 +22,16 @@ from orchestrator.errors import DefinitionError, OrchestratorError, Unreachable
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
 from orchestrator.store.migrate import migrate
+from orchestrator.store.recovery import RecoveryRefused
 from orchestrator.store.steps import StoreSteps
 from orchestrator.worker.activities import activities_of
+from orchestrator.worker.recovery import Recovery, recovery_activity
+from orchestrator.worker.schedule import ensure_schedule, schedule_id
+from orchestrator.worker.sweeping import Limits
 from orchestrator.workflow.attributes import SEARCH_ATTRIBUTES
 from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.hosts import hosts_of, sandbox_for
+from orchestrator.workflow.recovery import SagaRecovery
 
 DRAIN = timedelta(seconds=20)
 """How long steps in progress may take to end before they are cut off (and taken up by another worker)."""
@@ -84,6 +89,7 @@ class Manager:
             async with self.worker(ready):
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, _stopping, stop, number)
+                await self.schedule_recovery(ready)
                 self._say(ready)
                 await stop.wait()
                 print("Draining: steps in progress end, nothing new begins. Ctrl-C again ends at once.", flush=True)
@@ -119,8 +125,11 @@ class Manager:
         return Worker(
             ready.client,
             task_queue=self.settings.task_queue,
-            workflows=hosts_of(ready.catalog),
-            activities=activities_of(ready.catalog, StoreSteps(ready.database, ready.catalog)),
+            workflows=[*hosts_of(ready.catalog), SagaRecovery],
+            activities=[
+                *activities_of(ready.catalog, StoreSteps(ready.database, ready.catalog)),
+                recovery_activity(self.recovery(ready)),
+            ],
             workflow_runner=sandbox_for(ready.catalog),
             graceful_shutdown_timeout=DRAIN,
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=3),
@@ -130,6 +139,31 @@ class Manager:
             default_heartbeat_throttle_interval=timedelta(seconds=1),
             **options,
         )
+
+    def recovery(self, ready: Ready) -> Recovery:
+        """Recovery for everything in the catalog."""
+        return Recovery(
+            ready.client,
+            ready.database,
+            ready.catalog,
+            task_queue=self.settings.task_queue,
+            limits=Limits.of(self.settings),
+        )
+
+    async def schedule_recovery(self, ready: Ready) -> None:
+        """Have recovery run by itself. What stands in the way is told in a line, and the worker goes on."""
+        try:
+            await self.recovery(ready).check_belonging()
+        except RecoveryRefused as fault:
+            _remark(f"Recovery is refused. {fault}")
+        interval = timedelta(seconds=self.settings.recovery_interval)
+        try:
+            await ensure_schedule(ready.client, self.settings.task_queue, interval)
+        except RPCError as fault:
+            _remark(
+                f"The schedule {schedule_id(self.settings.task_queue)} cannot be set up ({fault.message}), so nothing "
+                "is recovered by itself. Let the worker manage schedules, or run now and then: orchestrator recover"
+            )
 
     def _say(self, ready: Ready) -> None:
         orchestrators = ", ".join(ready.catalog.orchestrators) or "none: add a class to workflows/"
@@ -178,6 +212,10 @@ async def ensure_search_attributes(client: Client) -> None:
 def _stopping(stop: asyncio.Event, number: signal.Signals) -> None:
     stop.set()
     asyncio.get_running_loop().remove_signal_handler(number)  # the next one does what it always did
+
+
+def _remark(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _told(message: str, code: int) -> int:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from orchestrator.cli.faults import Exit
 from orchestrator.workflow import names
+from orchestrator.workflow.recovery import RECOVER
 from tests.docs.markdown import ROOT, Document
 
 ERRORS = Document("docs/errors.md")
 _CODE = re.compile(r"(event|signal|saga|operation|publish|database|definition|settings)\.[a-z_]+")
-_ACTIVITIES = {names.TURN, names.FINISH, names.STICK, names.DEAD_LETTER}
+_ACTIVITIES = {names.TURN, names.FINISH, names.STICK, names.DEAD_LETTER, RECOVER}
 _DECLARATIONS = "definition"
 """Modules that check declarations show `event.…` in their messages, and raise no codes."""
 

@@ -1,0 +1,228 @@
+"""What recovery asks of the database: which sagas nobody may be driving, and the undoing of one that was terminated.
+
+Knows SQL alone. Whether an execution runs is Temporal's to know: whoever calls has asked there. So nothing here trusts
+what was seen before: the undoing is a compare-and-set on phase and owner, under the lock of the saga's row.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.drive.messages import Phase
+from orchestrator.errors import OrchestratorError
+from orchestrator.store.database import Database
+from orchestrator.store.schema import saga, saga_dead_letter, saga_meta
+from orchestrator.store.turn import begin_undoing, steps_of
+
+TERMINATED = "saga.terminated"
+"""Error code of a saga that was undone because its execution was terminated."""
+ENDED_BY = "recovery"
+"""Who ended it, on the saga's row."""
+_UNFINISHED = (Phase.FORWARD.value, Phase.UNDOING.value)
+_COLUMNS = (
+    saga.c.id,
+    saga.c.orchestrator,
+    saga.c.event_id,
+    saga.c.envelope,
+    saga.c.phase,
+    saga.c.owner_workflow_id,
+    saga.c.owner_first_run_id,
+    saga.c.progressed_at,
+)
+
+
+class RecoveryRefused(OrchestratorError):
+    """The database belongs to another Temporal: to recover its sagas would be to run another system's sagas again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedSaga:
+    """A saga's row, as far as recovery needs it; somebody may be driving it at the same time."""
+
+    id: UUID
+    orchestrator: str
+    event_id: str
+    envelope: str
+    phase: Phase
+    owner_workflow_id: str
+    """The execution that drove it last; empty if no execution did."""
+    owner_first_run_id: str
+    progressed_at: datetime
+
+
+class UndoAnswer(StrEnum):
+    """What became of the wish to undo a saga whose execution was terminated."""
+
+    UNDOING = "undoing"
+    """It is turned to undoing (or would be), or had been before."""
+    ENDED = "ended"
+    """It has its outcome."""
+    PAST_PIVOT = "past_pivot"
+    """A step that cannot be undone was done, or outside may have been: it goes on to its end."""
+    OWNER_CHANGED = "owner_changed"
+    """Another execution drives it since."""
+
+
+async def overdue_sagas(
+    database: Database, *, before: datetime, now: datetime, after: RecordedSaga | None = None, limit: int = 200
+) -> Sequence[RecordedSaga]:
+    """A page of unfinished sagas, the longest silent first.
+
+    Args:
+        database: the home database.
+        before: only those that progressed last before then.
+        now: those that are to be looked at later than this are left out.
+        after: the last one of the page before.
+        limit: sagas a page.
+    """
+    statement = (
+        select(*_COLUMNS)
+        .where(
+            saga.c.phase.in_(_UNFINISHED),
+            saga.c.progressed_at <= before,
+            or_(saga.c.next_at.is_(None), saga.c.next_at <= now),
+        )
+        .order_by(saga.c.progressed_at, saga.c.id)
+        .limit(limit)
+    )
+    if after is not None:
+        same_moment = and_(saga.c.progressed_at == after.progressed_at, saga.c.id > after.id)
+        statement = statement.where(or_(saga.c.progressed_at > after.progressed_at, same_moment))
+    async with database.reading() as connection:
+        return [_recorded(row) for row in await connection.execute(statement)]
+
+
+async def recorded_sagas(database: Database, ids: Iterable[UUID]) -> Mapping[UUID, RecordedSaga]:
+    """Those of these sagas that have a row, ended ones among them."""
+    statement = select(*_COLUMNS).where(saga.c.id.in_(list(ids)))
+    async with database.reading() as connection:
+        return {row.id: _recorded(row) for row in await connection.execute(statement)}
+
+
+async def undo_if_still_owned(database: Database, recorded: RecordedSaga, message: str) -> UndoAnswer:
+    """Turn a saga to undoing because its execution was terminated, if nothing has changed since it was looked at.
+
+    The compensations are its next driver's. Safe to repeat, and from several at once: the first one decides.
+
+    Args:
+        database: the home database.
+        recorded: the saga, with the owner whose execution was terminated.
+        message: why, for a person.
+    """
+
+    async def decide(connection: AsyncConnection) -> UndoAnswer:
+        answer = await _answer(connection, recorded)
+        if answer is UndoAnswer.UNDOING:
+            await begin_undoing(
+                connection,
+                recorded.id,
+                ends_as=Phase.CANCELLED,
+                error_code=TERMINATED,
+                message=message,
+                ended_by=ENDED_BY,
+            )
+        return answer
+
+    return await database.in_transaction(decide)
+
+
+async def would_undo(database: Database, recorded: RecordedSaga) -> UndoAnswer:
+    """What `undo_if_still_owned` would answer now; nothing is changed."""
+
+    async with database.reading() as connection:
+        return await _answer(connection, recorded)
+
+
+async def _answer(connection: AsyncConnection, recorded: RecordedSaga) -> UndoAnswer:
+    # As a turn does: the lock waits for steps that are open, and the next statement sees them all.
+    locked = await connection.execute(
+        select(saga.c.phase, saga.c.owner_workflow_id, saga.c.owner_first_run_id, saga.c.pivot_step)
+        .where(saga.c.id == recorded.id)
+        .with_for_update()
+    )
+    row = locked.first()
+    steps = await steps_of(connection, recorded.id)
+    if row is None or Phase(row.phase).is_final:
+        return UndoAnswer.ENDED
+    if row.phase == Phase.UNDOING.value:
+        return UndoAnswer.UNDOING
+    owner = (row.owner_workflow_id or "", row.owner_first_run_id or "")
+    if owner != (recorded.owner_workflow_id, recorded.owner_first_run_id):
+        return UndoAnswer.OWNER_CHANGED
+    if row.pivot_step is not None or any(step.is_past_undoing for step in steps):
+        return UndoAnswer.PAST_PIVOT
+    return UndoAnswer.UNDOING
+
+
+async def kept_positions(database: Database, workflow_id: str, run_id: str) -> frozenset[int]:
+    """Positions of a run's messages that are whole among the dead letters."""
+    table = saga_dead_letter.c
+    statement = select(table.origin_position).where(
+        table.origin_workflow_id == workflow_id,
+        table.origin_run_id == run_id,
+        func.length(table.raw) == table.size,
+    )
+    async with database.reading() as connection:
+        return frozenset(await connection.scalars(statement))
+
+
+async def swept_until(database: Database) -> datetime | None:
+    """Executions that closed before then were looked through. None: never yet."""
+    async with database.reading() as connection:
+        return await connection.scalar(select(saga_meta.c.swept_until))
+
+
+async def advance_swept(database: Database, until: datetime) -> None:
+    """Remember up to when closed executions were looked through. It never goes back."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            update(saga_meta)
+            .where(or_(saga_meta.c.swept_until.is_(None), saga_meta.c.swept_until < until))
+            .values(swept_until=until)
+        )
+
+
+async def check_belonging(database: Database, namespace: str, cluster_id: str) -> None:
+    """Make sure that the database's sagas run on this Temporal. Where nobody has said, they do.
+
+    Raises:
+        RecoveryRefused: they run on another; the message says what to do.
+    """
+    statement = select(saga_meta.c.temporal_namespace, saga_meta.c.temporal_cluster_id)
+    async with database.reading() as connection:
+        row = (await connection.execute(statement)).first()
+    known = (None, None) if row is None else (row.temporal_namespace, row.temporal_cluster_id)
+    if known[0] in (None, namespace) and known[1] in (None, cluster_id):
+        return
+    raise RecoveryRefused(
+        f"The database at {database.shown} belongs to namespace {known[0]!r} of Temporal cluster {known[1]}, and this "
+        f"is {namespace!r} of {cluster_id}. Nothing is recovered here: if it is a copy, its sagas are the original's. "
+        "If this Temporal has taken the place of one that is lost, run: orchestrator recover --adopt"
+    )
+
+
+async def adopt(database: Database, namespace: str, cluster_id: str) -> None:
+    """Make the database belong to this Temporal. Its closed executions have not been looked through."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            update(saga_meta).values(temporal_namespace=namespace, temporal_cluster_id=cluster_id, swept_until=None)
+        )
+
+
+def _recorded(row: Any) -> RecordedSaga:
+    return RecordedSaga(
+        id=row.id,
+        orchestrator=row.orchestrator,
+        event_id=row.event_id,
+        envelope=row.envelope,
+        phase=Phase(row.phase),
+        owner_workflow_id=row.owner_workflow_id or "",
+        owner_first_run_id=row.owner_first_run_id or "",
+        progressed_at=row.progressed_at,
+    )

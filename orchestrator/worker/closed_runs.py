@@ -1,0 +1,142 @@
+"""Executions that closed without taking their messages: found by visibility, read from their histories.
+
+What `orchestrator.workflow.execution` does with messages is told here once more, from the outside: which there were, in
+which order, and which position each had. A dead letter is named by its position, so the two must count alike.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client
+
+from orchestrator.catalog import AnyOrchestrator
+from orchestrator.envelope import Envelope, UnreadableEvent, read, unwrap
+from orchestrator.event import DomainEvent
+from orchestrator.workflow import names
+
+_ENDED_WELL = ("completed", "failed", "cancelled", "rejected")
+"""`SagaStatus` of an execution that took every message before it closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedRun:
+    """One run of an orchestrator's execution that was cut off."""
+
+    orchestrator: str
+    workflow_id: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it was sent to a run."""
+
+    door: str
+    """`start`, or the signal's name."""
+    position: int
+    """Count of messages that the run had received, this one among them."""
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A start or a signal, as the history has it."""
+
+    event_id: int
+    door: str
+    payloads: Sequence[bytes]
+
+
+async def closed_abnormally(
+    client: Client, orchestrators: Iterable[str], task_queue: str, *, since: datetime | None, until: datetime
+) -> list[ClosedRun]:
+    """Runs on a task queue that closed and may have left messages.
+
+    Raises:
+        temporalio.service.RPCError: the server does not answer.
+    """
+    types = ", ".join(json.dumps(name) for name in orchestrators)
+    ended_well = ", ".join(json.dumps(status) for status in _ENDED_WELL)
+    terms = [
+        f"TaskQueue = {json.dumps(task_queue)}",
+        f"WorkflowType IN ({types})",
+        f"CloseTime <= {_moment(until)}",
+        'ExecutionStatus IN ("Terminated", "TimedOut", "Failed", "Canceled")',
+        f"(SagaStatus IS NULL OR SagaStatus NOT IN ({ended_well}))",
+    ]
+    if since is not None:
+        terms.append(f"CloseTime >= {_moment(since)}")
+    found = client.list_workflows(" AND ".join(terms))
+    return [ClosedRun(one.workflow_type, one.id, one.run_id) async for one in found]
+
+
+async def messages_of(client: Client, run: ClosedRun) -> list[Message]:
+    """Every message of a run, in the order in which it is taken.
+
+    Raises:
+        temporalio.service.RPCError: the history is gone, or the server does not answer.
+    """
+    started = _Sent(0, names.START_DOOR, ())
+    signals: list[_Sent] = []
+    last_task = first_task = 0
+    handle = client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
+    async for event in handle.fetch_history_events():
+        match event.event_type:
+            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
+                given = event.workflow_execution_started_event_attributes.input.payloads
+                started = _Sent(event.event_id, names.START_DOOR, [one.data for one in given])
+            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
+                signals.append(_signal(event))
+            case EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED:
+                last_task = event.event_id
+            case EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
+                first_task = first_task or event.workflow_task_completed_event_attributes.started_event_id
+            case _:
+                pass
+    # Signals of the first task that was completed were received before the arguments, and taken after them.
+    first_task = first_task or last_task
+    early = [one for one in signals if one.event_id < first_task]
+    late = [one for one in signals if one.event_id >= first_task]
+    received = _numbered([*early, started, *late])
+    return sorted(received, key=lambda one: one.door != names.START_DOOR)
+
+
+def read_message(orchestrator: AnyOrchestrator, message: Message) -> tuple[Envelope, DomainEvent]:
+    """The event in a message.
+
+    Raises:
+        UnreadableEvent: it is none that this orchestrator takes; with the code under which the execution keeps it.
+    """
+    if message.door not in (names.START_DOOR, names.EVENT_SIGNAL):
+        raise UnreadableEvent("signal.unknown", f"{message.door}: events are taken by the signal {names.EVENT_SIGNAL}")
+    if not message.raw:
+        raise UnreadableEvent("event.missing", "nothing was sent with it")
+    envelope = read(message.raw)
+    for awaited in awaited_by(orchestrator):
+        if envelope.event_type == awaited.type_name():
+            return envelope, unwrap(envelope, awaited)
+    return envelope, unwrap(envelope, orchestrator.requested)
+
+
+def awaited_by(orchestrator: AnyOrchestrator) -> tuple[type[DomainEvent], ...]:
+    """Events that do not start it, and that it may wait for."""
+    awaited: tuple[type[DomainEvent], ...] = getattr(orchestrator, "awaited", ())
+    return awaited
+
+
+def _signal(event: HistoryEvent) -> _Sent:
+    sent = event.workflow_execution_signaled_event_attributes
+    return _Sent(event.event_id, sent.signal_name, [one.data for one in sent.input.payloads] or [b""])
+
+
+def _numbered(sent: Iterable[_Sent]) -> list[Message]:
+    messages = [(one.door, raw) for one in sent if one.door != names.RETRY_SIGNAL for raw in one.payloads]
+    return [Message(door, position, raw) for position, (door, raw) in enumerate(messages, start=1)]
+
+
+def _moment(moment: datetime) -> str:
+    return json.dumps(moment.astimezone(UTC).isoformat().replace("+00:00", "Z"))

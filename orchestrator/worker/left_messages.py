@@ -1,0 +1,176 @@
+"""What an execution that was cut off has left: events that nobody took, and messages that are none.
+
+A saga's row is the proof that its event was taken. An event without one is sent again, to the saga's own execution;
+what cannot be read is kept under the same origin as the execution itself would have kept it, so it is kept once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from temporalio.service import RPCError, RPCStatusCode
+
+from orchestrator.envelope import Envelope, UnreadableEvent, read, saga_id, unwrap
+from orchestrator.event import DomainEvent
+from orchestrator.store.dead_letters import keep_piece
+from orchestrator.store.recovery import RecordedSaga, kept_positions, recorded_sagas
+from orchestrator.worker.closed_runs import ClosedRun, Message, messages_of, read_message
+from orchestrator.worker.fate import fate_of
+from orchestrator.worker.silent_sagas import recover_saga
+from orchestrator.worker.sweeping import Sweeping
+from orchestrator.workflow.dead_letters import pieces
+from orchestrator.workflow.execution import raw_json
+from orchestrator.workflow.names import EVENT_SIGNAL, own_workflow_id
+from orchestrator.workflow.recovery import Action
+
+
+@dataclass
+class _Left:
+    """A run's messages, sorted by what they are."""
+
+    requests: dict[UUID, tuple[Message, Envelope, DomainEvent]] = field(
+        default_factory=dict[UUID, tuple[Message, Envelope, DomainEvent]]
+    )
+    """Events that start a saga, the first of each id."""
+    awaited: list[Envelope] = field(default_factory=list[Envelope])
+    """Events that a saga may have waited for."""
+    unreadable: list[tuple[Message, UnreadableEvent]] = field(default_factory=list[tuple[Message, UnreadableEvent]])
+
+
+async def settle_messages(sweeping: Sweeping, run: ClosedRun) -> bool:
+    """See that nothing of a run is lost.
+
+    Returns:
+        Whether all of it is settled; if not, the next sweep has to look again.
+
+    Raises:
+        temporalio.service.RPCError: the server does not answer, or did not take it.
+    """
+    try:
+        messages = await messages_of(sweeping.client, run)
+    except RPCError as fault:
+        if fault.status is RPCStatusCode.NOT_FOUND:
+            return True  # deleted meanwhile
+        raise
+    left = _sorted(sweeping, run, messages)
+    known = await recorded_sagas(sweeping.database, left.requests)
+    settled = True
+    for key, (message, envelope, event) in left.requests.items():
+        recorded = known.get(key)
+        if recorded is None:
+            settled &= await _publish(sweeping, run, envelope)
+        elif not _is_repeat(sweeping, run, recorded, envelope, event):
+            left.unreadable.append((message, _reused(envelope)))
+        elif not recorded.phase.is_final and key not in sweeping.seen:
+            # Nobody would look at it before the time that it waits for.
+            settled &= await recover_saga(sweeping, recorded) is not Action.POSTPONE
+    settled &= await _keep(sweeping, run, left.unreadable)
+    if left.awaited and left.requests:
+        key, (_, first, _) = next(iter(left.requests.items()))
+        if key not in known or not known[key].phase.is_final:
+            settled &= await _hand_over(sweeping, run, first, left.awaited)
+    return settled
+
+
+def _sorted(sweeping: Sweeping, run: ClosedRun, messages: Sequence[Message]) -> _Left:
+    orchestrator = sweeping.catalog.orchestrators[run.orchestrator]
+    left = _Left()
+    for message in messages:
+        try:
+            envelope, event = read_message(orchestrator, message)
+        except UnreadableEvent as fault:
+            left.unreadable.append((message, fault))
+            continue
+        if not isinstance(event, orchestrator.requested):
+            left.awaited.append(envelope)
+            continue
+        key = saga_id(run.orchestrator, envelope.event_id)
+        if key not in left.requests:
+            left.requests[key] = (message, envelope, event)
+        elif left.requests[key][2] != event:
+            left.unreadable.append((message, _reused(envelope)))
+    return left
+
+
+def _is_repeat(
+    sweeping: Sweeping, run: ClosedRun, recorded: RecordedSaga, envelope: Envelope, event: DomainEvent
+) -> bool:
+    """Whether the saga of that id is this event's."""
+    known = read(recorded.envelope)
+    if known.content_digest == envelope.content_digest:
+        return True
+    try:
+        return unwrap(known, sweeping.catalog.orchestrators[run.orchestrator].requested) == event
+    except UnreadableEvent:
+        return False
+
+
+def _reused(envelope: Envelope) -> UnreadableEvent:
+    return UnreadableEvent(
+        "event.id_reused",
+        f"id: {envelope.event_id} was used before for other content; the first counts. "
+        "Give each event an id of its own",
+    )
+
+
+async def _publish(sweeping: Sweeping, run: ClosedRun, envelope: Envelope) -> bool:
+    own = await fate_of(sweeping.client, own_workflow_id(run.orchestrator, envelope.event_id))
+    if own.runs:
+        return True  # it has the event, by signal or start, and will write the row
+    why = f"{run.workflow_id} was cut off before it took the event"
+    async with sweeping.place() as has_place:
+        if not has_place:
+            sweeping.postpone(own.workflow_id, why)
+            return False
+        await sweeping.drive(run.orchestrator, envelope, own)
+    sweeping.note(Action.PUBLISH, own.workflow_id, why)
+    return True
+
+
+async def _keep(sweeping: Sweeping, run: ClosedRun, unreadable: Sequence[tuple[Message, UnreadableEvent]]) -> bool:
+    if not unreadable:
+        return True
+    if (await fate_of(sweeping.client, run.workflow_id, run.run_id)).reset_run_id:
+        return True  # the run that goes on instead has the same messages
+    kept = await kept_positions(sweeping.database, run.workflow_id, run.run_id)
+    for message, fault in unreadable:
+        if message.position in kept:
+            continue
+        async with sweeping.place() as has_place:
+            if not has_place:
+                sweeping.postpone(run.workflow_id, f"{fault}")
+                return False
+            if not sweeping.dry_run:
+                await _keep_one(sweeping, run, message, fault)
+        sweeping.note(Action.KEEP, run.workflow_id, f"{fault}")
+    return True
+
+
+async def _keep_one(sweeping: Sweeping, run: ClosedRun, message: Message, fault: UnreadableEvent) -> None:
+    cut = pieces(message.raw, door=message.door, position=message.position, code=fault.code, reason=fault.message)
+    for piece in cut:
+        await keep_piece(
+            sweeping.database,
+            door=piece.door,
+            workflow_id=run.workflow_id,
+            run_id=run.run_id,
+            position=piece.position,
+            code=piece.code,
+            reason=piece.reason,
+            size=piece.size,
+            offset=piece.offset,
+            raw=piece.raw,
+        )
+
+
+async def _hand_over(sweeping: Sweeping, run: ClosedRun, first: Envelope, awaited: Sequence[Envelope]) -> bool:
+    """Send what a saga may wait for to the execution that drives it now; what it has already is dropped there."""
+    own = await fate_of(sweeping.client, own_workflow_id(run.orchestrator, first.event_id))
+    if sweeping.dry_run:
+        return True
+    if not own.runs:
+        return False  # its saga is not recovered yet
+    handle = sweeping.client.get_workflow_handle(own.workflow_id)
+    for envelope in awaited:
+        await handle.signal(EVENT_SIGNAL, raw_json(envelope.text.encode()))
+    return True

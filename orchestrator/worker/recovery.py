@@ -1,0 +1,185 @@
+"""Recovery: sees that sagas end whose executions were terminated, deleted, timed out, or lost with their cluster.
+
+A sweep looks at every saga that has been silent, then at every execution that was cut off since the last sweep. Any
+number of sweeps may run at once, and each may be cut off anywhere: every decision is a compare-and-set in the database,
+every start a signal-with-start, and what a sweep did not come to is the next one's.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from temporalio import activity
+from temporalio.api.workflowservice.v1 import GetClusterInfoRequest
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
+
+from orchestrator.catalog import Catalog
+from orchestrator.store.database import Database
+from orchestrator.store.recovery import (
+    RecordedSaga,
+    RecoveryRefused,
+    adopt,
+    advance_swept,
+    check_belonging,
+    overdue_sagas,
+    swept_until,
+)
+from orchestrator.worker.closed_runs import ClosedRun, closed_abnormally
+from orchestrator.worker.left_messages import settle_messages
+from orchestrator.worker.silent_sagas import recover_saga
+from orchestrator.worker.sweeping import Limits, Sweeping
+from orchestrator.workflow.names import own_workflow_id
+from orchestrator.workflow.recovery import RECOVER, SHOWN, Action, Sweep
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_AT_ONCE = 20
+"""Sagas, or executions, that are looked at at once."""
+_VISIBILITY_LAG = timedelta(minutes=2)
+"""How late an execution that closed may become visible: what closed within it is looked through once more."""
+
+
+class Recovery:
+    """Sweeps for one application.
+
+    Args:
+        client: a connection to the Temporal that the database belongs to.
+        database: the home database.
+        catalog: sagas of other orchestrators are left to workers that know them.
+        task_queue: the workers'; executions of other task queues are another application's.
+        limits: grace time and ceiling.
+    """
+
+    def __init__(
+        self, client: Client, database: Database, catalog: Catalog, *, task_queue: str, limits: Limits | None = None
+    ) -> None:
+        self._client = client
+        self._database = database
+        self._catalog = catalog
+        self._task_queue = task_queue
+        self._limits = limits or Limits()
+
+    async def check_belonging(self) -> None:
+        """Make sure that the database's sagas run on this Temporal.
+
+        Raises:
+            RecoveryRefused: they do not; the message says what to do.
+        """
+        await check_belonging(self._database, self._client.namespace, await self._cluster_id())
+
+    async def adopt(self) -> None:
+        """Make the database belong to this Temporal."""
+        await adopt(self._database, self._client.namespace, await self._cluster_id())
+
+    async def sweep(self, *, dry_run: bool = False, heard: Callable[[int], None] = lambda _: None) -> Sweep:
+        """Look at every silent saga and every execution that was cut off since the last sweep, and act.
+
+        What fails on one saga is told, and stops no other.
+
+        Args:
+            dry_run: say what would be done, and do nothing.
+            heard: called with each saga and execution, so that whoever watches knows that the sweep lives.
+
+        Raises:
+            RecoveryRefused: the database belongs to another Temporal.
+            temporalio.service.RPCError: the server does not answer.
+        """
+        await self.check_belonging()
+        sweeping = Sweeping(
+            client=self._client,
+            database=self._database,
+            catalog=self._catalog,
+            task_queue=self._task_queue,
+            limits=self._limits,
+            dry_run=dry_run,
+            heard=heard,
+        )
+        now = datetime.now(UTC)
+        quiet = now - self._limits.grace
+        last: RecordedSaga | None = None
+        while page := await overdue_sagas(self._database, before=quiet, now=now, after=last):
+            await _each(page, lambda recorded: _look_at(sweeping, recorded))
+            last = page[-1]
+        swept = await self._look_through_closed(sweeping, quiet)
+        return Sweep(
+            looked_at=len(sweeping.seen),
+            alive=sweeping.alive,
+            counts={action: sweeping.counts[action] for action in Action},
+            swept_until=swept.isoformat() if swept else None,
+            findings=tuple(sweeping.findings),
+        )
+
+    async def _look_through_closed(self, sweeping: Sweeping, until: datetime) -> datetime | None:
+        """Returns up to when everything is settled, None if something is left or nothing is changed."""
+        if not self._catalog.orchestrators:
+            return None
+        before = await swept_until(self._database)
+        since = None if before is None else before - _VISIBILITY_LAG
+        runs = await closed_abnormally(
+            self._client, self._catalog.orchestrators, self._task_queue, since=since, until=until
+        )
+        settled = await _each(runs, lambda run: _look_through(sweeping, run))
+        if sweeping.dry_run or not all(settled):
+            return None
+        await advance_swept(self._database, until)
+        return until
+
+    async def _cluster_id(self) -> str:
+        info = await self._client.workflow_service.get_cluster_info(GetClusterInfoRequest())
+        return info.cluster_id
+
+
+def recovery_activity(recovery: Recovery) -> Callable[..., Any]:
+    """The activity of `orchestrator.workflow.recovery.SagaRecovery`."""
+
+    @activity.defn(name=RECOVER)
+    async def recover() -> Sweep:
+        try:
+            swept = await recovery.sweep(heard=activity.heartbeat)
+        except RecoveryRefused as fault:
+            _log.warning("%s", fault)
+            raise ApplicationError(str(fault), type="recovery.refused", non_retryable=True) from None
+        if any(swept.counts[action] for action in Action):
+            _log.info("recovery: %s", swept.sentence())
+        return swept.model_copy(update={"findings": swept.findings[:SHOWN]})
+
+    return recover
+
+
+async def _look_at(sweeping: Sweeping, recorded: RecordedSaga) -> None:
+    try:
+        await recover_saga(sweeping, recorded)
+    except Exception as fault:
+        _fail(sweeping, own_workflow_id(recorded.orchestrator, recorded.event_id), fault)
+    sweeping.heard(len(sweeping.seen))
+
+
+async def _look_through(sweeping: Sweeping, run: ClosedRun) -> bool:
+    try:
+        return await settle_messages(sweeping, run)
+    except Exception as fault:
+        _fail(sweeping, run.workflow_id, fault)
+        return False
+    finally:
+        sweeping.heard(len(sweeping.seen))
+
+
+def _fail(sweeping: Sweeping, workflow_id: str, fault: Exception) -> None:
+    _log.warning("recovery of %s failed", workflow_id, exc_info=fault)
+    sweeping.note(Action.FAIL, workflow_id, f"{type(fault).__name__}: {fault}")
+
+
+async def _each(these: Sequence[T], look: Callable[[T], Awaitable[Any]]) -> list[Any]:
+    """Look at each, some at once."""
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(this: T) -> Any:
+        async with places:
+            return await look(this)
+
+    return await asyncio.gather(*(one(this) for this in these))

@@ -1,0 +1,80 @@
+"""Sagas of which nothing was heard for a while: who drives each, and what is to be done if nobody does.
+
+The owner's chain of runs decides, asked of the server: it runs, so the saga is left alone; it was terminated, so a
+person wants it ended, and it is undone (past its pivot it goes on); anything else is an accident, and it goes on.
+"""
+
+from orchestrator.drive.messages import Phase
+from orchestrator.envelope import Envelope, UnreadableEvent, read, unwrap
+from orchestrator.store.recovery import RecordedSaga, UndoAnswer, undo_if_still_owned, would_undo
+from orchestrator.worker.fate import Fate, fate_of, fate_of_chain, why_terminated
+from orchestrator.worker.sweeping import Sweeping
+from orchestrator.workflow.names import own_workflow_id
+from orchestrator.workflow.recovery import Action
+
+
+async def recover_saga(sweeping: Sweeping, recorded: RecordedSaga) -> Action | None:
+    """Look at one saga, and see that it ends.
+
+    Returns:
+        What was done; None if there was nothing to do, since it is driven or has ended.
+
+    Raises:
+        temporalio.service.RPCError: the server does not answer, or did not take it.
+    """
+    sweeping.seen.add(recorded.id)
+    own = await fate_of(sweeping.client, own_workflow_id(recorded.orchestrator, recorded.event_id))
+    last = await _last_driver(sweeping, recorded, own)
+    if own.runs or last.runs:
+        sweeping.alive += 1
+        return None
+    envelope = _event_of(sweeping, recorded)
+    if isinstance(envelope, str):
+        return sweeping.note(Action.LEAVE, own.workflow_id, envelope)
+    async with sweeping.place() as has_place:
+        if not has_place:
+            return sweeping.postpone(own.workflow_id, str(last))
+        decided = await _decide(sweeping, recorded, last)
+        if decided is None:
+            return None
+        await sweeping.drive(recorded.orchestrator, envelope, own)
+    return sweeping.note(decided[0], own.workflow_id, decided[1])
+
+
+async def _decide(sweeping: Sweeping, recorded: RecordedSaga, last: Fate) -> tuple[Action, str] | None:
+    """Whether it is undone or goes on, and why. None: others were faster."""
+    reason = await why_terminated(sweeping.client, last) if last.was_terminated else None
+    if reason is None or recorded.phase is not Phase.FORWARD:
+        return Action.RESUME, str(last)
+    message = f"its execution was terminated: {reason}" if reason else "its execution was terminated"
+    undo = would_undo(sweeping.database, recorded) if sweeping.dry_run else None
+    match await (undo or undo_if_still_owned(sweeping.database, recorded, message)):
+        case UndoAnswer.UNDOING:
+            return Action.UNDO, message
+        case UndoAnswer.PAST_PIVOT:
+            return Action.RESUME, f"{last}, and it is past its pivot"
+        case UndoAnswer.ENDED | UndoAnswer.OWNER_CHANGED:
+            return None
+
+
+async def _last_driver(sweeping: Sweeping, recorded: RecordedSaga, own: Fate) -> Fate:
+    """The execution that drove it last: its owner's chain, or the saga's own execution if that ended later."""
+    latest = own
+    if recorded.owner_workflow_id not in ("", own.workflow_id):
+        latest = await fate_of(sweeping.client, recorded.owner_workflow_id)
+    owner = await fate_of_chain(sweeping.client, latest.workflow_id, recorded.owner_first_run_id, latest)
+    return owner if owner.runs else max(owner, own, key=lambda fate: fate.closed_at)
+
+
+def _event_of(sweeping: Sweeping, recorded: RecordedSaga) -> Envelope | str:
+    """The saga's event, or why it cannot be driven here."""
+    orchestrator = sweeping.catalog.orchestrators.get(recorded.orchestrator)
+    if orchestrator is None:
+        return f"no orchestrator {recorded.orchestrator} is known here: start a worker that has it"
+    try:
+        envelope = read(recorded.envelope)
+        unwrap(envelope, orchestrator.requested)
+    except UnreadableEvent as fault:
+        # Its execution would keep the event as a dead letter and end, and the next sweep would start the next one.
+        return f"its event cannot be read here ({fault}): start a worker that knows its contract"
+    return envelope

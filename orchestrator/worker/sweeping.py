@@ -1,0 +1,102 @@
+"""One sweep of recovery under way: what it works with, how far it may go, and what it has seen so far."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+from temporalio.client import Client
+
+from orchestrator.catalog import Catalog
+from orchestrator.client.own_execution import ensure_own_execution
+from orchestrator.envelope import Envelope
+from orchestrator.settings import Settings
+from orchestrator.store.database import Database
+from orchestrator.worker.fate import Fate
+from orchestrator.workflow.recovery import Action, Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far a sweep goes."""
+
+    grace: timedelta = timedelta(seconds=30)
+    """Silence after which it is asked who drives a saga."""
+    ceiling: int = 500
+    """Sagas and messages that one sweep acts upon at most. It looks at all of them."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Limits":
+        """As set."""
+        return cls(timedelta(seconds=settings.recovery_grace), settings.recovery_ceiling)
+
+
+@dataclass(kw_only=True)
+class Sweeping:
+    """A sweep under way."""
+
+    client: Client
+    database: Database
+    catalog: Catalog
+    task_queue: str
+    limits: Limits
+    dry_run: bool
+    heard: Callable[[int], None]
+    """Called with each saga, so that whoever watches knows that the sweep lives."""
+    seen: set[UUID] = field(default_factory=set[UUID])
+    """Sagas that were looked at."""
+    alive: int = 0
+    """Of those: an execution runs that drives them."""
+    acted: int = 0
+    """Places under the ceiling that were used."""
+    _acting: int = 0
+    _change: asyncio.Condition = field(default_factory=asyncio.Condition)
+    counts: Counter[Action] = field(default_factory=Counter[Action])
+    findings: list[Finding] = field(default_factory=list[Finding])
+
+    @asynccontextmanager
+    async def place(self) -> AsyncGenerator[bool]:
+        """Whether there is a place under the ceiling. What fails gives it back to whoever waits for one: a saga that
+        always fails must not starve the others."""
+        async with self._change:
+            await self._change.wait_for(lambda: self.acted + self._acting < self.limits.ceiling or not self._acting)
+            has_place = self.acted + self._acting < self.limits.ceiling
+            self._acting += has_place
+        try:
+            yield has_place
+            self.acted += has_place
+        finally:
+            async with self._change:
+                self._acting -= has_place
+                self._change.notify_all()
+
+    def note(self, action: Action, workflow_id: str, why: str) -> Action:
+        """Remember what was found."""
+        self.counts[action] += 1
+        self.findings.append(Finding(action=action, workflow_id=workflow_id, why=why))
+        return action
+
+    def postpone(self, workflow_id: str, why: str) -> Action:
+        """Remember what the next sweep will act upon."""
+        return self.note(Action.POSTPONE, workflow_id, f"{why}; the ceiling of {self.limits.ceiling} is reached")
+
+    async def drive(self, orchestrator: str, envelope: Envelope, own: Fate) -> None:
+        """See that a saga has its own execution.
+
+        Args:
+            orchestrator: its name.
+            envelope: its event.
+            own: how its own execution stands.
+
+        Raises:
+            temporalio.service.RPCError: the server did not take it.
+        """
+        if self.dry_run:
+            return
+        # One that has completed though the database says that the saga has not: the database was restored, say.
+        await ensure_own_execution(
+            self.client, orchestrator, envelope, self.task_queue, although_completed=own.has_completed
+        )
