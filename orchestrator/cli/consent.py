@@ -29,7 +29,7 @@ def ask(question: str, output: Output, *, is_agreed: bool) -> None:
         raise typer.TyperException(
             "This is no terminal, so nobody can be asked, and nothing was done. Add --yes to do it."
         )
-    output.remark(f"{question} [y/N]")
+    output.question(f"{question} [y/N] ")
     answer = sys.stdin.readline()
     if not answer:
         raise typer.Abort

@@ -24,6 +24,7 @@ _STYLES = {
     "refused": "red",
     "undoing": "yellow",
     "undone": "yellow",
+    "skipped": "yellow",
     "stuck": "bold red",
     "accepted": "cyan",
     "forward": "cyan",
@@ -60,6 +61,10 @@ class Output:
     def remark(self, text: str) -> None:
         """A sentence beside the answer, on stderr."""
         _print(Text(printable(text[:1].upper() + text[1:]), style="yellow"), to_stderr=True)
+
+    def question(self, text: str) -> None:
+        """What a person is to answer, on stderr, the answer behind it."""
+        _write(text, sys.stderr)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows under headings; the first column is never cut or wrapped."""

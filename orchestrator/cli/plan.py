@@ -55,6 +55,8 @@ def planned(step: StepView, catalog: Catalog | None) -> PlannedUndo:
     arguments: dict[str, Any] = json.loads(step.arguments)
     operation = None if catalog is None else catalog.operations.get(step.operation)
     undo = None if operation is None else operation.undo
+    if operation is not None:  # as its author wrote them, not as JSON sorts them
+        arguments = {name: arguments[name] for name in operation.signature.parameters if name in arguments}
     compensation = None
     if undo is not None:
         known = arguments | ({} if step.result is None else {"result": json.loads(step.result)})

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from temporalio.client import Client
@@ -27,9 +28,23 @@ _SHOWN = (StepState.DONE, StepState.REFUSED, StepState.UNDONE, StepState.SKIPPED
 
 
 async def settle(
-    client: Client, settings: Settings, standing: Standing, *, timeout_seconds: float, output: Output
+    client: Client,
+    settings: Settings,
+    standing: Standing,
+    *,
+    timeout_seconds: float,
+    output: Output,
+    known: Mapping[int, StepState] | None = None,
 ) -> Standing:
     """Wait for a saga's outcome, and say what happens meanwhile.
+
+    Args:
+        client: a connection.
+        settings: where the database is.
+        standing: the saga, as it was last seen.
+        timeout_seconds: how long at most.
+        output: the command's voice.
+        known: steps whose state has been told already.
 
     Returns:
         Where it stands at the end; still open if the timeout was over first.
@@ -38,7 +53,7 @@ async def settle(
         Unreachable: the database cannot be reached.
     """
     database = Database(settings.resolved_database_url)
-    following = _Following(client, settings, standing, output)
+    following = _Following(client, settings, standing, output, known or {})
     try:
         async with asyncio.timeout(timeout_seconds):
             await following.until_ended(database)
@@ -85,12 +100,15 @@ def tell_outcome(standing: Standing, output: Output, *, timeout_seconds: float |
 class _Following:
     """What was seen of a saga so far."""
 
-    def __init__(self, client: Client, settings: Settings, standing: Standing, output: Output) -> None:
+    def __init__(
+        self, client: Client, settings: Settings, standing: Standing, output: Output, known: Mapping[int, StepState]
+    ) -> None:
         self._client = client
         self._settings = settings
         self._standing = standing
         self._output = output
-        self._states = {} if standing.saga is None else {one.number: one.state for one in standing.saga.steps}
+        steps = () if standing.saga is None else standing.saga.steps
+        self._states = {one.number: one.state for one in steps} | dict(known)
         self._is_stuck = standing.saga is not None and standing.saga.is_stuck
         self._remarked = False
 

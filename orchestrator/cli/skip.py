@@ -136,7 +136,14 @@ async def _skip(wish: _Wish, saga: Standing, row: SagaView, catalog: Catalog) ->
             output.say(f"See what becomes of it: {command('status', saga.event_id)}")
             ended, exit_code = saga, Exit.COMPLETED
         else:
-            ended = await settle(client, wish.settings, saga, timeout_seconds=wish.timeout_seconds, output=output)
+            ended = await settle(
+                client,
+                wish.settings,
+                saga,
+                timeout_seconds=wish.timeout_seconds,
+                output=output,
+                known={wish.number: StepState.SKIPPED},
+            )
             exit_code = tell_outcome(ended, output, timeout_seconds=wish.timeout_seconds)
     except asyncio.CancelledError:
         raise Stopped(f"Stopped; see whether it was skipped: {command('status', saga.event_id)}") from None

@@ -14,7 +14,7 @@ from orchestrator.catalog import Catalog
 from orchestrator.cli.faults import Exit, NotPossible
 from orchestrator.cli.invocation import command
 from orchestrator.cli.output import ago
-from orchestrator.cli.why import Kind, Reason, reason_of
+from orchestrator.cli.why import LAST_FAILURE, Kind, Reason, reason_of
 from orchestrator.client import connect_temporal, ui_link
 from orchestrator.drive.messages import Phase, StepState
 from orchestrator.envelope import valid_event_id
@@ -82,7 +82,9 @@ class Standing:
         elif self.saga is None and not self._was_rejected:
             said.append("nothing is in the database yet")
         if self.reason is not None and not (said and self.reason.kind is Kind.WAITING):
-            said.append(self._because(self.reason))
+            because = self._because(self.reason)
+            # Stuck says with what it fails already.
+            said.append(because.partition(LAST_FAILURE)[0] if said else because)
         return "; ".join(said) or None
 
     @property

@@ -26,6 +26,7 @@ _POLL = timedelta(seconds=70)
 """A worker asks for work at least once a minute; one that has not asked for longer is gone."""
 _PATIENCE = timedelta(seconds=5)
 """Work that lies longer than this although a worker was seen: it is gone since, or has too much to do."""
+LAST_FAILURE = "; the last failure: "
 _ENGINE_ACTIVITIES = {
     names.TURN: "turning to undoing",
     names.FINISH: "writing the outcome",
@@ -128,7 +129,7 @@ async def _of_activities(client: Client, raw: DescribeWorkflowExecutionResponse)
         if reason := await _no_worker(client, raw.execution_config.task_queue.name, since):
             return reason
     if activity.attempt > 1:
-        last = f"; the last failure: {_told(activity.last_failure)}" if activity.HasField("last_failure") else ""
+        last = f"{LAST_FAILURE}{_told(activity.last_failure)}" if activity.HasField("last_failure") else ""
         soon = ""
         if _is_backing_off(activity):
             left = _moment(activity.next_attempt_schedule_time) - datetime.now(UTC)
