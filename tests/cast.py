@@ -37,6 +37,7 @@ class Script:
         cls.before.clear()
         cls.after.clear()
         cls.runs.clear()
+        Plan.has_bug = False
 
 
 async def _play(name: str, tx: Transaction, effect: Act) -> None:
@@ -161,6 +162,18 @@ async def count(tx: Transaction, name: str) -> int:
 async def send_letter(tx: Transaction, text: str) -> None:
     """Send a letter."""
     await _play("send_letter", tx, _writing(f"letter-{tx.event_id}", text))
+
+
+@operation(retriable=True)
+async def deliver(tx: Transaction, text: str) -> None:
+    """Deliver: after the pivot, where nothing is undone."""
+    await _play("deliver", tx, _writing(f"delivery-{tx.event_id}", text))
+
+
+class Plan:
+    """What `handle` of the cast's flawed orchestrator does; a test sets it."""
+
+    has_bug: ClassVar[bool] = False
 
 
 async def stock(connection: AsyncConnection, **boxes: int) -> None:

@@ -20,11 +20,37 @@ from orchestrator.worker.manager import Manager, Ready, ensure_search_attributes
 from orchestrator.workflow.converter import worker_data_converter
 from tests import cast
 from tests.cast import box, note
-from tests.orchestrators import CoinsMove, Letter, ManyNotes, Nothing, ParallelMove, Timed, Tipped
+from tests.orchestrators import (
+    Approval,
+    CoinsMove,
+    Flawed,
+    Hurry,
+    Letter,
+    ManyNotes,
+    Nap,
+    Nothing,
+    ParallelMove,
+    Parcel,
+    Timed,
+    Tipped,
+)
 
 CATALOG = Catalog.of(
-    orchestrators=[CoinsMove, Letter, ManyNotes, Nothing, ParallelMove, Timed, Tipped],
-    operations=[cast.take, cast.put, cast.write_note, cast.count, cast.send_letter],
+    orchestrators=[
+        Approval,
+        CoinsMove,
+        Flawed,
+        Hurry,
+        Letter,
+        ManyNotes,
+        Nap,
+        Nothing,
+        Parcel,
+        ParallelMove,
+        Timed,
+        Tipped,
+    ],
+    operations=[cast.take, cast.put, cast.write_note, cast.count, cast.send_letter, cast.deliver],
 )
 
 

@@ -1,7 +1,9 @@
 """The cast's orchestrators and their events."""
 
+from datetime import timedelta
+
 from orchestrator import DomainEvent, FailureEvent, Orchestrator, Refused, Saga
-from tests.cast import count, put, send_letter, take, write_note
+from tests.cast import Plan, count, deliver, put, send_letter, take, write_note
 
 
 class CoinsMoveRequested(DomainEvent):
@@ -187,3 +189,157 @@ class ManyNotes(Orchestrator[ManyNotesRequested, ManyNotesCompleted, ManyNotesFa
         self.written += event.notes
         await saga.execute_all([write_note(f"{n} of {self.written}") for n in range(event.notes)], parallel=True)
         return ManyNotesCompleted()
+
+
+class ParcelRequested(DomainEvent):
+    """Pay, then deliver."""
+
+    source: str
+    coins: int
+    refuse: bool = False
+
+
+class ParcelCompleted(DomainEvent):
+    """Delivered."""
+
+
+class ParcelFailed(FailureEvent):
+    """Neither paid nor delivered."""
+
+
+class Parcel(Orchestrator[ParcelRequested, ParcelCompleted, ParcelFailed]):
+    """A pivot between what can be undone and what is tried until it is done."""
+
+    async def handle(self, event: ParcelRequested, saga: Saga) -> ParcelCompleted:
+        """Take, the pivot, deliver."""
+        await saga.execute(take(event.source, event.coins))
+        await saga.pivot()
+        await saga.execute(deliver("coins inside"))
+        if event.refuse:
+            raise Refused("parcel.refused", "asked to refuse after the pivot")
+        return ParcelCompleted()
+
+
+class ApprovalRequested(DomainEvent):
+    """Move coins once somebody agrees."""
+
+    coins: int
+    wait_seconds: float = 30.0
+
+
+class Approved(DomainEvent):
+    """Somebody agrees, or not."""
+
+    coins: int
+    by: str
+
+
+class ApprovalCompleted(DomainEvent):
+    """Moved."""
+
+    by: str
+
+
+class ApprovalFailed(FailureEvent):
+    """Not moved."""
+
+
+class Approval(Orchestrator[ApprovalRequested, ApprovalCompleted, ApprovalFailed]):
+    """Waits for an event that is sent to it."""
+
+    awaited = (Approved,)
+
+    async def handle(self, event: ApprovalRequested, saga: Saga) -> ApprovalCompleted:
+        """Take, wait, put."""
+        await saga.execute(take("a", event.coins))
+        said = await saga.wait_for(
+            Approved,
+            matching=lambda approved: approved.coins >= event.coins,
+            timeout=timedelta(seconds=event.wait_seconds),
+        )
+        if said is None:
+            raise Refused("approval.missing", "nobody agreed in time")
+        await saga.execute(put("b", event.coins))
+        return ApprovalCompleted(by=said.by)
+
+
+class NapRequested(DomainEvent):
+    """Move coins, with a pause."""
+
+    coins: int
+    seconds: float
+
+
+class NapCompleted(DomainEvent):
+    """Moved."""
+
+
+class NapFailed(FailureEvent):
+    """Not moved."""
+
+
+class Nap(Orchestrator[NapRequested, NapCompleted, NapFailed]):
+    """Sleeps between two steps."""
+
+    async def handle(self, event: NapRequested, saga: Saga) -> NapCompleted:
+        """Take, sleep, put."""
+        await saga.execute(take("a", event.coins))
+        await saga.sleep(timedelta(seconds=event.seconds))
+        await saga.execute(put("b", event.coins))
+        return NapCompleted()
+
+
+class HurryRequested(DomainEvent):
+    """Move coins before it is too late."""
+
+    coins: int
+    pivot: bool = False
+
+
+class HurryCompleted(DomainEvent):
+    """Moved."""
+
+
+class HurryFailed(FailureEvent):
+    """Not moved."""
+
+
+class Hurry(Orchestrator[HurryRequested, HurryCompleted, HurryFailed]):
+    """Has a deadline."""
+
+    deadline = timedelta(seconds=2)
+
+    async def handle(self, event: HurryRequested, saga: Saga) -> HurryCompleted:
+        """Take, perhaps a pivot, deliver or put."""
+        await saga.execute(take("a", event.coins))
+        if event.pivot:
+            await saga.pivot()
+            await saga.execute(deliver("in time or not"))
+        else:
+            await saga.execute(put("b", event.coins))
+        return HurryCompleted()
+
+
+class FlawedRequested(DomainEvent):
+    """Take coins."""
+
+    coins: int
+
+
+class FlawedCompleted(DomainEvent):
+    """Taken."""
+
+
+class FlawedFailed(FailureEvent):
+    """Not taken."""
+
+
+class Flawed(Orchestrator[FlawedRequested, FlawedCompleted, FlawedFailed]):
+    """Has a bug, until a test mends it."""
+
+    async def handle(self, event: FlawedRequested, saga: Saga) -> FlawedCompleted:
+        """Take, and fall over."""
+        await saga.execute(take("a", event.coins))
+        if Plan.has_bug:
+            raise ZeroDivisionError("a bug in handle")
+        return FlawedCompleted()

@@ -9,10 +9,10 @@ from typing import Any, Self, TypeVar, cast
 from uuid import uuid4
 
 from temporalio.client import Client
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.catalog import AnyOrchestrator, Catalog
-from orchestrator.client.checking import envelope_of, read_event
+from orchestrator.client.checking import checked_envelope, envelope_of, read_event
 from orchestrator.client.connection import connect_temporal
 from orchestrator.client.handle import SagaHandle
 from orchestrator.client.own_execution import ensure_own_execution
@@ -21,6 +21,8 @@ from orchestrator.errors import EventRejected, PublishIncomplete, Unreachable
 from orchestrator.event import DomainEvent, FailureEvent
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.settings import Settings
+from orchestrator.workflow.execution import raw_json
+from orchestrator.workflow.names import EVENT_SIGNAL, own_workflow_id
 
 Req = TypeVar("Req", bound=DomainEvent)
 Comp = TypeVar("Comp", bound=DomainEvent)
@@ -136,6 +138,49 @@ class EventBus:
             if handle.orchestrator is orchestrator:
                 return cast(Comp, await handle.result(timeout=timeout))
         raise EventRejected("event.no_listener", f"{orchestrator.__name__} does not listen to {event.type_name()}")
+
+    async def send(
+        self,
+        event: DomainEvent,
+        *,
+        to: type[Orchestrator[Any, Any, Any]],
+        saga: str,
+        event_id: str | None = None,
+        time: datetime | None = None,
+    ) -> None:
+        """Send an event to one saga that waits for it with `saga.wait_for`, now or later.
+
+        Args:
+            event: one of those that the orchestrator names in `awaited`.
+            to: the saga's orchestrator.
+            saga: id of the event that started the saga.
+            event_id: the idempotency key: sent twice under it, it is received once. Made up if not given.
+            time: when it happened; now if not given.
+
+        Raises:
+            EventRejected: `event.not_awaited`, the orchestrator waits for no such event; `saga.not_running`, there is
+                no such saga, or it has ended; or the event is invalid or too large.
+            Unreachable: the server did not say that it took the event.
+        """
+        name = event.type_name()
+        if type(event) not in to.awaited:
+            known = ", ".join(sorted(one.type_name() for one in to.awaited)) or "none"
+            raise EventRejected("event.not_awaited", f"{to.__name__} does not wait for {name}; it waits for {known}")
+        envelope = checked_envelope(event, event_id=event_id or str(uuid4()), source=self.source, time=time)
+        handle = self.client.get_workflow_handle(own_workflow_id(to.__name__, saga))
+        try:
+            await handle.signal(EVENT_SIGNAL, raw_json(envelope.text.encode()))
+        except RPCError as fault:
+            if fault.status is RPCStatusCode.NOT_FOUND:
+                raise EventRejected(
+                    "saga.not_running",
+                    f"no saga of {to.__name__} runs for the event {saga}, so nobody takes {name}: it has ended, or was "
+                    "never started",
+                ) from fault
+            raise Unreachable(
+                f"Temporal did not say that it took the event {envelope.event_id} ({fault.message}). Send it again "
+                "with the same event id: if it was taken after all, the repeat is dropped."
+            ) from fault
 
     async def _send(self, listener: AnyOrchestrator, envelope: Envelope) -> SagaHandle[Any]:
         execution = await ensure_own_execution(self.client, listener.__name__, envelope, self.task_queue)

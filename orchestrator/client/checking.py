@@ -61,6 +61,16 @@ def envelope_of(
             "event.no_listener",
             f"nobody listens to {name}, so nothing would happen; sagas start on {_starts(catalog)}",
         )
+    return checked_envelope(event, event_id=event_id, source=source, time=time)
+
+
+def checked_envelope(event: DomainEvent, *, event_id: str, source: str, time: datetime | None = None) -> Envelope:
+    """The event in its envelope, whoever it is for.
+
+    Raises:
+        EventRejected: the id is none, the event is invalid or too large.
+    """
+    name = event.type_name()
     try:
         envelope = wrap(event, event_id=event_id, source=source, time=time)
         unwrap(envelope, type(event))  # what was built past its validation is caught here, not on arrival

@@ -220,7 +220,9 @@ class Driver:
                     # A pivot that committed and lost its reply answers now. But only once: a refusal would come again.
                     self._went_on = True
                     return await self._forward()
-                error = f"step {pivot} cannot be undone, and what comes after it cannot be done: {message}"
+                error = (
+                    f"step {pivot} cannot be undone, and what comes after it cannot be done: {error_code}: {message}"
+                )
                 await uninterrupted(
                     self._steps.stick(StuckCommand(saga=self._opening.saga, number=pivot, error=storable(error)))
                 )
