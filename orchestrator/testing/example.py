@@ -49,6 +49,8 @@ class Example:
     """What stands before: `async def books(tx): tx.add(Account(...))`, or a list of described calls."""
     other: DomainEvent | None = None
     """What somebody else asks for between do and undo, under another event id; by default the same again."""
+    sent: Sequence[DomainEvent] = ()
+    """Events that are sent to the saga while it waits: `saga.wait_for` takes the first that matches, at once."""
     observe: Callable[[], Any] | None = None
     """What stands outside of the database, as a value to compare: letters sent, files written. May be async."""
     restore: Callable[[], Any] | None = None

@@ -93,8 +93,10 @@ def can_turn_back_before(reference: Reference, step: PlayedStep | None) -> str |
 
 
 def can_turn_back_after(reference: Reference, step: PlayedStep | None) -> str | None:
-    """The saga can still be undone when this step is done."""
-    if step is not None and step.is_final:
+    """The saga can still be undone when this step is done. At the end it is not undone, and finishes."""
+    if step is None:
+        return None
+    if step.is_final:
         return "irreversible: nothing is undone after it"
     return can_turn_back_before(reference, step)
 

@@ -9,7 +9,7 @@ travels in a context variable.
 import asyncio
 import functools
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import timedelta
@@ -30,7 +30,9 @@ from orchestrator.drive.messages import (
     UndoReply,
 )
 from orchestrator.drive.steps import StepFailed
+from orchestrator.envelope import Envelope, unwrap
 from orchestrator.errors import TransactionMisuse, UsageError
+from orchestrator.event import DomainEvent
 from orchestrator.operation import Operation
 from orchestrator.store.database import Database
 from orchestrator.store.fence import ResultTooLarge
@@ -178,9 +180,12 @@ async def come_inside(tx: object) -> None:
 class InjectedSteps(StoreSteps):
     """The store's port with points around each transaction, and retries like the real one, only without waits."""
 
-    def __init__(self, database: Database, catalog: Catalog, injection: Injection) -> None:
+    def __init__(
+        self, database: Database, catalog: Catalog, injection: Injection, sent: Sequence[Envelope] = ()
+    ) -> None:
         super().__init__(database, catalog)
         self.injection = injection
+        self._sent = list(sent)
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
         """A step: a few attempts at once, then it has failed.
@@ -244,6 +249,22 @@ class InjectedSteps(StoreSteps):
         late = self.injection.late = asyncio.ensure_future(attempting)
         await asyncio.wait({late, asyncio.ensure_future(gate.reached.wait())}, return_when=asyncio.FIRST_COMPLETED)
         raise StepFailed(f"{work}, {command.operation}: no attempt ended in time")
+
+    async def pause(self, number: int, seconds: float) -> None:
+        """Time has passed."""
+
+    async def receive(
+        self, number: int, event: type[DomainEvent], matching: Callable[[Any], bool], seconds: float
+    ) -> Envelope | None:
+        """The first event that was sent and matches; None at once if there is none."""
+        for envelope in self._sent:
+            if envelope.event_type == event.type_name() and matching(unwrap(envelope, event)):
+                return envelope
+        return None
+
+    def received(self, envelope: Envelope) -> None:
+        """It is not taken again."""
+        self._sent = [one for one in self._sent if one.event_id != envelope.event_id]
 
     async def turn(self, command: TurnCommand) -> TurnReply:
         """A turn, insisted on."""

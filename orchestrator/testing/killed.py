@@ -23,7 +23,7 @@ from orchestrator.operation import Operation
 from orchestrator.store.database import Database
 from orchestrator.testing.faults import NotApplicable
 from orchestrator.testing.injection import InjectedSteps, Injection, instrumented
-from orchestrator.testing.stage import Stage
+from orchestrator.testing.stage import Stage, sent_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Task:
     operations: Sequence[tuple[str, str]]
     """Module and the operation's name."""
     envelope: str
+    sent: Sequence[str]
     killed_at: str
     turned_back_after: str | None
 
@@ -53,6 +54,7 @@ async def drive_and_be_killed(stage: Stage, point: str, *, turned_back_after: st
         orchestrator=_importable(stage.orchestrator.__module__, stage.orchestrator.__name__, stage.orchestrator),
         operations=[_place(stage.catalog.operations[name]) for name in sorted(stage.catalog.operations)],
         envelope=stage.envelope().text,
+        sent=[envelope.text for envelope in sent_to(stage.example)],
         killed_at=point,
         turned_back_after=turned_back_after,
     )
@@ -112,9 +114,8 @@ async def _drive(task: Task) -> None:
 
     injection.act(task.killed_at, be_killed, "SIGKILL")
     database = Database(task.url)
-    driver = Driver(
-        orchestrator, unwrap(envelope, orchestrator.requested), envelope, InjectedSteps(database, catalog, injection)
-    )
+    steps = InjectedSteps(database, catalog, injection, [read(text) for text in task.sent])
+    driver = Driver(orchestrator, unwrap(envelope, orchestrator.requested), envelope, steps)
     driving = asyncio.create_task(driver.drive())
     if task.turned_back_after is not None:
         gate = injection.stops(task.turned_back_after)

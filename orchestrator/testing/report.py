@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.store.database import Dialect
 
+_WIDE = 200
 _SHOWN = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
@@ -91,6 +92,8 @@ class Report:
         from rich.text import Text
 
         console = Console(soft_wrap=True, highlight=False)
+        if not console.is_terminal:
+            console.width = _WIDE
         for result in self.of(Verdict.FAILED):
             console.print(Text(f"{result}\n"))
         reasons = Counter(result.told for result in self.of(Verdict.DECLARED))
@@ -102,7 +105,7 @@ class Report:
         cells = [one.cell for one in self.results]
         columns: list[tuple[str, Dialect]] = list(dict.fromkeys((cell.orchestrator, cell.database) for cell in cells))
         table = Table(title="hit / declared / failed")
-        table.add_column("fault")
+        table.add_column("fault", no_wrap=True)
         for orchestrator, database in columns:
             table.add_column(f"{orchestrator}\n{_SHOWN[database]}", justify="right")
         for fault in dict.fromkeys(one.cell.fault for one in self.results):

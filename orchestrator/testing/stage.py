@@ -129,7 +129,7 @@ class Stage:
     ) -> Driver:
         """A driver that runs in this process, straight on the database."""
         envelope = self.envelope(event, event_id=event_id, time=time)
-        steps = InjectedSteps(self.database, self.catalog, injection)
+        steps = InjectedSteps(self.database, self.catalog, injection, sent_to(self.example))
         return Driver(self.orchestrator, event or self.example.event, envelope, steps)
 
     async def drive(self, injection: Injection | None = None, *, time: datetime = EVENT_TIME) -> Outcome:
@@ -251,6 +251,13 @@ class Stage:
 def envelope_of(event: DomainEvent, *, event_id: str, time: datetime = EVENT_TIME) -> Envelope:
     """An event as the kit sends it: the same in every run."""
     return wrap(event, event_id=event_id, source="conformance", time=time)
+
+
+def sent_to(example: Example) -> list[Envelope]:
+    """The events that are sent to an example's saga."""
+    return [
+        envelope_of(event, event_id=f"conformance-sent-{number}") for number, event in enumerate(example.sent, start=1)
+    ]
 
 
 Play = Callable[[Stage], Awaitable[None]]

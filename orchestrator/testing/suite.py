@@ -24,7 +24,7 @@ from orchestrator.testing.injection import InjectedSteps, Injection, instrumente
 from orchestrator.testing.plays import FAULTS
 from orchestrator.testing.reference import PlayedStep, Reference
 from orchestrator.testing.report import Cell, Result, Verdict
-from orchestrator.testing.stage import EVENT_ID, OTHER_EVENT_ID, Missed, Stage, Wrong, envelope_of
+from orchestrator.testing.stage import EVENT_ID, OTHER_EVENT_ID, Missed, Stage, Wrong, envelope_of, sent_to
 from orchestrator.testing.state import State
 
 THE_END = "the end"
@@ -160,8 +160,12 @@ class Players:
             if self._catalog is None:
                 self._catalog = instrumented(self._suite.known())
             ground = Ground(server, self._catalog, self._suite.tables, group.example, self._suite.equality)
-            await ground.lay()
-            self._grounds[key] = (ground, await self._reference(ground, group.example))
+            try:
+                await ground.lay()
+                self._grounds[key] = (ground, await self._reference(ground, group.example))
+            except BaseException:
+                await ground.close()
+                raise
         ground, reference = self._grounds[key]
         if group.fault.needs_other and reference.by_other is None:
             await self._run_the_other(ground, reference, group.example)
@@ -169,7 +173,7 @@ class Players:
 
     async def _reference(self, ground: Ground, example: Example) -> Reference:
         await ground.put_back()
-        outcome = await self._run(ground, example.event, EVENT_ID)
+        outcome = await self._run(ground, example, example.event, EVENT_ID)
         key = saga_id(self._suite.orchestrator.__name__, EVENT_ID)
         async with ground.database.reading() as connection:
             rows = (
@@ -192,15 +196,16 @@ class Players:
         ):
             await ground.put_back()
             for event, event_id in sequence:
-                await self._run(ground, event, event_id)
+                await self._run(ground, example, event, event_id)
             states.append(await ground.state())
         reference.by_other, reference.by_both = states[0], tuple(states[1:])
 
-    async def _run(self, ground: Ground, event: DomainEvent, event_id: str) -> Outcome:
+    async def _run(self, ground: Ground, example: Example, event: DomainEvent, event_id: str) -> Outcome:
         """One clean run."""
+        sent = sent_to(example)
         injection = Injection()
         envelope = envelope_of(event, event_id=event_id)
-        steps = InjectedSteps(ground.database, self._known(), injection)
+        steps = InjectedSteps(ground.database, self._known(), injection, sent)
         try:
             return await Driver(self._suite.orchestrator, event, envelope, steps).drive()
         except Exception as fault:

@@ -1,0 +1,220 @@
+"""The kit sees what is wrong: each of these orchestrators fails in the cells that show it, with a story to read."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from orchestrator import Catalog, UsageError
+from orchestrator.catalog import AnyOrchestrator
+from orchestrator.testing import Equality, Example, run_conformance
+from orchestrator.testing.faults import Fault
+from orchestrator.testing.injection import Injected
+from orchestrator.testing.report import Result, Verdict
+from orchestrator.testing.stage import Play, Stage
+from orchestrator.testing.suite import Group, Players, Suite
+from tests.testing import wrong
+from tests.testing.wrong import Asked, Outside, boxes
+
+CATALOG = Catalog.of(
+    orchestrators=[
+        wrong.AsksTheClock,
+        wrong.Forgets,
+        wrong.Guesses,
+        wrong.NeverRight,
+        wrong.Right,
+        wrong.RightForSmallNumbers,
+        wrong.SetsBack,
+        wrong.Tells,
+        wrong.WillNotGiveBack,
+    ],
+    operations=[
+        wrong.take,
+        wrong.take_and_enter,
+        wrong.take_and_tell,
+        wrong.take_by_reading,
+        wrong.take_for_good,
+        wrong.enter_the_time,
+        wrong.count_up,
+    ],
+)
+TEN = Example(Asked(coins=10), given=boxes)
+
+
+def failures(orchestrator: AnyOrchestrator, *faults: str, example: Example = TEN) -> dict[str, str]:
+    """Stories of what failed on SQLite, by fault and place."""
+    report = run_conformance(
+        orchestrator, example, catalog=CATALOG, tables=wrong.tables, databases=("sqlite",), faults=faults or None
+    )
+    assert report.exit_code == bool(report.of(Verdict.FAILED))
+    return {
+        f"{result.cell.fault} at {result.cell.place}": result.told
+        for result in report.results
+        if result.verdict is Verdict.FAILED
+    }
+
+
+def test_what_is_right_fails_nowhere() -> None:
+    assert failures(wrong.Right) == {}
+
+
+def test_a_compensation_that_sets_an_absolute_value_fails_when_others_act_between() -> None:
+    found = failures(wrong.SetsBack, "refused", "others between")
+
+    assert list(found) == ["others between at step 1, wrong.take_by_reading"]
+    story = found["others between at step 1, wrong.take_by_reading"]
+    assert "the saga ended as cancelled, so everything must be as after the other alone" in story
+    assert "box a: coins is 100 and must be 90" in story
+    assert "driver 1, after step 1: stands still" in story
+    assert "before undo 1 > entering undo 1 > inside undo 1 > after undo 1" in story
+
+
+def test_a_compensation_that_forgets_a_table_fails_wherever_the_step_is_undone() -> None:
+    found = failures(wrong.Forgets, "refused", "do, then undo", "loses its reply")
+
+    assert list(found) == ["refused at step 2, wrong.take", "do, then undo at step 1, wrong.take_and_enter"]
+    assert "must not be there: {coins=10, id=" in found["refused at step 2, wrong.take"]
+    assert "so everything must be as before" in found["refused at step 2, wrong.take"]
+    assert (
+        "and then its compensation, leave the state changed" in found["do, then undo at step 1, wrong.take_and_enter"]
+    )
+
+
+def test_an_effect_outside_of_the_transaction_fails_where_the_attempt_is_rolled_back() -> None:
+    example = Example(
+        Asked(coins=10), given=boxes, observe=lambda: list(Outside.letters), restore=Outside.letters.clear
+    )
+
+    found = failures(wrong.Tells, "transient error", "loses its reply", "compensation fails once", example=example)
+
+    assert list(found) == [
+        "transient error at step 1, wrong.take_and_tell",
+        "compensation fails once at step 1, wrong.take_and_tell",
+    ]
+    told = "outside: ['10 taken'] is expected and ['10 taken', '10 taken'] is found"
+    assert told in found["transient error at step 1, wrong.take_and_tell"]
+
+
+def test_a_handle_that_does_another_thing_each_time_fails_where_it_runs_again() -> None:
+    found = failures(wrong.Guesses, "nothing happens", "dies after commit")
+
+    assert list(found) == ["nothing happens at the end", "dies after commit at step 1, wrong.take"]
+    assert "SagaStuck: step 1 is not what was recorded" in found["dies after commit at step 1, wrong.take"]
+
+
+def test_a_compensation_that_refuses_fails_and_says_so() -> None:
+    found = failures(wrong.WillNotGiveBack, "refused", "transient error", "do, then undo")
+
+    assert list(found) == ["refused at step 2, wrong.take", "do, then undo at step 1, wrong.take_for_good"]
+    told = "undo 1 failed 12 times, at last with Refused: box.closed: 10 cannot come back"
+    assert told in found["refused at step 2, wrong.take"]
+    assert "its compensation raised Refused" in found["do, then undo at step 1, wrong.take_for_good"]
+
+
+def test_an_operation_that_asks_a_clock_fails_already_when_nothing_happens() -> None:
+    found = failures(wrong.AsksTheClock, "nothing happens")
+
+    assert "entry" in found["nothing happens at the end"]
+    assert "coins is" in found["nothing happens at the end"]
+
+
+def test_a_column_that_is_declared_not_to_count_may_differ() -> None:
+    report = run_conformance(
+        wrong.AsksTheClock,
+        TEN,
+        catalog=CATALOG,
+        tables=wrong.tables,
+        databases=("sqlite",),
+        faults=["nothing happens"],
+        equality=Equality(ignore_columns={"entry": {"coins"}}),
+    )
+
+    assert report.last_line == "cells tried 1: hit 1, declared 0, failed 0"
+
+
+def test_hypothesis_finds_the_smallest_call_that_is_not_undone() -> None:
+    found = failures(wrong.RightForSmallNumbers)
+
+    assert list(found) == ["do, then undo at step 1, wrong.count_up"]
+    assert (
+        "wrong.count_up(coins=16), and then its compensation, leave the state changed"
+        in found["do, then undo at step 1, wrong.count_up"]
+    )
+
+
+def test_an_example_that_never_runs_clean_fails_with_what_it_raised() -> None:
+    found = failures(wrong.NeverRight, "refused")
+
+    assert found == {"refused at each place": "no clean run: LookupError: there is nothing here"}
+
+
+async def played(play: Play) -> Sequence[Result]:
+    """A play of a test's own, on the orchestrator that is right."""
+    fault = Fault(name="of a test", explains="for this test alone", play=play)
+    suite = Suite(orchestrator=wrong.Right, examples=[TEN], catalog=CATALOG, tables=wrong.tables, databases=("sqlite",))
+    players = Players(suite, {})
+    try:
+        return await players.play(Group(example=TEN, fault=fault, database="sqlite"))
+    finally:
+        await players.close()
+
+
+async def test_a_fault_that_did_not_occur_is_a_failure() -> None:
+    async def nothing_hit(stage: Stage) -> None:
+        one = stage.injection()
+        one.raises("inside step 7", Injected("never"))
+        await stage.drive(one)
+        stage.must(one.hits["inside step 7"], "there is no step 7")
+
+    [result] = await played(nothing_hit)
+
+    assert result.verdict is Verdict.FAILED
+    assert "the fault did not occur: there is no step 7" in result.told
+    assert "driver 1, inside step 7: Injected, once" in result.told
+
+
+async def test_a_driver_that_never_stops_where_it_should_is_a_failure() -> None:
+    async def never_there(stage: Stage) -> None:
+        await stage.stopped_at("before step 7")
+
+    [result] = await played(never_there)
+
+    assert "a driver never came to the point at which it should stand still" in result.told
+
+
+async def test_a_saga_that_is_left_open_is_a_failure() -> None:
+    async def left_alone(stage: Stage) -> None:
+        await stage.stopped_at("after step 1")
+
+    [result] = await played(left_alone)
+
+    assert result.verdict is Verdict.FAILED
+
+
+async def test_a_cell_after_one_that_failed_plays_on_a_new_ground() -> None:
+    async def spoils(stage: Stage) -> None:
+        async with stage.database.transaction() as connection:
+            await connection.execute(wrong.box.update().values(coins=7))
+        await stage.drive()
+
+    suite = Suite(orchestrator=wrong.Right, examples=[TEN], catalog=CATALOG, tables=wrong.tables, databases=("sqlite",))
+    players = Players(suite, {})
+    spoiling = Fault(name="of a test", explains="for this test alone", play=spoils)
+
+    [spoilt] = await players.play(Group(example=TEN, fault=spoiling, database="sqlite"))
+    clean = next(group for group in suite.groups() if group.fault.name == "nothing happens")
+    [after] = await players.play(clean)
+    await players.close()
+
+    assert "box a: coins is -3 and must be 90" in spoilt.told
+    assert after.verdict is Verdict.HIT
+
+
+def test_what_cannot_be_played_is_told_at_once() -> None:
+    with pytest.raises(UsageError, match="needs an example"):
+        run_conformance(wrong.Right)
+    with pytest.raises(UsageError, match="two examples have one name"):
+        run_conformance(wrong.Right, TEN, TEN)
+    with pytest.raises(UsageError, match="there is no fault"):
+        run_conformance(wrong.Right, TEN, faults=["gremlins"])
+    with pytest.raises(UsageError, match="is not in the catalog"):
+        run_conformance(wrong.Right, TEN, catalog=Catalog.of(orchestrators=[wrong.Forgets]), tables=wrong.tables)
