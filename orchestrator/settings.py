@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     """Of the worker: DEBUG, INFO, WARNING or ERROR."""
     max_concurrent_steps: int = Field(default=100, ge=1)
     """Activities that one worker runs at once."""
-    recovery_interval: int = Field(default=60, ge=0)
+    recovery_interval: int = Field(default=30, ge=0)
     """Seconds from one recovery to the next; 0 turns it off."""
     recovery_grace: int = Field(default=30, ge=0)
     """Seconds without progress before recovery asks who drives a saga."""

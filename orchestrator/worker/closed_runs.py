@@ -4,6 +4,7 @@ What `orchestrator.workflow.execution` does with messages is told here once more
 which order, and which position each had. A dead letter is named by its position, so the two must count alike.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -116,16 +117,11 @@ def read_message(orchestrator: AnyOrchestrator, message: Message) -> tuple[Envel
     if not message.raw:
         raise UnreadableEvent("event.missing", "nothing was sent with it")
     envelope = read(message.raw)
-    for awaited in awaited_by(orchestrator):
+    for awaited in orchestrator.awaited:
         if envelope.event_type == awaited.type_name():
-            return envelope, unwrap(envelope, awaited)
+            with contextlib.suppress(UnreadableEvent):
+                return envelope, unwrap(envelope, awaited)
     return envelope, unwrap(envelope, orchestrator.requested)
-
-
-def awaited_by(orchestrator: AnyOrchestrator) -> tuple[type[DomainEvent], ...]:
-    """Events that do not start it, and that it may wait for."""
-    awaited: tuple[type[DomainEvent], ...] = getattr(orchestrator, "awaited", ())
-    return awaited
 
 
 def _signal(event: HistoryEvent) -> _Sent:

@@ -32,7 +32,7 @@ class _Left:
         default_factory=dict[UUID, tuple[Message, Envelope, DomainEvent]]
     )
     """Events that start a saga, the first of each id."""
-    awaited: list[Envelope] = field(default_factory=list[Envelope])
+    awaited: list[tuple[Message, Envelope]] = field(default_factory=list[tuple[Message, Envelope]])
     """Events that a saga may have waited for."""
     unreadable: list[tuple[Message, UnreadableEvent]] = field(default_factory=list[tuple[Message, UnreadableEvent]])
 
@@ -64,11 +64,13 @@ async def settle_messages(sweeping: Sweeping, run: ClosedRun) -> bool:
         elif not recorded.phase.is_final and key not in sweeping.seen:
             # Nobody would look at it before the time that it waits for.
             settled &= await recover_saga(sweeping, recorded) is not Action.POSTPONE
+    if not left.requests:
+        left.unreadable += [(message, _not_awaited(envelope)) for message, envelope in left.awaited]
     settled &= await _keep(sweeping, run, left.unreadable)
     if left.awaited and left.requests:
         key, (_, first, _) = next(iter(left.requests.items()))
         if key not in known or not known[key].phase.is_final:
-            settled &= await _hand_over(sweeping, run, first, left.awaited)
+            settled &= await _hand_over(sweeping, run, first, [envelope for _, envelope in left.awaited])
     return settled
 
 
@@ -82,7 +84,7 @@ def _sorted(sweeping: Sweeping, run: ClosedRun, messages: Sequence[Message]) -> 
             left.unreadable.append((message, fault))
             continue
         if not isinstance(event, orchestrator.requested):
-            left.awaited.append(envelope)
+            left.awaited.append((message, envelope))
             continue
         key = saga_id(run.orchestrator, envelope.event_id)
         if key not in left.requests:
@@ -111,6 +113,10 @@ def _reused(envelope: Envelope) -> UnreadableEvent:
         f"id: {envelope.event_id} was used before for other content; the first counts. "
         "Give each event an id of its own",
     )
+
+
+def _not_awaited(envelope: Envelope) -> UnreadableEvent:
+    return UnreadableEvent("event.not_awaited", f"{envelope.event_type}: no saga was there that could wait for it")
 
 
 async def _publish(sweeping: Sweeping, run: ClosedRun, envelope: Envelope) -> bool:

@@ -1,0 +1,92 @@
+"""`orchestrator recover` as a person runs it."""
+
+import pytest
+from sqlalchemy import update
+
+from orchestrator.store.schema import saga_meta
+from tests.cast import Script, fails
+from tests.cli.shell import Shell
+from tests.house import House, eventually
+from tests.orchestrators import CoinsMoveRequested
+
+EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
+
+
+@pytest.fixture
+async def terminated(house: House) -> str:
+    """The event id of a saga whose execution was terminated after its first step."""
+    Script.before["put"] = fails()
+    [published] = await house.bus.publish(EVENT)
+
+    async def has_failed() -> bool:
+        return "put" in Script.runs
+
+    await eventually(has_failed, "its first step is done, and its second fails")
+    await house.client.get_workflow_handle(published.workflow_id).terminate(reason="by the test")
+    return published.event_id
+
+
+async def phase_of(house: House) -> str:
+    """Where the house's only saga stands."""
+    [row] = await house.sagas()
+    phase: str = row.phase
+    return phase
+
+
+async def test_a_dry_run_shows_each_saga_and_why_and_a_recovery_does_it(
+    house: House, at_home: Shell, terminated: str
+) -> None:
+    shown = await at_home.run("recover", "--dry-run", "--grace", "0")
+    assert await phase_of(house) == "forward"
+    did = await at_home.run("recover", "--grace", "0")
+
+    assert (shown.code, did.code) == (0, 0), f"{shown}{did}"
+    for ran, word in ((shown, "would be"), (did, "was")):
+        assert f"CoinsMove/event/{terminated}" in ran.out
+        assert word in ran.out
+        assert "undone" in ran.out
+        assert "by the test" in ran.out
+
+    async def is_undone() -> bool:
+        return await phase_of(house) == "cancelled"
+
+    await eventually(is_undone, "the saga is undone")
+    assert (await house.holdings()).boxes == {"a": 100, "b": 0}
+
+
+async def test_the_grace_time_is_respected_and_json_has_all_of_it(
+    house: House, at_home: Shell, terminated: str
+) -> None:
+    early = await at_home.run("recover", "--json")
+    late = await at_home.run("recover", "--dry-run", "--grace", "0", "--json")
+
+    assert early.document["looked_at"] == 0
+    assert early.document["findings"] == []
+    assert late.document["dry_run"] is True
+    assert late.document["counts"]["undo"] == 1
+    [finding] = late.document["findings"]
+    assert finding["workflow_id"] == f"CoinsMove/event/{terminated}"
+
+
+async def test_a_database_of_another_temporal_is_refused_and_can_be_adopted(house: House, at_home: Shell) -> None:
+    async with house.database.transaction() as connection:
+        await connection.execute(update(saga_meta).values(temporal_cluster_id="another"))
+
+    refused = await at_home.run("recover", "--json")
+    neither = await at_home.run("recover", "--adopt", "--dry-run")
+    adopted = await at_home.run("recover", "--adopt")
+    again = await at_home.run("recover")
+
+    assert (refused.code, refused.document["error"]["code"]) == (2, "recovery.refused")
+    assert "recover --adopt" in refused.err
+    assert neither.code == 2
+    assert (adopted.code, again.code) == (0, 0), f"{adopted}{again}"
+
+
+async def test_without_a_worker_ever_or_a_server_it_says_so(nowhere: Shell, at_home: Shell, house: House) -> None:
+    no_tables = await nowhere.run("recover")
+    no_server = await at_home.at(TEMPORAL_ADDRESS="127.0.0.1:1").run("recover")
+
+    assert (no_tables.code, no_server.code) == (3, 3)
+    assert "no worker has run" in no_tables.err
+    assert "cannot be reached" in no_server.err

@@ -1,0 +1,232 @@
+"""What tests of recovery do with sagas: stop them, and have things befall their executions."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import select, update
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest, ResetWorkflowExecutionRequest
+
+from orchestrator.settings import Settings
+from orchestrator.store.schema import saga as saga_table
+from orchestrator.store.schema import saga_meta
+from orchestrator.worker import fate, silent_sagas, sweeping
+from orchestrator.worker.closed_runs import closed_abnormally
+from orchestrator.worker.manager import Manager
+from orchestrator.worker.recovery import Recovery
+from orchestrator.worker.sweeping import Limits
+from orchestrator.workflow.recovery import Sweep
+from tests.house import House, eventually, new_id
+from tests.orchestrators import CoinsMoveRequested, LetterRequested
+
+EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
+LETTER = LetterRequested(source="a", coins=10)
+
+
+class Stop:
+    """Where the first driver of a saga waits, between two transactions, until the test lets it go on.
+
+    A worker learns late that its execution was terminated, so it would drive the saga on meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+
+
+@dataclass
+class Stops:
+    """Stops of single sagas: before `step 2`, `undo 1` or `finish`."""
+
+    at: dict[tuple[str, str], Stop] = field(default_factory=dict[tuple[str, str], Stop])
+
+    def before(self, what: str, event_id: str) -> Stop:
+        """Stop a saga there, once."""
+        return self.at.setdefault((event_id, what), Stop())
+
+    async def come_to(self, what: str, event_id: str) -> None:
+        """A saga is about to do that."""
+        stop = self.at.get((event_id, what))
+        if stop is not None and not stop.reached.is_set():
+            stop.reached.set()
+            await stop.opened.wait()
+
+    def open_all(self) -> None:
+        """Stop nobody any more."""
+        for stop in self.at.values():
+            stop.opened.set()
+        self.at.clear()
+
+
+@dataclass(frozen=True)
+class Published:
+    """A saga's event and its execution."""
+
+    house: House
+    event_id: str
+    workflow_id: str
+
+    @property
+    def handle(self) -> Any:
+        """Its execution, whichever run."""
+        return self.house.client.get_workflow_handle(self.workflow_id)
+
+    async def terminate(self, reason: str | None = None) -> None:
+        """As a person does it."""
+        await self.handle.terminate(reason=reason)
+
+    async def delete(self) -> None:
+        """As a person does it; wait until it is gone."""
+        await self.house.client.workflow_service.delete_workflow_execution(
+            DeleteWorkflowExecutionRequest(
+                namespace=self.house.client.namespace,
+                workflow_execution=WorkflowExecution(workflow_id=self.workflow_id),
+            )
+        )
+
+        async def gone() -> bool:
+            return (await fate.fate_of(self.house.client, self.workflow_id)).run_id == ""
+
+        await eventually(gone, "the execution is deleted")
+
+    async def reset(self) -> None:
+        """To its beginning."""
+        [begun, *_] = [
+            event.event_id
+            async for event in self.handle.fetch_history_events()
+            if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED
+        ]
+        await self.house.client.workflow_service.reset_workflow_execution(
+            ResetWorkflowExecutionRequest(
+                namespace=self.house.client.namespace,
+                workflow_execution=WorkflowExecution(workflow_id=self.workflow_id),
+                reason="a test",
+                workflow_task_finish_event_id=begun,
+                request_id=str(uuid4()),
+            )
+        )
+
+    async def row(self) -> Any:
+        """The saga's row."""
+        async with self.house.database.reading() as connection:
+            found = await connection.execute(select(saga_table).where(saga_table.c.event_id == self.event_id))
+            return found.first()
+
+    async def ended(self) -> Any:
+        """The saga's row, once it has an outcome."""
+
+        async def has_ended() -> bool:
+            row = await self.row()
+            return row is not None and row.outcome is not None
+
+        await eventually(has_ended, f"saga {self.workflow_id} has its outcome")
+        return await self.row()
+
+    async def closed(self) -> None:
+        """Wait until its execution has ended."""
+
+        async def has_closed() -> bool:
+            return not (await fate.fate_of(self.house.client, self.workflow_id)).runs
+
+        await eventually(has_closed, f"{self.workflow_id} closes")
+
+
+async def publish(house: House, event: Any = EVENT, event_id: str | None = None) -> Published:
+    """Publish an event."""
+    [saga] = await house.bus.publish(event, event_id=event_id)
+    return Published(house, saga.event_id, saga.workflow_id)
+
+
+async def publish_until(house: House, stops: Stops, what: str, event: Any = EVENT) -> Published:
+    """Publish an event, and wait until its saga is about to do something."""
+    event_id = new_id()
+    stop = stops.before(what, event_id)
+    published = await publish(house, event, event_id)
+    await stop.reached.wait()
+    return published
+
+
+def recovery_of(house: House, **limits: Any) -> Recovery:
+    """Recovery with other limits than the worker's."""
+    return Recovery(
+        house.ready.client,
+        house.database,
+        house.catalog,
+        task_queue=house.task_queue,
+        limits=replace(Limits(grace=timedelta(0)), **limits),
+    )
+
+
+async def sweep(house: House, **limits: Any) -> Sweep:
+    """One sweep, straight on."""
+    return await recovery_of(house, **limits).sweep()
+
+
+def done(swept: Sweep) -> dict[str, int]:
+    """What a sweep did, without what it did not."""
+    return {action.value: number for action, number in swept.counts.items() if number}
+
+
+async def is_visible(house: House, workflow_id: str) -> None:
+    """Wait until visibility knows that an execution was cut off."""
+
+    async def known() -> bool:
+        runs = await closed_abnormally(
+            house.client, house.catalog.orchestrators, house.task_queue, since=None, until=datetime.now(UTC)
+        )
+        return workflow_id in {run.workflow_id for run in runs}
+
+    await eventually(known, f"visibility knows of {workflow_id}")
+
+
+async def belongs_to(house: House, **values: str) -> None:
+    """Say what the database belongs to."""
+    async with house.database.transaction() as connection:
+        await connection.execute(update(saga_meta).values(**values))
+
+
+@dataclass
+class Pause:
+    """Stops the first who comes to a point of a sweep."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self) -> None:
+        if not self.reached.is_set():
+            self.reached.set()
+            await self.opened.wait()
+
+
+def pause_at(point: str, monkeypatch: pytest.MonkeyPatch) -> Pause:
+    """Stop the first sweep that comes to `before undo`, `after undo`, `before ensure` or `after ensure`."""
+    pause = Pause()
+    when, _, what = point.partition(" ")
+    module: Any = silent_sagas if what == "undo" else sweeping
+    name = "undo_if_still_owned" if what == "undo" else "ensure_own_execution"
+    does: Callable[..., Awaitable[Any]] = getattr(module, name)
+
+    async def paced(*args: Any, **options: Any) -> Any:
+        if when == "before":
+            await pause()
+        result = await does(*args, **options)
+        if when == "after":
+            await pause()
+        return result
+
+    monkeypatch.setattr(module, name, paced)
+    return pause
+
+
+POINTS = ["before undo", "after undo", "before ensure", "after ensure"]
+
+
+def manager_of(house: House, **settings: Any) -> Manager:
+    """A manager with other settings."""
+    return Manager(Settings(task_queue=house.task_queue, **settings), catalog=house.catalog)

@@ -1,0 +1,161 @@
+"""Recovery beside others: two sweeps, a sweep that is cut off, a driver that was faster."""
+
+import asyncio
+
+import pytest
+
+from orchestrator.envelope import wrap
+from orchestrator.workflow.execution import raw_json
+from orchestrator.workflow.recovery import SagaRecovery
+from tests.cast import Script
+from tests.house import House, new_id
+from tests.temporal.recovering import (
+    EVENT,
+    POINTS,
+    Published,
+    Stops,
+    done,
+    pause_at,
+    publish,
+    publish_until,
+    sweep,
+)
+
+pytestmark = pytest.mark.usefixtures("impatient")
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_two_sweeps_at_once_do_what_one_does(
+    house: House, stops: Stops, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await house.holdings()
+    saga = await publish_until(house, stops, "step 3")
+    await saga.terminate()
+    pause = pause_at(point, monkeypatch)
+
+    first = asyncio.create_task(sweep(house))
+    await pause.reached.wait()
+    await sweep(house)
+    row = await saga.ended()
+    pause.opened.set()
+    await first
+    await saga.closed()
+
+    assert row.phase == "cancelled"
+    assert await saga.row() == row
+    assert await house.holdings() == before
+    assert len(await house.outbox()) == 1
+    assert Script.runs.count("give_back") == 1
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_recovery_that_is_terminated_in_the_middle_is_made_good_by_the_next(
+    house: House, stops: Stops, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await house.holdings()
+    saga = await publish_until(house, stops, "step 3")
+    await saga.terminate()
+    pause = pause_at(point, monkeypatch)
+    first = await house.client.start_workflow(SagaRecovery.run, id=new_id(), task_queue=house.task_queue)
+    await pause.reached.wait()
+
+    await first.terminate()
+    swept = await house.client.execute_workflow(SagaRecovery.run, id=new_id(), task_queue=house.task_queue)
+
+    row = await saga.ended()
+    assert swept.looked_at == 1
+    assert (row.phase, row.error_code) == ("cancelled", "saga.terminated")
+    pause.opened.set()
+    await saga.closed()
+    assert await saga.row() == row
+    assert await house.holdings() == before
+
+
+async def test_a_saga_that_another_execution_has_taken_up_is_not_undone(
+    house: House, stops: Stops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep saw it terminated; before it decides, somebody publishes the event again."""
+    before = await house.holdings()
+    saga = await publish_until(house, stops, "step 2")
+    await saga.terminate()
+    pause = pause_at("before undo", monkeypatch)
+    sweeping_on = asyncio.create_task(sweep(house))
+    await pause.reached.wait()
+    stop = stops.before("finish", saga.event_id)
+    await publish(house, EVENT, saga.event_id)
+    await stop.reached.wait()
+
+    pause.opened.set()
+    swept = await sweeping_on
+    stops.open_all()
+
+    assert done(swept) == {}
+    assert (await saga.ended()).phase == "completed"
+    assert await house.holdings() == before.moved("a", "b", 10)
+
+
+async def test_a_saga_that_was_terminated_twice_is_undone_for_its_last_termination(house: House, stops: Stops) -> None:
+    """The second execution was terminated before it came to the database, so the first still owns the saga."""
+    before = await house.holdings()
+    saga = await publish_until(house, stops, "step 2")
+    await saga.terminate("first")
+    stop = stops.before("step 1", saga.event_id)
+    await publish(house, EVENT, saga.event_id)
+    await stop.reached.wait()
+    await saga.terminate("second")
+
+    await sweep(house)
+
+    row = await saga.ended()
+    assert (row.phase, "second" in row.message) == ("cancelled", True)
+    assert await house.holdings() == before
+
+
+async def test_a_saga_that_was_published_again_and_runs_is_left_alone_though_its_owner_was_terminated(
+    house: House, stops: Stops
+) -> None:
+    event_id = new_id()
+    stop = stops.before("step 2", event_id)
+    pasted = await house.client.start_workflow(
+        "CoinsMove",
+        raw_json(wrap(EVENT, event_id=event_id, source="tests").text.encode()),
+        id=f"pasted-{new_id()}",
+        task_queue=house.task_queue,
+    )
+    await stop.reached.wait()
+    await pasted.terminate()
+    again = stops.before("step 1", event_id)
+    saga = await publish(house, EVENT, event_id)
+    await again.reached.wait()
+
+    swept = await sweep(house)
+    stops.open_all()
+
+    assert (swept.alive, done(swept)) == (1, {})
+    assert (await saga.ended()).phase == "completed"
+
+
+async def test_an_owner_whose_workflow_id_another_execution_has_taken_is_followed_to_its_end(
+    house: House, stops: Stops
+) -> None:
+    """Workflow ids of pasted events are a person's choice, and may be chosen again."""
+    first, second = new_id(), new_id()
+    same_id = f"pasted-{new_id()}"
+    for event_id in (first, second):
+        stop = stops.before("step 2", event_id)
+        pasted = await house.client.start_workflow(
+            "CoinsMove",
+            raw_json(wrap(EVENT, event_id=event_id, source="tests").text.encode()),
+            id=same_id,
+            task_queue=house.task_queue,
+        )
+        await stop.reached.wait()
+        if event_id == first:
+            await pasted.terminate()
+
+    swept = await sweep(house)
+    stops.open_all()
+
+    assert (swept.alive, done(swept)) == (1, {"undo": 1})
+    phases = [(await Published(house, one, f"CoinsMove/event/{one}").ended()).phase for one in (first, second)]
+    assert phases == ["cancelled", "completed"]

@@ -1,0 +1,103 @@
+"""How recovery comes to run, and where it refuses to."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from temporalio.client import Client, ScheduleActionStartWorkflow, WorkflowFailureError
+from temporalio.service import RPCError, RPCStatusCode
+
+from orchestrator.store.recovery import RecoveryRefused
+from orchestrator.worker.schedule import schedule_id
+from orchestrator.workflow.recovery import SagaRecovery
+from tests.house import House, new_id
+from tests.temporal.recovering import (
+    Stops,
+    belongs_to,
+    done,
+    manager_of,
+    publish_until,
+    recovery_of,
+    sweep,
+)
+
+pytestmark = pytest.mark.usefixtures("impatient")
+
+
+@pytest.mark.parametrize("other", [{"temporal_namespace": "production"}, {"temporal_cluster_id": "another"}])
+async def test_a_database_of_another_temporal_is_refused_until_it_is_adopted(
+    house: House, stops: Stops, other: dict[str, str]
+) -> None:
+    saga = await publish_until(house, stops, "step 2")
+    await saga.delete()
+    await belongs_to(house, **other)
+
+    with pytest.raises(RecoveryRefused, match="recover --adopt"):
+        await sweep(house)
+    scheduled = await house.client.start_workflow(SagaRecovery.run, id=new_id(), task_queue=house.task_queue)
+    with pytest.raises(WorkflowFailureError) as told:
+        await scheduled.result()
+    assert "belongs to" in str(told.value.cause.__cause__)
+    assert (await saga.row()).drives == 1
+
+    await recovery_of(house).adopt()
+    assert done(await sweep(house)) == {"resume": 1}
+    assert (await saga.ended()).phase == "completed"
+
+
+async def test_a_worker_sets_the_schedule_up_and_it_recovers_by_itself(house: House, stops: Stops) -> None:
+    saga = await publish_until(house, stops, "step 2")
+    await saga.terminate()
+    handle = house.client.get_schedule_handle(schedule_id(house.task_queue))
+    try:
+        await manager_of(house, recovery_interval=1).schedule_recovery(house.ready)
+
+        assert (await saga.ended()).phase == "cancelled"
+        described = await handle.describe()
+        assert isinstance(described.schedule.action, ScheduleActionStartWorkflow)
+        assert described.schedule.action.task_queue == house.task_queue
+    finally:
+        await handle.delete()
+
+
+async def test_the_schedule_is_kept_as_it_is_set_and_one_that_is_paused_stays_paused(idle: House) -> None:
+    handle = idle.client.get_schedule_handle(schedule_id(idle.task_queue))
+
+    async def interval() -> list[timedelta]:
+        return [one.every for one in (await handle.describe()).schedule.spec.intervals]
+
+    await manager_of(idle, recovery_interval=3600).schedule_recovery(idle.ready)
+    assert await interval() == [timedelta(hours=1)]
+    await handle.pause(note="by a person")
+
+    await manager_of(idle, recovery_interval=7200).schedule_recovery(idle.ready)
+    assert await interval() == [timedelta(hours=2)]
+    assert (await handle.describe()).schedule.state.paused
+    updated = (await handle.describe()).info.last_updated_at
+
+    await manager_of(idle, recovery_interval=7200).schedule_recovery(idle.ready)
+    assert (await handle.describe()).info.last_updated_at == updated
+
+    for _ in range(2):
+        await manager_of(idle, recovery_interval=0).schedule_recovery(idle.ready)
+    with pytest.raises(RPCError) as told:
+        await handle.describe()
+    assert told.value.status is RPCStatusCode.NOT_FOUND
+
+
+async def test_a_worker_that_may_not_set_the_schedule_up_says_so_and_goes_on(
+    idle: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def refused(*args: Any, **options: Any) -> None:
+        raise RPCError("no permission", RPCStatusCode.PERMISSION_DENIED, b"")
+
+    monkeypatch.setattr(Client, "create_schedule", refused)
+    await belongs_to(idle, temporal_cluster_id="another")
+
+    await manager_of(idle, recovery_interval=3600).schedule_recovery(idle.ready)
+
+    mismatch, schedule = capsys.readouterr().err.splitlines()
+    assert "belongs to" in mismatch
+    assert "recover --adopt" in mismatch
+    assert "no permission" in schedule
+    assert "orchestrator recover" in schedule
