@@ -74,7 +74,8 @@ def _show(standing: Standing, output: Output, *, arguments: bool) -> None:
 
 
 def _by(saga: SagaView) -> str:
-    return f" (by {saga.ended_by})" if saga.ended_by else ""
+    is_told = saga.ended_by is None or saga.ended_by in (saga.message or "")
+    return "" if is_told else f" (by {saga.ended_by})"
 
 
 def _when(saga: SagaView | None) -> str:

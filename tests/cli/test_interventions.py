@@ -93,6 +93,13 @@ async def give_back_the_row(house: House) -> None:
         await connection.execute(insert(box).values(name="b", coins=10))
 
 
+async def signals_of(house: House, workflow_id: str) -> list[str]:
+    """Names of the signals that an execution has got."""
+    history = await house.client.get_workflow_handle(workflow_id).fetch_history()
+    told = [event.workflow_execution_signaled_event_attributes for event in history.events]
+    return [one.signal_name for one in told if one.signal_name]
+
+
 async def until_ended(house: House, event_id: str) -> SagaView:
     """Wait for its outcome."""
 
@@ -125,6 +132,7 @@ async def test_a_compensation_broken_by_a_missing_row_is_skipped_with_a_reason_a
     assert (told["did"], told["skipped_by"], told["skip_reason"]) == ("skipped", "olena", "box b was thrown away")
     assert (told["sagas"][0]["phase"], told["sagas"][0]["error_code"]) == ("failed", "note.too_long")
     assert "cast.take_out(name='b', coins=10)" in skipped.err
+    assert await signals_of(house, f"CoinsMove/event/{event_id}") == ["event", "retry"]
     await check_that_it_stays_skipped(house, event_id)
     after = await at_home.run("status", event_id)
     assert "  skipped   step 2: cast.put  (" in after.out
@@ -170,6 +178,7 @@ async def test_a_stuck_saga_is_tried_again_at_once_when_its_cause_is_mended(hous
     assert ran.out.startswith(f"accepted  CoinsMove/event/{event_id} tries again now: stuck at step 2 for ")
     ended = await until_ended(house, event_id)
     assert [step.state for step in ended.steps] == [StepState.UNDONE, StepState.UNDONE, StepState.REFUSED]
+    assert await signals_of(house, f"CoinsMove/event/{event_id}") == ["event", "retry"]
     assert (await house.holdings()).boxes == {"a": 100, "b": 0}
 
 
