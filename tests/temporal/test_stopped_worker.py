@@ -1,0 +1,75 @@
+"""A worker process that is stopped with SIGSTOP in the middle of a step, and continued when its saga was undone."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from temporalio.client import Client
+
+from orchestrator import SagaCancelled
+from orchestrator.store.database import Database
+from tests.conftest import Kind
+from tests.house import CATALOG, eventually, new_id, open_house
+from tests.orchestrators import CoinsMoveRequested
+
+
+async def until_there(file: Path, within: float = 60.0) -> str:
+    """Wait for a file that another process writes."""
+
+    async def is_there() -> bool:
+        return await asyncio.to_thread(file.exists)
+
+    await eventually(is_there, f"{file.name} is written", within)
+    return await asyncio.to_thread(file.read_text)
+
+
+@pytest.mark.parametrize("place", ["local", "regular"])
+async def test_a_worker_that_is_stopped_inside_a_step_and_wakes_after_the_undo_changes_nothing(
+    database: Database, kind: Kind, client: Client, tmp_path: Path, place: str
+) -> None:
+    """On PostgreSQL its transaction is ended for it; on SQLite it holds the file until whoever watches over it ends it.
+
+    There a stopped process can never write late: whoever else writes has waited for its end.
+    """
+    queue = f"stopped-{new_id()}"
+    environment = {
+        **os.environ,
+        "SERVER": client.service_client.config.target_host,
+        "DATABASE": database.url.set(drivername=kind).render_as_string(hide_password=False),
+        "TASK_QUEUE": queue,
+        "FOLDER": str(tmp_path),
+        "PLACE": place,
+    }
+    async with open_house(client, database, CATALOG, task_queue=queue, working=False) as house:
+        before = await house.holdings()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.temporal.stopping_worker", env=environment
+        )
+        try:
+            await until_there(tmp_path / "ready")
+            [saga] = await house.bus.publish(CoinsMoveRequested(source="a", target="b", coins=10))
+            await until_there(tmp_path / "inside")
+            await house.client.get_workflow_handle(saga.workflow_id).cancel()
+            if kind == "sqlite":
+                process.kill()
+            async with house.another_worker():
+                with pytest.raises(SagaCancelled):
+                    await saga.result()
+                assert await house.holdings() == before
+                undone = [(step.number, step.state) for step in await house.steps()]
+                if kind == "sqlite":
+                    return
+
+                process.send_signal(signal.SIGCONT)
+                assert (await until_there(tmp_path / "ended")).startswith("failed")
+
+            assert await house.holdings() == before
+            assert [(step.number, step.state) for step in await house.steps()] == undone
+            assert [row.phase for row in await house.sagas()] == ["cancelled"]
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
