@@ -76,7 +76,8 @@ async def run_external_step(
     except OpenedBefore as before:
         return Resume(envelope=before.envelope)
     if met is not None and not isinstance(met, Attempting):
-        if isinstance(met, Decided):
+        # A saga that completed keeps what its step did, whoever comes late.
+        if isinstance(met, Decided) and met.phase.value in _ENDED:
             await _take_back_late(database, catalog, command, operation)
         return met
     call = _call(command.saga, command.event_time, key, attempt)
