@@ -1,0 +1,199 @@
+"""The three anomalies that DTM's sub-transaction barrier is for, by name, with real concurrent transactions.
+
+https://en.dtm.pub/practice/barrier.html: a request repeated, a compensation without its operation (empty), and an
+operation that arrives after its compensation (hanging). Each with the operation's transaction open while the other
+side commits, and the other way round. SQLite has one writer: who comes second waits at the door.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from orchestrator.drive.messages import (
+    Decided,
+    Opening,
+    Phase,
+    SagaRef,
+    StepCommand,
+    StepDone,
+    StepReply,
+    TurnCommand,
+    UndoCommand,
+    UndoPlan,
+)
+from orchestrator.envelope import saga_id, wrap
+from orchestrator.store import fence
+from orchestrator.store.database import Database
+from orchestrator.store.fence import run_step
+from orchestrator.store.schema import saga_step
+from orchestrator.store.steps import StoreSteps
+from tests.cast import Gate, Script, fails
+from tests.house import CATALOG, Holdings, eventually, rows
+from tests.orchestrators import CoinsMove, CoinsMoveRequested
+from tests.store.pacing import waits_for_lock
+
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
+SAGA = SagaRef(id=saga_id(CoinsMove.__name__, "one"), orchestrator=CoinsMove.__name__, event_id="one")
+EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
+OPENING = Opening(saga=SAGA, envelope=wrap(EVENT, event_id="one", source="tests", time=TIME).text)
+TAKE = StepCommand(
+    saga=SAGA,
+    number=1,
+    operation="cast.take",
+    arguments={"name": "a", "coins": 10},
+    event_time=TIME.isoformat(),
+    opening=OPENING,
+)
+AGAIN = TAKE.model_copy(update={"opening": None})
+
+
+async def undo_all(database: Database) -> list[int]:
+    """Turn to undoing, undo what there is, and finish; the numbers of what was undone."""
+    steps = StoreSteps(database, CATALOG)
+    plan = await steps.turn(
+        TurnCommand(opening=OPENING, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="by a test")
+    )
+    assert isinstance(plan, UndoPlan)
+    for step in plan.steps:
+        command = UndoCommand(saga=SAGA, number=step.number, operation=step.operation, event_time=TIME.isoformat())
+        await steps.undo(command, step.compensation)
+    return [step.number for step in plan.steps]
+
+
+@asynccontextmanager
+async def standing_inside(database: Database, gate: Gate) -> AsyncGenerator["asyncio.Task[StepReply]"]:
+    """The operation's transaction is open, its effect written and not committed."""
+    Script.after["take"] = gate
+    operation = asyncio.create_task(run_step(database, CATALOG, TAKE))
+    await gate.reached.wait()
+    del Script.after["take"]
+    yield operation
+    gate.opened.set()
+    await asyncio.wait({operation})
+
+
+async def until_waiting(database: Database, other: "asyncio.Task[Any]") -> None:
+    """Wait until the other side waits for the open transaction."""
+
+    async def waits() -> bool:
+        return other.done() or await waits_for_lock(database)
+
+    await eventually(waits, "the other side waits")
+    assert not other.done()
+
+
+class TestRepeatedRequest:
+    """The same step asked for twice."""
+
+    async def test_while_the_first_is_open_the_second_waits_and_gets_its_result(self, stocked: Database) -> None:
+        gate = Gate()
+        async with standing_inside(stocked, gate) as first:
+            second = asyncio.create_task(run_step(stocked, CATALOG, TAKE))
+            await until_waiting(stocked, second)
+            gate.opened.set()
+
+            assert await first == await second == StepDone(number=1, operation="cast.take", result=10)
+        assert Script.runs == ["take"]
+        assert (await Holdings.of(stocked)).boxes["a"] == 990
+
+    async def test_when_the_first_fails_the_second_does_it(self, stocked: Database) -> None:
+        gate = Gate()
+        async with standing_inside(stocked, gate) as first:
+            second = asyncio.create_task(run_step(stocked, CATALOG, TAKE))
+            await until_waiting(stocked, second)
+            first.cancel()
+
+            assert await second == StepDone(number=1, operation="cast.take", result=10)
+        assert Script.runs == ["take", "take"]
+        assert (await Holdings.of(stocked)).boxes["a"] == 990
+
+
+class TestEmptyCompensation:
+    """An undo of what was never done."""
+
+    async def test_before_the_operation_began(self, stocked: Database) -> None:
+        assert await undo_all(stocked) == []
+        assert Script.runs == []
+        assert (await Holdings.of(stocked)).boxes["a"] == 1000
+
+    async def test_after_an_attempt_that_failed(self, stocked: Database) -> None:
+        Script.after["take"] = fails()
+        with pytest.raises(RuntimeError):
+            await run_step(stocked, CATALOG, TAKE)
+
+        assert await undo_all(stocked) == []
+        assert "give_back" not in Script.runs
+        assert (await Holdings.of(stocked)).boxes["a"] == 1000
+
+    async def test_while_the_operation_is_open_it_waits_and_is_not_empty(self, stocked: Database) -> None:
+        """The compensation cannot commit before the operation's fate is known."""
+        gate = Gate()
+        async with standing_inside(stocked, gate) as operation:
+            undo = asyncio.create_task(undo_all(stocked))
+            await until_waiting(stocked, undo)
+            gate.opened.set()
+
+            assert await operation == StepDone(number=1, operation="cast.take", result=10)
+            assert await undo == [1]
+        assert Script.runs == ["take", "give_back"]
+        assert (await Holdings.of(stocked)).boxes["a"] == 1000
+
+    async def test_while_an_operation_is_open_that_fails_then_it_is_empty(self, stocked: Database) -> None:
+        gate = Gate()
+        async with standing_inside(stocked, gate) as operation:
+            undo = asyncio.create_task(undo_all(stocked))
+            await until_waiting(stocked, undo)
+            operation.cancel()
+
+            assert await undo == []
+        assert Script.runs == ["take"]
+        assert (await Holdings.of(stocked)).boxes["a"] == 1000
+
+
+class TestHanging:
+    """An operation that comes after its compensation would stand for ever."""
+
+    async def test_an_attempt_that_comes_after_the_undo_does_nothing(self, stocked: Database) -> None:
+        await undo_all(stocked)
+
+        assert await run_step(stocked, CATALOG, TAKE) == Decided(phase=Phase.UNDOING)
+        assert await run_step(stocked, CATALOG, AGAIN) == Decided(phase=Phase.UNDOING)
+        assert Script.runs == []
+        assert (await Holdings.of(stocked)).boxes["a"] == 1000
+        assert await rows(stocked, saga_step) == []
+
+    async def test_an_attempt_that_repeats_what_was_undone_does_nothing(self, stocked: Database) -> None:
+        await run_step(stocked, CATALOG, TAKE)
+        assert await undo_all(stocked) == [1]
+
+        assert await run_step(stocked, CATALOG, AGAIN) == Decided(phase=Phase.UNDOING)
+        assert Script.runs == ["take", "give_back"]
+        assert (await Holdings.of(stocked)).boxes["a"] == 1000
+
+    async def test_the_undo_commits_while_the_operations_transaction_is_open_and_has_not_claimed_its_step(
+        self, stocked: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if stocked.dialect == "sqlite":
+            pytest.skip("one writer: an open transaction keeps the undo out until it ends, as the other tests show")
+        gate, claim = Gate(), fence.claim
+
+        async def claim_late(*arguments: Any, **options: Any) -> Any:
+            connection = arguments[0]
+            await connection.exec_driver_sql("SELECT 1")  # the transaction is open on the server, too
+            await gate(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            return await claim(*arguments, **options)
+
+        monkeypatch.setattr(fence, "claim", claim_late)
+        operation = asyncio.create_task(run_step(stocked, CATALOG, TAKE))
+        await gate.reached.wait()
+
+        assert await undo_all(stocked) == []
+        gate.opened.set()
+
+        assert await operation == Decided(phase=Phase.UNDOING)
+        assert Script.runs == []
+        assert (await Holdings.of(stocked)).boxes["a"] == 1000
