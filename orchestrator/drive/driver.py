@@ -5,7 +5,7 @@ saga goes on where it stood. Any number of drivers may do so at once; each follo
 """
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
 from orchestrator.drive.messages import (
@@ -60,6 +60,7 @@ class Driver:
         envelope: the same event, as it arrived.
         steps: the way to the database.
         owner: workflow id and first run id of the execution that drives, for recovery.
+        why_cancelled: what the person said who cancelled.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Driver:
         steps: Steps,
         *,
         owner: tuple[str, str] = ("", ""),
+        why_cancelled: Callable[[], str | None] = lambda: None,
     ) -> None:
         name = orchestrator.__name__
         ref = SagaRef(id=saga_id(name, envelope.event_id), orchestrator=name, event_id=envelope.event_id)
@@ -77,6 +79,7 @@ class Driver:
         self._event = event
         self._envelope = envelope
         self._steps = steps
+        self._why_cancelled = why_cancelled
         self._went_on = False
         self._expired = False
         deadline = orchestrator.deadline
@@ -124,7 +127,9 @@ class Driver:
         """Go back because a person said so, or the clock."""
         if self._expired:
             return await self._back(Phase.FAILED, DEADLINE_EXCEEDED, self._too_late())
-        return await self._back(Phase.CANCELLED, CANCELLED, "cancelled while it was running")
+        said = self._why_cancelled()
+        reason = f"cancelled while it was running: {said}" if said else "cancelled while it was running"
+        return await self._back(Phase.CANCELLED, CANCELLED, reason)
 
     def _too_late(self) -> str:
         return f"not done within {self._orchestrator.deadline}, the deadline of {self._orchestrator.__name__}"

@@ -165,6 +165,7 @@ class SagaExecution:
             envelope,
             steps,
             owner=(info.workflow_id, info.first_execution_run_id),
+            why_cancelled=workflow.cancellation_reason,
         )
         cancel_tried = False
         while True:
@@ -172,7 +173,9 @@ class SagaExecution:
             try:
                 if not cancel_tried and workflow.cancellation_reason() is not None:
                     cancel_tried = True
-                    return await driver.undo(Phase.CANCELLED, CANCELLED, "cancelled before it was done")
+                    said = workflow.cancellation_reason()
+                    reason = f"cancelled before it was done: {said}" if said else "cancelled before it was done"
+                    return await driver.undo(Phase.CANCELLED, CANCELLED, reason)
                 return await driver.drive()
             except SagaStuck:
                 await self._wait_for_a_person(envelope, heard, heeds_cancel=not cancel_tried)

@@ -5,13 +5,16 @@ import re
 from collections.abc import Iterator
 
 from orchestrator.cli.faults import Exit
+from orchestrator.drive.saga import SLEEP, WAIT_FOR
+from orchestrator.operation import PIVOT
 from orchestrator.workflow import names
 from orchestrator.workflow.recovery import RECOVER
 from tests.docs.markdown import ROOT, Document
 
 ERRORS = Document("docs/errors.md")
 _CODE = re.compile(r"(event|signal|saga|operation|publish|database|definition|settings)\.[a-z_]+")
-_ACTIVITIES = {names.TURN, names.FINISH, names.STICK, names.DEAD_LETTER, RECOVER}
+_ACTIVITIES = {names.TURN, names.FINISH, names.STICK, names.DEAD_LETTER, names.BEGIN_WAIT, names.END_WAIT, RECOVER}
+_STEPS = {PIVOT.name, SLEEP, WAIT_FOR}
 _DECLARATIONS = "definition"
 """Modules that check declarations show `event.…` in their messages, and raise no codes."""
 
@@ -23,7 +26,7 @@ def codes_in_the_engine() -> set[str]:
         if file.stem.startswith(_DECLARATIONS):
             continue
         found |= set(_codes(ast.parse(file.read_text())))
-    return found - _ACTIVITIES
+    return found - _ACTIVITIES - _STEPS
 
 
 def _codes(tree: ast.Module) -> Iterator[str]:

@@ -4,10 +4,11 @@ import re
 
 import pytest
 
+from orchestrator.drive.messages import STUCK_AFTER
 from orchestrator.operation import DEFAULT_DEADLINE
-from orchestrator.store.turn import STUCK_AFTER
+from orchestrator.settings import Settings
 from orchestrator.worker.activities import FEWEST_ATTEMPTS
-from orchestrator.workflow.port import Timeouts
+from orchestrator.workflow.port import ATTEMPT, HEARTBEAT, LOCAL, LOCAL_ATTEMPTS
 from tests.docs.markdown import Document, code_in
 from tests.docs.names import exists
 
@@ -29,7 +30,7 @@ def test_each_promise_names_its_mechanism_and_tests_that_are_there(row: list[str
 def test_there_are_as_many_promises_as_the_design_has_mechanisms() -> None:
     told = " ".join(row[1] for row in PROMISES)
 
-    for mechanism in ("fence", "guard", "turn", "finish", "inbox"):
+    for mechanism in ("fence", "guard", "turn", "finish", "inbox", "recovery"):
         assert f"**{mechanism}**" in told
 
 
@@ -50,10 +51,10 @@ def test_python_names_are_there() -> None:
 def test_a_name_that_is_not_there_is_noticed() -> None:
     for name in (
         "test_that_nobody_wrote",
-        "orchestrator.Saga.pivot",
+        "orchestrator.Saga.lock",
         "orchestrator.nothing",
         "make nothing",
-        "orchestrator skip",
+        "orchestrator pause",
         "docs/nothing.md",
         "nothing",
     ):
@@ -66,5 +67,10 @@ def test_times_and_numbers_are_those_of_the_engine() -> None:
     assert f"{words[DEFAULT_DEADLINE.seconds // 60]} minutes if it does not say otherwise" in GUARANTEES.text
     assert f"at least {words[FEWEST_ATTEMPTS]} attempts" in GUARANTEES.text
     assert f"After {words[STUCK_AFTER]} failures" in GUARANTEES.text
-    assert f"An attempt may take {Timeouts().attempt.seconds} seconds" in GUARANTEES.text
-    assert f"after {words[Timeouts().heartbeat.seconds]} seconds without a heartbeat" in GUARANTEES.text
+    assert f"An attempt may take {ATTEMPT.seconds} seconds" in GUARANTEES.text
+    assert f"after {words[HEARTBEAT.seconds]} seconds without a heartbeat" in GUARANTEES.text
+    assert f"{words[LOCAL_ATTEMPTS]} times within a second" in GUARANTEES.text
+    assert LOCAL.total_seconds() == 1
+    recovery = Settings()
+    assert f"every {recovery.recovery_interval} seconds and looks at sagas without progress for" in GUARANTEES.text
+    assert f"without progress for {recovery.recovery_grace}." in GUARANTEES.text
