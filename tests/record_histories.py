@@ -4,15 +4,15 @@ Never edit or re-record an old one: executions like it may still be running some
 """
 
 import asyncio
-import contextlib
 import json
 import re
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from temporalio.client import WorkflowFailureError
+from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
@@ -20,11 +20,21 @@ from events.account import MoneyTransferRequested
 from events.identity import AccountId, UserId
 from events.money import Currency, Money
 from orchestrator.catalog import Catalog
+from orchestrator.client import SagaHandle
 from orchestrator.store.database import Database
 from orchestrator.store.migrate import migrate
 from starter.seed import seed
 from starter.tables import create_tables
-from tests.house import open_house
+from tests.cast import Script, fails, refuses
+from tests.house import CATALOG, House, open_house
+from tests.orchestrators import (
+    Approval,
+    ApprovalRequested,
+    Approved,
+    CoinsMoveRequested,
+    NapRequested,
+    ParcelRequested,
+)
 
 FOLDER = Path(__file__).parent / "histories"
 VERSION = "v0.1"
@@ -33,6 +43,15 @@ VERSION = "v0.1"
 async def main() -> None:
     """Run each saga once on a real server and write what happened."""
     binary = shutil.which("temporal", path=str(Path(sys.executable).parent)) or shutil.which("temporal")
+    async with await WorkflowEnvironment.start_local(  # pyright: ignore[reportUnknownMemberType]
+        dev_server_existing_path=binary, data_converter=pydantic_data_converter
+    ) as server:
+        await record_money_transfers(server.client)
+        await record_cast(server.client)
+
+
+async def record_money_transfers(client: Client) -> None:
+    """One that completes and one that is undone, both of local activities only."""
     catalog = Catalog.discover(["events", "activities", "workflows"])
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{folder}/record.db")
@@ -40,12 +59,7 @@ async def main() -> None:
         async with database.transaction() as connection:
             await create_tables(connection)
             await seed(connection, accounts=True)
-        async with (
-            await WorkflowEnvironment.start_local(  # pyright: ignore[reportUnknownMemberType]
-                dev_server_existing_path=binary, data_converter=pydantic_data_converter
-            ) as server,
-            open_house(server.client, database, catalog, task_queue="record") as house,
-        ):
+        async with open_house(client, database, catalog, task_queue="record") as house:
             for name, target in (("completed", "olena-eur"), ("undone", "nobody-has-this")):
                 event = MoneyTransferRequested(
                     user_id=UserId("olena"),
@@ -55,18 +69,42 @@ async def main() -> None:
                     arriving=Money(amount_minor=92, currency=Currency("EUR")),
                 )
                 [saga] = await house.bus.publish(event, event_id=f"recorded-{name}")
-                with contextlib.suppress(WorkflowFailureError):
-                    await saga.outcome()
-                handle = server.client.get_workflow_handle(saga.workflow_id)
-                history = json.loads((await handle.fetch_history()).to_json())
-                file = FOLDER / VERSION / f"money_transfer_{name}.json"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                # Which machine recorded it is nobody's business.
-                text = re.sub(r'"\d+@[^"]+"', '"recorder"', json.dumps(history, indent=1))
-                text = re.sub(r'"stackTrace": "(?:[^"\\]|\\.)*"', '"stackTrace": ""', text)
-                file.write_text(f"{text}\n")
-                print(file)
+                await record(house, saga, f"money_transfer_{name}")
         await database.close()
+
+
+async def record_cast(client: Client) -> None:
+    """What the application has none of: a hand-over, a wait, and what is past the pivot and stuck for a while."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(f"sqlite:///{folder}/record.db")
+        await migrate(database)
+        async with open_house(client, database, CATALOG, task_queue="record-cast") as house:
+            Script.before |= {"put": fails(times=4), "write_note": refuses(), "take_out": fails(times=6)}
+            [saga] = await house.bus.publish(CoinsMoveRequested(source="a", target="b", coins=10))
+            await record(house, saga, "cast_handed_over_and_stuck_in_its_undo")
+            Script.clear()
+            [saga] = await house.bus.publish(ApprovalRequested(coins=10), event_id="approval")
+            await house.bus.send(Approved(coins=10, by="recorder"), to=Approval, saga="approval")
+            await record(house, saga, "cast_waited")
+            [saga] = await house.bus.publish(NapRequested(coins=10, seconds=0.1))
+            await record(house, saga, "cast_slept")
+            Script.before["deliver"] = fails(times=6)
+            [saga] = await house.bus.publish(ParcelRequested(source="a", coins=10))
+            await record(house, saga, "cast_past_its_pivot_and_stuck")
+        await database.close()
+
+
+async def record(house: House, saga: SagaHandle[Any], name: str) -> None:
+    """Wait for a saga's end and write its history."""
+    await saga.outcome()
+    handle = house.client.get_workflow_handle(saga.workflow_id)
+    history = json.loads((await handle.fetch_history()).to_json())
+    # Which machine recorded it is nobody's business.
+    text = re.sub(r'"\d+@[^"]+"', '"recorder"', json.dumps(history, indent=1))
+    text = re.sub(r'"stackTrace": "(?:[^"\\]|\\.)*"', '"stackTrace": ""', text)
+    file = FOLDER / VERSION / f"{name}.json"
+    await asyncio.to_thread(file.write_text, f"{text}\n")
+    print(file)
 
 
 if __name__ == "__main__":
