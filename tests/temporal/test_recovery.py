@@ -99,6 +99,19 @@ async def test_a_deleted_saga_goes_on_where_it_stood(house: House, stops: Stops)
     assert await house.holdings() == before.moved("a", "b", 10)
 
 
+async def test_a_saga_whose_execution_is_just_being_deleted_goes_on_too(house: House, stops: Stops) -> None:
+    """The server terminates what runs before it deletes it, and somebody may look in between."""
+    address = house.client.service_client.config.target_host
+    deleting = await Client.connect(address, identity="history-service")
+    saga = await publish_until(house, stops, "step 2")
+    await deleting.get_workflow_handle(saga.workflow_id).terminate(reason="Delete workflow execution")
+
+    swept = await sweep(house)
+
+    assert done(swept) == {"resume": 1}
+    assert (await saga.ended()).phase == "completed"
+
+
 async def test_a_saga_that_sleeps_is_recovered_as_soon_as_its_execution_is_terminated(
     house: House, stops: Stops
 ) -> None:

@@ -1,0 +1,28 @@
+"""Recovery of sagas that wait for events."""
+
+import json
+
+from orchestrator.envelope import wrap
+from orchestrator.workflow.execution import raw_json
+from tests.house import House, new_id
+from tests.orchestrators import ApprovalRequested, Approved
+from tests.temporal.recovering import done, is_visible, publish, sweep
+
+
+async def test_what_a_saga_waits_for_is_handed_over_to_the_execution_that_takes_it_up(idle: House) -> None:
+    saga = await publish(idle, ApprovalRequested(coins=10))
+    for by in ("the first", "the second"):
+        approved = wrap(Approved(coins=10, by=by), event_id=new_id(), source="tests")
+        await saga.handle.signal("event", raw_json(approved.text.encode()))
+    await saga.terminate()
+    await is_visible(idle, saga.workflow_id)
+
+    swept = [await sweep(idle) for _ in range(2)]
+
+    assert [done(one) for one in swept] == [{"publish": 1}, {}]
+    async with idle.another_worker():
+        row = await saga.ended()
+        assert row.phase == "completed"
+        assert json.loads(row.outcome)["event"]["data"] == {"by": "the first"}
+        await saga.closed()
+    assert [letter.code for letter in await idle.dead_letters()] == ["event.not_awaited"]
