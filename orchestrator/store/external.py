@@ -1,21 +1,19 @@
-"""External steps: recorded as attempted before the call, verified where their fate is unknown, undone with a key.
+"""External steps on their way forward: recorded as attempted before the call, verified where their fate is unknown.
 
-The row is `attempting` from before the first call on. A call that failed may have arrived all the same, and may still
-be under way at the other side, for as long as its time limit. So an undo believes "it did not happen" only after that
-time, and then bars the step: an attempt that comes back later with a result finds the bar, and takes its effect back.
+The row is `attempting` from before the first call on. What comes of the call is recorded whatever was decided
+meanwhile, for it has happened outside: a result that comes back to a step that was barred, or refused to another
+attempt, is written down first and taken back then (see `external_undo`).
+
+`attempted_at` is when the last attempt began whose end nobody has seen; it is empty once a step is settled, so that
+what was left somewhere in between can be found.
 """
 
 import asyncio
-import contextlib
-import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid5
+from uuid import uuid4
 
-from pydantic import JsonValue
-from sqlalchemy import Row, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.catalog import Catalog
@@ -29,32 +27,35 @@ from orchestrator.drive.messages import (
     StepRefused,
     StepReply,
     StepState,
-    UndoCommand,
-    Undone,
-    UndoReply,
 )
 from orchestrator.envelope import canonical
-from orchestrator.errors import OrchestratorError, Refused
-from orchestrator.external import ExternalCall, ExternalOperation, Happened
+from orchestrator.errors import Refused
 from orchestrator.store.database import Database
+from orchestrator.store.external_fate import (
+    AnyExternal,
+    external_call,
+    external_operation_of,
+    external_row,
+    fate,
+    idempotency_key,
+    settle_attempt,
+    swapped,
+    verified,
+)
+from orchestrator.store.external_undo import GOES_BACK, NOTHING_RETURNED, take_back_late
 from orchestrator.store.fence import (
     Attempting,
     RefusedPastPivot,
     claim,
+    clock,
     phase_under_share_lock,
     recordable,
     recorded_reply,
 )
 from orchestrator.store.opening import OpenedBefore
 from orchestrator.store.schema import saga_step
-from orchestrator.store.turn import count_undo_failure, why_not_undone
 
-AnyExternal = ExternalOperation[..., Any]
-_ENDED = (Phase.UNDOING.value, Phase.FAILED.value, Phase.CANCELLED.value)
-
-
-class FateUnknown(OrchestratorError):
-    """An external step may have happened, and there is no way to ask."""
+_FORWARD = (Phase.FORWARD.value,)
 
 
 async def run_external_step(
@@ -65,10 +66,13 @@ async def run_external_step(
     Raises:
         Exception: what the operation raised; whether it happened is unknown, and the next attempt asks.
     """
-    operation = _external(catalog, command.operation)
+    operation = external_operation_of(catalog, command.operation)
     key = idempotency_key(command.saga, command.number)
+    began = _time()
 
     async def claim_it(connection: AsyncConnection) -> StepReply | Attempting | None:
+        nonlocal began
+        began = _time()
         return await claim(connection, catalog, command, operation, attempt, StepState.ATTEMPTING, idempotency_key=key)
 
     try:
@@ -76,20 +80,24 @@ async def run_external_step(
     except OpenedBefore as before:
         return Resume(envelope=before.envelope)
     if met is not None and not isinstance(met, Attempting):
-        # A saga that completed keeps what its step did, whoever comes late.
-        if isinstance(met, Decided) and met.phase.value in _ENDED:
-            await _take_back_late(database, catalog, command, operation)
+        if isinstance(met, Decided | StepRefused):
+            await take_back_late(database, catalog, command)
         return met
-    call = _call(command.saga, command.event_time, key, attempt)
+    call = external_call(command.saga, command.event_time, key, attempt)
     if met is not None:
-        happened = await _verified(operation, call, command.arguments)
+        happened = await verified(operation, call, command.arguments)
         if happened is not None:
             return await _record(database, catalog, command, operation, happened.result)
+        began = _time()
         if not await _begin_again(database, command, attempt):
             return await _as_recorded(database, command.saga, command.number, operation)
     arguments = operation.signature.load_arguments(command.arguments)
+    until = began + operation.time_limit.total_seconds()
+    if _time() >= until:
+        # Who undoes counts the time from the row: a call that began now could arrive after it was believed not to.
+        raise TimeoutError(f"the time limit of {operation.name} was over before the call began")
     try:
-        async with asyncio.timeout(operation.time_limit.total_seconds()):
+        async with asyncio.timeout_at(until):
             returned = await operation.body(call, **arguments)
     except Refused as refusal:
         if command.past_pivot:
@@ -102,168 +110,55 @@ async def settle_external_step(database: Database, catalog: Catalog, command: St
     """When a step that could not be undone is given up: learn whether it happened, and bar it if it did not.
 
     Returns:
-        Its record, or None if its fate stays unknown.
+        Its record, or None: it did not happen and is barred, or its fate stays unknown.
     """
-    operation = _external(catalog, command.operation)
+    operation = external_operation_of(catalog, command.operation)
     if operation.verify is None:
         return None
-    call = _call(command.saga, command.event_time, idempotency_key(command.saga, command.number), 1)
-    async with database.reading() as connection:
-        row = await _row(connection, command.saga, command.number)
-    if row is not None and row.state == StepState.ATTEMPTING.value:
-        happened = await _fate(operation, call, row)
+    call = external_call(command.saga, command.event_time, idempotency_key(command.saga, command.number), 1)
+    while (row := await external_row(database, command.saga, command.number)) is not None:
+        if row.state == StepState.BARRED.value and row.saga_phase == Phase.FORWARD.value:
+            return None
+        if row.state != StepState.ATTEMPTING.value or row.saga_phase != Phase.FORWARD.value:
+            return await _as_recorded(database, command.saga, command.number, operation)
+        happened = await fate(operation, call, row)
         if happened is not None:
             return await _record(database, catalog, command, operation, happened.result)
-        await _swap(database, command.saga, command.number, StepState.BARRED, phases=(Phase.FORWARD.value,))
-    return await _as_recorded(database, command.saga, command.number, operation)
-
-
-async def undo_external_step(database: Database, catalog: Catalog, command: UndoCommand) -> UndoReply:
-    """Undo an external step: ask whether it happened if nobody knows, and take it back if it did.
-
-    Raises:
-        FateUnknown: there is no verification to ask.
-        Exception: what the compensation or the verification raised; the attempt is counted on the step's row.
-    """
-    try:
-        return await _take_back(database, catalog, command, phases=(Phase.UNDOING.value,))
-    except Exception as fault:
-        # What counts is the fault itself: that it could not be counted must not stand in its place.
-        with contextlib.suppress(SQLAlchemyError, OSError):
-            await count_undo_failure(database, command, f"{type(fault).__name__}: {fault}")
-        raise
-
-
-def idempotency_key(saga: SagaRef, number: int) -> str:
-    """The key of a step: the same on every attempt, and no other step's."""
-    return str(uuid5(saga.id, f"external/{number}"))
-
-
-def compensation_key(saga: SagaRef, number: int) -> str:
-    """The key of a step's compensation."""
-    return str(uuid5(saga.id, f"external/{number}/compensation"))
-
-
-async def _take_back(
-    database: Database, catalog: Catalog, command: UndoCommand, *, phases: tuple[str, ...]
-) -> UndoReply:
-    operation = _external(catalog, command.operation)
-    while True:
-        async with database.reading() as connection:
-            row = await _row(connection, command.saga, command.number)
-        match None if row is None else StepState(row.state):
-            case StepState.ATTEMPTING if row is not None:
-                call = _call(
-                    command.saga, command.event_time, idempotency_key(command.saga, command.number), row.attempts
-                )
-                happened = await _fate(operation, call, row)
-                if happened is None:
-                    await _swap(database, command.saga, command.number, StepState.BARRED, phases=phases)
-                else:
-                    _, recorded = recordable(operation, happened.result)
-                    await _swap(database, command.saga, command.number, StepState.DONE, phases=phases, result=recorded)
-            case StepState.DONE if row is not None:
-                await _compensate(operation, command, row)
-                async with database.transaction() as connection:
-                    if await _swapped(
-                        connection, command.saga, command.number, StepState.DONE, StepState.UNDONE, phases
-                    ):
-                        return Undone(number=command.number)
-                    return await why_not_undone(connection, command)
-            case _:
-                async with database.reading() as connection:
-                    return await why_not_undone(connection, command)
-        # A swap that came too late has changed nothing; if the phase is another, there is nothing left to do.
-        async with database.reading() as connection:
-            answer = await why_not_undone(connection, command)
-        if isinstance(answer, Decided) and answer.phase.value not in phases:
-            return answer
-
-
-async def _take_back_late(database: Database, catalog: Catalog, command: StepCommand, operation: AnyExternal) -> None:
-    """What came to light after the step was barred: its driver may be gone, and its saga have ended. Safe to repeat."""
-    async with database.reading() as connection:
-        row = await _row(connection, command.saga, command.number)
-    if row is None or row.state != StepState.DONE.value or operation.undo is None:
-        return
-    undo = UndoCommand(
-        saga=command.saga, number=command.number, operation=operation.name, event_time=command.event_time
-    )
-    await _take_back(database, catalog, undo, phases=_ENDED)
-
-
-async def _compensate(operation: AnyExternal, command: UndoCommand, row: Row[Any]) -> None:
-    if operation.undo is None:
-        raise OrchestratorError(f"{operation.name} is to be undone, and this worker knows no compensation of it")
-    call = _call(
-        command.saga, command.event_time, compensation_key(command.saga, command.number), row.undo_attempts + 1
-    )
-    result = None if row.result is None else json.loads(row.result)
-    wanted = operation.recorded(operation.undo.wants, json.loads(row.arguments), result)
-    async with asyncio.timeout(operation.time_limit.total_seconds()):
-        await operation.undo.body(call, **wanted)
-
-
-async def _fate(operation: AnyExternal, call: ExternalCall, row: Row[Any]) -> Happened[Any] | None:
-    """Whether an attempted step happened; "no" only once no attempt of it can be under way any more."""
-    if operation.verify is None:
-        raise FateUnknown(
-            f"whether {operation.name} happened is unknown, and it has no verification to ask: look at the other side "
-            f"(idempotency key {call.idempotency_key}), then retry or skip the step"
-        )
-    arguments = json.loads(row.arguments)
-    happened = await _verified(operation, call, arguments)
-    began: datetime | None = row.attempted_at
-    if happened is not None or began is None:
-        return happened
-    left = (began + operation.time_limit - datetime.now(UTC)).total_seconds()
-    if left <= 0:
-        return None
-    await asyncio.sleep(left)
-    return await _verified(operation, call, arguments)
-
-
-async def _verified(
-    operation: AnyExternal, call: ExternalCall, arguments: Mapping[str, JsonValue]
-) -> Happened[Any] | None:
-    if operation.verify is None:
-        return None
-    wanted = operation.recorded(operation.verify.wants, arguments)
-    async with asyncio.timeout(operation.time_limit.total_seconds()):
-        return await operation.verify.body(call, **wanted)
+        # Another attempt may have begun while this one was asked about: then there is more to ask.
+        await settle_attempt(database, command.saga, row, StepState.BARRED, _FORWARD)
+    return None
 
 
 async def _begin_again(database: Database, command: StepCommand, attempt: int) -> bool:
     """Write down that another attempt begins. False: the step is settled, or the saga goes forward no more."""
-    phase = phase_under_share_lock(command.saga.id).scalar_subquery()
     async with database.transaction() as connection:
-        begun = await connection.execute(
-            update(saga_step)
-            .where(
-                saga_step.c.saga_id == command.saga.id,
-                saga_step.c.number == command.number,
-                saga_step.c.state == StepState.ATTEMPTING.value,
-                phase == Phase.FORWARD.value,
-            )
-            .values(attempted_at=datetime.now(UTC), attempts=attempt)
+        return await swapped(
+            connection,
+            command.saga.id,
+            command.number,
+            _FORWARD,
+            saga_step.c.state == StepState.ATTEMPTING.value,
+            attempt_token=uuid4(),
+            attempted_at=clock(connection),
+            attempts=attempt,
         )
-    return begun.rowcount == 1
 
 
 async def _refuse(database: Database, command: StepCommand, operation: AnyExternal, refusal: Refused) -> StepReply:
     error = canonical({"code": refusal.code, "message": refusal.message})
     async with database.transaction() as connection:
-        written = await connection.execute(
-            update(saga_step)
-            .where(
-                saga_step.c.saga_id == command.saga.id,
-                saga_step.c.number == command.number,
-                saga_step.c.state == StepState.ATTEMPTING.value,
+        if await _changed(
+            connection,
+            command,
+            StepState.ATTEMPTING,
+            state=StepState.REFUSED.value,
+            error=error,
+            done_at=datetime.now(UTC),
+            attempted_at=None,
+        ):
+            return StepRefused(
+                number=command.number, operation=operation.name, code=refusal.code, message=refusal.message
             )
-            .values(state=StepState.REFUSED.value, error=error, done_at=datetime.now(UTC))
-        )
-    if written.rowcount == 1:
-        return StepRefused(number=command.number, operation=operation.name, code=refusal.code, message=refusal.message)
     return await _as_recorded(database, command.saga, command.number, operation)
 
 
@@ -272,103 +167,48 @@ async def _record(
 ) -> StepReply:
     """Write the result down, whatever the saga's phase: it has happened. Who undoes finds it there."""
     result, recorded = recordable(operation, returned)
+    done: dict[str, Any] = {"state": StepState.DONE.value, "result": recorded, "done_at": datetime.now(UTC)}
     async with database.transaction() as connection:
-        written = await connection.execute(
-            update(saga_step)
-            .where(
-                saga_step.c.saga_id == command.saga.id,
-                saga_step.c.number == command.number,
-                saga_step.c.state == StepState.ATTEMPTING.value,
-            )
-            .values(state=StepState.DONE.value, result=recorded, done_at=datetime.now(UTC))
-        )
-        if written.rowcount == 1:
+        if await _changed(connection, command, StepState.ATTEMPTING, **done, attempted_at=None):
             return StepDone(number=command.number, operation=operation.name, result=result)
-        # It was barred, for nothing had been seen of it: now it is here, and the one who knows takes it back.
-        barred = await connection.execute(
-            update(saga_step)
-            .where(
-                saga_step.c.saga_id == command.saga.id,
-                saga_step.c.number == command.number,
-                saga_step.c.state == StepState.BARRED.value,
-            )
-            .values(state=StepState.DONE.value, result=recorded, done_at=datetime.now(UTC))
-        )
-    if barred.rowcount == 1:
-        await _take_back_late(database, catalog, command, operation)
-        return Decided(phase=Phase.UNDOING)
+        # Now it is here: what was barred because nothing had been seen of it, or refused to another attempt. A finish
+        # that is under way comes first, so that either it sees this result or this attempt sees the saga's end.
+        await connection.execute(phase_under_share_lock(command.saga.id))
+        came_late: dict[str, Any] = {"attempted_at": clock(connection), "done_at": datetime.now(UTC)}
+        if not await _changed(connection, command, StepState.BARRED, **done, attempted_at=came_late["attempted_at"]):
+            # A refusal stays the answer, for `handle` may have gone another way on it.
+            came_late["result"] = NOTHING_RETURNED if recorded is None else recorded
+            await _changed(connection, command, StepState.REFUSED, saga_step.c.result.is_(None), **came_late)
+    await take_back_late(database, catalog, command, came_late=True)
     return await _as_recorded(database, command.saga, command.number, operation)
 
 
-async def _swap(
-    database: Database,
-    saga: SagaRef,
-    number: int,
-    to: StepState,
-    *,
-    phases: tuple[str, ...],
-    result: str | None = None,
-) -> None:
-    async with database.transaction() as connection:
-        await _swapped(connection, saga, number, StepState.ATTEMPTING, to, phases, result)
-
-
-async def _swapped(
-    connection: AsyncConnection,
-    saga: SagaRef,
-    number: int,
-    from_: StepState,
-    to: StepState,
-    phases: tuple[str, ...],
-    result: str | None = None,
+async def _changed(
+    connection: AsyncConnection, command: StepCommand, expected: StepState, *where: Any, **values: Any
 ) -> bool:
-    """Compare-and-set of a step's state, behind the guard."""
-    phase = phase_under_share_lock(saga.id).scalar_subquery()
-    now = datetime.now(UTC)
-    values: dict[str, Any] = {"state": to.value}
-    if to is StepState.UNDONE:
-        values |= {"undone_at": now, "undo_attempts": saga_step.c.undo_attempts + 1}
-    else:
-        values |= {"result": result, "done_at": now}
-    swapped = await connection.execute(
+    """Change a step's row if it stands as expected, whatever the phase."""
+    changed = await connection.execute(
         update(saga_step)
         .where(
-            saga_step.c.saga_id == saga.id,
-            saga_step.c.number == number,
-            saga_step.c.state == from_.value,
-            phase.in_(phases),
+            saga_step.c.saga_id == command.saga.id,
+            saga_step.c.number == command.number,
+            saga_step.c.state == expected.value,
+            *where,
         )
         .values(values)
     )
-    return swapped.rowcount == 1
+    return changed.rowcount == 1
 
 
-async def _as_recorded(database: Database, saga: SagaRef, number: int, operation: AnyExternal) -> StepReply:
-    async with database.reading() as connection:
-        row = await _row(connection, saga, number)
-    if row is None or row.state == StepState.ATTEMPTING.value:
+async def _as_recorded(database: Database, ref: SagaRef, number: int, operation: AnyExternal) -> StepReply:
+    """What stands there, for a driver: where the saga goes back, no result of a step counts any more."""
+    row = await external_row(database, ref, number)
+    if row is None or row.saga_phase is None:
         return Decided(phase=Phase.UNDOING)
+    if row.saga_phase in GOES_BACK:
+        return Decided(phase=Phase(row.saga_phase))
     return recorded_reply(number, operation.name, row)
 
 
-async def _row(connection: AsyncConnection, saga: SagaRef, number: int) -> Row[Any] | None:
-    found = await connection.execute(
-        select(saga_step).where(saga_step.c.saga_id == saga.id, saga_step.c.number == number)
-    )
-    return found.first()
-
-
-def _call(saga: SagaRef, event_time: str, key: str, attempt: int) -> ExternalCall:
-    return ExternalCall(
-        idempotency_key=key,
-        event_id=saga.event_id,
-        event_time=datetime.fromisoformat(event_time),
-        attempt=attempt,
-    )
-
-
-def _external(catalog: Catalog, name: str) -> AnyExternal:
-    operation = catalog.operation(name)
-    if not isinstance(operation, ExternalOperation):
-        raise OrchestratorError(f"{name} is recorded as an external operation, and is none in this worker's code")
-    return operation
+def _time() -> float:
+    return asyncio.get_running_loop().time()

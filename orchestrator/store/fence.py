@@ -13,10 +13,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from pydantic import JsonValue, ValidationError
-from sqlalchemy import Select, literal, select, update
+from sqlalchemy import ColumnElement, Select, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.catalog import Catalog
+from orchestrator.columns import UtcTime
 from orchestrator.drive.messages import (
     Decided,
     Diverged,
@@ -66,6 +67,13 @@ class TransactionLost(OrchestratorError):
 def phase_under_share_lock(saga_id: UUID) -> Select[tuple[str]]:
     """The guard: waits for a turn that is under way and then sees it, and holds off the next (SQLite: one writer)."""
     return select(saga.c.phase).where(saga.c.id == saga_id).with_for_update(read=True)
+
+
+def clock(connection: AsyncConnection) -> ColumnElement[datetime]:
+    """The database's time as this is evaluated, whatever a worker's clock says. (SQLite is on the worker's machine.)"""
+    if connection.dialect.name == "sqlite":
+        return literal(datetime.now(UTC), UtcTime(timezone=True))
+    return func.clock_timestamp(type_=UtcTime(timezone=True))
 
 
 async def run_step(database: Database, catalog: Catalog, command: StepCommand, *, attempt: int = 1) -> StepReply:
@@ -199,11 +207,14 @@ async def claim(
         saga_step.c.attempts: attempt,
         saga_step.c.idempotency_key: idempotency_key,
         saga_step.c.created_at: now,
-        saga_step.c.attempted_at: now if state is StepState.ATTEMPTING else None,
+        saga_step.c.attempted_at: clock(connection) if state is StepState.ATTEMPTING else None,
         saga_step.c.done_at: None if state is StepState.ATTEMPTING else now,
     }
     guard = phase_under_share_lock(command.saga.id).subquery("guard")
-    source = select(*(literal(value, column.type) for column, value in values.items())).select_from(guard)
+    given = (
+        value if isinstance(value, ColumnElement) else literal(value, column.type) for column, value in values.items()
+    )
+    source = select(*given).select_from(guard)
     insert = insert_into(connection, saga_step).from_select(
         list(values), source.where(guard.c.phase == Phase.FORWARD.value)
     )

@@ -23,7 +23,8 @@ from orchestrator.envelope import Envelope
 from orchestrator.event import DomainEvent
 from orchestrator.external import ExternalOperation
 from orchestrator.store.database import Database
-from orchestrator.store.external import run_external_step, settle_external_step, undo_external_step
+from orchestrator.store.external import run_external_step, settle_external_step
+from orchestrator.store.external_undo import undo_external_step
 from orchestrator.store.fence import run_step
 from orchestrator.store.finish import finish_saga
 from orchestrator.store.turn import mark_stuck, turn_to_undoing, undo_step
@@ -43,7 +44,7 @@ class StoreSteps:
         return await run(self.database, self.catalog, command, attempt=attempt)
 
     async def settle(self, command: StepCommand) -> StepReply | None:
-        """When a step is given up: learn whether it happened, if it cannot be undone. None: there is nothing to ask."""
+        """When a step is given up: learn whether it happened, if it cannot be undone. None: not so, or unknown."""
         return await settle_external_step(self.database, self.catalog, command)
 
     async def begin_wait(self, command: WaitCommand) -> WaitReply:

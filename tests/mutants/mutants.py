@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FENCE = "orchestrator/store/fence.py"
-EXTERNAL = "orchestrator/store/external.py"
+EXTERNAL = "orchestrator/store/external_undo.py"
 TURN = "orchestrator/store/turn.py"
 FINISH = "orchestrator/store/finish.py"
 OPENING = "orchestrator/store/opening.py"
@@ -110,7 +110,7 @@ MUTANTS = (
         breaks="an external step of which nothing was seen is barred before it passes for undone",
         file=EXTERNAL,
         replaced={
-            "if happened is None:": "if happened is None:\n                    return Undone(number=command.number)"
+            "row, StepState.BARRED, phases": "row, StepState.UNDONE, phases",
         },
         caught_by=(
             "tests/store/test_late_external.py"

@@ -1,0 +1,27 @@
+"""The payment service, and the ground of the store's tests."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.store.database import Database
+from tests import cast
+from tests.external.driving import Ground
+from tests.external.orchestrators import PaymentRequested
+from tests.external.supervisor import Supervisor, payment_service
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncGenerator[Supervisor]:
+    """A running payment service with an empty book."""
+    async with payment_service(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+async def ground(database: Database, service: Supervisor) -> Ground:
+    """A thousand coins in box `a`, a payment of ten, nothing done yet."""
+    async with database.transaction() as connection:
+        await cast.stock(connection, a=1_000, b=0)
+    return Ground(database, service, PaymentRequested(card="visa", amount=10))

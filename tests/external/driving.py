@@ -1,0 +1,151 @@
+"""A ground for store-level tests: one database, the payment service, and drivers that try as the activities do."""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import update
+
+from orchestrator.drive.driver import Driver
+from orchestrator.drive.messages import (
+    Decided,
+    Opening,
+    Outcome,
+    Phase,
+    SagaRef,
+    StepCommand,
+    StepRefused,
+    StepReply,
+    StuckCommand,
+    TurnCommand,
+    UndoCommand,
+)
+from orchestrator.drive.steps import StepFailed
+from orchestrator.envelope import saga_id, wrap
+from orchestrator.event import DomainEvent
+from orchestrator.operation import Reversal
+from orchestrator.store.database import Database
+from orchestrator.store.schema import saga_step
+from orchestrator.store.steps import StoreSteps
+from tests.external.orchestrators import PAYMENTS, Payment
+from tests.external.supervisor import Supervisor
+from tests.house import Holdings, rows
+
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
+ATTEMPTS = 3
+
+
+class TriedSteps(StoreSteps):
+    """Tries a step a few times, then settles it where that is needed, and gives it up: see `worker.activities`."""
+
+    async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
+        """A step."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await super().run(command, deadline, attempt=attempt)
+            except Exception as fault:
+                failed = fault
+        operation = self.catalog.operation(command.operation)
+        if operation.kind == "external" and operation.reversal is Reversal.IRREVERSIBLE:
+            settled = await self.settle(command)
+            if settled is not None and not isinstance(settled, Decided):
+                return settled
+        raise StepFailed(str(failed)) from failed
+
+
+@dataclass
+class Ground:
+    """What a test stands on."""
+
+    database: Database
+    service: Supervisor
+    event: DomainEvent
+    event_id: str = "one"
+    orchestrator: type[Any] = Payment
+    steps: StoreSteps = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.steps = TriedSteps(self.database, PAYMENTS)
+
+    @property
+    def ref(self) -> SagaRef:
+        """The saga."""
+        name = self.orchestrator.__name__
+        return SagaRef(id=saga_id(name, self.event_id), orchestrator=name, event_id=self.event_id)
+
+    @property
+    def opening(self) -> Opening:
+        """What writes its row."""
+        envelope = wrap(self.event, event_id=self.event_id, source="tests", time=TIME)
+        return Opening(saga=self.ref, envelope=envelope.text)
+
+    def driver(self) -> Driver:
+        """One more driver of the saga."""
+        envelope = wrap(self.event, event_id=self.event_id, source="tests", time=TIME)
+        return Driver(self.orchestrator, self.event, envelope, self.steps)
+
+    def driving(self) -> "asyncio.Task[Outcome]":
+        """A driver at work."""
+        return asyncio.create_task(self.driver().drive())
+
+    async def cancel(self) -> Outcome:
+        """Another driver undoes the saga."""
+        return await self.driver().undo(Phase.CANCELLED, "saga.cancelled", "by a test")
+
+    async def turn(self) -> None:
+        """Decide that it is undone, and do no more."""
+        await self.steps.turn(
+            TurnCommand(opening=self.opening, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="by a test")
+        )
+
+    def command(self, operation: str = "payments.charge_card") -> StepCommand:
+        """The step outside, as an attempt that comes late carries it."""
+        return StepCommand(
+            saga=self.ref,
+            number=2,
+            operation=operation,
+            arguments={"card": getattr(self.event, "card", ""), "amount": getattr(self.event, "amount", 0)},
+            event_time=TIME.isoformat(),
+        )
+
+    def undo_command(self) -> UndoCommand:
+        """Its undoing."""
+        return UndoCommand(saga=self.ref, number=2, operation="payments.charge_card", event_time=TIME.isoformat())
+
+    def late(self) -> "asyncio.Task[StepReply]":
+        """One attempt of the step outside."""
+        return asyncio.create_task(StoreSteps(self.database, PAYMENTS).run(self.command(), timedelta(minutes=5)))
+
+    async def stick(self, error: str) -> None:
+        """Show the step outside as stuck."""
+        await self.steps.stick(StuckCommand(saga=self.ref, number=2, error=error))
+
+    async def states(self) -> list[str]:
+        """Of each step, in order."""
+        return [row.state for row in sorted(await rows(self.database, saga_step), key=lambda row: row.number)]
+
+    async def step(self) -> Any:
+        """Row of the step outside."""
+        [row] = [row for row in await rows(self.database, saga_step) if row.number == 2]
+        return row
+
+    async def coins(self) -> int:
+        """In box `a`, of a thousand."""
+        return (await Holdings.of(self.database)).boxes["a"]
+
+    @property
+    def charged_and_refunded(self) -> tuple[int, int]:
+        """How many charges and refunds the service made."""
+        return self.service.done("charges"), self.service.done("refunds")
+
+    async def age(self) -> None:
+        """Let the last attempt have begun long ago."""
+        async with self.database.transaction() as connection:
+            await connection.execute(update(saga_step).values(attempted_at=datetime.now(UTC) - timedelta(hours=1)))
+
+
+def refused(reply: object) -> str:
+    """The code of a refusal."""
+    assert isinstance(reply, StepRefused)
+    return reply.code
