@@ -183,6 +183,10 @@ class DrivenSaga(Saga):
         replies: list[StepReply] = []
         for group in _groups(numbered, alone=not self._opened):
             replies += await self._together(group)
+            # Whoever is not to go on sends no further group: those do not carry the envelope, by which it was seen.
+            elsewhere = next((reply for reply in replies if isinstance(reply, Elsewhere)), None)
+            if elsewhere is not None:
+                raise self._interrupt(elsewhere)
         return [self._result(call, reply) for (_, call), reply in zip(numbered, replies, strict=True)]
 
     async def _together(self, group: Sequence[tuple[int, OperationCall[Any]]]) -> list[StepReply]:
