@@ -35,7 +35,7 @@ test: $(VENV)/.dev
 	@$(BIN)/pytest -q -n auto --maxprocesses=4
 
 conformance: $(VENV)/.dev
-	@$(BIN)/python -m orchestrator.testing tests.app.test_conformance
+	@$(BIN)/python -m orchestrator.testing tests.app.test_conformance tests.testing.test_conformance_of_the_cast
 
 mutants: $(VENV)/.dev
 	@$(BIN)/python -m tests.mutants.run

@@ -74,6 +74,20 @@ def runs_an_operation(reference: Reference, step: PlayedStep | None) -> str | No
     return f"a {step.kind} runs no operation"
 
 
+def is_outside(reference: Reference, step: PlayedStep | None) -> str | None:
+    """The step calls the outside world."""
+    if step is not None and step.kind == "external":
+        return None
+    return "it calls nothing outside: its effect and its record are one transaction"
+
+
+def fate_is_known(reference: Reference, step: PlayedStep | None) -> str | None:
+    """Whether a call outside happened can be asked."""
+    if step is None or step.kind != "external" or step.is_verified:
+        return None
+    return "no verification: whether the call happened stays unknown, and a person decides"
+
+
 def can_be_refused(reference: Reference, step: PlayedStep | None) -> str | None:
     """Giving up at this step turns the saga back."""
     pivot = None if step is None else reference.pivot_before(step.number)

@@ -19,21 +19,26 @@ from typing import Any, TypeVar
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import (
     STUCK_AFTER,
+    EndWaitCommand,
     FinishCommand,
     FinishReply,
     StepCommand,
+    StepDone,
     StepReply,
     StuckCommand,
     TurnCommand,
     TurnReply,
     UndoCommand,
     UndoReply,
+    WaitCommand,
+    WaitReply,
 )
 from orchestrator.drive.steps import StepFailed
 from orchestrator.envelope import Envelope, unwrap
 from orchestrator.errors import TransactionMisuse, UsageError
 from orchestrator.event import DomainEvent
-from orchestrator.operation import Operation
+from orchestrator.external import ExternalCall, ExternalOperation
+from orchestrator.operation import Operation, Reversal
 from orchestrator.store.database import Database
 from orchestrator.store.fence import ResultTooLarge
 from orchestrator.store.steps import StoreSteps
@@ -86,6 +91,7 @@ class Injection:
         passed: points in the order in which they were come to.
         commands: the latest command of each step, to send it again.
         replies: the latest reply of each step.
+        keys: idempotency keys of calls to the outside, each with the work that it was for.
         late: the attempt that its driver no longer waits for.
         told: what is injected, a line each.
     """
@@ -96,6 +102,7 @@ class Injection:
         self.passed: list[str] = []
         self.commands: dict[int, StepCommand] = {}
         self.replies: dict[int, StepReply] = {}
+        self.keys: list[tuple[str, str]] = []
         self.late: asyncio.Task[StepReply] | None = None
         self._acts: dict[str, Act] = {}
         self._given_up: tuple[str, Gate] | None = None
@@ -158,11 +165,13 @@ class Injection:
 _driving: ContextVar[tuple[Injection, str] | None] = ContextVar("driving", default=None)
 
 
-async def come_in() -> None:
+async def come_in(tx: object) -> None:
     """Called by the copies before an operation begins."""
     driving = _driving.get()
     if driving is not None:
         injection, work = driving
+        if isinstance(tx, ExternalCall):
+            injection.keys.append((work, tx.idempotency_key))
         await injection.at(f"entering {work}")
 
 
@@ -203,17 +212,23 @@ class InjectedSteps(StoreSteps):
         for number_of_attempt in range(attempt, ATTEMPTS + 1):
             try:
                 reply = await self._attempt(command, deadline, number_of_attempt)
-            except _MISTAKES as fault:
-                raise _failed(command, fault) from fault
             except StepFailed:
                 raise
             except Exception as fault:
-                if number_of_attempt == ATTEMPTS:
+                if number_of_attempt < ATTEMPTS and not isinstance(fault, _MISTAKES):
+                    continue
+                settled = await self.settle(command) if self._leaves_a_doubt(command) else None
+                if settled is None:
                     raise _failed(command, fault) from fault
-            else:
-                injection.replies[number] = reply
-                return reply
+                reply = settled
+            injection.replies[number] = reply
+            return reply
         raise AssertionError("unreachable")
+
+    def _leaves_a_doubt(self, command: StepCommand) -> bool:
+        """Whether a step that is given up may have happened, and could not be undone then."""
+        operation = self.catalog.operation(command.operation)
+        return isinstance(operation, ExternalOperation) and operation.reversal is Reversal.IRREVERSIBLE
 
     async def _insist_on_step(self, command: StepCommand, deadline: timedelta) -> StepReply:
         """Past the pivot a step is tried without end, and shows as stuck after a while."""
@@ -249,6 +264,21 @@ class InjectedSteps(StoreSteps):
         late = self.injection.late = asyncio.ensure_future(attempting)
         await asyncio.wait({late, asyncio.ensure_future(gate.reached.wait())}, return_when=asyncio.FIRST_COMPLETED)
         raise StepFailed(f"{work}, {command.operation}: no attempt ended in time")
+
+    async def begin_wait(self, command: WaitCommand) -> WaitReply:
+        """A sleep or a wait begins, insisted on."""
+        remembered = self.injection.remembered(command.number)
+        if isinstance(remembered, StepDone):
+            return remembered
+        await self.injection.at(f"before step {command.number}")
+        return await self._insist(f"wait {command.number}", lambda: StoreSteps.begin_wait(self, command))
+
+    async def end_wait(self, command: EndWaitCommand) -> StepReply:
+        """A sleep or a wait ends, insisted on."""
+        reply = await self._insist(f"wait's end {command.number}", lambda: StoreSteps.end_wait(self, command))
+        self.injection.replies[command.number] = reply
+        await self.injection.at(f"after step {command.number}")
+        return reply
 
     async def pause(self, number: int, seconds: float) -> None:
         """Time has passed."""
@@ -318,7 +348,7 @@ def _copied(operation: Operation[..., Any]) -> Operation[..., Any]:
 def _pointing(body: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(body)
     async def pointing(tx: Any, /, *arguments: Any, **named: Any) -> Any:
-        await come_in()
+        await come_in(tx)
         result = await body(tx, *arguments, **named)
         await come_inside(tx)
         return result

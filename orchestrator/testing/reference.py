@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import Outcome
+from orchestrator.external import ExternalOperation
 from orchestrator.operation import Reversal
 from orchestrator.testing.state import State
 
@@ -23,6 +24,8 @@ class PlayedStep:
     reversal: Reversal | None
     """None: it runs no operation."""
     arguments: dict[str, JsonValue]
+    is_verified: bool = False
+    """An external operation that can be asked whether it happened."""
 
     @classmethod
     def of(cls, row: Any, catalog: Catalog) -> "PlayedStep":
@@ -33,6 +36,7 @@ class PlayedStep:
             operation=row.operation,
             kind=row.kind,
             reversal=Reversal.IRREVERSIBLE if row.irreversible else operation.reversal if operation else None,
+            is_verified=isinstance(operation, ExternalOperation) and operation.verify is not None,
             arguments=json.loads(row.arguments),
         )
 

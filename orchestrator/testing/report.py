@@ -8,7 +8,9 @@ from typing import Any
 
 from orchestrator.store.database import Dialect
 
-_WIDE = 200
+_WIDE = 160
+_FAULT_WIDTH = 40
+_COLUMN_WIDTH = 19
 _SHOWN = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
@@ -104,13 +106,15 @@ class Report:
             console.print(Text(f"trimmed  {times:>4}: {reason}"))
         cells = [one.cell for one in self.results]
         columns: list[tuple[str, Dialect]] = list(dict.fromkeys((cell.orchestrator, cell.database) for cell in cells))
-        table = Table(title="hit / declared / failed")
-        table.add_column("fault", no_wrap=True)
-        for orchestrator, database in columns:
-            table.add_column(f"{orchestrator}\n{_SHOWN[database]}", justify="right")
-        for fault in dict.fromkeys(one.cell.fault for one in self.results):
-            table.add_row(fault, *(self._counted(fault, *column) for column in columns))
-        console.print(table)
+        beside = max(1, (console.width - _FAULT_WIDTH) // _COLUMN_WIDTH)
+        for first in range(0, len(columns), beside):
+            table = Table(title="hit / declared / failed")
+            table.add_column("fault", no_wrap=True)
+            for orchestrator, database in columns[first : first + beside]:
+                table.add_column(f"{orchestrator}\n{_SHOWN[database]}", justify="right", no_wrap=True)
+            for fault in dict.fromkeys(cell.fault for cell in cells):
+                table.add_row(fault, *(self._counted(fault, *column) for column in columns[first : first + beside]))
+            console.print(table)
         console.print(Text(self.last_line))
 
     def _counted(self, fault: str, orchestrator: str, database: Dialect) -> Any:

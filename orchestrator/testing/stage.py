@@ -30,6 +30,7 @@ LATER = timedelta(minutes=7)
 """How much later a client sends an event again."""
 SECONDS = 60.0
 """How long a cell may take."""
+_CANCELS = 50
 
 
 class Missed(Exception):
@@ -98,6 +99,11 @@ class Stage:
         return self.step is not None and self.step.kind == "external"
 
     @property
+    def failing(self) -> str:
+        """Where a step fails so that its effect does not stand: inside its transaction, or before a call outside."""
+        return f"entering {self.here}" if self.is_outside else f"inside {self.here}"
+
+    @property
     def store(self) -> StoreSteps:
         """The store itself, for a message that comes past every driver."""
         return StoreSteps(self.database, self.catalog)
@@ -164,17 +170,18 @@ class Stage:
         """Wait until a driver stands at its gate.
 
         Raises:
-            Missed: it ended, or waits for somebody, before it came there.
+            Missed: it ended before it came there.
         """
-        await self.until_still(task, gate)
+        reached = asyncio.ensure_future(gate.reached.wait())
+        await asyncio.wait({task, reached}, return_when=asyncio.FIRST_COMPLETED)
+        reached.cancel()
         if not gate.reached.is_set():
-            if task.done():
-                task.result()
+            task.result()
             raise Missed("a driver never came to the point at which it should stand still")
 
-    async def until_still(self, task: asyncio.Task[Any], gate: Gate | None = None) -> None:
-        """Wait until a driver is at its gate, or done, or waits for a lock that somebody holds."""
-        while not (task.done() or (gate is not None and gate.reached.is_set()) or await self.is_waiting()):
+    async def until_still(self, task: asyncio.Task[Any]) -> None:
+        """Wait until a driver is done, or waits for a lock that somebody holds."""
+        while not (task.done() or await self.is_waiting()):
             await asyncio.wait({task}, timeout=0.003)
 
     async def is_waiting(self) -> bool:
@@ -224,12 +231,16 @@ class Stage:
     async def leave(self) -> None:
         """End whoever still drives."""
         late = [injection.late for injection in self.injections if injection.late is not None]
-        for task in (*self._tasks, *late):
-            while not task.done():
+        left: set[asyncio.Task[Any]] = {*self._tasks, *late}
+        # Undoing is not interrupted, and may wait for another one's lock: so all of them at once, and again.
+        for _ in range(_CANCELS):
+            for task in left:
                 task.cancel()
-                await asyncio.wait({task}, timeout=0.2)
-            if not task.cancelled():
-                task.exception()
+            if not left or not (await asyncio.wait(left, timeout=0.2))[1]:
+                break
+        for task in left:
+            if task.done() and not task.cancelled():
+                task.exception()  # heard, so that it is not told as never retrieved
 
     async def within(self, work: Awaitable[R]) -> R:
         """Await work, but not for ever.

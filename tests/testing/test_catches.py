@@ -1,6 +1,7 @@
 """The kit sees what is wrong: each of these orchestrators fails in the cells that show it, with a story to read."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from orchestrator.testing.injection import Injected
 from orchestrator.testing.report import Result, Verdict
 from orchestrator.testing.stage import Play, Stage
 from orchestrator.testing.suite import Group, Players, Suite
-from tests.testing import wrong
+from tests.testing import post, wrong
 from tests.testing.wrong import Asked, Outside, boxes
 
 CATALOG = Catalog.of(
@@ -115,6 +116,35 @@ def test_an_operation_that_asks_a_clock_fails_already_when_nothing_happens() -> 
 
     assert "entry" in found["nothing happens at the end"]
     assert "coins is" in found["nothing happens at the end"]
+
+
+def test_a_call_outside_that_does_not_heed_its_key_fails_where_its_reply_is_lost(tmp_path: Path) -> None:
+    def letters() -> list[str]:
+        return sorted(file.read_text() for file in tmp_path.iterdir())
+
+    def empty_the_folder() -> None:
+        for file in tmp_path.iterdir():
+            file.unlink()
+
+    report = run_conformance(
+        post.PostAnew,
+        Example(
+            post.LetterWritten(folder=str(tmp_path), coins=5),
+            given=post.filled,
+            observe=letters,
+            restore=empty_the_folder,
+        ),
+        catalog=Catalog.of(orchestrators=[post.PostAnew], operations=[post.send_anew]),
+        tables=post.tables,
+        databases=("sqlite",),
+        faults=["call loses its reply", "loses its reply", "cancelled inside", "worker killed inside"],
+    )
+
+    found = {result.cell.fault: result.told for result in report.of(Verdict.FAILED)}
+    assert list(found) == ["call loses its reply", "cancelled inside", "worker killed inside"]
+    assert "as its verification did not find the first one" in found["call loses its reply"]
+    assert "outside: [] is expected and ['dear'] is found" in found["cancelled inside"]
+    assert "outside: ['dear'] is expected and ['dear', 'dear'] is found" in found["worker killed inside"]
 
 
 def test_a_column_that_is_declared_not_to_count_may_differ() -> None:

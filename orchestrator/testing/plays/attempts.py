@@ -1,10 +1,22 @@
 """Faults of one driver on its way forward: at a step's attempt, or of the driver itself."""
 
+import asyncio
+
 from orchestrator.drive.messages import STUCK_AFTER, Phase
 from orchestrator.errors import Refused
-from orchestrator.testing.faults import NotApplicable, can_be_refused, fault, is_past_pivot, runs_an_operation, was_done
+from orchestrator.store.recovery import UndoAnswer, recorded_sagas, undo_if_still_owned
+from orchestrator.testing.faults import (
+    NotApplicable,
+    can_be_refused,
+    fate_is_known,
+    fault,
+    is_outside,
+    is_past_pivot,
+    runs_an_operation,
+    was_done,
+)
 from orchestrator.testing.injection import ATTEMPTS, Gone, Injected, ReplyLost
-from orchestrator.testing.stage import Stage
+from orchestrator.testing.stage import Stage, Wrong
 
 REFUSED = "conformance.refused"
 
@@ -26,7 +38,7 @@ async def refused(stage: Stage) -> None:
     """Recorded on the step's row, unless somebody did the step first."""
     one = stage.injection()
     # A refusal from outside says that nothing happened there.
-    point = f"entering {stage.here}" if stage.is_outside else f"inside {stage.here}"
+    point = stage.failing
     one.raises(point, Refused(REFUSED, "by the test kit"))
 
     outcome = await stage.drive(one)
@@ -47,11 +59,11 @@ async def refused(stage: Stage) -> None:
 async def transient_error(stage: Stage) -> None:
     """The failed attempt leaves nothing."""
     one = stage.injection()
-    one.raises(f"inside {stage.here}", Injected("for now"))
+    one.raises(stage.failing, Injected("for now"))
 
     await stage.drive(one)
 
-    stage.must(one.passed.count(f"inside {stage.here}") == 2, "the operation was not tried again")
+    stage.must(one.passed.count(stage.failing) == 2, "the operation was not tried again")
     row = await stage.step_row()
     stage.must(row is not None and row.attempts >= 2, "the step's row does not count the second attempt")
 
@@ -60,18 +72,19 @@ async def transient_error(stage: Stage) -> None:
     "permanent error",
     "the operation fails at each attempt: it is given up and everything is taken back",
     runs_an_operation,
+    fate_is_known,
     can_be_refused,
     was_done,
 )
 async def permanent_error(stage: Stage) -> None:
     """Not one of the attempts leaves anything."""
     one = stage.injection()
-    one.raises(f"inside {stage.here}", Injected("for good"), times=None)
+    one.raises(stage.failing, Injected("for good"), times=None)
     stage.ending = "taken back"
 
     outcome = await stage.drive(one)
 
-    stage.must(one.hits[f"inside {stage.here}"] == ATTEMPTS, f"the operation was not tried {ATTEMPTS} times")
+    stage.must(one.hits[stage.failing] == ATTEMPTS, f"the operation was not tried {ATTEMPTS} times")
     stage.must(outcome.error_code == "operation.failed", f"the saga ended with {outcome.error_code}")
 
 
@@ -90,12 +103,12 @@ async def fails_past_the_pivot(stage: Stage) -> None:
         if one.passed.count(f"before {stage.here}") == STUCK_AFTER + 2:
             shown.append((await stage.saga_row()).stuck_step)
 
-    one.raises(f"inside {stage.here}", Injected("for long"), times=STUCK_AFTER + 1)
+    one.raises(stage.failing, Injected("for long"), times=STUCK_AFTER + 1)
     one.act(f"before {stage.here}", look, "is looked at")
 
     await stage.drive(one)
 
-    stage.must(one.hits[f"inside {stage.here}"] == STUCK_AFTER + 1, "the operation did not fail so often")
+    stage.must(one.hits[stage.failing] == STUCK_AFTER + 1, "the operation did not fail so often")
     stage.must(shown == [stage.number], "the saga did not show as stuck")
 
 
@@ -119,7 +132,6 @@ async def dies_before_commit(stage: Stage) -> None:
 @fault(
     "dies after commit",
     "the driver is gone when the step is committed: another one drives on from the first line",
-    runs_an_operation,
 )
 async def dies_after_commit(stage: Stage) -> None:
     """The step answers what it recorded."""
@@ -148,9 +160,31 @@ async def loses_its_reply(stage: Stage) -> None:
 
 
 @fault(
+    "call loses its reply",
+    "a call outside happens and is not recorded: its verification tells, or it is sent again with the same key",
+    is_outside,
+    was_done,
+)
+async def call_loses_its_reply(stage: Stage) -> None:
+    """The other side must not do it twice."""
+    one = stage.injection()
+    one.raises(f"inside {stage.here}", Injected("between the call and its record"))
+
+    await stage.drive(one)
+
+    keys = [key for work, key in one.keys if work == stage.here]
+    stage.must(one.passed.count(f"before {stage.here}") == 2, "the step was not attempted again")
+    if len(set(keys)) != 1:
+        raise Wrong([f"the call was sent again with another key: {keys}"])
+    if stage.step is not None and stage.step.is_verified and len(keys) != 1:
+        raise Wrong([f"the call was sent {len(keys)} times, as its verification did not find the first one"])
+
+
+@fault(
     "outlives its deadline",
     "the attempt is given up while its transaction is open, and commits after that: what it did is taken back",
     runs_an_operation,
+    fate_is_known,
     can_be_refused,
     was_done,
 )
@@ -165,18 +199,19 @@ async def outlives_its_deadline(stage: Stage) -> None:
     await stage.until_still(driving)
     gate.opened.set()
     await driving
+    late = await asyncio.gather(*([one.late] if one.late else []), return_exceptions=True)
 
-    stage.must(one.late is not None and one.late.done(), "the late attempt did not end")
-    stage.must(one.late is not None and one.late.exception() is None, "the late attempt failed")
+    stage.must(late, "no attempt was given up")
+    # Outside an attempt has a time limit of its own, and may be cut off.
+    stage.must(stage.is_outside or not isinstance(late[0], BaseException), f"the late attempt failed: {late}")
 
 
 def _cancelled(where: str) -> None:
-    inside = (was_done,) if where == "inside" else ()
+    inside = (runs_an_operation, fate_is_known, was_done) if where == "inside" else ()
 
     @fault(
         f"cancelled {where}",
         f"a person cancels {where} the step: what was done is taken back, or past the pivot goes on to its end",
-        runs_an_operation,
         *inside,
     )
     async def cancelled(stage: Stage) -> None:
@@ -192,21 +227,24 @@ def _cancelled(where: str) -> None:
 
 
 def _terminated(where: str) -> None:
-    inside = (was_done,) if where == "inside" else ()
+    inside = (runs_an_operation, fate_is_known, was_done) if where == "inside" else ()
 
     @fault(
         f"terminated {where}",
-        f"the execution is terminated {where} the step: recovery takes back what was done, or past the pivot goes on",
-        runs_an_operation,
+        f"the execution is terminated {where} the step: recovery takes back what was done; past the pivot it goes on",
         *inside,
     )
     async def terminated(stage: Stage) -> None:
         one = stage.injection()
         one.raises(f"{where} {stage.here}", Gone())
-        stage.ending = "taken back"
-
         await stage.dies(one)
-        await stage.undo(code="saga.terminated", ends_as=Phase.FAILED)
+        recorded = (await recorded_sagas(stage.database, [stage.saga_id])).get(stage.saga_id)
+        if recorded is not None:
+            # Of an event that no row tells of recovery knows that nobody took it: it is published again.
+            stage.ending = "taken back"
+            answer = await undo_if_still_owned(stage.database, recorded, "terminated by the test kit")
+            stage.must(answer is not UndoAnswer.OWNER_CHANGED, "recovery took the saga for somebody else's")
+        await stage.drive()
 
         stage.must(one.hits[f"{where} {stage.here}"] == 1, f"the driver was not ended {where} the step")
 

@@ -1,6 +1,6 @@
 """Faults at the transitions: the turn to undoing, and the finish."""
 
-from orchestrator.testing.faults import can_turn_back_after, fault, runs_an_operation
+from orchestrator.testing.faults import can_turn_back_after, fault
 from orchestrator.testing.injection import Injected, ReplyLost
 from orchestrator.testing.stage import Stage
 
@@ -12,7 +12,6 @@ def _transition(name: str, where: str, explains: str) -> None:
     @fault(
         f"{name} {happens}",
         explains,
-        runs_an_operation,
         can_turn_back_after,
         at_the_end=name == "finish",
     )

@@ -3,7 +3,7 @@
 import asyncio
 
 from orchestrator.drive.messages import Phase
-from orchestrator.testing.faults import fault, runs_an_operation, was_done
+from orchestrator.testing.faults import fate_is_known, fault, runs_an_operation, was_done
 from orchestrator.testing.stage import OTHER_EVENT_ID, Stage
 
 
@@ -11,7 +11,6 @@ def _forward(ahead: str) -> None:
     @fault(
         f"second driver forward, {ahead} ahead",
         f"two drivers stand before the same step, and the {ahead} goes on: each step is done once",
-        runs_an_operation,
         at_the_end=True,
     )
     async def second_driver_forward(stage: Stage) -> None:
@@ -29,7 +28,6 @@ def _back(ahead: str) -> None:
     @fault(
         f"second driver back, {ahead} ahead",
         f"one driver stands before the step, one has turned the saga back, and the {ahead} goes on: one outcome",
-        runs_an_operation,
         at_the_end=True,
     )
     async def second_driver_back(stage: Stage) -> None:
@@ -57,6 +55,7 @@ for _ahead in ("first", "second"):
     "second driver back, step open",
     "a second driver turns the saga back while the step is open: it waits for it, and then takes it back",
     runs_an_operation,
+    fate_is_known,
     was_done,
 )
 async def second_driver_back_step_open(stage: Stage) -> None:
@@ -75,7 +74,6 @@ async def second_driver_back_step_open(stage: Stage) -> None:
 @fault(
     "others between",
     "the saga of another event runs to its end between do and undo: its effects stand, and only they",
-    runs_an_operation,
     needs_other=True,
 )
 async def others_between(stage: Stage) -> None:

@@ -1,0 +1,105 @@
+"""The cast through the conformance kit: what SmartExpense does not have, calls of the outside, waits, steps at once."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from orchestrator import Catalog, DomainEvent, Transaction
+from orchestrator.testing import Example, conformance
+from orchestrator.testing.suite import Group
+from tests import cast
+from tests.house import CATALOG
+from tests.orchestrators import (
+    CoinsMove,
+    CoinsMoveRequested,
+    Letter,
+    LetterRequested,
+    Nothing,
+    NothingRequested,
+    ParallelMove,
+    ParallelMoveRequested,
+)
+from tests.testing import post
+from tests.testing.post import Answered, LetterWritten, Pivots, Post, PostForGood, PostUnasked, filled
+
+FOLDER = Path(tempfile.gettempdir()) / f"conformance-post-{os.getpid()}"
+"""The other side."""
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+
+POST = Catalog.of(
+    orchestrators=[Pivots, Post, PostForGood, PostUnasked],
+    operations=[post.pay, post.put_stamp, post.file_away, post.send, post.send_for_good, post.send_unasked],
+)
+
+
+def letters() -> list[str]:
+    """What the other side has."""
+    return sorted(file.read_text() for file in FOLDER.iterdir())
+
+
+def empty_the_folder() -> None:
+    """No letter yet."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir()
+
+
+def only_on_sqlite(group: Group) -> bool:
+    """The store's own tests are on both: here it is the kit that is tested."""
+    return group.database != "sqlite"
+
+
+def everything(group: Group) -> bool:
+    """Others show the same."""
+    return True
+
+
+async def boxes(tx: Transaction) -> None:
+    """A hundred coins in box `a`, none in `b`."""
+    await cast.stock(await tx.connection(), a=100, b=0)
+
+
+def moving(event: DomainEvent) -> Example:
+    """An example of the shared cast."""
+    return Example(event, given=boxes)
+
+
+A_LETTER = Example(
+    LetterWritten(folder=str(FOLDER), coins=5),
+    given=filled,
+    sent=(Answered(coins=7), Answered(coins=5)),
+    observe=letters,
+    restore=empty_the_folder,
+)
+
+test_post = conformance(Post, A_LETTER, catalog=POST, tables=post.tables, trim=only_on_sqlite)
+test_post_for_good = conformance(PostForGood, A_LETTER, catalog=POST, tables=post.tables, trim=only_on_sqlite)
+test_post_unasked = conformance(PostUnasked, A_LETTER, catalog=POST, tables=post.tables, trim=everything)
+test_pivots = conformance(Pivots, A_LETTER, catalog=POST, tables=post.tables, trim=everything)
+
+test_parallel_move = conformance(
+    ParallelMove,
+    moving(ParallelMoveRequested(source="a", target="b", coins=10)),
+    catalog=CATALOG,
+    tables=cast.tables,
+    trim=only_on_sqlite,
+)
+test_coins_move = conformance(
+    CoinsMove,
+    moving(CoinsMoveRequested(source="a", target="b", coins=10)),
+    catalog=CATALOG,
+    tables=cast.tables,
+    trim=everything,
+)
+test_letter = conformance(
+    Letter, moving(LetterRequested(source="a", coins=10)), catalog=CATALOG, tables=cast.tables, trim=everything
+)
+test_nothing = conformance(
+    Nothing,
+    Example(NothingRequested(refuse=False), name="done"),
+    Example(NothingRequested(refuse=True), name="refused"),
+    catalog=CATALOG,
+    tables=cast.tables,
+    trim=only_on_sqlite,
+)
