@@ -51,6 +51,8 @@ HEARTBEAT = timedelta(seconds=4)
 LOCAL = timedelta(seconds=1)
 """All local attempts of one activity together."""
 LOCAL_ATTEMPTS = 3
+_CALLS = 5
+"""Calls of the outside, or waits as long, that one attempt may make."""
 _BEGUN_ANEW = timedelta(minutes=1)
 _FIRST_WAIT = timedelta(milliseconds=100)
 
@@ -87,7 +89,9 @@ class TemporalSteps:
             reply: StepReply
             if command.past_pivot:
                 stuck = StuckCommand(saga=command.saga, number=command.number, error="", step=command)
-                reply = await self._insist(command.operation, command, StepReply, summary, stuck=stuck)
+                reply = await self._insist(
+                    command.operation, command, StepReply, summary, stuck=stuck, attempt=_attempt_of(command)
+                )
             else:
                 reply = await self._activity(command.operation, command, StepReply, summary, _STEP_RETRIES)
         except FailureError as failure:
@@ -153,7 +157,7 @@ class TemporalSteps:
             UndoReply,
             f"undo step {command.number}",
             stuck=stuck,
-            attempt=timedelta(seconds=3 * (command.attempt_limit or 0)) + ATTEMPT,
+            attempt=_attempt_of(command),
             locally=command.attempt_limit is None,
         )
         self._show(command.number, f"undone: `{compensation}`")
@@ -235,11 +239,8 @@ class TemporalSteps:
                 _let_go(trying, asked)
 
     async def _activity(self, name: str, argument: Any, result: Any, summary: str, retries: RetryPolicy) -> Any:
-        limit = argument.attempt_limit if isinstance(argument, StepCommand) else None
-        if limit is not None:
-            # Verified, called and settled: each at most as long as one call may take.
-            attempt = timedelta(seconds=3 * limit) + ATTEMPT
-            return await self._regular(name, argument, result, summary, retries, attempt=attempt)
+        if isinstance(argument, StepCommand) and argument.attempt_limit is not None:
+            return await self._regular(name, argument, result, summary, retries, attempt=_attempt_of(argument))
         try:
             return await _local(name, argument, result, summary)
         except FailureError as failure:
@@ -281,6 +282,11 @@ class TemporalSteps:
         else:
             self._table.say(number, state)
         workflow.set_current_details(self._table.markdown())
+
+
+def _attempt_of(command: StepCommand | UndoCommand) -> timedelta:
+    """How long one attempt may take. Outside it asks, calls or waits a call out, and asks again before it settles."""
+    return ATTEMPT + timedelta(seconds=_CALLS * (command.attempt_limit or 0))
 
 
 async def _local(name: str, argument: Any, result: Any, summary: str) -> Any:
