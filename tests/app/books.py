@@ -1,8 +1,8 @@
 """SmartExpense without Temporal: its operations on a database of its own, a transaction a step, as in the engine."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from orchestrator import DomainEvent, Orchestrator, Refused, Saga, Transaction
 from orchestrator.envelope import saga_id
 from orchestrator.operation import OperationCall
+from orchestrator.saga import Awaited
 from orchestrator.store.database import Database
 from starter.invariants import Snapshot, snapshot, violations
 from starter.seed import seed
@@ -92,6 +93,15 @@ class ASaga(Saga):
         super().__init__(saga_id=saga_id(orchestrator, event_id), event_id=event_id, event_time=EVENT_TIME)
         self._books = books
         self.done: list[tuple[OperationCall[Any], JsonValue]] = []
+
+    async def sleep(self, duration: timedelta) -> None:
+        """No time passes here."""
+
+    async def wait_for(
+        self, event: type[Awaited], *, matching: Callable[[Awaited], bool] | None = None, timeout: timedelta
+    ) -> Awaited | None:
+        """Nobody sends anything here."""
+        return None
 
     async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
         return [await self._step(call) for call in calls]
