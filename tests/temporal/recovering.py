@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import select, update
+from temporalio import activity
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest, ResetWorkflowExecutionRequest
@@ -30,12 +31,13 @@ LETTER = LetterRequested(source="a", coins=10)
 
 
 class Stop:
-    """Where the first driver of a saga waits, between two transactions, until the test lets it go on.
+    """Where the first execution that comes there waits, between two transactions, until the test lets it go on.
 
-    A worker learns late that its execution was terminated, so it would drive the saga on meanwhile.
+    Each of its attempts does, also once it is terminated: a worker learns that late, and would drive the saga on.
     """
 
     def __init__(self) -> None:
+        self.run_id: str | None = None
         self.reached = asyncio.Event()
         self.opened = asyncio.Event()
 
@@ -53,7 +55,11 @@ class Stops:
     async def come_to(self, what: str, event_id: str) -> None:
         """A saga is about to do that."""
         stop = self.at.get((event_id, what))
-        if stop is not None and not stop.reached.is_set():
+        if stop is None:
+            return
+        run_id = activity.info().workflow_run_id
+        if stop.run_id in (None, run_id):
+            stop.run_id = run_id
             stop.reached.set()
             await stop.opened.wait()
 

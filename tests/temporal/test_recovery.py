@@ -15,6 +15,7 @@ from orchestrator.envelope import wrap
 from orchestrator.store.schema import saga as saga_table
 from orchestrator.store.schema import saga_meta
 from orchestrator.worker import fate, sweeping
+from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.recovery import Action
 from tests.cast import Script, refuses
 from tests.house import House, new_id, rows
@@ -97,6 +98,27 @@ async def test_a_deleted_saga_goes_on_where_it_stood(house: House, stops: Stops)
     assert done(swept) == {"resume": 1}
     assert (await saga.ended()).phase == "completed"
     assert await house.holdings() == before.moved("a", "b", 10)
+
+
+async def test_a_saga_whose_execution_timed_out_goes_on(house: House, stops: Stops) -> None:
+    """The engine gives none a timeout; whoever starts one by hand may."""
+    event_id = new_id()
+    stops.before("step 2", event_id)
+    pasted = await house.client.start_workflow(
+        "CoinsMove",
+        raw_json(wrap(EVENT, event_id=event_id, source="tests").text.encode()),
+        id=f"pasted-{new_id()}",
+        task_queue=house.task_queue,
+        execution_timeout=timedelta(seconds=2),
+    )
+    await Published(house, event_id, pasted.id).closed()
+    await is_visible(house, pasted.id)
+
+    swept = await sweep(house)
+
+    # Where the machine is slow, it timed out before its first step.
+    assert done(swept) in ({"resume": 1}, {"publish": 1})
+    assert (await Published(house, event_id, f"CoinsMove/event/{event_id}").ended()).phase == "completed"
 
 
 async def test_a_saga_whose_execution_is_just_being_deleted_goes_on_too(house: House, stops: Stops) -> None:

@@ -1,14 +1,18 @@
 """The manager worker as a process: what it says, how it drains, how it fails."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from temporalio.client import Client
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 
 ROOT = Path(__file__).parent.parent.parent
@@ -80,6 +84,27 @@ def test_it_says_what_it_runs_and_drains_when_told_to_stop(
     assert "Drained" in out
     assert "Fatal Python error" not in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("interval", "scheduled"), [("3600", True), ("0", False)])
+async def test_it_sets_the_schedule_of_recovery_up_unless_that_is_turned_off(
+    start: Start, client: Client, interval: str, scheduled: bool
+) -> None:
+    task_queue = str(uuid4())
+    process = start(
+        TEMPORAL_ADDRESS=client.service_client.config.target_host,
+        ORCHESTRATOR_TASK_QUEUE=task_queue,
+        ORCHESTRATOR_RECOVERY_INTERVAL=interval,
+    )
+    await asyncio.to_thread(said_ready, process)
+
+    described = client.get_schedule_handle(f"orchestrator-recovery/{task_queue}").describe()
+
+    if scheduled:
+        assert (await described).schedule.spec.intervals[0].every == timedelta(hours=1)
+    else:
+        with pytest.raises(RPCError, match="not found"):
+            await described
 
 
 def test_a_second_signal_ends_it_at_once(start: Start, server: WorkflowEnvironment) -> None:
