@@ -1,0 +1,74 @@
+"""docs/testing.md is true: its test is collected and run, its list is the code's, its story is what the kit tells."""
+
+import pytest
+
+from orchestrator.testing import Example
+from orchestrator.testing.grounds import KINDS
+from orchestrator.testing.plays import FAULTS
+from orchestrator.testing.report import Verdict
+from orchestrator.testing.suite import Suite, play_suite
+from tests.docs.markdown import Document, code_in
+from tests.docs.project import Project, check_commands
+from tests.testing import wrong
+from tests.testing.test_catches import CATALOG, TEN
+
+STEPS = 5
+"""Of the transfer in the document."""
+DOCUMENT = Document("docs/testing.md")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy with the document's test in it."""
+    return Project.copied(tmp_path_factory.mktemp("testing") / "project", DOCUMENT)
+
+
+async def test_the_first_command_works_and_says_what_is_shown(project: Project) -> None:
+    """The second plays everything, which `make conformance` does of the project's own; here it is counted."""
+    first, full = DOCUMENT.commands
+
+    assert await check_commands(project, [first]) == []
+    assert full.line.endswith("-m orchestrator.testing tests.app.test_transfers_conform")
+    cells = len(KINDS) * sum(STEPS * fault.at_steps + fault.at_the_end for fault in FAULTS.values())
+    assert full.shown[-1] == f"cells tried {cells}: hit …, declared …, failed 0"
+
+
+async def test_what_is_to_be_copied_passes_what_the_project_asks_of_itself(project: Project) -> None:
+    files = " ".join(DOCUMENT.files)
+    style = await project.type(f".venv/bin/ruff check {files} && .venv/bin/ruff format --check {files}")
+    types = await project.type(f".venv/bin/mypy {files}")
+
+    assert style.exit_code == 0, style.output
+    assert types.exit_code == 0, types.output
+
+
+def test_every_fault_is_listed_in_its_order_as_it_explains_itself() -> None:
+    assert DOCUMENT.table("fault") == [[fault.name, fault.explains] for fault in FAULTS.values()]
+
+
+def test_every_field_of_an_example_is_listed() -> None:
+    listed = [code_in(row[0])[0] for row in DOCUMENT.table("field")]
+
+    assert sorted(listed) == sorted(Example.__dataclass_fields__)
+
+
+async def test_the_story_is_what_the_kit_tells() -> None:
+    [shown] = [block.text for block in DOCUMENT.of("text")]
+    suite = Suite(
+        orchestrator=wrong.SetsBack,
+        examples=[TEN],
+        catalog=CATALOG,
+        tables=wrong.tables,
+        databases=("sqlite",),
+        faults=["others between"],
+    )
+
+    [told] = await play_suite(suite)
+
+    assert told.verdict is Verdict.FAILED
+    assert str(told) == shown.strip()
+
+
+def test_the_other_blocks_run() -> None:
+    for block in DOCUMENT.of("python"):
+        exec(compile(block.text, f"docs/testing.md:{block.line}", "exec"), {"__name__": "docs"})
