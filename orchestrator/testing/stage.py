@@ -53,6 +53,7 @@ class Stage:
         injections: of every driver, in order.
         outcomes: what drivers of the example's saga were told.
         ending: how the saga must have ended.
+        declared: why nothing was proved, although everything is as it must be.
         expected: states that are right, each with its words, where the saga's phase alone does not say.
     """
 
@@ -80,6 +81,7 @@ class Stage:
         self.injections: list[Injection] = []
         self.outcomes: list[Outcome] = []
         self.ending: Ending = "as if nothing happened"
+        self.declared: str | None = None
         self.expected: list[tuple[str, State | None]] = []
         self._tasks: list[asyncio.Task[Any]] = []
 

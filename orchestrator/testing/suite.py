@@ -248,6 +248,8 @@ class Players:
             found = list(wrong_found.found)
         except Exception as fault:
             found = [f"a driver raised {type(fault).__name__}: {fault}"]
+        if not found and stage.declared is not None:
+            return Result(cell, Verdict.DECLARED, stage.declared)
         if not found:
             return Result(cell, Verdict.HIT)
         story = Result(cell, Verdict.FAILED, _story(group.fault, stage, found))

@@ -86,6 +86,7 @@ async def others_between(stage: Stage) -> None:
     outcome = await one
 
     if other.phase is not Phase.COMPLETED:
+        stage.declared = "the other saga is refused beside this one: name one that completes, Example(..., other=event)"
         return
     by_other, by_both = stage.reference.by_other, stage.reference.by_both
     stage.must(by_other is not None and by_both, "the other saga did not run by itself")
