@@ -19,7 +19,7 @@ from sqlalchemy import Row, and_, false, or_, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.catalog import Catalog
-from orchestrator.drive.messages import Phase, SagaRef, StepCommand, StepState, UndoCommand, UndoReply
+from orchestrator.drive.messages import Phase, SagaRef, StepCommand, StepState, UndoCommand, Undone, UndoReply
 from orchestrator.envelope import read
 from orchestrator.errors import OrchestratorError
 from orchestrator.store.database import Database
@@ -194,7 +194,7 @@ async def _take_back(database: Database, catalog: Catalog, command: UndoCommand,
             if row.state == StepState.DONE.value:
                 values["state"] = StepState.UNDONE.value
             async with database.transaction() as connection:
-                await swapped(
+                is_ours = await swapped(
                     connection,
                     command.saga.id,
                     command.number,
@@ -203,6 +203,8 @@ async def _take_back(database: Database, catalog: Catalog, command: UndoCommand,
                     saga_step.c.undone_at.is_(None),
                     **values,
                 )
+            if is_ours:
+                return Undone(number=command.number)
         else:
             return await _why_not_undone(database, command)
 

@@ -1,11 +1,13 @@
 """A ground for store-level tests: one database, the payment service, and drivers that try as the activities do."""
 
 import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from orchestrator.drive.driver import Driver
 from orchestrator.drive.messages import (
@@ -15,9 +17,7 @@ from orchestrator.drive.messages import (
     Phase,
     SagaRef,
     StepCommand,
-    StepRefused,
     StepReply,
-    StuckCommand,
     TurnCommand,
     UndoCommand,
 )
@@ -34,6 +34,7 @@ from tests.house import Holdings, rows
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 ATTEMPTS = 3
+DEADLINE = timedelta(minutes=5)
 
 
 class TriedSteps(StoreSteps):
@@ -41,9 +42,10 @@ class TriedSteps(StoreSteps):
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
         """A step."""
-        for attempt in range(1, ATTEMPTS + 1):
+        failed: Exception | None = None
+        for number in range(attempt, ATTEMPTS + 1):
             try:
-                return await super().run(command, deadline, attempt=attempt)
+                return await super().run(command, deadline, attempt=number)
             except Exception as fault:
                 failed = fault
         operation = self.catalog.operation(command.operation)
@@ -115,11 +117,15 @@ class Ground:
 
     def late(self) -> "asyncio.Task[StepReply]":
         """One attempt of the step outside."""
-        return asyncio.create_task(StoreSteps(self.database, PAYMENTS).run(self.command(), timedelta(minutes=5)))
+        return asyncio.create_task(StoreSteps(self.database, PAYMENTS).run(self.command(), DEADLINE))
 
-    async def stick(self, error: str) -> None:
-        """Show the step outside as stuck."""
-        await self.steps.stick(StuckCommand(saga=self.ref, number=2, error=error))
+    async def take_coins(self) -> None:
+        """Do the step before the one outside."""
+        arguments = {"name": "a", "coins": getattr(self.event, "amount", 0)}
+        command = self.command("cast.take")
+        await self.steps.run(
+            command.model_copy(update={"number": 1, "arguments": arguments, "opening": self.opening}), DEADLINE
+        )
 
     async def states(self) -> list[str]:
         """Of each step, in order."""
@@ -145,7 +151,24 @@ class Ground:
             await connection.execute(update(saga_step).values(attempted_at=datetime.now(UTC) - timedelta(hours=1)))
 
 
-def refused(reply: object) -> str:
-    """The code of a refusal."""
-    assert isinstance(reply, StepRefused)
-    return reply.code
+@contextmanager
+def statements(database: Database) -> Generator[list[str]]:
+    """The first word of each statement, and each commit of a transaction that may have written."""
+    told: list[str] = []
+
+    def execute(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        told.append(statement.split()[0])
+
+    def commit(_connection: Any) -> None:
+        told.append("COMMIT")
+
+    engine = database.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", execute)
+    event.listen(engine, "commit", commit)
+    try:
+        yield told
+    finally:
+        event.remove(engine, "before_cursor_execute", execute)
+        event.remove(engine, "commit", commit)
+        while "BEGIN" in told:
+            told.remove("BEGIN")

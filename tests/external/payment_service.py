@@ -38,7 +38,8 @@ class Book:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._turn = threading.Lock()
+        self.turn = threading.RLock()
+        """One at a time: who dies after its commit dies before anybody else commits."""
         with self._open() as connection:
             connection.executescript(_TABLES)
         connection.close()
@@ -47,7 +48,7 @@ class Book:
         """Do it, or answer what was done under this key before."""
         card = str(body["card"])
         declined = kind == "charges" and card.startswith("declined")
-        with self._turn, self._open() as connection:
+        with self.turn, self._open() as connection:
             connection.execute(
                 "INSERT INTO entry (kind, key, card, amount, charge, status, requests) VALUES (?, ?, ?, ?, ?, ?, 1) "
                 "ON CONFLICT (kind, key) DO UPDATE SET requests = requests + 1",
@@ -67,7 +68,7 @@ class Book:
 
     def strikes(self, fault: str, key: str) -> bool:
         """Whether a fault strikes now: once a key, and that it did is on disk before it does."""
-        with self._turn, self._open() as connection:
+        with self.turn, self._open() as connection:
             struck = connection.execute("INSERT OR IGNORE INTO struck (fault, key) VALUES (?, ?)", (fault, key))
         connection.close()
         return struck.rowcount == 1
@@ -94,7 +95,7 @@ class Service(ThreadingHTTPServer):
 class Desk(BaseHTTPRequestHandler):
     """One request."""
 
-    server: Service
+    server: Service  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_POST(self) -> None:
         """Do something, once a key."""
@@ -107,9 +108,10 @@ class Desk(BaseHTTPRequestHandler):
             return self._answer(400, {"error": "no such thing, or no Idempotency-Key"})
         if self._has_fault(kind, key, "slow", body):
             self.server.gate.wait()
-        done = self.server.book.write(kind, key, body)
-        if self._has_fault(kind, key, "die", body):
-            os.kill(os.getpid(), signal.SIGKILL)
+        with self.server.book.turn:
+            done = self.server.book.write(kind, key, body)
+            if self._has_fault(kind, key, "die", body):
+                os.kill(os.getpid(), signal.SIGKILL)
         if self._has_fault(kind, key, "late", body):
             self.server.gate.wait()
         if not self._has_fault(kind, key, "lose", body):

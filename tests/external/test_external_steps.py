@@ -1,7 +1,7 @@
 """External steps on both databases, against a payment service of its own process: concurrent drivers, every order."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,10 +10,11 @@ from orchestrator import ExternalCall, external_operation
 from orchestrator.catalog import Catalog
 from orchestrator.drive.driver import SagaStuck
 from orchestrator.drive.messages import Decided, Outcome, Phase, StepDone
+from orchestrator.store.external_undo import LeftStanding, left_standing, take_back_left
 from orchestrator.store.intervention import Skip, skip_step
 from orchestrator.store.steps import StoreSteps
 from tests.cast import Script, refuses
-from tests.external.driving import Ground
+from tests.external.driving import Ground, statements
 from tests.external.orchestrators import PAYMENTS, Parcel, ParcelRequested, Payment, PaymentRequested
 from tests.external.wire import Died, Hold, Wire, breaks, dies, once
 
@@ -298,6 +299,98 @@ class TestDeathAfterTheEnd:
         assert reply == Decided(phase=Phase.CANCELLED)
         assert await ground.states() == ["undone", "undone"]
         assert ground.charged_and_refunded == (1, 1)
+
+    async def test_recovery_finds_it_when_its_own_attempt_had_time_and_refunds_once(self, ground: Ground) -> None:
+        await self.barred_and_charged(ground)
+        now = datetime.now(UTC)
+
+        too_soon = await left_standing(ground.database, now=now)
+        [left] = await left_standing(ground.database, now=now + timedelta(minutes=1))
+        taken = await asyncio.gather(*(take_back_left(ground.database, PAYMENTS, left) for _ in range(2)))
+
+        assert (len(too_soon), taken) == (0, [True, True])
+        assert await ground.states() == ["undone", "undone"]
+        assert ground.charged_and_refunded == (1, 1)
+        assert await left_standing(ground.database, now=now + timedelta(hours=1)) == []
+
+    async def test_a_refund_that_recovery_cannot_make_stays_to_be_found(self, ground: Ground) -> None:
+        await self.barred_and_charged(ground)
+        later = datetime.now(UTC) + timedelta(minutes=1)
+        Wire.before[REFUND] = breaks()
+
+        [left] = await left_standing(ground.database, now=later)
+        with pytest.raises(ConnectionResetError):
+            await take_back_left(ground.database, PAYMENTS, left)
+
+        assert await left_standing(ground.database, now=later) == [left]
+        assert (await ground.step()).undo_error == "ConnectionResetError: the wire is broken by the test"
+
+    async def test_a_second_look_at_what_was_barred_settles_it(self, ground: Ground) -> None:
+        await worker_dies(ground, Wire.before, CHARGE)
+        await ground.cancel()
+        later = datetime.now(UTC) + timedelta(hours=1)
+
+        [left] = await left_standing(ground.database, now=later)
+        found = await take_back_left(ground.database, PAYMENTS, left)
+
+        assert not found
+        assert await ground.states() == ["undone", "barred"]
+        assert await left_standing(ground.database, now=later) == []
+
+    async def test_a_success_after_a_refusal_that_was_not_refunded_is_found(self, ground: Ground) -> None:
+        hold = Hold()
+        late = await held(ground, hold, Wire.before, CHARGE)
+        Wire.before[CHARGE] = refuses_call
+        await ground.driver().drive()
+        Wire.before[REFUND] = dies
+        hold.opened.set()
+        with pytest.raises(Died):
+            await late
+        Wire.clear()
+
+        [left] = await left_standing(ground.database, now=datetime.now(UTC) + timedelta(minutes=1))
+        await take_back_left(ground.database, PAYMENTS, left)
+
+        assert await ground.states() == ["undone", "refused"]
+        assert ground.charged_and_refunded == (1, 1)
+
+    async def test_nothing_is_left_of_sagas_that_ended_well(self, ground: Ground) -> None:
+        await ground.driver().drive()
+
+        assert await left_standing(ground.database, now=datetime.now(UTC) + timedelta(hours=1)) == []
+        assert (await ground.step()).attempted_at is None
+
+    async def test_pages_go_on_where_the_last_one_ended(self, ground: Ground) -> None:
+        for event_id in ("one", "two", "three"):
+            ground.event_id = event_id
+            await worker_dies(ground, Wire.before, CHARGE)
+            await ground.age()
+            await ground.cancel()
+        later = datetime.now(UTC) + timedelta(hours=1)
+
+        seen: list[LeftStanding] = []
+        while page := await left_standing(ground.database, now=later, after=seen[-1] if seen else None, limit=2):
+            seen += page
+
+        assert sorted(left.saga.event_id for left in seen) == ["one", "three", "two"]
+
+
+class TestCost:
+    """What a step outside asks of the database."""
+
+    async def test_a_charge_is_two_transactions_of_one_statement_and_a_refund_one_read_more(
+        self, ground: Ground
+    ) -> None:
+        await ground.take_coins()
+        steps = StoreSteps(ground.database, PAYMENTS)
+        with statements(ground.database) as forward:
+            await steps.run(ground.command(), timedelta(minutes=5))
+        await ground.turn()
+        with statements(ground.database) as back:
+            await steps.undo(ground.undo_command(), "payments.refund")
+
+        assert forward == ["INSERT", "COMMIT", "UPDATE", "COMMIT"]
+        assert back == ["SELECT", "UPDATE", "COMMIT"]
 
 
 class TestSkip:

@@ -5,12 +5,14 @@ import http.client
 import json
 import os
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 PORT_VARIABLE = "PAYMENT_SERVICE_PORT"
 """Tells a worker process where the service is."""
 _PATIENCE = 5.0
+_threads = ThreadPoolExecutor(64, thread_name_prefix="wire")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Wire:
             OSError: it cannot be sent.
             http.client.HTTPException: its reply is lost.
         """
-        return await asyncio.to_thread(_ask, cls.port, method, path, key, body)
+        return await asyncio.get_running_loop().run_in_executor(_threads, _ask, cls.port, method, path, key, body)
 
 
 def _ask(port: int, method: str, path: str, key: str | None, body: object) -> Answer:
