@@ -158,6 +158,13 @@ async def count(tx: Transaction, name: str) -> int:
     return coins
 
 
+@query
+async def lots(tx: Transaction, size: int) -> str:
+    """So many letters."""
+    Script.runs.append("lots")
+    return "x" * size
+
+
 @operation(irreversible="a letter that is sent is sent")
 async def send_letter(tx: Transaction, text: str) -> None:
     """Send a letter."""

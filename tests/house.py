@@ -22,6 +22,7 @@ from tests import cast
 from tests.cast import box, note
 from tests.orchestrators import (
     Approval,
+    Bulky,
     CoinsMove,
     Flawed,
     Hurry,
@@ -38,6 +39,7 @@ from tests.orchestrators import (
 CATALOG = Catalog.of(
     orchestrators=[
         Approval,
+        Bulky,
         CoinsMove,
         Flawed,
         Hurry,
@@ -50,7 +52,7 @@ CATALOG = Catalog.of(
         Timed,
         Tipped,
     ],
-    operations=[cast.take, cast.put, cast.write_note, cast.count, cast.send_letter, cast.deliver],
+    operations=[cast.take, cast.put, cast.write_note, cast.count, cast.send_letter, cast.deliver, cast.lots],
 )
 
 

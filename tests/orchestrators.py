@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from orchestrator import DomainEvent, FailureEvent, Orchestrator, Refused, Saga
-from tests.cast import Plan, count, deliver, put, send_letter, take, write_note
+from tests.cast import Plan, count, deliver, lots, put, send_letter, take, write_note
 
 
 class CoinsMoveRequested(DomainEvent):
@@ -343,3 +343,30 @@ class Flawed(Orchestrator[FlawedRequested, FlawedCompleted, FlawedFailed]):
         if Plan.has_bug:
             raise ZeroDivisionError("a bug in handle")
         return FlawedCompleted()
+
+
+class BulkyRequested(DomainEvent):
+    """Ask often, for much."""
+
+    times: int
+    size: int
+    parallel: bool
+
+
+class BulkyCompleted(DomainEvent):
+    """Asked."""
+
+    letters: int
+
+
+class BulkyFailed(FailureEvent):
+    """Not asked."""
+
+
+class Bulky(Orchestrator[BulkyRequested, BulkyCompleted, BulkyFailed]):
+    """Many steps, large results."""
+
+    async def handle(self, event: BulkyRequested, saga: Saga) -> BulkyCompleted:
+        """Ask, and count the letters."""
+        texts = await saga.execute_all([lots(event.size)] * event.times, parallel=event.parallel)
+        return BulkyCompleted(letters=sum(len(text) for text in texts))

@@ -12,6 +12,7 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
 
 from orchestrator.workflow import names
+from orchestrator.workflow.local_first import REPLY_TOO_LARGE
 
 FINISHING = "finish: "
 """How the activity is told whose work is the outcome."""
@@ -121,7 +122,8 @@ def _told_of_local(event: HistoryEvent) -> Progress | None:
     what = _what(local.activity_type, _summary(event))
     if not marker.HasField("failure"):
         return _done(what, marker.details["result"])
-    return _failed(what, marker.failure) if marker.failure.application_failure_info.non_retryable else None
+    cause = marker.failure.application_failure_info
+    return _failed(what, marker.failure) if cause.non_retryable and cause.type != REPLY_TOO_LARGE else None
 
 
 def _summary(event: HistoryEvent) -> str:

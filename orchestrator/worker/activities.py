@@ -36,6 +36,7 @@ from orchestrator.store.fence import ResultTooLarge
 from orchestrator.store.steps import StoreSteps
 from orchestrator.workflow import names
 from orchestrator.workflow.dead_letters import DeadLetterPiece
+from orchestrator.workflow.local_first import LOCAL_REPLY, REPLY_TOO_LARGE
 
 M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")
@@ -86,7 +87,7 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
                 non_retryable=True,
                 category=ApplicationErrorCategory.BENIGN,
             )
-        return reply
+        return _carried(reply)
 
     return run
 
@@ -189,9 +190,25 @@ async def _beating(work: Awaitable[R]) -> R:
             await beats
 
 
+def _carried(reply: R) -> R:
+    """A reply that a marker can carry. Too large, it is kept by the database: the regular activity gets it there."""
+    if activity.info().is_local and isinstance(reply, BaseModel):
+        size = len(reply.model_dump_json().encode())
+        if size > LOCAL_REPLY:
+            raise ApplicationError(
+                f"done; the reply takes {size:,} bytes, and comes with the regular activity",
+                type=REPLY_TOO_LARGE,
+                non_retryable=True,
+                category=ApplicationErrorCategory.BENIGN,
+            )
+    return reply
+
+
 async def _told(work: Awaitable[R]) -> R:
     try:
-        return await _beating(work)
+        return _carried(await _beating(work))
+    except ApplicationError:
+        raise
     except Exception as fault:
         raise _failure(fault, final=False) from _told_cause(fault)
 

@@ -9,7 +9,7 @@ not count as failing.
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
@@ -42,21 +42,14 @@ from orchestrator.event import DomainEvent
 from orchestrator.workflow import names
 from orchestrator.workflow.attributes import SAGA_STATUS, upsert
 from orchestrator.workflow.details import StepsTable
+from orchestrator.workflow.local_first import ATTEMPT, LOCAL_ATTEMPTS, Activities
 from orchestrator.workflow.mailbox import Mailbox
 
-ATTEMPT = timedelta(seconds=30)
-"""One regular attempt, from its start to its end."""
-HEARTBEAT = timedelta(seconds=4)
-"""Silence after which an attempt's worker is taken for dead; attempts beat by themselves."""
-LOCAL = timedelta(seconds=1)
-"""All local attempts of one activity together."""
-LOCAL_ATTEMPTS = 3
 _CALLS = 5
 """Calls of the outside, or waits as long, that one attempt may make."""
 _BEGUN_ANEW = timedelta(minutes=1)
 _FIRST_WAIT = timedelta(milliseconds=100)
 
-_LOCAL_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=50), maximum_attempts=LOCAL_ATTEMPTS)
 _STEP_RETRIES = RetryPolicy(initial_interval=_FIRST_WAIT, maximum_interval=timedelta(seconds=30))
 _FEW_RETRIES = RetryPolicy(initial_interval=_FIRST_WAIT, maximum_attempts=STUCK_AFTER - LOCAL_ATTEMPTS)
 _ENDLESS_RETRIES = RetryPolicy(initial_interval=_FIRST_WAIT, maximum_interval=timedelta(minutes=1))
@@ -75,6 +68,7 @@ class TemporalSteps:
         self._table = table
         self._mailbox = mailbox
         self._retries = retries
+        self._activities = Activities()
 
     async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
         """Run a step; retried until the activity gives up, past the pivot without end.
@@ -93,7 +87,7 @@ class TemporalSteps:
                     command.operation, command, StepReply, summary, stuck=stuck, attempt=_attempt_of(command)
                 )
             else:
-                reply = await self._activity(command.operation, command, StepReply, summary, _STEP_RETRIES)
+                reply = await self._once(command, summary)
         except FailureError as failure:
             if is_cancelled_exception(failure):
                 self._show(command.number, "cancelled")
@@ -105,6 +99,19 @@ class TemporalSteps:
             reply = refused
         self._tell(command.number, reply)
         return reply
+
+    async def _once(self, command: StepCommand, summary: str) -> StepReply:
+        activities = self._activities
+        if command.attempt_limit is None:
+            return cast(
+                StepReply,
+                await activities.local_first(command.operation, command, StepReply, summary, _STEP_RETRIES),
+            )
+        attempt = _attempt_of(command)
+        return cast(
+            StepReply,
+            await activities.regular(command.operation, command, StepReply, summary, _STEP_RETRIES, attempt=attempt),
+        )
 
     async def begin_wait(self, command: WaitCommand) -> WaitReply:
         """Write down that the saga waits."""
@@ -195,8 +202,8 @@ class TemporalSteps:
         external = isinstance(argument, StepCommand) and argument.attempt_limit is not None
         try:
             if locally and not external:
-                return await self._activity(name, argument, result, summary, _FEW_RETRIES)
-            return await self._regular(name, argument, result, summary, _FEW_RETRIES, attempt=attempt)
+                return await self._activities.local_first(name, argument, result, summary, _FEW_RETRIES)
+            return await self._activities.regular(name, argument, result, summary, _FEW_RETRIES, attempt=attempt)
         except FailureError as failure:
             if is_cancelled_exception(failure):
                 raise
@@ -223,7 +230,7 @@ class TemporalSteps:
                 return self._retries() > heard
 
             trying = asyncio.ensure_future(
-                self._regular(name, argument, result, summary, _ENDLESS_RETRIES, attempt=attempt)
+                self._activities.regular(name, argument, result, summary, _ENDLESS_RETRIES, attempt=attempt)
             )
             asked = asyncio.ensure_future(workflow.wait_condition(is_asked))
             try:
@@ -237,29 +244,6 @@ class TemporalSteps:
                 await workflow.wait([asked], timeout=_BEGUN_ANEW.total_seconds())
             finally:
                 _let_go(trying, asked)
-
-    async def _activity(self, name: str, argument: Any, result: Any, summary: str, retries: RetryPolicy) -> Any:
-        if isinstance(argument, StepCommand) and argument.attempt_limit is not None:
-            return await self._regular(name, argument, result, summary, retries, attempt=_attempt_of(argument))
-        try:
-            return await _local(name, argument, result, summary)
-        except FailureError as failure:
-            if is_cancelled_exception(failure) or (isinstance(failure, ApplicationError) and failure.non_retryable):
-                raise
-        return await self._regular(name, argument, result, summary, retries)
-
-    async def _regular(
-        self, name: str, argument: Any, result: Any, summary: str, retries: RetryPolicy, *, attempt: timedelta = ATTEMPT
-    ) -> Any:
-        return await workflow.execute_activity(
-            name,
-            argument,
-            result_type=result,
-            start_to_close_timeout=attempt,
-            heartbeat_timeout=HEARTBEAT,
-            retry_policy=retries,
-            summary=summary,
-        )
 
     def _tell(self, number: int, reply: StepReply | WaitReply) -> None:
         match reply:
@@ -287,32 +271,6 @@ class TemporalSteps:
 def _attempt_of(command: StepCommand | UndoCommand) -> timedelta:
     """How long one attempt may take. Outside it asks, calls or waits a call out, and asks again before it settles."""
     return ATTEMPT + timedelta(seconds=_CALLS * (command.attempt_limit or 0))
-
-
-async def _local(name: str, argument: Any, result: Any, summary: str) -> Any:
-    """Local attempts. A cancel waits for them: cut off, what they did would not be known here."""
-    trying = asyncio.ensure_future(
-        workflow.execute_local_activity(
-            name,
-            argument,
-            result_type=result,
-            schedule_to_close_timeout=LOCAL,
-            retry_policy=_LOCAL_RETRIES,
-            summary=summary,
-        )
-    )
-    cancelled = False
-    while not trying.done():
-        try:
-            await asyncio.shield(trying)
-        except asyncio.CancelledError:
-            cancelled = True
-        except FailureError:
-            break
-    if cancelled:
-        trying.exception()  # heard, so that it is not told as never retrieved
-        raise asyncio.CancelledError
-    return trying.result()
 
 
 def _let_go(*tasks: "asyncio.Future[Any]") -> None:

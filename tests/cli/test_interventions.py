@@ -21,7 +21,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.reading import SagaView, sagas_of_event
 from orchestrator.store.schema import saga
 from orchestrator.store.steps import StoreSteps
-from orchestrator.workflow.port import LOCAL_ATTEMPTS
+from orchestrator.workflow.local_first import LOCAL_ATTEMPTS
 from tests import cast
 from tests.cast import Script, box, fails, refuses
 from tests.cli import mailing

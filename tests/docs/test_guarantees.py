@@ -8,7 +8,7 @@ from orchestrator.drive.messages import STUCK_AFTER
 from orchestrator.operation import DEFAULT_DEADLINE
 from orchestrator.settings import Settings
 from orchestrator.worker.activities import FEWEST_ATTEMPTS
-from orchestrator.workflow.port import ATTEMPT, HEARTBEAT, LOCAL, LOCAL_ATTEMPTS
+from orchestrator.workflow.local_first import ATTEMPT, HEARTBEAT, LOCAL, LOCAL_ATTEMPTS
 from tests.docs.markdown import Document, code_in
 from tests.docs.names import exists
 

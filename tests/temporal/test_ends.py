@@ -24,6 +24,8 @@ from tests.orchestrators import (
     Approval,
     ApprovalRequested,
     Approved,
+    Bulky,
+    BulkyRequested,
     CoinsMove,
     CoinsMoveRequested,
     FlawedRequested,
@@ -100,6 +102,12 @@ async def assert_cancelled(house: House, saga: SagaHandle[Any]) -> None:
 class TestLocalFirst:
     """Steps run as local activities, and go on as regular ones; nobody but the history can tell."""
 
+    @pytest.fixture(autouse=True)
+    def unhurried(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However slow the machine is: a local attempt has time."""
+        if "longer" not in request.node.name:
+            monkeypatch.setattr("orchestrator.workflow.local_first.LOCAL", timedelta(seconds=60))
+
     async def activities(self, house: House, saga: SagaHandle[Any]) -> tuple[list[str], list[str]]:
         """Summaries of what ended locally, and of what was scheduled."""
         local: list[str] = []
@@ -151,6 +159,21 @@ class TestLocalFirst:
         local, regular = await self.activities(house, saga)
         assert local == ["step 1", "step 2", "step 3", "box.refused", "undo step 2", "undo step 1", "undone"]
         assert regular == []
+
+    @pytest.mark.parametrize(
+        ("times", "size", "parallel"),
+        [(30, 200_000, False), (40, 200_000, True), (250, 10, False), (120, 10_000, True)],
+    )
+    async def test_what_one_workflow_task_carries_is_bounded(
+        self, house: House, times: int, size: int, parallel: bool
+    ) -> None:
+        """Over 4 MiB the server would refuse the task for ever."""
+        event = BulkyRequested(times=times, size=size, parallel=parallel)
+
+        completed = await house.bus.execute(Bulky, event, timeout=timedelta(seconds=120))
+
+        assert completed.letters == times * size
+        assert len(Script.runs) == times
 
 
 class TestCancelled:
