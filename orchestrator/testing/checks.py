@@ -57,8 +57,13 @@ async def one_outcome(database: Database, saga_id: UUID, outcomes: Sequence[Outc
     return wrong, phase
 
 
-async def nothing_open(database: Database) -> list[str]:
-    """Transactions and locks that somebody still holds in this database, and tickets for a saga's locks."""
+async def nothing_open(database: Database, *, within: float = _RELEASED_WITHIN) -> list[str]:
+    """Transactions and locks that somebody still holds in this database, and tickets for a saga's locks.
+
+    Args:
+        database: which one.
+        within: seconds in which a server may notice that a process is no more.
+    """
     async with database.reading() as connection:
         tickets = (await connection.execute(select(saga_lock).where(saga_lock.c.ticket > 0))).all()
     wrong = [f"the lock {ticket.key} is still held" for ticket in tickets]
@@ -66,8 +71,7 @@ async def nothing_open(database: Database) -> list[str]:
         return [*wrong, *await asyncio.to_thread(_sqlite_is_locked, database.url.database or "")]
     held: list[str] = []
     try:
-        async with asyncio.timeout(_RELEASED_WITHIN):
-            # The server notices a process that is no more a moment later.
+        async with asyncio.timeout(within):
             while held := await _postgresql_holds(database):  # noqa: ASYNC110 - it is looked at in a database
                 await asyncio.sleep(0.01)
     except TimeoutError:

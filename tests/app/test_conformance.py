@@ -39,5 +39,7 @@ CREATIONS, TRANSFERS = (
 # An account that is created between do and undo keeps the place in the user's list that it drew.
 PLACES = Equality(ignore_columns={"account": {"position"}})
 
-test_account_creation = conformance(AccountCreation, *CREATIONS, catalog=CATALOG, equality=PLACES, trim=is_trimmed)
-test_money_transfer = conformance(MoneyTransfer, *TRANSFERS, catalog=CATALOG, trim=is_trimmed)
+test_account_creation = conformance(
+    AccountCreation, *CREATIONS, catalog=CATALOG, equality=PLACES, property_examples=10, trim=is_trimmed
+)
+test_money_transfer = conformance(MoneyTransfer, *TRANSFERS, catalog=CATALOG, property_examples=10, trim=is_trimmed)

@@ -1,6 +1,6 @@
 """The kit sees what is wrong: each of these orchestrators fails in the cells that show it, with a story to read."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -9,8 +9,9 @@ from orchestrator import Catalog, UsageError
 from orchestrator.catalog import AnyOrchestrator
 from orchestrator.testing import Equality, Example, run_conformance
 from orchestrator.testing.faults import Fault
+from orchestrator.testing.grounds import NotHere
 from orchestrator.testing.injection import Injected
-from orchestrator.testing.report import Result, Verdict
+from orchestrator.testing.report import Verdict
 from orchestrator.testing.stage import Play, Stage
 from orchestrator.testing.suite import Group, Players, Suite
 from tests.testing import post, wrong
@@ -36,6 +37,7 @@ CATALOG = Catalog.of(
         wrong.take_for_good,
         wrong.enter_the_time,
         wrong.count_up,
+        wrong.open_box,
     ],
 )
 TEN = Example(Asked(coins=10), given=boxes)
@@ -147,6 +149,14 @@ def test_a_call_outside_that_does_not_heed_its_key_fails_where_its_reply_is_lost
     assert "outside: ['dear'] is expected and ['dear', 'dear'] is found" in found["worker killed inside"]
 
 
+def test_what_is_given_may_be_calls() -> None:
+    example = Example(Asked(coins=10), given=[wrong.open_box("a", 60), wrong.take(10)])
+
+    found = failures(wrong.SetsBack, "others between", example=example)
+
+    assert "box a: coins is 50 and must be 40" in "".join(found.values())
+
+
 def test_a_column_that_is_declared_not_to_count_may_differ() -> None:
     report = run_conformance(
         wrong.AsksTheClock,
@@ -162,7 +172,7 @@ def test_a_column_that_is_declared_not_to_count_may_differ() -> None:
 
 
 def test_hypothesis_finds_the_smallest_call_that_is_not_undone() -> None:
-    found = failures(wrong.RightForSmallNumbers)
+    found = failures(wrong.RightForSmallNumbers, "refused", "cancelled after", "undone twice", "do, then undo")
 
     assert list(found) == ["do, then undo at step 1, wrong.count_up"]
     assert (
@@ -177,63 +187,66 @@ def test_an_example_that_never_runs_clean_fails_with_what_it_raised() -> None:
     assert found == {"refused at each place": "no clean run: LookupError: there is nothing here"}
 
 
-async def played(play: Play) -> Sequence[Result]:
-    """A play of a test's own, on the orchestrator that is right."""
+RIGHT = Suite(orchestrator=wrong.Right, examples=[TEN], catalog=CATALOG, tables=wrong.tables, databases=("sqlite",))
+
+
+@pytest.fixture
+async def players() -> AsyncGenerator[Players]:
+    """For plays of a test's own, on the orchestrator that is right."""
+    made = Players(RIGHT, {})
+    yield made
+    await made.close()
+    for server in made.servers.values():
+        assert not isinstance(server, NotHere)
+        await server.close()
+
+
+def of_a_test(play: Play) -> Group:
     fault = Fault(name="of a test", explains="for this test alone", play=play)
-    suite = Suite(orchestrator=wrong.Right, examples=[TEN], catalog=CATALOG, tables=wrong.tables, databases=("sqlite",))
-    players = Players(suite, {})
-    try:
-        return await players.play(Group(example=TEN, fault=fault, database="sqlite"))
-    finally:
-        await players.close()
+    return Group(example=TEN, fault=fault, database="sqlite")
 
 
-async def test_a_fault_that_did_not_occur_is_a_failure() -> None:
+async def test_a_fault_that_did_not_occur_is_a_failure(players: Players) -> None:
     async def nothing_hit(stage: Stage) -> None:
         one = stage.injection()
         one.raises("inside step 7", Injected("never"))
         await stage.drive(one)
         stage.must(one.hits["inside step 7"], "there is no step 7")
 
-    [result] = await played(nothing_hit)
+    [result] = await players.play(of_a_test(nothing_hit))
 
     assert result.verdict is Verdict.FAILED
     assert "the fault did not occur: there is no step 7" in result.told
     assert "driver 1, inside step 7: Injected, once" in result.told
 
 
-async def test_a_driver_that_never_stops_where_it_should_is_a_failure() -> None:
+async def test_a_driver_that_never_stops_where_it_should_is_a_failure(players: Players) -> None:
     async def never_there(stage: Stage) -> None:
         await stage.stopped_at("before step 7")
 
-    [result] = await played(never_there)
+    [result] = await players.play(of_a_test(never_there))
 
     assert "a driver never came to the point at which it should stand still" in result.told
 
 
-async def test_a_saga_that_is_left_open_is_a_failure() -> None:
+async def test_a_saga_that_is_left_open_is_a_failure(players: Players) -> None:
     async def left_alone(stage: Stage) -> None:
         await stage.stopped_at("after step 1")
 
-    [result] = await played(left_alone)
+    [result] = await players.play(of_a_test(left_alone))
 
     assert result.verdict is Verdict.FAILED
 
 
-async def test_a_cell_after_one_that_failed_plays_on_a_new_ground() -> None:
+async def test_a_cell_after_one_that_failed_plays_on_a_new_ground(players: Players) -> None:
     async def spoils(stage: Stage) -> None:
         async with stage.database.transaction() as connection:
             await connection.execute(wrong.box.update().values(coins=7))
         await stage.drive()
 
-    suite = Suite(orchestrator=wrong.Right, examples=[TEN], catalog=CATALOG, tables=wrong.tables, databases=("sqlite",))
-    players = Players(suite, {})
-    spoiling = Fault(name="of a test", explains="for this test alone", play=spoils)
-
-    [spoilt] = await players.play(Group(example=TEN, fault=spoiling, database="sqlite"))
-    clean = next(group for group in suite.groups() if group.fault.name == "nothing happens")
+    [spoilt] = await players.play(of_a_test(spoils))
+    clean = next(group for group in RIGHT.groups() if group.fault.name == "nothing happens")
     [after] = await players.play(clean)
-    await players.close()
 
     assert "box a: coins is -3 and must be 90" in spoilt.told
     assert after.verdict is Verdict.HIT

@@ -22,7 +22,7 @@ async def test_an_open_transaction_is_seen(database: Database) -> None:
 
     async with database.transaction() as connection:
         await cast.stock(connection, a=1)
-        found = await nothing_open(database)
+        found = await nothing_open(database, within=0.2)
 
     assert any("still open" in told or "still writes" in told for told in found), found
     assert await nothing_open(database) == []

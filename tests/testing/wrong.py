@@ -31,6 +31,12 @@ async def _add(tx: Transaction, coins: int) -> None:
     await tx.exec(update(box).where(box.c.name == "a").values(coins=box.c.coins + coins))
 
 
+@operation(irreversible="for `given` alone")
+async def open_box(tx: Transaction, name: str, coins: int) -> None:
+    """A box."""
+    await tx.exec(insert(box).values(name=name, coins=coins))
+
+
 @operation
 async def take_by_reading(tx: Transaction, coins: int) -> int:
     """Take coins out; answers how many there were."""
