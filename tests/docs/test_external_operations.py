@@ -1,0 +1,63 @@
+"""docs/external-operations.md is true: its files are dropped into a copy of the project, checked and run."""
+
+import pytest
+
+from orchestrator.external import DEFAULT_TIME_LIMIT
+from orchestrator.operation import DEFAULT_DEADLINE
+from orchestrator.store.external_undo import LOOK_AGAIN_AFTER
+from tests.docs.markdown import Document
+from tests.docs.project import Project, check_commands
+
+GUIDE = Document("docs/external-operations.md")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy with the guide's files dropped in."""
+    return Project.copied(tmp_path_factory.mktemp("guide") / "project", GUIDE)
+
+
+async def test_every_command_works_and_says_what_is_shown(project: Project) -> None:
+    assert len(GUIDE.commands) == 1
+
+    assert await check_commands(project, GUIDE.commands) == []
+
+
+async def test_what_it_declares_passes_the_checks_before_a_worker_starts(project: Project) -> None:
+    listed = await project.type(".venv/bin/orchestrator events")
+
+    assert listed.exit_code == 0, listed.output
+
+
+async def test_a_missing_verification_is_told(project: Project) -> None:
+    file = project.folder / "activities" / "payment.py"
+    right = file.read_text()
+    try:
+        file.write_text(right.replace("@charge_card.verification\n", ""))
+        told = await project.type(".venv/bin/orchestrator events")
+    finally:
+        file.write_text(right)
+
+    assert told.exit_code == 2
+    assert "charge_card has no verification" in told.output
+
+
+async def test_what_is_to_be_copied_passes_what_the_project_asks_of_itself(project: Project) -> None:
+    files = " ".join(GUIDE.files)
+    style = await project.type(f".venv/bin/ruff check {files} && .venv/bin/ruff format --check {files}")
+    types = await project.type(f".venv/bin/mypy {files}")
+
+    assert style.exit_code == 0, style.output
+    assert types.exit_code == 0, types.output
+
+
+def test_its_times_are_the_engine_s() -> None:
+    assert GUIDE.text.count("| `time_limit` | 10 s |") == 1
+    assert GUIDE.text.count("| `deadline` | 5 min |") == 1
+    assert (DEFAULT_TIME_LIMIT.total_seconds(), DEFAULT_DEADLINE.total_seconds()) == (10, 300)
+    assert "Ten\n  minutes later" in GUIDE.text
+    assert LOOK_AGAIN_AFTER.total_seconds() == 600
+
+
+def test_every_python_block_is_a_file_to_copy() -> None:
+    assert [block.line for block in GUIDE.of("python") if block.path is None] == []
