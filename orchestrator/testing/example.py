@@ -42,13 +42,15 @@ class Example:
     """One event of an orchestrator, and the state that it comes into."""
 
     event: DomainEvent
-    """Starts the saga. Its saga should complete; one that is refused proves less, as nothing stands after it."""
+    """Starts the saga, which must complete when nothing goes wrong, unless `refused` says otherwise."""
     name: str = ""
     """For reports; by default the event's type."""
     given: Given = ()
     """What stands before: `async def books(tx): tx.add(Account(...))`, or a list of described calls."""
     other: DomainEvent | None = None
     """What somebody else asks for between do and undo, under another event id; by default the same again."""
+    refused: str | None = None
+    """The error code that its saga ends with even if nothing goes wrong. It proves less: nothing stands after it."""
     sent: Sequence[DomainEvent] = ()
     """Events that are sent to the saga while it waits: `saga.wait_for` takes the first that matches, at once."""
     observe: Callable[[], Any] | None = None

@@ -174,6 +174,11 @@ class Players:
     async def _reference(self, ground: Ground, example: Example) -> Reference:
         await ground.put_back()
         outcome = await self._run(ground, example, example.event, EVENT_ID)
+        if outcome.error_code != example.refused:
+            # Else everything would be as before, whatever the fault, and prove nothing.
+            ended = f"{outcome.phase}, {outcome.error_code}: {outcome.message}" if outcome.error_code else "completed"
+            wanted = f"failed, {example.refused}" if example.refused else "completed"
+            raise Wrong([f"it must end as {wanted}, and ended as {ended}"])
         key = saga_id(self._suite.orchestrator.__name__, EVENT_ID)
         async with ground.database.reading() as connection:
             rows = (

@@ -187,6 +187,18 @@ def test_an_example_that_never_runs_clean_fails_with_what_it_raised() -> None:
     assert found == {"refused at each place": "no clean run: LookupError: there is nothing here"}
 
 
+def test_an_example_that_does_not_end_as_it_says_proves_nothing_and_fails() -> None:
+    too_early = Example(Asked(coins=10))  # there is no box yet, and nobody says so
+    refused = Example(Asked(coins=10), given=boxes, refused="box.empty")
+
+    assert failures(wrong.SetsBack, "refused", example=too_early)["refused at each place"].startswith(
+        "no clean run: it must end as completed, and ended as failed, operation.failed: step 1, wrong.take_by_reading"
+    )
+    assert failures(wrong.Right, "refused", example=refused) == {
+        "refused at each place": "no clean run: it must end as failed, box.empty, and ended as completed"
+    }
+
+
 RIGHT = Suite(orchestrator=wrong.Right, examples=[TEN], catalog=CATALOG, tables=wrong.tables, databases=("sqlite",))
 
 

@@ -98,7 +98,7 @@ test_letter = conformance(
 test_nothing = conformance(
     Nothing,
     Example(NothingRequested(refuse=False), name="done"),
-    Example(NothingRequested(refuse=True), name="refused"),
+    Example(NothingRequested(refuse=True), name="refused", refused="nothing.refused"),
     catalog=CATALOG,
     tables=cast.tables,
     trim=only_on_sqlite,
