@@ -4,7 +4,6 @@ import pytest
 
 from orchestrator.external import DEFAULT_TIME_LIMIT
 from orchestrator.operation import DEFAULT_DEADLINE
-from orchestrator.store.external_undo import LOOK_AGAIN_AFTER
 from tests.docs.markdown import Document
 from tests.docs.project import Project, check_commands
 
@@ -55,8 +54,6 @@ def test_its_times_are_the_engine_s() -> None:
     assert GUIDE.text.count("| `time_limit` | 10 s |") == 1
     assert GUIDE.text.count("| `deadline` | 5 min |") == 1
     assert (DEFAULT_TIME_LIMIT.total_seconds(), DEFAULT_DEADLINE.total_seconds()) == (10, 300)
-    assert "Ten\n  minutes later" in GUIDE.text
-    assert LOOK_AGAIN_AFTER.total_seconds() == 600
 
 
 def test_every_python_block_is_a_file_to_copy() -> None:

@@ -300,7 +300,7 @@ class TestDeathAfterTheEnd:
         assert await ground.states() == ["undone", "undone"]
         assert ground.charged_and_refunded == (1, 1)
 
-    async def test_recovery_finds_it_when_its_own_attempt_had_time_and_refunds_once(self, ground: Ground) -> None:
+    async def test_who_looks_for_it_finds_it_when_its_own_attempt_had_time_and_refunds_once(self, ground: Ground) -> None:
         await self.barred_and_charged(ground)
         now = datetime.now(UTC)
 
@@ -313,7 +313,7 @@ class TestDeathAfterTheEnd:
         assert ground.charged_and_refunded == (1, 1)
         assert await left_standing(ground.database, now=now + timedelta(hours=1)) == []
 
-    async def test_a_refund_that_recovery_cannot_make_stays_to_be_found(self, ground: Ground) -> None:
+    async def test_a_refund_that_cannot_be_made_stays_to_be_found(self, ground: Ground) -> None:
         await self.barred_and_charged(ground)
         later = datetime.now(UTC) + timedelta(minutes=1)
         Wire.before[REFUND] = breaks()
