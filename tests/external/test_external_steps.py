@@ -300,7 +300,9 @@ class TestDeathAfterTheEnd:
         assert await ground.states() == ["undone", "undone"]
         assert ground.charged_and_refunded == (1, 1)
 
-    async def test_who_looks_for_it_finds_it_when_its_own_attempt_had_time_and_refunds_once(self, ground: Ground) -> None:
+    async def test_who_looks_for_it_finds_it_when_its_own_attempt_had_time_and_refunds_once(
+        self, ground: Ground
+    ) -> None:
         await self.barred_and_charged(ground)
         now = datetime.now(UTC)
 
