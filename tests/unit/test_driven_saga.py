@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator import Orchestrator, Refused, Saga, UsageError
+from orchestrator import DomainEvent, Orchestrator, Refused, Saga, UsageError
 from orchestrator.drive.driver import Driver, SagaStuck
 from orchestrator.drive.messages import (
+    EndWaitCommand,
     FinishCommand,
     FinishReply,
     Outcome,
@@ -26,10 +27,13 @@ from orchestrator.drive.messages import (
     Undone,
     UndoPlan,
     UndoReply,
+    WaitBegun,
+    WaitCommand,
+    WaitReply,
 )
 from orchestrator.drive.steps import StepFailed
-from orchestrator.envelope import wrap
-from tests.cast import put, send_letter, take, write_note
+from orchestrator.envelope import Envelope, wrap
+from tests.cast import deliver, put, send_letter, take, write_note
 from tests.orchestrators import NothingCompleted, NothingFailed, NothingRequested
 
 Handle = Callable[[Saga], Awaitable[object]]
@@ -51,6 +55,31 @@ class Port:
             raise StepFailed("it failed for good")
         results = {"cast.take": 1, "cast.write_note": "note"}
         return StepDone(number=command.number, operation=command.operation, result=results.get(command.operation))
+
+    async def begin_wait(self, command: WaitCommand) -> WaitReply:
+        """A wait begins."""
+        self.asked.append(f"{command.number} {command.operation}")
+        return WaitBegun(number=command.number, seconds_left=command.seconds)
+
+    async def pause(self, number: int, seconds: float) -> None:
+        """No time passes."""
+        self.asked.append(f"{number} for {seconds} s")
+
+    async def receive(
+        self, number: int, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], seconds: float
+    ) -> Envelope | None:
+        """The one event there is, if it is wanted."""
+        if matching(NothingRequested(refuse=True)):
+            return wrap(NothingRequested(refuse=True), event_id="sent", source="tests")
+        return None
+
+    def received(self, envelope: Envelope) -> None:
+        """Told which."""
+        self.asked.append(f"received {envelope.event_id}")
+
+    async def end_wait(self, command: EndWaitCommand) -> StepReply:
+        """A wait ends."""
+        return StepDone(number=command.number, operation=command.operation, result=command.result)
 
     async def turn(self, command: TurnCommand) -> TurnReply:
         """A turn."""
@@ -74,10 +103,12 @@ class Port:
         self.asked.append("stuck")
 
 
-async def drive(handle: Handle, port: Port) -> Outcome:
+async def drive(handle: Handle, port: Port, *, waits_for: tuple[type[DomainEvent], ...] = ()) -> Outcome:
     """Drive a saga whose `handle` is this function."""
 
     class Scripted(Orchestrator[NothingRequested, NothingCompleted, NothingFailed]):
+        awaited = waits_for
+
         async def handle(self, event: NothingRequested, saga: Saga) -> NothingCompleted:
             return cast(NothingCompleted, await handle(saga))
 
@@ -110,6 +141,91 @@ async def test_a_step_that_could_need_undoing_after_one_that_cannot_be_undone_is
         return NothingCompleted()
 
     with pytest.raises(UsageError, match="put the irreversible step last"):
+        await drive(handle, Port())
+
+
+async def test_so_it_is_in_one_batch() -> None:
+    async def handle(saga: Saga) -> object:
+        await saga.execute_batch(send_letter("x"), take("a", 1))
+        return NothingCompleted()
+
+    port = Port()
+    with pytest.raises(UsageError, match="put the irreversible step last"):
+        await drive(handle, port)
+    assert port.asked == []
+
+
+async def test_a_retriable_step_before_any_pivot_is_refused() -> None:
+    async def handle(saga: Saga) -> object:
+        await saga.execute(deliver("x"))
+        return NothingCompleted()
+
+    with pytest.raises(UsageError, match=r"write `await saga\.pivot\(\)` first"):
+        await drive(handle, Port())
+
+
+@pytest.mark.parametrize("pivot", ["a pivot", "an irreversible step", "one in the same batch"])
+async def test_a_retriable_step_comes_after_the_pivot(pivot: str) -> None:
+    async def handle(saga: Saga) -> object:
+        match pivot:
+            case "a pivot":
+                await saga.pivot()
+                await saga.execute(deliver("x"))
+            case "an irreversible step":
+                await saga.execute(send_letter("x"))
+                await saga.execute(deliver("x"))
+            case _:
+                await saga.execute_batch(send_letter("x"), deliver("x"))
+        return NothingCompleted()
+
+    port = Port()
+    await drive(handle, port)
+
+    assert port.asked[1:] == ["2 cast.deliver", "finish completed"]
+
+
+async def test_a_sleep_is_a_step() -> None:
+    async def handle(saga: Saga) -> object:
+        await saga.sleep(timedelta(seconds=3))
+        return NothingCompleted()
+
+    port = Port()
+    await drive(handle, port)
+
+    assert port.asked == ["1 saga.sleep", "1 for 3.0 s", "finish completed"]
+
+
+async def test_a_sleep_back_in_time_is_refused() -> None:
+    async def handle(saga: Saga) -> object:
+        await saga.sleep(timedelta(seconds=-1))
+        return NothingCompleted()
+
+    with pytest.raises(UsageError, match="time does not go back"):
+        await drive(handle, Port())
+
+
+async def test_an_event_that_is_waited_for_is_received_as_its_contract_has_it() -> None:
+    got: list[object] = []
+
+    async def handle(saga: Saga) -> object:
+        got.append(await saga.wait_for(NothingRequested, timeout=timedelta(seconds=1)))
+        never = timedelta(seconds=1)
+        got.append(await saga.wait_for(NothingRequested, matching=lambda one: not one.refuse, timeout=never))
+        return NothingCompleted()
+
+    port = Port()
+    await drive(handle, port, waits_for=(NothingRequested,))
+
+    assert got == [NothingRequested(refuse=True), None]
+    assert port.asked == ["1 saga.wait_for", "received sent", "2 saga.wait_for", "finish completed"]
+
+
+async def test_an_event_that_the_orchestrator_does_not_name_is_not_waited_for() -> None:
+    async def handle(saga: Saga) -> object:
+        await saga.wait_for(NothingRequested, timeout=timedelta(seconds=1))
+        return NothingCompleted()
+
+    with pytest.raises(UsageError, match=r"awaited = \(NothingRequested,\)"):
         await drive(handle, Port())
 
 
