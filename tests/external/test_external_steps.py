@@ -148,6 +148,21 @@ class TestUndoing:
         assert await ground.states() == ["undone", "barred"]
         assert ground.charged_and_refunded == (0, 0)
 
+    async def test_an_undo_waits_out_a_call_that_may_be_under_way_and_asks_again(self, ground: Ground) -> None:
+        hold, asked = Hold(), list[str]()
+        late = await held(ground, hold, Wire.before, CHARGE)
+
+        async def answered_no() -> None:
+            asked.append(FIND)
+            hold.opened.set()
+
+        Wire.after[FIND] = answered_no
+        cancelled = await ground.cancel()
+
+        assert (cancelled.phase.value, await ends(late)) == ("cancelled", "cancelled")
+        assert asked == [FIND, FIND]
+        assert ground.charged_and_refunded == (1, 1)
+
     async def test_a_call_that_arrives_after_the_undo_barred_it_is_refunded_once(self, ground: Ground) -> None:
         hold = Hold(deaf=True)
         late = await held(ground, hold, Wire.before, CHARGE)
