@@ -265,6 +265,8 @@ def parse(text: str | bytes, event_class: type[E]) -> E:
         return event_class.model_validate_json(text, strict=True)
     except ValidationError as fault:
         raise UnreadableEvent("event.invalid", describe(fault)) from fault
+    except Exception as fault:  # a validator of the contract's author: whoever sends must not bring down who reads
+        raise UnreadableEvent("event.invalid", f"its contract's check failed with {type(fault).__name__}") from fault
 
 
 def describe(fault: ValidationError) -> str:

@@ -370,3 +370,31 @@ class Bulky(Orchestrator[BulkyRequested, BulkyCompleted, BulkyFailed]):
         """Ask, and count the letters."""
         texts = await saga.execute_all([lots(event.size)] * event.times, parallel=event.parallel)
         return BulkyCompleted(letters=sum(len(text) for text in texts))
+
+
+class LateApprovalRequested(DomainEvent):
+    """Deliver, and then ask who agrees."""
+
+    wait_seconds: float = 60.0
+
+
+class LateApprovalCompleted(DomainEvent):
+    """Delivered."""
+
+    by: str
+
+
+class LateApprovalFailed(FailureEvent):
+    """Not delivered."""
+
+
+class LateApproval(Orchestrator[LateApprovalRequested, LateApprovalCompleted, LateApprovalFailed]):
+    """Waits past its pivot."""
+
+    awaited = (Approved,)
+
+    async def handle(self, event: LateApprovalRequested, saga: Saga) -> LateApprovalCompleted:
+        """The pivot, then the wait."""
+        await saga.pivot()
+        said = await saga.wait_for(Approved, timeout=timedelta(seconds=event.wait_seconds))
+        return LateApprovalCompleted(by="nobody" if said is None else said.by)

@@ -100,6 +100,8 @@ def _word(action: Action) -> str:
             return "published again"
         case Action.KEEP:
             return "kept as a dead letter"
+        case Action.TAKE_BACK:
+            return "taken back outside"
         case Action.LEAVE:
             return "left"
         case Action.POSTPONE:

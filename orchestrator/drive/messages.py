@@ -179,6 +179,8 @@ class Outcome(Message):
     """The completed or failed event, as a CloudEvent."""
     error_code: str | None = None
     message: str | None = None
+    received: tuple[str, ...] = ()
+    """Ids of the events that the saga waited for and took."""
 
 
 Elsewhere = Decided | Diverged | Reused | Resume | Expired

@@ -32,6 +32,10 @@ WAIT_FOR = "saga.wait_for"
 
 STEPS_LIMIT = 1_000
 """Steps of one saga. Each is six events of a history that ends at 51,200, and a line of the failure event."""
+WAIT_LIMIT = timedelta(days=3_660)
+"""Of one sleep or wait: far from where calendars end."""
+SAGA_LIMIT = 20 * 1024 * 1024
+"""Bytes of all arguments and results of one saga: the server ends an execution whose history passes 50 MiB."""
 GROUP_LIMIT = 1024 * 1024
 """Bytes of arguments that go out together."""
 GROUP_STEPS = 100
@@ -60,6 +64,7 @@ class DrivenSaga(Saga):
         self._opened = False
         self._past_pivot: str | None = None
         self._given: list[OperationCall[Any]] = []
+        self._carried = 0
         self.is_busy = False
         """A step is under way."""
         self.misused: Exception | None = None
@@ -71,9 +76,7 @@ class DrivenSaga(Saga):
 
     async def sleep(self, duration: timedelta) -> None:
         """Wait, durably."""
-        seconds = duration.total_seconds()
-        if seconds < 0:
-            raise self._misuse(f"`saga.sleep({duration!r})`: time does not go back")
+        seconds = self._seconds("sleep", duration)
 
         async def rest(number: int, left: float) -> None:
             await self._steps.pause(number, left)
@@ -90,7 +93,7 @@ class DrivenSaga(Saga):
                 f"the orchestrator waits for {name} and does not say so: `awaited = ({event.__name__},)`"
             )
         is_wanted: Any = matching or _any_event
-        seconds = timeout.total_seconds()
+        seconds = self._seconds("wait_for", timeout)
 
         async def receive(number: int, left: float) -> JsonValue:
             envelope = await self._steps.receive(number, event, is_wanted, left)
@@ -105,6 +108,13 @@ class DrivenSaga(Saga):
             return unwrap(envelope, event)
         except UnreadableEvent as fault:
             raise self._misuse(f"the recorded {name} is none of today's: {fault.message}") from fault
+
+    def _seconds(self, what: str, duration: timedelta) -> float:
+        if duration < timedelta(0):
+            raise self._misuse(f"`saga.{what}` for {duration}: time does not go back")
+        if duration > WAIT_LIMIT:
+            raise self._misuse(f"`saga.{what}` for {duration}: {WAIT_LIMIT.days:,} days are the most")
+        return duration.total_seconds()
 
     async def _wait(
         self,
@@ -147,8 +157,14 @@ class DrivenSaga(Saga):
     async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
         self._may_begin(len(calls))
         past_pivot = self._past_pivot
+        if parallel and len(calls) > 1 and any(call.operation.reversal is Reversal.IRREVERSIBLE for call in calls):
+            raise self._misuse(
+                "a step that cannot be undone is run at once with others, so when one of them is refused there is no "
+                "way back and none forward: give it an `execute` of its own"
+            )
         for call in calls:
             self._check(call, past_pivot)
+            self._carry(_size(call))
             self._given.append(call)
             if not parallel and call.operation.reversal is Reversal.IRREVERSIBLE:
                 past_pivot = call.operation.name
@@ -165,6 +181,14 @@ class DrivenSaga(Saga):
             return results
         finally:
             self.is_busy = False
+
+    def _carry(self, size: int) -> None:
+        self._carried += size
+        if self._carried > SAGA_LIMIT:
+            raise self._misuse(
+                f"the arguments and results of one saga take {self._carried:,} bytes and the limit is {SAGA_LIMIT:,}: "
+                "let operations keep large values in their tables, and hand on their ids"
+            )
 
     def _may_begin(self, steps: int) -> None:
         if self.interrupted:
@@ -238,6 +262,7 @@ class DrivenSaga(Saga):
                     raise self._misuse(f"step {reply.number} answered as {reply.operation}, asked was {call!r}")
                 if call.operation.reversal is Reversal.IRREVERSIBLE:
                     self._past_pivot = call.operation.name
+                self._carry(len(canonical(reply.result).encode()))
                 try:
                     return call.operation.signature.load_result(reply.result)
                 except ValidationError as fault:

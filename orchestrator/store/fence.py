@@ -247,7 +247,8 @@ async def claim(
     if operation.kind == "external":
         return Attempting(met.attempted_at)
     # Past the pivot, and shown as stuck: written down for a person to skip, and ours to do.
-    taken = {"state": state.value, "error": error, "attempts": attempt, "done_at": now}
+    taken: dict[str, Any] = {"state": state.value, "error": error, "attempts": attempt, "done_at": now}
+    taken |= {"kind": operation.kind, "irreversible": operation.reversal is Reversal.IRREVERSIBLE}
     await connection.execute(
         update(saga_step)
         .where(saga_step.c.saga_id == command.saga.id, saga_step.c.number == command.number)

@@ -51,6 +51,7 @@ async def finish_saga(database: Database, catalog: Catalog, command: FinishComma
             event=json.loads(out.text),
             error_code=row.error_code if command.completed is None else None,
             message=row.message if command.completed is None else None,
+            received=await _received(connection, row) if any(step.kind == "wait" for step in steps) else (),
         )
         now = datetime.now(UTC)
         await connection.execute(
@@ -74,6 +75,15 @@ async def finish_saga(database: Database, catalog: Catalog, command: FinishComma
         return outcome
 
     return await database.in_transaction(end)
+
+
+async def _received(connection: AsyncConnection, row: OpenSaga) -> tuple[str, ...]:
+    taken = await connection.scalars(
+        select(saga_step.c.result)
+        .where(saga_step.c.saga_id == row.id, saga_step.c.kind == "wait", saga_step.c.result.is_not(None))
+        .order_by(saga_step.c.number)
+    )
+    return tuple(read(json.loads(result)).event_id for result in taken)
 
 
 def _unlike(steps: list[RecordedStep], reached: int) -> Diverged | None:

@@ -124,6 +124,13 @@ saga_step = Table(
     Column("attempted_at", _Time),
     Column("done_at", _Time),
     Column("undone_at", _Time),
+    Index(
+        "ix_saga_step_outside",
+        "saga_id",
+        "number",
+        postgresql_where=text("kind = 'external' AND attempted_at IS NOT NULL"),
+        sqlite_where=text("kind = 'external' AND attempted_at IS NOT NULL"),
+    ),
 )
 """The fence: one row a step, written in the operation's own transaction. No foreign key: it may live elsewhere.
 

@@ -125,6 +125,7 @@ async def begin_undoing(
             error_code=error_code,
             message=storable(message),
             ended_by=ended_by,
+            next_at=None,
             progressed_at=datetime.now(UTC),
         )
     )

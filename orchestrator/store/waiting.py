@@ -32,6 +32,9 @@ from orchestrator.store.fence import SagaMissing, recorded_reply
 from orchestrator.store.opening import OpenedBefore, begin_saga
 from orchestrator.store.schema import saga, saga_step
 
+LOOK_AFTER = timedelta(hours=1)
+"""How long recovery leaves a saga alone that waits."""
+
 
 async def begin_wait(database: Database, catalog: Catalog, command: WaitCommand) -> WaitReply:
     """Write down until when a saga waits, or learn what was written down. Safe to repeat.
@@ -82,7 +85,9 @@ async def begin_wait(database: Database, catalog: Catalog, command: WaitCommand)
             return Decided(phase=Phase.UNDOING) if reply.kind == "refused" else reply
         else:
             until = met.attempted_at
-        await connection.execute(update(saga).where(saga.c.id == command.saga.id).values(next_at=until))
+        # Recovery looks sooner than in a month: who sends an event finds nobody while its execution is gone.
+        look = min(until, now + LOOK_AFTER)
+        await connection.execute(update(saga).where(saga.c.id == command.saga.id).values(next_at=look))
         return WaitBegun(number=command.number, seconds_left=(until - now).total_seconds())
 
     try:

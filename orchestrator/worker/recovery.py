@@ -18,6 +18,7 @@ from temporalio.exceptions import ApplicationError
 
 from orchestrator.catalog import Catalog
 from orchestrator.store.database import Database
+from orchestrator.store.external_undo import LeftStanding
 from orchestrator.store.recovery import (
     RecordedSaga,
     RecoveryRefused,
@@ -29,6 +30,7 @@ from orchestrator.store.recovery import (
 )
 from orchestrator.worker.closed_runs import ClosedRun, closed_abnormally
 from orchestrator.worker.left_messages import settle_messages
+from orchestrator.worker.left_outside import next_left, settle_left, workflow_id_of
 from orchestrator.worker.silent_sagas import recover_saga
 from orchestrator.worker.sweeping import Limits, Sweeping
 from orchestrator.workflow.names import own_workflow_id
@@ -105,6 +107,10 @@ class Recovery:
         while page := await overdue_sagas(self._database, before=quiet, now=now, after=last):
             await _each(page, lambda recorded: _look_at(sweeping, recorded))
             last = page[-1]
+        left: LeftStanding | None = None
+        while steps := await next_left(sweeping, now, left):
+            await _each(steps, lambda step: _take_back(sweeping, step))
+            left = steps[-1]
         swept = await self._look_through_closed(sweeping, quiet)
         return Sweep(
             looked_at=len(sweeping.seen),
@@ -156,6 +162,14 @@ async def _look_at(sweeping: Sweeping, recorded: RecordedSaga) -> None:
         await recover_saga(sweeping, recorded)
     except Exception as fault:
         _fail(sweeping, own_workflow_id(recorded.orchestrator, recorded.event_id), fault)
+    sweeping.heard(len(sweeping.seen))
+
+
+async def _take_back(sweeping: Sweeping, left: LeftStanding) -> None:
+    try:
+        await settle_left(sweeping, left)
+    except Exception as fault:
+        _fail(sweeping, workflow_id_of(left), fault)
     sweeping.heard(len(sweeping.seen))
 
 

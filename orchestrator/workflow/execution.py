@@ -4,9 +4,7 @@ Handlers only append. Messages are raw until they are taken, so nothing that is 
 execution ends only when its inbox is empty; the server refuses the end while a message it has not seen is waiting.
 """
 
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -25,22 +23,13 @@ from orchestrator.workflow import names
 from orchestrator.workflow.attributes import ERROR_CODE, EVENT_ID, EVENT_TYPE, SAGA_STATUS, upsert
 from orchestrator.workflow.dead_letters import pieces
 from orchestrator.workflow.details import StepsTable
-from orchestrator.workflow.mailbox import Letter, Mailbox
+from orchestrator.workflow.inbox import Fault, Inbound, Inbox
 from orchestrator.workflow.port import TemporalSteps
 
 _CARRIED = 1024 * 1024
 """Bytes of other events that a stuck saga's next run begins with."""
 _FIRST_MESSAGE = timedelta(seconds=10)
 """How long an execution that was started with nothing waits for its event."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """A message as it came in."""
-
-    door: str
-    position: int
-    raw: bytes
 
 
 class SagaExecution:
@@ -50,22 +39,18 @@ class SagaExecution:
 
     def __init__(self) -> None:
         # Signals of the first task arrive before `take_all` runs.
-        self._inbox: deque[Inbound] = deque()
-        self._received = 0
+        self._inbox = Inbox(self.orchestrator.awaited)
         self._taken: dict[str, DomainEvent] = {}
         self._outcome: Outcome | None = None
         self._rejected: ApplicationError | None = None
         self._retries = 0
-        self._mailbox = Mailbox(self._sort)
 
     def receive(self, door: str, arguments: Sequence[RawValue]) -> None:
         """Put messages in the inbox."""
         if door == names.RETRY_SIGNAL:
             self._retries += 1
-            return
-        for raw in [argument.payload.data for argument in arguments] or [b""]:
-            self._received += 1
-            self._inbox.append(Inbound(door, self._received, raw))
+        else:
+            self._inbox.receive(door, arguments)
 
     @workflow.signal(dynamic=True)
     def receive_signal(self, name: str, args: Sequence[RawValue]) -> None:
@@ -82,38 +67,34 @@ class SagaExecution:
 
     async def take_all(self, arguments: Sequence[RawValue]) -> dict[str, JsonValue]:
         """Take messages until there are none, then end as the first event's saga ended."""
-        waiting = len(self._inbox)
         if arguments:
-            self.receive(names.START_DOOR, arguments)
-            self._inbox.rotate(len(self._inbox) - waiting)
-        elif not self._inbox:
+            self._inbox.receive(names.START_DOOR, arguments, first=True)
+        elif self._inbox.is_empty:
             await self._wait_for_first()
-        self._sort()
-        while self._inbox:
-            await self._take(self._inbox.popleft())
-            self._sort()
-        for letter in self._mailbox.empty():
-            reason = f"{letter.envelope.event_type}: the saga did not wait for it, or waits no more"
-            await self._keep(_message(letter), "event.not_awaited", reason)
-        return self._end()
-
-    def _sort(self) -> None:
-        """Take out of the inbox what the saga may wait for."""
-        awaited = {event.type_name(): event for event in self.orchestrator.awaited}
-        if not awaited:
-            return
-        rest: deque[Inbound] = deque()
-        for message in self._inbox:
-            letter = _letter(message, awaited)
-            if letter is None:
-                rest.append(message)
+        # Whatever is awaited here, more may have come meanwhile: it ends only when all is settled.
+        while True:
+            await self._inbox.sort()
+            if self._inbox.messages:
+                await self._take(self._inbox.messages.popleft())
+            elif self._inbox.is_empty:
+                return self._end()
             else:
-                self._mailbox.put(letter)
-        self._inbox = rest
+                await self._keep_left()
+
+    async def _keep_left(self) -> None:
+        """Keep what no saga has taken. One that its saga has taken may be here again, when a task was done anew."""
+        letters, faults = self._inbox.leave()
+        received = () if self._outcome is None else self._outcome.received
+        for letter in letters:
+            if letter.envelope.event_id not in received:
+                reason = f"{letter.envelope.event_type}: the saga did not wait for it, or waits no more"
+                faults.append(Fault(letter.message, "event.not_awaited", reason))
+        for fault in faults:
+            await self._keep(fault.message, fault.code, fault.reason)
 
     async def _wait_for_first(self) -> None:
         try:
-            await workflow.wait_condition(lambda: bool(self._inbox), timeout=_FIRST_MESSAGE)
+            await workflow.wait_condition(lambda: not self._inbox.is_empty, timeout=_FIRST_MESSAGE)
         except TimeoutError:
             self._rejected = _rejection("event.missing", "started without an event, and none came by signal")
 
@@ -158,7 +139,7 @@ class SagaExecution:
             SAGA_STATUS.value_set("running"),
         )
         table = StepsTable(f"{envelope.event_type} {envelope.event_id}")
-        steps = TemporalSteps(table, self._mailbox, lambda: self._retries)
+        steps = TemporalSteps(table, self._inbox, lambda: self._retries)
         driver = Driver(
             self.orchestrator,
             event,
@@ -204,26 +185,25 @@ class SagaExecution:
         """What else is in the inbox: events are carried over, as many as fit; the rest is kept as dead letters."""
         carried: list[bytes] = []
         room = _CARRIED
-        for letter in self._mailbox.empty():
-            self._inbox.append(_message(letter))
-        while self._inbox:
-            message = self._inbox.popleft()
-            try:
-                if not self._is_letter(message):
-                    envelope, event = self._read(message)
-                    if self._is_repeat(envelope, event):
+        while not self._inbox.is_empty:
+            await self._inbox.sort()
+            letters, faults = self._inbox.leave()
+            wanted = [letter.message for letter in letters]
+            for message in (*wanted, *self._inbox.messages):
+                try:
+                    if message not in wanted and self._is_repeat(*self._read(message)):
                         continue
-                if len(message.raw) > room:
-                    raise UnreadableEvent("event.not_carried", "came while the saga was stuck: publish it again")
-            except UnreadableEvent as fault:
-                await self._keep(message, fault.code, fault.message)
-                continue
-            room -= len(message.raw)
-            carried.append(message.raw)
+                    if len(message.raw) > room:
+                        raise UnreadableEvent("event.not_carried", "came while the saga was stuck: publish it again")
+                except UnreadableEvent as fault:
+                    faults.append(Fault(message, fault.code, fault.message))
+                    continue
+                room -= len(message.raw)
+                carried.append(message.raw)
+            self._inbox.messages.clear()
+            for left in faults:
+                await self._keep(left.message, left.code, left.reason)
         return carried
-
-    def _is_letter(self, message: Inbound) -> bool:
-        return _letter(message, {event.type_name(): event for event in self.orchestrator.awaited}) is not None
 
     async def _keep(self, message: Inbound, code: str, reason: str) -> None:
         """Keep a message as a dead letter."""
@@ -258,24 +238,6 @@ class SagaExecution:
         raise ApplicationError(
             outcome.message or "", body, type=outcome.error_code or "saga.failed", non_retryable=True
         )
-
-
-def _letter(message: Inbound, awaited: Mapping[str, type[DomainEvent]]) -> Letter | None:
-    """The message as an event that the saga may wait for; None if it is anything else."""
-    if message.door not in (names.START_DOOR, names.EVENT_SIGNAL):
-        return None
-    try:
-        envelope = read(message.raw)
-        event = awaited.get(envelope.event_type)
-        if event is None:
-            return None
-        return Letter(message.position, message.door, envelope, unwrap(envelope, event))
-    except UnreadableEvent:
-        return None
-
-
-def _message(letter: Letter) -> Inbound:
-    return Inbound(letter.door, letter.position, letter.envelope.text.encode())
 
 
 def _rejection(code: str, message: str) -> ApplicationError:

@@ -42,8 +42,8 @@ from orchestrator.event import DomainEvent
 from orchestrator.workflow import names
 from orchestrator.workflow.attributes import SAGA_STATUS, upsert
 from orchestrator.workflow.details import StepsTable
+from orchestrator.workflow.inbox import Inbox
 from orchestrator.workflow.local_first import ATTEMPT, LOCAL_ATTEMPTS, Activities
-from orchestrator.workflow.mailbox import Mailbox
 
 _CALLS = 5
 """Calls of the outside, or waits as long, that one attempt may make."""
@@ -60,13 +60,13 @@ class TemporalSteps:
 
     Args:
         table: where the Web UI's table of steps is kept.
-        mailbox: events sent to the saga.
+        inbox: what is sent to the execution.
         retries: how many times a person has asked to try at once, so far.
     """
 
-    def __init__(self, table: StepsTable, mailbox: Mailbox, retries: Callable[[], int]) -> None:
+    def __init__(self, table: StepsTable, inbox: Inbox, retries: Callable[[], int]) -> None:
         self._table = table
-        self._mailbox = mailbox
+        self._inbox = inbox
         self._retries = retries
         self._activities = Activities()
 
@@ -129,14 +129,14 @@ class TemporalSteps:
     async def receive(
         self, number: int, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], seconds: float
     ) -> Envelope | None:
-        """Wait for an event in the mailbox."""
-        return await self._mailbox.take(
+        """Wait for an event in the inbox."""
+        return await self._inbox.take(
             event, matching, timedelta(seconds=seconds), summary=f"step {number}: wait for {event.type_name()}"
         )
 
     def received(self, envelope: Envelope) -> None:
         """This event was taken before."""
-        self._mailbox.forget(envelope.event_id)
+        self._inbox.received(envelope.event_id)
 
     async def end_wait(self, command: EndWaitCommand) -> StepReply:
         """Write down how a wait ended."""

@@ -31,6 +31,8 @@ class Action(StrEnum):
     """An event that was accepted and never taken is sent again."""
     KEEP = "keep"
     """A message that is no event, in an execution that never looked at it, is kept as a dead letter."""
+    TAKE_BACK = "take_back"
+    """An effect outside came to light when its saga had ended: it is compensated."""
     LEAVE = "leave"
     """Nobody drives it, and recovery cannot help."""
     POSTPONE = "postpone"
@@ -41,7 +43,7 @@ class Action(StrEnum):
     @property
     def changes(self) -> bool:
         """Whether something is done."""
-        return self in (Action.UNDO, Action.RESUME, Action.PUBLISH, Action.KEEP)
+        return self in (Action.UNDO, Action.RESUME, Action.PUBLISH, Action.KEEP, Action.TAKE_BACK)
 
 
 class Finding(BaseModel):

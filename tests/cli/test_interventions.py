@@ -169,7 +169,7 @@ async def test_a_stuck_saga_is_tried_again_at_once_when_its_cause_is_mended(hous
     async def waits_for_long() -> bool:
         return (await the_saga(house.database, event_id)).steps[1].undo_attempts > 2 * STUCK_AFTER
 
-    await eventually(waits_for_long, "the next attempt is seconds away")
+    await eventually(waits_for_long, "the next attempt is seconds away", within=60.0)
     await give_back_the_row(house)
 
     ran = await at_home.run("retry", event_id)

@@ -210,7 +210,7 @@ async def test_an_inherited_field_is_described_where_it_was_declared(nowhere: Sh
 
 
 async def test_a_command_is_printed_as_it_must_be_typed(nowhere: Shell) -> None:
-    started_by_path = await nowhere.run("events")
+    started_by_path = await nowhere.at(PATH="/usr/bin:/bin").run("events")
     found_on_path = await nowhere.at(PATH=str(SCRIPT.parent)).run("events")
 
     assert started_by_path.out.splitlines()[-1].endswith(".venv/bin/orchestrator events ACCOUNT_CREATED")

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from temporalio.client import Client
 
 from orchestrator import ExternalCall, external_operation
 from orchestrator.catalog import Catalog
@@ -13,6 +14,10 @@ from orchestrator.drive.messages import Decided, Outcome, Phase, StepDone
 from orchestrator.store.external_undo import LeftStanding, left_standing, take_back_left
 from orchestrator.store.intervention import Skip, skip_step
 from orchestrator.store.steps import StoreSteps
+from orchestrator.worker.manager import ensure_search_attributes
+from orchestrator.worker.recovery import Recovery
+from orchestrator.worker.sweeping import Limits
+from orchestrator.workflow.recovery import Action
 from tests.cast import Script, refuses
 from tests.external.driving import Ground, statements
 from tests.external.orchestrators import PAYMENTS, Parcel, ParcelRequested, Payment, PaymentRequested
@@ -329,6 +334,20 @@ class TestDeathAfterTheEnd:
         assert await ground.states() == ["undone", "undone"]
         assert ground.charged_and_refunded == (1, 1)
         assert await left_standing(ground.database, now=now + timedelta(hours=1)) == []
+
+    async def test_recovery_refunds_it_and_a_dry_run_only_says_so(self, ground: Ground, client: Client) -> None:
+        await self.barred_and_charged(ground)
+        await ensure_search_attributes(client)
+        recovery = Recovery(client, ground.database, PAYMENTS, task_queue="nobodys", limits=Limits(timedelta(0)))
+
+        said = await recovery.sweep(dry_run=True)
+        assert (said.counts[Action.TAKE_BACK], ground.charged_and_refunded) == (1, (1, 0))
+        done = await recovery.sweep()
+        again = await recovery.sweep()
+
+        assert (done.counts[Action.TAKE_BACK], again.counts[Action.TAKE_BACK]) == (1, 0)
+        assert await ground.states() == ["undone", "undone"]
+        assert ground.charged_and_refunded == (1, 1)
 
     async def test_a_refund_that_cannot_be_made_stays_to_be_found(self, ground: Ground) -> None:
         await self.barred_and_charged(ground)

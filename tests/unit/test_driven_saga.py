@@ -144,6 +144,38 @@ async def test_a_step_that_could_need_undoing_after_one_that_cannot_be_undone_is
         await drive(handle, Port())
 
 
+async def test_an_irreversible_step_is_not_run_at_once_with_others() -> None:
+    """One of them refused, there would be no way back and none forward."""
+
+    async def handle(saga: Saga) -> object:
+        await saga.execute_batch(send_letter("x"), take("a", 1), parallel=True)
+        return NothingCompleted()
+
+    port = Port()
+    with pytest.raises(UsageError, match="`execute` of its own"):
+        await drive(handle, port)
+    assert port.asked == []
+
+
+async def test_the_arguments_and_results_of_a_saga_have_a_limit() -> None:
+    async def handle(saga: Saga) -> object:
+        for _ in range(200):
+            await saga.execute(write_note("x" * 200_000))
+        return NothingCompleted()
+
+    with pytest.raises(UsageError, match="arguments and results of one saga"):
+        await drive(handle, Port())
+
+
+async def test_a_wait_has_an_end_that_calendars_know() -> None:
+    async def handle(saga: Saga) -> object:
+        await saga.sleep(timedelta(days=100_000))
+        return NothingCompleted()
+
+    with pytest.raises(UsageError, match="3,660 days are the most"):
+        await drive(handle, Port())
+
+
 async def test_so_it_is_in_one_batch() -> None:
     async def handle(saga: Saga) -> object:
         await saga.execute_batch(send_letter("x"), take("a", 1))

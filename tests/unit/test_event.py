@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError, field_validator
 
 from orchestrator import Contract, DomainEvent, FailureEvent, UndoneStep
 from orchestrator.envelope import (
@@ -337,3 +337,19 @@ def test_a_field_that_stands_twice_is_refused_as_nobody_knows_which_was_meant(do
         read(doubled)
 
     assert told.value.code == "event.not_json"
+
+
+def test_a_contract_whose_check_falls_over_is_told_as_any_wrong_field() -> None:
+    """Else one message would bring down whoever reads it, again and again."""
+
+    class Divided(DomainEvent):
+        by: int
+
+        @field_validator("by")
+        @classmethod
+        def _divides(cls, by: int) -> int:
+            return 100 % by
+
+    with pytest.raises(UnreadableEvent, match="ZeroDivisionError") as told:
+        parse('{"by": 0}', Divided)
+    assert told.value.code == "event.invalid"

@@ -19,4 +19,8 @@ def upgrade() -> None:
         saga.drop_constraint("uq_saga_orchestrator_event_id", type_="unique")
     op.add_column("saga_step", sa.Column("attempted_at", _TIME, nullable=True))
     op.add_column("saga_meta", sa.Column("swept_until", _TIME, nullable=True))
+    unsettled = sa.text("kind = 'external' AND attempted_at IS NOT NULL")
+    op.create_index(
+        "ix_saga_step_outside", "saga_step", ["saga_id", "number"], postgresql_where=unsettled, sqlite_where=unsettled
+    )
     op.execute("UPDATE saga_meta SET schema_version = 2")
