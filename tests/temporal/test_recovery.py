@@ -221,10 +221,11 @@ async def test_what_fails_on_one_saga_stops_no_other_and_takes_no_ones_place(
 
     monkeypatch.setattr(sweeping, "ensure_own_execution", ensure_others)
 
-    swept = [await sweep(house, ceiling=1) for _ in range(2)]
+    swept = [await sweep(house, ceiling=1) for _ in range(3)]
 
-    assert [one.counts[Action.RESUME] for one in swept] == [1, 1]
-    assert swept[0].counts[Action.FAIL] > 0
+    # Which come first is chance; with the third only those are left that fail.
+    assert [one.counts[Action.RESUME] for one in swept] == [1, 1, 0]
+    assert swept[2].counts[Action.FAIL] > 0
     assert [(await saga.ended()).phase for saga in sagas[2:]] == ["completed"] * 2
     monkeypatch.undo()
     await sweep(house)
