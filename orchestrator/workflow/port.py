@@ -83,9 +83,7 @@ class TemporalSteps:
             reply: StepReply
             if command.past_pivot:
                 stuck = StuckCommand(saga=command.saga, number=command.number, error="", step=command)
-                reply = await self._insist(
-                    command.operation, command, StepReply, summary, stuck=stuck, attempt=_attempt_of(command)
-                )
+                reply = await self._insist(command.operation, command, StepReply, summary, stuck=stuck)
             else:
                 reply = await self._once(command, summary)
         except FailureError as failure:
@@ -164,8 +162,6 @@ class TemporalSteps:
             UndoReply,
             f"undo step {command.number}",
             stuck=stuck,
-            attempt=_attempt_of(command),
-            locally=command.attempt_limit is None,
         )
         self._show(command.number, f"undone: `{compensation}`")
         return reply
@@ -192,16 +188,15 @@ class TemporalSteps:
         summary: str,
         *,
         stuck: StuckCommand | None = None,
-        attempt: timedelta = ATTEMPT,
-        locally: bool = True,
     ) -> Any:
         """An activity that must be done, however it fails. With `stuck` it shows as that after a few failures.
 
         Its error must not end the execution: the saga would stay without an outcome.
         """
-        external = isinstance(argument, StepCommand) and argument.attempt_limit is not None
+        has_command = isinstance(argument, StepCommand | UndoCommand)
+        attempt = _attempt_of(argument) if has_command else ATTEMPT
         try:
-            if locally and not external:
+            if not has_command or argument.attempt_limit is None:
                 return await self._activities.local_first(name, argument, result, summary, _FEW_RETRIES)
             return await self._activities.regular(name, argument, result, summary, _FEW_RETRIES, attempt=attempt)
         except FailureError as failure:
