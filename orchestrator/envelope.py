@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property, lru_cache
 from math import isfinite
 from typing import Any, TypeVar, cast
 from uuid import UUID, uuid5
@@ -70,7 +71,7 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Envelope:
     """One event with its CloudEvents attributes. `text` is the JSON exactly as it arrived or will be sent."""
 
@@ -82,7 +83,7 @@ class Envelope:
     data: Mapping[str, JsonValue]
     text: str
 
-    @property
+    @cached_property
     def content_digest(self) -> str:
         """What makes a repeat a repeat: type, version and data. Time and source may differ between two sends."""
         return digest(canonical({"type": self.event_type, "version": self.version, "data": dict(self.data)}))
@@ -147,6 +148,10 @@ def read(raw: bytes | str) -> Envelope:
     Raises:
         UnreadableEvent: `event.too_large`, `event.not_json`, `event.not_cloudevent` or `event.invalid_id`.
     """
+    return _read_again(raw) if len(raw) <= _REMEMBERED else _read(raw)
+
+
+def _read(raw: bytes | str) -> Envelope:
     size = len(raw.encode("utf-8", "surrogatepass")) if isinstance(raw, str) else len(raw)
     if size > EVENT_SIZE_LIMIT:
         raise UnreadableEvent("event.too_large", too_large(size))
@@ -170,6 +175,11 @@ def read(raw: bytes | str) -> Envelope:
     except (BaseCloudEventException, ValueError, TypeError, KeyError, AttributeError) as fault:
         raise UnreadableEvent("event.not_cloudevent", f"not a CloudEvent 1.0: {_first_line(fault)}") from fault
     return _checked(message, text)
+
+
+_REMEMBERED = 16 * 1024
+"""Length of envelopes that are worth remembering: one is read at its opening, at its finish, and between."""
+_read_again = lru_cache(maxsize=512)(_read)
 
 
 class _GivenTwice(ValueError):

@@ -1,92 +1,180 @@
-"""The finish: the outcome on the saga's row and the outcome's event in the outbox, in one transaction."""
+"""The finish: the outcome on a saga's row and the outcome's event in the outbox, in one transaction; for many at once.
+
+Sagas that end together share the transaction's round trips. What is wrong with one of them is told to its driver, and
+keeps no other from ending.
+"""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid5
+from uuid import UUID, uuid5
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.catalog import Catalog
-from orchestrator.drive.messages import Decided, Diverged, FinishCommand, FinishReply, Outcome, Phase, StepState
+from orchestrator.drive.messages import Decided, Diverged, FinishCommand, FinishReply, Outcome, Phase, Reused, StepState
 from orchestrator.envelope import OUTCOME_SIZE_LIMIT, Envelope, canonical, parse, read, wrap
 from orchestrator.event import DomainEvent, UndoneStep
 from orchestrator.store.database import Database
-from orchestrator.store.opening import OpenSaga, lock_saga
+from orchestrator.store.opening import OpenSaga, open_sagas
 from orchestrator.store.schema import saga, saga_outbox, saga_step
-from orchestrator.store.turn import RecordedStep, steps_of
+from orchestrator.store.turn import RecordedStep, steps_of_each
+
+_END = (
+    update(saga)
+    .where(saga.c.id == bindparam("ended"), saga.c.phase == bindparam("was"))
+    .values(
+        phase=bindparam("phase"),
+        outcome=bindparam("outcome"),
+        outcome_event_id=bindparam("outcome_event_id"),
+        finished_at=bindparam("now"),
+        progressed_at=bindparam("now"),
+        next_at=None,
+        stuck_step=None,
+        stuck_error=None,
+        stuck_since=None,
+    )
+)
+_SEND = insert(saga_outbox)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A saga that ends in this transaction."""
+
+    saga: UUID
+    was: Phase
+    outcome: Outcome
+    event: Envelope
 
 
 async def finish_saga(database: Database, catalog: Catalog, command: FinishCommand) -> FinishReply:
     """End a saga once: the first outcome is the outcome, and every later call gets it back."""
+    [reply] = await finish_sagas(database, catalog, [command])
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
-    async def end(connection: AsyncConnection) -> FinishReply:
-        key = command.opening.saga.id
-        row = await lock_saga(connection, command.opening, catalog)
-        if not isinstance(row, OpenSaga):
-            return row
-        steps = await steps_of(connection, key)
-        source = f"orchestrator/{command.opening.saga.orchestrator}"
-        orchestrator = catalog.orchestrators[command.opening.saga.orchestrator]
-        event: DomainEvent
-        if command.completed is not None:
-            if row.phase is not Phase.FORWARD:
-                return Decided(phase=row.phase)
-            if (diverged := _unlike(steps, command.steps)) is not None:
-                return diverged
-            phase = Phase.COMPLETED
-            event = parse(canonical(command.completed), orchestrator.completed)
-        else:
-            if row.phase is not Phase.UNDOING or any(step.is_to_undo for step in steps):
-                return Decided(phase=row.phase)
-            phase = row.reason or Phase.FAILED
-            event = await _failure(connection, catalog, row, read(row.envelope), orchestrator.failed)
-        out = wrap(event, event_id=str(uuid5(key, "outcome")), source=source, limit=OUTCOME_SIZE_LIMIT)
-        outcome = Outcome(
-            phase=phase,
-            event_id=command.opening.saga.event_id,
-            content_digest=row.content_digest,
-            triggering=dict(read(row.envelope).data),
-            event=json.loads(out.text),
-            error_code=row.error_code if command.completed is None else None,
-            message=row.message if command.completed is None else None,
-            received=await _received(connection, row) if any(step.kind == "wait" for step in steps) else (),
-        )
-        now = datetime.now(UTC)
-        await connection.execute(
-            update(saga)
-            .where(saga.c.id == key, saga.c.phase == row.phase.value)
-            .values(
-                phase=phase.value,
-                outcome=outcome.model_dump_json(),
-                outcome_event_id=out.event_id,
-                finished_at=now,
-                progressed_at=now,
-                next_at=None,
-                stuck_step=None,
-                stuck_error=None,
-                stuck_since=None,
-            )
-        )
-        await connection.execute(
-            insert(saga_outbox).values(event_id=out.event_id, saga_id=key, envelope=out.text, created_at=now)
-        )
-        return outcome
+
+async def finish_sagas(
+    database: Database, catalog: Catalog, commands: Sequence[FinishCommand]
+) -> list[FinishReply | Exception]:
+    """End sagas, each once, in one transaction.
+
+    Args:
+        database: the home database.
+        catalog: knows their orchestrators.
+        commands: of one to fifty sagas, each once.
+
+    Returns:
+        A reply for each command, in their order; or what was wrong with it, in which case nothing was done about it.
+    """
+
+    async def end(connection: AsyncConnection) -> list[FinishReply | Exception]:
+        rows = await open_sagas(connection, [command.opening for command in commands], catalog, begins=False)
+        steps = await steps_of_each(connection, [key for key, row in rows.items() if _is_open(row)])
+        replies: list[FinishReply | Exception] = []
+        ended: list[_Ended] = []
+        for command in commands:
+            key = command.opening.saga.id
+            try:
+                ending = await _ending(connection, catalog, command, rows[key], steps.get(key, []))
+            except Exception as fault:  # an author's event that cannot be built: the others end all the same
+                replies.append(fault)
+                continue
+            if isinstance(ending, _Ended):
+                ended.append(ending)
+                replies.append(ending.outcome)
+            else:
+                replies.append(ending)
+        await _write(connection, ended)
+        return replies
 
     return await database.in_transaction(end)
 
 
-async def _received(connection: AsyncConnection, row: OpenSaga) -> tuple[str, ...]:
+def _is_open(row: OpenSaga) -> bool:
+    return not row.reused and row.outcome is None
+
+
+async def _ending(
+    connection: AsyncConnection, catalog: Catalog, command: FinishCommand, row: OpenSaga, steps: Sequence[RecordedStep]
+) -> "_Ended | FinishReply":
+    """How a saga ends now, or what was decided about it before."""
+    if row.reused:
+        return Reused()
+    if row.outcome is not None:
+        return Outcome.model_validate_json(row.outcome)
+    orchestrator = catalog.orchestrators[command.opening.saga.orchestrator]
+    triggering = read(row.envelope)
+    event: DomainEvent
+    if command.completed is not None:
+        if row.phase is not Phase.FORWARD:
+            return Decided(phase=row.phase)
+        if (diverged := _unlike(steps, command.steps)) is not None:
+            return diverged
+        phase = Phase.COMPLETED
+        event = parse(canonical(command.completed), orchestrator.completed)
+    else:
+        if row.phase is not Phase.UNDOING or any(step.is_to_undo for step in steps):
+            return Decided(phase=row.phase)
+        phase = row.reason or Phase.FAILED
+        event = _failure(catalog, row, triggering, orchestrator.failed, steps)
+    source = f"orchestrator/{command.opening.saga.orchestrator}"
+    out = wrap(event, event_id=str(uuid5(row.id, "outcome")), source=source, limit=OUTCOME_SIZE_LIMIT)
+    outcome = Outcome(
+        phase=phase,
+        event_id=command.opening.saga.event_id,
+        content_digest=row.content_digest,
+        triggering=dict(triggering.data),
+        event=json.loads(out.text),
+        error_code=row.error_code if command.completed is None else None,
+        message=row.message if command.completed is None else None,
+        received=await _received(connection, row.id) if any(step.kind == "wait" for step in steps) else (),
+    )
+    return _Ended(row.id, row.phase, outcome, out)
+
+
+async def _write(connection: AsyncConnection, ended: Sequence[_Ended]) -> None:
+    if not ended:
+        return
+    now = datetime.now(UTC)
+    await connection.execute(
+        _END,
+        [
+            {
+                "ended": one.saga,
+                "was": one.was.value,
+                "phase": one.outcome.phase.value,
+                "outcome": one.outcome.model_dump_json(),
+                "outcome_event_id": one.event.event_id,
+                "now": now,
+            }
+            for one in ended
+        ],
+    )
+    await connection.execute(
+        _SEND,
+        [
+            {"event_id": one.event.event_id, "saga_id": one.saga, "envelope": one.event.text, "created_at": now}
+            for one in ended
+        ],
+    )
+
+
+async def _received(connection: AsyncConnection, saga_id: UUID) -> tuple[str, ...]:
     taken = await connection.scalars(
         select(saga_step.c.result)
-        .where(saga_step.c.saga_id == row.id, saga_step.c.kind == "wait", saga_step.c.result.is_not(None))
+        .where(saga_step.c.saga_id == saga_id, saga_step.c.kind == "wait", saga_step.c.result.is_not(None))
         .order_by(saga_step.c.number)
     )
     return tuple(read(json.loads(result)).event_id for result in taken)
 
 
-def _unlike(steps: list[RecordedStep], reached: int) -> Diverged | None:
+def _unlike(steps: Sequence[RecordedStep], reached: int) -> Diverged | None:
     """The first step that was recorded and not reached this time, or reached and not recorded."""
     answers = (StepState.DONE.value, StepState.REFUSED.value, StepState.SKIPPED.value)
     answered = {step.number for step in steps if step.state in answers}
@@ -103,17 +191,14 @@ def _unlike(steps: list[RecordedStep], reached: int) -> Diverged | None:
     return None
 
 
-async def _failure(
-    connection: AsyncConnection, catalog: Catalog, row: OpenSaga, envelope: Envelope, failed: type[DomainEvent]
+def _failure(
+    catalog: Catalog,
+    row: OpenSaga,
+    triggering: Envelope,
+    failed: type[DomainEvent],
+    steps: Sequence[RecordedStep],
 ) -> DomainEvent:
-    result = await connection.execute(
-        select(saga_step.c.number, saga_step.c.operation, saga_step.c.state)
-        .where(
-            saga_step.c.saga_id == row.id,
-            saga_step.c.state.in_((StepState.UNDONE.value, StepState.SKIPPED.value)),
-        )
-        .order_by(saga_step.c.number.desc())
-    )
+    taken_back = (StepState.UNDONE.value, StepState.SKIPPED.value)
     undone: list[dict[str, Any]] = [
         UndoneStep(
             number=step.number,
@@ -121,12 +206,13 @@ async def _failure(
             compensation=catalog.compensation_of(step.operation),
             skipped=step.state == StepState.SKIPPED.value,
         ).model_dump(mode="json")
-        for step in result
+        for step in reversed(steps)
+        if step.state in taken_back
     ]
-    fields: dict[str, Any] = {
-        "event_id": envelope.event_id,
-        "event_type": envelope.event_type,
-        "event": dict(envelope.data),
+    fields: Mapping[str, Any] = {
+        "event_id": triggering.event_id,
+        "event_type": triggering.event_type,
+        "event": dict(triggering.data),
         "error_code": row.error_code,
         "message": row.message,
         "undone": undone,

@@ -6,11 +6,12 @@ open, so that statement sees them all, and whoever comes later finds the guard s
 
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import literal, select, update
+from sqlalchemy import bindparam, literal, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -231,21 +232,33 @@ async def _write_down(connection: AsyncConnection, step: StepCommand) -> None:
     )
 
 
+_STEPS = (
+    select(
+        saga_step.c.saga_id,
+        saga_step.c.number,
+        saga_step.c.kind,
+        saga_step.c.operation,
+        saga_step.c.arguments,
+        saga_step.c.irreversible,
+        saga_step.c.state,
+    )
+    .where(saga_step.c.saga_id.in_(bindparam("sagas", expanding=True)))
+    .order_by(saga_step.c.saga_id, saga_step.c.number)
+)
+
+
 async def steps_of(connection: AsyncConnection, saga_id: UUID) -> list[RecordedStep]:
     """A saga's steps in order. Ask only in a statement after the one that locked the saga's row."""
-    result = await connection.execute(
-        select(
-            saga_step.c.number,
-            saga_step.c.kind,
-            saga_step.c.operation,
-            saga_step.c.arguments,
-            saga_step.c.irreversible,
-            saga_step.c.state,
-        )
-        .where(saga_step.c.saga_id == saga_id)
-        .order_by(saga_step.c.number)
-    )
-    return [RecordedStep(*row) for row in result]
+    return (await steps_of_each(connection, [saga_id])).get(saga_id, [])
+
+
+async def steps_of_each(connection: AsyncConnection, sagas: Sequence[UUID]) -> dict[UUID, list[RecordedStep]]:
+    """The steps of each saga that has any, in order; as `steps_of`."""
+    found: dict[UUID, list[RecordedStep]] = {}
+    if sagas:
+        for row in await connection.execute(_STEPS, {"sagas": list(sagas)}):
+            found.setdefault(row.saga_id, []).append(RecordedStep(*row[1:]))
+    return found
 
 
 def _compensation(catalog: Catalog, operation: str) -> str:

@@ -142,8 +142,8 @@ MUTANTS = (
         breaks="the outcome and its event are written together or not at all",
         file=FINISH,
         replaced={
-            "await connection.execute(\n            insert(saga_outbox)": (
-                "async with database.transaction() as another: await another.execute(insert(saga_outbox)"
+            "await connection.execute(\n        _SEND,": (
+                "async with connection.engine.begin() as another: await another.execute(_SEND,"
             ),
         },
         caught_by=(
