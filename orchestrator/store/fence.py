@@ -9,11 +9,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
 from pydantic import JsonValue, ValidationError
-from sqlalchemy import ColumnElement, Select, func, literal, select, update
+from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, func, literal, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.catalog import Catalog
@@ -35,7 +37,7 @@ from orchestrator.envelope import CONTENT_LIMIT, canonical, digest
 from orchestrator.errors import OrchestratorError, Refused
 from orchestrator.operation import Operation, Reversal
 from orchestrator.store.database import Database, guarded
-from orchestrator.store.opening import OpenedBefore, begin_saga, insert_into
+from orchestrator.store.opening import OpenedBefore, begin_saga
 from orchestrator.store.schema import saga, saga_step
 from orchestrator.transaction import Transaction
 
@@ -64,7 +66,7 @@ class TransactionLost(OrchestratorError):
     """The database ended a step's transaction while the operation ran, and the operation swallowed the error."""
 
 
-def phase_under_share_lock(saga_id: UUID) -> Select[tuple[str]]:
+def phase_under_share_lock(saga_id: UUID | BindParameter[UUID]) -> Select[tuple[str]]:
     """The guard: waits for a turn that is under way and then sees it, and holds off the next (SQLite: one writer)."""
     return select(saga.c.phase).where(saga.c.id == saga_id).with_for_update(read=True)
 
@@ -74,6 +76,17 @@ def clock(connection: AsyncConnection) -> ColumnElement[datetime]:
     if connection.dialect.name == "sqlite":
         return literal(datetime.now(UTC), UtcTime(timezone=True))
     return func.clock_timestamp(type_=UtcTime(timezone=True))
+
+
+_WRITE_RESULT = (
+    update(saga_step)
+    .where(
+        saga_step.c.saga_id == bindparam("of_saga"),
+        saga_step.c.number == bindparam("of_number"),
+        saga_step.c.state == StepState.DONE.value,
+    )
+    .values(result=bindparam("recorded"), done_at=bindparam("now"))
+)
 
 
 async def run_step(database: Database, catalog: Catalog, command: StepCommand, *, attempt: int = 1) -> StepReply:
@@ -126,13 +139,13 @@ async def _attempt(
     # Also without a result: an operation that swallowed a database error left a transaction that only rolls back, and
     # its COMMIT would say nothing. This statement fails there, or finds the fence row gone.
     written = await connection.execute(
-        update(saga_step)
-        .where(
-            saga_step.c.saga_id == command.saga.id,
-            saga_step.c.number == command.number,
-            saga_step.c.state == StepState.DONE.value,
-        )
-        .values(result=recorded, done_at=datetime.now(UTC))
+        _WRITE_RESULT,
+        {
+            "of_saga": command.saga.id,
+            "of_number": command.number,
+            "recorded": recorded,
+            "now": datetime.now(UTC),
+        },
     )
     if written.rowcount != 1:
         raise TransactionLost(f"the transaction of {operation.name} was ended before the operation was")
@@ -173,6 +186,57 @@ def recordable(operation: Operation[..., object], returned: object) -> tuple[Jso
     return result, recorded
 
 
+_CLAIMED = (
+    "saga_id",
+    "number",
+    "kind",
+    "operation",
+    "arguments",
+    "digest",
+    "irreversible",
+    "attempt_token",
+    "state",
+    "error",
+    "attempts",
+    "idempotency_key",
+    "created_at",
+    "attempted_at",
+    "done_at",
+)
+
+
+def _given(column: str) -> str:
+    return f"given_{column}"
+
+
+@cache
+def _claiming(dialect: str, *, attempting: bool) -> Any:
+    """The guard and the fence as one statement, built once for each database: building cost more than running it."""
+    given: dict[str, ColumnElement[Any]] = {
+        name: bindparam(_given(name), type_=saga_step.c[name].type) for name in _CLAIMED
+    }
+    if attempting and dialect != "sqlite":
+        given["attempted_at"] = func.clock_timestamp(type_=UtcTime(timezone=True))
+    key: BindParameter[UUID] = bindparam(_given("saga_id"), type_=saga_step.c.saga_id.type)
+    guard = phase_under_share_lock(key).subquery("guard")
+    source = select(*given.values()).select_from(guard).where(guard.c.phase == Phase.FORWARD.value)
+    make: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    insert = make(saga_step).from_select(list(given), source)
+    # DO NOTHING would wait for the other driver and then not see its row; DO UPDATE reads it as committed.
+    return insert.on_conflict_do_update(
+        index_elements=[saga_step.c.saga_id, saga_step.c.number], set_={"number": insert.excluded.number}
+    ).returning(
+        saga_step.c.attempt_token,
+        saga_step.c.operation,
+        saga_step.c.arguments,
+        saga_step.c.digest,
+        saga_step.c.state,
+        saga_step.c.result,
+        saga_step.c.error,
+        saga_step.c.attempted_at,
+    )
+
+
 async def claim(
     connection: AsyncConnection,
     catalog: Catalog,
@@ -191,52 +255,34 @@ async def claim(
         if elsewhere is not None:
             return elsewhere
     arguments = canonical(command.arguments)
+    described = digest(f"{operation.name}{arguments}")
     token = uuid4()
     now = datetime.now(UTC)
-    values = {
-        saga_step.c.saga_id: command.saga.id,
-        saga_step.c.number: command.number,
-        saga_step.c.kind: operation.kind,
-        saga_step.c.operation: operation.name,
-        saga_step.c.arguments: arguments,
-        saga_step.c.digest: digest(f"{operation.name}{arguments}"),
-        saga_step.c.irreversible: operation.reversal is Reversal.IRREVERSIBLE,
-        saga_step.c.attempt_token: token,
-        saga_step.c.state: state.value,
-        saga_step.c.error: error,
-        saga_step.c.attempts: attempt,
-        saga_step.c.idempotency_key: idempotency_key,
-        saga_step.c.created_at: now,
-        saga_step.c.attempted_at: clock(connection) if state is StepState.ATTEMPTING else None,
-        saga_step.c.done_at: None if state is StepState.ATTEMPTING else now,
+    attempting = state is StepState.ATTEMPTING
+    values: dict[str, Any] = {
+        "saga_id": command.saga.id,
+        "number": command.number,
+        "kind": operation.kind,
+        "operation": operation.name,
+        "arguments": arguments,
+        "digest": described,
+        "irreversible": operation.reversal is Reversal.IRREVERSIBLE,
+        "attempt_token": token,
+        "state": state.value,
+        "error": error,
+        "attempts": attempt,
+        "idempotency_key": idempotency_key,
+        "created_at": now,
+        "attempted_at": now if attempting else None,
+        "done_at": None if attempting else now,
     }
-    guard = phase_under_share_lock(command.saga.id).subquery("guard")
-    given = (
-        value if isinstance(value, ColumnElement) else literal(value, column.type) for column, value in values.items()
-    )
-    source = select(*given).select_from(guard)
-    insert = insert_into(connection, saga_step).from_select(
-        list(values), source.where(guard.c.phase == Phase.FORWARD.value)
-    )
-    # DO NOTHING would wait for the other driver and then not see its row; DO UPDATE reads it as committed.
-    upsert = insert.on_conflict_do_update(
-        index_elements=[saga_step.c.saga_id, saga_step.c.number], set_={"number": insert.excluded.number}
-    ).returning(
-        saga_step.c.attempt_token,
-        saga_step.c.operation,
-        saga_step.c.arguments,
-        saga_step.c.digest,
-        saga_step.c.state,
-        saga_step.c.result,
-        saga_step.c.error,
-        saga_step.c.attempted_at,
-    )
-    met = (await connection.execute(upsert)).first()
+    statement = _claiming(connection.dialect.name, attempting=attempting)
+    met = (await connection.execute(statement, {_given(name): value for name, value in values.items()})).first()
     if met is None:
         return await _why_shut(connection, command.saga)
     if met.attempt_token == token:
         return None
-    if met.digest != digest(f"{operation.name}{arguments}") and not _same_call(met, operation, command.arguments):
+    if met.digest != described and not _same_call(met, operation, command.arguments):
         return Diverged(
             number=command.number,
             recorded=text_of(met.operation, json.loads(met.arguments)),

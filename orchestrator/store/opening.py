@@ -7,10 +7,11 @@ It leaves the row locked unless the saga has ended; ended sagas are never writte
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Insert, select, update
+from sqlalchemy import literal_column, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -82,7 +83,7 @@ async def open_sagas(
     now = datetime.now(UTC)
     given = {opening.saga.id: opening for opening in openings}
     rows = [_values(given[key], catalog, now) for key in sorted(given)]
-    found = await _upsert(connection, rows, begins=begins, now=now)
+    found = await _upsert(connection, rows, begins=begins)
     # Ended sagas, and those with other content, are not touched by the upsert: read them as they are.
     missing = [key for key in sorted(given) if key not in found]
     if missing:
@@ -129,23 +130,29 @@ async def lock_saga(connection: AsyncConnection, opening: Opening, catalog: Cata
 
 
 _UNFINISHED = (Phase.FORWARD.value, Phase.UNDOING.value)
+# In SQL, not as parameters: a statement for many rows takes its parameters from each row.
+_IS_UNFINISHED = or_(*(saga.c.phase == literal_column(f"'{phase}'") for phase in _UNFINISHED))
 
 
-async def _upsert(
-    connection: AsyncConnection, rows: Sequence[dict[str, Any]], *, begins: bool, now: datetime
-) -> dict[UUID, OpenSaga]:
-    statement = insert_into(connection, saga).values(rows)
-    changed: dict[str, Any] = {"progressed_at": now}
+@cache
+def _upserting(dialect: str, *, begins: bool) -> Any:
+    make: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    statement = make(saga)
+    changed: dict[str, Any] = {"progressed_at": statement.excluded.progressed_at}
     if begins:
-        changed["drives"] = saga.c.drives + 1
+        changed["drives"] = saga.c.drives + literal_column("1")
         changed["owner_workflow_id"] = statement.excluded.owner_workflow_id
         changed["owner_first_run_id"] = statement.excluded.owner_first_run_id
-    upsert: Insert = statement.on_conflict_do_update(
+    return statement.on_conflict_do_update(
         index_elements=[saga.c.id],
         set_=changed,
-        where=saga.c.phase.in_(_UNFINISHED) & (saga.c.content_digest == statement.excluded.content_digest),
-    )
-    result = await connection.execute(upsert.returning(*_COLUMNS))
+        where=_IS_UNFINISHED & (saga.c.content_digest == statement.excluded.content_digest),
+    ).returning(*_COLUMNS)
+
+
+async def _upsert(connection: AsyncConnection, rows: Sequence[dict[str, Any]], *, begins: bool) -> dict[UUID, OpenSaga]:
+    # Given as parameters, not as VALUES of the statement: those SQLAlchemy would compile anew at each call.
+    result = await connection.execute(_upserting(connection.dialect.name, begins=begins), rows)
     return {row.id: _open(row, reused=False) for row in result}
 
 

@@ -132,6 +132,23 @@ async def begin_undoing(
     )
 
 
+_THE_STEP = (saga_step.c.saga_id == bindparam("of_saga"), saga_step.c.number == bindparam("of_number"))
+# The guard is the saga's row under a share lock, the same as a step's: see `fence`.
+_UNDO = (
+    update(saga_step)
+    .where(
+        *_THE_STEP,
+        saga_step.c.state == StepState.DONE.value,
+        phase_under_share_lock(bindparam("of_saga", type_=saga.c.id.type)).scalar_subquery() == Phase.UNDOING.value,
+    )
+    .values(state=StepState.UNDONE.value, undone_at=bindparam("now"), undo_attempts=saga_step.c.undo_attempts + 1)
+    .returning(saga_step.c.operation, saga_step.c.arguments, saga_step.c.result)
+)
+_WRITE_UNDONE = (
+    update(saga_step).where(*_THE_STEP, saga_step.c.state == StepState.UNDONE.value).values(undone_at=bindparam("now"))
+)
+
+
 async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) -> UndoReply:
     """Run one compensation: `done` becomes `undone` first, by compare-and-set, then the effect is taken back.
 
@@ -141,22 +158,8 @@ async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) 
     """
 
     async def take_back(connection: AsyncConnection) -> UndoReply:
-        # The guard is the saga's row under a share lock, the same as a step's: see `fence`.
-        phase = phase_under_share_lock(command.saga.id).scalar_subquery()
-        swap = (
-            update(saga_step)
-            .where(
-                saga_step.c.saga_id == command.saga.id,
-                saga_step.c.number == command.number,
-                saga_step.c.state == StepState.DONE.value,
-                phase == Phase.UNDOING.value,
-            )
-            .values(
-                state=StepState.UNDONE.value, undone_at=datetime.now(UTC), undo_attempts=saga_step.c.undo_attempts + 1
-            )
-            .returning(saga_step.c.operation, saga_step.c.arguments, saga_step.c.result)
-        )
-        step = (await connection.execute(swap)).first()
+        key = {"of_saga": command.saga.id, "of_number": command.number}
+        step = (await connection.execute(_UNDO, {**key, "now": datetime.now(UTC)})).first()
         if step is None:
             return await why_not_undone(connection, command)
         operation = catalog.operations[step.operation]
@@ -173,15 +176,7 @@ async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) 
             )
             await tx.flush()
         # As in `fence`: a transaction that a swallowed error has ended must not pass for one that committed.
-        written = await connection.execute(
-            update(saga_step)
-            .where(
-                saga_step.c.saga_id == command.saga.id,
-                saga_step.c.number == command.number,
-                saga_step.c.state == StepState.UNDONE.value,
-            )
-            .values(undone_at=datetime.now(UTC))
-        )
+        written = await connection.execute(_WRITE_UNDONE, {**key, "now": datetime.now(UTC)})
         if written.rowcount != 1:
             raise TransactionLost(f"the transaction of {operation.name}'s compensation was ended before it was")
         return Undone(number=command.number)
