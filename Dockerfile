@@ -17,7 +17,8 @@ COPY workflows ./workflows
 RUN useradd --system --no-create-home worker
 USER worker
 
-# On SIGTERM the worker drains for up to 20 s: whoever stops it must wait longer before killing it, as
+# On SIGTERM the worker drains for up to 25 s: whoever stops it must wait longer before killing it, as
 # docker-compose.yml does (`docker stop --time 30`, `terminationGracePeriodSeconds: 30`).
+# More processes in one container: ORCHESTRATOR_PROCESSES.
 STOPSIGNAL SIGTERM
 CMD ["python", "worker.py"]

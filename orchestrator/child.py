@@ -55,7 +55,7 @@ class Child:
         """
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-I", "-S", str(_TIED), str(os.getpid()), tie, *command],
+                tied(command, tie),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -134,6 +134,11 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         if not self.has_ended:
             self._process.send_signal(number)
+
+
+def tied(command: Sequence[str], tie: Tie = TIE) -> list[str]:
+    """The command that runs a command tied to this process; its standard input must be a pipe that only we hold."""
+    return [sys.executable, "-I", "-S", str(_TIED), str(os.getpid()), tie, *command]
 
 
 def last_lines(log: Path, count: int = 8) -> str:

@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     """Of the worker: DEBUG, INFO, WARNING or ERROR."""
     max_concurrent_steps: int = Field(default=100, ge=1)
     """Activities that one worker runs at once."""
+    processes: int = Field(default=1, ge=1)
+    """Worker processes under one supervisor; `--processes` comes first."""
+    loop_blocked_limit: float = Field(default=2, ge=0)
+    """Seconds that a worker's event loop may be blocked before the process ends itself; 0: for ever (debugger)."""
     recovery_interval: int = Field(default=30, ge=0)
     """Seconds from one recovery to the next; 0 turns it off."""
     recovery_grace: int = Field(default=30, ge=0)

@@ -67,14 +67,14 @@ class Stack:
             await self.server.stop()
 
     async def start_worker(self) -> Child:
-        """Start a worker as a process of its own, and wait until it takes work.
+        """Start a worker as a process of its own, supervised by us alone, and wait until it takes work.
 
         Raises:
             GaveUp: it ended, or took too long; with the end of its log.
         """
         self._started += 1
         log = self.server.state_dir / f"worker-{self._started}.log"
-        worker = Child.start([sys.executable, str(ROOT / "worker.py")], log=log, cwd=ROOT)
+        worker = Child.start([sys.executable, str(ROOT / "worker.py"), "--no-supervisor"], log=log, cwd=ROOT)
         self.workers = [other for other in self.workers if not other.has_ended] + [worker]
         try:
             async with asyncio.timeout(_READY_SECONDS):

@@ -2,11 +2,17 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from sqlmodel import SQLModel
 from temporalio.api.enums.v1 import IndexedValueType
@@ -25,9 +31,14 @@ from orchestrator.store.migrate import migrate
 from orchestrator.store.recovery import RecoveryRefused
 from orchestrator.store.steps import StoreSteps
 from orchestrator.worker.activities import activities_of
+from orchestrator.worker.command_line import run_command
+from orchestrator.worker.heart import READY, Heart, Supervised
 from orchestrator.worker.recovery import Recovery, recovery_activity
 from orchestrator.worker.schedule import ensure_schedule, schedule_id
+from orchestrator.worker.supervisor import HEART_LIMIT, Supervisor, own_command
 from orchestrator.worker.sweeping import Limits
+from orchestrator.worker.watchdog import Watchdog
+from orchestrator.worker.workflow_threads import WorkflowThreads
 from orchestrator.workflow.attributes import SEARCH_ATTRIBUTES
 from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.hosts import hosts_of, sandbox_for
@@ -62,21 +73,82 @@ class Manager:
     def __init__(self, settings: Settings | None = None, *, catalog: Catalog | None = None) -> None:
         self.settings = settings or Settings()
         self._catalog = catalog
+        self._supervised: Supervised | None = None
 
-    def main(self) -> None:
-        """Run until told to stop, then exit the process: 0 drained, 2 faults of definition, 3 unreachable."""
+    def main(self, arguments: Sequence[str] | None = None) -> NoReturn:
+        """Read the options, run until told to stop, then exit the process.
+
+        A supervisor runs as many processes as `--processes` says, each by the command that started this one; with
+        `--no-supervisor` this process works itself. Exit codes: 0 drained, 1 one of them had to be killed, 2 faults of
+        definition or of options, 3 unreachable, 4 a blocked process ended itself.
+
+        Args:
+            arguments: by default this process's.
+        """
+        supervised = Supervised.take()
+        if supervised is not None:
+            sys.exit(self._work(supervised))
+        run_command(self._start, arguments, program=Path(sys.argv[0]).name, processes=self.settings.processes)
+        sys.exit(0)
+
+    def _start(self, processes: int, supervisor: bool) -> int:
+        if not supervisor:
+            return self._work()
+        limit = self.settings.loop_blocked_limit
+        # The process's own watchdog comes first: it can say what blocks.
+        heart_limit = max(HEART_LIMIT, limit + 3) if limit else 0.0
+        return Supervisor(own_command(), processes, drain=DRAIN.total_seconds(), heart_limit=heart_limit).run()
+
+    def _work(self, supervised: Supervised | None = None) -> int:
+        """Be a worker process, with a watchdog; returns its exit code."""
         logging.basicConfig(
             level=self.settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
+        self._supervised = supervised
         try:
-            asyncio.run(self.run())
+            asyncio.run(self._watched())
         except DefinitionError as fault:
-            sys.exit(_told(str(fault), EXIT_MISUSE))
+            return _told(str(fault), EXIT_MISUSE)
         except OrchestratorError as fault:
-            sys.exit(_told(str(fault), EXIT_UNREACHABLE))
+            return _told(str(fault), EXIT_UNREACHABLE)
+        return 0
 
-    async def run(self, stop: asyncio.Event | None = None) -> None:
+    async def _watched(self) -> None:
+        heart = Heart(self._supervised.pipe if self._supervised else None)
+        beating = asyncio.create_task(heart.beat())
+        threads = WorkflowThreads()
+        stop = asyncio.Event()
+        limit = self.settings.loop_blocked_limit
+        watchdog = Watchdog(heart, threads, limit=limit, stop=stop) if limit else None
+
+        def is_ready() -> None:
+            heart.say(READY)
+            if watchdog is not None:
+                watching.enter_context(watchdog)
+
+        with ExitStack() as watching:
+            try:
+                await self.run(stop, threads=threads, when_ready=is_ready)
+            finally:
+                beating.cancel()
+                threads.shutdown(wait=False)
+        if watchdog is not None and watchdog.has_barked:
+            # Not `sys.exit`, which waits for the stuck thread; the watchdog says what it is and leaves.
+            threading.Event().wait()
+
+    async def run(
+        self,
+        stop: asyncio.Event | None = None,
+        *,
+        threads: ThreadPoolExecutor | None = None,
+        when_ready: Callable[[], None] | None = None,
+    ) -> None:
         """Run until `stop` is set, or SIGTERM or Ctrl-C comes; then drain. A second Ctrl-C ends at once.
+
+        Args:
+            stop: set by whoever runs this beside other things.
+            threads: where workflow code runs; by default Temporal's own.
+            when_ready: called once work is taken.
 
         Raises:
             DefinitionError: what the application declares has faults.
@@ -86,18 +158,22 @@ class Manager:
         stop = stop or asyncio.Event()
         loop = asyncio.get_running_loop()
         try:
-            async with self.worker(ready):
+            async with self.worker(ready, workflow_task_executor=threads):
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, _stopping, stop, number)
                 await self.schedule_recovery(ready)
+                if when_ready is not None:
+                    when_ready()
                 self._say(ready)
                 await stop.wait()
-                print("Draining: steps in progress end, nothing new begins. Ctrl-C again ends at once.", flush=True)
+                if self._supervised is None:
+                    print("Draining: steps in progress end, nothing new begins. Ctrl-C again ends at once.", flush=True)
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
             await ready.database.close()
-        print("Drained.", flush=True)
+        if self._supervised is None:
+            print("Drained.", flush=True)
 
     async def prepare(self) -> Ready:
         """Find what there is, reach what is needed, create what is missing.
@@ -166,6 +242,10 @@ class Manager:
             )
 
     def _say(self, ready: Ready) -> None:
+        if self._supervised is not None and self._supervised.number > 1:
+            number, processes = self._supervised.number, self._supervised.processes
+            print(f"Worker ready: process {number} of {processes}, pid {os.getpid()}", flush=True)
+            return
         orchestrators = ", ".join(ready.catalog.orchestrators) or "none: add a class to workflows/"
         print(
             f"Worker ready on task queue {self.settings.task_queue!r}, namespace {ready.client.namespace!r}\n"

@@ -78,6 +78,7 @@ async def worker_process(house: House, service: Supervisor) -> AsyncGenerator[as
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "worker.py",
+        "--no-supervisor",
         env={**usual, **own},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,

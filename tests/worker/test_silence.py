@@ -1,0 +1,19 @@
+"""Who listens for a sign of life, and when it sleeps itself."""
+
+from orchestrator.worker.silence import Silence
+
+
+def test_silence_adds_up_until_something_is_heard() -> None:
+    silence = Silence(0.25, looked_at=100.0)
+
+    assert silence.look(100.25, heard=False) == 0.25
+    assert silence.look(100.5, heard=False) == 0.5
+    assert silence.look(100.75, heard=True) == 0.0
+    assert silence.look(101.0, heard=False) == 0.25
+
+
+def test_the_time_in_which_the_listener_stood_still_itself_does_not_count() -> None:
+    silence = Silence(0.25, looked_at=100.0)
+    silence.look(100.25, heard=False)
+
+    assert silence.look(5000.0, heard=False) == 0.75
