@@ -7,14 +7,17 @@ import hashlib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType, ModuleType
 from typing import Any, TypeGuard, cast
 
+from pydantic import JsonValue
+
+from orchestrator.atomic import ATOMIC, atomic_operation, names_in
 from orchestrator.definition import problems_in
-from orchestrator.errors import DefinitionError, Problem
+from orchestrator.errors import DefinitionError, OrchestratorError, Problem
 from orchestrator.event import DomainEvent, FailureEvent
 from orchestrator.operation import PIVOT, Operation, Source
 from orchestrator.orchestrator import Orchestrator
@@ -86,7 +89,21 @@ class Catalog:
         Raises:
             KeyError: nobody declared it.
         """
-        return PIVOT if name == PIVOT.name else self.operations[name]
+        return _OWN[name] if name in _OWN else self.operations[name]
+
+    def called(self, name: str, arguments: Mapping[str, JsonValue]) -> Operation[..., Any]:
+        """The operation that a step calls with these arguments: an atomic step's is made of those of its calls.
+
+        Raises:
+            KeyError: nobody declared it.
+            OrchestratorError: nobody declared one that an atomic step calls.
+        """
+        if name != ATOMIC.name:
+            return self.operation(name)
+        names = names_in(name, arguments)
+        if unknown := [one for one in names if one not in self.operations]:
+            raise OrchestratorError(f"this worker's code has no operation {', '.join(unknown)}, which a step calls")
+        return atomic_operation([self.operations[one] for one in names])
 
     def compensation_of(self, operation: str) -> str:
         """Name of an operation's compensation, e.g. `account.put_back`; empty if there is none."""
@@ -107,6 +124,10 @@ class Catalog:
                 continue
             digests[name] = hashlib.sha256(source.encode()).hexdigest()
         return digests
+
+
+_OWN: dict[str, Operation[..., Any]] = {PIVOT.name: PIVOT, ATOMIC.name: ATOMIC}
+"""The engine's own operations."""
 
 
 @dataclass

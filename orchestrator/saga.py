@@ -7,6 +7,7 @@ from random import Random
 from typing import Any, TypeVar, overload
 from uuid import UUID, uuid5
 
+from orchestrator.atomic import Atomically
 from orchestrator.event import DomainEvent
 from orchestrator.operation import PIVOT, OperationCall
 
@@ -104,6 +105,48 @@ class Saga(ABC):
     async def execute_all(self, calls: Sequence[OperationCall[R]], *, parallel: bool = False) -> list[R]:
         """Run any number of operations of one result type, as `execute_batch` does."""
         return await self._run(calls, parallel=parallel)
+
+    @overload
+    async def execute_atomically(self, a: OperationCall[A], /) -> tuple[A]: ...
+    @overload
+    async def execute_atomically(self, a: OperationCall[A], b: OperationCall[B], /) -> tuple[A, B]: ...
+    @overload
+    async def execute_atomically(
+        self, a: OperationCall[A], b: OperationCall[B], c: OperationCall[C], /
+    ) -> tuple[A, B, C]: ...
+    @overload
+    async def execute_atomically(
+        self, a: OperationCall[A], b: OperationCall[B], c: OperationCall[C], d: OperationCall[D], /
+    ) -> tuple[A, B, C, D]: ...
+    @overload
+    async def execute_atomically(
+        self, a: OperationCall[A], b: OperationCall[B], c: OperationCall[C], d: OperationCall[D], e: OperationCall[E], /
+    ) -> tuple[A, B, C, D, E]: ...
+    async def execute_atomically(self, *calls: OperationCall[Any]) -> tuple[Any, ...]:
+        """Run one to five operations in order as one step: one transaction, one record, one undo.
+
+        All of them are done, or none. Undone, they are undone together in one transaction, the last first. Operations
+        and queries can be in it; with one that is irreversible the whole step is the pivot.
+
+        Returns:
+            The results, in the order of the calls.
+
+        Raises:
+            Refused: an operation said no, and nothing of the step stands.
+            UsageError: one of them calls the outside world, or another step of this saga is running.
+        """
+        return await self._run_atomically(calls) if calls else ()
+
+    async def execute_all_atomically(self, calls: Sequence[OperationCall[R]]) -> list[R]:
+        """Run any number of operations of one result type as one step, as `execute_atomically` does."""
+        return list(await self._run_atomically(calls)) if calls else []
+
+    async def _run_atomically(self, calls: Sequence[OperationCall[Any]]) -> tuple[Any, ...]:
+        [results] = await self._run([self._atomically(calls)], parallel=False)
+        return results  # type: ignore[no-any-return]
+
+    def _atomically(self, calls: Sequence[OperationCall[Any]]) -> Atomically:
+        return Atomically(*calls)
 
     async def pivot(self) -> None:
         """The point of no return: what was done so far stands, and from here the saga only goes on, whatever happens.

@@ -42,11 +42,19 @@ class Transaction(AsyncSession):
     sync_session_class = _StepSession
 
     def __init__(
-        self, connection: AsyncConnection, *, saga: UUID, step: int, event_id: str, event_time: datetime
+        self,
+        connection: AsyncConnection,
+        *,
+        saga: UUID,
+        step: int,
+        event_id: str,
+        event_time: datetime,
+        call: int | None = None,
     ) -> None:
         super().__init__(bind=connection, expire_on_commit=False, join_transaction_mode="rollback_only")
         self._saga = saga
-        self._step = step
+        # A call of an atomic step, by its place there: each draws ids of its own.
+        self._step = f"{step}" if call is None else f"{step}/call/{call}"
         self._drawn = 0
         self.event_id = event_id
         """Id of the event that started the saga."""

@@ -22,6 +22,7 @@ from tests import cast
 from tests.cast import box, note
 from tests.orchestrators import (
     Approval,
+    AtomicMove,
     Bulky,
     CoinsMove,
     Flawed,
@@ -40,6 +41,7 @@ from tests.orchestrators import (
 CATALOG = Catalog.of(
     orchestrators=[
         Approval,
+        AtomicMove,
         Bulky,
         CoinsMove,
         Flawed,

@@ -114,6 +114,37 @@ class ParallelMove(Orchestrator[ParallelMoveRequested, ParallelMoveCompleted, Pa
         return ParallelMoveCompleted(before=before)
 
 
+class AtomicMoveRequested(DomainEvent):
+    """Move coins in one transaction, then note it."""
+
+    source: str
+    target: str
+    coins: int
+
+
+class AtomicMoveCompleted(DomainEvent):
+    """Moved."""
+
+    before: int
+    note: str
+
+
+class AtomicMoveFailed(FailureEvent):
+    """Not moved."""
+
+
+class AtomicMove(Orchestrator[AtomicMoveRequested, AtomicMoveCompleted, AtomicMoveFailed]):
+    """Operations and a query that are one step, and a step after it."""
+
+    async def handle(self, event: AtomicMoveRequested, saga: Saga) -> AtomicMoveCompleted:
+        """Count, take and put; then note."""
+        before, _, _ = await saga.execute_atomically(
+            count(event.source), take(event.source, event.coins), put(event.target, event.coins)
+        )
+        key = await saga.execute(write_note(f"moved {event.coins}"))
+        return AtomicMoveCompleted(before=before, note=key)
+
+
 class TimedRequested(DomainEvent):
     """Write down the day."""
 

@@ -93,7 +93,7 @@ async def _look(wish: _Wish, event_id: str) -> tuple[Found, Catalog | None]:
 def _refuse_past_pivot(saga: Standing, output: Output) -> None:
     if saga.saga is None or saga.saga.pivot is None:
         return
-    pivot = next((one.operation for one in saga.saga.steps if one.number == saga.saga.pivot), "")
+    pivot = next((one.shown for one in saga.saga.steps if one.number == saga.saga.pivot), "")
     named = f"step {saga.saga.pivot}{f', {pivot},' if pivot else ''}"
     say_next(saga, output)
     raise NotPossible(

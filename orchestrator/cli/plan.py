@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.atomic import ATOMIC, calls_in
 from orchestrator.catalog import Catalog
 from orchestrator.cli.output import Output
 from orchestrator.drive.messages import StepState, text_of
@@ -53,6 +54,8 @@ def undoing_of(saga: SagaView | None, catalog: Catalog | None) -> Sequence[Plann
 def planned(step: StepView, catalog: Catalog | None) -> PlannedUndo:
     """How one step would be undone."""
     arguments: dict[str, Any] = json.loads(step.arguments)
+    if step.operation == ATOMIC.name:
+        return _planned_together(step, arguments, catalog)
     operation = None if catalog is None else catalog.operations.get(step.operation)
     undo = None if operation is None else operation.undo
     if operation is not None:  # as its author wrote them, not as JSON sorts them
@@ -64,6 +67,21 @@ def planned(step: StepView, catalog: Catalog | None) -> PlannedUndo:
     return PlannedUndo(
         step.number, text_of(step.operation, arguments), compensation, step.state is StepState.ATTEMPTING
     )
+
+
+def _planned_together(step: StepView, arguments: dict[str, Any], catalog: Catalog | None) -> PlannedUndo:
+    """An atomic step: the compensations of its calls, the last first."""
+    calls = calls_in(arguments)
+    results: list[Any] = [None] * len(calls) if step.result is None else json.loads(step.result)
+    shown: list[str] = []
+    for (name, given), result in reversed(list(zip(calls, results, strict=True))):
+        operation = None if catalog is None else catalog.operations.get(name)
+        if operation is None:
+            return PlannedUndo(step.number, text_of(step.operation, arguments), None, False)
+        if operation.undo is not None:
+            known = given | {"result": result}
+            shown.append(text_of(operation.undo.name, {name: known.get(name) for name in operation.undo.wants}))
+    return PlannedUndo(step.number, text_of(step.operation, arguments), ", then ".join(shown), False)
 
 
 def show_undoing(plan: Sequence[PlannedUndo], output: Output) -> None:

@@ -142,7 +142,7 @@ class _Following:
                 self._states[step.number] = step.state
                 news = True
                 if step.state in _SHOWN:
-                    self._output.state(step.state.value, f"step {step.number}: {step.operation}", indent=2)
+                    self._output.state(step.state.value, f"step {step.number}: {step.shown}", indent=2)
         if saga.is_stuck and not self._is_stuck:
             news = True
             self._output.state("stuck", f"step {saga.stuck_step}: {saga.stuck_error}", indent=2)

@@ -64,7 +64,7 @@ def _show(standing: Standing, output: Output, *, arguments: bool) -> None:
         say_next(standing, output)
     steps = () if saga is None else saga.steps
     for step in steps:
-        output.state(step.state.value, f"step {step.number}: {step.operation}{_beside(step)}", indent=2)
+        output.state(step.state.value, f"step {step.number}: {step.shown}{_beside(step)}", indent=2)
         if arguments:
             output.say(f"              given {step.arguments}")
             if step.result is not None:

@@ -11,6 +11,7 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
 
+from orchestrator.atomic import ATOMIC, UNDO_ATOMIC
 from orchestrator.workflow import names
 from orchestrator.workflow.local_first import REPLY_TOO_LARGE
 
@@ -85,6 +86,8 @@ def _decided_before(what: str, reply: bytes) -> str:
 
 def _what(activity: str, summary: str) -> str:
     """The Web UI shows an activity's type beside its summary; here both make one phrase."""
+    if activity in (ATOMIC.name, UNDO_ATOMIC):
+        return summary  # which names the operations
     match activity:
         case names.FINISH:
             return f"{FINISHING}{summary}"

@@ -241,6 +241,7 @@ class Driver:
                 operation=step.operation,
                 event_time=turned.event_time,
                 attempt_limit=step.attempt_limit,
+                calls=step.calls,
             )
             await self._steps.undo(command, step.compensation)
         reply = await self._steps.finish(FinishCommand(opening=self._opening))

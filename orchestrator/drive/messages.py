@@ -6,6 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from orchestrator.atomic import ATOMIC, calls_in, named
+
 STUCK_AFTER = 5
 """Failed attempts of what must be done, before its saga shows as stuck. It is tried on all the same."""
 
@@ -78,6 +80,11 @@ class StepCommand(Message):
     attempt_limit: float | None = None
     """Seconds that one attempt of an external operation may take."""
 
+    @property
+    def shown(self) -> str:
+        """What it runs, as people read it."""
+        return named(self.operation, self.arguments)
+
 
 class WaitCommand(Message):
     """Begin to sleep, or to wait for an event: write down until when."""
@@ -125,6 +132,7 @@ class StepRefused(Message):
     kind: Literal["refused"] = "refused"
     number: int
     operation: str
+    """Who said no: of an atomic step, the one of its operations that did."""
     code: str
     message: str
 
@@ -211,6 +219,13 @@ class UndoableStep(Message):
     """The activity that undoes it."""
     attempt_limit: float | None = None
     """Seconds that one call may take, if it is external."""
+    calls: tuple[str, ...] = ()
+    """Operations of an atomic step, in order."""
+
+    @property
+    def shown(self) -> str:
+        """What it did, as people read it."""
+        return ", ".join(self.calls) or self.operation
 
 
 class UndoPlan(Message):
@@ -241,6 +256,13 @@ class UndoCommand(Message):
     operation: str
     event_time: str
     attempt_limit: float | None = None
+    calls: tuple[str, ...] = ()
+    """As in the plan."""
+
+    @property
+    def shown(self) -> str:
+        """What is undone, as people read it."""
+        return ", ".join(self.calls) or self.operation
 
 
 class Undone(Message):
@@ -279,4 +301,6 @@ class StuckCommand(Message):
 
 def text_of(operation: str, arguments: dict[str, Any]) -> str:
     """A call as a person reads it."""
+    if operation == ATOMIC.name:
+        return f"atomically {', '.join(text_of(name, given) for name, given in calls_in(arguments))}"
     return f"{operation}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import JsonValue, ValidationError
 
+from orchestrator.atomic import Atomically, named
 from orchestrator.drive.messages import (
     Elsewhere,
     EndWaitCommand,
@@ -64,6 +65,7 @@ class DrivenSaga(Saga):
         self._opened = False
         self._past_pivot: str | None = None
         self._given: list[OperationCall[Any]] = []
+        self._beside = 0
         self._carried = 0
         self.is_busy = False
         """A step is under way."""
@@ -154,8 +156,17 @@ class DrivenSaga(Saga):
             case elsewhere:
                 raise self._interrupt(elsewhere)
 
+    def _atomically(self, calls: Sequence[OperationCall[Any]]) -> Atomically:
+        try:
+            return super()._atomically(calls)
+        except UsageError as fault:
+            raise self._misuse(str(fault)) from None
+
     async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
-        self._may_begin(len(calls))
+        # Each call of an atomic step is a line of the failure event, too.
+        beside = sum(len(call.calls) - 1 for call in calls if isinstance(call, Atomically))
+        self._may_begin(len(calls) + beside)
+        self._beside += beside
         past_pivot = self._past_pivot
         if parallel and len(calls) > 1 and any(call.operation.reversal is Reversal.IRREVERSIBLE for call in calls):
             raise self._misuse(
@@ -165,9 +176,9 @@ class DrivenSaga(Saga):
         for call in calls:
             self._check(call, past_pivot)
             self._carry(_size(call))
-            self._given.append(call)
+            self._given += call.calls if isinstance(call, Atomically) else (call,)
             if not parallel and call.operation.reversal is Reversal.IRREVERSIBLE:
-                past_pivot = call.operation.name
+                past_pivot = _named(call)
         numbered = list(enumerate(calls, start=self.reached + 1))
         self.is_busy = True
         try:
@@ -200,7 +211,7 @@ class DrivenSaga(Saga):
                 "a second step was begun while one is running, so their numbers would depend on timing. "
                 "You want: `await saga.execute_batch(first, second, parallel=True)`"
             )
-        if self.reached + steps > STEPS_LIMIT:
+        if self.reached + self._beside + steps > STEPS_LIMIT:
             raise self._misuse(f"a saga takes {STEPS_LIMIT:,} steps at most: let it publish events for the rest")
 
     async def _at_once(self, numbered: Sequence[tuple[int, OperationCall[Any]]]) -> list[Any]:
@@ -261,12 +272,12 @@ class DrivenSaga(Saga):
                 if reply.operation != call.operation.name:
                     raise self._misuse(f"step {reply.number} answered as {reply.operation}, asked was {call!r}")
                 if call.operation.reversal is Reversal.IRREVERSIBLE:
-                    self._past_pivot = call.operation.name
+                    self._past_pivot = _named(call)
                 self._carry(len(canonical(reply.result).encode()))
                 try:
                     return call.operation.signature.load_result(reply.result)
                 except ValidationError as fault:
-                    message = f"the recorded result of {call.operation.name} is none of today's: {describe(fault)}"
+                    message = f"the recorded result of {_named(call)} is none of today's: {describe(fault)}"
                     raise self._misuse(message) from fault
             case StepRefused():
                 raise Refused(reply.code, reply.message)
@@ -302,8 +313,12 @@ class DrivenSaga(Saga):
             )
         if (size := _size(call)) > CONTENT_LIMIT:
             raise self._misuse(
-                f"the arguments of {call.operation.name} take {size:,} bytes and the limit is {CONTENT_LIMIT:,}"
+                f"the arguments of {_named(call)} take {size:,} bytes and the limit is {CONTENT_LIMIT:,}"
             )
+        for one in call.calls if isinstance(call, Atomically) else (call,):
+            self._check_place(one, past_pivot)
+
+    def _check_place(self, call: OperationCall[Any], past_pivot: str | None) -> None:
         if past_pivot and call.operation.reversal is Reversal.COMPENSATED:
             raise self._misuse(
                 f"{call.operation.name} comes after {past_pivot}, which cannot be undone, so a refusal here "
@@ -319,6 +334,10 @@ class DrivenSaga(Saga):
 
 def _any_event(event: DomainEvent) -> bool:
     return True
+
+
+def _named(call: OperationCall[Any]) -> str:
+    return named(call.operation.name, call.arguments)
 
 
 def _size(call: OperationCall[Any]) -> int:

@@ -18,6 +18,7 @@ from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, func, li
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.atomic import AtomicOperation
 from orchestrator.catalog import Catalog
 from orchestrator.columns import UtcTime
 from orchestrator.drive.messages import (
@@ -36,6 +37,7 @@ from orchestrator.drive.messages import (
 from orchestrator.envelope import CONTENT_LIMIT, canonical, digest
 from orchestrator.errors import OrchestratorError, Refused
 from orchestrator.operation import Operation, Reversal
+from orchestrator.store.atomic import RefusedWithin, refusal_record, run_calls
 from orchestrator.store.database import Database, guarded
 from orchestrator.store.opening import OpenedBefore, begin_saga
 from orchestrator.store.schema import saga, saga_step
@@ -96,7 +98,7 @@ async def run_step(database: Database, catalog: Catalog, command: StepCommand, *
         SagaMissing: the row is gone.
         Exception: what the operation raised; nothing stands, and it may be tried again.
     """
-    operation = catalog.operation(command.operation)
+    operation = catalog.called(command.operation, command.arguments)
 
     async def attempt_it(connection: AsyncConnection) -> StepReply:
         return await _attempt(connection, catalog, command, operation, attempt)
@@ -131,10 +133,13 @@ async def _attempt(
         event_id=command.saga.event_id,
         event_time=datetime.fromisoformat(command.event_time),
     )
-    arguments = operation.signature.load_arguments(command.arguments)
-    async with guarded(connection, "query" if operation.reversal is Reversal.NOTHING else "operation"):
-        returned = await operation.body(tx, **arguments)
-        await tx.flush()
+    if isinstance(operation, AtomicOperation):
+        returned: object = await run_calls(connection, operation, command)
+    else:
+        arguments = operation.signature.load_arguments(command.arguments)
+        async with guarded(connection, "query" if operation.reversal is Reversal.NOTHING else "operation"):
+            returned = await operation.body(tx, **arguments)
+            await tx.flush()
     result, recorded = recordable(operation, returned)
     # Also without a result: an operation that swallowed a database error left a transaction that only rolls back, and
     # its COMMIT would say nothing. This statement fails there, or finds the fence row gone.
@@ -166,11 +171,12 @@ async def _record_refusal(
     attempt: int,
     refusal: Refused,
 ) -> StepReply:
-    error = canonical({"code": refusal.code, "message": refusal.message})
+    error = canonical(refusal_record(refusal))
     met = await claim(connection, catalog, command, operation, attempt, StepState.REFUSED, error=error)
     if met is not None:
         return _settled(met)
-    return StepRefused(number=command.number, operation=operation.name, code=refusal.code, message=refusal.message)
+    said_by = refusal.operation if isinstance(refusal, RefusedWithin) else operation.name
+    return StepRefused(number=command.number, operation=said_by, code=refusal.code, message=refusal.message)
 
 
 def recordable(operation: Operation[..., object], returned: object) -> tuple[JsonValue, str | None]:
@@ -315,7 +321,8 @@ def recorded_reply(number: int, operation: str, met: Any) -> StepReply:
             return StepDone(number=number, operation=operation, result=None)
         case StepState.REFUSED:
             refusal = json.loads(met.error)
-            return StepRefused(number=number, operation=operation, code=refusal["code"], message=refusal["message"])
+            said_by = refusal.get("operation", operation)
+            return StepRefused(number=number, operation=said_by, code=refusal["code"], message=refusal["message"])
         case _:
             return Decided(phase=Phase.UNDOING)
 

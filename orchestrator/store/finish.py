@@ -18,6 +18,7 @@ from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import Decided, Diverged, FinishCommand, FinishReply, Outcome, Phase, Reused, StepState
 from orchestrator.envelope import OUTCOME_SIZE_LIMIT, Envelope, canonical, parse, read, wrap
 from orchestrator.event import DomainEvent, UndoneStep
+from orchestrator.store.atomic import undone_calls
 from orchestrator.store.database import Database
 from orchestrator.store.opening import OpenSaga, open_sagas
 from orchestrator.store.schema import saga, saga_outbox, saga_step
@@ -202,12 +203,13 @@ def _failure(
     undone: list[dict[str, Any]] = [
         UndoneStep(
             number=step.number,
-            operation=step.operation,
-            compensation=catalog.compensation_of(step.operation),
+            operation=operation,
+            compensation=catalog.compensation_of(operation),
             skipped=step.state == StepState.SKIPPED.value,
         ).model_dump(mode="json")
         for step in reversed(steps)
         if step.state in taken_back
+        for operation in undone_calls(catalog, step.operation, step.arguments)
     ]
     fields: Mapping[str, Any] = {
         "event_id": triggering.event_id,

@@ -5,6 +5,7 @@ that row under a share lock until it commits, so of a skip and a compensation on
 nothing to do. Who decided, and why, stands on the rows.
 """
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.atomic import named, names_in
 from orchestrator.catalog import Catalog
 from orchestrator.drive.driver import CANCELLED
 from orchestrator.drive.messages import Phase, StepState
@@ -23,7 +25,7 @@ from orchestrator.store.schema import saga, saga_step
 from orchestrator.store.turn import begin_undoing, steps_of
 
 _LOCK_NOT_AVAILABLE = "55P03"
-_WITH_EFFECT = ("operation", "external")
+_WITH_EFFECT = ("operation", "atomic", "external")
 """Kinds of steps that have something to undo."""
 
 
@@ -151,7 +153,8 @@ async def _decide(connection: AsyncConnection, catalog: Catalog, skip: Skip) -> 
 
 async def _must_allow(connection: AsyncConnection, catalog: Catalog, saga_id: UUID, row: Any, step: Any) -> None:
     phase, state = Phase(row.phase), StepState(step.state)
-    what = f"step {step.number}, {step.operation},"
+    arguments: dict[str, Any] = json.loads(step.arguments)
+    what = f"step {step.number}, {named(step.operation, arguments)},"
     if phase.is_final:
         raise SkipRefused(f"the saga has ended as {phase.value}, so nothing of it is left to skip")
     if phase is Phase.UNDOING:
@@ -164,10 +167,9 @@ async def _must_allow(connection: AsyncConnection, catalog: Catalog, saga_id: UU
         )
     if state is not StepState.ATTEMPTING:
         raise SkipRefused(f"{what} is {state.value}: past the pivot only a step that is not done can be skipped")
-    operation = catalog.operations.get(step.operation)
-    if operation is None:
+    if any(name not in catalog.operations for name in names_in(step.operation, arguments)):
         raise SkipRefused(f"{what} is no operation of this code, so nobody can tell whether `handle` needs its result")
-    returned = operation.signature.hints["return"]
+    returned = catalog.called(step.operation, arguments).signature.hints["return"]
     if returned not in (None, type(None)):
         name = getattr(returned, "__name__", str(returned))
         raise SkipRefused(
@@ -212,6 +214,7 @@ def _step(saga_id: UUID, number: int) -> Any:
         saga_step.c.number,
         saga_step.c.kind,
         saga_step.c.operation,
+        saga_step.c.arguments,
         saga_step.c.state,
         saga_step.c.skipped_by,
         saga_step.c.skip_reason,

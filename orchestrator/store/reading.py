@@ -3,6 +3,7 @@
 Knows SQL alone. Why a saga is not done takes Temporal, too: that is for whoever calls.
 """
 
+import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from sqlalchemy import Connection, Row, func, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.atomic import named
 from orchestrator.drive.messages import Phase, StepState
 from orchestrator.errors import Unreachable
 from orchestrator.store.database import Database
@@ -52,6 +54,11 @@ class StepView:
     undone_at: datetime | None
 
     @property
+    def shown(self) -> str:
+        """What it runs, as people read it: an atomic step's operations."""
+        return named(self.operation, json.loads(self.arguments))
+
+    @property
     def is_past_undoing(self) -> bool:
         """Whether it is done, or outside may have been done, and cannot be undone."""
         return self.irreversible and (self.state is StepState.DONE or self._is_unknown)
@@ -59,7 +66,7 @@ class StepView:
     @property
     def is_to_undo(self) -> bool:
         """Whether its effect stands, or outside may stand, and would be taken back."""
-        if self.irreversible or self.kind not in ("operation", "external"):
+        if self.irreversible or self.kind not in ("operation", "atomic", "external"):
             return False
         return self.state is StepState.DONE or self._is_unknown
 

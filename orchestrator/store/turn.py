@@ -15,6 +15,7 @@ from sqlalchemy import bindparam, literal, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.atomic import ATOMIC, AtomicOperation, names_in
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import (
     STUCK_AFTER,
@@ -35,6 +36,7 @@ from orchestrator.drive.messages import (
 )
 from orchestrator.envelope import canonical, digest, read
 from orchestrator.errors import OrchestratorError, storable
+from orchestrator.store.atomic import undo_calls
 from orchestrator.store.database import Database, guarded
 from orchestrator.store.fence import SagaMissing, TransactionLost, phase_under_share_lock
 from orchestrator.store.opening import OpenSaga, insert_into, lock_saga
@@ -61,7 +63,7 @@ class RecordedStep:
     @property
     def is_to_undo(self) -> bool:
         """Whether its effect stands, or outside may stand, and is to be taken back."""
-        if self.irreversible or self.kind not in ("operation", "external"):
+        if self.irreversible or self.kind not in ("operation", "atomic", "external"):
             return False
         return self.state == StepState.DONE.value or self._is_unknown
 
@@ -97,6 +99,7 @@ async def turn_to_undoing(database: Database, catalog: Catalog, command: TurnCom
                     operation=step.operation,
                     compensation=_compensation(catalog, step.operation),
                     attempt_limit=_attempt_limit(catalog, step.operation),
+                    calls=names_in(step.operation, json.loads(step.arguments)) if step.kind == "atomic" else (),
                 )
                 for step in reversed(left)
             ),
@@ -162,7 +165,9 @@ async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) 
         step = (await connection.execute(_UNDO, {**key, "now": datetime.now(UTC)})).first()
         if step is None:
             return await why_not_undone(connection, command)
-        operation = catalog.operations[step.operation]
+        arguments = json.loads(step.arguments)
+        result = None if step.result is None else json.loads(step.result)
+        operation = catalog.called(step.operation, arguments)
         tx = Transaction(
             connection,
             saga=command.saga.id,
@@ -170,11 +175,12 @@ async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) 
             event_id=command.saga.event_id,
             event_time=datetime.fromisoformat(command.event_time),
         )
-        async with guarded(connection, "operation"):
-            await operation.compensate(
-                tx, json.loads(step.arguments), None if step.result is None else json.loads(step.result)
-            )
-            await tx.flush()
+        if isinstance(operation, AtomicOperation):
+            await undo_calls(connection, operation, command, arguments, result)
+        else:
+            async with guarded(connection, "operation"):
+                await operation.compensate(tx, arguments, result)
+                await tx.flush()
         # As in `fence`: a transaction that a swallowed error has ended must not pass for one that committed.
         written = await connection.execute(_WRITE_UNDONE, {**key, "now": datetime.now(UTC)})
         if written.rowcount != 1:
@@ -211,7 +217,7 @@ async def _write_down(connection: AsyncConnection, step: StepCommand) -> None:
     values = {
         saga_step.c.saga_id: step.saga.id,
         saga_step.c.number: step.number,
-        saga_step.c.kind: "operation",
+        saga_step.c.kind: "atomic" if step.operation == ATOMIC.name else "operation",
         saga_step.c.operation: step.operation,
         saga_step.c.arguments: arguments,
         saga_step.c.digest: digest(f"{step.operation}{arguments}"),
@@ -257,7 +263,7 @@ async def steps_of_each(connection: AsyncConnection, sagas: Sequence[UUID]) -> d
 
 
 def _compensation(catalog: Catalog, operation: str) -> str:
-    known = catalog.operations.get(operation)
+    known = ATOMIC if operation == ATOMIC.name else catalog.operations.get(operation)
     if known is None or known.undo is None:
         raise OrchestratorError(f"{operation} is to be undone, and this worker knows no compensation of it")
     return known.undo.name
@@ -313,4 +319,4 @@ async def count_undo_failure(database: Database, command: UndoCommand, error: st
         )
         attempts = counted.scalar_one_or_none()
         if attempts is not None and attempts >= STUCK_AFTER:
-            await _stick(connection, command.saga, command.number, f"undoing {command.operation}: {error}")
+            await _stick(connection, command.saga, command.number, f"undoing {command.shown}: {error}")

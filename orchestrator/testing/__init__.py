@@ -1,5 +1,6 @@
 """For an author's tests, without a server: `handle` and operations by themselves, and proof of an orchestrator."""
 
+from orchestrator.atomic import Atomically
 from orchestrator.testing.conforming import conformance, run_conformance
 from orchestrator.testing.example import Equality, Example
 from orchestrator.testing.recording import RecordingSaga
@@ -7,6 +8,7 @@ from orchestrator.testing.report import Report
 from orchestrator.testing.transaction import step_transaction
 
 __all__ = [
+    "Atomically",
     "Equality",
     "Example",
     "RecordingSaga",

@@ -95,7 +95,7 @@ def unlike(expected: State, found: State) -> list[str]:
 
 
 def _stands(step: Any) -> bool:
-    return step.kind in ("operation", "external") and not step.irreversible
+    return step.kind in ("operation", "atomic", "external") and not step.irreversible
 
 
 def _differ(envelope: str, outcome: Outcome) -> bool:

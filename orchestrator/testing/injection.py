@@ -11,11 +11,12 @@ import functools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from orchestrator.atomic import names_in
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import (
     STUCK_AFTER,
@@ -162,28 +163,41 @@ class Injection:
         return self._answers.get(number)
 
 
-_driving: ContextVar[tuple[Injection, str] | None] = ContextVar("driving", default=None)
+@dataclass
+class _Work:
+    """What a driver is at. An atomic step's calls are one work: entered by the first, written by the last."""
+
+    injection: Injection
+    name: str
+    calls: int
+    begun: int = 0
+    written: int = 0
+
+
+_driving: ContextVar[_Work | None] = ContextVar("driving", default=None)
 
 
 async def come_in(tx: object) -> None:
     """Called by the copies before an operation begins."""
-    driving = _driving.get()
-    if driving is not None:
-        injection, work = driving
+    work = _driving.get()
+    if work is not None:
         if isinstance(tx, ExternalCall):
-            injection.keys.append((work, tx.idempotency_key))
-        await injection.at(f"entering {work}")
+            work.injection.keys.append((work.name, tx.idempotency_key))
+        work.begun += 1
+        if work.begun % work.calls == 1 % work.calls:
+            await work.injection.at(f"entering {work.name}")
 
 
 async def come_inside(tx: object) -> None:
     """Called by the copies when the effect is written: flush it, then come to the point inside."""
-    driving = _driving.get()
-    if driving is None:
+    work = _driving.get()
+    if work is None:
         return
     if isinstance(tx, Transaction):
         await tx.flush()
-    injection, work = driving
-    await injection.at(f"inside {work}")
+    work.written += 1
+    if work.written % work.calls == 0:
+        await work.injection.at(f"inside {work.name}")
 
 
 class InjectedSteps(StoreSteps):
@@ -195,6 +209,7 @@ class InjectedSteps(StoreSteps):
         super().__init__(database, catalog)
         self.injection = injection
         self._sent = list(sent)
+        self._calls: dict[str, int] = {}
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
         """A step: a few attempts at once, then it has failed.
@@ -207,6 +222,7 @@ class InjectedSteps(StoreSteps):
         if remembered is not None:
             return remembered
         injection.commands[number] = command
+        self._calls[f"step {number}"] = len(names_in(command.operation, command.arguments))
         if command.past_pivot:
             return await self._insist_on_step(command, deadline)
         for number_of_attempt in range(attempt, ATTEMPTS + 1):
@@ -302,6 +318,8 @@ class InjectedSteps(StoreSteps):
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
         """An undoing, insisted on."""
+        undone = [name for name in command.calls if self.catalog.compensation_of(name)]
+        self._calls[f"undo {command.number}"] = len(undone) or 1
         return await self._insist(f"undo {command.number}", lambda: StoreSteps.undo(self, command, compensation))
 
     async def finish(self, command: FinishCommand) -> FinishReply:
@@ -321,7 +339,7 @@ class InjectedSteps(StoreSteps):
 
     async def _pointed(self, work: str, attempt: Callable[[], Awaitable[R]]) -> R:
         await self.injection.at(f"before {work}")
-        token = _driving.set((self.injection, work))
+        token = _driving.set(_Work(self.injection, work, self._calls.get(work, 1)))
         try:
             reply = await attempt()
         finally:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard, cast
 
+from orchestrator.atomic import Atomically
 from orchestrator.envelope import saga_id
 from orchestrator.errors import Refused, UsageError
 from orchestrator.event import DomainEvent
@@ -29,7 +30,8 @@ class RecordingSaga(Saga):
         events: what `saga.wait_for` receives, in order; when none is left that matches, the time is up.
 
     Attributes:
-        calls: every call so far, in order, the refused among them. A pivot is one, too.
+        calls: every call so far, in order, the refused among them. A pivot is one, too, and so is each
+            `Atomically(...)` with the calls of one atomic step.
         slept: how long `saga.sleep` was asked to wait, in order. No time passes.
     """
 
@@ -78,6 +80,9 @@ class RecordingSaga(Saga):
 
     def _answer(self, call: OperationCall[Any]) -> Any:
         self.calls.append(call)
+        return tuple(self._one(one) for one in call.calls) if isinstance(call, Atomically) else self._one(call)
+
+    def _one(self, call: OperationCall[Any]) -> Any:
         name = call.operation.name
         signature = call.operation.signature
         if name not in self._answers and signature.hints["return"] is not type(None):

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from orchestrator.atomic import names_in
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import Outcome
 from orchestrator.external import ExternalOperation
@@ -20,7 +21,7 @@ class PlayedStep:
     number: int
     operation: str
     kind: str
-    """As recorded: operation, query, external, sleep, wait or pivot."""
+    """As recorded: operation, query, atomic, external, sleep, wait or pivot."""
     reversal: Reversal | None
     """None: it runs no operation."""
     arguments: dict[str, JsonValue]
@@ -30,14 +31,16 @@ class PlayedStep:
     @classmethod
     def of(cls, row: Any, catalog: Catalog) -> "PlayedStep":
         """From a step's row."""
-        operation = catalog.operations.get(row.operation)
+        arguments: dict[str, JsonValue] = json.loads(row.arguments)
+        runs = all(name in catalog.operations for name in names_in(row.operation, arguments))
+        operation = catalog.called(row.operation, arguments) if runs else None
         return cls(
             number=row.number,
             operation=row.operation,
             kind=row.kind,
             reversal=Reversal.IRREVERSIBLE if row.irreversible else operation.reversal if operation else None,
             is_verified=isinstance(operation, ExternalOperation) and operation.verify is not None,
-            arguments=json.loads(row.arguments),
+            arguments=arguments,
         )
 
     @property

@@ -11,6 +11,7 @@ from temporalio import activity
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
+from orchestrator.atomic import ATOMIC
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import (
     EndWaitCommand,
@@ -28,7 +29,7 @@ from orchestrator.drive.messages import (
     WaitReply,
 )
 from orchestrator.envelope import describe
-from orchestrator.errors import MESSAGE_LIMIT, TransactionMisuse, UsageError, storable
+from orchestrator.errors import MESSAGE_LIMIT, OrchestratorError, TransactionMisuse, UsageError, storable
 from orchestrator.external import ExternalOperation
 from orchestrator.operation import PIVOT, Operation, Reversal
 from orchestrator.store.dead_letters import keep_piece
@@ -51,7 +52,8 @@ _AUTHORS_MISTAKES = (TransactionMisuse, UsageError, ResultTooLarge)
 def activities_of(catalog: Catalog, steps: StoreSteps) -> list[Callable[..., Any]]:
     """Every activity of an application, for a Temporal `Worker`."""
     made: list[Callable[..., Any]] = []
-    for operation in (PIVOT, *catalog.operations.values()):
+    own: tuple[Operation[..., Any], ...] = (PIVOT, ATOMIC)
+    for operation in (*own, *catalog.operations.values()):
         made.append(_operation_activity(operation, steps))
         if operation.undo is not None:
             made.append(_compensation_activity(operation.undo.name, steps))
@@ -64,17 +66,21 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
         command = _command(StepCommand, arguments, steps.catalog)
         info = activity.info()
         may_give_up = not command.past_pivot
-        if may_give_up and info.attempt > FEWEST_ATTEMPTS + 1 and _is_overdue(info, operation.deadline):
+        try:
+            deadline = steps.catalog.called(command.operation, command.arguments).deadline
+        except OrchestratorError as fault:
+            raise _failure(fault, final=False) from None  # an atomic step of newer code: another worker takes it
+        if may_give_up and info.attempt > FEWEST_ATTEMPTS + 1 and _is_overdue(info, deadline):
             # An attempt that takes its worker down never gets to say that it failed: say so for it.
             raise ApplicationError(
-                f"not done in {info.attempt - 1} attempts and {operation.deadline}",
+                f"not done in {info.attempt - 1} attempts and {deadline}",
                 type="DeadlineExceeded",
                 non_retryable=True,
             )
         try:
-            reply = await _beating(steps.run(command, operation.deadline, attempt=info.attempt))
+            reply = await _beating(steps.run(command, deadline, attempt=info.attempt))
         except Exception as fault:
-            final = may_give_up and (isinstance(fault, _AUTHORS_MISTAKES) or _is_overdue(info, operation.deadline))
+            final = may_give_up and (isinstance(fault, _AUTHORS_MISTAKES) or _is_overdue(info, deadline))
             settled = await _told(steps.settle(command)) if final and _leaves_a_doubt(operation) else None
             if settled is None:
                 raise _failure(fault, final=final) from _told_cause(fault)

@@ -15,6 +15,7 @@ from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutError, is_cancelled_exception
 
+from orchestrator.atomic import ATOMIC
 from orchestrator.drive.messages import (
     STUCK_AFTER,
     Diverged,
@@ -47,6 +48,8 @@ from orchestrator.workflow.local_first import ATTEMPT, LOCAL_ATTEMPTS, Activitie
 
 _CALLS = 5
 """Calls of the outside, or waits as long, that one attempt may make."""
+_SUMMARY = 200
+"""Characters: the server takes 400 bytes."""
 _BEGUN_ANEW = timedelta(minutes=1)
 _FIRST_WAIT = timedelta(milliseconds=100)
 
@@ -77,8 +80,10 @@ class TemporalSteps:
             StepFailed: it gave up.
             CancelRequested: the execution was cancelled.
         """
-        self._show(command.number, "running", command.operation)
+        self._show(command.number, "running", command.shown)
         summary = f"step {command.number}"
+        if command.operation == ATOMIC.name:
+            summary = f"{summary}: {_short(command.shown)}"
         try:
             reply: StepReply
             if command.past_pivot:
@@ -93,7 +98,7 @@ class TemporalSteps:
             refused = _refusal(failure)
             if refused is None:
                 self._show(command.number, "failed")
-                raise StepFailed(f"step {command.number}, {command.operation}: {_cause(failure)}") from failure
+                raise StepFailed(f"step {command.number}, {command.shown}: {_cause(failure)}") from failure
             reply = refused
         self._tell(command.number, reply)
         return reply
@@ -148,7 +153,7 @@ class TemporalSteps:
         if isinstance(reply, UndoPlan):
             upsert(SAGA_STATUS.value_set("undoing"))
             for step in reply.steps:
-                self._show(step.number, "to be undone", step.operation)
+                self._show(step.number, "to be undone", step.shown)
         return reply
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
@@ -160,7 +165,7 @@ class TemporalSteps:
             compensation,
             command,
             UndoReply,
-            f"undo step {command.number}",
+            f"undo step {command.number}: {_short(command.shown)}" if command.calls else f"undo step {command.number}",
             stuck=stuck,
         )
         self._show(command.number, f"undone: `{compensation}`")
@@ -205,7 +210,7 @@ class TemporalSteps:
             fault = _cause(failure)
         status = "undoing" if isinstance(argument, UndoCommand) else "running"
         if stuck is not None:
-            error = f"undoing {argument.operation}: {fault}" if isinstance(argument, UndoCommand) else fault
+            error = f"undoing {argument.shown}: {fault}" if isinstance(argument, UndoCommand) else fault
             await self.stick(stuck.model_copy(update={"error": error}))
         else:
             self._entitle(f"{summary}: {fault}")
@@ -261,6 +266,11 @@ class TemporalSteps:
         else:
             self._table.say(number, state)
         workflow.set_current_details(self._table.markdown())
+
+
+def _short(names: str) -> str:
+    """As much of an atomic step's operations as a summary shows."""
+    return names if len(names) <= _SUMMARY else f"{names[: _SUMMARY - 1]}…"
 
 
 def _attempt_of(command: StepCommand | UndoCommand) -> timedelta:

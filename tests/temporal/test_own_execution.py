@@ -24,6 +24,7 @@ from orchestrator.workflow.execution import raw_json
 from tests.cast import Gate, Script, fails, refuses, take
 from tests.house import House, eventually, new_id
 from tests.orchestrators import (
+    AtomicMoveRequested,
     CoinsMove,
     CoinsMoveCompleted,
     CoinsMoveFailed,
@@ -477,3 +478,20 @@ async def test_following_tells_each_step_with_its_number_and_name(house: House) 
         ("undo step 1: cast.give_back", "done"),
         ("finish: undone", "done"),
     ]
+
+
+async def test_following_an_atomic_step_names_its_operations(house: House) -> None:
+    before = await house.holdings()
+    Script.before["write_note"] = refuses("note.too_long")
+    [saga] = await house.bus.publish(AtomicMoveRequested(source="a", target="b", coins=10))
+
+    told = [(progress.what, progress.state) async for progress in saga.follow()]
+
+    assert told == [
+        ("step 1: cast.count, cast.take, cast.put", "done"),
+        ("step 2: cast.write_note", "refused"),
+        ("turn to undoing: note.too_long", "done"),
+        ("undo step 1: cast.count, cast.take, cast.put", "done"),
+        ("finish: undone", "done"),
+    ]
+    assert await house.holdings() == before

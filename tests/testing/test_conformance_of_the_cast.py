@@ -12,6 +12,8 @@ from orchestrator.testing.suite import Group
 from tests import cast
 from tests.house import CATALOG
 from tests.orchestrators import (
+    AtomicMove,
+    AtomicMoveRequested,
     CoinsMove,
     CoinsMoveRequested,
     Letter,
@@ -81,6 +83,13 @@ test_pivots = conformance(Pivots, A_LETTER, catalog=POST, tables=post.tables, tr
 test_parallel_move = conformance(
     ParallelMove,
     moving(ParallelMoveRequested(source="a", target="b", coins=10)),
+    catalog=CATALOG,
+    tables=cast.tables,
+    trim=only_on_sqlite,
+)
+test_atomic_move = conformance(
+    AtomicMove,
+    moving(AtomicMoveRequested(source="a", target="b", coins=10)),
     catalog=CATALOG,
     tables=cast.tables,
     trim=only_on_sqlite,

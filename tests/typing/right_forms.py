@@ -70,6 +70,11 @@ async def executing_gives_results(saga: Saga) -> None:
         await saga.execute_batch(money, number, name, number, letter, parallel=True),
         tuple[Money, int, str | None, int, None],
     )
+    assert_type(await saga.execute_atomically(money, number, name), tuple[Money, int, str | None])
+    assert_type(
+        await saga.execute_atomically(money, number, name, number, letter), tuple[Money, int, str | None, int, None]
+    )
+    assert_type(await saga.execute_all_atomically([count(), count()]), list[int])
     assert_type(await saga.execute_all([withdraw(A, FIVE), withdraw(A, FIVE)]), list[Money])
     assert_type(await saga.execute_all([count() for _ in range(9)], parallel=True), list[int])
 

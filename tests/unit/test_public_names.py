@@ -49,6 +49,7 @@ def test_each_public_name_is_there_and_documented() -> None:
 
 def test_the_test_kit_has_these_names() -> None:
     assert testing.__all__ == [
+        "Atomically",
         "Equality",
         "Example",
         "RecordingSaga",

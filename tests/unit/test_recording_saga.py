@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator import Contract, OperationCall, Refused, Transaction, UsageError, operation, query
-from orchestrator.testing import RecordingSaga
+from orchestrator.testing import Atomically, RecordingSaga
 
 
 class Money(Contract):
@@ -113,3 +113,22 @@ def test_ids_time_and_chance_are_the_same_again() -> None:
     assert len({*ids, other.uuid()}) == 3
     assert one.random.random() == two.random.random() != other.random.random()
     assert (one.event_id, one.event_time) == ("event-1", datetime(2026, 1, 1, tzinfo=UTC))
+
+
+async def test_an_atomic_step_is_one_call_with_its_calls() -> None:
+    saga = RecordingSaga({withdraw: SIX, label: "savings"})
+
+    assert await saga.execute_atomically(withdraw("a", FIVE), label("a"), note("moved")) == (SIX, "savings", None)
+    assert await saga.execute_all_atomically([label("b"), label("c")]) == ["savings", "savings"]
+
+    assert saga.calls == [
+        Atomically(withdraw("a", FIVE), label("a"), note("moved")),
+        Atomically(label("b"), label("c")),
+    ]
+
+
+async def test_a_refusal_in_an_atomic_step_is_raised() -> None:
+    saga = RecordingSaga({label: NO, withdraw: SIX})
+
+    with pytest.raises(Refused):
+        await saga.execute_atomically(withdraw("a", FIVE), label("a"))

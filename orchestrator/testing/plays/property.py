@@ -35,7 +35,7 @@ NO_HYPOTHESIS = "no hypothesis here: install temporal-saga-orchestrator[testing]
 async def do_then_undo(stage: Stage) -> None:
     """In the state that the saga's earlier steps leave. A refused call changes nothing, but some must do something."""
     if stage.step is None or stage.step.kind != "operation":
-        raise NotApplicable("the property is of operations of the database")
+        raise NotApplicable("the property is of single operations of the database")
     try:
         import hypothesis as _  # noqa: F401
     except ImportError:
