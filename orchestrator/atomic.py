@@ -121,6 +121,13 @@ class Atomically(OperationCall[tuple[Any, ...]]):
     def __init__(self, *calls: OperationCall[Any]) -> None:
         for call in calls:
             _must_fit(call)
+        # One transaction is of one database, where operations name theirs.
+        databases = {str(getattr(call.operation, "database", "")) for call in calls}
+        if len(databases) > 1:
+            raise UsageError(
+                f"operations of the databases {', '.join(sorted(databases))} are in one step, and a transaction is of "
+                "one database: give those of each a step of their own, or use `execute_batch`"
+            )
         operation = atomic_operation([call.operation for call in calls])
         arguments = recorded_calls((call.operation.name, dict(call.arguments)) for call in calls)
         for name, value in {"operation": operation, "arguments": arguments, "calls": calls}.items():

@@ -9,12 +9,14 @@ from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
 from orchestrator import Catalog, DomainEvent, FailureEvent, Orchestrator, Refused, Saga, Transaction, operation, query
 from orchestrator.atomic import Atomically
+from orchestrator.cli.plan import undoing_of
 from orchestrator.drive.driver import Driver, SagaStuck
-from orchestrator.drive.messages import STUCK_AFTER, Outcome, Phase, StepCommand, StepReply
+from orchestrator.drive.messages import STUCK_AFTER, Outcome, Phase, SagaRef, StepCommand, StepReply, StuckCommand
 from orchestrator.drive.steps import StepFailed
 from orchestrator.envelope import wrap
 from orchestrator.errors import TransactionMisuse, UsageError
@@ -22,6 +24,7 @@ from orchestrator.external import ExternalCall, external_operation
 from orchestrator.operation import OperationCall, Reversal
 from orchestrator.store.database import Database
 from orchestrator.store.intervention import Skip, skip_step
+from orchestrator.store.reading import sagas_of_event
 from orchestrator.store.schema import saga, saga_step
 from orchestrator.store.steps import StoreSteps
 from tests.cast import Script, count, deliver, fails, note, put, refuses, send_letter, take, write_note
@@ -332,3 +335,39 @@ def test_what_it_is_follows_from_its_calls() -> None:
     assert Atomically(take("a", 1), send_letter("x")).operation.reversal is Reversal.IRREVERSIBLE
     assert Atomically(take("a", 1)) == Atomically(take("a", 1))
     assert Atomically(take("a", 1)) != Atomically(take("a", 2))
+
+
+async def test_a_person_sees_its_operations_and_how_each_would_be_undone(stocked: Database) -> None:
+    """In the list of steps and in the plan of an undoing, by this code and by code that does not know them."""
+    await driver_of(stocked, AtomicMove, EVENT, "e-1").drive()
+    [view] = await sagas_of_event(stocked, "e-1")
+
+    assert view.steps[0].shown == "cast.count, cast.take, cast.put"
+    first = undoing_of(view, CATALOG)[-1]
+    expected = "cast.take_out(name='b', coins=10), then cast.give_back(name='a', coins=10)"
+    assert (first.number, first.compensation) == (1, expected)
+    assert undoing_of(view, None)[-1].compensation is None
+
+
+async def test_past_the_pivot_it_is_skipped_where_nothing_needs_its_results(stocked: Database) -> None:
+    """A stuck step that is left out answers None for each call."""
+    Any_.pivot = True
+    calling(deliver("one"), deliver("two"))  # the second letter of one key: it never can be written
+    steps = StoreSteps(stocked, ALL)
+    envelope = wrap(AnyRequested(), event_id="e-1", source="tests")
+    with pytest.raises(IntegrityError):
+        await Driver(Any_, AnyRequested(), envelope, steps).drive()
+    [row] = await rows(stocked, saga)
+    call = Atomically(*Any_.calls)
+    ref = SagaRef(id=row.id, orchestrator="Any_", event_id="e-1")
+    time = envelope.time.isoformat()
+    command = StepCommand(
+        saga=ref, number=2, operation="saga.atomic", arguments=dict(call.arguments), event_time=time, past_pivot=True
+    )
+    await steps.stick(StuckCommand(saga=ref, number=2, error="it fails", step=command))
+
+    await skip_step(stocked, ALL, Skip(saga_id=row.id, number=2, by="Ann", reason="delivered by hand"))
+    outcome = await Driver(Any_, AnyRequested(), envelope, steps).drive()
+
+    assert outcome.phase is Phase.COMPLETED
+    assert Any_.answered == [None, None]
