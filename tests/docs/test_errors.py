@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 
+from orchestrator.atomic import ATOMIC, UNDO_ATOMIC
 from orchestrator.cli.faults import Exit
 from orchestrator.drive.saga import SLEEP, WAIT_FOR
 from orchestrator.operation import PIVOT
@@ -14,7 +15,7 @@ from tests.docs.markdown import ROOT, Document
 ERRORS = Document("docs/errors.md")
 _CODE = re.compile(r"(event|signal|saga|operation|publish|database|definition|settings)\.[a-z_]+")
 _ACTIVITIES = {names.TURN, names.FINISH, names.STICK, names.DEAD_LETTER, names.BEGIN_WAIT, names.END_WAIT, RECOVER}
-_STEPS = {PIVOT.name, SLEEP, WAIT_FOR}
+_STEPS = {PIVOT.name, ATOMIC.name, UNDO_ATOMIC, SLEEP, WAIT_FOR}
 _DECLARATIONS = "definition"
 """Modules that check declarations show `event.…` in their messages, and raise no codes."""
 
