@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
@@ -45,6 +46,18 @@ class Orchestrator(ABC, Generic[Requested, Completed, Failed]):
                 arguments = get_args(base)
                 if len(arguments) == 3 and all(isinstance(argument, type) for argument in arguments):
                     cls.requested, cls.completed, cls.failed = arguments
+
+    def locks(self, event: Requested) -> Sequence[str]:
+        """Keys that nobody else may hold while this saga is open, as in `[f"user/{event.user_id}"]`.
+
+        Sagas of one key go one after the other, whoever is first; of any orchestrator, for the key is all that counts.
+        A pure function of the event: other code must not answer otherwise for the same event.
+        """
+        return ()
+
+    def ordering_key(self, event: Requested) -> str | None:
+        """A key whose events are handled in the order they came; it locks as those of `locks` do."""
+        return None
 
     @abstractmethod
     async def handle(self, event: Requested, saga: Saga) -> Completed:

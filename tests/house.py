@@ -36,6 +36,7 @@ from tests.orchestrators import (
     Parcel,
     Timed,
     Tipped,
+    TurnTaking,
 )
 
 CATALOG = Catalog.of(
@@ -55,6 +56,7 @@ CATALOG = Catalog.of(
         ParallelMove,
         Timed,
         Tipped,
+        TurnTaking,
     ],
     operations=[cast.take, cast.put, cast.write_note, cast.count, cast.send_letter, cast.deliver, cast.lots],
 )

@@ -1,5 +1,6 @@
 """The cast's orchestrators and their events."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from orchestrator import DomainEvent, FailureEvent, Orchestrator, Refused, Saga
@@ -429,3 +430,37 @@ class LateApproval(Orchestrator[LateApprovalRequested, LateApprovalCompleted, La
         await saga.pivot()
         said = await saga.wait_for(Approved, timeout=timedelta(seconds=event.wait_seconds))
         return LateApprovalCompleted(by="nobody" if said is None else said.by)
+
+
+class TurnTakingRequested(DomainEvent):
+    """Move coins while holding keys."""
+
+    keys: tuple[str, ...]
+    ordering_key: str | None = None
+    coins: int = 1
+
+
+class TurnTakingCompleted(DomainEvent):
+    """Moved."""
+
+
+class TurnTakingFailed(FailureEvent):
+    """Not moved."""
+
+
+class TurnTaking(Orchestrator[TurnTakingRequested, TurnTakingCompleted, TurnTakingFailed]):
+    """Sagas of one key, one after the other."""
+
+    def locks(self, event: TurnTakingRequested) -> Sequence[str]:
+        """What the event says."""
+        return event.keys
+
+    def ordering_key(self, event: TurnTakingRequested) -> str | None:
+        """What the event says."""
+        return event.ordering_key
+
+    async def handle(self, event: TurnTakingRequested, saga: Saga) -> TurnTakingCompleted:
+        """Take and put."""
+        await saga.execute(take("a", event.coins))
+        await saga.execute(put("b", event.coins))
+        return TurnTakingCompleted()

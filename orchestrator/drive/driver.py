@@ -29,6 +29,7 @@ from orchestrator.drive.steps import CancelRequested, StepFailed, Steps
 from orchestrator.envelope import CONTENT_LIMIT, Envelope, canonical, parse, read, saga_id
 from orchestrator.errors import OrchestratorError, Refused, UsageError, storable
 from orchestrator.event import DomainEvent
+from orchestrator.lock_keys import lock_keys_of
 from orchestrator.operation import describing
 from orchestrator.orchestrator import Orchestrator
 
@@ -139,6 +140,9 @@ class Driver:
         return await uninterrupted(self._back(ends_as, error_code, message))
 
     async def _forward(self) -> Outcome:
+        # Here, and not when this driver is made: a mistake in `locks` keeps nobody from cancelling the saga.
+        locks = lock_keys_of(self._orchestrator, self._event)
+        self._opening = self._opening.model_copy(update={"lock_keys": locks.keys, "ordering_key": locks.ordering_key})
         saga = DrivenSaga(self._opening, self._envelope, self._steps, self._orchestrator.awaited)
         try:
             with describing() as described:

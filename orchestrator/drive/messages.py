@@ -62,6 +62,9 @@ class Opening(Message):
     owner_first_run_id: str = ""
     deadline: float | None = None
     """Seconds from the row's writing after which the saga goes forward no more."""
+    lock_keys: tuple[str, ...] = ()
+    """Sorted, each once; the ordering key is among them."""
+    ordering_key: str | None = None
 
 
 class StepCommand(Message):
@@ -172,6 +175,22 @@ class Expired(Message):
     kind: Literal["expired"] = "expired"
 
 
+class Blocker(Message):
+    """Why a saga waits: somebody came first for one of its keys."""
+
+    key: str
+    holder: SagaRef
+    before: int
+    """How many sagas are before it on this key, the holder among them."""
+
+
+class Blocked(Message):
+    """The saga is opened, and waits for locks; the step was not begun."""
+
+    kind: Literal["blocked"] = "blocked"
+    by: tuple[Blocker, ...]
+
+
 class Outcome(Message):
     """How a saga ended."""
 
@@ -193,11 +212,14 @@ class Outcome(Message):
 
 Elsewhere = Decided | Diverged | Reused | Resume | Expired
 """What ends `handle`: something other than it decides."""
+StepAnswer = StepDone | StepRefused | Decided | Diverged | Reused | Resume | Expired
+"""What became of a step."""
+WaitAnswer = WaitBegun | StepDone | Decided | Diverged | Reused | Resume | Expired
 StepReply = Annotated[
-    StepDone | StepRefused | Decided | Diverged | Reused | Resume | Expired, Field(discriminator="kind")
+    StepDone | StepRefused | Decided | Diverged | Reused | Resume | Expired | Blocked, Field(discriminator="kind")
 ]
 WaitReply = Annotated[
-    WaitBegun | StepDone | Decided | Diverged | Reused | Resume | Expired, Field(discriminator="kind")
+    WaitBegun | StepDone | Decided | Diverged | Reused | Resume | Expired | Blocked, Field(discriminator="kind")
 ]
 
 

@@ -9,13 +9,16 @@ from pydantic import JsonValue, ValidationError
 
 from orchestrator.atomic import Atomically, named
 from orchestrator.drive.messages import (
+    Blocked,
     Elsewhere,
     EndWaitCommand,
     Opening,
+    StepAnswer,
     StepCommand,
     StepDone,
     StepRefused,
     StepReply,
+    WaitAnswer,
     WaitBegun,
     WaitCommand,
 )
@@ -137,7 +140,7 @@ class DrivenSaga(Saga):
                 seconds=seconds,
                 opening=None if self._opened else self._opening,
             )
-            begun = await self._heeding(self._steps.begin_wait(command))
+            begun: WaitAnswer = await self._with_locks(lambda: self._steps.begin_wait(command))
             self._opened = True
             if not isinstance(begun, WaitBegun):
                 return self._answer(begun)
@@ -151,8 +154,8 @@ class DrivenSaga(Saga):
         match reply:
             case StepDone(result=result):
                 return result
-            case StepRefused():
-                raise self._misuse(f"step {reply.number} waits, and is recorded as refused")
+            case StepRefused() | Blocked():
+                raise self._misuse(f"step {self.reached} waits, and is answered as {reply.kind}")
             case elsewhere:
                 raise self._interrupt(elsewhere)
 
@@ -215,7 +218,7 @@ class DrivenSaga(Saga):
             raise self._misuse(f"a saga takes {STEPS_LIMIT:,} steps at most: let it publish events for the rest")
 
     async def _at_once(self, numbered: Sequence[tuple[int, OperationCall[Any]]]) -> list[Any]:
-        replies: list[StepReply] = []
+        replies: list[StepAnswer] = []
         for group in _groups(numbered, alone=not self._opened):
             replies += await self._together(group)
             # Whoever is not to go on sends no further group: those do not carry the envelope, by which it was seen.
@@ -224,7 +227,7 @@ class DrivenSaga(Saga):
                 raise self._interrupt(elsewhere)
         return [self._result(call, reply) for (_, call), reply in zip(numbered, replies, strict=True)]
 
-    async def _together(self, group: Sequence[tuple[int, OperationCall[Any]]]) -> list[StepReply]:
+    async def _together(self, group: Sequence[tuple[int, OperationCall[Any]]]) -> list[StepAnswer]:
         tasks = [asyncio.ensure_future(self._one(number, call)) for number, call in group]
         try:
             ended = await asyncio.gather(*tasks, return_exceptions=True)
@@ -233,14 +236,14 @@ class DrivenSaga(Saga):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
-        replies: list[StepReply] = []
+        replies: list[StepAnswer] = []
         for reply in ended:
             if isinstance(reply, BaseException):
                 raise reply
             replies.append(reply)
         return replies
 
-    async def _one(self, number: int, call: OperationCall[Any]) -> StepReply:
+    async def _one(self, number: int, call: OperationCall[Any]) -> StepAnswer:
         limit = call.operation.attempt_limit
         command = StepCommand(
             saga=self._opening.saga,
@@ -252,8 +255,14 @@ class DrivenSaga(Saga):
             past_pivot=self._past_pivot is not None,
             attempt_limit=None if limit is None else limit.total_seconds(),
         )
-        reply = await self._heeding(self._steps.run(command, call.operation.deadline))
+        reply: StepAnswer = await self._with_locks(lambda: self._steps.run(command, call.operation.deadline))
         self._opened = True
+        return reply
+
+    async def _with_locks(self, send: Callable[[], Awaitable[R | Blocked]]) -> R:
+        """Send what opens the saga, again whenever it may hold its locks."""
+        while isinstance(reply := await self._heeding(send()), Blocked):
+            await self._heeding(self._steps.wait_for_locks(reply))
         return reply
 
     async def _heeding(self, work: Awaitable[R]) -> R:
@@ -266,7 +275,7 @@ class DrivenSaga(Saga):
         except Exception as failure:
             raise self._interrupt(failure) from failure
 
-    def _result(self, call: OperationCall[Any], reply: StepReply) -> Any:
+    def _result(self, call: OperationCall[Any], reply: StepAnswer) -> Any:
         match reply:
             case StepDone():
                 if reply.operation != call.operation.name:

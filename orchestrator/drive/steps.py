@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from orchestrator.drive.messages import (
+    Blocked,
     EndWaitCommand,
     FinishCommand,
     FinishReply,
@@ -44,6 +45,10 @@ class Steps(Protocol):
             StepFailed: it failed for good.
             CancelRequested: the driver is to stop going forward.
         """
+        ...
+
+    async def wait_for_locks(self, blocked: Blocked) -> None:
+        """Wait until it is worth asking again. Ends with `asyncio.CancelledError` when the driver is to stop."""
         ...
 
     async def begin_wait(self, command: WaitCommand) -> WaitReply:

@@ -20,6 +20,7 @@ from orchestrator.envelope import OUTCOME_SIZE_LIMIT, Envelope, canonical, parse
 from orchestrator.event import DomainEvent, UndoneStep
 from orchestrator.store.atomic import undone_calls
 from orchestrator.store.database import Database
+from orchestrator.store.locks import Waker, Woken, release, wake_nobody
 from orchestrator.store.opening import OpenSaga, open_sagas
 from orchestrator.store.schema import saga, saga_outbox, saga_step
 from orchestrator.store.turn import RecordedStep, steps_of_each
@@ -52,16 +53,18 @@ class _Ended:
     event: Envelope
 
 
-async def finish_saga(database: Database, catalog: Catalog, command: FinishCommand) -> FinishReply:
+async def finish_saga(
+    database: Database, catalog: Catalog, command: FinishCommand, waker: Waker = wake_nobody
+) -> FinishReply:
     """End a saga once: the first outcome is the outcome, and every later call gets it back."""
-    [reply] = await finish_sagas(database, catalog, [command])
+    [reply] = await finish_sagas(database, catalog, [command], waker)
     if isinstance(reply, Exception):
         raise reply
     return reply
 
 
 async def finish_sagas(
-    database: Database, catalog: Catalog, commands: Sequence[FinishCommand]
+    database: Database, catalog: Catalog, commands: Sequence[FinishCommand], waker: Waker = wake_nobody
 ) -> list[FinishReply | Exception]:
     """End sagas, each once, in one transaction.
 
@@ -69,10 +72,13 @@ async def finish_sagas(
         database: the home database.
         catalog: knows their orchestrators.
         commands: of one to fifty sagas, each once.
+        waker: is told after the commit who has become the first one of a key.
 
     Returns:
         A reply for each command, in their order; or what was wrong with it, in which case nothing was done about it.
     """
+
+    woken: list[Woken] = []
 
     async def end(connection: AsyncConnection) -> list[FinishReply | Exception]:
         rows = await open_sagas(connection, [command.opening for command in commands], catalog, begins=False)
@@ -92,9 +98,14 @@ async def finish_sagas(
             else:
                 replies.append(ending)
         await _write(connection, ended)
+        locked = [one.saga for one in ended if rows[one.saga].lock_keys]
+        woken[:] = await release(connection, locked) if locked else []
         return replies
 
-    return await database.in_transaction(end)
+    replies = await database.in_transaction(end)
+    if woken:
+        await waker(woken)
+    return replies
 
 
 def _is_open(row: OpenSaga) -> bool:

@@ -4,20 +4,22 @@ An upsert that carries the envelope, so that a saga may be cancelled, refused or
 It leaves the row locked unless the saga has ended; ended sagas are never written again.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import literal_column, or_, select, update
+from sqlalchemy import Text, bindparam, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.catalog import Catalog
-from orchestrator.drive.messages import Decided, Expired, Opening, Outcome, Phase, Reused
+from orchestrator.columns import UtcTime
+from orchestrator.drive.messages import Blocked, Blocker, Decided, Expired, Opening, Outcome, Phase, Reused
 from orchestrator.envelope import UnreadableEvent, read, unwrap
+from orchestrator.store.locks import blockers, draw
 from orchestrator.store.schema import saga
 
 _COLUMNS = (
@@ -30,6 +32,8 @@ _COLUMNS = (
     saga.c.envelope,
     saga.c.content_digest,
     saga.c.created_at,
+    saga.c.drives,
+    saga.c.lock_keys,
 )
 
 
@@ -56,8 +60,13 @@ class OpenSaga:
     envelope: str
     content_digest: str
     created_at: datetime
+    drives: int
+    """How often a driver began it; those that only waited for locks are not counted."""
+    lock_keys: tuple[str, ...]
     reused: bool
     """The row is another event's that has the same id; nothing was changed."""
+    blocked_by: tuple[Blocker, ...] = ()
+    """For whom it waits; only told by an opening that draws."""
 
 
 def insert_into(connection: AsyncConnection, table: Any) -> Any:
@@ -66,24 +75,30 @@ def insert_into(connection: AsyncConnection, table: Any) -> Any:
 
 
 async def open_sagas(
-    connection: AsyncConnection, openings: Sequence[Opening], catalog: Catalog, *, begins: bool
+    connection: AsyncConnection, openings: Sequence[Opening], catalog: Catalog, *, begins: bool, draws: bool = False
 ) -> dict[UUID, OpenSaga]:
     """Write each saga's row, or lock the one that is there.
 
     Args:
         connection: in the transaction that decides.
-        openings: one to fifty sagas, any order; rows are locked in the order of their ids, so two callers never wait
-            for each other in a circle.
+        openings: one to fifty sagas, in the order of arrival; rows are locked in the order of their ids, so two callers
+            never wait for each other in a circle.
         catalog: tells whether two envelopes say the same.
-        begins: a driver begins here: it becomes the owner, and `drives` is raised.
+        begins: a driver begins here: unless the saga waits for locks, it becomes the owner, and `drives` is raised.
+            It draws, too.
+        draws: tickets are drawn for sagas that go forward and have none, and `blocked_by` is told.
 
     Returns:
         Each saga by its id.
     """
     now = datetime.now(UTC)
     given = {opening.saga.id: opening for opening in openings}
-    rows = [_values(given[key], catalog, now) for key in sorted(given)]
-    found = await _upsert(connection, rows, begins=begins)
+    rows = [_values(connection, opening, catalog) for opening in given.values()]
+    statement = _UPSERTS[connection.dialect.name, begins]
+    found = {
+        row.id: _open(row, reused=False)
+        for row in await connection.execute(statement, {"rows": json.dumps(rows), "now": now})
+    }
     # Ended sagas, and those with other content, are not touched by the upsert: read them as they are.
     missing = [key for key in sorted(given) if key not in found]
     if missing:
@@ -98,18 +113,48 @@ async def open_sagas(
                 touched = statement.values(progressed_at=now).returning(*_COLUMNS)
                 row = (await connection.execute(touched)).first() or await _row(connection, key)
             found[key] = _open(row, reused=reused)
+    locking = [found[key] for key in given if found[key].lock_keys and not found[key].reused]
+    if locking and (begins or draws):
+        found |= await _with_locks(connection, locking, given, begins=begins)
     return found
+
+
+async def _with_locks(
+    connection: AsyncConnection, sagas: Sequence[OpenSaga], given: Mapping[UUID, Opening], *, begins: bool
+) -> dict[UUID, OpenSaga]:
+    """Those of the sagas with locks that have not ended, as they stand with their tickets."""
+    forward = [one for one in sagas if one.phase is Phase.FORWARD]
+    blocked: Mapping[UUID, tuple[Blocker, ...]] = {}
+    if forward:
+        # What the row says counts: `locks` may answer otherwise since.
+        await draw(connection, {one.id: one.lock_keys for one in forward})
+        blocked = await blockers(connection, [one.id for one in forward])
+    begun = [one for one in sagas if begins and one.id not in blocked and not one.phase.is_final]
+    if begun:
+        owned = [
+            {
+                "begun": one.id,
+                "owner": given[one.id].owner_workflow_id,
+                "first_run": given[one.id].owner_first_run_id,
+            }
+            for one in sorted(begun, key=lambda one: one.id)
+        ]
+        await connection.execute(_BEGIN, owned)
+    drives = {one.id: one.drives + 1 for one in begun}
+    return {
+        one.id: replace(one, blocked_by=blocked.get(one.id, ()), drives=drives.get(one.id, one.drives)) for one in sagas
+    }
 
 
 async def begin_saga(
     connection: AsyncConnection, opening: Opening, catalog: Catalog, *, begins: bool
-) -> Decided | Reused | Expired | None:
-    """Open a saga for a driver's first step. None: it goes forward.
+) -> Decided | Reused | Expired | Blocked | None:
+    """Open a saga for a driver's first step, with its tickets. None: it goes forward.
 
     Raises:
         OpenedBefore: by the same event sent at another time. Raised, so that nothing of this opening stays.
     """
-    row = (await open_sagas(connection, [opening], catalog, begins=begins))[opening.saga.id]
+    row = (await open_sagas(connection, [opening], catalog, begins=begins, draws=True))[opening.saga.id]
     if row.reused:
         return Reused()
     if row.phase is not Phase.FORWARD:
@@ -118,7 +163,7 @@ async def begin_saga(
         raise OpenedBefore(row.envelope)
     if opening.deadline is not None and datetime.now(UTC) - row.created_at > timedelta(seconds=opening.deadline):
         return Expired()
-    return None
+    return Blocked(by=row.blocked_by) if row.blocked_by else None
 
 
 async def lock_saga(connection: AsyncConnection, opening: Opening, catalog: Catalog) -> OpenSaga | Outcome | Reused:
@@ -130,40 +175,76 @@ async def lock_saga(connection: AsyncConnection, opening: Opening, catalog: Cata
 
 
 _UNFINISHED = (Phase.FORWARD.value, Phase.UNDOING.value)
-# In SQL, not as parameters: a statement for many rows takes its parameters from each row.
-_IS_UNFINISHED = or_(*(saga.c.phase == literal_column(f"'{phase}'") for phase in _UNFINISHED))
 
 
-@cache
-def _upserting(dialect: str, *, begins: bool) -> Any:
-    make: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    statement = make(saga)
-    changed: dict[str, Any] = {"progressed_at": statement.excluded.progressed_at}
-    if begins:
-        changed["drives"] = saga.c.drives + literal_column("1")
-        changed["owner_workflow_id"] = statement.excluded.owner_workflow_id
-        changed["owner_first_run_id"] = statement.excluded.owner_first_run_id
-    return statement.on_conflict_do_update(
-        index_elements=[saga.c.id],
-        set_=changed,
-        where=_IS_UNFINISHED & (saga.c.content_digest == statement.excluded.content_digest),
-    ).returning(*_COLUMNS)
+_BEGIN = (
+    update(saga)
+    .where(saga.c.id == bindparam("begun"))
+    .values(drives=saga.c.drives + 1, owner_workflow_id=bindparam("owner"), owner_first_run_id=bindparam("first_run"))
+)
+_GIVEN = {
+    "id": "uuid",
+    "orchestrator": "text",
+    "event_id": "text",
+    "envelope": "text",
+    "event_type": "text",
+    "event_version": "integer",
+    "content_digest": "text",
+    "definition_digest": "text",
+    "ordering_key": "text",
+    "lock_keys": "text",
+    "owner_workflow_id": "text",
+    "owner_first_run_id": "text",
+    "drives": "integer",
+}
+_TYPED = ", ".join(f"{name} {kind}" for name, kind in _GIVEN.items())
+_SOURCES = {
+    "postgresql": (
+        ", ".join(_GIVEN),
+        f"json_to_recordset(CAST(:rows AS json)) AS given({_TYPED})",
+    ),
+    "sqlite": (", ".join(f"json_extract(given.value, '$.{name}')" for name in _GIVEN), "json_each(:rows) AS given"),
+}
+# A saga with locks begins once it has them: see `_with_locks`. Until then who waits owns it only if nobody does.
+_BEGINS = (
+    ", drives = CASE WHEN saga.lock_keys IS NULL THEN saga.drives + 1 ELSE saga.drives END"
+    ", owner_workflow_id = CASE WHEN saga.lock_keys IS NULL OR coalesce(saga.owner_workflow_id, '') = '' "
+    "THEN excluded.owner_workflow_id ELSE saga.owner_workflow_id END"
+    ", owner_first_run_id = CASE WHEN saga.lock_keys IS NULL OR coalesce(saga.owner_workflow_id, '') = '' "
+    "THEN excluded.owner_first_run_id ELSE saga.owner_first_run_id END"
+)
 
 
-async def _upsert(connection: AsyncConnection, rows: Sequence[dict[str, Any]], *, begins: bool) -> dict[UUID, OpenSaga]:
-    # Given as parameters, not as VALUES of the statement: those SQLAlchemy would compile anew at each call.
-    result = await connection.execute(_upserting(connection.dialect.name, begins=begins), rows)
-    return {row.id: _open(row, reused=False) for row in result}
+def _upsert(dialect: str, *, begins: bool) -> Any:
+    """One text for any number of sagas, so that it is prepared once."""
+    columns, source = _SOURCES[dialect]
+    statement = (
+        f"INSERT INTO saga ({', '.join(_GIVEN)}, phase, progressed_at, created_at) "  # noqa: S608
+        f"SELECT {columns}, 'forward', :now, :now FROM {source} WHERE true ORDER BY 1 "
+        f"ON CONFLICT (id) DO UPDATE SET progressed_at = excluded.progressed_at{_BEGINS if begins else ''} "
+        "WHERE saga.phase IN ('forward', 'undoing') AND saga.content_digest = excluded.content_digest "
+        f"RETURNING {', '.join(column.name for column in _COLUMNS)}"
+    )
+    bound = text(statement).bindparams(bindparam("rows", type_=Text()), bindparam("now", type_=UtcTime(timezone=True)))
+    return bound.columns(*_COLUMNS)
+
+
+_UPSERTS = {
+    (dialect, begins): _upsert(dialect, begins=begins)
+    for dialect in ("postgresql", "sqlite")
+    for begins in (False, True)
+}
 
 
 async def _row(connection: AsyncConnection, key: UUID) -> Any:
     return (await connection.execute(select(*_COLUMNS).where(saga.c.id == key))).one()
 
 
-def _values(opening: Opening, catalog: Catalog, now: datetime) -> dict[str, Any]:
+def _values(connection: AsyncConnection, opening: Opening, catalog: Catalog) -> dict[str, Any]:
     envelope = read(opening.envelope)
-    return {
-        "id": opening.saga.id,
+    key = opening.saga.id
+    values = {
+        "id": key.hex if connection.dialect.name == "sqlite" else str(key),
         "orchestrator": opening.saga.orchestrator,
         "event_id": envelope.event_id,
         "envelope": opening.envelope,
@@ -171,13 +252,13 @@ def _values(opening: Opening, catalog: Catalog, now: datetime) -> dict[str, Any]
         "event_version": envelope.version,
         "content_digest": envelope.content_digest,
         "definition_digest": catalog.definition_digest(opening.saga.orchestrator),
-        "phase": Phase.FORWARD.value,
+        "ordering_key": opening.ordering_key,
+        "lock_keys": json.dumps(opening.lock_keys) if opening.lock_keys else None,
         "owner_workflow_id": opening.owner_workflow_id,
         "owner_first_run_id": opening.owner_first_run_id,
-        "drives": 1,
-        "progressed_at": now,
-        "created_at": now,
+        "drives": 0 if opening.lock_keys else 1,
     }
+    return {name: values[name] for name in _GIVEN}
 
 
 def _open(row: Any, *, reused: bool) -> OpenSaga:
@@ -191,6 +272,8 @@ def _open(row: Any, *, reused: bool) -> OpenSaga:
         envelope=row.envelope,
         content_digest=row.content_digest,
         created_at=row.created_at,
+        drives=row.drives,
+        lock_keys=tuple(json.loads(row.lock_keys)) if row.lock_keys else (),
         reused=reused,
     )
 

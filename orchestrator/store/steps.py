@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import (
+    Blocked,
     EndWaitCommand,
     FinishCommand,
     FinishReply,
@@ -27,16 +28,28 @@ from orchestrator.store.external import run_external_step, settle_external_step
 from orchestrator.store.external_undo import undo_external_step
 from orchestrator.store.fence import run_step
 from orchestrator.store.finish import finish_saga
+from orchestrator.store.locks import Waker, wake_nobody
 from orchestrator.store.turn import mark_stuck, turn_to_undoing, undo_step
 from orchestrator.store.waiting import begin_wait, end_wait
 
+_FIRST_LOOK = 0.01
+_LAST_LOOK = 0.5
+"""Seconds between two looks at a lock."""
+
 
 class StoreSteps:
-    """One attempt a call; what fails is raised as it is, and retrying is the caller's."""
+    """One attempt a call; what fails is raised as it is, and retrying is the caller's.
 
-    def __init__(self, database: Database, catalog: Catalog) -> None:
+    Args:
+        database: the home database.
+        catalog: knows the application's orchestrators and operations.
+        waker: is told who may go on when a saga has ended.
+    """
+
+    def __init__(self, database: Database, catalog: Catalog, waker: Waker = wake_nobody) -> None:
         self.database = database
         self.catalog = catalog
+        self.waker = waker
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
         """Attempt a step."""
@@ -46,6 +59,11 @@ class StoreSteps:
     async def settle(self, command: StepCommand) -> StepReply | None:
         """When a step is given up: learn whether it happened, if it cannot be undone. None: not so, or unknown."""
         return await settle_external_step(self.database, self.catalog, command)
+
+    async def wait_for_locks(self, blocked: Blocked) -> None:
+        """Let time pass: the nearer the saga is to its turn, the less."""
+        before = max(blocker.before for blocker in blocked.by)
+        await asyncio.sleep(min(_FIRST_LOOK * before, _LAST_LOOK))
 
     async def begin_wait(self, command: WaitCommand) -> WaitReply:
         """Write down that the saga waits."""
@@ -80,7 +98,7 @@ class StoreSteps:
 
     async def finish(self, command: FinishCommand) -> FinishReply:
         """Write the outcome."""
-        return await finish_saga(self.database, self.catalog, command)
+        return await finish_saga(self.database, self.catalog, command, self.waker)
 
     async def stick(self, command: StuckCommand) -> None:
         """Show that the saga waits for a person."""

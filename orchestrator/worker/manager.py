@@ -37,6 +37,7 @@ from orchestrator.worker.recovery import Recovery, recovery_activity
 from orchestrator.worker.schedule import ensure_schedule, schedule_id
 from orchestrator.worker.supervisor import HEART_LIMIT, Supervisor, own_command
 from orchestrator.worker.sweeping import Limits
+from orchestrator.worker.waking import SignalWaker
 from orchestrator.worker.watchdog import Watchdog
 from orchestrator.worker.workflow_threads import WorkflowThreads
 from orchestrator.workflow.attributes import SEARCH_ATTRIBUTES
@@ -203,7 +204,7 @@ class Manager:
             task_queue=self.settings.task_queue,
             workflows=[*hosts_of(ready.catalog), SagaRecovery],
             activities=[
-                *activities_of(ready.catalog, StoreSteps(ready.database, ready.catalog)),
+                *activities_of(ready.catalog, StoreSteps(ready.database, ready.catalog, SignalWaker(ready.client))),
                 recovery_activity(self.recovery(ready)),
             ],
             workflow_runner=sandbox_for(ready.catalog),

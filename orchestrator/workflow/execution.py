@@ -44,11 +44,14 @@ class SagaExecution:
         self._outcome: Outcome | None = None
         self._rejected: ApplicationError | None = None
         self._retries = 0
+        self._wakes = 0
 
     def receive(self, door: str, arguments: Sequence[RawValue]) -> None:
         """Put messages in the inbox."""
         if door == names.RETRY_SIGNAL:
             self._retries += 1
+        elif door == names.WAKE_SIGNAL:
+            self._wakes += 1
         else:
             self._inbox.receive(door, arguments)
 
@@ -139,7 +142,7 @@ class SagaExecution:
             SAGA_STATUS.value_set("running"),
         )
         table = StepsTable(f"{envelope.event_type} {envelope.event_id}")
-        steps = TemporalSteps(table, self._inbox, lambda: self._retries)
+        steps = TemporalSteps(table, self._inbox, lambda: self._retries, lambda: self._wakes)
         driver = Driver(
             self.orchestrator,
             event,

@@ -11,6 +11,8 @@ EVENT_SIGNAL = "event"
 """Carries an envelope; an execution is started with it."""
 RETRY_SIGNAL = "retry"
 """Takes a stuck saga up again, and tries at once what waits for its next attempt."""
+WAKE_SIGNAL = "wake"
+"""A saga that waits for a lock looks at once whether it holds it now."""
 
 START_DOOR = "start"
 """Where a message came in that was a start argument; other doors are named after their signal."""

@@ -7,6 +7,7 @@ not count as failing.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, cast
@@ -18,6 +19,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError,
 from orchestrator.atomic import ATOMIC
 from orchestrator.drive.messages import (
     STUCK_AFTER,
+    Blocked,
     Diverged,
     EndWaitCommand,
     FinishCommand,
@@ -46,6 +48,11 @@ from orchestrator.workflow.details import StepsTable
 from orchestrator.workflow.inbox import Inbox
 from orchestrator.workflow.local_first import ATTEMPT, LOCAL_ATTEMPTS, Activities
 
+LOOKS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Seconds from one look at a lock to the next, where nobody says that it is free. The last one goes on."""
+OFTEN = 100
+SELDOM = 300.0
+"""Seconds, after that many looks: each is some events of a history that has an end."""
 _CALLS = 5
 """Calls of the outside, or waits as long, that one attempt may make."""
 _SUMMARY = 200
@@ -65,12 +72,18 @@ class TemporalSteps:
         table: where the Web UI's table of steps is kept.
         inbox: what is sent to the execution.
         retries: how many times a person has asked to try at once, so far.
+        wakes: how many times somebody who held a lock has said that it is free, so far.
     """
 
-    def __init__(self, table: StepsTable, inbox: Inbox, retries: Callable[[], int]) -> None:
+    def __init__(
+        self, table: StepsTable, inbox: Inbox, retries: Callable[[], int], wakes: Callable[[], int] = lambda: 0
+    ) -> None:
         self._table = table
         self._inbox = inbox
         self._retries = retries
+        self._wakes = wakes
+        self._woken = 0
+        self._looks = 0
         self._activities = Activities()
 
     async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
@@ -115,6 +128,23 @@ class TemporalSteps:
             StepReply,
             await activities.regular(command.operation, command, StepReply, summary, _STEP_RETRIES, attempt=attempt),
         )
+
+    async def wait_for_locks(self, blocked: Blocked) -> None:
+        """Wait for a wake signal, or until it is time to look without one."""
+        first, *others = blocked.by
+        held = f"waits for lock {first.key}, held by {first.holder.orchestrator} {first.holder.event_id}"
+        more = f", and for {len(others)} more" if others else ""
+        title = self._table.title
+        self._entitle(f"{held}, {first.before} before it{more}")
+        self._looks += 1
+        seconds = LOOKS[min(self._looks, len(LOOKS)) - 1] if self._looks <= OFTEN else SELDOM
+        # Not only since now: the wake may have come while the reply was on its way.
+        with contextlib.suppress(asyncio.TimeoutError):
+            await workflow.wait_condition(
+                lambda: self._wakes() > self._woken, timeout=seconds, timeout_summary=f"lock {first.key}"
+            )
+        self._woken = self._wakes()
+        self._table.title = title
 
     async def begin_wait(self, command: WaitCommand) -> WaitReply:
         """Write down that the saga waits."""
@@ -253,6 +283,8 @@ class TemporalSteps:
                 self._show(number, f"refused: {reply.code}")
             case Diverged():
                 self._show(number, "stuck: not what was recorded")
+            case Blocked():
+                self._show(number, "waiting for a lock")
             case _:
                 self._show(number, "decided elsewhere")
 

@@ -11,6 +11,7 @@ import pytest
 from orchestrator import DomainEvent, Orchestrator, Refused, Saga, UsageError
 from orchestrator.drive.driver import Driver, SagaStuck
 from orchestrator.drive.messages import (
+    Blocked,
     EndWaitCommand,
     FinishCommand,
     FinishReply,
@@ -55,6 +56,10 @@ class Port:
             raise StepFailed("it failed for good")
         results = {"cast.take": 1, "cast.write_note": "note"}
         return StepDone(number=command.number, operation=command.operation, result=results.get(command.operation))
+
+    async def wait_for_locks(self, blocked: Blocked) -> None:
+        """It is free at once."""
+        self.asked.append(f"waits for {blocked.by[0].key}")
 
     async def begin_wait(self, command: WaitCommand) -> WaitReply:
         """A wait begins."""

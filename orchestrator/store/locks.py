@@ -1,0 +1,186 @@
+"""Locks: a ticket for each key, drawn in order; whose ticket is the lowest of a key holds it.
+
+A key has a head (ticket 0) that knows the next ticket, and a row for each ticket that is drawn and not given back. An
+opening draws all tickets of its sagas in one statement, heads in the order of their keys, and keeps the heads locked
+until it commits. Two things follow.
+
+*Nobody waits in a circle for a row.* Every transaction locks sagas by id first, then heads by key. Whoever waits for
+a head has none that sorts after it. Giving tickets back locks no head.
+
+*No sagas wait in a circle for each other.* Say A comes before B on a key that both have. Drawn in one transaction,
+A came first in its list, on each key. Drawn in two, B's waited for the head until A's had committed, so A's committed
+first. Sagas by commit, and within it by list, are thus one line for all keys together, and who waits, waits for one
+further ahead. The first of the line waits for nobody.
+
+A finish that commits while an opening draws may not see the new ticket, and wakes nobody: whoever waits looks again.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import Text, TextClause, Uuid, bindparam, insert, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.selectable import TextualSelect
+
+from orchestrator.columns import UtcTime
+from orchestrator.drive.messages import Blocker, SagaRef
+from orchestrator.store.schema import saga_lock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Woken:
+    """A saga that has become the first one of a key, and may have waited for it."""
+
+    saga: SagaRef
+    owner_workflow_id: str
+    """The execution that waits; empty if no execution does."""
+
+
+Waker = Callable[[Sequence[Woken]], Awaitable[None]]
+"""Tells whoever drives these sagas to look at once. Never raises; that it is not heard costs only time."""
+
+
+async def wake_nobody(woken: Sequence[Woken]) -> None:
+    """Leave them to look by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    """The same statements for each database. None of their texts depends on how many sagas or keys there are."""
+
+    of_sagas: str
+    of_keys: str
+
+    def heads(self) -> TextClause:
+        return text(
+            "INSERT INTO saga_lock (key, ticket, next_ticket, created_at) "  # noqa: S608
+            f"SELECT given.value, 0, 1 + count(*), :now FROM {self.of_keys} AS given "
+            "WHERE true GROUP BY given.value ORDER BY given.value "
+            "ON CONFLICT (key, ticket) DO UPDATE SET next_ticket = saga_lock.next_ticket + excluded.next_ticket - 1 "
+            "RETURNING key, next_ticket"
+        ).bindparams(bindparam("now", type_=UtcTime(timezone=True)), bindparam("keys", type_=Text()))
+
+    def holding(self) -> TextualSelect:
+        statement = f"SELECT DISTINCT saga_id FROM saga_lock WHERE saga_id IN {self.of_sagas}"  # noqa: S608
+        return self._of_sagas(statement).columns(saga_id=Uuid)
+
+    def blockers(self) -> TextualSelect:
+        return self._of_sagas(
+            "SELECT mine.saga_id, mine.key, holder.saga_id AS holder, other.orchestrator, other.event_id, "  # noqa: S608
+            "(SELECT count(*) FROM saga_lock AS ahead "
+            "WHERE ahead.key = mine.key AND ahead.ticket > 0 AND ahead.ticket < mine.ticket) AS before "
+            "FROM saga_lock AS mine JOIN saga_lock AS holder ON holder.key = mine.key AND holder.ticket = "
+            "(SELECT min(lowest.ticket) FROM saga_lock AS lowest WHERE lowest.key = mine.key AND lowest.ticket > 0) "
+            "JOIN saga AS other ON other.id = holder.saga_id "
+            f"WHERE mine.saga_id IN {self.of_sagas} AND holder.ticket < mine.ticket ORDER BY mine.key"
+        ).columns(saga_id=Uuid, holder=Uuid)
+
+    def give_back(self) -> TextClause:
+        return self._of_sagas(
+            f"DELETE FROM saga_lock WHERE saga_id IN {self.of_sagas} RETURNING key, ticket"  # noqa: S608
+        )
+
+    def first_of_each(self) -> TextualSelect:
+        return (
+            text(
+                "SELECT first.key, first.ticket, saga.id AS saga_id, orchestrator, event_id, owner_workflow_id "  # noqa: S608
+                "FROM saga_lock AS first JOIN saga ON saga.id = first.saga_id "
+                f"WHERE first.key IN (SELECT value FROM {self.of_keys} AS given) AND first.ticket = "
+                "(SELECT min(lowest.ticket) FROM saga_lock AS lowest "
+                "WHERE lowest.key = first.key AND lowest.ticket > 0) ORDER BY saga.id"
+            )
+            .bindparams(bindparam("keys", type_=Text()))
+            .columns(saga_id=Uuid)
+        )
+
+    @staticmethod
+    def _of_sagas(statement: str) -> TextClause:
+        return text(statement).bindparams(bindparam("sagas", type_=Text()))
+
+
+_POSTGRESQL = _Dialect(
+    "(SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(:sagas AS json)))",
+    "json_array_elements_text(CAST(:keys AS json))",
+)
+_SQLITE = _Dialect("(SELECT value FROM json_each(:sagas))", "json_each(:keys)")
+_STATEMENTS: Mapping[str, Mapping[str, TextClause | TextualSelect]] = {
+    name: {
+        "heads": dialect.heads(),
+        "holding": dialect.holding(),
+        "blockers": dialect.blockers(),
+        "give_back": dialect.give_back(),
+        "first_of_each": dialect.first_of_each(),
+    }
+    for name, dialect in (("postgresql", _POSTGRESQL), ("sqlite", _SQLITE))
+}
+_TICKETS = insert(saga_lock)
+
+
+async def draw(connection: AsyncConnection, sagas: Mapping[UUID, Sequence[str]]) -> None:
+    """Draw a ticket for each key of each saga that has none. Only for who holds their rows' locks.
+
+    Args:
+        connection: in the transaction that opens them. The heads stay locked to its end.
+        sagas: the keys of each, in the order of arrival.
+    """
+    have = set(await connection.scalars(_of(connection, "holding"), {"sagas": _ids(connection, sagas)}))
+    drawing = {key: locks for key, locks in sagas.items() if key not in have}
+    wanted = Counter(lock for locks in drawing.values() for lock in locks)
+    if not wanted:
+        return
+    now = datetime.now(UTC)
+    heads = await connection.execute(
+        _of(connection, "heads"), {"keys": json.dumps(sorted(wanted.elements())), "now": now}
+    )
+    tickets = {head.key: head.next_ticket - wanted[head.key] for head in heads}
+    drawn: list[dict[str, object]] = []
+    for key, locks in drawing.items():
+        for lock in locks:
+            drawn.append({"key": lock, "ticket": tickets[lock], "saga_id": key, "created_at": now})
+            tickets[lock] += 1
+    await connection.execute(_TICKETS, drawn)
+
+
+async def blockers(connection: AsyncConnection, sagas: Iterable[UUID]) -> dict[UUID, tuple[Blocker, ...]]:
+    """For whom each of these sagas waits, by key; a saga that holds all its keys is not in it."""
+    found = await connection.execute(_of(connection, "blockers"), {"sagas": _ids(connection, sagas)})
+    waiting: dict[UUID, list[Blocker]] = {}
+    for row in found:
+        holder = SagaRef(id=row.holder, orchestrator=row.orchestrator, event_id=row.event_id)
+        waiting.setdefault(row.saga_id, []).append(Blocker(key=row.key, holder=holder, before=row.before))
+    return {key: tuple(by) for key, by in waiting.items()}
+
+
+async def release(connection: AsyncConnection, sagas: Iterable[UUID]) -> list[Woken]:
+    """Give back the tickets of sagas that end in this transaction.
+
+    Returns:
+        Who has become the first one of a key; each once.
+    """
+    given_back = await connection.execute(_of(connection, "give_back"), {"sagas": _ids(connection, sagas)})
+    lowest: dict[str, int] = {}
+    for row in given_back:
+        lowest[row.key] = min(row.ticket, lowest.get(row.key, row.ticket))
+    if not lowest:
+        return []
+    firsts = await connection.execute(_of(connection, "first_of_each"), {"keys": json.dumps(sorted(lowest))})
+    woken: dict[UUID, Woken] = {}
+    for row in firsts:
+        if row.ticket > lowest[row.key]:  # else it was the first one before
+            ref = SagaRef(id=row.saga_id, orchestrator=row.orchestrator, event_id=row.event_id)
+            woken[ref.id] = Woken(saga=ref, owner_workflow_id=row.owner_workflow_id or "")
+    return list(woken.values())
+
+
+def _of(connection: AsyncConnection, name: str) -> TextClause | TextualSelect:
+    return _STATEMENTS[connection.dialect.name][name]
+
+
+def _ids(connection: AsyncConnection, sagas: Iterable[UUID]) -> str:
+    """As JSON, each as the database keeps it."""
+    is_sqlite = connection.dialect.name == "sqlite"
+    return json.dumps([key.hex if is_sqlite else str(key) for key in sagas])

@@ -1,0 +1,295 @@
+"""Locks: first come, first served; nobody waits in a circle; no ticket outlives its saga."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from itertools import combinations, pairwise
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator import Refused, Transaction
+from orchestrator.drive.driver import Driver
+from orchestrator.drive.messages import (
+    Blocked,
+    FinishCommand,
+    Opening,
+    Outcome,
+    Phase,
+    SagaRef,
+    StepCommand,
+    StepDone,
+    StepRefused,
+    WaitBegun,
+    WaitCommand,
+)
+from orchestrator.envelope import read, saga_id, wrap
+from orchestrator.errors import UsageError
+from orchestrator.lock_keys import lock_keys_of
+from orchestrator.store.database import Database
+from orchestrator.store.fence import run_step
+from orchestrator.store.finish import finish_saga
+from orchestrator.store.intervention import cancel_saga
+from orchestrator.store.locks import Woken
+from orchestrator.store.opening import OpenSaga, open_sagas
+from orchestrator.store.schema import saga, saga_lock, saga_step
+from orchestrator.store.waiting import begin_wait
+from tests.cast import Script
+from tests.house import CATALOG, Holdings, eventually, rows
+from tests.orchestrators import TurnTaking, TurnTakingRequested
+from tests.store.pacing import Pacer, driver_of, until_stopped, waits_for_lock
+
+NAME = TurnTaking.__name__
+
+
+def opening(event_id: str, *keys: str, coins: int = 1, owner: str = "") -> Opening:
+    """Of a saga that takes these keys."""
+    event = TurnTakingRequested(keys=keys, coins=coins)
+    ref = SagaRef(id=saga_id(NAME, event_id), orchestrator=NAME, event_id=event_id)
+    envelope = wrap(event, event_id=event_id, source="tests").text
+    locks = lock_keys_of(TurnTaking, event)
+    return Opening(
+        saga=ref, envelope=envelope, lock_keys=locks.keys, ordering_key=locks.ordering_key, owner_workflow_id=owner
+    )
+
+
+def first_step(given: Opening, coins: int = 1) -> StepCommand:
+    """Which opens the saga."""
+    return StepCommand(
+        saga=given.saga,
+        number=1,
+        operation="cast.take",
+        arguments={"name": "a", "coins": coins},
+        event_time=read(given.envelope).time.isoformat(),
+        opening=given,
+    )
+
+
+async def opened(database: Database, *openings: Opening) -> Sequence[OpenSaga]:
+    """As a driver opens them."""
+
+    async def work(connection: AsyncConnection) -> Sequence[OpenSaga]:
+        found = await open_sagas(connection, openings, CATALOG, begins=True)
+        return [found[one.saga.id] for one in openings]
+
+    return await database.in_transaction(work)
+
+
+async def tickets(database: Database) -> dict[str, list[str]]:
+    """Who stands in line for each key, by event id."""
+    drawn = sorted(await rows(database, saga_lock), key=lambda row: (row.key, row.ticket))
+    names = {row.id: row.event_id for row in await rows(database, saga)}
+    line: dict[str, list[str]] = {}
+    for row in drawn:
+        if row.ticket > 0:
+            line.setdefault(row.key, []).append(names[row.saga_id])
+    return line
+
+
+async def test_who_comes_first_holds_and_who_waits_learns_for_whom(stocked: Database) -> None:
+    [one] = await opened(stocked, opening("one", "k", "l"))
+    two, three = await opened(stocked, opening("two", "l", "m", owner="w2"), opening("three", "m", "l", owner="w3"))
+    [again] = await opened(stocked, opening("three", "m", "l", owner="another"))
+
+    assert one.blocked_by == ()
+    assert [(by.key, by.holder.event_id, by.before) for by in two.blocked_by] == [("l", "one", 1)]
+    assert [(by.key, by.holder.event_id, by.before) for by in three.blocked_by] == [("l", "one", 2), ("m", "two", 1)]
+    assert again == three  # it only looked
+    assert await tickets(stocked) == {"k": ["one"], "l": ["one", "two", "three"], "m": ["two", "three"]}
+    drives = {row.event_id: (row.drives, row.owner_workflow_id) for row in await rows(stocked, saga)}
+    assert drives == {"one": (1, ""), "two": (0, "w2"), "three": (0, "w3")}
+
+
+async def test_a_blocked_step_does_not_run_and_runs_once_its_turn_has_come(stocked: Database) -> None:
+    woken: list[Woken] = []
+
+    async def waker(told: Sequence[Woken]) -> None:
+        woken.extend(told)
+
+    first, second = opening("first", "k"), opening("second", "k", owner="its-workflow")
+    await run_step(stocked, CATALOG, first_step(first))
+    blocked = await run_step(stocked, CATALOG, first_step(second))
+    assert isinstance(blocked, Blocked)
+    assert [step.saga_id for step in await rows(stocked, saga_step)] == [first.saga.id]
+
+    await finish_saga(stocked, CATALOG, FinishCommand(opening=first, completed={}, steps=1), waker)
+    assert [(one.saga, one.owner_workflow_id) for one in woken] == [(second.saga, "its-workflow")]
+    assert isinstance(await run_step(stocked, CATALOG, first_step(second)), StepDone)
+    await finish_saga(stocked, CATALOG, FinishCommand(opening=second, completed={}, steps=1), waker)
+    assert len(woken) == 1
+    assert await tickets(stocked) == {}
+
+
+async def test_a_refusal_counts_only_for_who_holds_the_locks(stocked: Database) -> None:
+    """The refused transaction is rolled back, ticket and all, and another saga draws before the refusal is recorded."""
+    refused, other = opening("refused", "k"), opening("other", "k")
+    drawing: list[asyncio.Task[Sequence[OpenSaga]]] = []
+
+    async def refuse(tx: Transaction) -> None:
+        if not drawing:
+            drawing.append(asyncio.create_task(opened(stocked, other)))
+            await eventually(lambda: waits_for_lock(stocked), "the other saga waits for its ticket")
+        raise Refused("box.refused", "no")
+
+    Script.before["take"] = refuse
+    assert isinstance(await run_step(stocked, CATALOG, first_step(refused)), Blocked)
+    await drawing[0]
+    assert await tickets(stocked) == {"k": ["other", "refused"]}
+    assert await rows(stocked, saga_step) == []
+
+    await finish_saga(stocked, CATALOG, FinishCommand(opening=other, completed={}))
+    assert isinstance(await run_step(stocked, CATALOG, first_step(refused)), StepRefused)
+    assert await tickets(stocked) == {"k": ["refused"]}
+
+
+async def test_a_wait_that_opens_a_saga_waits_for_its_locks_first(stocked: Database) -> None:
+    await opened(stocked, opening("first", "k"))
+    second = opening("second", "k")
+    command = WaitCommand(
+        saga=second.saga, number=1, operation="saga.sleep", arguments={"seconds": 1.0}, seconds=1.0, opening=second
+    )
+    assert isinstance(await begin_wait(stocked, CATALOG, command), Blocked)
+    assert await rows(stocked, saga_step) == []
+    other = command.model_copy(update={"opening": second.model_copy(update={"lock_keys": ()})})
+    assert isinstance(await begin_wait(stocked, CATALOG, other), Blocked)  # what the row says counts
+    third = opening("third")
+    free = command.model_copy(update={"opening": third, "saga": third.saga})
+    assert isinstance(await begin_wait(stocked, CATALOG, free), WaitBegun)
+
+
+async def test_twenty_at_once_are_served_one_after_the_other_on_each_key(stocked: Database) -> None:
+    chance = random.Random(1)
+    holding: set[str] = set()
+    clashes: list[str] = []
+    sagas = {f"saga-{number}": chance.sample("klmn", chance.randint(1, 3)) for number in range(20)}
+
+    async def drive(event_id: str, keys: list[str]) -> Outcome:
+        event = TurnTakingRequested(keys=tuple(keys))
+        return await driver_of(stocked, TurnTaking, event, event_id, Watch(event_id, keys)).drive()
+
+    class Watch(Pacer):
+        """Notes who has done a step and not finished."""
+
+        def __init__(self, event_id: str, keys: list[str]) -> None:
+            super().__init__()
+            self.keys = keys
+            self.event_id = event_id
+
+        async def at(self, point: str) -> None:
+            """After its first step that is done, until its finish, it holds its keys."""
+            if point == "before step 2":
+                clashes.extend(key for key in self.keys if key in holding)
+                holding.update(self.keys)
+            elif point == "before finish":
+                holding.difference_update(self.keys)
+
+    async with asyncio.timeout(60):
+        outcomes = await asyncio.gather(*(drive(event_id, keys) for event_id, keys in sagas.items()))
+
+    assert clashes == []
+    assert {outcome.phase for outcome in outcomes} == {Phase.COMPLETED}
+    assert (await Holdings.of(stocked)).boxes == {"a": 980, "b": 20}
+    assert await tickets(stocked) == {}
+
+
+async def test_bulk_openings_beside_single_ones_make_one_line_for_all_keys(stocked: Database) -> None:
+    chance = random.Random(2)
+    keys = [f"key-{number}" for number in range(6)]
+    made = [opening(f"saga-{number}", *chance.sample(keys, chance.randint(1, 4))) for number in range(120)]
+    bulks = [made[:50], made[50:90]]
+    for bulk in bulks:
+        chance.shuffle(bulk)
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(opened(stocked, *bulk) for bulk in (*bulks, *([one] for one in made))))
+
+    line = await tickets(stocked)
+    assert {key: len(set(waiting)) for key, waiting in line.items()} == {
+        key: sum(key in one.lock_keys for one in made) for key in keys
+    }
+    for one, other in combinations(keys, 2):
+        both = set(line[one]) & set(line[other])
+        assert [name for name in line[one] if name in both] == [name for name in line[other] if name in both]
+    after: dict[str, set[str]] = {}
+    for waiting in line.values():
+        for ahead, behind in pairwise(waiting):
+            after.setdefault(ahead, set()).add(behind)
+    while after:  # take away who has nobody ahead; a circle would leave none to take
+        free = set(after) - {behind for behinds in after.values() for behind in behinds}
+        assert free, "sagas wait in a circle"
+        for name in free:
+            del after[name]
+
+
+@pytest.mark.parametrize("how", ["cancel", "deadline", "row"])
+async def test_who_is_cancelled_while_it_waits_leaves_no_ticket(stocked: Database, how: str) -> None:
+    await opened(stocked, opening("holder", "k"))
+    pacer = Pacer()
+    driver = driver_of(stocked, TurnTaking, TurnTakingRequested(keys=("k",)), "waits", pacer)
+    driving = asyncio.create_task(driver.drive())
+
+    async def waits() -> bool:
+        return await tickets(stocked) == {"k": ["holder", "waits"]}
+
+    await eventually(waits, "it waits")
+    if how == "row":
+        await cancel_saga(stocked, saga_id(NAME, "waits"), by="a test")
+    elif how == "cancel":
+        driving.cancel()
+    else:
+        expire(driver, driving)
+    async with asyncio.timeout(10):
+        outcome = await driving
+
+    assert outcome.phase is (Phase.FAILED if how == "deadline" else Phase.CANCELLED)
+    assert await tickets(stocked) == {"k": ["holder"]}
+    assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 0}
+
+
+def expire(driver: Driver, driving: "asyncio.Task[Outcome]") -> None:
+    """As the driver's timer does."""
+    driver._expired = True  # pyright: ignore[reportPrivateUsage]
+    driving.cancel()
+
+
+@pytest.mark.parametrize("point", ["before step 1", "after step 1", "before finish", "after finish"])
+async def test_two_drivers_of_a_saga_that_waits(stocked: Database, point: str) -> None:
+    """One is stopped while the other goes through; the holder ends in the meantime."""
+    holder = opening("holder", "k")
+    await opened(stocked, holder)
+    event = TurnTakingRequested(keys=("k",))
+    one = Pacer(point)
+    first = asyncio.create_task(driver_of(stocked, TurnTaking, event, "waits", one).drive())
+    if point.endswith("step 1"):
+        await until_stopped(stocked, one, first)
+    second = asyncio.create_task(driver_of(stocked, TurnTaking, event, "waits").drive())
+
+    async def waits() -> bool:
+        return await tickets(stocked) == {"k": ["holder", "waits"]}
+
+    await eventually(waits, "one ticket is drawn")
+    await finish_saga(stocked, CATALOG, FinishCommand(opening=holder, completed={}))
+    if not point.endswith("step 1"):
+        await until_stopped(stocked, one, first)
+    async with asyncio.timeout(20):
+        outcome = await second
+        one.go_on.set()
+        assert await first == outcome
+
+    assert outcome.phase is Phase.COMPLETED
+    assert (await Holdings.of(stocked)).boxes == {"a": 999, "b": 1}
+    assert await tickets(stocked) == {}
+
+
+async def test_keys_are_checked_where_they_are_computed() -> None:
+    right = TurnTakingRequested(keys=("b", "a", "b"), ordering_key="a")
+    both = lock_keys_of(TurnTaking, right)
+    assert both.keys == ("a", "b")
+    assert both.ordering_key == "a"
+    wrong = [("",), ("k" * 513,), tuple(str(number) for number in range(101)), ("\x00",)]
+    for keys in wrong:
+        with pytest.raises(UsageError, match=r"TurnTaking"):
+            lock_keys_of(TurnTaking, TurnTakingRequested.model_construct(keys=keys, ordering_key=None))
+    with pytest.raises(UsageError, match="must return a list"):
+        lock_keys_of(TurnTaking, right.model_copy(update={"keys": "user/1"}))
+    with pytest.raises(UsageError, match="a key is text"):
+        lock_keys_of(TurnTaking, right.model_copy(update={"ordering_key": 7}))
