@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from orchestrator.errors import UsageError
 from orchestrator.external import ExternalOperation
-from orchestrator.operation import PIVOT, Compensation, Operation, OperationCall, Reversal, Signature, Source
+from orchestrator.operation import HOME, PIVOT, Compensation, Operation, OperationCall, Reversal, Signature, Source
 from orchestrator.transaction import Transaction
 
 AnyOperation = Operation[..., Any]
@@ -121,8 +121,8 @@ class Atomically(OperationCall[tuple[Any, ...]]):
     def __init__(self, *calls: OperationCall[Any]) -> None:
         for call in calls:
             _must_fit(call)
-        # One transaction is of one database, where operations name theirs.
-        databases = {str(getattr(call.operation, "database", "")) for call in calls}
+        # One transaction is of one database.
+        databases = {call.operation.database for call in calls}
         if len(databases) > 1:
             raise UsageError(
                 f"operations of the databases {', '.join(sorted(databases))} are in one step, and a transaction is of "
@@ -148,6 +148,7 @@ def atomic_operation(operations: Sequence[AnyOperation]) -> AtomicOperation:
         reason=next((operation.reason for operation in operations if operation.reason is not None), None),
         deadline=max((operation.deadline for operation in operations), default=PIVOT.deadline),
         undo=Compensation(body=_undoes_nothing, name=UNDO_ATOMIC, source=Source("", 0)),
+        database=next((operation.database for operation in operations), HOME),
         operations=tuple(operations),
     )
 

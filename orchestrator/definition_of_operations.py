@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from orchestrator.definition_of_databases import fault_of_name
 from orchestrator.definition_of_types import Use, faults_of_type, name_of, problem_of_schema
 from orchestrator.errors import Problem
 from orchestrator.external import ExternalCall, ExternalOperation, Happened, Verification
@@ -47,6 +48,8 @@ def _problems_of_options(operation: Operation[..., Any]) -> Iterator[Problem]:
     deadline: Any = operation.deadline
     if not isinstance(deadline, timedelta) or deadline <= timedelta(0):
         yield say(f"{name} has the deadline {deadline!r}: write a time, as in `deadline=timedelta(seconds=30)`")
+    if (fault := fault_of_name(operation.database)) is not None:
+        yield say(f"{name} says database={fault}")
     reason: Any = operation.reason
     match operation.reversal:
         case Reversal.IRREVERSIBLE:

@@ -29,6 +29,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
+HOME = "home"
+"""Name of the database that holds the sagas, and every operation's that names no other."""
 DEFAULT_DEADLINE = timedelta(minutes=5)
 """How long a step is tried before the saga turns to undoing, if its operation does not say."""
 
@@ -250,6 +252,8 @@ class Operation(Generic[P, R]):
     """Why it cannot be undone."""
     deadline: timedelta = DEFAULT_DEADLINE
     """How long it is tried before the saga turns to undoing."""
+    database: str = HOME
+    """Where it runs: `home`, or a name that the settings know."""
     undo: Compensation | None = None
     surplus: list[Compensation] = field(default_factory=list[Compensation])
     """Compensations declared after the first, which is a fault: `definition` reports them."""
@@ -337,7 +341,7 @@ Body = Callable[Concatenate[Transaction, P], Awaitable[R]]
 def operation(body: Body[P, R], /) -> Operation[P, R]: ...
 @overload
 def operation(
-    *, irreversible: str = ..., retriable: bool = ..., deadline: timedelta = ...
+    *, irreversible: str = ..., retriable: bool = ..., deadline: timedelta = ..., database: str = ...
 ) -> Callable[[Body[P, R]], Operation[P, R]]: ...
 def operation(
     body: Body[P, R] | None = None,
@@ -346,6 +350,7 @@ def operation(
     irreversible: str | None = None,
     retriable: bool = False,
     deadline: timedelta = DEFAULT_DEADLINE,
+    database: str = HOME,
 ) -> Operation[P, R] | Callable[[Body[P, R]], Operation[P, R]]:
     """Declare an `async def` as an operation: one activity, one transaction, effects exactly once.
 
@@ -353,9 +358,12 @@ def operation(
         irreversible: why it cannot be undone. Done, it is the saga's pivot: from there the saga only goes on.
         retriable: it has no compensation as it comes after the pivot, where it is tried until it is done.
         deadline: how long it is tried before the saga turns to undoing; past the pivot without end.
+        database: name of the database it runs in, if its domain has one of its own (`ORCHESTRATOR_DATABASES`).
     """
     reversal = reversal_of(irreversible, retriable=retriable)
-    return _decorate("operation", body, reversal, reason=irreversible, deadline=deadline, retriable=retriable)
+    return _decorate(
+        "operation", body, reversal, reason=irreversible, deadline=deadline, database=database, retriable=retriable
+    )
 
 
 def reversal_of(irreversible: str | None, *, retriable: bool) -> Reversal:
@@ -368,12 +376,12 @@ def reversal_of(irreversible: str | None, *, retriable: bool) -> Reversal:
 @overload
 def query(body: Body[P, R], /) -> Operation[P, R]: ...
 @overload
-def query(*, deadline: timedelta = ...) -> Callable[[Body[P, R]], Operation[P, R]]: ...
+def query(*, deadline: timedelta = ..., database: str = ...) -> Callable[[Body[P, R]], Operation[P, R]]: ...
 def query(
-    body: Body[P, R] | None = None, /, *, deadline: timedelta = DEFAULT_DEADLINE
+    body: Body[P, R] | None = None, /, *, deadline: timedelta = DEFAULT_DEADLINE, database: str = HOME
 ) -> Operation[P, R] | Callable[[Body[P, R]], Operation[P, R]]:
     """Declare an `async def` that only reads. Its answer is recorded, so a resumed saga sees the same; never undone."""
-    return _decorate("query", body, Reversal.NOTHING, reason=None, deadline=deadline)
+    return _decorate("query", body, Reversal.NOTHING, reason=None, deadline=deadline, database=database)
 
 
 def _decorate(
@@ -383,6 +391,7 @@ def _decorate(
     *,
     reason: str | None,
     deadline: timedelta,
+    database: str,
     retriable: bool = False,
 ) -> Operation[P, R] | Callable[[Body[P, R]], Operation[P, R]]:
     """Declare what the decorator stands above, or make the decorator. Raises nothing: see `Operation.faults`."""
@@ -396,6 +405,7 @@ def _decorate(
             reversal=reversal,
             reason=reason,
             deadline=deadline,
+            database=database,
         )
         made.faults += faults_of_use(decorator, above, irreversible=reason, retriable=retriable)
         return made

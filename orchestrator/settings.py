@@ -13,6 +13,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from orchestrator.definition_of_databases import fault_of_name
+from orchestrator.operation import HOME
+
 RUNNING_FILE = "running.json"
 """In the state folder: where the embedded server listens, for every other process."""
 
@@ -33,6 +36,9 @@ class Settings(BaseSettings):
     database_url: str = ""
     """The home database, as `postgresql://user:password@host/name` or `sqlite:///file.db`; without it, SQLite in
     the state folder."""
+    databases: dict[str, str] = Field(default_factory=dict)
+    """The databases of domains that have one of their own, by the name that `@operation(database=...)` gives: in the
+    environment a JSON object, in `pyproject.toml` a table."""
     task_queue: str = "orchestrator"
     """Temporal task queue of workers and bus; the two must agree."""
     temporal_address: str = ""
@@ -60,6 +66,16 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, given: object) -> object:
         return tuple(name.strip() for name in given.split(",") if name.strip()) if isinstance(given, str) else given
+
+    @field_validator("databases")
+    @classmethod
+    def _names(cls, given: dict[str, str]) -> dict[str, str]:
+        for name in given:
+            if (fault := fault_of_name(name)) is not None:
+                raise ValueError(fault)
+            if name == HOME:
+                raise ValueError("the home database is ORCHESTRATOR_DATABASE_URL")
+        return given
 
     @classmethod
     def settings_customise_sources(

@@ -70,11 +70,12 @@ async def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-async def _new_database(request: pytest.FixtureRequest, kind: Kind, folder: Path) -> str:
+async def new_database(request: pytest.FixtureRequest, kind: Kind, folder: Path, *, empty: bool = False) -> str:
+    """The URL of a new one: as the template, or without tables."""
     if kind == "sqlite":
         template: Path = request.getfixturevalue("sqlite_template")
         file = folder / f"house-{next(_numbers)}.db"
-        for found in template.parent.glob(f"{template.name}*"):
+        for found in () if empty else template.parent.glob(f"{template.name}*"):
             shutil.copy(found, file.with_name(found.name.replace(template.name, file.name)))
         return f"sqlite:///{file}"
     address: str = request.getfixturevalue("postgres")
@@ -82,7 +83,7 @@ async def _new_database(request: pytest.FixtureRequest, kind: Kind, folder: Path
     admin = Database(address.replace("/?", "/postgres?"))
     async with admin.engine.connect() as connection:
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}"))
+        await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {'template1' if empty else _TEMPLATE}"))
     await admin.close()
     return address.replace("/?", f"/{name}?")
 
@@ -99,7 +100,7 @@ async def database(
     request: pytest.FixtureRequest, kind: Kind, postgres: str, sqlite_template: Path, tmp_path: Path
 ) -> AsyncGenerator[Database]:
     """A migrated database of the test's own, with the cast's tables, empty."""
-    made = Database(await _new_database(request, kind, tmp_path), pool_size=20)
+    made = Database(await new_database(request, kind, tmp_path), pool_size=20)
     yield made
     await made.close()
 

@@ -19,7 +19,7 @@ from orchestrator.cli.status import saga_document, say_next
 from orchestrator.client import connect_temporal
 from orchestrator.drive.messages import Phase
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
 from orchestrator.store.intervention import cancel_saga
 
 
@@ -157,8 +157,8 @@ async def _cancel(wish: _Wish, saga: Standing, plan: Sequence[PlannedUndo]) -> i
 
 async def _decide(wish: _Wish, saga: Standing, by: str) -> None:
     assert saga.saga is not None
-    database = Database(wish.settings.resolved_database_url)
+    databases = Databases.at(wish.settings.resolved_database_url, wish.settings.databases)
     try:
-        await cancel_saga(database, saga.saga.id, by=by)
+        await cancel_saga(databases, saga.saga.id, by=by)
     finally:
-        await database.close()
+        await databases.close()

@@ -12,7 +12,7 @@ from orchestrator.cli.options import LONGEST, AsJson, finite
 from orchestrator.cli.output import Output
 from orchestrator.client import connect_temporal
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
 from orchestrator.store.reading import namespace_of
 from orchestrator.worker.recovery import Recovery
 from orchestrator.worker.sweeping import Limits
@@ -66,16 +66,16 @@ def recover(
 
 async def _recover(settings: Settings, limits: Limits, *, dry_run: bool, adopt: bool) -> Sweep:
     catalog = Catalog.discover(settings.packages)
-    database = Database(settings.resolved_database_url)
+    databases = Databases.at(settings.resolved_database_url, settings.databases)
     try:
-        await namespace_of(database)  # tells where no worker has run yet, and creates nothing
+        await namespace_of(databases.home)  # tells where no worker has run yet, and creates nothing
         client = await connect_temporal(settings)
-        recovery = Recovery(client, database, catalog, task_queue=settings.task_queue, limits=limits)
+        recovery = Recovery(client, databases, catalog, task_queue=settings.task_queue, limits=limits)
         if adopt:
             await recovery.adopt()
         return await recovery.sweep(dry_run=dry_run)
     finally:
-        await database.close()
+        await databases.close()
 
 
 def _show(swept: Sweep, output: Output, *, dry_run: bool) -> None:

@@ -23,6 +23,7 @@ from orchestrator.client import connect_temporal
 from orchestrator.drive.messages import Phase, StepState
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
 from orchestrator.store.intervention import Skip, Skipped, check_skip, skip_step
 from orchestrator.store.reading import SagaView, StepView
 
@@ -160,10 +161,10 @@ async def _skip(wish: _Wish, saga: Standing, row: SagaView, catalog: Catalog) ->
 
 
 async def _decide(wish: _Wish, row: SagaView, catalog: Catalog) -> Skipped:
-    database = Database(wish.settings.resolved_database_url)
+    databases = Databases.at(wish.settings.resolved_database_url, wish.settings.databases)
     try:
         return await skip_step(
-            database, catalog, Skip(saga_id=row.id, number=wish.number, by=wish.by, reason=wish.reason)
+            databases, catalog, Skip(saga_id=row.id, number=wish.number, by=wish.by, reason=wish.reason)
         )
     finally:
-        await database.close()
+        await databases.close()

@@ -246,6 +246,7 @@ class Driver:
                 event_time=turned.event_time,
                 attempt_limit=step.attempt_limit,
                 calls=step.calls,
+                database=step.database,
             )
             await self._steps.undo(command, step.compensation)
         reply = await self._steps.finish(FinishCommand(opening=self._opening))

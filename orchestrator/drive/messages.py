@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from orchestrator.atomic import ATOMIC, calls_in, named
+from orchestrator.operation import HOME
 
 STUCK_AFTER = 5
 """Failed attempts of what must be done, before its saga shows as stuck. It is tried on all the same."""
@@ -241,6 +242,8 @@ class UndoableStep(Message):
     """The activity that undoes it."""
     attempt_limit: float | None = None
     """Seconds that one call may take, if it is external."""
+    database: str = HOME
+    """Where it was done."""
     calls: tuple[str, ...] = ()
     """Operations of an atomic step, in order."""
 
@@ -278,6 +281,7 @@ class UndoCommand(Message):
     operation: str
     event_time: str
     attempt_limit: float | None = None
+    database: str = HOME
     calls: tuple[str, ...] = ()
     """As in the plan."""
 

@@ -52,13 +52,15 @@ class Database:
     Args:
         url: `sqlite:///path/to/file.db` or `postgresql://user:password@host/name`; the driver is filled in.
         pool_size: connections kept.
+        setting: the environment variable that it comes from, for messages.
 
     Raises:
         Unreachable: the URL is not of that form.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
-        self.url = _with_driver(url)
+    def __init__(self, url: str, *, pool_size: int = 10, setting: str = "ORCHESTRATOR_DATABASE_URL") -> None:
+        self._setting = setting
+        self.url = _with_driver(url, setting)
         self.dialect: Dialect = "sqlite" if self.url.get_backend_name() == "sqlite" else "postgresql"
         self._file = os.path.abspath(self.url.database or ":memory:")
         self.engine = _engine(self.url, self.dialect, pool_size)
@@ -91,7 +93,7 @@ class Database:
         first = (str(cause).splitlines() or [""])[0] or type(cause).__name__
         return Unreachable(
             f"The database at {self.shown} cannot be reached ({first}). "
-            "Start it, or set ORCHESTRATOR_DATABASE_URL to the right one."
+            f"Start it, or set {self._setting} to the right one."
         )
 
     @asynccontextmanager
@@ -165,13 +167,12 @@ def sqlstate(fault: DBAPIError) -> str | None:
     return getattr(fault.orig, "sqlstate", None)
 
 
-def _with_driver(url: str) -> URL:
+def _with_driver(url: str, setting: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError as fault:
         raise Unreachable(
-            "ORCHESTRATOR_DATABASE_URL is no database URL; the form is sqlite:///file.db or "
-            "postgresql://user:password@host/name"
+            f"{setting} is no database URL; the form is sqlite:///file.db or postgresql://user:password@host/name"
         ) from fault
     match parsed.get_backend_name():
         case "sqlite":
@@ -179,7 +180,7 @@ def _with_driver(url: str) -> URL:
         case "postgresql" | "postgres":
             return parsed.set(drivername="postgresql+asyncpg")
         case other:
-            raise Unreachable(f"ORCHESTRATOR_DATABASE_URL names {other}; PostgreSQL and SQLite are supported")
+            raise Unreachable(f"{setting} names {other}; PostgreSQL and SQLite are supported")
 
 
 def _engine(url: URL, dialect: Dialect, pool_size: int) -> AsyncEngine:

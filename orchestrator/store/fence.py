@@ -36,7 +36,7 @@ from orchestrator.drive.messages import (
 )
 from orchestrator.envelope import CONTENT_LIMIT, canonical, digest
 from orchestrator.errors import OrchestratorError, Refused
-from orchestrator.operation import Operation, Reversal
+from orchestrator.operation import HOME, Operation, Reversal
 from orchestrator.store.atomic import RefusedWithin, refusal_record, run_calls
 from orchestrator.store.database import Database, guarded
 from orchestrator.store.opening import OpenedBefore, begin_saga
@@ -46,7 +46,7 @@ from orchestrator.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Attempting:
-    """An external step was attempted before, and its fate is not recorded."""
+    """An external step, or one in another database, was attempted before, and its fate is not recorded here."""
 
     since: datetime | None
     """When an attempt began whose end nobody has seen; None if the last one's end was seen."""
@@ -197,6 +197,7 @@ _CLAIMED = (
     "number",
     "kind",
     "operation",
+    "database",
     "arguments",
     "digest",
     "irreversible",
@@ -234,6 +235,7 @@ def _claiming(dialect: str, *, attempting: bool) -> Any:
     ).returning(
         saga_step.c.attempt_token,
         saga_step.c.operation,
+        saga_step.c.database,
         saga_step.c.arguments,
         saga_step.c.digest,
         saga_step.c.state,
@@ -270,6 +272,7 @@ async def claim(
         "number": command.number,
         "kind": operation.kind,
         "operation": operation.name,
+        "database": operation.database,
         "arguments": arguments,
         "digest": described,
         "irreversible": operation.reversal is Reversal.IRREVERSIBLE,
@@ -296,7 +299,14 @@ async def claim(
         )
     if met.state != StepState.ATTEMPTING.value:
         return recorded_reply(command.number, operation.name, met)
-    if operation.kind == "external":
+    if met.database != operation.database:
+        # It may have been done there already, where the effect and its record are one.
+        return Diverged(
+            number=command.number,
+            recorded=f"{met.operation} in database {met.database}",
+            given=f"{operation.name} in database {operation.database}",
+        )
+    if operation.kind == "external" or operation.database != HOME:
         return Attempting(met.attempted_at)
     # Past the pivot, and shown as stuck: written down for a person to skip, and ours to do.
     taken: dict[str, Any] = {"state": state.value, "error": error, "attempts": attempt, "done_at": now}

@@ -6,7 +6,7 @@ nothing to do. Who decided, and why, stands on the rows.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -20,9 +20,12 @@ from orchestrator.catalog import Catalog
 from orchestrator.drive.driver import CANCELLED
 from orchestrator.drive.messages import Phase, StepState
 from orchestrator.errors import OrchestratorError, storable
+from orchestrator.operation import HOME
 from orchestrator.store.database import Database, sqlstate
+from orchestrator.store.databases import Databases
+from orchestrator.store.other_fence import FENCE, copy_home, insert_first, once_settled
 from orchestrator.store.schema import saga, saga_step
-from orchestrator.store.turn import begin_undoing, steps_of
+from orchestrator.store.turn import begin_undoing, first_past_undoing, steps_of
 
 _LOCK_NOT_AVAILABLE = "55P03"
 _WITH_EFFECT = ("operation", "atomic", "external")
@@ -53,7 +56,7 @@ class Skipped:
     """Somebody had skipped it before: theirs is what stands on the row, and nothing was changed."""
 
 
-async def cancel_saga(database: Database, saga_id: UUID, *, by: str) -> Phase:
+async def cancel_saga(given: Database | Databases, saga_id: UUID, *, by: str) -> Phase:
     """Decide that a saga is undone and ends as cancelled, unless something else is decided already.
 
     For one that no execution drives: begun again only to be cancelled, it could first do another step. Whoever drives
@@ -62,12 +65,15 @@ async def cancel_saga(database: Database, saga_id: UUID, *, by: str) -> Phase:
     Returns:
         Where it stands now: `forward` if it is past its pivot, and only goes on.
     """
+    databases = Databases.of(given)
 
     async def decide(connection: AsyncConnection) -> Phase:
         row = (await connection.execute(_locked(saga_id))).one()
         if row.phase != Phase.FORWARD.value:
             return Phase(row.phase)
-        if row.pivot_step is not None or any(step.is_past_undoing for step in await steps_of(connection, saga_id)):
+        if row.pivot_step is not None:
+            return Phase.FORWARD
+        if first_past_undoing(saga_id, await steps_of(connection, saga_id)) is not None:
             return Phase.FORWARD
         await begin_undoing(
             connection,
@@ -79,20 +85,24 @@ async def cancel_saga(database: Database, saga_id: UUID, *, by: str) -> Phase:
         )
         return Phase.UNDOING
 
-    return await database.in_transaction(decide)
+    return await once_settled(databases, lambda: databases.home.in_transaction(decide))
 
 
-async def skip_step(database: Database, catalog: Catalog, skip: Skip) -> Skipped:
+async def skip_step(given: Database | Databases, catalog: Catalog, skip: Skip) -> Skipped:
     """Skip a step: of an undoing saga one whose effect is not taken back, past the pivot one that is not done.
 
     Raises:
         SkipRefused: the step does not stand so, or a transaction that holds the saga's row did not end in time.
+        Unreachable: the step is in another database, which has to know first, and its address is not known here.
     """
-
-    async def decide(connection: AsyncConnection) -> Skipped:
-        return await _decide(connection, catalog, skip)
-
+    databases = Databases.of(given)
+    database = databases.home
     try:
+        skip = await _skipped_there(databases, catalog, skip)
+
+        async def decide(connection: AsyncConnection) -> Skipped:
+            return await _decide(connection, catalog, skip)
+
         return await database.in_transaction(decide)
     except DBAPIError as fault:
         if sqlstate(fault) != _LOCK_NOT_AVAILABLE and not (database.dialect == "sqlite" and _is_busy(fault)):
@@ -109,12 +119,45 @@ async def check_skip(database: Database, catalog: Catalog, saga_id: UUID, number
         SkipRefused: it could not.
     """
     async with database.reading() as connection:
-        row = (await connection.execute(select(saga.c.phase, saga.c.pivot_step).where(saga.c.id == saga_id))).one()
+        row = (await connection.execute(_standing(saga_id))).one()
         step = (await connection.execute(_step(saga_id, number))).first()
         if step is not None and step.state != StepState.SKIPPED.value:
             await _must_allow(connection, catalog, saga_id, row, step)
         elif step is None:
             raise await _no_such_step(connection, saga_id, number)
+
+
+async def _skipped_there(databases: Databases, catalog: Catalog, skip: Skip) -> Skip:
+    """For a step in another database: have its row there, which decides, say first that it is skipped.
+
+    Whether it may be skipped is looked at before, and does not change meanwhile: an undoing saga stays one until the
+    step's row there is settled, and past the pivot it ends only once the step is done there.
+
+    Returns:
+        The skip that stands there, somebody else's if theirs was first.
+    """
+    async with databases.home.reading() as connection:
+        row = (await connection.execute(_standing(skip.saga_id))).one()
+        step = (await connection.execute(_step(skip.saga_id, skip.number))).first()
+        if step is None or step.database == HOME or step.kind == "query" or step.state == StepState.SKIPPED.value:
+            return skip
+        await _must_allow(connection, catalog, skip.saga_id, row, step)
+    by, reason = storable(skip.by), storable(skip.reason)
+    goes_back = row.phase == Phase.UNDOING.value
+
+    async def settle(there: AsyncConnection) -> Any:
+        met, is_ours = await insert_first(there, step, StepState.SKIPPED, skipped_by=by, skip_reason=reason)
+        if is_ours or not (goes_back and met.state == StepState.DONE.value):
+            return met
+        changed = update(saga_step).where(saga_step.c.saga_id == skip.saga_id, saga_step.c.number == skip.number)
+        values = {"state": StepState.SKIPPED.value, "skipped_by": by, "skip_reason": reason}
+        return (await there.execute(changed.values(values).returning(*FENCE))).one()
+
+    found = await databases.named(step.database).in_transaction(settle)
+    if found.state != StepState.SKIPPED.value:
+        await copy_home(databases.home, skip.saga_id, skip.number, found)  # then it cannot be skipped, and is told so
+        return skip
+    return replace(skip, by=found.skipped_by, reason=found.skip_reason)
 
 
 async def _decide(connection: AsyncConnection, catalog: Catalog, skip: Skip) -> Skipped:
@@ -158,7 +201,7 @@ async def _must_allow(connection: AsyncConnection, catalog: Catalog, saga_id: UU
     if phase.is_final:
         raise SkipRefused(f"the saga has ended as {phase.value}, so nothing of it is left to skip")
     if phase is Phase.UNDOING:
-        _must_be_undoable(what, step.kind, state)
+        _must_be_undoable(what, step, state)
         return
     if not await _is_past_pivot(connection, saga_id, row, step.number):
         raise SkipRefused(
@@ -177,14 +220,14 @@ async def _must_allow(connection: AsyncConnection, catalog: Catalog, saga_id: UU
         )
 
 
-def _must_be_undoable(what: str, kind: str, state: StepState) -> None:
+def _must_be_undoable(what: str, step: Any, state: StepState) -> None:
     """Refuse unless a step's effect stands, or may stand, and is to be taken back."""
-    if kind not in _WITH_EFFECT:
-        raise SkipRefused(f"{what} has nothing to undo: it is a {kind}")
+    if step.kind not in _WITH_EFFECT:
+        raise SkipRefused(f"{what} has nothing to undo: it is a {step.kind}")
     match state:
         case StepState.DONE:
             return
-        case StepState.ATTEMPTING if kind == "external":
+        case StepState.ATTEMPTING if step.kind == "external" or step.database != HOME:
             return
         case StepState.UNDONE:
             raise SkipRefused(f"{what} is undone already, so nothing of it is left to skip")
@@ -205,20 +248,16 @@ async def _no_such_step(connection: AsyncConnection, saga_id: UUID, number: int)
     return SkipRefused(f"the saga has no step {number}: {have}")
 
 
+def _standing(saga_id: UUID) -> Any:
+    return select(saga.c.phase, saga.c.pivot_step).where(saga.c.id == saga_id)
+
+
 def _locked(saga_id: UUID) -> Any:
-    return select(saga.c.phase, saga.c.pivot_step).where(saga.c.id == saga_id).with_for_update()
+    return _standing(saga_id).with_for_update()
 
 
 def _step(saga_id: UUID, number: int) -> Any:
-    return select(
-        saga_step.c.number,
-        saga_step.c.kind,
-        saga_step.c.operation,
-        saga_step.c.arguments,
-        saga_step.c.state,
-        saga_step.c.skipped_by,
-        saga_step.c.skip_reason,
-    ).where(saga_step.c.saga_id == saga_id, saga_step.c.number == number)
+    return select(saga_step).where(saga_step.c.saga_id == saga_id, saga_step.c.number == number)
 
 
 def _is_busy(fault: DBAPIError) -> bool:

@@ -6,23 +6,27 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, MetaData, text
+from sqlalchemy import Connection, MetaData, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator.definition_of_databases import database_of
 from orchestrator.errors import Unreachable
+from orchestrator.operation import HOME
 from orchestrator.store.database import Database
+from orchestrator.store.migrations import HOME_CONFIGURED
 from orchestrator.store.opening import insert_into
-from orchestrator.store.schema import SCHEMA_VERSION, saga_meta
+from orchestrator.store.schema import SCHEMA_VERSION, saga, saga_meta
 
 VERSION_TABLE = "saga_alembic_version"
 _LOCK = 7_164_201
 """Advisory lock under which PostgreSQL migrates; SQLite has one writer anyway."""
 
 
-def alembic_config(connection: Connection | None = None) -> Config:
+def alembic_config(connection: Connection | None = None, *, is_home: bool = True) -> Config:
     """Alembic's configuration for the engine's tables, for those who run it themselves."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes[HOME_CONFIGURED] = is_home
     if connection is not None:
         config.attributes["connection"] = connection
     return config
@@ -31,6 +35,7 @@ def alembic_config(connection: Connection | None = None) -> Config:
 async def migrate(
     database: Database,
     *,
+    name: str = HOME,
     namespace: str | None = None,
     cluster_id: str | None = None,
     application: MetaData | None = None,
@@ -39,20 +44,23 @@ async def migrate(
 
     Args:
         database: where to.
+        name: its name; one that is not home holds steps and no sagas.
         namespace: the Temporal namespace that this database belongs to, written once.
         cluster_id: the Temporal cluster's id, written once.
-        application: the application's own tables, created where they are missing (never altered).
+        application: the application's own tables; those of this database are created if they are missing (never
+            altered).
 
     Raises:
-        Unreachable: the database cannot be reached, or does not let us create tables.
+        Unreachable: the database cannot be reached, or does not let us create tables, or is home and another at once.
     """
     try:
         async with database.transaction() as connection:
             if database.dialect == "postgresql":
                 await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(_upgrade, name, database.shown)
             if application is not None:
-                await connection.run_sync(application.create_all)
+                tables = [table for table in application.sorted_tables if database_of(table) == name]
+                await connection.run_sync(application.create_all, tables=tables)
             statement = insert_into(connection, saga_meta).values(
                 id=1, schema_version=SCHEMA_VERSION, temporal_namespace=namespace, temporal_cluster_id=cluster_id
             )
@@ -61,9 +69,17 @@ async def migrate(
         raise database.unreachable(fault) from fault
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, name: str, shown: str) -> None:
+    is_home = name == HOME
     head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     current = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    if current is not None and inspect(connection).has_table(saga.name) != is_home:
+        # Both would write their rows of a step into one table.
+        raise Unreachable(
+            f"the database at {shown} cannot be {name!r}: "
+            + ("it is another's, and holds no sagas" if is_home else "it is a home database")
+            + ". Give each a database of its own, or take `database=...` out of the operations and tables that say so."
+        )
     if current == head:
         return
     known = {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
@@ -71,4 +87,4 @@ def _upgrade(connection: Connection) -> None:
         raise Unreachable(
             f"the database's tables are of a newer engine (revision {current}); this one knows {head}: upgrade it."
         )
-    command.upgrade(alembic_config(connection), "head")
+    command.upgrade(alembic_config(connection, is_home=is_home), "head")

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.atomic import named
 from orchestrator.drive.messages import Phase, StepState
 from orchestrator.errors import Unreachable
+from orchestrator.operation import HOME
 from orchestrator.store.database import Database
 from orchestrator.store.schema import saga, saga_meta, saga_step
 
@@ -35,6 +36,8 @@ class StepView:
     operation: str
     kind: str
     state: StepState
+    database: str
+    """Where it is done; `home`, or the name of another."""
     attempts: int
     """The attempt that was recorded; one that failed leaves no row."""
     error: str | None
@@ -65,10 +68,11 @@ class StepView:
 
     @property
     def is_to_undo(self) -> bool:
-        """Whether its effect stands, or outside may stand, and would be taken back."""
+        """Whether its effect stands, or outside or in another database may stand, and would be taken back."""
         if self.irreversible or self.kind not in ("operation", "atomic", "external"):
             return False
-        return self.state is StepState.DONE or self._is_unknown
+        may_stand = self._is_unknown or (self.database != HOME and self.state is StepState.ATTEMPTING)
+        return self.state is StepState.DONE or may_stand
 
     @property
     def _is_unknown(self) -> bool:
@@ -246,6 +250,7 @@ def _step(row: Row[Any]) -> StepView:
         operation=row.operation,
         kind=row.kind,
         state=StepState(row.state),
+        database=row.database,
         attempts=row.attempts,
         error=row.error,
         undo_attempts=row.undo_attempts,

@@ -17,8 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.drive.messages import Phase
 from orchestrator.errors import OrchestratorError
 from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
+from orchestrator.store.other_fence import Unsettled, has_happened, home_row, once_settled
 from orchestrator.store.schema import saga, saga_dead_letter, saga_meta
-from orchestrator.store.turn import begin_undoing, steps_of
+from orchestrator.store.turn import begin_undoing, first_past_undoing, steps_of
 
 TERMINATED = "saga.terminated"
 """Error code of a saga that was undone because its execution was terminated."""
@@ -105,16 +107,17 @@ async def recorded_sagas(database: Database, ids: Iterable[UUID]) -> Mapping[UUI
         return {row.id: _recorded(row) for row in await connection.execute(statement)}
 
 
-async def undo_if_still_owned(database: Database, recorded: RecordedSaga, message: str) -> UndoAnswer:
+async def undo_if_still_owned(given: Database | Databases, recorded: RecordedSaga, message: str) -> UndoAnswer:
     """Turn a saga to undoing because its execution was terminated, if nothing has changed since it was looked at.
 
     The compensations are its next driver's. Safe to repeat, and from several at once: the first one decides.
 
     Args:
-        database: the home database.
+        given: the home database, with the others if steps are in them.
         recorded: the saga, with the owner whose execution was terminated.
         message: why, for a person.
     """
+    databases = Databases.of(given)
 
     async def decide(connection: AsyncConnection) -> UndoAnswer:
         answer = await _answer(connection, recorded)
@@ -129,14 +132,19 @@ async def undo_if_still_owned(database: Database, recorded: RecordedSaga, messag
             )
         return answer
 
-    return await database.in_transaction(decide)
+    return await once_settled(databases, lambda: databases.home.in_transaction(decide))
 
 
-async def would_undo(database: Database, recorded: RecordedSaga) -> UndoAnswer:
+async def would_undo(given: Database | Databases, recorded: RecordedSaga) -> UndoAnswer:
     """What `undo_if_still_owned` would answer now; nothing is changed."""
-
-    async with database.reading() as connection:
-        return await _answer(connection, recorded)
+    databases = Databases.of(given)
+    try:
+        async with databases.home.reading() as connection:
+            return await _answer(connection, recorded)
+    except Unsettled as unsettled:
+        row = await home_row(databases.home, recorded.id, unsettled.number)
+        happened = row is not None and await has_happened(databases.named(row.database), recorded.id, unsettled.number)
+        return UndoAnswer.PAST_PIVOT if happened else UndoAnswer.UNDOING
 
 
 async def _answer(connection: AsyncConnection, recorded: RecordedSaga) -> UndoAnswer:
@@ -155,7 +163,7 @@ async def _answer(connection: AsyncConnection, recorded: RecordedSaga) -> UndoAn
     owner = (row.owner_workflow_id or "", row.owner_first_run_id or "")
     if owner != (recorded.owner_workflow_id, recorded.owner_first_run_id):
         return UndoAnswer.OWNER_CHANGED
-    if row.pivot_step is not None or any(step.is_past_undoing for step in steps):
+    if row.pivot_step is not None or first_past_undoing(recorded.id, steps) is not None:
         return UndoAnswer.PAST_PIVOT
     return UndoAnswer.UNDOING
 

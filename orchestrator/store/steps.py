@@ -23,12 +23,16 @@ from orchestrator.drive.messages import (
 from orchestrator.envelope import Envelope
 from orchestrator.event import DomainEvent
 from orchestrator.external import ExternalOperation
+from orchestrator.operation import HOME
 from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
 from orchestrator.store.external import run_external_step, settle_external_step
 from orchestrator.store.external_undo import undo_external_step
 from orchestrator.store.fence import run_step
 from orchestrator.store.finish import finish_saga
 from orchestrator.store.locks import Waker, wake_nobody
+from orchestrator.store.other_step import run_other_step
+from orchestrator.store.other_undo import undo_other_step
 from orchestrator.store.turn import mark_stuck, turn_to_undoing, undo_step
 from orchestrator.store.waiting import begin_wait, end_wait
 
@@ -41,18 +45,21 @@ class StoreSteps:
     """One attempt a call; what fails is raised as it is, and retrying is the caller's.
 
     Args:
-        database: the home database.
+        database: the home database, with the others if steps are in them.
         catalog: knows the application's orchestrators and operations.
         waker: is told who may go on when a saga has ended.
     """
 
-    def __init__(self, database: Database, catalog: Catalog, waker: Waker = wake_nobody) -> None:
-        self.database = database
+    def __init__(self, database: Database | Databases, catalog: Catalog, waker: Waker = wake_nobody) -> None:
+        self.databases = Databases.of(database)
+        self.database = self.databases.home
         self.catalog = catalog
         self.waker = waker
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
         """Attempt a step."""
+        if self.catalog.called(command.operation, command.arguments).database != HOME:
+            return await run_other_step(self.databases, self.catalog, command, attempt=attempt)
         run = run_external_step if self._is_external(command.operation) else run_step
         return await run(self.database, self.catalog, command, attempt=attempt)
 
@@ -89,10 +96,12 @@ class StoreSteps:
 
     async def turn(self, command: TurnCommand) -> TurnReply:
         """Turn to undoing."""
-        return await turn_to_undoing(self.database, self.catalog, command)
+        return await turn_to_undoing(self.databases, self.catalog, command)
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
         """Undo one step."""
+        if command.database != HOME:
+            return await undo_other_step(self.databases, self.catalog, command)
         undo = undo_external_step if self._is_external(command.operation) else undo_step
         return await undo(self.database, self.catalog, command)
 
@@ -102,7 +111,7 @@ class StoreSteps:
 
     async def stick(self, command: StuckCommand) -> None:
         """Show that the saga waits for a person."""
-        await mark_stuck(self.database, command)
+        await mark_stuck(self.database, self.catalog, command)
 
     def _is_external(self, operation: str) -> bool:
         return isinstance(self.catalog.operation(operation), ExternalOperation)

@@ -36,10 +36,13 @@ from orchestrator.drive.messages import (
 )
 from orchestrator.envelope import canonical, digest, read
 from orchestrator.errors import OrchestratorError, storable
+from orchestrator.operation import HOME
 from orchestrator.store.atomic import undo_calls
 from orchestrator.store.database import Database, guarded
+from orchestrator.store.databases import Databases
 from orchestrator.store.fence import SagaMissing, TransactionLost, phase_under_share_lock
 from orchestrator.store.opening import OpenSaga, insert_into, lock_saga
+from orchestrator.store.other_fence import Unsettled, once_settled
 from orchestrator.store.schema import saga, saga_step
 from orchestrator.transaction import Transaction
 
@@ -54,6 +57,12 @@ class RecordedStep:
     arguments: str
     irreversible: bool
     state: str
+    database: str
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether it cannot be undone, and is done in another database if it is: that has to be found out."""
+        return self.irreversible and self._is_elsewhere and self.state == StepState.ATTEMPTING.value
 
     @property
     def is_past_undoing(self) -> bool:
@@ -62,18 +71,37 @@ class RecordedStep:
 
     @property
     def is_to_undo(self) -> bool:
-        """Whether its effect stands, or outside may stand, and is to be taken back."""
+        """Whether its effect stands, or outside or in another database may stand, and is to be taken back."""
         if self.irreversible or self.kind not in ("operation", "atomic", "external"):
             return False
-        return self.state == StepState.DONE.value or self._is_unknown
+        may_stand = self._is_unknown or (self._is_elsewhere and self.state == StepState.ATTEMPTING.value)
+        return self.state == StepState.DONE.value or may_stand
 
     @property
     def _is_unknown(self) -> bool:
         return self.kind == "external" and self.state == StepState.ATTEMPTING.value
 
+    @property
+    def _is_elsewhere(self) -> bool:
+        return self.database != HOME
 
-async def turn_to_undoing(database: Database, catalog: Catalog, command: TurnCommand) -> TurnReply:
+
+def first_past_undoing(saga_id: UUID, steps: Sequence[RecordedStep]) -> int | None:
+    """Number of the first step that is done and cannot be undone: the pivot. None: the saga can be undone.
+
+    Raises:
+        Unsettled: whether one is done has to be found out in another database first.
+    """
+    pivot = next((step.number for step in steps if step.is_past_undoing), None)
+    unsettled = next((step.number for step in steps if step.is_unsettled), None)
+    if pivot is None and unsettled is not None:
+        raise Unsettled(saga_id, unsettled)
+    return pivot
+
+
+async def turn_to_undoing(given: Database | Databases, catalog: Catalog, command: TurnCommand) -> TurnReply:
     """Decide that the saga is undone, or learn what was decided already. Safe to repeat."""
+    databases = Databases.of(given)
 
     async def decide(connection: AsyncConnection) -> TurnReply:
         key = command.opening.saga.id
@@ -83,7 +111,7 @@ async def turn_to_undoing(database: Database, catalog: Catalog, command: TurnCom
         steps = await steps_of(connection, key)
         ends_as = row.reason
         if row.phase is Phase.FORWARD:
-            pivot = next((step.number for step in steps if step.is_past_undoing), None)
+            pivot = first_past_undoing(key, steps)
             if pivot is not None:
                 await connection.execute(update(saga).where(saga.c.id == key).values(pivot_step=pivot))
                 return PastPivot(number=pivot)
@@ -100,6 +128,7 @@ async def turn_to_undoing(database: Database, catalog: Catalog, command: TurnCom
                     compensation=_compensation(catalog, step.operation),
                     attempt_limit=_attempt_limit(catalog, step.operation),
                     calls=names_in(step.operation, json.loads(step.arguments)) if step.kind == "atomic" else (),
+                    database=step.database,
                 )
                 for step in reversed(left)
             ),
@@ -107,7 +136,7 @@ async def turn_to_undoing(database: Database, catalog: Catalog, command: TurnCom
             event_time=read(row.envelope).time.isoformat(),
         )
 
-    return await database.in_transaction(decide)
+    return await once_settled(databases, lambda: databases.home.in_transaction(decide))
 
 
 async def begin_undoing(
@@ -196,7 +225,7 @@ async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) 
         raise
 
 
-async def mark_stuck(database: Database, command: StuckCommand) -> None:
+async def mark_stuck(database: Database, catalog: Catalog, command: StuckCommand) -> None:
     """Show in the saga's row that it waits for a person, or that it goes on."""
 
     async def mark(connection: AsyncConnection) -> None:
@@ -205,12 +234,12 @@ async def mark_stuck(database: Database, command: StuckCommand) -> None:
             return
         await _stick(connection, command.saga, command.number, command.error)
         if command.step is not None:
-            await _write_down(connection, command.step)
+            await _write_down(connection, catalog, command.step)
 
     await database.in_transaction(mark)
 
 
-async def _write_down(connection: AsyncConnection, step: StepCommand) -> None:
+async def _write_down(connection: AsyncConnection, catalog: Catalog, step: StepCommand) -> None:
     """A row for a step past the pivot that fails, as `attempting`: what a person skips, and the next attempt does."""
     arguments = canonical(step.arguments)
     phase = phase_under_share_lock(step.saga.id).subquery("guard")
@@ -219,6 +248,7 @@ async def _write_down(connection: AsyncConnection, step: StepCommand) -> None:
         saga_step.c.number: step.number,
         saga_step.c.kind: "atomic" if step.operation == ATOMIC.name else "operation",
         saga_step.c.operation: step.operation,
+        saga_step.c.database: catalog.called(step.operation, step.arguments).database,
         saga_step.c.arguments: arguments,
         saga_step.c.digest: digest(f"{step.operation}{arguments}"),
         saga_step.c.irreversible: False,
@@ -242,6 +272,7 @@ _STEPS = (
         saga_step.c.arguments,
         saga_step.c.irreversible,
         saga_step.c.state,
+        saga_step.c.database,
     )
     .where(saga_step.c.saga_id.in_(bindparam("sagas", expanding=True)))
     .order_by(saga_step.c.saga_id, saga_step.c.number)

@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,9 +24,11 @@ from temporalio.worker import Worker
 
 from orchestrator.catalog import Catalog
 from orchestrator.client.connection import connect_temporal
+from orchestrator.definition_of_databases import problems_of_databases
 from orchestrator.errors import DefinitionError, OrchestratorError, Unreachable
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
 from orchestrator.store.migrate import migrate
 from orchestrator.store.recovery import RecoveryRefused
 from orchestrator.store.steps import StoreSteps
@@ -58,6 +60,12 @@ class Ready:
     client: Client
     database: Database
     catalog: Catalog
+    others: Mapping[str, Database] = field(default_factory=dict[str, Database])
+
+    @property
+    def databases(self) -> Databases:
+        """Home and the others."""
+        return Databases(self.database, self.others)
 
 
 class Manager:
@@ -172,7 +180,7 @@ class Manager:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-            await ready.database.close()
+            await ready.databases.close()
         if self._supervised is None:
             print("Drained.", flush=True)
 
@@ -184,18 +192,23 @@ class Manager:
             Unreachable: Temporal or the database cannot be reached.
         """
         catalog = self._catalog or Catalog.discover(self.settings.packages)
-        database = Database(self.settings.resolved_database_url)
-        await database.check()
+        tables = SQLModel.metadata
+        if faults := list(problems_of_databases(catalog.operations.values(), tables, self.settings.databases)):
+            raise DefinitionError(faults)
+        databases = Databases.at(self.settings.resolved_database_url, self.settings.databases)
+        await databases.check()
         client = await connect_temporal(self.settings, data_converter=worker_data_converter)
         await ensure_search_attributes(client)
         cluster = await client.workflow_service.get_cluster_info(GetClusterInfoRequest())
-        await migrate(
-            database,
-            namespace=client.namespace,
-            cluster_id=cluster.cluster_id,
-            application=SQLModel.metadata if self.settings.create_tables else None,
-        )
-        return Ready(client, database, catalog)
+        for name, database in databases:
+            await migrate(
+                database,
+                name=name,
+                namespace=client.namespace,
+                cluster_id=cluster.cluster_id,
+                application=tables if self.settings.create_tables else None,
+            )
+        return Ready(client, databases.home, catalog, databases.others)
 
     def worker(self, ready: Ready, **options: Any) -> Worker:
         """A Temporal worker for everything in the catalog; `options` go to Temporal's `Worker`."""
@@ -204,7 +217,7 @@ class Manager:
             task_queue=self.settings.task_queue,
             workflows=[*hosts_of(ready.catalog), SagaRecovery],
             activities=[
-                *activities_of(ready.catalog, StoreSteps(ready.database, ready.catalog, SignalWaker(ready.client))),
+                *activities_of(ready.catalog, StoreSteps(ready.databases, ready.catalog, SignalWaker(ready.client))),
                 recovery_activity(self.recovery(ready)),
             ],
             workflow_runner=sandbox_for(ready.catalog),
@@ -221,7 +234,7 @@ class Manager:
         """Recovery for everything in the catalog."""
         return Recovery(
             ready.client,
-            ready.database,
+            ready.databases,
             ready.catalog,
             task_queue=self.settings.task_queue,
             limits=Limits.of(self.settings),
@@ -247,12 +260,14 @@ class Manager:
             number, processes = self._supervised.number, self._supervised.processes
             print(f"Worker ready: process {number} of {processes}, pid {os.getpid()}", flush=True)
             return
+        others = "".join(f"    {name:<13}{database.shown}\n" for name, database in ready.others.items())
         orchestrators = ", ".join(ready.catalog.orchestrators) or "none: add a class to workflows/"
         print(
             f"Worker ready on task queue {self.settings.task_queue!r}, namespace {ready.client.namespace!r}\n"
             f"  orchestrators  {orchestrators}\n"
             f"  operations     {len(ready.catalog.operations)}\n"
             f"  database       {ready.database.shown}\n"
+            f"{others}"
             f"  Temporal       {ready.client.service_client.config.target_host}\n"
             f"  Web UI         {self.settings.resolved_ui_url}\n"
             "Ctrl-C drains.",

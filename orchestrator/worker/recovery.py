@@ -18,6 +18,7 @@ from temporalio.exceptions import ApplicationError
 
 from orchestrator.catalog import Catalog
 from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
 from orchestrator.store.external_undo import LeftStanding
 from orchestrator.store.recovery import (
     RecordedSaga,
@@ -51,17 +52,24 @@ class Recovery:
 
     Args:
         client: a connection to the Temporal that the database belongs to.
-        database: the home database.
+        databases: the home database, with the others if steps are in them.
         catalog: sagas of other orchestrators are left to workers that know them.
         task_queue: the workers'; executions of other task queues are another application's.
         limits: grace time and ceiling.
     """
 
     def __init__(
-        self, client: Client, database: Database, catalog: Catalog, *, task_queue: str, limits: Limits | None = None
+        self,
+        client: Client,
+        databases: Database | Databases,
+        catalog: Catalog,
+        *,
+        task_queue: str,
+        limits: Limits | None = None,
     ) -> None:
         self._client = client
-        self._database = database
+        self._databases = Databases.of(databases)
+        self._database = self._databases.home
         self._catalog = catalog
         self._task_queue = task_queue
         self._limits = limits or Limits()
@@ -72,11 +80,13 @@ class Recovery:
         Raises:
             RecoveryRefused: they do not; the message says what to do.
         """
-        await check_belonging(self._database, self._client.namespace, await self._cluster_id())
+        for _, database in self._databases:
+            await check_belonging(database, self._client.namespace, await self._cluster_id())
 
     async def adopt(self) -> None:
-        """Make the database belong to this Temporal."""
-        await adopt(self._database, self._client.namespace, await self._cluster_id())
+        """Make the databases belong to this Temporal."""
+        for _, database in self._databases:
+            await adopt(database, self._client.namespace, await self._cluster_id())
 
     async def sweep(self, *, dry_run: bool = False, heard: Callable[[int], None] = lambda _: None) -> Sweep:
         """Look at every silent saga and every execution that was cut off since the last sweep, and act.
@@ -94,7 +104,7 @@ class Recovery:
         await self.check_belonging()
         sweeping = Sweeping(
             client=self._client,
-            database=self._database,
+            databases=self._databases,
             catalog=self._catalog,
             task_queue=self._task_queue,
             limits=self._limits,

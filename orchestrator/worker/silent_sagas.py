@@ -47,8 +47,8 @@ async def _decide(sweeping: Sweeping, recorded: RecordedSaga, last: Fate) -> tup
     if reason is None or recorded.phase is not Phase.FORWARD:
         return Action.RESUME, str(last)
     message = f"its execution was terminated: {reason}" if reason else "its execution was terminated"
-    undo = would_undo(sweeping.database, recorded) if sweeping.dry_run else None
-    match await (undo or undo_if_still_owned(sweeping.database, recorded, message)):
+    undo = would_undo(sweeping.databases, recorded) if sweeping.dry_run else None
+    match await (undo or undo_if_still_owned(sweeping.databases, recorded, message)):
         case UndoAnswer.UNDOING:
             return Action.UNDO, message
         case UndoAnswer.PAST_PIVOT:

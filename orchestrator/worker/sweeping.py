@@ -15,6 +15,7 @@ from orchestrator.client.own_execution import ensure_own_execution
 from orchestrator.envelope import Envelope
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
 from orchestrator.worker.fate import Fate
 from orchestrator.workflow.recovery import Action, Finding
 
@@ -39,7 +40,7 @@ class Sweeping:
     """A sweep under way."""
 
     client: Client
-    database: Database
+    databases: Databases
     catalog: Catalog
     task_queue: str
     limits: Limits
@@ -56,6 +57,11 @@ class Sweeping:
     _change: asyncio.Condition = field(default_factory=asyncio.Condition)
     counts: Counter[Action] = field(default_factory=Counter[Action])
     findings: list[Finding] = field(default_factory=list[Finding])
+
+    @property
+    def database(self) -> Database:
+        """The home database."""
+        return self.databases.home
 
     @asynccontextmanager
     async def place(self) -> AsyncGenerator[bool]:

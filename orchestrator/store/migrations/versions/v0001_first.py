@@ -4,6 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from orchestrator.columns import UtcTime
+from orchestrator.store.migrations import is_home
 
 revision = "0001"
 down_revision = None
@@ -15,7 +16,13 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Create every table."""
+    """Create every table; in a database that is not home those of its steps alone."""
+    if is_home():
+        _create_home()
+    _create()
+
+
+def _create_home() -> None:
     op.create_table(
         "saga",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -89,6 +96,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", "ticket", name=op.f("pk_saga_lock")),
     )
     op.create_index(op.f("ix_saga_lock_saga_id"), "saga_lock", ["saga_id"], unique=False)
+
+
+def _create() -> None:
     op.create_table(
         "saga_meta",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
@@ -149,6 +159,12 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop every table; what they record is lost."""
+    _drop()
+    if is_home():
+        _drop_home()
+
+
+def _drop() -> None:
     op.drop_table("saga_step")
     op.drop_index(
         "ix_saga_outbox_unsent",
@@ -158,6 +174,9 @@ def downgrade() -> None:
     )
     op.drop_table("saga_outbox")
     op.drop_table("saga_meta")
+
+
+def _drop_home() -> None:
     op.drop_index(op.f("ix_saga_lock_saga_id"), table_name="saga_lock")
     op.drop_table("saga_lock")
     op.drop_table("saga_dead_letter")

@@ -4,6 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from orchestrator.columns import UtcTime
+from orchestrator.store.migrations import is_home
 
 revision = "0002"
 down_revision = "0001"
@@ -15,8 +16,9 @@ _TIME = UtcTime(timezone=True)
 
 def upgrade() -> None:
     """Add the columns; drop the constraint, which `saga.id` makes needless."""
-    with op.batch_alter_table("saga") as saga:
-        saga.drop_constraint("uq_saga_orchestrator_event_id", type_="unique")
+    if is_home():
+        with op.batch_alter_table("saga") as saga:
+            saga.drop_constraint("uq_saga_orchestrator_event_id", type_="unique")
     op.add_column("saga_step", sa.Column("attempted_at", _TIME, nullable=True))
     op.add_column("saga_meta", sa.Column("swept_until", _TIME, nullable=True))
     unsettled = sa.text("kind = 'external' AND attempted_at IS NOT NULL")

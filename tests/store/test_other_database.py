@@ -1,0 +1,409 @@
+"""A step in another database: whoever dies or comes second anywhere, both databases tell of one outcome."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import inspect
+
+from orchestrator import DomainEvent, Transaction, Unreachable, UsageError
+from orchestrator.atomic import Atomically
+from orchestrator.drive.messages import Outcome, Phase, SagaRef, StepState
+from orchestrator.envelope import saga_id
+from orchestrator.store.database import Database
+from orchestrator.store.databases import DatabaseMissing, Databases
+from orchestrator.store.intervention import Skip, SkipRefused, cancel_saga, skip_step
+from orchestrator.store.migrate import migrate
+from orchestrator.store.recovery import UndoAnswer, recorded_sagas, undo_if_still_owned, would_undo
+from orchestrator.store.schema import saga_outbox, saga_step
+from orchestrator.store.steps import StoreSteps
+from tests.cast import Script, fails, refuses, stock, take
+from tests.conftest import KINDS, Kind, new_database
+from tests.house import eventually, rows
+from tests.store.books import (
+    BOOKS,
+    CATALOG,
+    BookingRequested,
+    CountingRequested,
+    PairRequested,
+    SealingRequested,
+    coins_and_entries,
+    dies_at,
+    driver_of,
+    entry,
+    record,
+    tables,
+)
+from tests.store.pacing import Pacer, waits_for_lock
+
+BOOKING = BookingRequested()
+SEALING = SealingRequested()
+FORWARD = ["after home 1", "after home 2", "inside", "after books 1", "after home 3", "after home 4", "before home 5"]
+"""Where a driver of a booking stands still: its step in the books is home 2, books 1, home 3."""
+BACK = ["before home 1", "after home 1", "before books 1", "after books 1", "after home 2", "after home 3"]
+
+
+@pytest.fixture(params=list(product(KINDS, KINDS)), ids=lambda kinds: f"{kinds[0]} home, {kinds[1]} books")
+async def databases(
+    request: pytest.FixtureRequest, postgres: str, sqlite_template: Path, tmp_path: Path
+) -> AsyncGenerator[Databases]:
+    """Home with a thousand coins in box `a`, and empty books, on every pair of kinds."""
+    kinds: tuple[Kind, Kind] = request.param
+    home = Database(await new_database(request, kinds[0], tmp_path), pool_size=20)
+    books = Database(await new_database(request, kinds[1], tmp_path, empty=True), pool_size=20)
+    async with home.transaction() as connection:
+        await stock(connection, a=1_000, b=0)
+    await migrate(books, name=BOOKS, application=tables)
+    made = Databases(home, {BOOKS: books})
+    yield made
+    await made.close()
+
+
+def points_inside(*pacers: Pacer) -> None:
+    """Have who comes first stand still inside the recording, its effect written and not committed."""
+    waiting = [pacer for pacer in pacers if pacer.stop_at == "inside"]
+
+    async def stop(tx: Transaction) -> None:
+        if waiting:
+            await waiting.pop().at("inside")
+
+    Script.after["record"] = stop
+
+
+async def until_still(databases: Databases, pacer: Pacer, driving: "asyncio.Task[Outcome]") -> None:
+    """Wait until a driver is at its point, done, or waits for a lock."""
+
+    async def still() -> bool:
+        if pacer.reached.is_set() or driving.done():
+            return True
+        return any([await waits_for_lock(database) for _, database in databases])
+
+    await eventually(still, f"the driver comes to {pacer.stop_at}, it passed {pacer.passed}")
+
+
+async def there(databases: Databases) -> list[Any]:
+    """Fence rows in the books."""
+    return await rows(databases.named(BOOKS), saga_step)
+
+
+async def step_at_home(databases: Databases, number: int = 2) -> Any:
+    """The step's row at home."""
+    [row] = [one for one in await rows(databases.home, saga_step) if one.number == number]
+    return row
+
+
+def ref(event: DomainEvent, event_id: str) -> SagaRef:
+    """The saga of an event."""
+    name = CATALOG.listeners(type(event))[0].__name__
+    return SagaRef(id=saga_id(name, event_id), orchestrator=name, event_id=event_id)
+
+
+async def check_booked(databases: Databases, before: Any, outcomes: list[Outcome], told: str) -> Outcome:
+    """Every driver tells the same, and both databases are as that says."""
+    first = outcomes[0]
+    assert all(outcome == first for outcome in outcomes), told
+    boxes, texts = before
+    if first.phase is Phase.COMPLETED:
+        boxes = {"a": boxes["a"] - 1, "b": boxes["b"] + 1}
+        texts = sorted([*texts, "a coin"])
+    assert await coins_and_entries(databases) == (boxes, texts), f"{told}: {first.phase}"
+    key = first.event["id"]
+    assert len([row for row in await rows(databases.home, saga_outbox) if row.event_id == key]) == 1, told
+    home = {(row.saga_id, row.number): row for row in await rows(databases.home, saga_step)}
+    for row in await there(databases):
+        at_home = home[row.saga_id, row.number]
+        assert at_home.state == row.state, told
+        assert at_home.database == row.database == BOOKS, told
+    assert not [row for row in home.values() if row.state == StepState.ATTEMPTING.value], told
+    return first
+
+
+async def test_a_step_there_and_its_undoing(databases: Databases) -> None:
+    before = await coins_and_entries(databases)
+    done = await driver_of(databases, BOOKING, "done").drive()
+    outcome = await check_booked(databases, before, [done], "done")
+    row = await step_at_home(databases)
+    assert outcome.event["data"] == {"entry": row.result.strip('"')}
+    assert (row.state, row.database, row.kind, row.attempts) == ("done", BOOKS, "operation", 1)
+
+    before = await coins_and_entries(databases)
+    undone = await driver_of(databases, BookingRequested(refuse=True), "undone").drive()
+    assert (await check_booked(databases, before, [undone], "undone")).phase is Phase.FAILED
+    data = cast(dict[str, Any], undone.event["data"])
+    assert [step["operation"] for step in data["undone"]] == ["cast.put", "books.record", "cast.take"]
+
+
+@pytest.mark.parametrize("point", FORWARD)
+async def test_one_goes_forward_while_the_other_undoes(databases: Databases, point: str) -> None:
+    mixed = databases.home.dialect != databases.named(BOOKS).dialect
+    for back_point, forward_first in product(BACK if mixed else BACK[::2], (True, False)):
+        told = f"forward {point}, back {back_point}, forward first: {forward_first}"
+        before = await coins_and_entries(databases)
+        event_id = f"{point}-{back_point}-{forward_first}".replace(" ", "-")
+        one, two = Pacer(point), Pacer(back_point)
+        points_inside(one)
+        forward = asyncio.create_task(driver_of(databases, BOOKING, event_id, one).drive())
+        await until_still(databases, one, forward)
+        back = asyncio.create_task(
+            driver_of(databases, BOOKING, event_id, two).undo(Phase.CANCELLED, "saga.cancelled", "by a test")
+        )
+        await until_still(databases, two, back)
+        first, second = (one, two) if forward_first else (two, one)
+        first.go_on.set()
+        await until_still(databases, Pacer(), forward if forward_first else back)
+        second.go_on.set()
+        async with asyncio.timeout(20):
+            await check_booked(databases, before, list(await asyncio.gather(forward, back)), told)
+
+
+async def test_two_going_forward_do_it_once(databases: Databases) -> None:
+    for point in FORWARD:
+        before = await coins_and_entries(databases)
+        one = Pacer(point)
+        points_inside(one)
+        event_id = point.replace(" ", "-")
+        first = asyncio.create_task(driver_of(databases, BOOKING, event_id, one).drive())
+        await until_still(databases, one, first)
+        second = asyncio.create_task(driver_of(databases, BOOKING, event_id).drive())
+        await until_still(databases, Pacer(), second)
+        one.go_on.set()
+        async with asyncio.timeout(20):
+            outcomes = list(await asyncio.gather(first, second))
+        assert (await check_booked(databases, before, outcomes, point)).phase is Phase.COMPLETED
+
+
+async def test_two_undoing_undo_it_once(databases: Databases) -> None:
+    for point in BACK:
+        before = await coins_and_entries(databases)
+        event_id = point.replace(" ", "-")
+        await dies_at(databases, BOOKING, event_id, "before home 5")
+        one = Pacer(point.replace("before books", "after home") if point == "before books 1" else point)
+        first = asyncio.create_task(
+            driver_of(databases, BOOKING, event_id, one).undo(Phase.CANCELLED, "saga.cancelled", "by a test")
+        )
+        await until_still(databases, one, first)
+        second = asyncio.create_task(
+            driver_of(databases, BOOKING, event_id).undo(Phase.CANCELLED, "saga.cancelled", "by a test")
+        )
+        await until_still(databases, Pacer(), second)
+        one.go_on.set()
+        async with asyncio.timeout(20):
+            outcomes = list(await asyncio.gather(first, second))
+        await check_booked(databases, before, outcomes, point)
+    assert Script.runs.count("strike") == len(BACK)
+
+
+async def test_a_driver_that_died_anywhere_is_followed_by_one_that_ends_it(databases: Databases) -> None:
+    for point, goes_back in product(FORWARD, (False, True)):
+        if point == "inside":
+            continue  # rolled back with its worker, as "after home 2"
+        before = await coins_and_entries(databases)
+        event_id = f"{point}-{goes_back}".replace(" ", "-")
+        await dies_at(databases, BOOKING, event_id, point)
+        next_one = driver_of(databases, BOOKING, event_id)
+        outcome = await (
+            next_one.undo(Phase.CANCELLED, "saga.cancelled", "by a test") if goes_back else next_one.drive()
+        )
+        await check_booked(databases, before, [outcome], point)
+        assert outcome.phase is (Phase.CANCELLED if goes_back else Phase.COMPLETED)
+
+
+async def test_an_attempt_that_comes_after_the_undoing_changes_nothing(databases: Databases) -> None:
+    before = await coins_and_entries(databases)
+    late = Pacer("before books 1")
+    forward = asyncio.create_task(driver_of(databases, BOOKING, "late", late).drive())
+    await until_still(databases, late, forward)
+    assert (await step_at_home(databases)).state == "attempting"
+    undone = await driver_of(databases, BOOKING, "late").undo(Phase.CANCELLED, "saga.cancelled", "by a test")
+    assert (await step_at_home(databases)).state == "barred"
+
+    late.go_on.set()
+    outcome = await forward
+
+    await check_booked(databases, before, [undone, outcome], "late")
+    assert "record" not in Script.runs
+
+
+async def test_what_is_refused_there_undoes_what_was_done_at_home(databases: Databases) -> None:
+    before = await coins_and_entries(databases)
+    Script.after["record"] = refuses("books.closed")
+    outcome = await driver_of(databases, BOOKING, "refused").drive()
+    await check_booked(databases, before, [outcome], "refused")
+    assert outcome.error_code == "books.closed"
+    assert [row.state for row in await there(databases)] == ["refused"]
+
+
+async def test_a_refusal_that_was_not_copied_home_is_the_answer(databases: Databases) -> None:
+    before = await coins_and_entries(databases)
+    Script.after["record"] = refuses("books.closed")
+    await dies_at(databases, BOOKING, "refused", "after books 2")
+    assert (await step_at_home(databases)).state == "attempting"
+    Script.after.clear()
+    outcome = await driver_of(databases, BOOKING, "refused").drive()
+    await check_booked(databases, before, [outcome], "refused")
+    assert outcome.error_code == "books.closed"
+
+
+async def test_what_fails_there_is_barred_there(databases: Databases) -> None:
+    before = await coins_and_entries(databases)
+    Script.after["record"] = fails()
+    outcome = await driver_of(databases, BOOKING, "failing").drive()
+    await check_booked(databases, before, [outcome], "failing")
+    assert outcome.error_code == "operation.failed"
+    assert [row.state for row in await there(databases)] == ["barred"]
+
+
+async def test_a_compensation_there_that_fails_is_counted_at_home_and_taken_up(databases: Databases) -> None:
+    before = await coins_and_entries(databases)
+    Script.after["strike"] = fails(1)
+    refused = BookingRequested(refuse=True)
+    with pytest.raises(RuntimeError):
+        await driver_of(databases, refused, "twice").drive()
+    row = await step_at_home(databases)
+    assert (row.state, row.undo_attempts) == ("done", 1)
+    assert "fails for now" in row.undo_error
+    outcome = await driver_of(databases, refused, "twice").drive()
+    await check_booked(databases, before, [outcome], "twice")
+
+
+PIVOT_POINTS = ["after home 1", "after home 2", "before books 1", "after books 1", "after home 3", "before home 5"]
+
+
+@pytest.mark.parametrize("point", PIVOT_POINTS)
+@pytest.mark.parametrize("who", ["driver", "command", "recovery"])
+async def test_whether_a_pivot_there_is_done_is_found_out_before_anything_is_undone(
+    databases: Databases, point: str, who: str
+) -> None:
+    before = await coins_and_entries(databases)
+    late = Pacer(point)
+    forward = asyncio.create_task(driver_of(databases, SEALING, "sealing", late).drive())
+    await until_still(databases, late, forward)
+    is_past = point not in ("after home 1", "after home 2", "before books 1")
+    saga = ref(SEALING, "sealing")
+    match who:
+        case "command":
+            answer = await cancel_saga(databases, saga.id, by="a test")
+            assert answer is (Phase.FORWARD if is_past else Phase.UNDOING)
+        case "recovery":
+            recorded = (await recorded_sagas(databases.home, [saga.id]))[saga.id]
+            expected = UndoAnswer.PAST_PIVOT if is_past else UndoAnswer.UNDOING
+            assert await would_undo(databases, recorded) is expected
+            assert await undo_if_still_owned(databases, recorded, "by a test") is expected
+        case _:
+            pass
+    undone = await driver_of(databases, SEALING, "sealing").undo(Phase.CANCELLED, "saga.cancelled", "by a test")
+    late.go_on.set()
+    assert await forward == undone
+
+    boxes, texts = before
+    if is_past:
+        assert undone.phase is Phase.COMPLETED
+        assert await coins_and_entries(databases) == ({**boxes, "a": boxes["a"] - 1}, ["filed", "sealed"])
+    else:
+        assert undone.phase is Phase.CANCELLED
+        assert await coins_and_entries(databases) == before
+    assert texts == []
+
+
+async def test_a_step_past_the_pivot_that_is_skipped_is_not_done_late(databases: Databases) -> None:
+    late = Pacer("before books 2")
+    forward = asyncio.create_task(driver_of(databases, SEALING, "skipped", late).drive())
+    await until_still(databases, late, forward)
+    skip = Skip(saga_id=ref(SEALING, "skipped").id, number=3, by="a test", reason="never mind")
+    assert not (await skip_step(databases, CATALOG, skip)).before
+    assert (await skip_step(databases, CATALOG, skip)).before
+    late.go_on.set()
+    assert (await forward).phase is Phase.COMPLETED
+    assert (await coins_and_entries(databases))[1] == ["sealed"]
+    assert "file" not in Script.runs
+
+
+async def test_a_step_that_was_done_there_meanwhile_is_not_skipped(databases: Databases) -> None:
+    await dies_at(databases, SEALING, "done", "after books 2")
+    skip = Skip(saga_id=ref(SEALING, "done").id, number=3, by="a test", reason="never mind")
+    with pytest.raises(SkipRefused, match="is done"):
+        await skip_step(databases, CATALOG, skip)
+    assert (await driver_of(databases, SEALING, "done").drive()).phase is Phase.COMPLETED
+    assert (await coins_and_entries(databases))[1] == ["filed", "sealed"]
+
+
+async def test_of_a_skip_and_a_compensation_there_one_comes_first(databases: Databases) -> None:
+    """The driver has read at home that the step is to be undone; then a person skips it."""
+    await dies_at(databases, BOOKING, "skip", "before home 5")
+    back = Pacer("before books 1")
+    undoing = asyncio.create_task(
+        driver_of(databases, BOOKING, "skip", back).undo(Phase.CANCELLED, "saga.cancelled", "by a test")
+    )
+    await until_still(databases, back, undoing)
+    skip = Skip(saga_id=ref(BOOKING, "skip").id, number=2, by="a test", reason="keep the entry")
+    await skip_step(databases, CATALOG, skip)
+    back.go_on.set()
+    outcome = await undoing
+    assert "strike" not in Script.runs
+    assert await coins_and_entries(databases) == ({"a": 1_000, "b": 0}, ["a coin"])
+    data = cast(dict[str, Any], outcome.event["data"])
+    assert [(step["operation"], step["skipped"]) for step in data["undone"]][1] == ("books.record", True)
+
+
+async def test_the_answer_of_a_query_there_is_the_same_for_every_driver(databases: Databases) -> None:
+    slow = Pacer("after books 1")
+    first = asyncio.create_task(driver_of(databases, CountingRequested(), "count", slow).drive())
+    await until_still(databases, slow, first)  # it has heard 0, and nobody knows
+    async with databases.named(BOOKS).transaction() as connection:
+        await connection.execute(entry.insert().values(id="one", text="another's"))
+    stopped = Pacer("after home 2")
+    second = asyncio.create_task(driver_of(databases, CountingRequested(), "count", stopped).drive())
+    await until_still(databases, stopped, second)
+    slow.go_on.set()
+    stopped.go_on.set()
+    one, two = await first, await second
+    assert one == two
+    assert one.event["data"] == {"counted": 1}
+    assert (await coins_and_entries(databases))[0]["b"] == 1
+    assert await there(databases) == []
+
+
+async def test_an_atomic_step_there_is_one_step(databases: Databases) -> None:
+    event = PairRequested()
+    assert (await driver_of(databases, event, "done").drive()).phase is Phase.COMPLETED
+    boxes, texts = await coins_and_entries(databases)
+    assert (boxes["a"], texts) == (999, ["first", "second"])
+    assert [(row.kind, row.state) for row in await there(databases)] == [("atomic", "done")]
+
+    for point in ("before books 1", "after books 1"):
+        late = Pacer(point)
+        forward = asyncio.create_task(driver_of(databases, event, point.replace(" ", "-"), late).drive())
+        await until_still(databases, late, forward)
+        undone = await driver_of(databases, event, point.replace(" ", "-")).undo(Phase.CANCELLED, "saga.cancelled", "x")
+        late.go_on.set()
+        assert await forward == undone
+        assert await coins_and_entries(databases) == (boxes, texts)
+
+
+async def test_no_atomic_step_spans_two_databases() -> None:
+    with pytest.raises(UsageError, match="a transaction is of one database"):
+        Atomically(take("a", 1), record("a coin"))
+
+
+async def test_a_database_that_is_not_known_here_is_told_and_nothing_is_done(databases: Databases) -> None:
+    driver = driver_of(databases, BOOKING, "unknown")
+    driver._steps = StoreSteps(databases.home, CATALOG)  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(DatabaseMissing, match="ORCHESTRATOR_DATABASES"):
+        await driver.drive()
+    assert [row.number for row in await rows(databases.home, saga_step)] == [1]
+    assert (await driver_of(databases, BOOKING, "unknown").drive()).phase is Phase.COMPLETED
+
+
+async def test_each_database_has_its_own_tables_and_is_home_or_not(databases: Databases) -> None:
+    async with databases.named(BOOKS).reading() as connection:
+        names = set(await connection.run_sync(lambda sync: inspect(sync).get_table_names()))
+    assert names == {"saga_alembic_version", "saga_meta", "saga_outbox", "saga_step", "entry"}
+    async with databases.home.reading() as connection:
+        assert not await connection.run_sync(lambda sync: inspect(sync).has_table("entry"))
+    with pytest.raises(Unreachable, match="is a home database"):
+        await migrate(databases.home, name=BOOKS)
+    with pytest.raises(Unreachable, match="holds no sagas"):
+        await migrate(databases.named(BOOKS))
