@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     database_url: str = ""
     """The home database, as `postgresql://user:password@host/name` or `sqlite:///file.db`; without it, SQLite in
     the state folder."""
-    databases: dict[str, str] = Field(default_factory=dict)
+    databases: dict[str, str] = {}
     """The databases of domains that have one of their own, by the name that `@operation(database=...)` gives: in the
     environment a JSON object, in `pyproject.toml` a table."""
     task_queue: str = "orchestrator"
