@@ -1,0 +1,69 @@
+"""A saga with an execution of its own that waits for a lock: woken by whoever held it, or looking by itself."""
+
+import asyncio
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+
+from orchestrator.drive.messages import FinishCommand
+from orchestrator.errors import SagaCancelled
+from orchestrator.store.finish import finish_saga
+from orchestrator.store.locks import Waker, wake_nobody
+from orchestrator.worker.waking import SignalWaker
+from orchestrator.workflow import names, port
+from tests.house import House, eventually, new_id
+from tests.orchestrators import TurnTaking, TurnTakingCompleted, TurnTakingRequested
+from tests.store.test_locks import opened, opening, tickets
+
+HOLDER = opening("holder", "k")
+
+
+async def one_waits(house: House, event_id: str) -> "asyncio.Task[TurnTakingCompleted]":
+    """For a lock that a saga holds which nobody drives."""
+    await opened(house.database, HOLDER)
+    event = TurnTakingRequested(keys=("k",))
+    waiting = asyncio.create_task(house.bus.execute(TurnTaking, event, event_id=event_id))
+
+    async def waits() -> bool:
+        if await tickets(house.database) != {"k": ["holder", event_id]}:
+            return False
+        history = await house.client.get_workflow_handle(names.own_workflow_id("TurnTaking", event_id)).fetch_history()
+        return any(event.event_type == EventType.EVENT_TYPE_TIMER_STARTED for event in history.events)
+
+    await eventually(waits, "it waits")
+    return waiting
+
+
+async def end_holder(house: House, waker: Waker) -> None:
+    """It gives its lock back."""
+    await finish_saga(house.database, house.catalog, FinishCommand(opening=HOLDER, completed={}), waker)
+
+
+async def test_the_next_one_is_woken_and_need_not_look_by_itself(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port, "LOOKS", (3_600.0,))
+    event_id = new_id()
+    waiting = await one_waits(house, event_id)
+    await end_holder(house, SignalWaker(house.client))
+    async with asyncio.timeout(30):
+        await waiting
+    assert await tickets(house.database) == {}
+
+
+async def test_nobody_wakes_it_and_it_looks_by_itself(house: House) -> None:
+    """As after a worker that died between the commit and the wake."""
+    event_id = new_id()
+    waiting = await one_waits(house, event_id)
+    await end_holder(house, wake_nobody)
+    async with asyncio.timeout(30):
+        await waiting
+    assert await tickets(house.database) == {}
+
+
+async def test_a_cancelled_one_that_waits_leaves_the_line(house: House) -> None:
+    event_id = new_id()
+    waiting = await one_waits(house, event_id)
+    await house.client.get_workflow_handle(names.own_workflow_id("TurnTaking", event_id)).cancel()
+    async with asyncio.timeout(30):
+        with pytest.raises(SagaCancelled):
+            await waiting
+    assert await tickets(house.database) == {"k": ["holder"]}
