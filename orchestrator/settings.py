@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     """Of the worker: DEBUG, INFO, WARNING or ERROR."""
     max_concurrent_steps: int = Field(default=100, ge=1)
     """Activities that one worker runs at once."""
+    pool_size: int = Field(default=20, ge=1)
+    """Connections that each process keeps to each database; fewer in all than its `max_connections`."""
     processes: int = Field(default=1, ge=1)
     """Worker processes under one supervisor; `--processes` comes first."""
     loop_blocked_limit: float = Field(default=2, ge=0)

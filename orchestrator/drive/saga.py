@@ -177,8 +177,7 @@ class DrivenSaga(Saga):
                 "way back and none forward: give it an `execute` of its own"
             )
         for call in calls:
-            self._check(call, past_pivot)
-            self._carry(_size(call))
+            self._carry(self._check(call, past_pivot))
             self._given += call.calls if isinstance(call, Atomically) else (call,)
             if not parallel and call.operation.reversal is Reversal.IRREVERSIBLE:
                 past_pivot = _named(call)
@@ -315,7 +314,8 @@ class DrivenSaga(Saga):
         self.misused = self.misused or error
         return error
 
-    def _check(self, call: OperationCall[Any], past_pivot: str | None) -> None:
+    def _check(self, call: OperationCall[Any], past_pivot: str | None) -> int:
+        """Bytes of a call's arguments, if it may be run here."""
         if not isinstance(call, OperationCall):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise self._misuse(
                 f"`saga.execute` takes a described call, as in `saga.execute(withdraw(...))`, not {type(call).__name__}"
@@ -326,6 +326,7 @@ class DrivenSaga(Saga):
             )
         for one in call.calls if isinstance(call, Atomically) else (call,):
             self._check_place(one, past_pivot)
+        return size
 
     def _check_place(self, call: OperationCall[Any], past_pivot: str | None) -> None:
         if past_pivot and call.operation.reversal is Reversal.COMPENSATED:

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 from random import uniform
 from typing import Any, Literal, NoReturn, TypeVar
@@ -17,6 +18,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoneLeft
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from orchestrator.errors import TransactionMisuse, Unreachable
@@ -27,8 +29,13 @@ R = TypeVar("R")
 Dialect = Literal["postgresql", "sqlite"]
 Guarded = Literal["operation", "query"]
 
+POOL_SIZE = 20
+"""Connections that a process keeps. Four processes stay below the hundred that PostgreSQL takes by itself."""
+
+_WAIT_FOR_CONNECTION = 10  # seconds
 _TRIES = 5
 _RETRIED_IN_PLACE = frozenset({"40P01", "40001"})
+_PING = text("SELECT 1")
 _GUARD = "orchestrator_guard"
 _REFUSED = "orchestrator_refused"
 _COMMENTS = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|;)*"
@@ -51,17 +58,18 @@ class Database:
 
     Args:
         url: `sqlite:///path/to/file.db` or `postgresql://user:password@host/name`; the driver is filled in.
-        pool_size: connections kept.
+        pool_size: connections, opened as they are needed and kept. Who needs one more waits for one to come back.
         setting: the environment variable that it comes from, for messages.
 
     Raises:
         Unreachable: the URL is not of that form.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 10, setting: str = "ORCHESTRATOR_DATABASE_URL") -> None:
+    def __init__(self, url: str, *, pool_size: int = POOL_SIZE, setting: str = "ORCHESTRATOR_DATABASE_URL") -> None:
         self._setting = setting
         self.url = _with_driver(url, setting)
         self.dialect: Dialect = "sqlite" if self.url.get_backend_name() == "sqlite" else "postgresql"
+        self.pool_size = pool_size
         self._file = os.path.abspath(self.url.database or ":memory:")
         self.engine = _engine(self.url, self.dialect, pool_size)
 
@@ -97,17 +105,25 @@ class Database:
         )
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[AsyncConnection]:
-        """One transaction that may write; committed at the end of the block, rolled back if it raises."""
-        async with self._turn(), self.engine.connect() as connection, connection.begin():
-            yield connection
+    async def transaction(self, *, is_repeated: bool = False) -> AsyncGenerator[AsyncConnection]:
+        """One transaction that may write; committed at the end of the block, rolled back if it raises.
+
+        Args:
+            is_repeated: after a lost connection, by the caller; then the connection is not tried out first.
+        """
+        async with self._turn(), self._connected() as connection:
+            if not is_repeated:
+                await self._revive(connection)
+            async with connection.begin():
+                yield connection
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncConnection]:
         """A connection that only reads, and waits for no writer."""
-        async with self.engine.connect() as connection:
+        async with self._connected() as connection:
             if self.dialect == "sqlite":
                 connection = await connection.execution_options(orchestrator_reads=True)
+            await self._revive(connection)
             yield connection
 
     @property
@@ -117,13 +133,19 @@ class Database:
         return bool(lock is not None and getattr(lock, "_waiters", None))
 
     async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[R]]) -> R:
-        """Run work in one transaction, again from the start after a deadlock or a serialisation failure."""
+        """Run work in one transaction; again after a deadlock, a failed serialisation, a lost connection.
+
+        With the connection the answer to a commit may be lost: work must be safe to repeat after it committed, and
+        answer as it did then. A few times: an operation may have lost a connection of its own to somewhere else.
+        """
         for attempt in range(1, _TRIES + 1):
             try:
-                async with self.transaction() as connection:
+                async with self.transaction(is_repeated=True) as connection:
                     return await work(connection)
             except DBAPIError as fault:
-                if attempt == _TRIES or sqlstate(fault) not in _RETRIED_IN_PLACE:
+                # One lost connection marks all that were pooled before it: the next try gets a new one.
+                again = fault.connection_invalidated or sqlstate(fault) in _RETRIED_IN_PLACE
+                if attempt == _TRIES or not again:
                     raise
                 await asyncio.sleep(uniform(0.005, 0.02) * attempt)  # noqa: S311
         raise AssertionError("unreachable")
@@ -131,6 +153,35 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncGenerator[AsyncConnection]:
+        connection = self.engine.connect()
+        try:
+            await connection.start()
+        except NoneLeft as fault:
+            raise Unreachable(
+                f"All {self.pool_size} connections of this process to {self.shown} were in use for "
+                f"{_WAIT_FOR_CONNECTION} seconds. Look there for statements that wait; else give the process more with "
+                "ORCHESTRATOR_POOL_SIZE (of all processes together fewer than PostgreSQL's max_connections)."
+            ) from fault
+        try:
+            yield connection
+        finally:
+            # Whoever is cancelled here has still to give it back.
+            closing = asyncio.create_task(connection.close())
+            await asyncio.shield(closing)
+
+    async def _revive(self, connection: AsyncConnection) -> None:
+        """Exchange a connection that was lost in the pool. Work that is repeated needs no such question."""
+        if self.dialect == "sqlite":
+            return
+        try:
+            await connection.execute(_PING)
+        except DBAPIError as fault:
+            if not fault.connection_invalidated:
+                raise
+        await connection.rollback()
 
     @asynccontextmanager
     async def _turn(self) -> AsyncGenerator[None]:
@@ -149,13 +200,14 @@ async def guarded(connection: AsyncConnection, what: Guarded) -> AsyncGenerator[
     Raises:
         TransactionMisuse: it was tried, even if the author's code caught the error.
     """
-    raw = await connection.get_raw_connection()
-    raw.info[_GUARD] = what
+    # Asked for once: a connection that was lost in between has none any more.
+    info = connection.sync_connection.info if connection.sync_connection else {}
+    info[_GUARD] = what
     try:
         yield
     finally:
-        raw.info.pop(_GUARD, None)
-        refused: str | None = raw.info.pop(_REFUSED, None)
+        info.pop(_GUARD, None)
+        refused: str | None = info.pop(_REFUSED, None)
         if refused is not None:
             # SQLAlchemy takes the transaction for ended now, and would give the connection back with it still open.
             await connection.invalidate()
@@ -184,9 +236,14 @@ def _with_driver(url: str, setting: str) -> URL:
 
 
 def _engine(url: URL, dialect: Dialect, pool_size: int) -> AsyncEngine:
-    options: dict[str, Any] = {"hide_parameters": True, "pool_size": pool_size, "max_overflow": pool_size}
+    options: dict[str, Any] = {
+        "hide_parameters": True,
+        # What goes over a pool's size is closed when it comes back: under load one was opened for every other saga.
+        "pool_size": pool_size,
+        "max_overflow": 0,
+        "pool_timeout": _WAIT_FOR_CONNECTION,
+    }
     if dialect == "postgresql":
-        options["pool_pre_ping"] = True
         options["isolation_level"] = "READ COMMITTED"
         options["connect_args"] = {
             "timeout": 10,
@@ -246,10 +303,20 @@ def _refuse_statement(
         return
     if connection.dialect.name == "sqlite" and not connection.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
         _refuse(connection, "SQLite has rolled the transaction back; what comes now would stand without its record")
-    if _ENDS_TRANSACTION.match(statement):
+    if _ends_transaction(statement):
         _refuse(connection, "an operation may not begin or end its transaction in SQL; the engine does")
-    if guard == "query" and _WRITES.match(statement):
+    if guard == "query" and _writes(statement):
         _refuse(connection, "a @query only reads: it is never undone. Make it an @operation with a compensation")
+
+
+@lru_cache(maxsize=512)
+def _ends_transaction(statement: str) -> bool:
+    return _ENDS_TRANSACTION.match(statement) is not None
+
+
+@lru_cache(maxsize=512)
+def _writes(statement: str) -> bool:
+    return _WRITES.match(statement) is not None
 
 
 def _refuse(connection: Connection, why: str) -> NoReturn:

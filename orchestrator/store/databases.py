@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.errors import Unreachable
 from orchestrator.operation import HOME
-from orchestrator.store.database import Database
+from orchestrator.store.database import POOL_SIZE, Database
 
 SETTING = "ORCHESTRATOR_DATABASES"
 
@@ -29,13 +29,14 @@ class Databases:
     others: Mapping[str, Database] = field(default_factory=dict[str, Database])
 
     @classmethod
-    def at(cls, home: str, others: Mapping[str, str]) -> Databases:
-        """Databases at these URLs; nothing is connected yet.
+    def at(cls, home: str, others: Mapping[str, str], *, pool_size: int = POOL_SIZE) -> Databases:
+        """Databases at these URLs, each with so many connections at most; nothing is connected yet.
 
         Raises:
             Unreachable: a URL is not of the right form.
         """
-        return cls(Database(home), {name: Database(url, setting=SETTING) for name, url in others.items()})
+        domains = {name: Database(url, pool_size=pool_size, setting=SETTING) for name, url in others.items()}
+        return cls(Database(home, pool_size=pool_size), domains)
 
     @classmethod
     def of(cls, given: Database | Databases) -> Databases:

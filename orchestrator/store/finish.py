@@ -99,7 +99,8 @@ async def finish_sagas(
                 replies.append(ending)
         await _write(connection, ended)
         locked = [one.saga for one in ended if rows[one.saga].lock_keys]
-        woken[:] = await release(connection, locked) if locked else []
+        if locked:  # a repeat after a commit whose answer was lost finds nothing to release, and wakes all the same
+            woken[:] = await release(connection, locked)
         return replies
 
     replies = await database.in_transaction(end)

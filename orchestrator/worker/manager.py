@@ -195,7 +195,9 @@ class Manager:
         tables = SQLModel.metadata
         if faults := list(problems_of_databases(catalog.operations.values(), tables, self.settings.databases)):
             raise DefinitionError(faults)
-        databases = Databases.at(self.settings.resolved_database_url, self.settings.databases)
+        databases = Databases.at(
+            self.settings.resolved_database_url, self.settings.databases, pool_size=self.settings.pool_size
+        )
         await databases.check()
         client = await connect_temporal(self.settings, data_converter=worker_data_converter)
         await ensure_search_attributes(client)

@@ -22,6 +22,7 @@ from tests.cast import Script, refuses
 from tests.external.driving import Ground, statements
 from tests.external.orchestrators import PAYMENTS, Parcel, ParcelRequested, Payment, PaymentRequested
 from tests.external.wire import Died, Hold, Wire, breaks, dies, once
+from tests.store.lost_answers import answers_to_commits_lost
 
 begun: list[str] = []
 
@@ -76,6 +77,26 @@ class TestForward:
 
         assert outcome.phase is Phase.COMPLETED
         assert [charge["requests"] for charge in ground.service.entries("charges")] == [1]
+
+    @pytest.mark.parametrize("commit", range(1, 6))
+    async def test_a_charge_is_made_once_whichever_commit_loses_its_answer(
+        self, ground: Ground, kind: str, commit: int
+    ) -> None:
+        if kind == "sqlite":
+            pytest.skip("SQLite has no connection that another ends")
+        asked: list[str] = []
+
+        async def ask() -> None:
+            asked.append(FIND)
+
+        Wire.before[FIND] = ask
+        with answers_to_commits_lost(ground.database, {commit}) as lost:
+            outcome = await ground.driver().drive()
+
+        assert (outcome.phase, lost) == (Phase.COMPLETED, [commit])
+        assert [charge["requests"] for charge in ground.service.entries("charges")] == [1]
+        # The second is the claim's: its repeat meets a row of which nobody has seen the end, and asks before it calls.
+        assert bool(asked) is (commit == 2)
 
     async def test_a_verification_that_says_no_has_the_charge_made_again(self, ground: Ground) -> None:
         Wire.before[CHARGE] = breaks(2)

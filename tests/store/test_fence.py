@@ -6,13 +6,13 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Connection, delete, event, insert, text, update
+from sqlalchemy import Connection, ExceptionContext, delete, event, insert, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from orchestrator import Transaction, TransactionMisuse
 from orchestrator.drive.driver import Driver, EventIdReused, SagaStuck
-from orchestrator.drive.messages import Decided, Opening, Phase, SagaRef, StepCommand, StepDone, StepRefused
+from orchestrator.drive.messages import Decided, Opening, Phase, SagaRef, StepCommand, StepDone, StepRefused, StepReply
 from orchestrator.envelope import read, saga_id, wrap
 from orchestrator.store.database import Database
 from orchestrator.store.fence import SagaMissing, TransactionLost, run_step
@@ -619,30 +619,59 @@ async def test_a_step_costs_two_statements_beside_its_own(stocked: Database) -> 
     assert sent == [*begins, fence, own, "UPDATE saga_step SET"] * 2
 
 
-async def test_a_worker_that_stands_still_inside_a_step_loses_it_and_changes_nothing(
-    stocked: Database, kind: str
-) -> None:
-    """As after SIGSTOP: PostgreSQL ends the idle transaction, the saga is undone, and the late commit fails."""
-    if kind == "sqlite":
-        pytest.skip("one writer at a time: a worker that stands still holds the file until it is ended")
+async def standing_still(database: Database) -> tuple["asyncio.Task[StepReply]", Gate, list[str]]:
+    """A worker inside step 1 as after SIGSTOP, until PostgreSQL has ended its transaction; and what that cost it."""
     gate = Gate()
+    lost: list[str] = []
 
     async def stand_still(tx: Transaction) -> None:
+        if gate.reached.is_set():
+            return
         await tx.exec(text("SET LOCAL idle_in_transaction_session_timeout = '100ms'"))  # type: ignore[call-overload]
         await gate(tx)
 
+    def lose(context: ExceptionContext) -> None:
+        lost.append(context.statement or "COMMIT")
+
     Script.after["take"] = stand_still
-    late = asyncio.create_task(run_step(stocked, CATALOG, first_step()))
+    event.listen(database.engine.sync_engine, "handle_error", lose)
+    late = asyncio.create_task(run_step(database, CATALOG, first_step()))
     await gate.reached.wait()
+    return late, gate, lost
+
+
+async def test_a_worker_that_stands_still_inside_a_step_loses_it_and_changes_nothing(
+    stocked: Database, kind: str
+) -> None:
+    """As after SIGSTOP: PostgreSQL ends the idle transaction, the saga is undone, and what comes late is not done."""
+    if kind == "sqlite":
+        pytest.skip("one writer at a time: a worker that stands still holds the file until it is ended")
+    late, gate, lost = await standing_still(stocked)
 
     outcome = await driver_of(stocked, CoinsMove, EVENT, "one").undo(Phase.CANCELLED, "saga.cancelled", "")
     gate.opened.set()
-    with pytest.raises(DBAPIError):
-        await late
+    reply = await late
 
-    assert outcome.phase is Phase.CANCELLED
+    assert (outcome.phase, reply) == (Phase.CANCELLED, Decided(phase=Phase.CANCELLED))
+    assert len(lost) == 1, "its transaction did not commit"
+    assert Script.runs == ["take"], "and nothing was run again"
     assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 0}
     assert await rows(stocked, saga_step) == []
+
+
+async def test_a_step_done_elsewhere_while_its_worker_stood_still_is_done_once(stocked: Database, kind: str) -> None:
+    """The late one learns the result from the other's record."""
+    if kind == "sqlite":
+        pytest.skip("one writer at a time: a worker that stands still holds the file until it is ended")
+    late, gate, lost = await standing_still(stocked)
+
+    other = await run_step(stocked, CATALOG, first_step())
+    gate.opened.set()
+
+    assert await late == other == StepDone(number=1, operation="cast.take", result=10)
+    assert len(lost) == 1, "its transaction did not commit"
+    assert Script.runs == ["take", "take"], "once each, and the late one not again"
+    assert (await Holdings.of(stocked)).boxes == {"a": 990, "b": 0}
 
 
 async def test_writers_of_one_sqlite_file_take_turns_in_the_order_they_came(stocked: Database, kind: str) -> None:

@@ -34,9 +34,9 @@ class HeldDatabase(Database):
         self.pacer = Pacer("before the commit")
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[AsyncConnection]:
+    async def transaction(self, *, is_repeated: bool = False) -> AsyncGenerator[AsyncConnection]:
         """As ever, with a point at its end."""
-        async with super().transaction() as connection:
+        async with super().transaction(is_repeated=is_repeated) as connection:
             yield connection
             await self.pacer.at("before the commit")
 

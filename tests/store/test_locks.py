@@ -37,6 +37,7 @@ from orchestrator.store.waiting import begin_wait
 from tests.cast import Script
 from tests.house import CATALOG, Holdings, eventually, rows
 from tests.orchestrators import TurnTaking, TurnTakingRequested
+from tests.store.lost_answers import answers_to_commits_lost
 from tests.store.pacing import Pacer, driver_of, until_stopped, waits_for_lock
 
 NAME = TurnTaking.__name__
@@ -118,6 +119,24 @@ async def test_a_blocked_step_does_not_run_and_runs_once_its_turn_has_come(stock
     await finish_saga(stocked, CATALOG, FinishCommand(opening=second, completed={}, steps=1), waker)
     assert len(woken) == 1
     assert await tickets(stocked) == {}
+
+
+async def test_the_next_is_woken_though_the_answer_to_the_finish_is_lost(stocked: Database, kind: str) -> None:
+    if kind == "sqlite":
+        pytest.skip("SQLite has no connection that another ends")
+    woken: list[Woken] = []
+
+    async def waker(told: Sequence[Woken]) -> None:
+        woken.extend(told)
+
+    first, second = opening("first", "k"), opening("second", "k", owner="its-workflow")
+    with answers_to_commits_lost(stocked) as lost:
+        await run_step(stocked, CATALOG, first_step(first))
+        await run_step(stocked, CATALOG, first_step(second))
+        await finish_saga(stocked, CATALOG, FinishCommand(opening=first, completed={}, steps=1), waker)
+
+    assert (len(lost), [one.saga for one in woken]) == (3, [second.saga])
+    assert await tickets(stocked) == {"k": ["second"]}
 
 
 async def test_a_refusal_counts_only_for_who_holds_the_locks(stocked: Database) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -37,6 +38,7 @@ from tests.store.books import (
     record,
     tables,
 )
+from tests.store.lost_answers import answers_to_commits_lost
 from tests.store.pacing import Pacer, waits_for_lock
 
 BOOKING = BookingRequested()
@@ -134,6 +136,29 @@ async def test_a_step_there_and_its_undoing(databases: Databases) -> None:
     assert (await check_booked(databases, before, [undone], "undone")).phase is Phase.FAILED
     data = cast(dict[str, Any], undone.event["data"])
     assert [step["operation"] for step in data["undone"]] == ["cast.put", "books.record", "cast.take"]
+
+
+@pytest.mark.parametrize("event", [BOOKING, BookingRequested(refuse=True), SEALING], ids=["done", "undone", "sealed"])
+async def test_a_commit_whose_answer_is_lost_is_found_in_either_database(
+    databases: Databases, event: DomainEvent
+) -> None:
+    """Each transaction's answer is lost once, where the database is one whose connections are lost."""
+    before = await coins_and_entries(databases)
+    with ExitStack() as losing:
+        lost = [
+            losing.enter_context(answers_to_commits_lost(database))
+            for _, database in databases
+            if database.dialect == "postgresql"
+        ]
+        outcome = await driver_of(databases, event, "lossy").drive()
+
+    again = await driver_of(databases, event, "lossy").drive()
+    assert all(lost)
+    assert sorted(set(Script.runs)) == sorted(Script.runs), "nothing was run twice"
+    if event is SEALING:
+        assert again == outcome
+    else:
+        await check_booked(databases, before, [outcome, again], "lossy")
 
 
 @pytest.mark.parametrize("point", FORWARD)

@@ -1,0 +1,203 @@
+"""Connections that the database ended: found at a statement, and work that is safe to repeat is repeated in place."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.drive.messages import Phase, SagaRef, StuckCommand
+from orchestrator.envelope import saga_id
+from orchestrator.errors import Unreachable
+from orchestrator.event import DomainEvent
+from orchestrator.store.database import Database
+from orchestrator.store.intervention import Skip, cancel_saga, skip_step
+from orchestrator.store.recovery import UndoAnswer, recorded_sagas, undo_if_still_owned
+from orchestrator.store.schema import saga, saga_outbox, saga_step
+from orchestrator.store.turn import mark_stuck
+from orchestrator.transaction import Transaction
+from tests.cast import Script, refuses
+from tests.house import CATALOG, Holdings, rows
+from tests.orchestrators import (
+    AtomicMove,
+    AtomicMoveRequested,
+    CoinsMove,
+    CoinsMoveRequested,
+    Nap,
+    NapRequested,
+)
+from tests.store.lost_answers import answers_to_commits_lost
+from tests.store.pacing import Pacer, driver_of
+
+EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
+END_ALL = text(
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
+@pytest.fixture(autouse=True)
+def only_where_connections_are_lost(database: Database) -> None:
+    """A file is not far away."""
+    if database.dialect == "sqlite":
+        pytest.skip("SQLite has no connection that another ends")
+
+
+async def end_all(database: Database) -> None:
+    """End every connection that the database has, as its restart does."""
+    ending = Database(database.url.render_as_string(hide_password=False))
+    async with ending.transaction() as connection:
+        await connection.execute(END_ALL)
+    await ending.close()
+
+
+async def test_connections_lost_in_the_pool_are_not_noticed(stocked: Database) -> None:
+    """Wherever the next one is taken."""
+    before = await Holdings.of(stocked)
+
+    await end_all(stocked)
+    outcome = await driver_of(stocked, CoinsMove, EVENT, "pooled").drive()
+    await end_all(stocked)
+    after = await Holdings.of(stocked)
+    await end_all(stocked)
+    async with stocked.transaction() as connection:
+        answer = await connection.scalar(text("SELECT 1"))
+
+    assert (Phase.COMPLETED, before.moved("a", "b", 10), 1) == (outcome.phase, after, answer)
+
+
+async def test_a_step_whose_connection_is_lost_in_it_is_repeated_and_done_once(stocked: Database) -> None:
+    """After its effect was written, and before it committed."""
+    before = await Holdings.of(stocked)
+    left = [1]
+
+    async def lose(tx: Transaction) -> None:
+        if left.pop() if left else 0:
+            await end_all(stocked)
+
+    Script.after["put"] = lose
+
+    outcome = await driver_of(stocked, CoinsMove, EVENT, "within").drive()
+
+    assert Phase.COMPLETED is outcome.phase
+    assert before.moved("a", "b", 10) == await Holdings.of(stocked)
+    assert Script.runs == ["take", "put", "put", "write_note"]
+
+
+async def test_a_connection_that_is_lost_each_time_is_told(stocked: Database) -> None:
+    """After a few tries."""
+    tries: list[int] = []
+
+    async def lose(connection: AsyncConnection) -> None:
+        tries.append(1)
+        await end_all(stocked)
+        await connection.execute(text("SELECT 1"))
+
+    with pytest.raises(DBAPIError):
+        await stocked.in_transaction(lose)
+
+    assert len(tries) == 5
+
+
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize(
+    ("orchestrator", "moves", "steps"),
+    [
+        (CoinsMove, EVENT, ["take", "put", "write_note"]),
+        (AtomicMove, AtomicMoveRequested(source="a", target="b", coins=10), ["count", "take", "put", "write_note"]),
+        (Nap, NapRequested(coins=10, seconds=0.01), ["take", "put"]),
+    ],
+)
+async def test_a_saga_that_loses_the_answer_to_each_commit_does_everything_once(
+    stocked: Database, orchestrator: type, moves: DomainEvent, steps: list[str], refused: bool
+) -> None:
+    """Steps, a refusal, waits, the turn, undoings, and the finish: what is repeated meets its own record."""
+    before = await Holdings.of(stocked)
+    last = steps[-1]
+    if refused:
+        Script.before[last] = refuses()
+
+    with answers_to_commits_lost(stocked) as lost:
+        outcome = await driver_of(stocked, orchestrator, moves, "lossy").drive()
+
+    again = await driver_of(stocked, orchestrator, moves, "lossy").drive()
+    assert again == outcome
+    after = before.boxes if refused else before.moved("a", "b", 10).boxes
+    assert (Phase.FAILED if refused else Phase.COMPLETED, after) == (outcome.phase, (await Holdings.of(stocked)).boxes)
+    assert sorted(Counter(Script.runs).values()) == [1] * len(Counter(Script.runs)), Script.runs
+    assert set(steps) <= set(Script.runs)
+    assert len(lost) >= len(await rows(stocked, saga_step)) + 1
+    assert len(await rows(stocked, saga_outbox)) == 1
+
+
+async def test_decisions_whose_answer_is_lost_are_told_as_what_they_are(stocked: Database) -> None:
+    """A skip is the person's own, and not told as one that somebody made before; so with cancels and recovery's."""
+    forward = driver_of(stocked, CoinsMove, EVENT, "skipped", ahead := Pacer("before finish"))
+    driving = asyncio.create_task(forward.drive())
+    await ahead.reached.wait()
+    key = saga_id("CoinsMove", "skipped")
+    recorded = (await recorded_sagas(stocked, [key]))[key]
+    with answers_to_commits_lost(stocked) as lost:
+        by_recovery = await undo_if_still_owned(stocked, recorded, "terminated")
+        by_person = await cancel_saga(stocked, key, by="olena")
+        skip = Skip(saga_id=key, number=2, by="olena", reason="paid by hand")
+        skipped = await skip_step(stocked, CATALOG, skip)
+    skipped_again = await skip_step(stocked, CATALOG, skip)
+    ahead.go_on.set()
+
+    assert (by_recovery, by_person, len(lost)) == (UndoAnswer.UNDOING, Phase.UNDOING, 3)
+    assert (skipped.before, skipped_again.before) == (False, True)
+    assert Phase.CANCELLED is (await driving).phase
+
+
+async def test_a_saga_shown_as_stuck_whose_answer_is_lost_is_shown_once_and_goes_on(stocked: Database) -> None:
+    driving = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "stuck", stop := Pacer("before step 2")).drive())
+    await stop.reached.wait()
+    ref = SagaRef(id=saga_id("CoinsMove", "stuck"), orchestrator="CoinsMove", event_id="stuck")
+    command = StuckCommand(saga=ref, number=2, error="it fails")
+    with answers_to_commits_lost(stocked) as lost:
+        await mark_stuck(stocked, CATALOG, command)
+        shown = [(row.stuck_step, row.stuck_error) for row in await rows(stocked, saga)]
+        await mark_stuck(stocked, CATALOG, command.model_copy(update={"error": None}))
+
+    assert (shown, len(lost)) == ([(2, "it fails")], 2)
+    assert [(row.stuck_step, row.stuck_error) for row in await rows(stocked, saga)] == [(None, None)]
+    stop.go_on.set()
+    assert Phase.COMPLETED is (await driving).phase
+
+
+async def test_an_operation_that_loses_a_connection_of_its_own_is_tried_a_few_times(stocked: Database) -> None:
+    """And told then; the next attempt does it."""
+    elsewhere = Database(stocked.url.render_as_string(hide_password=False))
+    tries: list[int] = []
+
+    async def lose(tx: Transaction) -> None:
+        tries.append(1)
+        async with elsewhere.engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            driver.terminate()
+            await connection.execute(text("SELECT 1"))
+
+    Script.after["take"] = lose
+    with pytest.raises(DBAPIError):
+        await driver_of(stocked, CoinsMove, EVENT, "own").drive()
+    assert (len(tries), await rows(stocked, saga_step)) == (5, [])
+
+    Script.clear()
+    before = await Holdings.of(stocked)
+    assert Phase.COMPLETED is (await driver_of(stocked, CoinsMove, EVENT, "own").drive()).phase
+    assert before.moved("a", "b", 10) == await Holdings.of(stocked)
+    await elsewhere.close()
+
+
+async def test_connections_in_use_for_long_are_told_with_what_to_set(stocked: Database) -> None:
+    """Who waits for one in vain."""
+    few = Database(stocked.url.render_as_string(hide_password=False), pool_size=1)
+    few.engine.pool._timeout = 0.01  # type: ignore[attr-defined]
+    async with few.transaction():
+        with pytest.raises(Unreachable, match=r"All 1 connections.*ORCHESTRATOR_POOL_SIZE"):
+            await few.in_transaction(AsyncConnection.commit)
+    await few.close()
