@@ -14,6 +14,9 @@ from orchestrator.operation import Source
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.saga import Saga
 
+PARTITIONS_LIMIT = 1_000
+"""Each is an execution that some worker keeps in memory."""
+
 AnyOrchestrator = type[Orchestrator[Any, Any, Any]]
 
 
@@ -44,6 +47,11 @@ def _faults_of_options(orchestrator: AnyOrchestrator) -> Iterator[str]:
     deadline: Any = orchestrator.deadline
     if deadline is not None and (not isinstance(deadline, timedelta) or deadline <= timedelta(0)):
         yield f"its deadline is {deadline!r}: write a time, as in `deadline = timedelta(hours=1)`"
+    partitions: Any = orchestrator.partitions
+    if partitions is not None and (
+        not isinstance(partitions, int) or isinstance(partitions, bool) or not 1 <= partitions <= PARTITIONS_LIMIT
+    ):
+        yield f"its partitions are {partitions!r}: write a number from 1 to {PARTITIONS_LIMIT}, as in `partitions = 8`"
     awaited: Any = orchestrator.awaited
     if not isinstance(awaited, tuple):
         yield "`awaited` is no tuple: write `awaited = (PaymentConfirmed,)`"

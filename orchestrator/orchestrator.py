@@ -35,6 +35,9 @@ class Orchestrator(ABC, Generic[Requested, Completed, Failed]):
     """The event it ends with when it was undone."""
     awaited: ClassVar[tuple[type[DomainEvent], ...]] = ()
     """Events that `saga.wait_for` may wait for."""
+    partitions: ClassVar[int | None] = None
+    """How many long-lived executions carry its sagas, many at a time; None: an execution for each saga. For throughput,
+    and with `ordering_key` for strict order of arrival. See docs/partitions.md before changing it."""
     deadline: ClassVar[timedelta | None] = None
     """How long a saga may go forward before it is undone as `saga.deadline_exceeded`; None: as long as it takes.
     Past its pivot no deadline counts."""

@@ -138,7 +138,13 @@ async def open_house(
     await ensure_search_attributes(client)
     ready = Ready(worker_client(client), database, catalog)
     house = House(
-        client, database, catalog, EventBus(client, catalog, task_queue=task_queue), task_queue, manager, ready
+        client,
+        database,
+        catalog,
+        EventBus(client, catalog, task_queue=task_queue, database=database),
+        task_queue,
+        manager,
+        ready,
     )
     if not working:
         yield house

@@ -4,6 +4,8 @@
 wrong with an event is told here, and then nothing is sent.
 """
 
+import asyncio
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar, cast
 from uuid import uuid4
@@ -16,13 +18,21 @@ from orchestrator.client.checking import checked_envelope, envelope_of, read_eve
 from orchestrator.client.connection import connect_temporal
 from orchestrator.client.handle import SagaHandle
 from orchestrator.client.own_execution import ensure_own_execution
+from orchestrator.client.partitions import PartitionSender, partition_of
+from orchestrator.client.recorded_outcomes import RecordedOutcomes
 from orchestrator.envelope import Envelope
-from orchestrator.errors import EventRejected, PublishIncomplete, Unreachable
+from orchestrator.errors import EventRejected, PublishIncomplete, Unreachable, UsageError
 from orchestrator.event import DomainEvent, FailureEvent
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.settings import Settings
+from orchestrator.store.database import Database
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.names import EVENT_SIGNAL, own_workflow_id
+
+_AT_ONCE = 50
+"""Executions that `publish_many` starts at once."""
+_SHOWN = 20
+"""Ids in an error message."""
 
 Req = TypeVar("Req", bound=DomainEvent)
 Comp = TypeVar("Comp", bound=DomainEvent)
@@ -40,15 +50,24 @@ class EventBus:
         catalog: which events there are, and who listens.
         task_queue: the workers' task queue.
         source: CloudEvents `source` of what is published: who says so.
+        database: the home database; outcomes of sagas in partitions are read there.
     """
 
     def __init__(
-        self, client: Client, catalog: Catalog, *, task_queue: str = "orchestrator", source: str = "orchestrator/bus"
+        self,
+        client: Client,
+        catalog: Catalog,
+        *,
+        task_queue: str = "orchestrator",
+        source: str = "orchestrator/bus",
+        database: Database | None = None,
     ) -> None:
         self.client = client
         self.catalog = catalog
         self.task_queue = task_queue
         self.source = source
+        self._outcomes = None if database is None else RecordedOutcomes(database)
+        self._partitions = PartitionSender(client, task_queue)
 
     @classmethod
     async def connect(cls, settings: Settings | None = None, *, catalog: Catalog | None = None) -> Self:
@@ -60,7 +79,13 @@ class EventBus:
         """
         settings = settings or Settings()
         known = catalog or Catalog.discover(settings.packages)
-        return cls(await connect_temporal(settings), known, task_queue=settings.task_queue)
+        database = Database(settings.resolved_database_url, pool_size=2)
+        return cls(await connect_temporal(settings), known, task_queue=settings.task_queue, database=database)
+
+    async def close(self) -> None:
+        """Close what was opened to read outcomes. Whoever waits for one is told that it is cancelled."""
+        if self._outcomes is not None:
+            await self._outcomes.close()
 
     def read(self, event_type: str, payload: str | bytes) -> DomainEvent:
         """An event from its type and the JSON of its fields, checked as strictly as on arrival.
@@ -93,7 +118,7 @@ class EventBus:
         listeners = self.catalog.listeners(type(event))
         for listener in listeners:
             try:
-                accepted.append(await self._send(listener, envelope))
+                accepted.append(await self._send(listener, event, envelope))
             except RPCError as fault:
                 names = [one.__name__ for one in listeners]
                 if accepted:
@@ -106,6 +131,63 @@ class EventBus:
             if handle.is_repeat:
                 await handle.outcome()  # closed, so this answers at once; other content under this id raises
         return accepted
+
+    async def publish_many(
+        self,
+        events: Iterable[DomainEvent],
+        *,
+        event_ids: Iterable[str] | None = None,
+        time: datetime | None = None,
+    ) -> list[list[SagaHandle[Any]]]:
+        """Send many events: those for one partition travel together, in the order given.
+
+        All of them are checked before any is sent.
+
+        Args:
+            events: what happened, in order.
+            event_ids: an idempotency key for each; made up if not given.
+            time: when all of it happened; now if not given.
+
+        Returns:
+            For each event its handles, as `publish` does. All have been accepted.
+
+        Raises:
+            UsageError: there are more or fewer ids than events.
+            EventRejected: one of the events is invalid or too large, or nobody listens; nothing was sent.
+            PublishIncomplete, Unreachable: the server failed before all were taken; the message says which were not.
+        """
+        given = list(events)
+        ids = [str(uuid4()) for _ in given] if event_ids is None else list(event_ids)
+        if len(ids) != len(given):
+            raise UsageError(f"{len(given)} events and {len(ids)} event ids were given")
+        for event, event_id in zip(given, ids, strict=True):
+            envelope_of(self.catalog, event, event_id=event_id, source=self.source, time=time)
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(event: DomainEvent, event_id: str) -> list[SagaHandle[Any]]:
+            if any(listener.partitions for listener in self.catalog.listeners(type(event))):
+                return await self.publish(event, event_id=event_id, time=time)
+            async with places:
+                return await self.publish(event, event_id=event_id, time=time)
+
+        sent = await asyncio.gather(*map(one, given, ids), return_exceptions=True)
+        accepted: list[list[SagaHandle[Any]]] = []
+        failed: list[tuple[str, BaseException]] = []
+        for event_id, result in zip(ids, sent, strict=True):
+            if isinstance(result, BaseException):
+                failed.append((event_id, result))
+            else:
+                accepted.append(result)
+        if not failed:
+            return accepted
+        first = failed[0][1]
+        if len(given) > 1 and isinstance(first, Unreachable):
+            shown = ", ".join(event_id for event_id, _ in failed[:_SHOWN]) + (", ..." if len(failed) > _SHOWN else "")
+            raise Unreachable(
+                f"{len(accepted)} of {len(given)} events were accepted; Temporal did not say that it took these: "
+                f"{shown}. Publish all of them again with the same event ids: repeats are dropped. ({first})"
+            ) from first
+        raise first
 
     async def execute(
         self,
@@ -182,7 +264,13 @@ class EventBus:
                 "with the same event id: if it was taken after all, the repeat is dropped."
             ) from fault
 
-    async def _send(self, listener: AnyOrchestrator, envelope: Envelope) -> SagaHandle[Any]:
+    async def _send(self, listener: AnyOrchestrator, event: DomainEvent, envelope: Envelope) -> SagaHandle[Any]:
+        if listener.partitions is not None:
+            workflow_id = partition_of(listener, event, envelope)
+            run_id = await self._partitions.send(listener.__name__, workflow_id, envelope)
+            return SagaHandle(
+                self.client, listener, envelope, workflow_id, run_id, is_repeat=False, outcomes=self._outcomes
+            )
         execution = await ensure_own_execution(self.client, listener.__name__, envelope, self.task_queue)
         return SagaHandle(
             self.client,

@@ -7,12 +7,14 @@ from typing import Any, Generic, TypeVar, cast
 from temporalio.client import Client
 
 from orchestrator.client.outcome import outcome_of
-from orchestrator.client.progress import Progress, progress_of
+from orchestrator.client.progress import FINISHING, Progress, progress_of
+from orchestrator.client.recorded_outcomes import RecordedOutcomes
 from orchestrator.drive.messages import Outcome, Phase
-from orchestrator.envelope import Envelope, UnreadableEvent, canonical, parse, read, unwrap
-from orchestrator.errors import EventRejected, SagaCancelled, SagaFailed
+from orchestrator.envelope import Envelope, UnreadableEvent, canonical, parse, read, saga_id, unwrap
+from orchestrator.errors import EventRejected, SagaCancelled, SagaFailed, UsageError
 from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator
+from orchestrator.workflow.names import is_partition
 
 C = TypeVar("C", bound=DomainEvent)
 
@@ -37,9 +39,11 @@ class SagaHandle(Generic[C]):
         run_id: str | None,
         *,
         is_repeat: bool,
+        outcomes: RecordedOutcomes | None = None,
     ) -> None:
         self._client = client
         self._envelope = envelope
+        self._outcomes = outcomes
         self.orchestrator = orchestrator
         self.event_id = envelope.event_id
         self.workflow_id = workflow_id
@@ -53,7 +57,10 @@ class SagaHandle(Generic[C]):
             NotFinished: it has not ended within the timeout; it goes on.
             EventRejected: `event.id_reused`, the id belongs to another event.
         """
-        outcome = await outcome_of(self._client, self.workflow_id, self.run_id, timeout)
+        if is_partition(self.workflow_id):
+            outcome = await self._recorded(timeout)
+        else:
+            outcome = await outcome_of(self._client, self.workflow_id, self.run_id, timeout)
         if not self._is_of(outcome):
             raise EventRejected(
                 "event.id_reused",
@@ -61,6 +68,15 @@ class SagaHandle(Generic[C]):
                 "Give each event an id of its own",
             )
         return outcome
+
+    async def _recorded(self, timeout: timedelta | None) -> Outcome:
+        if self._outcomes is None:
+            raise UsageError(
+                f"{self.workflow_id} carries many sagas, and the outcome of one is read from the database: connect "
+                "with EventBus.connect(), or give the bus its database"
+            )
+        key = saga_id(self.orchestrator.__name__, self.event_id)
+        return await self._outcomes.of(key, self.workflow_id, timeout)
 
     def _is_of(self, outcome: Outcome) -> bool:
         """Whether the outcome is of this event, and not of another that had its id before."""
@@ -90,5 +106,11 @@ class SagaHandle(Generic[C]):
         raise error(failure.error_code, failure.message, failure)
 
     def follow(self) -> AsyncGenerator[Progress]:
-        """What the saga does, as it does it, until its execution ends."""
+        """What the saga does, as it does it, until its execution ends; of one in a partition, how it ends."""
+        if is_partition(self.workflow_id):
+            return self._ending()
         return progress_of(self._client, self.workflow_id, self.run_id)
+
+    async def _ending(self) -> AsyncGenerator[Progress]:
+        outcome = await self.outcome()
+        yield Progress(f"{FINISHING}{'completed' if outcome.phase is Phase.COMPLETED else 'undone'}", "done")

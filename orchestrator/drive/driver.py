@@ -62,6 +62,7 @@ class Driver:
         steps: the way to the database.
         owner: workflow id and first run id of the execution that drives, for recovery.
         why_cancelled: what the person said who cancelled.
+        opened: the saga's row is written, and this driver is known to own it; else its first step writes it.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Driver:
         *,
         owner: tuple[str, str] = ("", ""),
         why_cancelled: Callable[[], str | None] = lambda: None,
+        opened: bool = False,
     ) -> None:
         name = orchestrator.__name__
         ref = SagaRef(id=saga_id(name, envelope.event_id), orchestrator=name, event_id=envelope.event_id)
@@ -81,6 +83,9 @@ class Driver:
         self._envelope = envelope
         self._steps = steps
         self._why_cancelled = why_cancelled
+        self._opened = opened
+        self._driving: asyncio.Task[Any] | None = None
+        self._left = False
         self._went_on = False
         self._expired = False
         deadline = orchestrator.deadline
@@ -99,15 +104,32 @@ class Driver:
             EventIdReused: its id was used before for other content.
             SagaStuck: a person must look; the row says so too.
             Exception: a bug in `handle`; nothing is undone, and a fixed version resumes.
+            asyncio.CancelledError: it was told to leave.
         """
+        self._driving = asyncio.current_task()
         timer = self._armed()
         try:
             return await self._forward()
         except asyncio.CancelledError:
+            if self._left:
+                raise
             return await uninterrupted(self._stop())
         finally:
             if timer is not None:
                 timer.cancel()
+
+    def leave(self) -> None:
+        """Have `drive` end where it stands, with `asyncio.CancelledError`: nothing is decided, another driver goes on.
+
+        What has begun to be undone or written is ended first.
+        """
+        self._left = True
+        if self._driving is not None:
+            self._driving.cancel()
+
+    async def expire(self) -> Outcome:
+        """Undo the saga because its deadline is past."""
+        return await self.undo(Phase.FAILED, DEADLINE_EXCEEDED, self._too_late())
 
     def _armed(self) -> asyncio.TimerHandle | None:
         """A timer that stops the driving task at the saga's deadline.
@@ -143,7 +165,7 @@ class Driver:
         # Here, and not when this driver is made: a mistake in `locks` keeps nobody from cancelling the saga.
         locks = lock_keys_of(self._orchestrator, self._event)
         self._opening = self._opening.model_copy(update={"lock_keys": locks.keys, "ordering_key": locks.ordering_key})
-        saga = DrivenSaga(self._opening, self._envelope, self._steps, self._orchestrator.awaited)
+        saga = DrivenSaga(self._opening, self._envelope, self._steps, self._orchestrator.awaited, opened=self._opened)
         try:
             with describing() as described:
                 completed = await self._orchestrator().handle(self._event, saga)
@@ -206,6 +228,8 @@ class Driver:
                 self._opening = self._opening.model_copy(update={"envelope": first})
                 return await self._forward()
             case CancelRequested():
+                if self._left:
+                    raise asyncio.CancelledError
                 return await uninterrupted(self._stop())
             case Expired():
                 return await uninterrupted(self._back(Phase.FAILED, DEADLINE_EXCEEDED, self._too_late()))

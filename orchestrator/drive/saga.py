@@ -58,14 +58,20 @@ class DrivenSaga(Saga):
     """Runs each step through the port, one at a time unless asked for more."""
 
     def __init__(
-        self, opening: Opening, envelope: Envelope, steps: Steps, awaited: Sequence[type[DomainEvent]] = ()
+        self,
+        opening: Opening,
+        envelope: Envelope,
+        steps: Steps,
+        awaited: Sequence[type[DomainEvent]] = (),
+        *,
+        opened: bool = False,
     ) -> None:
         super().__init__(saga_id=opening.saga.id, event_id=envelope.event_id, event_time=envelope.time)
         self._opening = opening
         self._event_time = envelope.time.isoformat()
         self._steps = steps
         self._awaited = awaited
-        self._opened = False
+        self._opened = opened
         self._past_pivot: str | None = None
         self._given: list[OperationCall[Any]] = []
         self._beside = 0

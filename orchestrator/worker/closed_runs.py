@@ -18,6 +18,7 @@ from orchestrator.catalog import AnyOrchestrator
 from orchestrator.envelope import Envelope, UnreadableEvent, read, unwrap
 from orchestrator.event import DomainEvent
 from orchestrator.workflow import names
+from orchestrator.workflow.wave import Carried
 
 _ENDED_WELL = ("completed", "failed", "cancelled", "rejected")
 """`SagaStatus` of an execution that took every message before it closed."""
@@ -41,6 +42,7 @@ class Message:
     position: int
     """Count of messages that the run had received, this one among them."""
     raw: bytes
+    """Empty, without a door: a saga that is open, whose event the database has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,9 @@ class _Sent:
     """A start or a signal, as the history has it."""
 
     event_id: int
-    door: str
-    payloads: Sequence[bytes]
+    messages: Sequence[tuple[str, bytes]]
+    """Each with the door that it came through."""
+    is_start: bool = False
 
 
 async def closed_abnormally(
@@ -81,15 +84,14 @@ async def messages_of(client: Client, run: ClosedRun) -> list[Message]:
     Raises:
         temporalio.service.RPCError: the history is gone, or the server does not answer.
     """
-    started = _Sent(0, names.START_DOOR, ())
+    started = _Sent(0, [])
     signals: list[_Sent] = []
     last_task = first_task = 0
     handle = client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
     async for event in handle.fetch_history_events():
         match event.event_type:
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
-                given = event.workflow_execution_started_event_attributes.input.payloads
-                started = _Sent(event.event_id, names.START_DOOR, [one.data for one in given])
+                started = _start(run, event)
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
                 signals.append(_signal(event))
             case EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED:
@@ -102,8 +104,14 @@ async def messages_of(client: Client, run: ClosedRun) -> list[Message]:
     first_task = first_task or last_task
     early = [one for one in signals if one.event_id < first_task]
     late = [one for one in signals if one.event_id >= first_task]
-    received = _numbered([*early, started, *late])
-    return sorted(received, key=lambda one: one.door != names.START_DOOR)
+    position = 0
+    first: list[Message] = []
+    then: list[Message] = []
+    for sent in (*early, started, *late):
+        for door, raw in sent.messages:
+            position += 1
+            (first if sent.is_start else then).append(Message(door, position, raw))
+    return [*first, *then]
 
 
 def read_message(orchestrator: AnyOrchestrator, message: Message) -> tuple[Envelope, DomainEvent]:
@@ -124,14 +132,28 @@ def read_message(orchestrator: AnyOrchestrator, message: Message) -> tuple[Envel
     return envelope, unwrap(envelope, orchestrator.requested)
 
 
+def _start(run: ClosedRun, event: HistoryEvent) -> _Sent:
+    attributes = event.workflow_execution_started_event_attributes
+    given = [one.data for one in attributes.input.payloads]
+    if not (names.is_partition(run.workflow_id) and attributes.continued_execution_run_id):
+        return _Sent(event.event_id, [(names.START_DOOR, raw) for raw in given], is_start=True)
+    # A partition's next run begins with the places of what it carries; the database has those that are open.
+    places = Carried.model_validate_json(given[0]).carried
+    raws = iter(given[1:])
+    return _Sent(
+        event.event_id,
+        [(place.door, b"" if place.event_id else next(raws)) for place in places],
+        is_start=True,
+    )
+
+
 def _signal(event: HistoryEvent) -> _Sent:
     sent = event.workflow_execution_signaled_event_attributes
-    return _Sent(event.event_id, sent.signal_name, [one.data for one in sent.input.payloads] or [b""])
-
-
-def _numbered(sent: Iterable[_Sent]) -> list[Message]:
-    messages = [(one.door, raw) for one in sent if one.door != names.RETRY_SIGNAL for raw in one.payloads]
-    return [Message(door, position, raw) for position, (door, raw) in enumerate(messages, start=1)]
+    if sent.signal_name in (names.RETRY_SIGNAL, names.WAKE_SIGNAL):
+        return _Sent(event.event_id, [])
+    return _Sent(
+        event.event_id, [(sent.signal_name, one.data) for one in sent.input.payloads] or [(sent.signal_name, b"")]
+    )
 
 
 def _moment(moment: datetime) -> str:

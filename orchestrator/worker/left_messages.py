@@ -4,12 +4,14 @@ A saga's row is the proof that its event was taken. An event without one is sent
 what cannot be read is kept under the same origin as the execution itself would have kept it, so it is kept once.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from temporalio.service import RPCError, RPCStatusCode
 
+from orchestrator.client.partitions import PartitionSender, partition_of
 from orchestrator.envelope import Envelope, UnreadableEvent, read, saga_id, unwrap
 from orchestrator.event import DomainEvent
 from orchestrator.store.dead_letters import keep_piece
@@ -20,7 +22,7 @@ from orchestrator.worker.silent_sagas import recover_saga
 from orchestrator.worker.sweeping import Sweeping
 from orchestrator.workflow.dead_letters import pieces
 from orchestrator.workflow.execution import raw_json
-from orchestrator.workflow.names import EVENT_SIGNAL, own_workflow_id
+from orchestrator.workflow.names import EVENT_SIGNAL, is_partition, own_workflow_id
 from orchestrator.workflow.recovery import Action
 
 
@@ -55,15 +57,20 @@ async def settle_messages(sweeping: Sweeping, run: ClosedRun) -> bool:
     left = _sorted(sweeping, run, messages)
     known = await recorded_sagas(sweeping.database, left.requests)
     settled = True
+    partition = is_partition(run.workflow_id)
+    unopened: list[tuple[Envelope, DomainEvent]] = []
     for key, (message, envelope, event) in left.requests.items():
         recorded = known.get(key)
-        if recorded is None:
+        if recorded is None and partition:
+            unopened.append((envelope, event))
+        elif recorded is None:
             settled &= await _publish(sweeping, run, envelope)
         elif not _is_repeat(sweeping, run, recorded, envelope, event):
             left.unreadable.append((message, _reused(envelope)))
         elif not recorded.phase.is_final and key not in sweeping.seen:
             # Nobody would look at it before the time that it waits for.
             settled &= await recover_saga(sweeping, recorded) is not Action.POSTPONE
+    await _publish_in_order(sweeping, run, unopened)
     if not left.requests:
         left.unreadable += [(message, _not_awaited(envelope)) for message, envelope in left.awaited]
     settled &= await _keep(sweeping, run, left.unreadable)
@@ -78,6 +85,8 @@ def _sorted(sweeping: Sweeping, run: ClosedRun, messages: Sequence[Message]) -> 
     orchestrator = sweeping.catalog.orchestrators[run.orchestrator]
     left = _Left()
     for message in messages:
+        if not message.door:
+            continue  # open: it is found by its row
         try:
             envelope, event = read_message(orchestrator, message)
         except UnreadableEvent as fault:
@@ -131,6 +140,25 @@ async def _publish(sweeping: Sweeping, run: ClosedRun, envelope: Envelope) -> bo
         await sweeping.drive(run.orchestrator, envelope, own)
     sweeping.note(Action.PUBLISH, own.workflow_id, why)
     return True
+
+
+async def _publish_in_order(sweeping: Sweeping, run: ClosedRun, events: Sequence[tuple[Envelope, DomainEvent]]) -> None:
+    """What a partition had not opened goes to where it would be published today, in the order in which it came."""
+    orchestrator = sweeping.catalog.orchestrators[run.orchestrator]
+    why = f"{run.workflow_id} was cut off before it took the event"
+    sender = PartitionSender(sweeping.client, sweeping.task_queue)
+    targets: dict[str, list[Envelope]] = {}
+    for envelope, event in events:
+        if orchestrator.partitions is None:
+            await _publish(sweeping, run, envelope)
+            continue
+        target = partition_of(orchestrator, event, envelope)
+        targets.setdefault(target, []).append(envelope)
+        sweeping.note(Action.PUBLISH, target, f"{why} {envelope.event_id}")
+    if not sweeping.dry_run:
+        # Signals are cheap, and a ceiling would let later events overtake those that are put off.
+        for target, envelopes in targets.items():
+            await asyncio.gather(*(sender.send(run.orchestrator, target, envelope) for envelope in envelopes))
 
 
 async def _keep(sweeping: Sweeping, run: ClosedRun, unreadable: Sequence[tuple[Message, UnreadableEvent]]) -> bool:

@@ -41,6 +41,7 @@ from orchestrator.worker.supervisor import HEART_LIMIT, Supervisor, own_command
 from orchestrator.worker.sweeping import Limits
 from orchestrator.worker.waking import SignalWaker
 from orchestrator.worker.watchdog import Watchdog
+from orchestrator.worker.wave import wave_activity
 from orchestrator.worker.workflow_threads import WorkflowThreads
 from orchestrator.workflow.attributes import SEARCH_ATTRIBUTES
 from orchestrator.workflow.converter import worker_data_converter
@@ -214,12 +215,14 @@ class Manager:
 
     def worker(self, ready: Ready, **options: Any) -> Worker:
         """A Temporal worker for everything in the catalog; `options` go to Temporal's `Worker`."""
+        steps = StoreSteps(ready.databases, ready.catalog, SignalWaker(ready.client))
         return Worker(
             ready.client,
             task_queue=self.settings.task_queue,
             workflows=[*hosts_of(ready.catalog), SagaRecovery],
             activities=[
-                *activities_of(ready.catalog, StoreSteps(ready.databases, ready.catalog, SignalWaker(ready.client))),
+                *activities_of(ready.catalog, steps),
+                wave_activity(steps, ready.client, self.settings.task_queue),
                 recovery_activity(self.recovery(ready)),
             ],
             workflow_runner=sandbox_for(ready.catalog),

@@ -4,12 +4,14 @@ The owner's chain of runs decides, asked of the server: it runs, so the saga is 
 person wants it ended, and it is undone (past its pivot it goes on); anything else is an accident, and it goes on.
 """
 
+import asyncio
+
 from orchestrator.drive.messages import Phase
 from orchestrator.envelope import Envelope, UnreadableEvent, read, unwrap
 from orchestrator.store.recovery import RecordedSaga, UndoAnswer, undo_if_still_owned, would_undo
 from orchestrator.worker.fate import Fate, fate_of, fate_of_chain, why_terminated
 from orchestrator.worker.sweeping import Sweeping
-from orchestrator.workflow.names import own_workflow_id
+from orchestrator.workflow.names import is_partition, own_workflow_id
 from orchestrator.workflow.recovery import Action
 
 
@@ -23,6 +25,9 @@ async def recover_saga(sweeping: Sweeping, recorded: RecordedSaga) -> Action | N
         temporalio.service.RPCError: the server does not answer, or did not take it.
     """
     sweeping.seen.add(recorded.id)
+    if await _is_carried(sweeping, recorded):
+        sweeping.alive += 1
+        return None
     own = await fate_of(sweeping.client, own_workflow_id(recorded.orchestrator, recorded.event_id))
     last = await _last_driver(sweeping, recorded, own)
     if own.runs or last.runs:
@@ -41,9 +46,23 @@ async def recover_saga(sweeping: Sweeping, recorded: RecordedSaga) -> Action | N
     return sweeping.note(decided[0], own.workflow_id, decided[1])
 
 
+async def _is_carried(sweeping: Sweeping, recorded: RecordedSaga) -> bool:
+    """Whether a partition that runs has it: asked once a sweep for each partition, not for each of its sagas."""
+    owner = recorded.owner_workflow_id
+    if not is_partition(owner):
+        return False
+    asked = sweeping.partitions.get(owner)
+    if asked is None:
+        asked = sweeping.partitions[owner] = asyncio.ensure_future(fate_of(sweeping.client, owner))
+    fate = await asyncio.shield(asked)
+    return fate.runs and fate.first_run_id == recorded.owner_first_run_id
+
+
 async def _decide(sweeping: Sweeping, recorded: RecordedSaga, last: Fate) -> tuple[Action, str] | None:
     """Whether it is undone or goes on, and why. None: others were faster."""
-    reason = await why_terminated(sweeping.client, last) if last.was_terminated else None
+    # A partition is no saga: who terminates it wants the carrier gone, not everything undone that it carries.
+    ended = last.was_terminated and not is_partition(last.workflow_id)
+    reason = await why_terminated(sweeping.client, last) if ended else None
     if reason is None or recorded.phase is not Phase.FORWARD:
         return Action.RESUME, str(last)
     message = f"its execution was terminated: {reason}" if reason else "its execution was terminated"

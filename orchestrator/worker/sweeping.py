@@ -49,6 +49,8 @@ class Sweeping:
     """Called with each saga, so that whoever watches knows that the sweep lives."""
     seen: set[UUID] = field(default_factory=set[UUID])
     """Sagas that were looked at."""
+    partitions: dict[str, "asyncio.Future[Fate]"] = field(default_factory=dict[str, "asyncio.Future[Fate]"])
+    """How partitions stand, by their ids; each is asked about once."""
     alive: int = 0
     """Of those: an execution runs that drives them."""
     acted: int = 0

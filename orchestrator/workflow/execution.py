@@ -6,7 +6,7 @@ execution ends only when its inbox is empty; the server refuses the end while a 
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import JsonValue
 from temporalio import workflow
@@ -33,11 +33,10 @@ _FIRST_MESSAGE = timedelta(seconds=10)
 
 
 class SagaExecution:
-    """What every orchestrator's workflow does; `hosts` makes a workflow class of it for each orchestrator."""
+    """What an execution does that has one saga; see `hosts` for the workflow class of an orchestrator."""
 
-    orchestrator: ClassVar[type[Orchestrator[Any, Any, Any]]]
-
-    def __init__(self) -> None:
+    def __init__(self, orchestrator: type[Orchestrator[Any, Any, Any]]) -> None:
+        self.orchestrator = orchestrator
         # Signals of the first task arrive before `take_all` runs.
         self._inbox = Inbox(self.orchestrator.awaited)
         self._taken: dict[str, DomainEvent] = {}
@@ -54,19 +53,6 @@ class SagaExecution:
             self._wakes += 1
         else:
             self._inbox.receive(door, arguments)
-
-    @workflow.signal(dynamic=True)
-    def receive_signal(self, name: str, args: Sequence[RawValue]) -> None:
-        """Any signal, with any arguments."""
-        self.receive(name, args)
-
-    @workflow.update(dynamic=True)
-    async def refuse_update(self, name: str, args: Sequence[RawValue]) -> None:
-        """Never reached: the validator refuses every update, before anything is written."""
-
-    @refuse_update.validator
-    def _refuse(self, name: str, args: Sequence[RawValue]) -> None:
-        raise ValueError(f"a saga takes no update {name!r}; send events as the signal {names.EVENT_SIGNAL!r}")
 
     async def take_all(self, arguments: Sequence[RawValue]) -> dict[str, JsonValue]:
         """Take messages until there are none, then end as the first event's saga ended."""

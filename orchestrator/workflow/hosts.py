@@ -7,16 +7,44 @@ file) is watched there, while the engine, events and operations are passed throu
 
 import importlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, ClassVar
 
 from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from orchestrator.catalog import Catalog
+from orchestrator.orchestrator import Orchestrator
+from orchestrator.workflow import names
 from orchestrator.workflow.execution import SagaExecution
+from orchestrator.workflow.partition import PartitionExecution
+
+
+class Host:
+    """An execution of an orchestrator: by its id it is a partition, or has one saga. Handlers only append."""
+
+    orchestrator: ClassVar[type[Orchestrator[Any, Any, Any]]]
+
+    def __init__(self) -> None:
+        # Signals of the first task arrive before `run` does.
+        is_partition = names.is_partition(workflow.info().workflow_id)
+        self.execution = PartitionExecution() if is_partition else SagaExecution(self.orchestrator)
+
+    @workflow.signal(dynamic=True)
+    def receive_signal(self, name: str, args: Sequence[RawValue]) -> None:
+        """Any signal, with any arguments."""
+        self.execution.receive(name, args)
+
+    @workflow.update(dynamic=True)
+    async def refuse_update(self, name: str, args: Sequence[RawValue]) -> None:
+        """Never reached: the validator refuses every update, before anything is written."""
+
+    @refuse_update.validator
+    def _refuse(self, name: str, args: Sequence[RawValue]) -> None:
+        raise ValueError(f"a saga takes no update {name!r}; send events as the signal {names.EVENT_SIGNAL!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +95,8 @@ def __getattr__(attribute: str) -> type:
 def _host(attribute: str, place: _Place) -> type:
     orchestrator = getattr(importlib.import_module(place.module), place.name)
 
-    async def run(self: SagaExecution, *arguments: RawValue) -> Any:
-        return await self.take_all(arguments)
+    async def run(self: Host, *arguments: RawValue) -> Any:
+        return await self.execution.take_all(arguments)
 
     run.__qualname__ = f"{attribute}.run"
     members = {
@@ -78,5 +106,5 @@ def _host(attribute: str, place: _Place) -> type:
         "orchestrator": orchestrator,
         "run": workflow.run(run),
     }
-    host = type(attribute, (SagaExecution,), members)
+    host = type(attribute, (Host,), members)
     return workflow.defn(name=place.name)(host)

@@ -1,0 +1,405 @@
+"""A wave: opens up to fifty sagas, drives each with its `handle` in this process, and ends them in small groups.
+
+Nothing about a saga is kept in memory: an old wave may run on beside a new one, in another process or in this one, and
+the database keeps them apart. What a wave cannot settle soon it gives back, or to an execution of the saga's own; that
+is made sure of before it is reported.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, update
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
+
+from orchestrator.catalog import AnyOrchestrator
+from orchestrator.client.own_execution import ensure_own_execution
+from orchestrator.drive.driver import Driver, EventIdReused, SagaStuck
+from orchestrator.drive.messages import Opening, Phase, SagaRef
+from orchestrator.envelope import Envelope, UnreadableEvent, read, saga_id, unwrap
+from orchestrator.errors import storable
+from orchestrator.event import DomainEvent
+from orchestrator.store.dead_letters import keep_piece
+from orchestrator.store.opening import OpenSaga, open_sagas
+from orchestrator.store.schema import saga
+from orchestrator.store.steps import StoreSteps
+from orchestrator.worker.wave_steps import Finishing, NeedsOwn, Postponed, WaveSteps, is_lost
+from orchestrator.workflow import names
+from orchestrator.workflow.dead_letters import pieces
+from orchestrator.workflow.wave import Left, Place, WaveCommand, WaveReply, Why
+
+_log = logging.getLogger(__name__)
+
+_SOFT = 0.7
+"""Seconds after which no saga and no step begins: while a wave lasts, its partition hears nothing."""
+_HARD = 3.0
+"""Seconds after which the wave leaves what still runs."""
+_LET_GO = 0.5
+_AT_ONCE = 20
+"""Sagas that are driven at once: about as many as there are connections."""
+_MOST_DRIVES = 2
+"""Drivers that may begin a saga and not be heard of again: it may have killed them, and is driven alone then."""
+_MOST_FAILURES = 3
+"""Times that a saga may be left as slow or failed before it gets an execution of its own."""
+_OWN_AT_ONCE = 10
+"""Executions that one wave starts: a bug in everything must not start thousands at once."""
+
+
+@dataclass(slots=True)
+class _Given:
+    """One event of the wave."""
+
+    index: int
+    place: Place
+    envelope: Envelope
+    event: DomainEvent
+
+    def left(self, why: Why, *, is_open: bool = True) -> Left:
+        return Left(index=self.index, why=why, event_id=self.envelope.event_id if is_open else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A message that no saga takes."""
+
+    place: Place
+    raw: bytes
+    fault: UnreadableEvent
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """A saga that needs an execution of its own, and why."""
+
+    given: _Given
+    why: str
+
+
+_Fate = Left | _Own | _Letter | None
+"""What became of an event; None: it is done."""
+
+
+class Wave:
+    """One wave of a partition.
+
+    Args:
+        steps: the databases.
+        client: for executions of their own.
+        task_queue: where those run.
+        orchestrator: whose events these are.
+        owner: workflow id and first run id of the partition.
+        run_id: of its present run, under which dead letters are kept.
+    """
+
+    def __init__(
+        self,
+        steps: StoreSteps,
+        client: Client,
+        task_queue: str,
+        orchestrator: AnyOrchestrator,
+        *,
+        owner: tuple[str, str],
+        run_id: str,
+    ) -> None:
+        self._steps = steps
+        self._client = client
+        self._task_queue = task_queue
+        self._orchestrator = orchestrator
+        self._owner = owner
+        self._run_id = run_id
+        self._began = monotonic()
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._port = WaveSteps(steps, Finishing(steps), self._is_over)
+
+    async def drive(self, command: WaveCommand, messages: Sequence[bytes]) -> WaveReply:
+        """Drive what is given as far as it goes.
+
+        Args:
+            command: the places, in the order of arrival.
+            messages: those of places that are not open yet, in the same order.
+
+        Raises:
+            Exception: nothing could be opened; nothing was done.
+        """
+        given, letters = await self._read(command, messages)
+        rows = await self._open(given)
+        opened = [one for one in given if one.index in rows]
+        left = [one.left(Why.FAILED, is_open=False) for one in given if one.index not in rows]
+        own: list[_Own] = []
+        fates: Sequence[_Fate] = [one.left(Why.UNREACHED) for one in opened]
+        if not command.opens_only:
+            fates = await self._drive_all(opened, rows)
+        for fate in fates:
+            match fate:
+                case Left():
+                    left.append(fate)
+                case _Own():
+                    own.append(fate)
+                case _Letter():
+                    letters.append(fate)
+                case None:
+                    pass
+        ungiven = await self._give_away(own)
+        left += ungiven
+        for letter in letters:
+            await self._keep(letter)
+        await self._came_back([rows[one.index].id for one in left if one.index in rows])
+        return WaveReply(
+            left=tuple(sorted(left, key=lambda one: one.index)),
+            done=len(command.places) - len(left) - len(own) + len(ungiven) - len(letters),
+            own=len(own) - len(ungiven),
+            letters=len(letters),
+            seconds=round(monotonic() - self._began, 3),
+        )
+
+    async def _read(self, command: WaveCommand, messages: Sequence[bytes]) -> tuple[list[_Given], list[_Letter]]:
+        recorded = await self._recorded([place.event_id for place in command.places if place.event_id])
+        given: list[_Given] = []
+        letters: list[_Letter] = []
+        met: dict[str, DomainEvent] = {}
+        raws = iter(messages)
+        for index, place in enumerate(command.places):
+            raw = recorded.get(place.event_id, b"") if place.event_id else next(raws)
+            try:
+                envelope = self._envelope(place, raw)
+                event = unwrap(envelope, self._orchestrator.requested)
+                known = met.setdefault(envelope.event_id, event)
+                if known is event:
+                    given.append(_Given(index, place, envelope, event))
+                elif known != event:
+                    raise _reused(envelope)
+            except UnreadableEvent as fault:
+                letters.append(_Letter(place, raw, fault))
+        return given, letters
+
+    def _envelope(self, place: Place, raw: bytes) -> Envelope:
+        if place.event_id is None and place.door not in (names.START_DOOR, names.EVENT_SIGNAL):
+            raise UnreadableEvent(
+                "signal.unknown", f"{place.door}: events are taken by the signal {names.EVENT_SIGNAL}"
+            )
+        if not raw:
+            raise UnreadableEvent("event.missing", "nothing was sent with it")
+        return read(raw)
+
+    async def _recorded(self, event_ids: Sequence[str]) -> dict[str | None, bytes]:
+        if not event_ids:
+            return {}
+        ids = [saga_id(self._orchestrator.__name__, event_id) for event_id in event_ids]
+        async with self._steps.database.reading() as connection:
+            found = await connection.execute(select(saga.c.event_id, saga.c.envelope).where(saga.c.id.in_(ids)))
+            return {row.event_id: row.envelope.encode() for row in found}
+
+    async def _open(self, given: Sequence[_Given]) -> dict[int, OpenSaga]:
+        """Each saga's row, by its index in the wave; one that could not be opened is missing."""
+        if not given:
+            return {}
+        try:
+            return await self._open_together(given)
+        except Exception as fault:
+            if len(given) == 1 or is_lost(fault):
+                raise
+            _log.warning("a wave of %s could not be opened at once", self._orchestrator.__name__, exc_info=fault)
+        rows: dict[int, OpenSaga] = {}
+        for one in given:
+            try:
+                rows |= await self._open_together([one])
+            except Exception as fault:
+                if is_lost(fault):
+                    raise
+                _log.warning("%s cannot be opened", one.envelope.event_id, exc_info=fault)
+        return rows
+
+    async def _open_together(self, given: Sequence[_Given]) -> dict[int, OpenSaga]:
+        openings = {one.index: self._opening(one) for one in given}
+        rows = await self._steps.database.in_transaction(
+            lambda connection: open_sagas(connection, list(openings.values()), self._steps.catalog, begins=True)
+        )
+        return {index: rows[opening.saga.id] for index, opening in openings.items()}
+
+    def _opening(self, one: _Given) -> Opening:
+        name = self._orchestrator.__name__
+        ref = SagaRef(id=saga_id(name, one.envelope.event_id), orchestrator=name, event_id=one.envelope.event_id)
+        return Opening(
+            saga=ref,
+            envelope=one.envelope.text,
+            owner_workflow_id=self._owner[0],
+            owner_first_run_id=self._owner[1],
+        )
+
+    async def _drive_all(self, given: Sequence[_Given], rows: dict[int, OpenSaga]) -> list[_Fate]:
+        drivers: dict[int, Driver] = {}
+        driving = {one.index: asyncio.create_task(self._drive_one(one, rows[one.index], drivers)) for one in given}
+        if not driving:
+            return []
+        left_over = _HARD - (monotonic() - self._began)
+        _, running = await asyncio.wait(driving.values(), timeout=max(left_over, 0.0))
+        if running:
+            for index, task in driving.items():
+                if task in running:
+                    if index in drivers:
+                        drivers[index].leave()
+                    else:
+                        task.cancel()
+            _, running = await asyncio.wait(running, timeout=_LET_GO)
+            for task in running:  # it ends by itself, and the database keeps it from doing harm
+                _unheard.add(task)
+                task.add_done_callback(_unheard.discard)
+        fates: list[_Fate] = []
+        for one in given:
+            task = driving[one.index]
+            if not task.done() or task.cancelled():
+                fates.append(self._failed(one, Why.SLOW))
+            else:
+                fates.append(task.result())
+        return fates
+
+    async def _drive_one(self, one: _Given, row: OpenSaga, drivers: dict[int, Driver]) -> _Fate:
+        if row.reused:
+            return _Letter(one.place, one.envelope.text.encode(), _reused(one.envelope))
+        if row.outcome is not None:
+            return None
+        if row.drives > _MOST_DRIVES:
+            return _Own(one, f"{row.drives - 1} drivers began it and were not heard of again")
+        async with self._places:
+            if self._is_over():
+                return one.left(Why.UNREACHED)
+            return await self._go(one, row, drivers)
+
+    async def _go(self, one: _Given, row: OpenSaga, drivers: dict[int, Driver]) -> _Fate:
+        envelope = read(row.envelope)
+        try:
+            event = one.event if envelope.text == one.envelope.text else unwrap(envelope, self._orchestrator.requested)
+        except UnreadableEvent as fault:
+            return _Own(one, f"its recorded event cannot be read: {fault}")
+        driver = Driver(self._orchestrator, event, envelope, self._port, owner=self._owner, opened=True)
+        drivers[one.index] = driver
+        try:
+            if row.phase is Phase.UNDOING:
+                await driver.undo(Phase.FAILED, "", "")  # the turn answers with what was decided
+            elif _is_late(self._orchestrator.deadline, row):
+                await driver.expire()
+            else:
+                await driver.drive()
+        except Postponed as postponed:
+            return self._failed(one, postponed.why, postponed)
+        except EventIdReused:
+            return _Letter(one.place, one.envelope.text.encode(), _reused(one.envelope))
+        except NeedsOwn:
+            return _Own(one, "it waits, or calls the outside")
+        except SagaStuck as stuck:
+            return _Own(one, f"stuck: {stuck}")
+        except Exception as bug:
+            # `handle` may raise anything; in an execution of its own a person sees it, and a fixed one goes on.
+            _log.warning(
+                "%s: handle failed for event %s", self._orchestrator.__name__, one.envelope.event_id, exc_info=bug
+            )
+            return _Own(one, f"handle failed: {type(bug).__name__}: {bug}")
+        return None
+
+    def _failed(self, one: _Given, why: Why, postponed: Postponed | None = None) -> _Fate:
+        counts = why in (Why.SLOW, Why.FAILED)
+        if counts and one.place.failures + 1 >= _MOST_FAILURES:
+            return _Own(one, f"left {one.place.failures + 1} times, at last as {postponed or why.value}")
+        return one.left(why)
+
+    def _is_over(self) -> bool:
+        return monotonic() - self._began > _SOFT
+
+    async def _give_away(self, own: Sequence[_Own]) -> list[Left]:
+        """Make sure that each has an execution of its own; those that have none yet are left."""
+        left = [one.given.left(Why.LOST) for one in own[_OWN_AT_ONCE:]]
+        started = await asyncio.gather(*(self._ensure_own(one) for one in own[:_OWN_AT_ONCE]))
+        return [*left, *(one for one in started if one is not None)]
+
+    async def _ensure_own(self, own: _Own) -> Left | None:
+        name, envelope = self._orchestrator.__name__, own.given.envelope
+        try:
+            await ensure_own_execution(self._client, name, envelope, self._task_queue)
+        except RPCError as fault:
+            _log.warning("no execution of its own for %s: %s", envelope.event_id, fault.message)
+            return own.given.left(Why.LOST)
+        _log.info("%s has an execution of its own: %s", envelope.event_id, own.why)
+        return None
+
+    async def _came_back(self, sagas: Sequence[UUID]) -> None:
+        """Sagas whose driver came back without an end have not killed it."""
+        if not sagas:
+            return
+        statement = update(saga).where(saga.c.id.in_(sagas), saga.c.drives > 0).values(drives=saga.c.drives - 1)
+        try:
+            async with self._steps.database.transaction() as connection:
+                await connection.execute(statement)
+        except Exception as fault:  # they count as one drive more, which does no harm
+            _log.info("drives could not be taken back: %s", fault)
+
+    async def _keep(self, letter: _Letter) -> None:
+        cut = pieces(
+            letter.raw,
+            door=letter.place.door or names.EVENT_SIGNAL,
+            position=letter.place.position,
+            code=letter.fault.code,
+            reason=letter.fault.message,
+        )
+        for piece in cut:
+            await keep_piece(
+                self._steps.database,
+                door=piece.door,
+                workflow_id=self._owner[0],
+                run_id=self._run_id,
+                position=piece.position,
+                code=piece.code,
+                reason=piece.reason,
+                size=piece.size,
+                offset=piece.offset,
+                raw=piece.raw,
+            )
+
+
+_unheard: set["asyncio.Task[_Fate]"] = set()
+"""Drives that went on when their wave was over."""
+
+
+def wave_activity(steps: StoreSteps, client: Client, task_queue: str) -> Callable[..., Any]:
+    """The activity of a partition, for a Temporal `Worker`."""
+
+    @activity.defn(name=names.DRIVE_WAVE)
+    async def drive_wave(*arguments: RawValue) -> WaveReply:
+        info = activity.info()
+        orchestrator = steps.catalog.orchestrators.get(info.workflow_type or "")
+        if orchestrator is None or not names.is_partition(info.workflow_id or "") or not arguments:
+            raise ApplicationError("only a partition drives waves", type="saga.required", non_retryable=True)
+        command = WaveCommand.model_validate_json(arguments[0].payload.data)
+        wave = Wave(
+            steps,
+            client,
+            task_queue,
+            orchestrator,
+            owner=(info.workflow_id or "", command.first_run_id),
+            run_id=info.workflow_run_id or "",
+        )
+        try:
+            return await wave.drive(command, [raw.payload.data for raw in arguments[1:]])
+        except Exception as fault:
+            raise ApplicationError(storable(str(fault)), type=type(fault).__name__, non_retryable=True) from fault
+
+    return drive_wave
+
+
+def _is_late(deadline: timedelta | None, row: OpenSaga) -> bool:
+    return deadline is not None and datetime.now(UTC) - row.created_at > deadline
+
+
+def _reused(envelope: Envelope) -> UnreadableEvent:
+    return UnreadableEvent(
+        "event.id_reused",
+        f"id: {envelope.event_id} was used before for other content; the first counts. Give each event its own id",
+    )

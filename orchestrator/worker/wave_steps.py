@@ -1,0 +1,207 @@
+"""The driver's port in a wave: straight onto the database, few attempts; what takes long is not for a wave."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import NoReturn, TypeVar
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from orchestrator.drive.messages import (
+    EndWaitCommand,
+    FinishCommand,
+    FinishReply,
+    StepCommand,
+    StepReply,
+    StuckCommand,
+    TurnCommand,
+    TurnReply,
+    UndoCommand,
+    UndoReply,
+    WaitCommand,
+    WaitReply,
+)
+from orchestrator.drive.steps import StepFailed
+from orchestrator.envelope import Envelope
+from orchestrator.errors import TransactionMisuse, UsageError, storable
+from orchestrator.event import DomainEvent
+from orchestrator.external import ExternalOperation
+from orchestrator.store.database import Database, sqlstate
+from orchestrator.store.fence import ResultTooLarge
+from orchestrator.store.finish import finish_sagas
+from orchestrator.store.steps import StoreSteps
+from orchestrator.workflow.wave import Why
+
+R = TypeVar("R")
+
+AUTHORS_MISTAKES = (TransactionMisuse, UsageError, ResultTooLarge)
+"""The same again however often it is tried: the saga is undone at once, and its author learns at once."""
+_TRIES = 2
+_PAUSE = 0.03
+_FINISHED_TOGETHER = 20
+_AWAY = ("08", "53", "57P")
+"""SQLSTATE classes of a database that is away, or has no connection to spare."""
+
+
+class Postponed(Exception):
+    """The saga is to be taken again by a later wave."""
+
+    def __init__(self, why: Why, cause: Exception | None = None) -> None:
+        self.why = why
+        super().__init__(f"{why.value}: {type(cause).__name__}: {cause}" if cause is not None else why.value)
+
+
+class NeedsOwn(Exception):
+    """The saga needs an execution of its own: it waits, or calls the outside."""
+
+
+def is_lost(fault: BaseException) -> bool:
+    """Whether the database is away, which is no saga's own fault."""
+    if isinstance(fault, DBAPIError):
+        if fault.connection_invalidated or isinstance(fault, InterfaceError):
+            return True
+        state = sqlstate(fault)
+        return isinstance(fault, OperationalError) if state is None else state.startswith(_AWAY)
+    return isinstance(fault, OSError | PoolTimeout)
+
+
+class Finishing:
+    """Ends sagas together: while one transaction is under way, those that end meanwhile gather for the next."""
+
+    def __init__(self, steps: StoreSteps) -> None:
+        self._database: Database = steps.database
+        self._catalog = steps.catalog
+        self._gathered: list[tuple[FinishCommand, asyncio.Future[FinishReply]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def finish(self, command: FinishCommand) -> FinishReply:
+        """Write a saga's outcome, with those of others.
+
+        Raises:
+            Exception: it could not be written.
+        """
+        written: asyncio.Future[FinishReply] = asyncio.get_running_loop().create_future()
+        self._gathered.append((command, written))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        return await written
+
+    async def _write(self) -> None:
+        try:
+            while self._gathered:
+                together = self._gathered[:_FINISHED_TOGETHER]
+                del self._gathered[:_FINISHED_TOGETHER]
+                await self._write_together(together)
+        finally:
+            self._writing = None
+
+    async def _write_together(self, together: list[tuple[FinishCommand, "asyncio.Future[FinishReply]"]]) -> None:
+        try:
+            replies = await finish_sagas(self._database, self._catalog, [command for command, _ in together])
+        except Exception as fault:
+            if len(together) > 1 and not is_lost(fault):
+                for one in together:  # one of them may be what the others fail with
+                    await self._write_together([one])
+                return
+            replies = [fault for _ in together]
+        for (_, written), reply in zip(together, replies, strict=True):
+            if written.done():
+                continue
+            if isinstance(reply, Exception):
+                written.set_exception(reply)
+            else:
+                written.set_result(reply)
+
+
+class WaveSteps:
+    """`Steps` within a wave.
+
+    Args:
+        store: the database.
+        finishing: the wave's, for all its sagas.
+        is_over: whether the wave's time is up, so that no further step begins.
+    """
+
+    def __init__(self, store: StoreSteps, finishing: Finishing, is_over: Callable[[], bool]) -> None:
+        self._store = store
+        self._finishing = finishing
+        self._is_over = is_over
+
+    async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
+        """Run a step.
+
+        Raises:
+            StepFailed: its author's mistake.
+            NeedsOwn: it calls the outside.
+            Postponed: it could not be done now.
+        """
+        if isinstance(self._store.catalog.operation(command.operation), ExternalOperation):
+            raise NeedsOwn
+        if self._is_over():
+            raise Postponed(Why.SLOW)
+        try:
+            return await self._tried(lambda attempt: self._store.run(command, deadline, attempt=attempt))
+        except AUTHORS_MISTAKES as mistake:
+            if command.past_pivot:
+                raise Postponed(Why.FAILED, mistake) from mistake
+            error = f"{type(mistake).__name__}: {storable(str(mistake))}"
+            raise StepFailed(f"step {command.number}, {command.operation}: {error}") from mistake
+
+    async def begin_wait(self, command: WaitCommand) -> WaitReply:
+        """Not in a wave."""
+        _leave()
+
+    async def pause(self, number: int, seconds: float) -> None:
+        """Not in a wave."""
+        _leave()
+
+    async def receive(
+        self, number: int, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], seconds: float
+    ) -> Envelope | None:
+        """Not in a wave."""
+        _leave()
+
+    def received(self, envelope: Envelope) -> None:
+        """Nothing to do."""
+
+    async def end_wait(self, command: EndWaitCommand) -> StepReply:
+        """Not in a wave."""
+        _leave()
+
+    async def turn(self, command: TurnCommand) -> TurnReply:
+        """Turn to undoing."""
+        return await self._tried(lambda _: self._store.turn(command))
+
+    async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
+        """Undo one step. What cannot be undone just now is tried without end in an execution of its own."""
+        if isinstance(self._store.catalog.operation(command.operation), ExternalOperation):
+            raise NeedsOwn
+        return await self._tried(lambda _: self._store.undo(command, compensation))
+
+    async def finish(self, command: FinishCommand) -> FinishReply:
+        """Write the outcome."""
+        return await self._tried(lambda _: self._finishing.finish(command))
+
+    async def stick(self, command: StuckCommand) -> None:
+        """Show that the saga waits for a person."""
+        await self._tried(lambda _: self._store.stick(command))
+
+    async def _tried(self, attempt: Callable[[int], Awaitable[R]]) -> R:
+        number = 1
+        while True:
+            try:
+                return await attempt(number)
+            except AUTHORS_MISTAKES:
+                raise
+            except Exception as fault:
+                if is_lost(fault):
+                    raise Postponed(Why.LOST, fault) from fault
+                if number == _TRIES:
+                    raise Postponed(Why.FAILED, fault) from fault
+            number += 1
+            await asyncio.sleep(_PAUSE)
+
+
+def _leave() -> NoReturn:
+    raise NeedsOwn

@@ -1,0 +1,311 @@
+"""A partition: one long-lived execution that carries many sagas, a wave at a time.
+
+Handlers only append. A wave is one local activity that drives up to fifty sagas with the same `handle` through the same
+steps; no line of `handle` is part of a partition's history, so code may change under it. What a wave leaves is taken
+again in the order of arrival; an event is let go only when the wave says that it is settled.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+from pydantic import JsonValue
+from temporalio import workflow
+from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import FailureError
+
+from orchestrator.workflow import names
+from orchestrator.workflow.execution import raw_json
+from orchestrator.workflow.wave import (
+    WAVE_BYTES,
+    WAVE_EVENTS,
+    Carried,
+    CarriedPlace,
+    Place,
+    WaveCommand,
+    WaveReply,
+    Why,
+)
+
+R = TypeVar("R")
+
+IDLE = timedelta(minutes=10)
+"""Without anything to do for so long, a partition ends; the next event starts it anew."""
+_CANCELLED_IDLE = timedelta(milliseconds=300)
+"""The same for one that was cancelled."""
+_WAVE = timedelta(seconds=20)
+"""What a wave may take at the very most; it ends itself long before."""
+_TASK_SIGNALS = 80
+"""Signals in one workflow task: over about a hundred the server throws the task away, and its waves run again."""
+_TASK_SECONDS = 0.5
+"""Seconds of waves in one workflow task: while it lasts, the server holds signals back."""
+_BOUNDARY = timedelta(milliseconds=1)
+"""A timer, so that the task ends: also before the run does, as a message that comes just then would undo the task."""
+_CARRIED = 1024 * 1024
+"""Bytes that a run is begun with."""
+_RUN_SIGNALS = 5_000
+"""Signals of one run; the server refuses the 10,001st."""
+_FULL_SIGNALS = 8_000
+_FULL_EVENTS = 30_000
+_FULL_BYTES = 30 * 1024 * 1024
+"""A history so long must end: what does not fit into the next run's beginning is opened in the database first."""
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0
+"""Seconds before a saga that was left is taken again."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """An event that is the partition's."""
+
+    position: int
+    door: str
+    message: RawValue | None
+    """As it came; None if its saga is open: then the database has it."""
+    event_id: str | None = None
+    failures: int = 0
+    tries: int = 0
+    due: float = 0.0
+    """Not before then, in seconds of workflow time."""
+
+    @property
+    def size(self) -> int:
+        return 0 if self.message is None else len(self.message.payload.data)
+
+
+class PartitionExecution:
+    """One partition of an orchestrator's events."""
+
+    def __init__(self) -> None:
+        self._arrived: deque[_Entry] = deque()
+        self._left: list[_Entry] = []
+        """In the order of arrival, all of them before whatever is in `_arrived`."""
+        self._count = 0
+        self._signals = 0
+        self._task_signals = 0
+        self._task_seconds = 0.0
+        self._wakes = 0
+        self._failed_waves = 0
+        self._totals = WaveReply()
+
+    def receive(self, door: str, arguments: Sequence[RawValue]) -> None:
+        """Take messages in; nothing is read here."""
+        self._signals += 1
+        self._task_signals += 1
+        if door in (names.RETRY_SIGNAL, names.WAKE_SIGNAL):
+            self._wakes += 1
+        else:
+            self._arrived.extend(self._entries(door, arguments or [raw_json(b"")]))
+
+    async def take_all(self, arguments: Sequence[RawValue]) -> dict[str, JsonValue]:
+        """Take events until none has come for a while, or until a cancel and nothing is left."""
+        if workflow.info().continued_run_id:
+            self._take_over(arguments)
+        else:
+            self._arrived.extendleft(reversed(self._entries(names.START_DOOR, arguments)))
+        while True:
+            await self._go_on_in_another_run()
+            wave = self._next_wave()
+            if wave:
+                await self._drive(wave)
+            elif self._left:
+                await self._wait(min(entry.due for entry in self._left) - workflow.time())
+            elif await self._is_over():
+                return {"done": self._totals.done, "own": self._totals.own, "letters": self._totals.letters}
+
+    def _entries(self, door: str, arguments: Sequence[RawValue]) -> list[_Entry]:
+        came: list[_Entry] = []
+        for raw in arguments:
+            self._count += 1
+            came.append(_Entry(self._count, door, raw))
+        return came
+
+    def _next_wave(self, *, unopened: bool = False) -> list[_Entry]:
+        """Take out what is due, in the order of arrival."""
+        wave: list[_Entry] = []
+        size = 0
+        most = max(1, WAVE_EVENTS >> min(self._failed_waves, 6))
+        now = workflow.time()
+        kept: list[_Entry] = []
+        for entry in self._left:
+            is_wanted = entry.message is not None if unopened else entry.due <= now
+            if is_wanted and len(wave) < most and (not wave or size + entry.size <= WAVE_BYTES):
+                wave.append(entry)
+                size += entry.size
+            else:
+                kept.append(entry)
+        self._left = kept
+        while self._arrived and len(wave) < most and (not wave or size + self._arrived[0].size <= WAVE_BYTES):
+            entry = self._arrived.popleft()
+            wave.append(entry)
+            size += entry.size
+        return wave
+
+    async def _drive(self, wave: list[_Entry], *, opens_only: bool = False) -> None:
+        command = WaveCommand(
+            first_run_id=workflow.info().first_execution_run_id,
+            places=tuple(
+                Place(
+                    position=entry.position if entry.message is not None else 0,
+                    door=entry.door if entry.message is not None else "",
+                    event_id=entry.event_id,
+                    failures=entry.failures,
+                )
+                for entry in wave
+            ),
+            opens_only=opens_only,
+        )
+        messages = [entry.message for entry in wave if entry.message is not None]
+        trying = workflow.execute_local_activity(
+            names.DRIVE_WAVE,
+            args=[command, *messages],
+            result_type=WaveReply,
+            schedule_to_close_timeout=_WAVE,
+            retry_policy=RetryPolicy(maximum_attempts=1),
+            summary=f"{len(wave)} events",
+        )
+        try:
+            reply = await _steadily(trying)
+        except FailureError as failure:
+            self._failed_waves += 1
+            self._put_back(wave, str(failure.cause or failure))
+        else:
+            self._failed_waves = 0
+            self._heed(wave, reply)
+        await self._bound(reply_seconds=0.0 if self._failed_waves else self._totals.seconds)
+
+    def _put_back(self, wave: list[_Entry], why: str) -> None:
+        """A wave that failed as a whole is taken again, in smaller parts: one event may be what brings it down."""
+        for entry in wave:
+            self._delay(entry)
+        self._merge(wave)
+        workflow.set_current_details(f"waits for {wave[0].due - workflow.time():.1f} s: {why}")
+
+    def _heed(self, wave: list[_Entry], reply: WaveReply) -> None:
+        kept: list[_Entry] = []
+        for left in reply.left:
+            entry = wave[left.index]
+            if left.event_id is not None:
+                entry.event_id, entry.message, entry.door = left.event_id, None, ""
+            entry.failures += left.why in (Why.FAILED, Why.SLOW)
+            if left.why in (Why.UNREACHED, Why.SLOW):
+                entry.due = 0.0
+            else:
+                self._delay(entry)
+            kept.append(entry)
+        self._merge(kept)
+        if reply.woken:
+            woken = set(reply.woken)
+            for entry in self._left:
+                if entry.event_id in woken:
+                    entry.due = 0.0
+        self._totals = WaveReply(
+            done=self._totals.done + reply.done,
+            own=self._totals.own + reply.own,
+            letters=self._totals.letters + reply.letters,
+            seconds=reply.seconds,
+        )
+
+    def _delay(self, entry: _Entry) -> None:
+        entry.due = workflow.time() + min(_FIRST_WAIT * 2.0**entry.tries, _LONGEST_WAIT)
+        entry.tries += 1
+
+    def _merge(self, entries: list[_Entry]) -> None:
+        self._left = sorted([*self._left, *entries], key=lambda entry: entry.position)
+
+    async def _bound(self, *, reply_seconds: float) -> None:
+        """End the workflow task now and then: only between two tasks does the server hand out what has come."""
+        self._task_seconds += reply_seconds
+        if self._task_signals >= _TASK_SIGNALS or self._task_seconds >= _TASK_SECONDS:
+            self._tell()
+            await _steadily(workflow.sleep(_BOUNDARY, summary="boundary"))
+            self._task_signals, self._task_seconds = 0, 0.0
+
+    async def _wait(self, seconds: float) -> None:
+        """Until something comes, a lock is let go, or it is time."""
+        self._tell()
+        wakes = self._wakes
+        await self._until(lambda: bool(self._arrived) or self._wakes > wakes, timedelta(seconds=max(seconds, 0.001)))
+        if self._wakes > wakes:
+            for entry in self._left:
+                entry.due = 0.0
+
+    async def _is_over(self) -> bool:
+        """Whether nothing has come for so long that the partition may end."""
+        self._tell()
+        was_cancelled = workflow.cancellation_reason() is not None
+        idle = _CANCELLED_IDLE if was_cancelled else IDLE
+        came = await self._until(
+            lambda: bool(self._arrived) or (not was_cancelled and workflow.cancellation_reason() is not None), idle
+        )
+        return not came
+
+    async def _until(self, condition: Callable[[], bool], limit: timedelta) -> bool:
+        """Whether it came true in time. A cancel of the execution is told by `cancellation_reason`, not by an error."""
+        try:
+            await _steadily(workflow.wait_condition(condition, timeout=limit))
+        except TimeoutError:
+            return False
+        # The task that ended is over: what comes from now on is counted anew.
+        self._task_signals, self._task_seconds = 0, 0.0
+        return True
+
+    def _take_over(self, arguments: Sequence[RawValue]) -> None:
+        carried = Carried.model_validate_json(arguments[0].payload.data)
+        messages = iter(arguments[1:])
+        for place in carried.carried:
+            self._count += 1
+            entry = _Entry(self._count, place.door, None if place.event_id else next(messages))
+            entry.event_id, entry.failures, entry.tries = place.event_id, place.failures, place.tries
+            self._left.append(entry)
+
+    async def _go_on_in_another_run(self) -> None:
+        """Continue as new before the server's limits, with what is left, all of it or none."""
+        info = workflow.info()
+        if not (info.is_continue_as_new_suggested() or self._signals >= _RUN_SIGNALS):
+            return
+        length, size = info.get_current_history_length(), info.get_current_history_size()
+        is_full = self._signals >= _FULL_SIGNALS or length >= _FULL_EVENTS or size >= _FULL_BYTES
+        if self._carried_bytes() > _CARRIED:
+            if not is_full:
+                return
+            while self._carried_bytes() > _CARRIED and (wave := self._next_wave(unopened=True)):
+                failed = self._failed_waves
+                await self._drive(wave, opens_only=True)
+                if self._failed_waves > failed:
+                    return
+        await _steadily(workflow.sleep(_BOUNDARY, summary="before the next run"))
+        entries = [*self._left, *self._arrived]
+        if self._carried_bytes() > _CARRIED:
+            return
+        state = Carried(
+            carried=tuple(
+                CarriedPlace(door=one.door, event_id=one.event_id, failures=one.failures, tries=one.tries)
+                for one in entries
+            )
+        )
+        messages = [one.message for one in entries if one.message is not None]
+        workflow.continue_as_new(args=[raw_json(state.model_dump_json(exclude_defaults=True).encode()), *messages])
+
+    def _carried_bytes(self) -> int:
+        entries = [*self._left, *self._arrived]
+        return sum(entry.size + len(entry.event_id or "") + 100 for entry in entries)
+
+    def _tell(self) -> None:
+        waiting = len(self._left) + len(self._arrived)
+        workflow.set_current_details(
+            f"waiting {waiting}, done {self._totals.done}, in executions of their own {self._totals.own}, "
+            f"dead letters {self._totals.letters} (of this run). `orchestrator list` shows the sagas."
+        )
+
+
+async def _steadily(work: Awaitable[R]) -> R:
+    """Await work to its end. A cancel of the execution takes nothing away; `cancellation_reason` tells of it."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await asyncio.shield(task)
+    return task.result()

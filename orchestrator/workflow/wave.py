@@ -1,0 +1,88 @@
+"""What a partition asks of a wave, and what it hears back. The markers of a partition's history hold the replies."""
+
+from enum import StrEnum
+
+from orchestrator.drive.messages import Message
+
+WAVE_EVENTS = 50
+"""Events in one wave."""
+WAVE_BYTES = 1024 * 1024
+"""Bytes of events in one wave, unless one alone takes more."""
+
+
+class Why(StrEnum):
+    """Why a wave left a saga."""
+
+    UNREACHED = "unreached"
+    """Time was up before it began."""
+    SLOW = "slow"
+    """Time was up before it was done."""
+    BLOCKED = "blocked"
+    """Another saga holds one of its locks."""
+    FAILED = "failed"
+    """Something of its own went wrong; it may pass."""
+    LOST = "lost"
+    """The database was away, or had no connection to spare."""
+
+
+class Place(Message):
+    """One event of a wave."""
+
+    position: int
+    """Of its message in the run; 0 if the saga is open, and the database has the event."""
+    door: str = ""
+    """`start`, or the signal's name."""
+    event_id: str | None = None
+    """Of an open saga."""
+    failures: int = 0
+    """How often it was left as slow or failed."""
+
+
+class WaveCommand(Message):
+    """Drive these, each to its end if it can be. The messages themselves are given beside it, in the same order."""
+
+    first_run_id: str
+    places: tuple[Place, ...]
+    opens_only: bool = False
+    """Only write the sagas' rows: the partition has more to carry than a run can be begun with."""
+
+
+class Left(Message):
+    """A saga that is the partition's still."""
+
+    index: int
+    """Of its place in the wave."""
+    why: Why
+    event_id: str | None
+    """If its saga is open: its message need not be kept."""
+
+
+class WaveReply(Message):
+    """What became of a wave. What is not left is settled: done, a dead letter, or in an execution of its own."""
+
+    left: tuple[Left, ...] = ()
+    done: int = 0
+    own: int = 0
+    """Have an execution of their own now."""
+    letters: int = 0
+    """Dead letters."""
+    woken: tuple[str, ...] = ()
+    """Ids of this partition's events that hold their locks now."""
+    seconds: float = 0.0
+    """How long it took."""
+
+
+class CarriedPlace(Message):
+    """One event that a partition hands to its next run."""
+
+    door: str = ""
+    event_id: str | None = None
+    """None: its message is among those that follow."""
+    failures: int = 0
+    tries: int = 0
+
+
+class Carried(Message):
+    """First argument of a partition's run that goes on for another; the messages of unopened events follow."""
+
+    carried: tuple[CarriedPlace, ...]
