@@ -5,7 +5,7 @@ from datetime import timedelta
 from orchestrator import DomainEvent, FailureEvent, Orchestrator, Saga
 from orchestrator.catalog import Catalog
 from tests import cast
-from tests.cast import put, take, write_note
+from tests.cast import Plan, put, take, write_note
 
 
 class SwarmRequested(DomainEvent):
@@ -29,12 +29,6 @@ class SwarmFailed(FailureEvent):
     """Not moved."""
 
 
-class Fixed:
-    """Whether `handle` has been mended."""
-
-    now = False
-
-
 class Swarm(Orchestrator[SwarmRequested, SwarmCompleted, SwarmFailed]):
     """Three steps that can be undone, in two partitions."""
 
@@ -49,7 +43,7 @@ class Swarm(Orchestrator[SwarmRequested, SwarmCompleted, SwarmFailed]):
         taken = await saga.execute(take(event.source, event.coins))
         if event.nap:
             await saga.sleep(timedelta(milliseconds=10))
-        if event.bug and not Fixed.now:
+        if event.bug and Plan.has_bug:
             raise KeyError("a bug in handle")
         await saga.execute(put(event.target, event.coins))
         await saga.execute(write_note(f"moved {event.coins}"))

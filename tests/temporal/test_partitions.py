@@ -1,14 +1,30 @@
 """Sagas in partitions, on the real server and both databases."""
 
-from collections.abc import AsyncGenerator, Generator
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from temporalio.client import Client
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.common import RawValue
+from temporalio.service import RPCError
 
+from orchestrator import EventRejected, Refused, SagaFailed, Transaction
 from orchestrator.store.database import Database
-from tests.house import House, new_id, open_house
-from tests.swarm import CATALOG, EVENT, Fixed, Swarm, SwarmCompleted
+from orchestrator.store.intervention import cancel_saga
+from orchestrator.worker import recovery
+from orchestrator.worker.recovery import Recovery
+from orchestrator.worker.sweeping import Limits
+from orchestrator.workflow import partition
+from orchestrator.workflow.execution import raw_json
+from orchestrator.workflow.names import partition_for
+from tests.cast import Plan, Script
+from tests.house import House, eventually, new_id, open_house
+from tests.swarm import CATALOG, EVENT, Swarm, SwarmCompleted, SwarmRequested
 
 
 @pytest.fixture
@@ -16,23 +32,8 @@ async def house(database: Database, client: Client) -> AsyncGenerator[House]:
     async with open_house(client, database, CATALOG, task_queue=f"swarm-{uuid4()}") as made:
         yield made
         for number in (1, 2):
-            partition = client.get_workflow_handle(f"Swarm/partition/{number}-of-2")
-            await end(partition)
-
-
-async def end(partition: object) -> None:
-    import contextlib
-
-    from temporalio.service import RPCError
-
-    with contextlib.suppress(RPCError):
-        await partition.terminate()  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def mended() -> Generator[None]:
-    yield
-    Fixed.now = False
+            with contextlib.suppress(RPCError):
+                await client.get_workflow_handle(f"Swarm/partition/{number}-of-2").terminate()
 
 
 async def test_an_event_becomes_a_completed_saga(house: House) -> None:
@@ -47,3 +48,282 @@ async def test_an_event_becomes_a_completed_saga(house: House) -> None:
     assert saga.owner_workflow_id in ("Swarm/partition/1-of-2", "Swarm/partition/2-of-2")
     [sent] = await house.outbox()
     assert sent.event_id == saga.outcome_event_id
+
+
+async def test_a_refused_saga_is_failed_and_undone_among_others(house: House) -> None:
+    before = await house.holdings()
+    await house.bus.publish_many([EVENT] * 10)
+    bad = new_id()
+
+    async def refuse(tx: Transaction) -> None:
+        if tx.event_id == bad:
+            raise Refused("box.seven", "this one is refused")
+
+    Script.before["put"] = refuse
+
+    with pytest.raises(SagaFailed) as told:
+        await house.bus.execute(Swarm, EVENT, event_id=bad)
+
+    assert (told.value.failure.error_code, [one.compensation for one in told.value.failure.undone]) == (
+        "box.seven",
+        ["cast.give_back"],
+    )
+    await eventually(lambda: _all_ended(house, 11), "all ended")
+    assert (await house.holdings()).boxes["a"] == before.boxes["a"] - 10
+
+
+async def test_events_published_at_once_travel_in_few_signals_and_cost_few_history_events(house: House) -> None:
+    handles = await house.bus.publish_many([EVENT] * 80)
+
+    outcomes = await asyncio.gather(*(handle.outcome() for [handle] in handles))
+
+    assert {outcome.phase.value for outcome in outcomes} == {"completed"}
+    assert (await house.holdings()).boxes == {"a": 20, "b": 80}
+    events = 0
+    for workflow_id in {handle.workflow_id for [handle] in handles}:
+        history = await house.client.get_workflow_handle(workflow_id).fetch_history()
+        events += len(history.events)
+    assert events <= 80
+
+
+async def test_no_line_of_handle_is_in_the_history(house: House) -> None:
+    [handle] = await house.bus.publish(EVENT)
+    await handle.outcome()
+
+    history = await house.client.get_workflow_handle(handle.workflow_id).fetch_history()
+
+    kinds = {EventType.Name(event.event_type) for event in history.events}
+    assert not any("ACTIVITY" in kind for kind in kinds)
+    assert "cast.take" not in history.to_json()
+
+
+async def test_an_event_published_twice_is_done_once(house: House) -> None:
+    event_id = new_id()
+    first = await house.bus.execute(Swarm, EVENT, event_id=event_id)
+
+    second = await house.bus.execute(Swarm, EVENT, event_id=event_id)
+    together = await house.bus.publish_many([EVENT] * 5, event_ids=[event_id] * 5)
+
+    assert first == second
+    assert {(await handle.outcome()).phase.value for [handle] in together} == {"completed"}
+    await house.bus.execute(Swarm, EVENT)  # behind them
+    assert (await house.holdings()).boxes["a"] == 98
+
+
+async def test_an_id_used_for_other_content_is_told_and_kept(house: House) -> None:
+    event_id = new_id()
+    await house.bus.execute(Swarm, EVENT, event_id=event_id)
+    other = SwarmRequested(source="a", target="b", coins=2)
+
+    with pytest.raises(EventRejected, match=r"event\.id_reused"):
+        await house.bus.execute(Swarm, other, event_id=event_id)
+
+    await eventually(lambda: _letters(house, 1), "the dead letter is kept")
+    [letter] = await house.dead_letters()
+    assert (letter.code, letter.origin_workflow_id) == ("event.id_reused", (await house.sagas())[0].owner_workflow_id)
+
+
+@pytest.mark.parametrize(
+    "garbage", [[], [b""], [b"{"], [b'{"hello": 1}', b"\xff"]], ids=["none", "empty", "json", "two"]
+)
+async def test_garbage_becomes_dead_letters_and_hurts_nobody(house: House, garbage: list[bytes]) -> None:
+    [handle] = await house.bus.publish(EVENT)
+    partition = house.client.get_workflow_handle(handle.workflow_id)
+    arguments: list[RawValue] = [raw_json(raw) for raw in garbage]
+
+    await partition.signal("event", args=arguments)
+    await partition.signal("evnet", raw_json(b"{}"))
+
+    await eventually(lambda: _letters(house, max(len(garbage), 1) + 1), "all are kept")
+    assert "signal.unknown" in {letter.code for letter in await house.dead_letters()}
+    again = await house.bus.publish_many([EVENT] * 10)
+    assert {(await one.outcome()).phase.value for [one] in again} == {"completed"}
+
+
+async def test_a_saga_that_sleeps_gets_an_execution_of_its_own(house: House) -> None:
+    event_id = new_id()
+    napping = SwarmRequested(source="a", target="b", coins=1, nap=True)
+
+    completed = await house.bus.execute(Swarm, napping, event_id=event_id)
+
+    assert completed.coins == 1
+    own = await house.client.get_workflow_handle(f"Swarm/event/{event_id}").describe()
+    assert own.status in (WorkflowExecutionStatus.COMPLETED, WorkflowExecutionStatus.RUNNING)
+    assert (await house.holdings()).boxes == {"a": 99, "b": 1}
+    assert Script.runs == ["take", "put", "write_note"]
+
+
+async def test_a_bug_in_handle_shows_in_an_execution_of_its_own_and_a_fix_finishes_it(house: House) -> None:
+    Plan.has_bug, event_id = True, new_id()
+    buggy = SwarmRequested(source="a", target="b", coins=1, bug=True)
+
+    handles = await house.bus.publish_many([EVENT, buggy, EVENT], event_ids=[new_id(), event_id, new_id()])
+
+    for handle in (handles[0][0], handles[2][0]):
+        assert (await handle.outcome()).phase.value == "completed"
+    own = house.client.get_workflow_handle(f"Swarm/event/{event_id}")
+    await eventually(lambda: _runs(own), "it has an execution of its own")
+    Plan.has_bug = False
+    await own.signal("retry")
+    assert (await handles[1][0].outcome()).phase.value == "completed"
+    assert (await house.holdings()).boxes == {"a": 97, "b": 3}
+
+
+async def test_one_that_is_cancelled_among_fifty_is_undone_and_the_others_do_not_notice(house: House) -> None:
+    gate, ids = _NoteGate(), [new_id() for _ in range(50)]
+    Script.before["write_note"] = gate
+    handles = await house.bus.publish_many([EVENT] * 50, event_ids=ids)
+    await gate.reached.wait()
+    chosen = await gate.saga_of(house)
+
+    await cancel_saga(house.database, chosen.id, by="a test")
+    gate.opened.set()
+
+    outcomes = {handle.event_id: await handle.outcome() for [handle] in handles}
+    phases = [outcome.phase.value for outcome in outcomes.values()]
+    assert sorted(set(phases)) == ["cancelled", "completed"]
+    assert phases.count("cancelled") == 1
+    assert outcomes[chosen.event_id].phase.value == "cancelled"
+    assert (await house.holdings()).boxes == {"a": 51, "b": 49}
+    assert (await house.holdings()).notes == 49
+
+
+class _NoteGate:
+    """Lets every saga write its note but the first, whose transaction is ended at the gate: it is tried again."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+        self._event_id = ""
+
+    async def __call__(self, tx: Transaction) -> None:
+        if self._event_id in ("", tx.event_id) and not self.opened.is_set():
+            self._event_id = tx.event_id
+            self.reached.set()
+            raise RuntimeError("not yet")
+
+    async def saga_of(self, house: House) -> Any:
+        return next(saga for saga in await house.sagas() if saga.event_id == self._event_id)
+
+
+async def test_a_partition_that_is_terminated_leaves_nothing_undone(house: House, idle_recovery: None) -> None:
+    gate = _EveryNoteFails()
+    Script.before["write_note"] = gate
+    handles = await house.bus.publish_many([EVENT] * 40)
+    await gate.reached.wait()
+    for workflow_id in {handle.workflow_id for [handle] in handles}:
+        await house.client.get_workflow_handle(workflow_id).terminate()
+    gate.is_open = True
+
+    await eventually(lambda: _recovered(house, 40), "every one has its outcome", within=60)
+
+    assert {saga.phase for saga in await house.sagas()} == {"completed"}
+    assert (await house.holdings()).boxes == {"a": 60, "b": 40}
+    assert (await house.holdings()).notes == 40
+
+
+class _EveryNoteFails:
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.is_open = False
+
+    async def __call__(self, tx: Transaction) -> None:
+        if not self.is_open:
+            self.reached.set()
+            raise RuntimeError("not yet")
+
+
+@pytest.fixture
+def idle_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps look at once."""
+    monkeypatch.setattr(recovery, "_VISIBILITY_LAG", timedelta(0))
+
+
+async def _recovered(house: House, count: int) -> bool:
+    await recovery_of(house).sweep()
+    return await _all_ended(house, count)
+
+
+def recovery_of(house: House) -> Recovery:
+    limits = Limits(grace=timedelta(0))
+    return Recovery(house.client, house.database, house.catalog, task_queue=house.task_queue, limits=limits)
+
+
+async def test_a_run_that_grows_long_goes_on_in_another(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "_RUN_SIGNALS", 3)
+    gate = _EveryNoteFails()
+    Script.before["write_note"] = gate
+    keyed = SwarmRequested(source="a", target="b", coins=1, key="k")
+    [first] = await house.bus.publish(keyed)
+    await gate.reached.wait()
+    rest = [await house.bus.publish(keyed) for _ in range(4)]
+    gate.is_open = True
+
+    for [handle] in [[first], *rest]:
+        assert (await handle.outcome()).phase.value == "completed"
+
+    described = await house.client.get_workflow_handle(first.workflow_id).describe()
+    assert described.run_id != first.run_id
+    assert (await house.holdings()).boxes == {"a": 95, "b": 5}
+
+
+async def test_what_a_run_cannot_carry_is_opened_first(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "_RUN_SIGNALS", 3)
+    monkeypatch.setattr(partition, "_FULL_SIGNALS", 3)
+    monkeypatch.setattr(partition, "_CARRIED", 20 * 170)
+    gate = _EveryNoteFails()
+    Script.before["write_note"] = gate
+    keyed = SwarmRequested(source="a", target="b", coins=1, key="k")
+    [first] = await house.bus.publish(keyed)
+    await gate.reached.wait()
+    rest = [await house.bus.publish(keyed) for _ in range(10)]
+    gate.is_open = True
+
+    for [handle] in [[first], *rest]:
+        assert (await handle.outcome()).phase.value == "completed"
+
+    assert (await house.holdings()).boxes == {"a": 89, "b": 11}
+
+
+async def test_a_cancelled_partition_drains_and_ends_and_the_next_event_starts_it_anew(house: House) -> None:
+    [handle] = await house.bus.publish(EVENT)
+    partition_handle = house.client.get_workflow_handle(handle.workflow_id, run_id=handle.run_id)
+    await partition_handle.cancel()
+
+    totals = await partition_handle.result()
+    key = new_id()
+    while partition_for("Swarm", key, 2) != handle.workflow_id:
+        key = new_id()
+    completed = await house.bus.execute(Swarm, EVENT, event_id=key)
+
+    assert totals["done"] == 1
+    assert completed.coins == 1
+
+
+def test_another_count_is_another_set_of_partitions() -> None:
+    keys = [f"user/{number}" for number in range(1_000)]
+    eight = [partition_for("Swarm", key, 8) for key in keys]
+    nine = [partition_for("Swarm", key, 9) for key in keys]
+
+    assert {one.rpartition("-of-")[2] for one in eight} == {"8"}
+    assert {one.rpartition("-of-")[2] for one in nine} == {"9"}
+    assert not set(eight) & set(nine)
+    assert all(80 < eight.count(one) < 170 for one in set(eight))
+    assert partition_for("Swarm", "user/1", 8) == "Swarm/partition/5-of-8"
+
+
+async def _all_ended(house: House, count: int) -> bool:
+    sagas = await house.sagas()
+    return len(sagas) == count and all(saga.outcome is not None for saga in sagas)
+
+
+async def _letters(house: House, count: int) -> bool:
+    return len(await house.dead_letters()) == count
+
+
+async def _runs(handle: WorkflowHandle[Any, Any]) -> bool:
+    try:
+        await handle.describe()
+    except RPCError:
+        return False
+    return True
