@@ -10,6 +10,7 @@ from temporalio.common import WorkflowIDReusePolicy
 from orchestrator.catalog import AnyOrchestrator
 from orchestrator.envelope import Envelope
 from orchestrator.event import DomainEvent
+from orchestrator.lock_keys import lock_keys_of
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.names import EVENT_SIGNAL, partition_for
 
@@ -22,7 +23,7 @@ _TASK_TIMEOUT = timedelta(seconds=5)
 
 def partition_of(orchestrator: AnyOrchestrator, event: DomainEvent, envelope: Envelope) -> str:
     """Id of the partition that carries an event: by its ordering key, else by its id."""
-    ordering_key = orchestrator().ordering_key(event)
+    ordering_key = lock_keys_of(orchestrator, event).ordering_key
     return partition_for(orchestrator.__name__, ordering_key or envelope.event_id, orchestrator.partitions or 1)
 
 

@@ -28,7 +28,9 @@ from orchestrator.drive.messages import Opening, Phase, SagaRef
 from orchestrator.envelope import Envelope, UnreadableEvent, read, saga_id, unwrap
 from orchestrator.errors import storable
 from orchestrator.event import DomainEvent
+from orchestrator.lock_keys import LockKeys, lock_keys_of
 from orchestrator.store.dead_letters import keep_piece
+from orchestrator.store.locks import Woken
 from orchestrator.store.opening import OpenSaga, open_sagas
 from orchestrator.store.schema import saga
 from orchestrator.store.steps import StoreSteps
@@ -62,6 +64,7 @@ class _Given:
     place: Place
     envelope: Envelope
     event: DomainEvent
+    locks: LockKeys = LockKeys((), None)
 
     def left(self, why: Why, *, is_open: bool = True) -> Left:
         return Left(index=self.index, why=why, event_id=self.envelope.event_id if is_open else None)
@@ -118,7 +121,12 @@ class Wave:
         self._run_id = run_id
         self._began = monotonic()
         self._places = asyncio.Semaphore(_AT_ONCE)
-        self._port = WaveSteps(steps, Finishing(steps), self._is_over)
+        self._port = WaveSteps(steps, Finishing(steps, self._wake), self._is_over)
+        self._turns: dict[UUID, asyncio.Event] = {}
+        """Set when a saga of this wave, that waits for locks, may hold them."""
+        self._begun: set[UUID] = set()
+        """Sagas whose `drives` were raised."""
+        self._woken: list[str] = []
 
     async def drive(self, command: WaveCommand, messages: Sequence[bytes]) -> WaveReply:
         """Drive what is given as far as it goes.
@@ -131,10 +139,10 @@ class Wave:
             Exception: nothing could be opened; nothing was done.
         """
         given, letters = await self._read(command, messages)
+        own = self._find_locks(given)
         rows = await self._open(given)
         opened = [one for one in given if one.index in rows]
         left = [one.left(Why.FAILED, is_open=False) for one in given if one.index not in rows]
-        own: list[_Own] = []
         fates: Sequence[_Fate] = [one.left(Why.UNREACHED) for one in opened]
         if not command.opens_only:
             fates = await self._drive_all(opened, rows)
@@ -152,12 +160,14 @@ class Wave:
         left += ungiven
         for letter in letters:
             await self._keep(letter)
-        await self._came_back([rows[one.index].id for one in left if one.index in rows])
+        opened_left = [rows[one.index].id for one in left if one.index in rows]
+        await self._came_back([key for key in opened_left if key in self._begun])
         return WaveReply(
             left=tuple(sorted(left, key=lambda one: one.index)),
             done=len(command.places) - len(left) - len(own) + len(ungiven) - len(letters),
             own=len(own) - len(ungiven),
             letters=len(letters),
+            woken=tuple(self._woken),
             seconds=round(monotonic() - self._began, 3),
         )
 
@@ -198,6 +208,30 @@ class Wave:
             found = await connection.execute(select(saga.c.event_id, saga.c.envelope).where(saga.c.id.in_(ids)))
             return {row.event_id: row.envelope.encode() for row in found}
 
+    def _find_locks(self, given: list[_Given]) -> list[_Own]:
+        """What each has to lock. A bug there shows in an execution of its own, as one in `handle` does."""
+        faulty: list[_Own] = []
+        for one in list(given):
+            try:
+                one.locks = lock_keys_of(self._orchestrator, one.event)
+            except Exception as bug:
+                faulty.append(self._buggy(one, bug))
+                given.remove(one)
+        return faulty
+
+    async def _wake(self, woken: Sequence[Woken]) -> None:
+        """Those of this wave go on at once, those of this partition with its next wave; others are told."""
+        elsewhere: list[Woken] = []
+        for one in woken:
+            if one.saga.id in self._turns:
+                self._turns[one.saga.id].set()
+            elif one.owner_workflow_id == self._owner[0]:
+                self._woken.append(one.saga.event_id)
+            else:
+                elsewhere.append(one)
+        if elsewhere:
+            await self._steps.waker(elsewhere)
+
     async def _open(self, given: Sequence[_Given]) -> dict[int, OpenSaga]:
         """Each saga's row, by its index in the wave; one that could not be opened is missing."""
         if not given:
@@ -223,6 +257,7 @@ class Wave:
         rows = await self._steps.database.in_transaction(
             lambda connection: open_sagas(connection, list(openings.values()), self._steps.catalog, begins=True)
         )
+        self._begun |= {key for key, row in rows.items() if not row.blocked_by}
         return {index: rows[opening.saga.id] for index, opening in openings.items()}
 
     def _opening(self, one: _Given) -> Opening:
@@ -233,11 +268,15 @@ class Wave:
             envelope=one.envelope.text,
             owner_workflow_id=self._owner[0],
             owner_first_run_id=self._owner[1],
+            lock_keys=one.locks.keys,
+            ordering_key=one.locks.ordering_key,
         )
 
     async def _drive_all(self, given: Sequence[_Given], rows: dict[int, OpenSaga]) -> list[_Fate]:
         drivers: dict[int, Driver] = {}
-        driving = {one.index: asyncio.create_task(self._drive_one(one, rows[one.index], drivers)) for one in given}
+        self._turns = {rows[one.index].id: asyncio.Event() for one in given if rows[one.index].blocked_by}
+        here = {rows[one.index].id for one in given}
+        driving = {one.index: asyncio.create_task(self._drive_one(one, rows[one.index], drivers, here)) for one in given}
         if not driving:
             return []
         left_over = _HARD - (monotonic() - self._began)
@@ -262,7 +301,20 @@ class Wave:
                 fates.append(task.result())
         return fates
 
-    async def _drive_one(self, one: _Given, row: OpenSaga, drivers: dict[int, Driver]) -> _Fate:
+    async def _drive_one(self, one: _Given, row: OpenSaga, drivers: dict[int, Driver], here: set[UUID]) -> _Fate:
+        while row.blocked_by and row.outcome is None:
+            if any(blocker.holder.id not in here for blocker in row.blocked_by):
+                return one.left(Why.BLOCKED)
+            turn = self._turns[row.id]
+            try:
+                await asyncio.wait_for(turn.wait(), max(_SOFT - (monotonic() - self._began), 0.0))
+            except TimeoutError:
+                return one.left(Why.UNREACHED)
+            turn.clear()
+            try:
+                row = (await self._open_together([one]))[one.index]
+            except Exception as fault:
+                return self._failed(one, Why.LOST if is_lost(fault) else Why.FAILED)
         if row.reused:
             return _Letter(one.place, one.envelope.text.encode(), _reused(one.envelope))
         if row.outcome is not None:
@@ -298,12 +350,14 @@ class Wave:
         except SagaStuck as stuck:
             return _Own(one, f"stuck: {stuck}")
         except Exception as bug:
-            # `handle` may raise anything; in an execution of its own a person sees it, and a fixed one goes on.
-            _log.warning(
-                "%s: handle failed for event %s", self._orchestrator.__name__, one.envelope.event_id, exc_info=bug
-            )
-            return _Own(one, f"handle failed: {type(bug).__name__}: {bug}")
+            return self._buggy(one, bug)
         return None
+
+    def _buggy(self, one: _Given, bug: Exception) -> _Own:
+        """An author's code may raise anything; in an execution of its own a person sees it, and a fixed one goes on."""
+        name, event_id = self._orchestrator.__name__, one.envelope.event_id
+        _log.warning("%s failed for event %s", name, event_id, exc_info=bug)
+        return _Own(one, f"{type(bug).__name__}: {bug}")
 
     def _failed(self, one: _Given, why: Why, postponed: Postponed | None = None) -> _Fate:
         counts = why in (Why.SLOW, Why.FAILED)

@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from orchestrator.drive.messages import (
+    Blocked,
     EndWaitCommand,
     FinishCommand,
     FinishReply,
@@ -30,6 +31,7 @@ from orchestrator.external import ExternalOperation
 from orchestrator.store.database import Database, sqlstate
 from orchestrator.store.fence import ResultTooLarge
 from orchestrator.store.finish import finish_sagas
+from orchestrator.store.locks import Waker
 from orchestrator.store.steps import StoreSteps
 from orchestrator.workflow.wave import Why
 
@@ -69,7 +71,8 @@ def is_lost(fault: BaseException) -> bool:
 class Finishing:
     """Ends sagas together: while one transaction is under way, those that end meanwhile gather for the next."""
 
-    def __init__(self, steps: StoreSteps) -> None:
+    def __init__(self, steps: StoreSteps, waker: Waker) -> None:
+        self._waker = waker
         self._database: Database = steps.database
         self._catalog = steps.catalog
         self._gathered: list[tuple[FinishCommand, asyncio.Future[FinishReply]]] = []
@@ -98,7 +101,8 @@ class Finishing:
 
     async def _write_together(self, together: list[tuple[FinishCommand, "asyncio.Future[FinishReply]"]]) -> None:
         try:
-            replies = await finish_sagas(self._database, self._catalog, [command for command, _ in together])
+            commands = [command for command, _ in together]
+            replies = await finish_sagas(self._database, self._catalog, commands, self._waker)
         except Exception as fault:
             if len(together) > 1 and not is_lost(fault):
                 for one in together:  # one of them may be what the others fail with
@@ -147,6 +151,10 @@ class WaveSteps:
                 raise Postponed(Why.FAILED, mistake) from mistake
             error = f"{type(mistake).__name__}: {storable(str(mistake))}"
             raise StepFailed(f"step {command.number}, {command.operation}: {error}") from mistake
+
+    async def wait_for_locks(self, blocked: Blocked) -> None:
+        """The wave waits for locks before it drives."""
+        raise Postponed(Why.BLOCKED)
 
     async def begin_wait(self, command: WaitCommand) -> WaitReply:
         """Not in a wave."""

@@ -20,9 +20,6 @@ RETRY_SIGNAL = "retry"
 WAKE_SIGNAL = "wake"
 """A saga that waits for a lock looks at once whether it holds it now."""
 
-WAKE_SIGNAL = "wake"
-"""A lock was let go: whoever waits for it looks again."""
-
 START_DOOR = "start"
 """Where a message came in that was a start argument; other doors are named after their signal."""
 

@@ -87,7 +87,7 @@ class PartitionExecution:
         self._signals = 0
         self._task_signals = 0
         self._task_seconds = 0.0
-        self._wakes = 0
+        self._wakes = self._heard_wakes = 0
         self._failed_waves = 0
         self._totals = WaveReply()
 
@@ -125,6 +125,10 @@ class PartitionExecution:
 
     def _next_wave(self, *, unopened: bool = False) -> list[_Entry]:
         """Take out what is due, in the order of arrival."""
+        if self._wakes > self._heard_wakes:
+            self._heard_wakes = self._wakes
+            for entry in self._left:
+                entry.due = 0.0
         wave: list[_Entry] = []
         size = 0
         most = max(1, WAVE_EVENTS >> min(self._failed_waves, 6))
@@ -227,11 +231,8 @@ class PartitionExecution:
     async def _wait(self, seconds: float) -> None:
         """Until something comes, a lock is let go, or it is time."""
         self._tell()
-        wakes = self._wakes
-        await self._until(lambda: bool(self._arrived) or self._wakes > wakes, timedelta(seconds=max(seconds, 0.001)))
-        if self._wakes > wakes:
-            for entry in self._left:
-                entry.due = 0.0
+        limit = timedelta(seconds=max(seconds, 0.001))
+        await self._until(lambda: bool(self._arrived) or self._wakes > self._heard_wakes, limit)
 
     async def _is_over(self) -> bool:
         """Whether nothing has come for so long that the partition may end."""

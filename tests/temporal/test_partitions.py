@@ -16,6 +16,7 @@ from temporalio.service import RPCError
 from orchestrator import EventRejected, Refused, SagaFailed, Transaction
 from orchestrator.store.database import Database
 from orchestrator.store.intervention import cancel_saga
+from orchestrator.store.schema import saga_lock
 from orchestrator.worker import recovery
 from orchestrator.worker.recovery import Recovery
 from orchestrator.worker.sweeping import Limits
@@ -23,7 +24,7 @@ from orchestrator.workflow import partition
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.names import partition_for
 from tests.cast import Plan, Script
-from tests.house import House, eventually, new_id, open_house
+from tests.house import House, eventually, new_id, open_house, rows
 from tests.swarm import CATALOG, EVENT, Swarm, SwarmCompleted, SwarmRequested
 
 
@@ -83,7 +84,7 @@ async def test_events_published_at_once_travel_in_few_signals_and_cost_few_histo
     for workflow_id in {handle.workflow_id for [handle] in handles}:
         history = await house.client.get_workflow_handle(workflow_id).fetch_history()
         events += len(history.events)
-    assert events <= 80
+    assert events <= 90
 
 
 async def test_no_line_of_handle_is_in_the_history(house: House) -> None:
@@ -247,6 +248,39 @@ async def _recovered(house: House, count: int) -> bool:
 def recovery_of(house: House) -> Recovery:
     limits = Limits(grace=timedelta(0))
     return Recovery(house.client, house.database, house.catalog, task_queue=house.task_queue, limits=limits)
+
+
+async def test_events_of_one_key_are_handled_in_the_order_in_which_they_were_published(house: House) -> None:
+    order: list[str] = []
+
+    async def note_down(tx: Transaction) -> None:
+        order.append(tx.event_id)
+
+    Script.before["write_note"] = note_down
+    keyed = SwarmRequested(source="a", target="b", coins=1, key="k")
+    ids = [new_id() for _ in range(90)]
+
+    handles = await house.bus.publish_many([keyed] * 45, event_ids=ids[:45])
+    handles += [await house.bus.publish(keyed, event_id=event_id) for event_id in ids[45:]]
+
+    for [handle] in handles:
+        assert (await handle.outcome()).phase.value == "completed"
+    assert list(dict.fromkeys(order)) == ids
+    assert max(saga.drives for saga in await house.sagas()) <= 2
+    assert not [lock for lock in await rows(house.database, saga_lock) if lock.ticket > 0]
+
+
+async def test_a_saga_waits_for_a_lock_that_another_execution_holds_and_is_woken(house: House) -> None:
+    holder, waiter = new_id(), new_id()
+    napping = SwarmRequested(source="a", target="b", coins=1, key="k", nap=True)
+    keyed = SwarmRequested(source="a", target="b", coins=1, key="k")
+
+    handles = await house.bus.publish_many([napping, keyed], event_ids=[holder, waiter])
+
+    for [handle] in handles:
+        assert (await handle.outcome()).phase.value == "completed"
+    finished = {saga.event_id: saga.finished_at for saga in await house.sagas()}
+    assert finished[holder] < finished[waiter]
 
 
 async def test_a_run_that_grows_long_goes_on_in_another(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
