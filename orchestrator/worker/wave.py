@@ -276,7 +276,9 @@ class Wave:
         drivers: dict[int, Driver] = {}
         self._turns = {rows[one.index].id: asyncio.Event() for one in given if rows[one.index].blocked_by}
         here = {rows[one.index].id for one in given}
-        driving = {one.index: asyncio.create_task(self._drive_one(one, rows[one.index], drivers, here)) for one in given}
+        driving = {
+            one.index: asyncio.create_task(self._drive_one(one, rows[one.index], drivers, here)) for one in given
+        }
         if not driving:
             return []
         left_over = _HARD - (monotonic() - self._began)

@@ -14,7 +14,16 @@ from tests.docs.markdown import ROOT, Document
 
 ERRORS = Document("docs/errors.md")
 _CODE = re.compile(r"(event|signal|saga|operation|publish|database|definition|settings)\.[a-z_]+")
-_ACTIVITIES = {names.TURN, names.FINISH, names.STICK, names.DEAD_LETTER, names.BEGIN_WAIT, names.END_WAIT, RECOVER}
+_ACTIVITIES = {
+    names.TURN,
+    names.FINISH,
+    names.STICK,
+    names.DEAD_LETTER,
+    names.BEGIN_WAIT,
+    names.END_WAIT,
+    names.DRIVE_WAVE,
+    RECOVER,
+}
 _STEPS = {PIVOT.name, ATOMIC.name, UNDO_ATOMIC, SLEEP, WAIT_FOR}
 _DECLARATIONS = "definition"
 """Modules that check declarations show `event.…` in their messages, and raise no codes."""
