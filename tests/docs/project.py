@@ -14,7 +14,17 @@ from orchestrator.embedded import EmbeddedServer
 from tests.docs.markdown import ROOT, Command, Document
 
 WORKER = ".venv/bin/python worker.py"
-_COPIED = ("orchestrator", "events", "activities", "workflows", "starter", "tests", "pyproject.toml", "worker.py")
+_COPIED = (
+    "orchestrator",
+    "events",
+    "activities",
+    "workflows",
+    "starter",
+    "benchmarks",
+    "tests",
+    "pyproject.toml",
+    "worker.py",
+)
 _PATIENCE = 90.0
 
 

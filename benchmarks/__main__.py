@@ -1,0 +1,68 @@
+"""`make bench QUICK=1`: measure, show, and write `benchmarks/latest.json`. A missed goal is told, and no failure."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks.forms import NotCompleted
+from benchmarks.measuring import PROC
+from benchmarks.rounds import Plan, measure
+from benchmarks.stack import ROOT, GaveUp
+from orchestrator.errors import OrchestratorError
+
+LATEST = ROOT / "benchmarks" / "latest.json"
+_EXIT_GAVE_UP = 1
+_EXIT_MISUSE = 2
+
+
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Under ten minutes, by fewer and shorter rounds.")] = False,
+    rounds: Annotated[int | None, typer.Option(min=1, help="In each, every form has a turn.  [7; quick 3]")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="A load is measured.  [15; quick 6]")] = None,
+    at_once: Annotated[int, typer.Option(min=1, help="Sagas in flight under load.")] = 50,
+    alone: Annotated[int | None, typer.Option(min=1, help="Sagas one at a time in a turn.  [40; quick 15]")] = None,
+    processes: Annotated[
+        list[int] | None, typer.Option(min=1, help="Worker processes; may be repeated.  [1, 2]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the order in each round.")] = 1,
+    output: Annotated[Path, typer.Option(help="Where the figures are written.")] = LATEST,
+) -> None:
+    """Measure the engine beside a plain Temporal saga."""
+    said = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not (PROC / "self" / "stat").exists():
+        said.print("CPU by process is read from /proc, which this system lacks. Run it on Linux, or in a container.")
+        raise typer.Exit(_EXIT_MISUSE)
+    plan = Plan(
+        rounds=rounds or (3 if quick else 7),
+        seconds=seconds or (6.0 if quick else 15.0),
+        at_once=at_once,
+        alone=alone or (15 if quick else 40),
+        processes=tuple(processes or (1, 2)),
+        seed=seed,
+        minutes=9.0 if quick else None,
+    )
+    try:
+        report = asyncio.run(measure(plan, said.print))
+    except* (GaveUp, NotCompleted, OrchestratorError) as faults:
+        for fault in _leaves(faults):
+            said.print(str(fault), markup=False)
+        sys.exit(_EXIT_GAVE_UP)
+    report.write(output)
+    report.show()
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[BaseException]:
+    for fault in group.exceptions:
+        if isinstance(fault, BaseExceptionGroup):
+            yield from _leaves(fault)
+        else:
+            yield fault
+
+
+if __name__ == "__main__":
+    typer.run(bench)

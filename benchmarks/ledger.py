@@ -1,0 +1,69 @@
+"""The tables, and the three pieces of work that every form does: the same SQLModel statements on the same rows.
+
+Knows neither the engine nor Temporal, so that neither of the two has an advantage in here.
+"""
+
+from uuid import UUID
+
+from sqlalchemy import BigInteger, delete
+from sqlmodel import Field, SQLModel, col, update
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+ACCOUNTS = 1_000
+"""Each saga has its own pair, so that no row is hot."""
+OPENING_BALANCE = 1_000_000_000
+TABLES = ("bench_account", "bench_record")
+
+
+class InsufficientFunds(Exception):
+    """The account holds too little."""
+
+
+class Account(SQLModel, table=True):
+    """An account."""
+
+    __tablename__ = "bench_account"  # pyright: ignore[reportAssignmentType]
+
+    id: int = Field(primary_key=True)
+    balance: int = Field(sa_type=BigInteger)
+
+
+class Record(SQLModel, table=True):
+    """Something that was transferred."""
+
+    __tablename__ = "bench_record"  # pyright: ignore[reportAssignmentType]
+
+    id: UUID = Field(primary_key=True)
+    source: int
+    target: int
+    amount: int
+
+
+async def take(session: AsyncSession, account: int, amount: int) -> None:
+    """Take money out of an account.
+
+    Raises:
+        InsufficientFunds: there is too little in it.
+    """
+    taken = await session.exec(
+        update(Account)
+        .where(col(Account.id) == account, col(Account.balance) >= amount)
+        .values(balance=col(Account.balance) - amount)
+    )
+    if taken.rowcount != 1:
+        raise InsufficientFunds(f"account {account} holds less than {amount}")
+
+
+async def add(session: AsyncSession, account: int, amount: int) -> None:
+    """Add money to an account."""
+    await session.exec(update(Account).where(col(Account.id) == account).values(balance=col(Account.balance) + amount))
+
+
+async def write(session: AsyncSession, record: UUID, source: int, target: int, amount: int) -> None:
+    """Write down what was transferred."""
+    session.add(Record(id=record, source=source, target=target, amount=amount))
+
+
+async def erase(session: AsyncSession, record: UUID) -> None:
+    """Take a record away."""
+    await session.exec(delete(Record).where(col(Record.id) == record))
