@@ -8,7 +8,7 @@ STATE = $${ORCHESTRATOR_STATE_DIR:-.state}
 PIP = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up simulate test conformance mutants bench check format constraints clean clean-all ready not-running
+.PHONY: help demo up simulate test conformance mutants chaos bench check format constraints clean clean-all ready not-running
 
 help:
 	@echo "make demo         see it work: accounts, transfers, a refusal, a worker killed in the middle of a saga"
@@ -18,6 +18,7 @@ help:
 	@echo "make conformance  every fault at every step of every example, on both databases, and a count of the cells"
 	@echo "make mutants      break the engine in ten ways, and see that a test notices each"
 	@echo "make bench        the engine beside a plain Temporal saga: QUICK=1 in under 10 minutes, without in an hour"
+	@echo "make chaos        2000 sagas while everything under them is killed and stopped; SAGAS= MINUTES= SEED= DATABASE="
 	@echo "make check        style, types, and who may import whom"
 	@echo "make format       put the style right"
 	@echo "make constraints  pin the newest versions of all dependencies in constraints.txt"
@@ -43,6 +44,14 @@ mutants: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+
+SAGAS := 2000
+MINUTES := 3
+SEED := 1
+DATABASE := postgresql
+
+chaos: $(VENV)/.dev
+	@exec $(BIN)/python -m tests.chaos.run --sagas $(SAGAS) --minutes $(MINUTES) --seed $(SEED) --database $(DATABASE) $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -78,11 +78,19 @@ class Manager:
     Args:
         settings: by default from the environment and `pyproject.toml`.
         catalog: by default whatever the settings' packages declare.
+        steps: what activities and waves call; a test may give one that counts.
     """
 
-    def __init__(self, settings: Settings | None = None, *, catalog: Catalog | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        catalog: Catalog | None = None,
+        steps: type[StoreSteps] = StoreSteps,
+    ) -> None:
         self.settings = settings or Settings()
         self._catalog = catalog
+        self._steps = steps
         self._supervised: Supervised | None = None
 
     def main(self, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -215,7 +223,7 @@ class Manager:
 
     def worker(self, ready: Ready, **options: Any) -> Worker:
         """A Temporal worker for everything in the catalog; `options` go to Temporal's `Worker`."""
-        steps = StoreSteps(ready.databases, ready.catalog, SignalWaker(ready.client))
+        steps = self._steps(ready.databases, ready.catalog, SignalWaker(ready.client))
         return Worker(
             ready.client,
             task_queue=self.settings.task_queue,

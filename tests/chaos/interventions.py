@@ -1,0 +1,142 @@
+"""What people do meanwhile: they cancel sagas, and terminate and reset executions."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import Random
+from uuid import UUID, uuid4
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.exc import SQLAlchemyError
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from orchestrator.drive.messages import Phase
+from orchestrator.store.database import Database
+from orchestrator.store.intervention import cancel_saga
+from orchestrator.store.schema import saga, saga_step
+from orchestrator.workflow.names import own_workflow_id
+from tests.chaos.plan import Act, Fault, Target
+
+AWAY = (SQLAlchemyError, OSError, RPCError, TimeoutError)
+"""What a part that is down raises."""
+_TRIES = 40
+_AGAIN = 0.25
+_ANSWERS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """A saga that goes forward, with a step behind it or under way."""
+
+    id: UUID
+    own_workflow: str
+    driver: str
+    """The execution that drives it."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether its own execution drives it."""
+        return self.driver == self.own_workflow
+
+
+class Interventions:
+    """Looks for sagas that are under way, and meddles with them.
+
+    Args:
+        client: Temporal's.
+        database: the bank's.
+        random: picks.
+    """
+
+    def __init__(self, client: Client, database: Database, random: Random) -> None:
+        self.hits: Counter[tuple[Act, Target]] = Counter()
+        self.cancels = 0
+        self._client = client
+        self._database = database
+        self._random = random
+
+    async def do(self, fault: Fault) -> None:
+        """Terminate or reset an execution, another one if that has just ended; again if a part is down."""
+        for _ in range(_TRIES):
+            try:
+                async with asyncio.timeout(_ANSWERS):
+                    victim = await self._pick(fault.target)
+                    if victim is not None:
+                        await (self._terminate if fault.act is Act.TERMINATE else self._reset)(victim)
+                        self.hits[fault.act, fault.target] += 1
+                        return
+            except AWAY:
+                pass
+            await asyncio.sleep(_AGAIN)
+
+    async def cancel(self, part: float) -> None:
+        """Cancel as many sagas as are missing from a part of all: in the database, or by their executions."""
+        async with asyncio.timeout(_ANSWERS):
+            going = await self._going()
+            missing = int(part * await self._count()) - await self._cancelled()
+            for victim in self._random.sample(going, k=min(len(going), max(missing, 0))):
+                if victim.is_own and self._random.random() < 0.5:
+                    await self._client.get_workflow_handle(victim.driver).cancel()
+                else:
+                    await cancel_saga(self._database, victim.id, by="chaos")
+                self.cancels += 1
+
+    async def _pick(self, target: Target) -> str | None:
+        going = await self._going()
+        if target is Target.SAGA:
+            found = sorted(one.driver for one in going if one.is_own)
+        else:
+            found = sorted({one.driver for one in going if not one.is_own})
+        return self._random.choice(found) if found else None
+
+    async def _going(self) -> list[Going]:
+        begun = exists().where(saga_step.c.saga_id == saga.c.id)
+        columns = (saga.c.id, saga.c.orchestrator, saga.c.event_id, saga.c.owner_workflow_id)
+        statement = select(*columns).where(saga.c.phase == Phase.FORWARD.value, saga.c.pivot_step.is_(None), begun)
+        async with self._database.reading() as connection:
+            rows = await connection.execute(statement.order_by(saga.c.id))
+            return [
+                Going(row.id, own_workflow_id(row.orchestrator, row.event_id), row.owner_workflow_id or "")
+                for row in rows
+            ]
+
+    async def _count(self) -> int:
+        async with self._database.reading() as connection:
+            return await connection.scalar(select(func.count()).select_from(saga)) or 0
+
+    async def _cancelled(self) -> int:
+        statement = select(func.count()).select_from(saga).where(saga.c.reason == Phase.CANCELLED.value)
+        async with self._database.reading() as connection:
+            return await connection.scalar(statement) or 0
+
+    async def _terminate(self, workflow_id: str) -> None:
+        await self._client.get_workflow_handle(workflow_id).terminate(reason="chaos")
+
+    async def _reset(self, workflow_id: str) -> None:
+        """To its beginning."""
+        handle = self._client.get_workflow_handle(workflow_id)
+        async for event in handle.fetch_history_events():
+            if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED:
+                await self._client.workflow_service.reset_workflow_execution(
+                    ResetWorkflowExecutionRequest(
+                        namespace=self._client.namespace,
+                        workflow_execution=WorkflowExecution(workflow_id=workflow_id),
+                        reason="chaos",
+                        workflow_task_finish_event_id=event.event_id,
+                        request_id=str(uuid4()),
+                    )
+                )
+                return
+
+
+async def until_answered(work: Callable[[], Awaitable[None]]) -> None:
+    """Do something that a part which is down may keep from being done: then not at all."""
+    try:
+        await work()
+    except AWAY:
+        return

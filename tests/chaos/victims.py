@@ -1,0 +1,195 @@
+"""What is killed and stopped: the workers under their supervisor, Temporal's server, PostgreSQL."""
+
+import asyncio
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+
+from orchestrator.child import Child
+from orchestrator.embedded import NAMESPACE, EmbeddedServer
+from orchestrator.errors import OrchestratorError
+from orchestrator.ports import free_port
+from tests.chaos.accounts import JOURNAL
+from tests.chaos.plan import Act, Fault, Target
+from tests.chaos.postgres import Postgres
+from tests.chaos.processes import children, go_on, kill, stop
+from tests.chaos.worker import LATE
+from tests.mutants.sandbox import ROOT
+
+_DRAIN = 30.0
+_READY = b"Worker ready"
+_TRIES = 10
+_AGAIN = 0.5
+
+
+class Victims:
+    """Everything that runs, and the faults that are done to it, one at a time for each part.
+
+    Args:
+        folder: for all state and all logs.
+        random: picks among several.
+        root: the project whose engine the workers run.
+        processes: worker processes.
+        is_postgresql: which database.
+    """
+
+    def __init__(self, folder: Path, random: Random, *, root: Path = ROOT, processes: int, is_postgresql: bool) -> None:
+        self.folder = folder
+        self.hits: Counter[tuple[Act, Target]] = Counter()
+        self.server = EmbeddedServer(folder / "temporal", port=free_port(0), headless=True)
+        self.postgres = Postgres(folder / "postgres") if is_postgresql else None
+        self._random = random
+        self._root = root
+        self._processes = processes
+        self._supervisor: Child | None = None
+        self._starts = 0
+        self._busy = {part: asyncio.Lock() for part in ("workers", "temporal", "postgresql")}
+
+    @property
+    def late(self) -> Path:
+        """Where the workers count attempts that came too late."""
+        return self.folder / "late"
+
+    @property
+    def database_url(self) -> str:
+        """The bank's database."""
+        return self.postgres.url if self.postgres else f"sqlite:///{self.folder / 'bank.db'}"
+
+    @property
+    def journal_url(self) -> str:
+        """The other database: always a file, so that the two are of two kinds where home is PostgreSQL."""
+        return f"sqlite:///{self.folder / 'journal.db'}"
+
+    def environment(self) -> Mapping[str, str]:
+        """What workers and clients go by."""
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("TEMPORAL_", "ORCHESTRATOR_"))
+        }
+        return kept | {
+            "TEMPORAL_ADDRESS": self.server.address,
+            "TEMPORAL_NAMESPACE": NAMESPACE,
+            "TEMPORAL_CONFIG_FILE": os.devnull,
+            "ORCHESTRATOR_STATE_DIR": str(self.folder),
+            "ORCHESTRATOR_DATABASE_URL": self.database_url,
+            "ORCHESTRATOR_DATABASES": json.dumps({JOURNAL: self.journal_url}),
+            "ORCHESTRATOR_RECOVERY_INTERVAL": "3",
+            "ORCHESTRATOR_RECOVERY_GRACE": "4",
+            "ORCHESTRATOR_LOG_LEVEL": "ERROR",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(self._root),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            LATE: str(self.late),
+        }
+
+    async def start(self) -> None:
+        """Start the databases and the server; workers have a method of their own."""
+        if self.postgres:
+            await self.postgres.start()
+        await self.server.start()
+
+    async def close(self) -> None:
+        """Stop everything."""
+        if self._supervisor is not None:
+            await self._supervisor.stop(seconds=_DRAIN)
+        await self.server.stop()
+        if self.postgres:
+            await self.postgres.close()
+
+    def start_workers(self) -> None:
+        """Start the supervisor, and with it the workers."""
+        self._starts += 1
+        command = [sys.executable, "-m", "tests.chaos.worker", "--processes", str(self._processes)]
+        log = self.folder / f"workers-{self._starts}.log"
+        self._supervisor = Child.start(command, log=log, env=self.environment(), cwd=self._root)
+
+    async def wait_for_workers(self) -> bool:
+        """Wait until each of them takes work; False: they have ended."""
+        assert self._supervisor is not None
+        log = self._supervisor.log
+        return await self._supervisor.wait_until(lambda: log.read_bytes().count(_READY) >= self._processes)
+
+    async def suffer(self, fault: Fault) -> None:
+        """Do a fault, and put right what it broke. One that finds nothing to hit counts for nothing."""
+        match fault.target:
+            case Target.WORKER | Target.SUPERVISOR:
+                async with self._busy["workers"]:
+                    hit = await self._workers(fault)
+            case Target.TEMPORAL:
+                async with self._busy["temporal"]:
+                    hit = await self._temporal(fault)
+            case Target.POSTGRESQL | Target.BACKEND:
+                async with self._busy["postgresql"]:
+                    hit = await self._postgresql(fault)
+            case Target.SAGA | Target.PARTITION:
+                raise AssertionError("no process")
+        self.hits[fault.act, fault.target] += hit
+
+    async def heal(self) -> None:
+        """After the last fault: everything runs."""
+        assert self._supervisor is not None
+        if self._supervisor.has_ended:
+            self.start_workers()
+
+    async def _workers(self, fault: Fault) -> bool:
+        assert self._supervisor is not None
+        if fault.target is Target.SUPERVISOR:
+            await self._supervisor.kill()
+            self.start_workers()
+            return True
+        living = children(self._supervisor.pid)
+        if not living:
+            return False
+        victim = self._random.choice(living).pid
+        if fault.act is Act.KILL:
+            kill(victim)
+        else:
+            await _stand_still(victim, fault.seconds)
+        return True
+
+    async def _temporal(self, fault: Fault) -> bool:
+        if fault.act is Act.STOP:
+            await _stand_still(self.server.pid, fault.seconds)
+            return True
+        address = self.server.address
+        kill(self.server.pid)
+        await self.server.wait_ended()
+        await self.server.stop()
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                await self.server.start()
+            except OrchestratorError:
+                if not tries_left:
+                    raise
+            else:
+                if self.server.address == address:
+                    break
+                await self.server.stop()  # somebody has just taken its port, as a connection's end may
+            await asyncio.sleep(_AGAIN)
+        assert self.server.address == address, "its port is gone"
+        return True
+
+    async def _postgresql(self, fault: Fault) -> bool:
+        assert self.postgres is not None
+        if fault.target is Target.BACKEND:
+            backends = self.postgres.backends()
+            if not backends:
+                return False
+            await _stand_still(self._random.choice(backends).pid, fault.seconds)
+        elif fault.act is Act.STOP:
+            await _stand_still(self.postgres.pid, fault.seconds)
+        else:
+            await self.postgres.kill()
+            await self.postgres.revive()
+        return True
+
+
+async def _stand_still(pid: int, seconds: float) -> None:
+    stop(pid)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        go_on(pid)
