@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as NoneLeft
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from orchestrator.errors import TransactionMisuse, Unreachable
@@ -51,6 +51,10 @@ _WRITES = re.compile(
 )
 
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Lock]] = WeakKeyDictionary()
+
+
+class NoConnectionLeft(PoolTimeout, Unreachable):
+    """All connections of the pool were in use for too long."""
 
 
 class Database:
@@ -159,8 +163,8 @@ class Database:
         connection = self.engine.connect()
         try:
             await connection.start()
-        except NoneLeft as fault:
-            raise Unreachable(
+        except PoolTimeout as fault:
+            raise NoConnectionLeft(
                 f"All {self.pool_size} connections of this process to {self.shown} were in use for "
                 f"{_WAIT_FOR_CONNECTION} seconds. Look there for statements that wait; else give the process more with "
                 "ORCHESTRATOR_POOL_SIZE (of all processes together fewer than PostgreSQL's max_connections)."

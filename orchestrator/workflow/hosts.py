@@ -21,6 +21,7 @@ from orchestrator.orchestrator import Orchestrator
 from orchestrator.workflow import names
 from orchestrator.workflow.execution import SagaExecution
 from orchestrator.workflow.partition import PartitionExecution
+from orchestrator.workflow.runner import PlainPayloadsRunner
 
 
 class Host:
@@ -82,7 +83,7 @@ def sandbox_for(catalog: Catalog) -> SandboxedWorkflowRunner:
             passed.add(top)
         elif not any(one == name or one.startswith(f"{name}.") for one in watched):
             passed.add(name)
-    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*passed))
+    return PlainPayloadsRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*passed))
 
 
 def __getattr__(attribute: str) -> type:

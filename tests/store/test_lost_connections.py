@@ -10,9 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.drive.messages import Phase, SagaRef, StuckCommand
 from orchestrator.envelope import saga_id
-from orchestrator.errors import Unreachable
 from orchestrator.event import DomainEvent
-from orchestrator.store.database import Database
+from orchestrator.store.database import Database, NoConnectionLeft
 from orchestrator.store.intervention import Skip, cancel_saga, skip_step
 from orchestrator.store.recovery import UndoAnswer, recorded_sagas, undo_if_still_owned
 from orchestrator.store.schema import saga, saga_outbox, saga_step
@@ -198,6 +197,6 @@ async def test_connections_in_use_for_long_are_told_with_what_to_set(stocked: Da
     few = Database(stocked.url.render_as_string(hide_password=False), pool_size=1)
     few.engine.pool._timeout = 0.01  # type: ignore[attr-defined]
     async with few.transaction():
-        with pytest.raises(Unreachable, match=r"All 1 connections.*ORCHESTRATOR_POOL_SIZE"):
+        with pytest.raises(NoConnectionLeft, match=r"All 1 connections.*ORCHESTRATOR_POOL_SIZE"):
             await few.in_transaction(AsyncConnection.commit)
     await few.close()

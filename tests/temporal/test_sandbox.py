@@ -6,10 +6,12 @@ from uuid import uuid4
 import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
+from temporalio.converter import WorkflowSerializationContext
 
 from orchestrator.catalog import Catalog
 from orchestrator.event import DomainEvent
 from orchestrator.store.database import Database
+from orchestrator.workflow.converter import worker_data_converter
 from tests import cast
 from tests.house import House, eventually, open_house
 from tests.misbehaving import Clock, Dice
@@ -46,3 +48,10 @@ async def test_a_clock_or_chance_in_handle_is_refused_and_named(careless: House,
     assert await careless.sagas() == []
     assert cast.Script.runs == []
     await handle.terminate()
+
+
+def test_nobody_asks_which_execution_a_payload_is_of() -> None:
+    """What `PlainPayloadsRunner` leaves out is for these only."""
+    assert worker_data_converter.payload_codec is None
+    assert worker_data_converter.external_storage is None
+    assert worker_data_converter.with_context(WorkflowSerializationContext("default", "an-id")) is worker_data_converter
