@@ -8,7 +8,7 @@ is made sure of before it is reported.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
@@ -64,7 +64,7 @@ class _Given:
     place: Place
     envelope: Envelope
     event: DomainEvent
-    locks: LockKeys = LockKeys((), None)
+    locks: LockKeys = field(default_factory=lambda: LockKeys((), None))
 
     def left(self, why: Why, *, is_open: bool = True) -> Left:
         return Left(index=self.index, why=why, event_id=self.envelope.event_id if is_open else None)
