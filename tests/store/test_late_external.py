@@ -39,7 +39,7 @@ def empty_shop() -> None:
     Shop.reached, Shop.opened = asyncio.Event(), asyncio.Event()
 
 
-@external_operation(time_limit=timedelta(milliseconds=100))
+@external_operation(time_limit=timedelta(milliseconds=500))
 async def reserve(call: ExternalCall, item: str) -> None:
     """Reserve an item, by a request that is on its way for longer than its time limit, as after SIGSTOP."""
     Shop.reached.set()
