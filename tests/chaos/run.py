@@ -27,11 +27,12 @@ from orchestrator.store.migrate import migrate
 from orchestrator.workflow.names import is_partition
 from starter.process import GaveUp, run_script
 from tests.chaos.accounts import JOURNAL, account, tables
-from tests.chaos.audit import Books, Findings, audit, open_count
+from tests.chaos.audit import Books, Findings, audit
 from tests.chaos.bank import CATALOG
 from tests.chaos.interventions import AWAY, Interventions, until_answered
 from tests.chaos.load import ACCOUNTS, BALANCE, Order, accepted, orders, write_orders
 from tests.chaos.plan import CANCELLED, Dialect, Fault, Target, minima, plan
+from tests.chaos.progress import Progress
 from tests.chaos.report import hits, show_findings, show_hits, show_plan
 from tests.chaos.victims import Victims
 from tests.mutants.mutants import MUTANTS, Mutant
@@ -40,9 +41,9 @@ from tests.mutants.sandbox import ROOT, Sandbox
 _LOOK = 1.0
 _LOAD = 0.95
 """Part of the time over which events are published."""
-_HEALS = 60.0
-"""Seconds that quiet may take at the least, and a saga's share of them."""
-_HEALS_A_SAGA = 0.1
+_STANDSTILL = 60.0
+"""Seconds without any progress after which what is left is wedged: many times what recovery waits for."""
+_SAYS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,8 @@ class Run:
         self._console = console
         self._began = monotonic()
         self._plan = plan(seed=options.seed, minutes=options.minutes, sagas=options.sagas, database=options.database)
+        folder, count = victims.folder, options.clients
+        self._progress = Progress(databases.home, lambda: len(accepted(folder, count)), options.seconds)
         self._people = Interventions(client, databases.home, Random(f"people/{options.seed}"))
 
     async def go(self) -> int:
@@ -123,24 +126,30 @@ class Run:
         clients = [self._client_process(number) for number in range(options.clients)]
         self._say(f"{options.sagas} events by {options.clients} clients, {len(self._plan)} faults")
         self._began = monotonic()
-        cancelling = asyncio.create_task(self._cancel())
-        await asyncio.gather(*(self._do(fault) for fault in self._plan))
-        await asyncio.sleep(max(0.0, options.seconds - self._after))
-        cancelling.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await cancelling
-        await self._victims.heal()
-        done, left = await open_count(self._database)
-        self._say(f"the last fault is done; {done} sagas have ended, {left} are open")
-        await self._until_quiet(clients, made)
+        async with asyncio.TaskGroup() as beside:
+            watching, cancelling = (beside.create_task(work) for work in (self._progress.watch(), self._cancel()))
+            await asyncio.gather(*(self._do(fault) for fault in self._plan))
+            await self._progress.until(options.seconds)
+            cancelling.cancel()
+            await self._victims.heal()
+            self._say(f"the last fault is done; {self._standing}")
+            await self._until_quiet(clients)
+            watching.cancel()
+        for client in clients:
+            if client.exit_code:
+                raise GaveUp(f"A client failed:\n{client.last_lines()}")
         return await self._count({order.event_id: order for order in made})
+
+    @property
+    def _standing(self) -> str:
+        return f"{self._progress.ended} of {self._options.sagas} sagas have ended, {self._progress.open} are open"
 
     @property
     def _after(self) -> float:
         return monotonic() - self._began
 
     async def _do(self, fault: Fault) -> None:
-        await asyncio.sleep(max(0.0, fault.at - self._after))
+        await self._progress.until(fault.at)
         if self._options.verbose:
             self._say(f"{fault.act} {fault.target}")
         if fault.target in (Target.SAGA, Target.PARTITION):
@@ -153,24 +162,22 @@ class Run:
             await asyncio.sleep(_LOOK)
             await until_answered(lambda: self._people.cancel(CANCELLED))
 
-    async def _until_quiet(self, clients: Sequence[Child], made: Sequence[Order]) -> None:
-        """Wait until everything has ended, or for so long that what has not is wedged."""
-        limit = monotonic() + _HEALS + _HEALS_A_SAGA * self._options.sagas
-        last, said = (0, 0), monotonic()
-        while monotonic() < limit:
-            with contextlib.suppress(*AWAY):
-                done, left = last = await open_count(self._database)
-                has_ended = done == len(made) and not left and all(client.has_ended for client in clients)
-                if has_ended and not await self._running():
-                    break
-            if monotonic() - said > 15:
+    async def _until_quiet(self, clients: Sequence[Child]) -> None:
+        """Wait until everything has ended, or nothing does any more: what is left then is wedged."""
+        said = monotonic()
+        while self._progress.still_for < _STANDSTILL and not any(client.exit_code for client in clients):
+            has_ended = self._progress.ended == self._options.sagas and not self._progress.open
+            if has_ended and all(client.has_ended for client in clients):
+                with contextlib.suppress(*AWAY):
+                    if not await self._running():
+                        self._say("quiet")
+                        break
+            if monotonic() - said > _SAYS:
                 said = monotonic()
-                self._say(f"{last[0]} of {len(made)} sagas have ended, {last[1]} are open")
+                self._say(self._standing)
             await asyncio.sleep(_LOOK)
-        for client in clients:
-            if client.has_ended and client.exit_code:
-                raise GaveUp(f"A client failed:\n{client.last_lines()}")
-        self._say("quiet" if monotonic() < limit else "not quiet in time: what has not ended is wedged")
+        else:
+            self._say(f"nothing has changed for {self._progress.still_for:.0f} s: what has not ended is wedged")
 
     async def _running(self) -> list[str]:
         """Executions of their own that run."""
@@ -194,8 +201,8 @@ class Run:
         show_hits(console, needed, least, had)
         show_findings(console, found, books)
         console.print(
-            f"{len(taken)} accepted, {len(books.sagas)} sagas, {len(books.entries)} entries, "
-            f"{self._people.cancels} cancels, in {self._after:.0f} s",
+            f"{len(taken)} events accepted in {taken.total()} publishes, {len(books.sagas)} sagas, "
+            f"{len(books.entries)} entries, {self._people.cancels} cancels, in {self._after:.0f} s",
             highlight=False,
         )
         missed = [hit for hit in needed if not hit.is_enough]
