@@ -1,6 +1,7 @@
 """`make bench QUICK=1`: measure, show, and write `benchmarks/latest.json`. A missed goal is told, and no failure."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,15 @@ from rich.console import Console
 
 from benchmarks.forms import NotCompleted
 from benchmarks.measuring import PROC
-from benchmarks.rounds import Plan, measure
+from benchmarks.report import Report
+from benchmarks.rounds import Plan, Say, measure
 from benchmarks.stack import ROOT, GaveUp
 from orchestrator.errors import OrchestratorError
 
 LATEST = ROOT / "benchmarks" / "latest.json"
 _EXIT_GAVE_UP = 1
 _EXIT_MISUSE = 2
+_EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 def bench(
@@ -47,13 +50,28 @@ def bench(
         minutes=9.0 if quick else None,
     )
     try:
-        report = asyncio.run(measure(plan, said.print))
+        report = asyncio.run(_measured(plan, said.print))
     except* (GaveUp, NotCompleted, OrchestratorError) as faults:
         for fault in _leaves(faults):
             said.print(str(fault), markup=False)
         sys.exit(_EXIT_GAVE_UP)
+    if report is None:
+        raise typer.Exit(_EXIT_TERMINATED)
     report.write(output)
     report.show()
+
+
+async def _measured(plan: Plan, say: Say) -> Report | None:
+    """The report, or None if SIGTERM came: PostgreSQL is no child of ours, and would stay behind."""
+    measuring = asyncio.ensure_future(measure(plan, say))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, measuring.cancel)
+    try:
+        return await measuring
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # Ctrl-C
+            raise
+        return None
 
 
 def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[BaseException]:
