@@ -17,6 +17,8 @@ class SwarmRequested(DomainEvent):
     key: str | None = None
     nap: bool = False
     bug: bool = False
+    change: str = ""
+    """What the next version of the code changes: see `tests.swarm_next`."""
 
 
 class SwarmCompleted(DomainEvent):
@@ -50,5 +52,35 @@ class Swarm(Orchestrator[SwarmRequested, SwarmCompleted, SwarmFailed]):
         return SwarmCompleted(coins=taken)
 
 
-CATALOG = Catalog.of(orchestrators=[Swarm], operations=[cast.take, cast.put, cast.write_note])
+class LoneRequested(DomainEvent):
+    """Move coins from a box to another, each in an execution of its own."""
+
+    source: str
+    target: str
+    coins: int
+    change: str = ""
+
+
+class LoneCompleted(DomainEvent):
+    """Moved."""
+
+    coins: int
+
+
+class LoneFailed(FailureEvent):
+    """Not moved."""
+
+
+class Lone(Orchestrator[LoneRequested, LoneCompleted, LoneFailed]):
+    """The same steps without partitions."""
+
+    async def handle(self, event: LoneRequested, saga: Saga) -> LoneCompleted:
+        """Take, put, note."""
+        taken = await saga.execute(take(event.source, event.coins))
+        await saga.execute(put(event.target, event.coins))
+        await saga.execute(write_note(f"moved {event.coins}"))
+        return LoneCompleted(coins=taken)
+
+
+CATALOG = Catalog.of(orchestrators=[Swarm, Lone], operations=[cast.take, cast.put, cast.write_note, cast.count])
 EVENT = SwarmRequested(source="a", target="b", coins=1)

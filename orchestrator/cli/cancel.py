@@ -109,7 +109,9 @@ def _show(saga: Standing, plan: Sequence[PlannedUndo], output: Output) -> None:
         show_undoing(plan, output)
     else:
         output.say(f"Cancelling {saga.workflow_id} undoes nothing: no step of it that would have to be is done.")
-    if saga.is_driven:
+    if saga.is_carried:
+        output.say(f"  {saga.workflow_id} carries others, too, and goes on; this one is undone by itself.")
+    elif saga.is_driven:
         output.say("  A step that runs just now is waited for, and undone as well if it gets done.")
     else:
         output.say("  No execution drives it just now: one is started for the undoing.")
@@ -138,7 +140,7 @@ async def _cancel(wish: _Wish, saga: Standing, plan: Sequence[PlannedUndo]) -> i
                 await send_retry(client, wish.settings, saga)
         else:
             did = "cancelled"
-            if saga.saga is not None and not saga.is_driven:
+            if saga.saga is not None and (saga.is_carried or not saga.is_driven):
                 await _decide(wish, saga, by)
             await send_cancel(client, wish.settings, saga, by=by)
             output.state("accepted", f"the cancel of {saga.workflow_id}")

@@ -39,13 +39,15 @@ async def send_retry(client: Client, settings: Settings, standing: Standing) -> 
 async def send_cancel(client: Client, settings: Settings, standing: Standing, *, by: str) -> None:
     """Cancel a saga's execution; one that does not run is started first, so that somebody undoes.
 
+    A partition carries others, too, and is not cancelled: the saga gets an execution of its own to be undone by.
+
     Raises:
         NotPossible: none runs, and none can be started.
         Unreachable: Temporal does not answer.
     """
     reason = f"by {by}, with the command line"
     try:
-        if standing.is_driven:
+        if standing.is_driven and not standing.is_carried:
             await client.get_workflow_handle(standing.workflow_id).cancel(reason=reason)
             return
         workflow_id = await _start(client, settings, standing)

@@ -22,7 +22,7 @@ from orchestrator.errors import DefinitionError, SagaUnknown, Unreachable
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
 from orchestrator.store.reading import NoTables, SagaView, namespace_of, sagas_of_event
-from orchestrator.workflow.names import own_workflow_id
+from orchestrator.workflow.names import is_partition, own_workflow_id
 
 _PATIENCE = 5.0
 """Seconds that Temporal may take to answer; the database's answer is worth showing without it."""
@@ -53,6 +53,11 @@ class Standing:
     def is_driven(self) -> bool:
         """Whether an execution of it runs."""
         return self.reason is not None and self.reason.kind not in (Kind.CLOSED, Kind.GONE)
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether what drives it is a partition, with other sagas in it: that is left alone."""
+        return self.is_driven and is_partition(self.workflow_id)
 
     @property
     def phase(self) -> str:
@@ -222,8 +227,17 @@ async def find(settings: Settings, event_id: str, client: Client | None = None) 
     if not standings:
         raise SagaUnknown(
             f"No saga and no execution of an event {event_id} is known here. See which there are: {command('list')}"
+            f"{_not_yet(settings)}"
         )
     return Found(standings, remarks)
+
+
+def _not_yet(settings: Settings) -> str:
+    catalog = known_catalog(settings)
+    names = [] if catalog is None else [one.__name__ for one in catalog.orchestrators.values() if one.partitions]
+    if not names:
+        return ""
+    return f". What was just published for {', '.join(names)} is known once its partition has taken it"
 
 
 def _instead(no_tables: NoTables | None, message: str) -> Unreachable:

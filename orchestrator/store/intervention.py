@@ -80,7 +80,7 @@ async def cancel_saga(given: Database | Databases, saga_id: UUID, *, by: str) ->
             saga_id,
             ends_as=Phase.CANCELLED,
             error_code=CANCELLED,
-            message=f"cancelled by {by} while nothing drove it",
+            message=f"cancelled by {by}",
             ended_by=storable(by),
         )
         return Phase.UNDOING

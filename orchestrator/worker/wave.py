@@ -8,7 +8,7 @@ is made sure of before it is reported.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
@@ -56,6 +56,9 @@ _OWN_AT_ONCE = 10
 """Executions that one wave starts: a bug in everything must not start thousands at once."""
 
 
+_NO_LOCKS = LockKeys((), None)
+
+
 @dataclass(slots=True)
 class _Given:
     """One event of the wave."""
@@ -64,7 +67,7 @@ class _Given:
     place: Place
     envelope: Envelope
     event: DomainEvent
-    locks: LockKeys = field(default_factory=lambda: LockKeys((), None))
+    locks: LockKeys = _NO_LOCKS
 
     def left(self, why: Why, *, is_open: bool = True) -> Left:
         return Left(index=self.index, why=why, event_id=self.envelope.event_id if is_open else None)

@@ -210,17 +210,17 @@ class _NoteGate:
 async def test_a_partition_that_is_terminated_leaves_nothing_undone(house: House, idle_recovery: None) -> None:
     gate = _EveryNoteFails()
     Script.before["write_note"] = gate
-    handles = await house.bus.publish_many([EVENT] * 40)
+    handles = await house.bus.publish_many([EVENT] * 200)  # 50 of each partition are open, the others wait
     await gate.reached.wait()
     for workflow_id in {handle.workflow_id for [handle] in handles}:
         await house.client.get_workflow_handle(workflow_id).terminate()
     gate.is_open = True
 
-    await eventually(lambda: _recovered(house, 40), "every one has its outcome", within=60)
+    await eventually(lambda: _recovered(house, 200), "every one has its outcome", within=60)
 
     assert {saga.phase for saga in await house.sagas()} == {"completed"}
-    assert (await house.holdings()).boxes == {"a": 60, "b": 40}
-    assert (await house.holdings()).notes == 40
+    assert (await house.holdings()).boxes == {"a": -100, "b": 200}
+    assert (await house.holdings()).notes == 200
 
 
 class _EveryNoteFails:

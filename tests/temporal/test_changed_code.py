@@ -1,0 +1,70 @@
+"""`handle` is changed while sagas are under way, and workers of both versions run side by side."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from uuid import uuid4
+
+import pytest
+from temporalio.client import Client
+
+from orchestrator import Transaction
+from orchestrator.event import DomainEvent
+from orchestrator.settings import Settings
+from orchestrator.store.database import Database
+from orchestrator.store.intervention import cancel_saga
+from orchestrator.worker.manager import Manager, Ready
+from tests.cast import Script
+from tests.house import House, eventually, open_house, worker_client
+from tests.swarm import CATALOG, LoneRequested, SwarmRequested
+from tests.swarm_next import NEXT
+
+CHANGES = ("inserted", "removed", "reordered")
+EACH = 10
+
+
+@pytest.fixture
+async def house(database: Database, client: Client) -> AsyncGenerator[House]:
+    async with open_house(client, database, CATALOG, task_queue=f"changed-{uuid4()}") as made:
+        yield made
+
+
+@pytest.mark.parametrize("requested", [SwarmRequested, LoneRequested], ids=["partitions", "own"])
+async def test_sagas_under_way_when_handle_changes_end_or_say_that_they_are_stuck_and_can_be_cancelled(
+    requested: type[SwarmRequested | LoneRequested], house: House, client: Client
+) -> None:
+    is_open, reached = False, asyncio.Event()
+
+    async def gate(tx: Transaction) -> None:
+        if not is_open:
+            reached.set()
+            raise RuntimeError("not yet")
+
+    Script.before["write_note"] = gate
+    events: list[DomainEvent] = [
+        requested(source="a", target="b", coins=1, change=change) for change in CHANGES for _ in range(EACH)
+    ]
+    handles = await house.bus.publish_many(events)
+    await reached.wait()
+    settings = Settings(task_queue=house.task_queue, log_level="ERROR")
+    twin = await Client.connect(client.service_client.config.target_host, namespace=client.namespace)
+    async with Manager(settings, catalog=NEXT).worker(Ready(worker_client(twin), house.database, NEXT)):
+        is_open = True
+
+        async def has_settled() -> bool:
+            sagas = await house.sagas()
+            return len(sagas) == len(events) and all(one.outcome or one.stuck_step for one in sagas)
+
+        await eventually(has_settled, "each has ended, or is stuck", within=60)
+        for saga in await house.sagas():
+            if saga.outcome is None:
+                assert "is not what was recorded" in saga.stuck_error
+                await cancel_saga(house.database, saga.id, by="a test")
+                await client.get_workflow_handle(f"{saga.orchestrator}/event/{saga.event_id}").signal("retry")
+
+        outcomes = [await handle.outcome() for [handle] in handles]
+
+    phases = [outcome.phase.value for outcome in outcomes]
+    assert set(phases) <= {"completed", "cancelled"}
+    completed = phases.count("completed")
+    assert (await house.holdings()).boxes == {"a": 100 - completed, "b": completed}
+    assert (await house.holdings()).notes == completed
