@@ -1,5 +1,7 @@
 """The swarm's orchestrators as other code has them: under the same names, with other steps."""
 
+from typing import Any
+
 from orchestrator import Orchestrator, Saga
 from orchestrator.catalog import Catalog
 from orchestrator.operation import OperationCall
@@ -8,8 +10,12 @@ from tests.cast import count, put, take, write_note
 from tests.swarm import LoneCompleted, LoneFailed, LoneRequested, SwarmCompleted, SwarmFailed, SwarmRequested
 
 
-def _steps(event: SwarmRequested | LoneRequested) -> list[OperationCall[object]]:
-    given = [take(event.source, event.coins), put(event.target, event.coins), write_note(f"moved {event.coins}")]
+def _steps(event: SwarmRequested | LoneRequested) -> list[OperationCall[Any]]:
+    given: list[OperationCall[Any]] = [
+        take(event.source, event.coins),
+        put(event.target, event.coins),
+        write_note(f"moved {event.coins}"),
+    ]
     match event.change:
         case "inserted":
             given.insert(1, count(event.source))
