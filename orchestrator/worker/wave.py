@@ -37,7 +37,7 @@ from orchestrator.store.steps import StoreSteps
 from orchestrator.worker.wave_steps import Finishing, NeedsOwn, Postponed, WaveSteps, is_lost
 from orchestrator.workflow import names
 from orchestrator.workflow.dead_letters import pieces
-from orchestrator.workflow.wave import Left, Place, WaveCommand, WaveReply, Why
+from orchestrator.workflow.wave import AWAY, Left, Place, WaveCommand, WaveReply, Why
 
 _log = logging.getLogger(__name__)
 
@@ -129,6 +129,8 @@ class Wave:
         """Set when a saga of this wave, that waits for locks, may hold them."""
         self._begun: set[UUID] = set()
         """Sagas whose `drives` were raised."""
+        self._behind: set[int] = set()
+        """Not opened, since one that came earlier could not be."""
         self._woken: list[str] = []
 
     async def drive(self, command: WaveCommand, messages: Sequence[bytes]) -> WaveReply:
@@ -145,7 +147,11 @@ class Wave:
         own = self._find_locks(given)
         rows = await self._open(given)
         opened = [one for one in given if one.index in rows]
-        left = [one.left(Why.FAILED, is_open=False) for one in given if one.index not in rows]
+        left = [
+            one.left(Why.UNREACHED if one.index in self._behind else Why.FAILED, is_open=False)
+            for one in given
+            if one.index not in rows
+        ]
         fates: Sequence[_Fate] = [one.left(Why.UNREACHED) for one in opened]
         if not command.opens_only:
             fates = await self._drive_all(opened, rows)
@@ -246,13 +252,18 @@ class Wave:
                 raise
             _log.warning("a wave of %s could not be opened at once", self._orchestrator.__name__, exc_info=fault)
         rows: dict[int, OpenSaga] = {}
+        shut: set[str] = set()
         for one in given:
+            if shut.intersection(one.locks.keys):
+                self._behind.add(one.index)  # opened now, it would be before the one that cannot be
+                continue
             try:
                 rows |= await self._open_together([one])
             except Exception as fault:
                 if is_lost(fault):
                     raise
                 _log.warning("%s cannot be opened", one.envelope.event_id, exc_info=fault)
+                shut.update(one.locks.keys)
         return rows
 
     async def _open_together(self, given: Sequence[_Given]) -> dict[int, OpenSaga]:
@@ -448,7 +459,8 @@ def wave_activity(steps: StoreSteps, client: Client, task_queue: str) -> Callabl
         try:
             return await wave.drive(command, [raw.payload.data for raw in arguments[1:]])
         except Exception as fault:
-            raise ApplicationError(storable(str(fault)), type=type(fault).__name__, non_retryable=True) from fault
+            kind = AWAY if is_lost(fault) else type(fault).__name__
+            raise ApplicationError(storable(str(fault)), type=kind, non_retryable=True) from fault
 
     return drive_wave
 

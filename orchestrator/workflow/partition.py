@@ -16,11 +16,12 @@ from typing import TypeVar
 from pydantic import JsonValue
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
-from temporalio.exceptions import FailureError
+from temporalio.exceptions import ApplicationError, FailureError
 
 from orchestrator.workflow import names
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.wave import (
+    AWAY,
     WAVE_BYTES,
     WAVE_EVENTS,
     Carried,
@@ -53,6 +54,8 @@ _FULL_SIGNALS = 8_000
 _FULL_EVENTS = 30_000
 _FULL_BYTES = 30 * 1024 * 1024
 """A history so long must end: what does not fit into the next run's beginning is opened in the database first."""
+_BARRING_TRIES = 5
+"""Tries of what cannot be opened, for which those that came later wait."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0
 """Seconds before a saga that was left is taken again."""
 
@@ -88,7 +91,7 @@ class PartitionExecution:
         self._task_signals = 0
         self._task_seconds = 0.0
         self._wakes = self._heard_wakes = 0
-        self._failed_waves = 0
+        self._failed_waves = self._away = 0
         self._totals = WaveReply()
 
     def receive(self, door: str, arguments: Sequence[RawValue]) -> None:
@@ -134,15 +137,24 @@ class PartitionExecution:
         most = max(1, WAVE_EVENTS >> min(self._failed_waves, 6))
         now = workflow.time()
         kept: list[_Entry] = []
+        is_barred = False
         for entry in self._left:
-            is_wanted = entry.message is not None if unopened else entry.due <= now
+            is_new = entry.message is not None
+            is_wanted = is_new if unopened else entry.due <= now and not (is_new and is_barred)
+            # What is not open has no ticket yet: those behind it wait, unless it can never be opened.
+            is_barred |= is_new and not is_wanted and entry.tries < _BARRING_TRIES
             if is_wanted and len(wave) < most and (not wave or size + entry.size <= WAVE_BYTES):
                 wave.append(entry)
                 size += entry.size
             else:
                 kept.append(entry)
         self._left = kept
-        while self._arrived and len(wave) < most and (not wave or size + self._arrived[0].size <= WAVE_BYTES):
+        while (
+            self._arrived
+            and not is_barred
+            and len(wave) < most
+            and (not wave or size + self._arrived[0].size <= WAVE_BYTES)
+        ):
             entry = self._arrived.popleft()
             wave.append(entry)
             size += entry.size
@@ -174,19 +186,26 @@ class PartitionExecution:
         try:
             reply = await _steadily(trying)
         except FailureError as failure:
-            self._failed_waves += 1
-            self._put_back(wave, str(failure.cause or failure))
+            await self._put_back(wave, failure)
         else:
-            self._failed_waves = 0
+            self._failed_waves = self._away = 0
             self._heed(wave, reply)
-        await self._bound(reply_seconds=0.0 if self._failed_waves else self._totals.seconds)
+        await self._bound(reply_seconds=0.0 if self._failed_waves or self._away else self._totals.seconds)
 
-    def _put_back(self, wave: list[_Entry], why: str) -> None:
-        """A wave that failed as a whole is taken again, in smaller parts: one event may be what brings it down."""
+    async def _put_back(self, wave: list[_Entry], failure: FailureError) -> None:
+        """A wave that failed as a whole is taken again: when the database is back, or in smaller parts, since one event
+        may be what brings it down."""
+        self._merge(wave)
+        if isinstance(failure, ApplicationError) and failure.type == AWAY:
+            seconds = min(_FIRST_WAIT * 2.0**self._away, _LONGEST_WAIT)
+            self._away = min(self._away + 1, 10)
+            workflow.set_current_details(f"waits {seconds:.1f} s for the database: {failure.message}")
+            await _steadily(workflow.sleep(seconds, summary="the database is away"))
+            return
+        self._failed_waves += 1
         for entry in wave:
             self._delay(entry)
-        self._merge(wave)
-        workflow.set_current_details(f"waits for {wave[0].due - workflow.time():.1f} s: {why}")
+        workflow.set_current_details(f"a wave of {len(wave)} failed: {failure.cause or failure}")
 
     def _heed(self, wave: list[_Entry], reply: WaveReply) -> None:
         kept: list[_Entry] = []
@@ -231,8 +250,8 @@ class PartitionExecution:
     async def _wait(self, seconds: float) -> None:
         """Until something comes, a lock is let go, or it is time."""
         self._tell()
-        limit = timedelta(seconds=max(seconds, 0.001))
-        await self._until(lambda: bool(self._arrived) or self._wakes > self._heard_wakes, limit)
+        limit, here = timedelta(seconds=max(seconds, 0.001)), len(self._arrived)
+        await self._until(lambda: len(self._arrived) > here or self._wakes > self._heard_wakes, limit)
 
     async def _is_over(self) -> bool:
         """Whether nothing has come for so long that the partition may end."""
@@ -274,9 +293,8 @@ class PartitionExecution:
             if not is_full:
                 return
             while self._carried_bytes() > _CARRIED and (wave := self._next_wave(unopened=True)):
-                failed = self._failed_waves
                 await self._drive(wave, opens_only=True)
-                if self._failed_waves > failed:
+                if self._failed_waves or self._away:
                     return
         await _steadily(workflow.sleep(_BOUNDARY, summary="before the next run"))
         entries = [*self._left, *self._arrived]

@@ -10,6 +10,10 @@ WAVE_BYTES = 1024 * 1024
 """Bytes of events in one wave, unless one alone takes more."""
 
 
+AWAY = "DatabaseAway"
+"""Type of the error of a wave that found no database: no event is to blame."""
+
+
 class Why(StrEnum):
     """Why a wave left a saga."""
 

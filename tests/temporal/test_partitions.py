@@ -16,8 +16,9 @@ from temporalio.service import RPCError
 from orchestrator import EventRejected, Refused, SagaFailed, Transaction
 from orchestrator.store.database import Database
 from orchestrator.store.intervention import cancel_saga
+from orchestrator.store.opening import open_sagas
 from orchestrator.store.schema import saga_lock
-from orchestrator.worker import recovery
+from orchestrator.worker import recovery, wave
 from orchestrator.worker.recovery import Recovery
 from orchestrator.worker.sweeping import Limits
 from orchestrator.workflow import partition
@@ -268,6 +269,62 @@ async def test_events_of_one_key_are_handled_in_the_order_in_which_they_were_pub
     assert list(dict.fromkeys(order)) == ids
     assert max(saga.drives for saga in await house.sagas()) <= 2
     assert not [lock for lock in await rows(house.database, saga_lock) if lock.ticket > 0]
+
+
+async def test_while_the_database_is_away_nothing_moves_and_then_all_go_on_in_order(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    away = [6]
+
+    async def note_down(tx: Transaction) -> None:
+        order.append(tx.event_id)
+
+    async def open_nothing(*args: Any, **options: Any) -> Any:
+        if away[0] > 0:
+            away[0] -= 1
+            raise ConnectionRefusedError("the database is away")
+        return await open_sagas(*args, **options)
+
+    Script.before["write_note"] = note_down
+    monkeypatch.setattr(wave, "open_sagas", open_nothing)
+    keyed = SwarmRequested(source="a", target="b", coins=1, key="k")
+    ids = [new_id() for _ in range(20)]
+
+    handles = [await house.bus.publish(keyed, event_id=event_id) for event_id in ids]
+
+    for [handle] in handles:
+        assert (await handle.outcome()).phase.value == "completed"
+    assert away == [0]
+    assert list(dict.fromkeys(order)) == ids
+    assert {saga.owner_workflow_id for saga in await house.sagas()} == {handles[0][0].workflow_id}
+
+
+async def test_an_event_that_brings_its_wave_down_is_found_and_those_behind_it_keep_their_order(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    ids = [new_id() for _ in range(10)]
+    bad, tries = ids[3], [4]
+
+    async def note_down(tx: Transaction) -> None:
+        order.append(tx.event_id)
+
+    async def open_but_one(connection: Any, openings: Any, *args: Any, **options: Any) -> Any:
+        if tries[0] > 0 and bad in [opening.saga.event_id for opening in openings]:
+            tries[0] -= len(openings) == 1
+            raise RuntimeError("this one cannot be opened")
+        return await open_sagas(connection, openings, *args, **options)
+
+    Script.before["write_note"] = note_down
+    monkeypatch.setattr(wave, "open_sagas", open_but_one)
+    keyed = SwarmRequested(source="a", target="b", coins=1, key="k")
+
+    handles = await house.bus.publish_many([keyed] * 10, event_ids=ids)
+
+    for [handle] in handles:
+        assert (await handle.outcome()).phase.value == "completed"
+    assert list(dict.fromkeys(order)) == ids
 
 
 async def test_a_saga_waits_for_a_lock_that_another_execution_holds_and_is_woken(house: House) -> None:
