@@ -37,10 +37,12 @@ def problems_of_orchestrator(orchestrator: AnyOrchestrator) -> Iterator[Problem]
             f"`class {name}(Orchestrator[{name}Requested, {name}Completed, {name}Failed])`"
         )
         yield from _problems_of_handle(orchestrator, None)
+        yield from _problems_of_keys(orchestrator, None)
         return
     faults = list(_faults_of_events(*events))
     yield from (say(f"{name}: {fault}") for fault in faults)
     yield from _problems_of_handle(orchestrator, None if faults else (orchestrator.requested, orchestrator.completed))
+    yield from _problems_of_keys(orchestrator, None if faults else orchestrator.requested)
 
 
 def _faults_of_options(orchestrator: AnyOrchestrator) -> Iterator[str]:
@@ -137,6 +139,43 @@ def _problems_of_handle(orchestrator: AnyOrchestrator, events: tuple[type, type]
             what = "what it returns" if place == "return" else place
             shown = f"is {name_of(hints[place])}, not {name_of(wanted)}" if place in hints else "has no type"
             yield say(f"{name}.handle: {what} {shown}: write `{form}`")
+
+
+def _problems_of_keys(orchestrator: AnyOrchestrator, requested: type | None) -> Iterator[Problem]:
+    """What is wrong with `locks` and `ordering_key`, which are asked at once wherever the event comes in."""
+    event = f"{orchestrator.__name__}Requested" if requested is None else name_of(requested)
+    for method, returned in (("locks", "Sequence[str]"), ("ordering_key", "str | None")):
+        given: Any = inspect.getattr_static(orchestrator, method)
+        if given is inspect.getattr_static(Orchestrator, method):
+            continue
+        name = f"{orchestrator.__name__}.{method}"
+        form = f"write `def {method}(self, event: {event}) -> {returned}`"
+        if not inspect.isfunction(given):
+            yield Source.of(orchestrator).problem(f"{name} is no method: {form}")
+            continue
+        yield from (Source.of(given).problem(f"{name} {fault}: {form}") for fault in _faults_of_keys(given, requested))
+
+
+def _faults_of_keys(method: Any, requested: type | None) -> Iterator[str]:
+    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+        yield "is asynchronous, and keys come from the event alone"
+    elif inspect.isgeneratorfunction(method):
+        yield "yields, and must return"
+    parameters = list(inspect.signature(method).parameters.values())
+    if len(parameters) != 2 or any(
+        one.kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD) for one in parameters
+    ):
+        yield "takes other parameters than the event"
+        return
+    try:
+        hints = get_type_hints(method)
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        return  # keys need no types: those that are there are the type checker's
+    taken = hints.get(parameters[1].name)
+    if requested is not None and isinstance(taken, type) and not issubclass(requested, taken):
+        yield f"takes {name_of(taken)}, and {name_of(requested)} starts it"
+    if method.__name__ == "locks" and hints.get("return") is str:
+        yield "returns one text, of which each letter would be a key"
 
 
 def _form(orchestrator: AnyOrchestrator, events: tuple[type, type] | None) -> str:

@@ -474,8 +474,11 @@ EVENT_FAULTS: dict[str, tuple[str, str]] = {
         "Überwiesen is no event type: name the class in CamelCase with plain letters and digits",
     ),
 }
+MOVE = "class Move(Orchestrator[Begun, Ended, Broken]):\n"
 HANDLE = "async def handle(self, event: Begun, saga: Saga) -> Ended"
 FORM = f"write `{HANDLE}`"
+LOCKS = "write `def locks(self, event: Begun) -> Sequence[str]`"
+ORDERING_KEY = "write `def ordering_key(self, event: Begun) -> str | None`"
 ORCHESTRATOR_FAULTS: dict[str, tuple[str, str]] = {
     "no events": (
         f"class Move(Orchestrator):\n    {HANDLE}: ...",
@@ -534,6 +537,38 @@ ORCHESTRATOR_FAULTS: dict[str, tuple[str, str]] = {
         "    async def handle(self, event: Begun, saga: Saga) -> Nothing: ...",
         "an annotation of Move.handle cannot be resolved, name 'Nothing' is not defined: "
         "import it at the top of the module, outside of TYPE_CHECKING",
+    ),
+    "asynchronous locks": (
+        f"{MOVE}    {HANDLE}: ...\n    async def locks(self, event: Begun) -> Sequence[str]: ...",
+        f"Move.locks is asynchronous, and keys come from the event alone: {LOCKS}",
+    ),
+    "asynchronous ordering key": (
+        f"{MOVE}    {HANDLE}: ...\n    async def ordering_key(self, event: Begun) -> str: ...",
+        f"Move.ordering_key is asynchronous, and keys come from the event alone: {ORDERING_KEY}",
+    ),
+    "locks that yield": (
+        f"{MOVE}    {HANDLE}: ...\n    def locks(self, event: Begun): yield 'a'",
+        f"Move.locks yields, and must return: {LOCKS}",
+    ),
+    "one lock for a list": (
+        f"{MOVE}    {HANDLE}: ...\n    def locks(self, event: Begun) -> str: ...",
+        f"Move.locks returns one text, of which each letter would be a key: {LOCKS}",
+    ),
+    "locks that take more": (
+        f"{MOVE}    {HANDLE}: ...\n    def locks(self, event: Begun, saga: Saga) -> Sequence[str]: ...",
+        f"Move.locks takes other parameters than the event: {LOCKS}",
+    ),
+    "ordering key without an event": (
+        f"{MOVE}    {HANDLE}: ...\n    def ordering_key(self) -> str: ...",
+        f"Move.ordering_key takes other parameters than the event: {ORDERING_KEY}",
+    ),
+    "locks of another event": (
+        f"{MOVE}    {HANDLE}: ...\n    def locks(self, event: Ended) -> Sequence[str]: ...",
+        f"Move.locks takes Ended, and Begun starts it: {LOCKS}",
+    ),
+    "locks that are no method": (
+        f"{MOVE}    {HANDLE}: ...\n    locks = ['user/1']",
+        f"Move.locks is no method: {LOCKS}",
     ),
     "takes arguments": (
         f"class Move(Orchestrator[Begun, Ended, Broken]):\n    def __init__(self, rate: int): ...\n    {HANDLE}: ...",
