@@ -20,6 +20,7 @@ from orchestrator.atomic import names_in
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import (
     STUCK_AFTER,
+    Blocked,
     EndWaitCommand,
     FinishCommand,
     FinishReply,
@@ -94,6 +95,7 @@ class Injection:
         replies: the latest reply of each step.
         keys: idempotency keys of calls to the outside, each with the work that it was for.
         late: the attempt that its driver no longer waits for.
+        in_line: set once the driver has waited for another saga's locks.
         told: what is injected, a line each.
     """
 
@@ -105,6 +107,7 @@ class Injection:
         self.replies: dict[int, StepReply] = {}
         self.keys: list[tuple[str, str]] = []
         self.late: asyncio.Task[StepReply] | None = None
+        self.in_line = asyncio.Event()
         self._acts: dict[str, Act] = {}
         self._given_up: tuple[str, Gate] | None = None
         self._answers: dict[int, StepReply] = {}
@@ -240,6 +243,11 @@ class InjectedSteps(StoreSteps):
             injection.replies[number] = reply
             return reply
         raise AssertionError("unreachable")
+
+    async def wait_for_locks(self, blocked: Blocked) -> None:
+        """As the store's port, and it shows."""
+        self.injection.in_line.set()
+        await super().wait_for_locks(blocked)
 
     def _leaves_a_doubt(self, command: StepCommand) -> bool:
         """Whether a step that is given up may have happened, and could not be undone then."""

@@ -186,6 +186,12 @@ class Stage:
         while not (task.done() or await self.is_waiting()):
             await asyncio.wait({task}, timeout=0.003)
 
+    async def until_done_or_in_line(self, injection: Injection, task: asyncio.Task[Any]) -> None:
+        """Wait until a driver is done, or its saga stands in line for locks that another saga holds."""
+        in_line = asyncio.ensure_future(injection.in_line.wait())
+        await asyncio.wait({task, in_line}, return_when=asyncio.FIRST_COMPLETED)
+        in_line.cancel()
+
     async def is_waiting(self) -> bool:
         """Whether somebody waits for a lock in this database right now."""
         if self.database.dialect == "sqlite":

@@ -1,12 +1,16 @@
 """The kit sees what is wrong: each of these orchestrators fails in the cells that show it, with a story to read."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator import Catalog, UsageError
 from orchestrator.catalog import AnyOrchestrator
+from orchestrator.store import finish
+from orchestrator.store.locks import Woken
 from orchestrator.testing import Equality, Example, run_conformance
 from orchestrator.testing.faults import Fault
 from orchestrator.testing.grounds import NotHere
@@ -14,7 +18,11 @@ from orchestrator.testing.injection import Injected
 from orchestrator.testing.report import Verdict
 from orchestrator.testing.stage import Play, Stage
 from orchestrator.testing.suite import Group, Players, Suite
+from tests import cast
+from tests.house import CATALOG as CAST
+from tests.orchestrators import TurnTaking, TurnTakingRequested
 from tests.testing import post, wrong
+from tests.testing.test_conformance_of_the_cast import boxes as coins
 from tests.testing.wrong import Asked, Outside, boxes
 
 CATALOG = Catalog.of(
@@ -118,6 +126,26 @@ def test_an_operation_that_asks_a_clock_fails_already_when_nothing_happens() -> 
 
     assert "entry" in found["nothing happens at the end"]
     assert "coins is" in found["nothing happens at the end"]
+
+
+def test_a_lock_that_is_not_given_back_fails_at_every_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def keep(connection: AsyncConnection, sagas: Iterable[UUID]) -> list[Woken]:
+        return []
+
+    monkeypatch.setattr(finish, "release", keep)
+    report = run_conformance(
+        TurnTaking,
+        Example(TurnTakingRequested(keys=("user/olena",), ordering_key="order/1", coins=10), given=coins),
+        catalog=CAST,
+        tables=cast.tables,
+        databases=("sqlite",),
+        faults=["nothing happens", "refused", "cancelled after"],
+    )
+
+    assert {result.verdict for result in report.results} == {Verdict.FAILED}
+    for result in report.results:
+        assert "the lock order/1 is still held" in result.told
+        assert "the lock user/olena is still held" in result.told
 
 
 def test_a_call_outside_that_does_not_heed_its_key_fails_where_its_reply_is_lost(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What the kit looks at after a cell: each check sees what it is for, on both databases."""
 
+import asyncio
+
 import pytest
 from sqlalchemy import insert
 
@@ -10,7 +12,7 @@ from orchestrator.testing.checks import nothing_open, one_outcome
 from orchestrator.testing.example import Equality, Row
 from orchestrator.testing.state import State, read_state
 from tests import cast
-from tests.orchestrators import CoinsMove, CoinsMoveRequested
+from tests.orchestrators import CoinsMove, CoinsMoveRequested, TurnTaking, TurnTakingRequested
 from tests.store.pacing import Pacer, driver_of
 
 MOVE = CoinsMoveRequested(source="a", target="b", coins=10)
@@ -33,6 +35,23 @@ async def test_a_ticket_for_a_lock_is_seen(database: Database) -> None:
         await connection.execute(insert(saga_lock).values(key="user/olena", ticket=1, saga_id=KEY))
 
     assert await nothing_open(database) == ["the lock user/olena is still held"]
+
+
+async def test_locks_are_held_between_two_steps_and_by_nobody_at_the_end(database: Database) -> None:
+    async with database.transaction() as connection:
+        await cast.stock(connection, a=100, b=0)
+    pacer = Pacer("after step 1")
+    taking = TurnTakingRequested(keys=("user/olena",), ordering_key="order/1")
+    driving = asyncio.create_task(driver_of(database, TurnTaking, taking, "one", pacer).drive())
+    async with asyncio.timeout(20):
+        await pacer.reached.wait()
+
+    between = await nothing_open(database)
+    pacer.go_on.set()
+    await driving
+
+    assert sorted(between) == ["the lock order/1 is still held", "the lock user/olena is still held"]
+    assert await nothing_open(database) == []
 
 
 async def test_a_second_event_in_the_outbox_is_seen(database: Database) -> None:

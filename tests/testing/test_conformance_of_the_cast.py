@@ -22,6 +22,8 @@ from tests.orchestrators import (
     NothingRequested,
     ParallelMove,
     ParallelMoveRequested,
+    TurnTaking,
+    TurnTakingRequested,
 )
 from tests.testing import post
 from tests.testing.post import Answered, LetterWritten, Pivots, Post, PostForGood, PostUnasked, filled
@@ -55,6 +57,12 @@ def only_on_sqlite(group: Group) -> bool:
 def everything(group: Group) -> bool:
     """Others show the same."""
     return True
+
+
+def all_but_what_locks_see(group: Group) -> bool:
+    """Every way to an end, and another saga of the same keys."""
+    ends = {"nothing happens", "refused", "cancelled after", "dies after commit", "finish loses its reply"}
+    return group.database != "sqlite" or group.fault.name not in {*ends, "others between"}
 
 
 async def boxes(tx: Transaction) -> None:
@@ -93,6 +101,13 @@ test_atomic_move = conformance(
     catalog=CATALOG,
     tables=cast.tables,
     trim=only_on_sqlite,
+)
+test_turn_taking = conformance(
+    TurnTaking,
+    moving(TurnTakingRequested(keys=("user/olena", "box/a"), ordering_key="order/1", coins=10)),
+    catalog=CATALOG,
+    tables=cast.tables,
+    trim=all_but_what_locks_see,
 )
 test_coins_move = conformance(
     CoinsMove,

@@ -77,13 +77,19 @@ async def second_driver_back_step_open(stage: Stage) -> None:
     needs_other=True,
 )
 async def others_between(stage: Stage) -> None:
-    """Sagas are not isolated, so the other may be refused because of the first one: then nothing stands."""
+    """Sagas are not isolated, so the other may be refused because of the first one: then nothing stands.
+
+    One that takes a lock that the first one holds does nothing before that has ended.
+    """
     stage.ending = "taken back"
     one, _ = await stage.stopped_at(f"after {stage.here}")
-    other = await stage.driver(stage.injection("the other"), stage.example.other, event_id=OTHER_EVENT_ID).drive()
+    injection = stage.injection("the other")
+    coming = stage.start(stage.driver(injection, stage.example.other, event_id=OTHER_EVENT_ID).drive())
+    await stage.until_done_or_in_line(injection, coming)
 
     one.cancel()
     outcome = await one
+    other = await coming
 
     if other.phase is not Phase.COMPLETED:
         stage.declared = "the other saga is refused beside this one: name one that completes, Example(..., other=event)"
