@@ -8,6 +8,7 @@ import typer
 from orchestrator.cli.cancel import cancel
 from orchestrator.cli.events import events
 from orchestrator.cli.listing import list_
+from orchestrator.cli.locks import locks
 from orchestrator.cli.publish import publish
 from orchestrator.cli.recover import recover
 from orchestrator.cli.retry import retry
@@ -44,6 +45,7 @@ def orchestrator(
       orchestrator publish MONEY_TRANSFER_REQUESTED '{...}' --follow
       orchestrator status EVENT_ID                                  where its sagas stand, and why
       orchestrator list                                             the newest sagas; --stuck: those to step in
+      orchestrator locks [KEY]                                      which locks are held, by whom, and who waits
       orchestrator retry EVENT_ID                                   try again at once what it is stuck at
       orchestrator skip EVENT_ID STEP --reason TEXT                 go on without a step that cannot be undone
       orchestrator cancel EVENT_ID                                  undo it; shows the plan and asks first
@@ -63,6 +65,7 @@ app.command("publish")(publish)
 app.command("events")(events)
 app.command("status")(status)
 app.command("list")(list_)
+app.command("locks")(locks)
 app.command("retry")(retry)
 app.command("skip")(skip)
 app.command("cancel")(cancel)

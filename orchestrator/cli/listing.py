@@ -72,7 +72,7 @@ def _show(sagas: Sequence[SagaView], counted: Mapping[Phase, int], output: Outpu
         (
             one.event_id,
             one.orchestrator,
-            "stuck" if one.is_stuck else one.phase.value,
+            _state(one),
             one.error_code or "",
             ago(one.created_at),
         )
@@ -83,6 +83,12 @@ def _show(sagas: Sequence[SagaView], counted: Mapping[Phase, int], output: Outpu
     output.say(", ".join(f"{number} {phase.value}" for phase, number in counted.items() if number))
 
 
+def _state(saga: SagaView) -> str:
+    if saga.is_stuck:
+        return "stuck"
+    return "waiting" if saga.is_waiting else saga.phase.value
+
+
 def _document(saga: SagaView) -> dict[str, Any]:
     return {
         "event_id": saga.event_id,
@@ -91,6 +97,7 @@ def _document(saga: SagaView) -> dict[str, Any]:
         "workflow_id": own_workflow_id(saga.orchestrator, saga.event_id),
         "phase": saga.phase.value,
         "is_stuck": saga.is_stuck,
+        "is_waiting": saga.is_waiting,
         "error_code": saga.error_code,
         "message": saga.message,
         "created_at": moment_json(saga.created_at),

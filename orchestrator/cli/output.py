@@ -29,6 +29,7 @@ _STYLES = {
     "accepted": "cyan",
     "forward": "cyan",
     "running": "cyan",
+    "waiting": "cyan",
 }
 
 

@@ -14,7 +14,7 @@ from orchestrator.catalog import Catalog
 from orchestrator.cli.faults import Exit, NotPossible
 from orchestrator.cli.invocation import command
 from orchestrator.cli.output import ago
-from orchestrator.cli.why import LAST_FAILURE, Kind, Reason, reason_of
+from orchestrator.cli.why import LAST_FAILURE, Kind, Reason, reason_of, told_of_locks
 from orchestrator.client import connect_temporal, ui_link
 from orchestrator.drive.messages import Phase, StepState
 from orchestrator.envelope import valid_event_id
@@ -64,7 +64,9 @@ class Standing:
         """In a word."""
         if self.saga is None:
             return "rejected" if self._was_rejected else "accepted"
-        return "stuck" if self.saga.is_stuck else self.saga.phase.value
+        if self.saga.is_stuck:
+            return "stuck"
+        return "waiting" if self.saga.is_waiting else self.saga.phase.value
 
     @property
     def exit(self) -> Exit:
@@ -86,11 +88,23 @@ class Standing:
             said.append(f"stuck at step {self.saga.stuck_step}{since}: {self.saga.stuck_error}")
         elif self.saga is None and not self._was_rejected:
             said.append("nothing is in the database yet")
-        if self.reason is not None and not (said and self.reason.kind is Kind.WAITING):
+        elif self.saga is not None and self.saga.blocked_by:
+            said.append(told_of_locks(self.saga.blocked_by))
+        if self.reason is not None and not (said and self.reason.kind in self._said_by_rows):
             because = self._because(self.reason)
             # Stuck says with what it fails already.
             said.append(because.partition(LAST_FAILURE)[0] if said else because)
         return "; ".join(said) or None
+
+    @property
+    def hold_up(self) -> Kind | None:
+        """What holds it up, for programs; None if it is done, or nobody knows."""
+        if not self.why:
+            return None
+        is_told = self.reason is None or self.reason.kind in self._said_by_rows
+        if is_told and self.saga is not None and self.saga.is_waiting:
+            return Kind.LOCKED
+        return None if self.reason is None else self.reason.kind
 
     @property
     def next_commands(self) -> Sequence[tuple[str, str]]:
@@ -100,7 +114,11 @@ class Standing:
             return ()
         if not saga.is_stuck:
             is_left = self.reason is not None and not self.is_driven
-            return [(self.command("retry"), "goes on where it stands")] if is_left else ()
+            left = [(self.command("retry"), "goes on where it stands")] if is_left else []
+            return left + [
+                (command("status", holder), "what the one that it waits for does")
+                for holder in dict.fromkeys(one.holder.event_id for one in saga.blocked_by[:1])
+            ]
         told = [(self.command("retry"), "tries again at once, when the cause is mended")]
         stuck = next((step for step in saga.steps if step.number == saga.stuck_step), None)
         goes_forward = saga.phase is Phase.FORWARD
@@ -116,6 +134,12 @@ class Standing:
         """A command about this saga, to paste."""
         which = () if self.is_only else ("--orchestrator", self.orchestrator)
         return command(name, self.event_id, *arguments, *which)
+
+    @property
+    def _said_by_rows(self) -> tuple[Kind, ...]:
+        """What Temporal may tell that says no more than the rows."""
+        waits = self.saga is not None and self.saga.is_waiting
+        return (Kind.WAITING, Kind.WORKING) if waits else (Kind.WAITING,)
 
     @property
     def _was_rejected(self) -> bool:

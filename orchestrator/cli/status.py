@@ -9,7 +9,7 @@ import typer
 from orchestrator.cli.faults import worst_of
 from orchestrator.cli.output import Output, ago, moment_json
 from orchestrator.cli.standing import Standing, find
-from orchestrator.drive.messages import Phase, StepState
+from orchestrator.drive.messages import Blocker, Phase, StepState
 from orchestrator.settings import Settings
 from orchestrator.store.reading import SagaView, StepView
 
@@ -131,8 +131,9 @@ def saga_document(standing: Standing, *, arguments: bool = False) -> dict[str, A
         "link": standing.link,
         "phase": None if saga is None else saga.phase.value,
         "is_stuck": saga is not None and saga.is_stuck,
+        "is_waiting": saga is not None and saga.is_waiting,
         "why_not_done": standing.why,
-        "hold_up": standing.reason.kind.value if standing.reason and standing.why else None,
+        "hold_up": standing.hold_up.value if standing.hold_up else None,
     }
     if saga is None:
         return document | {"steps": []}
@@ -144,12 +145,18 @@ def saga_document(standing: Standing, *, arguments: bool = False) -> dict[str, A
         "stuck_step": saga.stuck_step,
         "stuck_error": saga.stuck_error,
         "ended_by": saga.ended_by,
+        "waits_for": [_blocker_document(one) for one in saga.blocked_by],
         "next_commands": [pasted for pasted, _ in standing.next_commands],
         "created_at": moment_json(saga.created_at),
         "finished_at": moment_json(saga.finished_at),
         "steps": [_step_document(step, arguments) for step in saga.steps],
     }
     return document | ({"outcome": _event_of(saga)} if arguments else {})
+
+
+def _blocker_document(by: Blocker) -> dict[str, Any]:
+    holder = {"orchestrator": by.holder.orchestrator, "event_id": by.holder.event_id}
+    return {"lock": by.key, "holder": holder, "before": by.before}
 
 
 def _step_document(step: StepView, arguments: bool) -> dict[str, Any]:

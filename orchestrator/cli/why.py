@@ -1,5 +1,6 @@
 """Why a saga is not done, in one sentence: read from its execution, as the database does not know who drives."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -20,12 +21,14 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.cli.invocation import worker_command
 from orchestrator.cli.output import ago, lasting
+from orchestrator.drive.messages import Blocker
 from orchestrator.workflow import names
 
 _POLL = timedelta(seconds=70)
 """A worker asks for work at least once a minute; one that has not asked for longer is gone."""
 _PATIENCE = timedelta(seconds=5)
 """Work that lies longer than this although a worker was seen: it is gone since, or has too much to do."""
+_LOCKS_TOLD = 3
 LAST_FAILURE = "; the last failure: "
 _ENGINE_ACTIVITIES = {
     names.TURN: "turning to undoing",
@@ -48,6 +51,8 @@ class Kind(StrEnum):
     WAITING = "waiting"
     """For a person, or a message."""
     STUCK = "stuck"
+    LOCKED = "locked"
+    """Another saga holds a lock that it takes."""
     CLOSED = "closed"
     """Its execution has ended, and the saga may not have."""
     GONE = "gone"
@@ -63,6 +68,16 @@ class Reason:
     attempt: int | None = None
     status: WorkflowExecutionStatus | None = None
     """The execution's."""
+
+
+def told_of_locks(by: Sequence[Blocker]) -> str:
+    """For which locks a saga waits, and who holds them."""
+    told = [
+        f"the lock {one.key}, held by {one.holder.orchestrator} {one.holder.event_id}, {one.before} before it"
+        for one in by[:_LOCKS_TOLD]
+    ]
+    more = f", and for {len(by) - _LOCKS_TOLD} locks more" if len(by) > _LOCKS_TOLD else ""
+    return f"waits for {', and for '.join(told)}{more}"
 
 
 async def reason_of(client: Client, workflow_id: str) -> Reason | None:

@@ -17,10 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.atomic import named
-from orchestrator.drive.messages import Phase, StepState
+from orchestrator.drive.messages import Blocker, Phase, StepState
 from orchestrator.errors import Unreachable
 from orchestrator.operation import HOME
 from orchestrator.store.database import Database
+from orchestrator.store.locks import blockers, waiting
 from orchestrator.store.schema import saga, saga_meta, saga_step
 
 
@@ -108,6 +109,10 @@ class SagaView:
     progressed_at: datetime
     finished_at: datetime | None
     steps: tuple[StepView, ...] = ()
+    is_waiting: bool = False
+    """Whether it has not begun, for another saga holds one of its locks."""
+    blocked_by: tuple[Blocker, ...] = ()
+    """For whom it waits, by key, where that was asked for."""
 
     @property
     def is_stuck(self) -> bool:
@@ -122,13 +127,13 @@ class SagaView:
 
 
 async def sagas_of_event(database: Database, event_id: str) -> Sequence[SagaView]:
-    """The sagas that an event started, by orchestrator, with their steps.
+    """The sagas that an event started, by orchestrator, with their steps and for whom they wait.
 
     Raises:
         NoTables: no worker has run on this database.
         Unreachable: the database cannot be reached.
     """
-    async with _reading(database) as connection:
+    async with reading(database) as connection:
         found = await connection.execute(select(saga).where(saga.c.event_id == event_id).order_by(saga.c.orchestrator))
         rows = found.all()
         keys = [row.id for row in rows]
@@ -138,7 +143,8 @@ async def sagas_of_event(database: Database, event_id: str) -> Sequence[SagaView
         of_saga: dict[UUID, list[StepView]] = {key: [] for key in keys}
         for step in steps:
             of_saga[step.saga_id].append(_step(step))
-        return [_saga(row, tuple(of_saga[row.id])) for row in rows]
+        blocked = await blockers(connection, _in_line(rows))
+        return [_saga(row, tuple(of_saga[row.id]), blocked.get(row.id, ())) for row in rows]
 
 
 async def list_sagas(
@@ -163,8 +169,10 @@ async def list_sagas(
     if stuck:
         open_phases = [one.value for one in Phase if not one.is_final]
         statement = statement.where(saga.c.stuck_step.is_not(None), saga.c.phase.in_(open_phases))
-    async with _reading(database) as connection:
-        return [_saga(row, ()) for row in await connection.execute(statement)]
+    async with reading(database) as connection:
+        rows = (await connection.execute(statement)).all()
+        in_line = await waiting(connection, _in_line(rows))
+    return [_saga(row, is_waiting=row.id in in_line) for row in rows]
 
 
 async def counts(database: Database, *, orchestrator: str | None = None) -> Mapping[Phase, int]:
@@ -177,7 +185,7 @@ async def counts(database: Database, *, orchestrator: str | None = None) -> Mapp
     statement = select(saga.c.phase, func.count()).group_by(saga.c.phase)
     if orchestrator is not None:
         statement = statement.where(saga.c.orchestrator == orchestrator)
-    async with _reading(database) as connection:
+    async with reading(database) as connection:
         found = {Phase(phase): number for phase, number in await connection.execute(statement)}
     return {phase: found.get(phase, 0) for phase in Phase}
 
@@ -189,12 +197,18 @@ async def namespace_of(database: Database) -> str | None:
         NoTables: no worker has run on this database.
         Unreachable: the database cannot be reached.
     """
-    async with _reading(database) as connection:
+    async with reading(database) as connection:
         return await connection.scalar(select(saga_meta.c.temporal_namespace))
 
 
 @asynccontextmanager
-async def _reading(database: Database) -> AsyncGenerator[AsyncConnection]:
+async def reading(database: Database) -> AsyncGenerator[AsyncConnection]:
+    """A connection for reading, on a database that workers use.
+
+    Raises:
+        NoTables: no worker has run on it.
+        Unreachable: it cannot be reached.
+    """
     missing = NoTables(
         f"The database at {database.shown} holds no sagas yet: no worker has run on it. "
         "Start one (`python worker.py`), or set ORCHESTRATOR_DATABASE_URL to the right database."
@@ -219,7 +233,14 @@ def _has_tables(connection: Connection) -> bool:
     return inspect(connection).has_table(saga.name)
 
 
-def _saga(row: Row[Any], steps: tuple[StepView, ...]) -> SagaView:
+def _in_line(rows: Sequence[Row[Any]]) -> list[UUID]:
+    """Those that may wait for a lock: who is undone only gives back its place."""
+    return [row.id for row in rows if row.phase == Phase.FORWARD.value]
+
+
+def _saga(
+    row: Row[Any], steps: tuple[StepView, ...] = (), blocked_by: tuple[Blocker, ...] = (), *, is_waiting: bool = False
+) -> SagaView:
     return SagaView(
         id=row.id,
         orchestrator=row.orchestrator,
@@ -241,6 +262,8 @@ def _saga(row: Row[Any], steps: tuple[StepView, ...]) -> SagaView:
         progressed_at=row.progressed_at,
         finished_at=row.finished_at,
         steps=steps,
+        is_waiting=is_waiting or bool(blocked_by),
+        blocked_by=blocked_by,
     )
 
 

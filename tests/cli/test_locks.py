@@ -1,0 +1,149 @@
+"""What a person sees of locks: who holds one, who waits for it and behind whom; from the database alone."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from uuid import uuid4
+
+import pytest
+from temporalio.client import Client
+
+from orchestrator.catalog import Catalog
+from orchestrator.cli.main import run
+from orchestrator.cli.standing import find
+from orchestrator.cli.why import Kind
+from orchestrator.drive.messages import Phase
+from orchestrator.settings import Settings
+from orchestrator.store.database import Database
+from orchestrator.store.intervention import cancel_saga
+from orchestrator.store.reading import sagas_of_event
+from orchestrator.store.reading_locks import held_lock, held_locks
+from tests import cast
+from tests.cli.shell import Ran, Shell
+from tests.house import House, new_id, open_house
+from tests.orchestrators import TurnTaking
+from tests.store.test_locks import opened, opening
+from tests.temporal.test_waiting_for_locks import one_waits
+
+on_sqlite = pytest.mark.parametrize("kind", ["sqlite"])
+
+
+Typed = Callable[[str], Awaitable[Ran]]
+
+
+@pytest.fixture
+def typed(
+    database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Awaitable[Ran]]:
+    """Types a command that asks this database; in this process, as nothing here depends on its being another."""
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE_URL", database.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("ORCHESTRATOR_PACKAGES", "tests.cast,tests.orchestrators")
+
+    async def ran(line: str) -> Ran:
+        capsys.readouterr()
+        code = await asyncio.to_thread(run, line.split())
+        said = capsys.readouterr()
+        return Ran(code, said.out, said.err)
+
+    return ran
+
+
+@pytest.fixture
+async def line(database: Database, client: Client) -> AsyncGenerator[House]:
+    """Three sagas that came one after the other, and nobody works: `two` waits for `one`, and `three` for both."""
+    catalog = Catalog.of(orchestrators=[TurnTaking], operations=[cast.take, cast.put])
+    async with open_house(client, database, catalog, task_queue=f"line-{uuid4()}", working=False) as made:
+        for given in (opening("one", "user/1"), opening("two", "user/1", "user/2"), opening("three", "user/1")):
+            await opened(database, given)
+        yield made
+
+
+async def test_who_waits_is_told_for_whom_and_who_holds_is_told_to_hold(
+    line: House, nowhere: Shell, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEMPORAL_ADDRESS", nowhere.variables["TEMPORAL_ADDRESS"])
+
+    plain, in_json = await typed("status three"), await typed("status three --json")
+    listed, listed_json = await typed("list"), await typed("list --json")
+    held, held_json = await typed("locks"), await typed("locks --json")
+    queue = await typed("locks user/1")
+
+    assert (plain.code, in_json.code) == (4, 4), plain
+    assert plain.out.startswith("waiting   TurnTaking ")
+    assert "not done: waits for the lock user/1, held by TurnTaking one, 2 before it\n" in plain.out
+    assert " status one  # what the one that it waits for does" in plain.out
+    [told] = in_json.document["sagas"]
+    assert (told["phase"], told["is_waiting"], told["hold_up"]) == ("forward", True, "locked")
+    holder = {"orchestrator": "TurnTaking", "event_id": "one"}
+    assert told["waits_for"] == [{"lock": "user/1", "holder": holder, "before": 2}]
+
+    states = {row.split()[0]: row.split()[2] for row in listed.out.splitlines()[1:4]}
+    assert states == {"one": "forward", "two": "waiting", "three": "waiting"}
+    assert [(one["event_id"], one["is_waiting"]) for one in listed_json.document["sagas"]] == [
+        ("three", True),
+        ("two", True),
+        ("one", False),
+    ]
+
+    assert [row.split()[:4] for row in held.out.splitlines()[1:3]] == [
+        ["user/1", "one", "TurnTaking", "forward"],
+        ["user/2", "two", "TurnTaking", "forward"],
+    ]
+    assert "2 held" in held.out
+    assert [row.split()[:2] for row in queue.out.splitlines()[1:4]] == [["holds", "one"], ["1", "two"], ["2", "three"]]
+    assert [(one["key"], one["waiting"]) for one in held_json.document["locks"]] == [("user/1", 2), ("user/2", 0)]
+
+
+async def test_the_longest_line_comes_first_and_what_is_cut_off_is_counted(line: House) -> None:
+    found, held = await held_locks(line.database, limit=1)
+    cut = await held_lock(line.database, "user/1", limit=1)
+    alone = await held_lock(line.database, "user/2", limit=1)
+
+    assert [(one.key, one.waiting) for one in found] == [("user/1", 2)]
+    assert held == 2
+    assert cut is not None
+    assert (cut.holder.event_id, cut.waiting, [one.event_id for one in cut.queue]) == ("one", 2, ["two"])
+    assert alone is not None
+    assert (alone.holder.event_id, alone.waiting, alone.queue) == ("two", 0, ())
+
+
+@on_sqlite
+async def test_who_is_undone_waits_for_nobody(line: House) -> None:
+    given = opening("two")
+    assert await cancel_saga(line.database, given.saga.id, by="a test") is Phase.UNDOING
+
+    [seen] = await sagas_of_event(line.database, "two")
+
+    assert (seen.phase, seen.is_waiting, seen.blocked_by) == (Phase.UNDOING, False, ())
+
+
+@on_sqlite
+async def test_locks_that_nobody_holds_are_told_to_be_free(database: Database, typed: Typed) -> None:
+    nothing, free, free_json = await typed("locks"), await typed("locks user/1"), await typed("locks user/1 --json")
+
+    assert (nothing.code, nothing.out) == (0, "No lock is held.\n")
+    assert free.out.startswith("Nobody holds the lock user/1.")
+    assert free_json.document == {"locks": [], "held": 0}
+
+
+@on_sqlite
+async def test_temporal_adds_nothing_to_a_saga_that_waits_and_says_when_nobody_drives_it(house: House) -> None:
+    event_id = new_id()
+    waiting = await one_waits(house, event_id)
+    settings = Settings(
+        database_url=house.database.url.render_as_string(hide_password=False), packages=("tests.orchestrators",)
+    )
+
+    [driven] = (await find(settings, event_id, house.client)).standings
+    await house.client.get_workflow_handle(driven.workflow_id).terminate()
+    [left] = (await find(settings, event_id, house.client)).standings
+    waiting.cancel()
+
+    sentence = "waits for the lock k, held by TurnTaking holder, 1 before it"
+    assert (driven.why, driven.hold_up, driven.phase) == (sentence, Kind.LOCKED, "waiting")
+    assert left.hold_up is Kind.CLOSED
+    assert left.why is not None
+    assert left.why.startswith(f"{sentence}; its execution has ended as terminated")
+    assert [what for _, what in left.next_commands] == [
+        "goes on where it stands",
+        "what the one that it waits for does",
+    ]
