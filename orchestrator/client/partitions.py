@@ -14,7 +14,7 @@ from orchestrator.lock_keys import lock_keys_of
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.names import EVENT_SIGNAL, partition_for
 
-GATHERED = 0.002
+GATHERED = 0.004
 """Seconds that the first event waits for others."""
 _SIGNAL_EVENTS = 50
 _SIGNAL_BYTES = 512 * 1024

@@ -37,7 +37,7 @@ from orchestrator.store.steps import StoreSteps
 from orchestrator.worker.wave_steps import Finishing, NeedsOwn, Postponed, WaveSteps, is_lost
 from orchestrator.workflow import names
 from orchestrator.workflow.dead_letters import pieces
-from orchestrator.workflow.wave import AWAY, Left, Place, WaveCommand, WaveReply, Why
+from orchestrator.workflow.wave import AWAY, SMALL_WAVE, Left, Place, WaveCommand, WaveReply, Why
 
 _log = logging.getLogger(__name__)
 
@@ -129,6 +129,7 @@ class Wave:
         """Set when a saga of this wave, that waits for locks, may hold them."""
         self._begun: set[UUID] = set()
         """Sagas whose `drives` were raised."""
+        self._is_small = False
         self._behind: set[int] = set()
         """Not opened, since one that came earlier could not be."""
         self._woken: list[str] = []
@@ -143,6 +144,7 @@ class Wave:
         Raises:
             Exception: nothing could be opened; nothing was done.
         """
+        self._is_small = len(command.places) <= SMALL_WAVE
         given, letters = await self._read(command, messages)
         own = self._find_locks(given)
         rows = await self._open(given)
@@ -376,7 +378,8 @@ class Wave:
         return _Own(one, f"{type(bug).__name__}: {bug}")
 
     def _failed(self, one: _Given, why: Why, postponed: Postponed | None = None) -> _Fate:
-        counts = why in (Why.SLOW, Why.FAILED)
+        # In a large wave being slow says only that there is much to do: the next one is smaller.
+        counts = why is Why.FAILED or (why is Why.SLOW and self._is_small)
         if counts and one.place.failures + 1 >= _MOST_FAILURES:
             return _Own(one, f"left {one.place.failures + 1} times, at last as {postponed or why.value}")
         return one.left(why)

@@ -22,6 +22,7 @@ from orchestrator.workflow import names
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.wave import (
     AWAY,
+    SMALL_WAVE,
     WAVE_BYTES,
     WAVE_EVENTS,
     Carried,
@@ -91,7 +92,9 @@ class PartitionExecution:
         self._task_signals = 0
         self._task_seconds = 0.0
         self._wakes = self._heard_wakes = 0
-        self._failed_waves = self._away = 0
+        self._failed_waves = self._slow_waves = self._away = 0
+        self._idle: asyncio.Task[None] | None = None
+        self._busy_at = 0.0
         self._totals = WaveReply()
 
     def receive(self, door: str, arguments: Sequence[RawValue]) -> None:
@@ -134,7 +137,7 @@ class PartitionExecution:
                 entry.due = 0.0
         wave: list[_Entry] = []
         size = 0
-        most = max(1, WAVE_EVENTS >> min(self._failed_waves, 6))
+        most = max(1, WAVE_EVENTS >> min(self._failed_waves + self._slow_waves, 6))
         now = workflow.time()
         kept: list[_Entry] = []
         is_barred = False
@@ -213,13 +216,17 @@ class PartitionExecution:
             entry = wave[left.index]
             if left.event_id is not None:
                 entry.event_id, entry.message, entry.door = left.event_id, None, ""
-            entry.failures += left.why in (Why.FAILED, Why.SLOW)
+            entry.failures += left.why is Why.FAILED or (left.why is Why.SLOW and len(wave) <= SMALL_WAVE)
             if left.why in (Why.UNREACHED, Why.SLOW):
                 entry.due = 0.0
             else:
                 self._delay(entry)
             kept.append(entry)
         self._merge(kept)
+        if any(left.why in (Why.SLOW, Why.UNREACHED) for left in reply.left):
+            self._slow_waves = min(self._slow_waves + 1, 4)
+        else:
+            self._slow_waves = max(self._slow_waves - 1, 0)
         if reply.woken:
             woken = set(reply.woken)
             for entry in self._left:
@@ -254,16 +261,29 @@ class PartitionExecution:
         await self._until(lambda: len(self._arrived) > here or self._wakes > self._heard_wakes, limit)
 
     async def _is_over(self) -> bool:
-        """Whether nothing has come for so long that the partition may end."""
-        self._tell()
-        was_cancelled = workflow.cancellation_reason() is not None
-        idle = _CANCELLED_IDLE if was_cancelled else IDLE
-        came = await self._until(
-            lambda: bool(self._arrived) or (not was_cancelled and workflow.cancellation_reason() is not None), idle
-        )
-        return not came
+        """Whether nothing has come for so long that the partition may end.
 
-    async def _until(self, condition: Callable[[], bool], limit: timedelta) -> bool:
+        One timer is kept for many waits: one for each would be two events in the history for each wave.
+        """
+        self._tell()
+        if workflow.cancellation_reason() is not None:
+            return not await self._until(lambda: bool(self._arrived), _CANCELLED_IDLE)
+        self._busy_at = workflow.time()
+        while True:
+            if self._idle is None or self._idle.done():
+                left = self._busy_at + IDLE.total_seconds() - workflow.time()
+                if left <= 0:
+                    return True
+                self._idle = asyncio.ensure_future(workflow.sleep(left, summary="idle"))
+            await self._until(self._is_idle_no_more, None)
+            if self._arrived or workflow.cancellation_reason() is not None:
+                return False
+
+    def _is_idle_no_more(self) -> bool:
+        is_time = self._idle is not None and self._idle.done()
+        return bool(self._arrived) or is_time or workflow.cancellation_reason() is not None
+
+    async def _until(self, condition: Callable[[], bool], limit: timedelta | None) -> bool:
         """Whether it came true in time. A cancel of the execution is told by `cancellation_reason`, not by an error."""
         try:
             await _steadily(workflow.wait_condition(condition, timeout=limit))

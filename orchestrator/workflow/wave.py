@@ -14,6 +14,10 @@ AWAY = "DatabaseAway"
 """Type of the error of a wave that found no database: no event is to blame."""
 
 
+SMALL_WAVE = 6
+"""A saga that is slow in so small a wave is slow by itself, and not because of the others."""
+
+
 class Why(StrEnum):
     """Why a wave left a saga."""
 
