@@ -25,7 +25,8 @@ from orchestrator.store.database import Database
 from orchestrator.store.migrate import migrate
 from starter.seed import seed
 from starter.tables import create_tables
-from tests.cast import Script, fails, refuses
+from tests import swarm
+from tests.cast import Script, fails, refuses, tables
 from tests.house import CATALOG, House, open_house
 from tests.orchestrators import (
     Approval,
@@ -48,6 +49,7 @@ async def main() -> None:
     ) as server:
         await record_money_transfers(server.client)
         await record_cast(server.client)
+        await record_partition(server.client)
 
 
 async def record_money_transfers(client: Client) -> None:
@@ -91,6 +93,23 @@ async def record_cast(client: Client) -> None:
             Script.before["deliver"] = fails(times=6)
             [saga] = await house.bus.publish(ParcelRequested(source="a", coins=10))
             await record(house, saga, "cast_past_its_pivot_and_stuck")
+        await database.close()
+
+
+async def record_partition(client: Client) -> None:
+    """Waves, a saga that is left and taken again, a dead letter, a wait for more."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(f"sqlite:///{folder}/record.db")
+        await migrate(database, application=tables)
+        async with open_house(client, database, swarm.CATALOG, task_queue="record-swarm") as house:
+            keyed = swarm.SwarmRequested(source="a", target="b", coins=1, key="k")
+            Script.before["write_note"] = fails(times=4)
+            handles = await house.bus.publish_many([keyed] * 60)
+            for [saga] in handles:
+                await saga.outcome()
+            await client.get_workflow_handle(handles[0][0].workflow_id).signal("event", "garbage")
+            [saga] = await house.bus.publish(keyed)
+            await record(house, saga, "swarm_partition")
         await database.close()
 
 

@@ -85,7 +85,7 @@ async def test_events_published_at_once_travel_in_few_signals_and_cost_few_histo
     for workflow_id in {handle.workflow_id for [handle] in handles}:
         history = await house.client.get_workflow_handle(workflow_id).fetch_history()
         events += len(history.events)
-    assert events <= 90
+    assert events <= 80
 
 
 async def test_no_line_of_handle_is_in_the_history(house: House) -> None:

@@ -9,6 +9,7 @@ from temporalio.worker import Replayer
 from orchestrator.catalog import Catalog
 from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.hosts import hosts_of, sandbox_for
+from tests import swarm, swarm_next
 from tests.changed_money_transfer import MoneyTransfer as ChangedMoneyTransfer
 from tests.house import CATALOG
 
@@ -38,12 +39,20 @@ def test_there_is_a_history_of_each_kind() -> None:
         "cast_waited",
         "cast_slept",
         "cast_past_its_pivot_and_stuck",
+        "swarm_partition",
     }
 
 
 @pytest.mark.parametrize("name", HISTORIES)
 async def test_a_recorded_history_replays_with_todays_code(name: str) -> None:
-    assert await replay_failure(OURS if name in APPLICATION else CATALOG, name) is None
+    catalog = swarm.CATALOG if "/swarm" in name else CATALOG
+    assert await replay_failure(OURS if name in APPLICATION else catalog, name) is None
+
+
+async def test_a_partitions_history_replays_with_a_changed_handle() -> None:
+    [name] = [name for name in HISTORIES if name.endswith("/swarm_partition")]
+
+    assert await replay_failure(swarm_next.NEXT, name) is None
 
 
 @pytest.mark.parametrize("name", APPLICATION)
