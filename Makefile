@@ -8,13 +8,14 @@ STATE = $${ORCHESTRATOR_STATE_DIR:-.state}
 PIP = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up simulate test conformance mutants chaos bench check format constraints clean clean-all ready not-running
+.PHONY: help demo up simulate test test-all conformance mutants chaos bench check format constraints clean clean-all ready not-running
 
 help:
 	@echo "make demo         see it work: accounts, transfers, a refusal, a worker killed in the middle of a saga"
 	@echo "make up           Temporal's development server and a worker on the same state, until Ctrl-C"
 	@echo "make simulate     200 transfers at once while workers are killed, and a count of everything afterwards"
-	@echo "make test         the tests"
+	@echo "make test         the tests, with a thin cut of the large grids"
+	@echo "make test-all     the tests with every cell of every grid"
 	@echo "make conformance  every fault at every step of every example, on both databases, and a count of the cells"
 	@echo "make mutants      break the engine in ten ways, and see that a test notices each"
 	@echo "make bench        the engine beside a plain Temporal saga: QUICK=1 in under 10 minutes, without in an hour"
@@ -35,6 +36,9 @@ simulate: ready
 
 test: $(VENV)/.dev
 	@$(BIN)/pytest -q -n auto --maxprocesses=4
+
+test-all: $(VENV)/.dev
+	@$(BIN)/pytest -q -n auto --maxprocesses=4 -m ""
 
 conformance: $(VENV)/.dev
 	@$(BIN)/python -m orchestrator.testing tests.app.test_conformance tests.testing.test_conformance_of_the_cast

@@ -1,4 +1,8 @@
-"""Both orchestrators on the real server, each step going wrong in each way: done once, or undone row for row."""
+"""Both orchestrators on the real server, each step going wrong in each way: done once, or undone row for row.
+
+By default each cell, a step of a scenario, is on one of the databases, in turns; on the other one it is `exhaustive`
+(`make test-all`). The conformance kit plays the same faults at each step without a server.
+"""
 
 from collections.abc import Iterable
 
@@ -20,6 +24,7 @@ from tests.app.scenarios import (
     Scenario,
     assert_done_once,
 )
+from tests.conftest import KINDS, Kind
 from tests.house import new_id
 
 # The others differ from these in amounts alone; that they complete and are undone as a whole is tested of all.
@@ -27,18 +32,33 @@ STEP_BY_STEP = (FIRST_ACCOUNT, DOLLARS_TO_EUROS, YEN_FOR_DINARS)
 
 
 def each(scenarios: Iterable[Scenario], *, undoable: bool = False) -> pytest.MarkDecorator:
-    """Each scenario with each of its steps, or with those that can be undone."""
+    """Each scenario with each of its steps, or with those that can be undone, on the databases in turns."""
+    cells = [(scenario, step) for scenario in scenarios for step in (scenario.undoable if undoable else scenario.steps)]
     return pytest.mark.parametrize(
-        ("scenario", "step"),
+        ("kind", "scenario", "step"),
         [
-            pytest.param(scenario, step, id=f"{scenario}: {step}")
-            for scenario in scenarios
-            for step in (scenario.undoable if undoable else scenario.steps)
+            pytest.param(kind, scenario, step, id=f"{kind}-{scenario}: {step}", marks=in_turns(cell, kind))
+            for kind in KINDS
+            for cell, (scenario, step) in enumerate(cells)
         ],
+        indirect=["kind"],
     )
 
 
-each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+def in_turns(cell: int, kind: Kind) -> list[pytest.MarkDecorator]:
+    """Cells are on the first database, then on the second, and so on; by default they are not on the other one."""
+    return [] if KINDS[cell % len(KINDS)] == kind else [pytest.mark.exhaustive]
+
+
+each_scenario = pytest.mark.parametrize(
+    ("kind", "scenario"),
+    [
+        pytest.param(kind, scenario, id=f"{kind}-{scenario}", marks=in_turns(cell, kind))
+        for kind in KINDS
+        for cell, scenario in enumerate(SCENARIOS)
+    ],
+    indirect=["kind"],
+)
 
 
 async def assert_completed(running: RunningBooks, scenario: Scenario, event_id: str, before: Snapshot) -> None:

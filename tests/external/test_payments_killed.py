@@ -9,6 +9,8 @@ import sqlite3
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -22,6 +24,7 @@ from orchestrator.drive.messages import Phase, SagaRef
 from orchestrator.envelope import saga_id
 from orchestrator.store.database import Database
 from orchestrator.store.external_fate import compensation_key, idempotency_key
+from orchestrator.workflow import port
 from tests.cast import Script, refuses
 from tests.external.orchestrators import PAYMENTS, PaymentRequested
 from tests.external.supervisor import Supervisor
@@ -29,6 +32,15 @@ from tests.house import House, eventually, new_id, open_house
 
 SAGAS = int(os.environ.get("PAYMENT_SAGAS", "10"))
 _CHARGE = 2
+_OFTEN = timedelta(milliseconds=200)
+"""At most between two attempts: the world's pauses grow to half a minute, while the service is back in an instant."""
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test need not wait as long between two attempts as the world does."""
+    for policy in ("_STEP_RETRIES", "_FEW_RETRIES", "_ENDLESS_RETRIES"):
+        monkeypatch.setattr(port, policy, replace(getattr(port, policy), maximum_interval=_OFTEN))
 
 
 @pytest.fixture

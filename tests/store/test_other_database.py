@@ -48,7 +48,17 @@ FORWARD = ["after home 1", "after home 2", "inside", "after books 1", "after hom
 BACK = ["before home 1", "after home 1", "before books 1", "after books 1", "after home 2", "after home 3"]
 
 
-@pytest.fixture(params=list(product(KINDS, KINDS)), ids=lambda kinds: f"{kinds[0]} home, {kinds[1]} books")
+def pair(home: Kind, books: Kind, *marks: pytest.MarkDecorator) -> Any:
+    """A home of one kind and books of another, as a parameter."""
+    return pytest.param((home, books), id=f"{home} home, {books} books", marks=marks)
+
+
+# The mixed pairs have each kind in each place. Where both are of one kind is `exhaustive`, but where two drivers meet.
+PAIRS = [pair(home, books, *[pytest.mark.exhaustive] * (home == books)) for home, books in product(KINDS, KINDS)]
+every_pair = pytest.mark.parametrize("databases", [pair(*kinds) for kinds in product(KINDS, KINDS)], indirect=True)
+
+
+@pytest.fixture(params=PAIRS)
 async def databases(
     request: pytest.FixtureRequest, postgres: str, sqlite_template: Path, tmp_path: Path
 ) -> AsyncGenerator[Databases]:
@@ -123,6 +133,7 @@ async def check_booked(databases: Databases, before: Any, outcomes: list[Outcome
     return first
 
 
+@every_pair
 async def test_a_step_there_and_its_undoing(databases: Databases) -> None:
     before = await coins_and_entries(databases)
     done = await driver_of(databases, BOOKING, "done").drive()
@@ -161,8 +172,10 @@ async def test_a_commit_whose_answer_is_lost_is_found_in_either_database(
         await check_booked(databases, before, [outcome, again], "lossy")
 
 
+@every_pair
 @pytest.mark.parametrize("point", FORWARD)
 async def test_one_goes_forward_while_the_other_undoes(databases: Databases, point: str) -> None:
+    """On every pair; at every second point of the one that undoes where both are of one kind."""
     mixed = databases.home.dialect != databases.named(BOOKS).dialect
     for back_point, forward_first in product(BACK if mixed else BACK[::2], (True, False)):
         told = f"forward {point}, back {back_point}, forward first: {forward_first}"
