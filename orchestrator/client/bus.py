@@ -115,18 +115,26 @@ class EventBus:
         """
         envelope = envelope_of(self.catalog, event, event_id=event_id or str(uuid4()), source=self.source, time=time)
         accepted: list[SagaHandle[Any]] = []
+        missed: list[str] = []
+        faults: list[BaseException] = []
         listeners = self.catalog.listeners(type(event))
-        for listener in listeners:
-            try:
-                accepted.append(await self._send(listener, event, envelope))
-            except RPCError as fault:
-                names = [one.__name__ for one in listeners]
-                if accepted:
-                    raise PublishIncomplete(names[: len(accepted)], names[len(accepted) :]) from fault
-                raise Unreachable(
-                    f"Temporal did not say that it took the event {envelope.event_id} ({fault.message}). Publish it "
-                    "again with the same event id: if it was taken after all, the repeat is dropped."
-                ) from fault
+        # At once: whoever waited for one listener first would come to the next one's partition out of order.
+        sending = (self._send(listener, event, envelope) for listener in listeners)
+        for listener, sent in zip(listeners, await asyncio.gather(*sending, return_exceptions=True), strict=True):
+            if isinstance(sent, BaseException):
+                missed.append(listener.__name__)
+                faults.append(sent)
+            else:
+                accepted.append(sent)
+        for fault in faults:
+            if not isinstance(fault, RPCError):
+                raise fault
+            if accepted:
+                raise PublishIncomplete([one.orchestrator.__name__ for one in accepted], missed) from fault
+            raise Unreachable(
+                f"Temporal did not say that it took the event {envelope.event_id} ({fault.message}). Publish it "
+                "again with the same event id: if it was taken after all, the repeat is dropped."
+            ) from fault
         for handle in accepted:
             if handle.is_repeat:
                 await handle.outcome()  # closed, so this answers at once; other content under this id raises

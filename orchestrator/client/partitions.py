@@ -35,6 +35,10 @@ class _Gathered:
     events: list[tuple[Envelope, "asyncio.Future[str | None]"]] = field(
         default_factory=list[tuple[Envelope, "asyncio.Future[str | None]"]]
     )
+    under_way: list[tuple[Envelope, "asyncio.Future[str | None]"]] = field(
+        default_factory=list[tuple[Envelope, "asyncio.Future[str | None]"]]
+    )
+    """Of the signal that is being sent."""
 
 
 class PartitionSender:
@@ -63,31 +67,37 @@ class PartitionSender:
         taken: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         waiting = self._gathered.get(workflow_id)
         if waiting is None:
-            waiting = self._gathered[workflow_id] = _Gathered(orchestrator)
+            sent = waiting = self._gathered[workflow_id] = _Gathered(orchestrator)
             task = asyncio.create_task(self._send_all(workflow_id, waiting))
             self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+            task.add_done_callback(lambda ended: self._end(ended, workflow_id, sent))
         waiting.events.append((envelope, taken))
         return await taken
 
     async def _send_all(self, workflow_id: str, waiting: _Gathered) -> None:
         await asyncio.sleep(GATHERED)
         while waiting.events:
-            together = _together(waiting.events)
+            together = waiting.under_way = _together(waiting.events)
             del waiting.events[: len(together)]
             try:
                 run_id = await self.signal(waiting.orchestrator, workflow_id, [envelope for envelope, _ in together])
-            except BaseException as fault:
+            except Exception as fault:
                 for _, taken in together:
                     if not taken.done():
-                        taken.set_exception(fault if isinstance(fault, Exception) else asyncio.CancelledError())
-                if not isinstance(fault, Exception):
-                    raise
+                        taken.set_exception(fault)
             else:
                 for _, taken in together:
                     if not taken.done():
                         taken.set_result(run_id)
         del self._gathered[workflow_id]
+
+    def _end(self, ended: "asyncio.Task[None]", workflow_id: str, sent: _Gathered) -> None:
+        """If it was cut off, nobody may be left waiting, nor the next event find a sender that has ended."""
+        self._sending.discard(ended)
+        if self._gathered.get(workflow_id) is sent:
+            del self._gathered[workflow_id]
+        for _, taken in [*sent.under_way, *sent.events]:
+            taken.cancel()
 
     async def signal(self, orchestrator: str, workflow_id: str, envelopes: list[Envelope]) -> str | None:
         """Send these in one signal, starting the partition if it does not run.

@@ -75,6 +75,10 @@ class RecordedOutcomes:
             self._waiting.clear()
         finally:
             self._looking = None
+            for waiting in self._waiting.values():  # only if it was closed, or its loop is ending
+                for ended in waiting:
+                    ended.cancel()
+            self._waiting.clear()
 
     async def _look_up(self, ids: list[UUID]) -> int:
         async with self._database.reading() as connection:

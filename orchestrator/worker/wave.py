@@ -8,21 +8,20 @@ is made sure of before it is reported.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError
 
 from orchestrator.catalog import AnyOrchestrator
-from orchestrator.client.own_execution import ensure_own_execution
+from orchestrator.client.own_execution import OwnExecution, ensure_own_execution
 from orchestrator.drive.driver import Driver, EventIdReused, SagaStuck
 from orchestrator.drive.messages import Opening, Phase, SagaRef
 from orchestrator.envelope import Envelope, UnreadableEvent, read, saga_id, unwrap
@@ -52,11 +51,10 @@ _MOST_DRIVES = 2
 """Drivers that may begin a saga and not be heard of again: it may have killed them, and is driven alone then."""
 _MOST_FAILURES = 3
 """Times that a saga may be left as slow or failed before it gets an execution of its own."""
+_MOST_LOSSES = 10
+"""The same for the database that was away: an operation's own errors may look like it, in each attempt."""
 _OWN_AT_ONCE = 10
 """Executions that one wave starts: a bug in everything must not start thousands at once."""
-
-
-_NO_LOCKS = LockKeys((), None)
 
 
 @dataclass(slots=True)
@@ -67,10 +65,12 @@ class _Given:
     place: Place
     envelope: Envelope
     event: DomainEvent
-    locks: LockKeys = _NO_LOCKS
+    locks: LockKeys = field(default_factory=lambda: LockKeys((), None))
+    is_open: bool = False
+    """Its saga's row is known to be written: else its message is still needed."""
 
-    def left(self, why: Why, *, is_open: bool = True) -> Left:
-        return Left(index=self.index, why=why, event_id=self.envelope.event_id if is_open else None)
+    def left(self, why: Why) -> Left:
+        return Left(index=self.index, why=why, event_id=self.envelope.event_id if self.is_open else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +129,8 @@ class Wave:
         """Set when a saga of this wave, that waits for locks, may hold them."""
         self._begun: set[UUID] = set()
         """Sagas whose `drives` were raised."""
-        self._is_small = False
-        self._behind: set[int] = set()
-        """Not opened, since one that came earlier could not be."""
         self._woken: list[str] = []
+        self._is_small = False
 
     async def drive(self, command: WaveCommand, messages: Sequence[bytes]) -> WaveReply:
         """Drive what is given as far as it goes.
@@ -145,18 +143,15 @@ class Wave:
             Exception: nothing could be opened; nothing was done.
         """
         self._is_small = len(command.places) <= SMALL_WAVE
-        given, letters = await self._read(command, messages)
+        given, letters, left = await self._read(command, messages)
         own = self._find_locks(given)
-        rows = await self._open(given)
+        rows, unopened = await self._open(given)
         opened = [one for one in given if one.index in rows]
-        left = [
-            one.left(Why.UNREACHED if one.index in self._behind else Why.FAILED, is_open=False)
-            for one in given
-            if one.index not in rows
-        ]
-        fates: Sequence[_Fate] = [one.left(Why.UNREACHED) for one in opened]
-        if not command.opens_only:
-            fates = await self._drive_all(opened, rows)
+        fates: list[_Fate] = [*unopened]
+        if command.opens_only:
+            fates += [self._reused(one) if rows[one.index].reused else one.left(Why.UNREACHED) for one in opened]
+        else:
+            fates += await self._drive_all(opened, rows)
         for fate in fates:
             match fate:
                 case Left():
@@ -182,10 +177,13 @@ class Wave:
             seconds=round(monotonic() - self._began, 3),
         )
 
-    async def _read(self, command: WaveCommand, messages: Sequence[bytes]) -> tuple[list[_Given], list[_Letter]]:
+    async def _read(
+        self, command: WaveCommand, messages: Sequence[bytes]
+    ) -> tuple[list[_Given], list[_Letter], list[Left]]:
         recorded = await self._recorded([place.event_id for place in command.places if place.event_id])
         given: list[_Given] = []
         letters: list[_Letter] = []
+        left: list[Left] = []
         met: dict[str, DomainEvent] = {}
         raws = iter(messages)
         for index, place in enumerate(command.places):
@@ -195,12 +193,16 @@ class Wave:
                 event = unwrap(envelope, self._orchestrator.requested)
                 known = met.setdefault(envelope.event_id, event)
                 if known is event:
-                    given.append(_Given(index, place, envelope, event))
+                    given.append(_Given(index, place, envelope, event, is_open=place.event_id is not None))
                 elif known != event:
                     raise _reused(envelope)
             except UnreadableEvent as fault:
-                letters.append(_Letter(place, raw, fault))
-        return given, letters
+                if place.event_id is not None and raw:  # accepted, and begun by a worker that could read it
+                    _log.warning("%s cannot be read here: %s", place.event_id, fault)
+                    left.append(Left(index=index, why=Why.UNREADABLE, event_id=place.event_id))
+                else:
+                    letters.append(_Letter(place, raw, fault))
+        return given, letters, left
 
     def _envelope(self, place: Place, raw: bytes) -> Envelope:
         if place.event_id is None and place.door not in (names.START_DOOR, names.EVENT_SIGNAL):
@@ -208,7 +210,8 @@ class Wave:
                 "signal.unknown", f"{place.door}: events are taken by the signal {names.EVENT_SIGNAL}"
             )
         if not raw:
-            raise UnreadableEvent("event.missing", "nothing was sent with it")
+            gone = "nothing was sent with it" if place.event_id is None else f"{place.event_id}: its saga's row is gone"
+            raise UnreadableEvent("event.missing", gone)
         return read(raw)
 
     async def _recorded(self, event_ids: Sequence[str]) -> dict[str | None, bytes]:
@@ -243,21 +246,23 @@ class Wave:
         if elsewhere:
             await self._steps.waker(elsewhere)
 
-    async def _open(self, given: Sequence[_Given]) -> dict[int, OpenSaga]:
-        """Each saga's row, by its index in the wave; one that could not be opened is missing."""
+    async def _open(self, given: Sequence[_Given]) -> tuple[dict[int, OpenSaga], list[_Fate]]:
+        """Each saga's row, by its index in the wave, and what becomes of those that could not be opened."""
         if not given:
-            return {}
+            return {}, []
         try:
-            return await self._open_together(given)
+            return await self._open_together(given), []
         except Exception as fault:
-            if len(given) == 1 or is_lost(fault):
+            if is_lost(fault):
                 raise
             _log.warning("a wave of %s could not be opened at once", self._orchestrator.__name__, exc_info=fault)
         rows: dict[int, OpenSaga] = {}
-        shut: set[str] = set()
+        unopened: list[_Fate] = []
+        passed_over: set[str] = set()
         for one in given:
-            if shut.intersection(one.locks.keys):
-                self._behind.add(one.index)  # opened now, it would be before the one that cannot be
+            if not passed_over.isdisjoint(one.locks.keys):  # it would draw a ticket before one that came earlier
+                passed_over.update(one.locks.keys)
+                unopened.append(one.left(Why.UNREACHED))
                 continue
             try:
                 rows |= await self._open_together([one])
@@ -265,8 +270,9 @@ class Wave:
                 if is_lost(fault):
                     raise
                 _log.warning("%s cannot be opened", one.envelope.event_id, exc_info=fault)
-                shut.update(one.locks.keys)
-        return rows
+                passed_over.update(one.locks.keys)
+                unopened.append(self._failed(one, Why.FAILED))
+        return rows, unopened
 
     async def _open_together(self, given: Sequence[_Given]) -> dict[int, OpenSaga]:
         openings = {one.index: self._opening(one) for one in given}
@@ -274,6 +280,8 @@ class Wave:
             lambda connection: open_sagas(connection, list(openings.values()), self._steps.catalog, begins=True)
         )
         self._begun |= {key for key, row in rows.items() if not row.blocked_by}
+        for one in given:
+            one.is_open = not rows[openings[one.index].saga.id].reused
         return {index: rows[opening.saga.id] for index, opening in openings.items()}
 
     def _opening(self, one: _Given) -> Opening:
@@ -315,12 +323,14 @@ class Wave:
             task = driving[one.index]
             if not task.done() or task.cancelled():
                 fates.append(self._failed(one, Why.SLOW))
+            elif (bug := task.exception()) is not None:  # an author's own BaseException
+                fates.append(self._buggy(one, bug))
             else:
                 fates.append(task.result())
         return fates
 
     async def _drive_one(self, one: _Given, row: OpenSaga, drivers: dict[int, Driver], here: set[UUID]) -> _Fate:
-        while row.blocked_by and row.outcome is None:
+        while row.blocked_by and row.outcome is None and not _is_late(self._orchestrator.deadline, row):
             if any(blocker.holder.id not in here for blocker in row.blocked_by):
                 return one.left(Why.BLOCKED)
             turn = self._turns[row.id]
@@ -334,7 +344,7 @@ class Wave:
             except Exception as fault:
                 return self._failed(one, Why.LOST if is_lost(fault) else Why.FAILED)
         if row.reused:
-            return _Letter(one.place, one.envelope.text.encode(), _reused(one.envelope))
+            return self._reused(one)
         if row.outcome is not None:
             return None
         if row.drives > _MOST_DRIVES:
@@ -362,7 +372,7 @@ class Wave:
         except Postponed as postponed:
             return self._failed(one, postponed.why, postponed)
         except EventIdReused:
-            return _Letter(one.place, one.envelope.text.encode(), _reused(one.envelope))
+            return self._reused(one)
         except NeedsOwn:
             return _Own(one, "it waits, or calls the outside")
         except SagaStuck as stuck:
@@ -371,17 +381,21 @@ class Wave:
             return self._buggy(one, bug)
         return None
 
-    def _buggy(self, one: _Given, bug: Exception) -> _Own:
+    def _buggy(self, one: _Given, bug: BaseException) -> _Own:
         """An author's code may raise anything; in an execution of its own a person sees it, and a fixed one goes on."""
         name, event_id = self._orchestrator.__name__, one.envelope.event_id
         _log.warning("%s failed for event %s", name, event_id, exc_info=bug)
         return _Own(one, f"{type(bug).__name__}: {bug}")
 
+    def _reused(self, one: _Given) -> _Letter:
+        return _Letter(one.place, one.envelope.text.encode(), _reused(one.envelope))
+
     def _failed(self, one: _Given, why: Why, postponed: Postponed | None = None) -> _Fate:
         # In a large wave being slow says only that there is much to do: the next one is smaller.
-        counts = why is Why.FAILED or (why is Why.SLOW and self._is_small)
-        if counts and one.place.failures + 1 >= _MOST_FAILURES:
-            return _Own(one, f"left {one.place.failures + 1} times, at last as {postponed or why.value}")
+        failures = one.place.failures + (why is Why.FAILED or (why is Why.SLOW and self._is_small))
+        losses = one.place.losses + (why is Why.LOST)
+        if failures >= _MOST_FAILURES or losses >= _MOST_LOSSES:
+            return _Own(one, f"left {failures + losses} times, at last as {postponed or why.value}")
         return one.left(why)
 
     def _is_over(self) -> bool:
@@ -396,12 +410,20 @@ class Wave:
     async def _ensure_own(self, own: _Own) -> Left | None:
         name, envelope = self._orchestrator.__name__, own.given.envelope
         try:
-            await ensure_own_execution(self._client, name, envelope, self._task_queue)
-        except RPCError as fault:
-            _log.warning("no execution of its own for %s: %s", envelope.event_id, fault.message)
+            execution = await ensure_own_execution(self._client, name, envelope, self._task_queue)
+            if own.given.is_open:
+                await self._hand_over(saga_id(name, envelope.event_id), execution)
+        except Exception as fault:
+            _log.warning("no execution of its own for %s", envelope.event_id, exc_info=fault)
             return own.given.left(Why.LOST)
         _log.info("%s has an execution of its own: %s", envelope.event_id, own.why)
         return None
+
+    async def _hand_over(self, key: UUID, execution: OwnExecution) -> None:
+        """Say who drives it now: while this partition runs, nobody else would look after what it owns."""
+        values = {"key": key, "own": execution.workflow_id, "run": execution.run_id or "", "partition": self._owner[0]}
+        async with self._steps.database.transaction() as connection:
+            await connection.execute(_HAND_OVER, values)
 
     async def _came_back(self, sagas: Sequence[UUID]) -> None:
         """Sagas whose driver came back without an end have not killed it."""
@@ -436,6 +458,16 @@ class Wave:
                 raw=piece.raw,
             )
 
+
+_HAND_OVER = (
+    update(saga)
+    .where(
+        saga.c.id == bindparam("key"),
+        saga.c.owner_workflow_id == bindparam("partition"),
+        saga.c.phase.in_((Phase.FORWARD.value, Phase.UNDOING.value)),
+    )
+    .values(owner_workflow_id=bindparam("own"), owner_first_run_id=bindparam("run"))
+)
 
 _unheard: set["asyncio.Task[_Fate]"] = set()
 """Drives that went on when their wave was over."""

@@ -25,7 +25,7 @@ from orchestrator.drive.messages import (
 )
 from orchestrator.drive.steps import StepFailed
 from orchestrator.envelope import Envelope
-from orchestrator.errors import TransactionMisuse, UsageError, storable
+from orchestrator.errors import TransactionMisuse, Unreachable, UsageError, storable
 from orchestrator.event import DomainEvent
 from orchestrator.external import ExternalOperation
 from orchestrator.store.database import Database, sqlstate
@@ -65,7 +65,7 @@ def is_lost(fault: BaseException) -> bool:
             return True
         state = sqlstate(fault)
         return isinstance(fault, OperationalError) if state is None else state.startswith(_AWAY)
-    return isinstance(fault, OSError | PoolTimeout)
+    return isinstance(fault, OSError | PoolTimeout | Unreachable)
 
 
 class Finishing:

@@ -55,10 +55,14 @@ _FULL_SIGNALS = 8_000
 _FULL_EVENTS = 30_000
 _FULL_BYTES = 30 * 1024 * 1024
 """A history so long must end: what does not fit into the next run's beginning is opened in the database first."""
-_BARRING_TRIES = 5
-"""Tries of what cannot be opened, for which those that came later wait."""
+_LONGEST_AWAY = 5.0
+"""Seconds between two looks for a database that is away."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0
 """Seconds before a saga that was left is taken again."""
+_HOLDING_TRIES = 20
+"""Tries of what cannot be opened, for which those that came later wait."""
+_LONGEST_STANDSTILL = 1.0
+"""The same for a wave that failed as a whole: whatever came later waits behind it."""
 
 
 @dataclass(slots=True)
@@ -66,11 +70,15 @@ class _Entry:
     """An event that is the partition's."""
 
     position: int
+    """Of its message in the run, as dead letters name it."""
+    order: int
+    """Of arrival. Not the position: what comes before a run's first task is counted before what the run begins with."""
     door: str
     message: RawValue | None
     """As it came; None if its saga is open: then the database has it."""
     event_id: str | None = None
     failures: int = 0
+    losses: int = 0
     tries: int = 0
     due: float = 0.0
     """Not before then, in seconds of workflow time."""
@@ -111,14 +119,16 @@ class PartitionExecution:
         if workflow.info().continued_run_id:
             self._take_over(arguments)
         else:
-            self._arrived.extendleft(reversed(self._entries(names.START_DOOR, arguments)))
+            started = self._entries(names.START_DOOR, arguments)
+            _put_first(started)
+            self._arrived.extendleft(reversed(started))
         while True:
             await self._go_on_in_another_run()
             wave = self._next_wave()
             if wave:
                 await self._drive(wave)
             elif self._left:
-                await self._wait(min(entry.due for entry in self._left) - workflow.time())
+                await self._wait(self._next_due() - workflow.time())
             elif await self._is_over():
                 return {"done": self._totals.done, "own": self._totals.own, "letters": self._totals.letters}
 
@@ -126,11 +136,14 @@ class PartitionExecution:
         came: list[_Entry] = []
         for raw in arguments:
             self._count += 1
-            came.append(_Entry(self._count, door, raw))
+            came.append(_Entry(self._count, self._count, door, raw))
         return came
 
     def _next_wave(self, *, unopened: bool = False) -> list[_Entry]:
-        """Take out what is due, in the order of arrival."""
+        """Take out what is due, in the order of arrival.
+
+        The opening draws tickets, so none is opened while one that came earlier is not: it may have the same key.
+        """
         if self._wakes > self._heard_wakes:
             self._heard_wakes = self._wakes
             for entry in self._left:
@@ -140,38 +153,44 @@ class PartitionExecution:
         most = max(1, WAVE_EVENTS >> min(self._failed_waves + self._slow_waves, 6))
         now = workflow.time()
         kept: list[_Entry] = []
-        is_barred = False
+        is_held = False
         for entry in self._left:
             is_new = entry.message is not None
-            is_wanted = is_new if unopened else entry.due <= now and not (is_new and is_barred)
-            # What is not open has no ticket yet: those behind it wait, unless it can never be opened.
-            is_barred |= is_new and not is_wanted and entry.tries < _BARRING_TRIES
-            if is_wanted and len(wave) < most and (not wave or size + entry.size <= WAVE_BYTES):
+            is_wanted = is_new if unopened else entry.due <= now
+            has_room = len(wave) < most and (not wave or size + entry.size <= WAVE_BYTES)
+            if is_wanted and has_room and not (is_new and is_held):
                 wave.append(entry)
                 size += entry.size
             else:
+                is_held |= _holds(entry)
                 kept.append(entry)
         self._left = kept
-        while (
-            self._arrived
-            and not is_barred
-            and len(wave) < most
-            and (not wave or size + self._arrived[0].size <= WAVE_BYTES)
-        ):
+        while self._arrived and not is_held and len(wave) < most:
+            if wave and size + self._arrived[0].size > WAVE_BYTES:
+                break
             entry = self._arrived.popleft()
             wave.append(entry)
             size += entry.size
         return wave
+
+    def _first_new(self) -> _Entry | None:
+        """The first of those left whose saga is not open: whatever came later and is not open either waits for it."""
+        return next((entry for entry in self._left if _holds(entry)), None)
+
+    def _next_due(self) -> float:
+        first_new = self._first_new()
+        return min(entry.due for entry in self._left if entry is first_new or first_new is None or not entry.message)
 
     async def _drive(self, wave: list[_Entry], *, opens_only: bool = False) -> None:
         command = WaveCommand(
             first_run_id=workflow.info().first_execution_run_id,
             places=tuple(
                 Place(
-                    position=entry.position if entry.message is not None else 0,
+                    position=entry.position,
                     door=entry.door if entry.message is not None else "",
                     event_id=entry.event_id,
                     failures=entry.failures,
+                    losses=entry.losses,
                 )
                 for entry in wave
             ),
@@ -200,14 +219,14 @@ class PartitionExecution:
         may be what brings it down."""
         self._merge(wave)
         if isinstance(failure, ApplicationError) and failure.type == AWAY:
-            seconds = min(_FIRST_WAIT * 2.0**self._away, _LONGEST_WAIT)
+            seconds = min(_FIRST_WAIT * 2.0**self._away, _LONGEST_AWAY)
             self._away = min(self._away + 1, 10)
             workflow.set_current_details(f"waits {seconds:.1f} s for the database: {failure.message}")
             await _steadily(workflow.sleep(seconds, summary="the database is away"))
             return
         self._failed_waves += 1
         for entry in wave:
-            self._delay(entry)
+            self._delay(entry, _LONGEST_STANDSTILL)
         workflow.set_current_details(f"a wave of {len(wave)} failed: {failure.cause or failure}")
 
     def _heed(self, wave: list[_Entry], reply: WaveReply) -> None:
@@ -217,6 +236,7 @@ class PartitionExecution:
             if left.event_id is not None:
                 entry.event_id, entry.message, entry.door = left.event_id, None, ""
             entry.failures += left.why is Why.FAILED or (left.why is Why.SLOW and len(wave) <= SMALL_WAVE)
+            entry.losses += left.why is Why.LOST
             if left.why in (Why.UNREACHED, Why.SLOW):
                 entry.due = 0.0
             else:
@@ -239,12 +259,12 @@ class PartitionExecution:
             seconds=reply.seconds,
         )
 
-    def _delay(self, entry: _Entry) -> None:
-        entry.due = workflow.time() + min(_FIRST_WAIT * 2.0**entry.tries, _LONGEST_WAIT)
+    def _delay(self, entry: _Entry, longest: float = _LONGEST_WAIT) -> None:
+        entry.due = workflow.time() + min(_FIRST_WAIT * 2.0 ** min(entry.tries, 20), longest)
         entry.tries += 1
 
     def _merge(self, entries: list[_Entry]) -> None:
-        self._left = sorted([*self._left, *entries], key=lambda entry: entry.position)
+        self._left = sorted([*self._left, *entries], key=lambda entry: entry.order)
 
     async def _bound(self, *, reply_seconds: float) -> None:
         """End the workflow task now and then: only between two tasks does the server hand out what has come."""
@@ -257,8 +277,12 @@ class PartitionExecution:
     async def _wait(self, seconds: float) -> None:
         """Until something comes, a lock is let go, or it is time."""
         self._tell()
-        limit, here = timedelta(seconds=max(seconds, 0.001)), len(self._arrived)
-        await self._until(lambda: len(self._arrived) > here or self._wakes > self._heard_wakes, limit)
+        limit = timedelta(seconds=max(seconds, 0.001))
+        is_held = self._first_new() is not None
+        await self._until(
+            lambda: (bool(self._arrived) and not is_held) or self._wakes > self._heard_wakes,
+            limit,
+        )
 
     async def _is_over(self) -> bool:
         """Whether nothing has come for so long that the partition may end.
@@ -298,9 +322,11 @@ class PartitionExecution:
         messages = iter(arguments[1:])
         for place in carried.carried:
             self._count += 1
-            entry = _Entry(self._count, place.door, None if place.event_id else next(messages))
+            entry = _Entry(self._count, self._count, place.door, None if place.event_id else next(messages))
             entry.event_id, entry.failures, entry.tries = place.event_id, place.failures, place.tries
+            entry.losses = place.losses
             self._left.append(entry)
+        _put_first(self._left)
 
     async def _go_on_in_another_run(self) -> None:
         """Continue as new before the server's limits, with what is left, all of it or none."""
@@ -322,7 +348,13 @@ class PartitionExecution:
             return
         state = Carried(
             carried=tuple(
-                CarriedPlace(door=one.door, event_id=one.event_id, failures=one.failures, tries=one.tries)
+                CarriedPlace(
+                    door=one.door,
+                    event_id=one.event_id,
+                    failures=one.failures,
+                    losses=one.losses,
+                    tries=one.tries,
+                )
                 for one in entries
             )
         )
@@ -331,7 +363,7 @@ class PartitionExecution:
 
     def _carried_bytes(self) -> int:
         entries = [*self._left, *self._arrived]
-        return sum(entry.size + len(entry.event_id or "") + 100 for entry in entries)
+        return sum(entry.size + len(entry.event_id or "") + len(entry.door) + 100 for entry in entries)
 
     def _tell(self) -> None:
         waiting = len(self._left) + len(self._arrived)
@@ -339,6 +371,17 @@ class PartitionExecution:
             f"waiting {waiting}, done {self._totals.done}, in executions of their own {self._totals.own}, "
             f"dead letters {self._totals.letters} (of this run). `orchestrator list` shows the sagas."
         )
+
+
+def _put_first(entries: Sequence[_Entry]) -> None:
+    """Before whatever came by signal, though that was received first."""
+    for order, entry in enumerate(entries, start=-len(entries)):
+        entry.order = order
+
+
+def _holds(entry: _Entry) -> bool:
+    """Whether what came later, and is not open either, waits for it: not if it can never be opened."""
+    return entry.message is not None and entry.tries < _HOLDING_TRIES
 
 
 async def _steadily(work: Awaitable[R]) -> R:

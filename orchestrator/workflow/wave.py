@@ -30,20 +30,24 @@ class Why(StrEnum):
     FAILED = "failed"
     """Something of its own went wrong; it may pass."""
     LOST = "lost"
-    """The database was away, or had no connection to spare."""
+    """The database was away, or had no connection to spare; or the server, when it needed an execution of its own."""
+    UNREADABLE = "unreadable"
+    """It is open, and this worker cannot read its recorded event; another one may."""
 
 
 class Place(Message):
     """One event of a wave."""
 
     position: int
-    """Of its message in the run; 0 if the saga is open, and the database has the event."""
+    """Of its message in the run."""
     door: str = ""
     """`start`, or the signal's name."""
     event_id: str | None = None
     """Of an open saga."""
     failures: int = 0
     """How often it was left as slow or failed."""
+    losses: int = 0
+    """How often it was left as lost."""
 
 
 class WaveCommand(Message):
@@ -87,6 +91,7 @@ class CarriedPlace(Message):
     event_id: str | None = None
     """None: its message is among those that follow."""
     failures: int = 0
+    losses: int = 0
     tries: int = 0
 
 

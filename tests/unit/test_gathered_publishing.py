@@ -1,0 +1,102 @@
+"""Publishing and waiting together: what happens to one caller is no other's, and nobody waits for ever."""
+
+import asyncio
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+from temporalio.client import Client
+
+from orchestrator import Orchestrator, Saga
+from orchestrator.catalog import Catalog
+from orchestrator.client import EventBus, bus
+from orchestrator.client.own_execution import OwnExecution
+from orchestrator.client.partitions import PartitionSender
+from orchestrator.client.recorded_outcomes import RecordedOutcomes
+from orchestrator.envelope import Envelope, wrap
+from orchestrator.store.database import Database
+from tests import cast as the_cast
+from tests.swarm import EVENT, Swarm, SwarmCompleted, SwarmFailed, SwarmRequested
+
+
+class Aside(Orchestrator[SwarmRequested, SwarmCompleted, SwarmFailed]):
+    """Listens to the same event, in executions of its own."""
+
+    async def handle(self, event: SwarmRequested, saga: Saga) -> SwarmCompleted:
+        """Nothing."""
+        return SwarmCompleted(coins=event.coins)
+
+
+@pytest.fixture
+def signals(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Event ids of each signal that was sent."""
+    sent: list[list[str]] = []
+
+    async def signal(_: PartitionSender, _orchestrator: str, _workflow_id: str, envelopes: list[Envelope]) -> str:
+        sent.append([envelope.event_id for envelope in envelopes])
+        return "run"
+
+    monkeypatch.setattr(PartitionSender, "signal", signal)
+    return sent
+
+
+def envelope(event_id: str) -> Envelope:
+    return wrap(EVENT, event_id=event_id, source="test")
+
+
+async def test_a_sender_that_is_cut_off_leaves_nobody_waiting_and_the_next_event_is_sent(
+    signals: list[list[str]],
+) -> None:
+    sender = PartitionSender(cast(Client, None), "queue")
+    before = asyncio.all_tasks()
+    first = asyncio.create_task(sender.send("Swarm", "p", envelope("1")))
+    await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - before - {first}:
+        task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(first, 10)
+
+    assert await asyncio.wait_for(sender.send("Swarm", "p", envelope("2")), 10) == "run"
+    assert signals == [["2"]]
+
+
+async def test_a_caller_that_is_cancelled_takes_no_others_event_with_it(signals: list[list[str]]) -> None:
+    sender = PartitionSender(cast(Client, None), "queue")
+    callers = [asyncio.create_task(sender.send("Swarm", "p", envelope(str(number)))) for number in range(3)]
+    await asyncio.sleep(0)
+    callers[1].cancel()
+
+    assert await callers[0] == await callers[2] == "run"
+    assert signals == [["0", "1", "2"]]
+
+
+async def test_many_events_keep_their_order_though_another_listener_takes_its_time(
+    signals: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = iter(range(20, 0, -1))
+
+    async def ensure(_client: Any, name: str, given: Envelope, _task_queue: str) -> OwnExecution:
+        for _ in range(next(turns)):
+            await asyncio.sleep(0)
+        return OwnExecution(f"{name}/event/{given.event_id}", "run", started=True)
+
+    monkeypatch.setattr(bus, "ensure_own_execution", ensure)
+    catalog = Catalog.of(orchestrators=[Aside, Swarm], operations=[the_cast.take, the_cast.put, the_cast.write_note])
+    keyed = SwarmRequested(source="a", target="b", coins=1, key="k")
+    ids = [str(number) for number in range(20)]
+
+    await EventBus(cast(Client, None), catalog).publish_many([keyed] * 20, event_ids=ids)
+
+    assert [event_id for signal in signals for event_id in signal] == ids
+
+
+async def test_who_waits_for_an_outcome_is_told_when_the_bus_is_closed(database: Database) -> None:
+    outcomes = RecordedOutcomes(database)
+    waiting = asyncio.create_task(outcomes.of(uuid4(), "Swarm/partition/1-of-2", None))
+    await asyncio.sleep(0.01)
+
+    await outcomes.close()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(waiting, 10)

@@ -1,0 +1,110 @@
+"""In which order a partition takes its events into waves, without a server."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError, FailureError
+
+from orchestrator.workflow import partition
+from orchestrator.workflow.execution import raw_json
+from orchestrator.workflow.partition import PartitionExecution
+from orchestrator.workflow.wave import Carried, CarriedPlace, WaveCommand, WaveReply
+
+
+class Stage:
+    """What a workflow has around it: a clock that jumps, and waves that do as they are told."""
+
+    def __init__(self, *replies: WaveReply | FailureError) -> None:
+        self._replies = list(replies)
+        self._now = 0.0
+        self.waves: list[list[str]] = []
+        self.continued = ""
+        self.cancellation_reason: Callable[[], None] = lambda: None
+        self.set_current_details: Callable[[str], None] = lambda _: None
+
+    def time(self) -> float:
+        return self._now
+
+    def info(self) -> Any:
+        return SimpleNamespace(
+            continued_run_id=self.continued,
+            first_execution_run_id="first",
+            is_continue_as_new_suggested=lambda: False,
+            get_current_history_length=lambda: 0,
+            get_current_history_size=lambda: 0,
+        )
+
+    async def sleep(self, duration: timedelta | float, **_: Any) -> None:
+        self._now += duration if isinstance(duration, float) else duration.total_seconds()
+
+    async def wait_condition(self, condition: Callable[[], bool], *, timeout: timedelta | None) -> None:
+        if timeout is None:
+            while not condition():  # noqa: ASYNC110 - a workflow's loop looks after each task, too
+                await asyncio.sleep(0)
+        elif not condition():
+            self._now += timeout.total_seconds()
+            raise TimeoutError
+
+    async def execute_local_activity(self, _name: str, *, args: Sequence[Any], **_: Any) -> WaveReply:
+        command: WaveCommand = args[0]
+        raws: list[RawValue] = list(args[1:])
+        assert len(raws) == len(command.places)
+        self.waves.append([raw.payload.data.decode() for raw in raws])
+        reply = self._replies.pop(0) if self._replies else WaveReply()
+        if isinstance(reply, FailureError):
+            raise reply
+        return reply
+
+    async def run(self, execution: PartitionExecution, *arguments: RawValue) -> list[str]:
+        """Events in the order in which they were settled."""
+        failed = sum(isinstance(reply, FailureError) for reply in self._replies)
+        async with asyncio.timeout(10):
+            await execution.take_all(arguments)
+        return [event for wave in self.waves[failed:] for event in wave]
+
+
+def events(*names: str) -> list[RawValue]:
+    return [raw_json(name.encode()) for name in names]
+
+
+async def test_a_wave_that_failed_as_a_whole_is_not_overtaken_by_what_came_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage(*[ApplicationError("the database is away")] * 3)
+    monkeypatch.setattr(partition, "workflow", stage)
+    names = [f"{number:03}" for number in range(120)]
+    execution = PartitionExecution()
+    execution.receive("event", events(*names))
+
+    assert await stage.run(execution) == names
+
+
+async def test_what_a_run_begins_with_stays_before_what_came_before_its_first_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage(ApplicationError("the database is away"))
+    stage.continued = "the run before"
+    monkeypatch.setattr(partition, "workflow", stage)
+    execution = PartitionExecution()
+    execution.receive("event", events("third", "fourth"))
+    carried = Carried(carried=(CarriedPlace(door="event"), CarriedPlace(door="event")))
+
+    settled = await stage.run(execution, raw_json(carried.model_dump_json().encode()), *events("first", "second"))
+
+    assert settled == ["first", "second", "third", "fourth"]
+
+
+async def test_a_large_event_is_not_overtaken_by_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "WAVE_BYTES", 10)
+    stage = Stage(*[ApplicationError("the database is away")] * 4)
+    monkeypatch.setattr(partition, "workflow", stage)
+    names = ["1-small", "2-is-large-indeed", "3-small", "4"]
+    execution = PartitionExecution()
+    execution.receive("event", events(*names))
+
+    assert await stage.run(execution) == names

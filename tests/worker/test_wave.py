@@ -1,0 +1,204 @@
+"""Waves in this process, without a server: what one event may do to the others, and what its partition is told."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from temporalio.client import Client
+
+from orchestrator import Transaction
+from orchestrator.client.own_execution import OwnExecution
+from orchestrator.drive.messages import Opening
+from orchestrator.envelope import Envelope, UnreadableEvent, wrap
+from orchestrator.errors import Unreachable
+from orchestrator.store import opening
+from orchestrator.store.database import Database
+from orchestrator.store.schema import saga, saga_dead_letter
+from orchestrator.store.steps import StoreSteps
+from orchestrator.worker import wave
+from orchestrator.worker.wave import Wave
+from orchestrator.worker.wave_steps import is_lost
+from orchestrator.workflow.names import own_workflow_id
+from orchestrator.workflow.wave import Place, WaveCommand, WaveReply, Why
+from tests.cast import Plan, Script, stock
+from tests.house import rows
+from tests.swarm import CATALOG, EVENT, Swarm, SwarmRequested
+
+PARTITION = "Swarm/partition/1-of-2"
+KEYED = SwarmRequested(source="a", target="b", coins=1, key="k")
+BUGGY = SwarmRequested(source="a", target="b", coins=1, bug=True)
+
+
+@pytest.fixture
+async def home(database: Database) -> Database:
+    """With coins in box `a`."""
+    async with database.transaction() as connection:
+        await stock(connection, a=100, b=0)
+    return database
+
+
+@pytest.fixture(autouse=True)
+def given_away(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Events that got an execution of their own."""
+    given: list[str] = []
+
+    async def ensure(_client: Client, name: str, envelope: Envelope, _task_queue: str) -> OwnExecution:
+        given.append(envelope.event_id)
+        return OwnExecution(own_workflow_id(name, envelope.event_id), "own run", started=True)
+
+    monkeypatch.setattr(wave, "ensure_own_execution", ensure)
+    return given
+
+
+async def drive(
+    database: Database, *events: tuple[str, SwarmRequested] | Place, opens_only: bool = False, **places: Any
+) -> WaveReply:
+    given: list[Place] = []
+    messages: list[bytes] = []
+    for position, event in enumerate(events, start=1):
+        if isinstance(event, Place):
+            given.append(event)
+            continue
+        given.append(Place(position=position, door="event", **places))
+        messages.append(wrap(event[1], event_id=event[0], source="test").text.encode())
+    steps = StoreSteps(database, CATALOG)
+    made = Wave(steps, cast(Client, None), "queue", Swarm, owner=(PARTITION, "first run"), run_id="run")
+    return await made.drive(WaveCommand(first_run_id="first run", places=tuple(given), opens_only=opens_only), messages)
+
+
+def unopened(*ids: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of these cannot be written."""
+
+    async def open_sagas(connection: Any, openings: Sequence[Opening], *args: Any, **options: Any) -> Any:
+        if any(one.saga.event_id in ids for one in openings):
+            raise RuntimeError("cannot be opened")
+        return await opening.open_sagas(connection, openings, *args, **options)
+
+    monkeypatch.setattr(wave, "open_sagas", open_sagas)
+
+
+async def test_an_event_whose_saga_has_no_row_is_never_let_go_with_its_message(
+    home: Database, given_away: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyError("a bug in locks")
+
+    monkeypatch.setattr(wave, "lock_keys_of", fail)
+
+    reply = await drive(home, *((f"e{number}", EVENT) for number in range(12)))
+
+    assert len(given_away) == reply.own == 10
+    assert [left.event_id for left in reply.left] == [None, None]
+
+
+async def test_one_that_cannot_be_opened_is_not_overtaken_by_its_key_and_others_go_on(
+    home: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unopened("first", monkeypatch=monkeypatch)
+
+    reply = await drive(home, ("first", KEYED), ("second", KEYED), ("other", EVENT))
+
+    assert [(left.index, left.why, left.event_id) for left in reply.left] == [
+        (0, Why.FAILED, None),
+        (1, Why.UNREACHED, None),
+    ]
+    assert [row.event_id for row in await rows(home, saga)] == ["other"]
+
+
+async def test_one_that_can_never_be_opened_does_not_stop_its_partition(
+    home: Database, given_away: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unopened("first", monkeypatch=monkeypatch)
+
+    assert [left.why for left in (await drive(home, ("first", EVENT))).left] == [Why.FAILED]
+    assert (await drive(home, ("first", EVENT), failures=2)).own == 1
+
+    assert given_away == ["first"]
+
+
+async def test_a_step_whose_own_error_looks_like_a_lost_database_gets_an_execution_of_its_own(
+    home: Database, given_away: list[str]
+) -> None:
+    async def read_a_file(_: Transaction) -> None:
+        raise FileNotFoundError("letter.txt")
+
+    Script.before["put"] = read_a_file
+
+    assert [left.why for left in (await drive(home, ("e", EVENT))).left] == [Why.LOST]
+    assert (await drive(home, ("e", EVENT), losses=9)).own == 1
+
+    assert given_away == ["e"]
+
+
+async def test_what_is_given_away_is_owned_by_its_own_execution(home: Database) -> None:
+    Plan.has_bug = True
+
+    await drive(home, ("e", BUGGY))
+
+    [row] = await rows(home, saga)
+    assert (row.owner_workflow_id, row.owner_first_run_id) == ("Swarm/event/e", "own run")
+
+
+async def test_a_deadline_holds_for_who_waits_for_a_lock(home: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await drive(home, ("holder", KEYED), opens_only=True)
+    monkeypatch.setattr(Swarm, "deadline", timedelta(0))
+
+    reply = await drive(home, ("waiter", KEYED))
+
+    assert reply.done == 1
+    assert {(row.event_id, row.error_code) for row in await rows(home, saga)} == {
+        ("holder", None),
+        ("waiter", "saga.deadline_exceeded"),
+    }
+
+
+async def test_an_open_saga_that_this_worker_cannot_read_stays_its_partitions(
+    home: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await drive(home, ("e", EVENT), opens_only=True)
+
+    def unwrap(*_: Any) -> None:
+        raise UnreadableEvent("event.version_unknown", "older code")
+
+    monkeypatch.setattr(wave, "unwrap", unwrap)
+    reply = await drive(home, Place(position=1, event_id="e"))
+
+    assert [(left.why, left.event_id) for left in reply.left] == [(Why.UNREADABLE, "e")]
+    assert not await rows(home, saga_dead_letter)
+
+
+async def test_rows_that_are_gone_are_told_each(home: Database) -> None:
+    reply = await drive(home, Place(position=3, event_id="one"), Place(position=4, event_id="two"))
+
+    assert reply.letters == 2
+    assert [letter.origin_position for letter in await rows(home, saga_dead_letter)] == [3, 4]
+
+
+async def test_a_reused_id_is_told_also_where_sagas_are_only_opened(home: Database) -> None:
+    await drive(home, ("e", EVENT))
+
+    reply = await drive(home, ("e", KEYED), opens_only=True)
+
+    assert (reply.letters, reply.left) == (1, ())
+    [letter] = await rows(home, saga_dead_letter)
+    assert letter.code == "event.id_reused"
+
+
+async def test_an_error_that_no_except_catches_hurts_only_its_saga(home: Database, given_away: list[str]) -> None:
+    class Odd(BaseException):
+        pass
+
+    async def raise_it(tx: Transaction) -> None:
+        if tx.event_id == "odd":
+            raise Odd
+
+    Script.before["put"] = raise_it
+
+    reply = await drive(home, ("odd", EVENT), ("even", EVENT))
+
+    assert (reply.done, reply.own, given_away) == (1, 1, ["odd"])
+
+
+def test_having_no_connection_to_spare_is_no_sagas_fault() -> None:
+    assert is_lost(Unreachable("all connections were in use"))
