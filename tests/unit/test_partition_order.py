@@ -21,7 +21,7 @@ class Stage:
 
     def __init__(self, *replies: WaveReply | FailureError) -> None:
         self._replies = list(replies)
-        self._now = 0.0
+        self._now: float = 0.0
         self.waves: list[list[str]] = []
         self.continued = ""
         self.cancellation_reason: Callable[[], None] = lambda: None
@@ -40,7 +40,7 @@ class Stage:
         )
 
     async def sleep(self, duration: timedelta | float, **_: Any) -> None:
-        self._now += duration if isinstance(duration, float) else duration.total_seconds()
+        self._now += duration.total_seconds() if isinstance(duration, timedelta) else duration
 
     async def wait_condition(self, condition: Callable[[], bool], *, timeout: timedelta | None) -> None:
         if timeout is None:
