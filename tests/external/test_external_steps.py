@@ -446,8 +446,11 @@ class TestCost:
         with statements(ground.database) as back:
             await steps.undo(ground.undo_command(), "payments.refund")
 
-        assert forward == ["INSERT", "COMMIT", "UPDATE", "COMMIT"]
-        assert back == ["SELECT", "UPDATE", "COMMIT"]
+        # Where nobody repeats a transaction, a PostgreSQL connection is tried out before it.
+        tried_out = ["SELECT"] if ground.database.dialect == "postgresql" else []
+        assert forward == ["INSERT", "COMMIT", *tried_out, "UPDATE", "COMMIT"]
+        assert [one for one in back if one != "SELECT"] == ["UPDATE", "COMMIT"]
+        assert back.count("SELECT") == 1 + 2 * len(tried_out)
 
 
 class TestSkip:
