@@ -22,7 +22,7 @@ from orchestrator.errors import (
     Unreachable,
     UsageError,
 )
-from orchestrator.event import Contract, DomainEvent, FailureEvent, UndoneStep
+from orchestrator.event import Contract, DomainEvent, FailureEvent, Fields, UndoneStep, upcaster
 from orchestrator.external import ExternalCall, ExternalOperation, Happened, external_operation
 from orchestrator.operation import Operation, OperationCall, operation, query
 from orchestrator.orchestrator import Orchestrator
@@ -42,6 +42,7 @@ __all__ = [
     "ExternalCall",
     "ExternalOperation",
     "FailureEvent",
+    "Fields",
     "Happened",
     "NotFinished",
     "Operation",
@@ -63,6 +64,7 @@ __all__ = [
     "external_operation",
     "operation",
     "query",
+    "upcaster",
 ]
 
 

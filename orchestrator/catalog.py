@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from orchestrator.atomic import ATOMIC, atomic_operation, names_in
 from orchestrator.definition import problems_in
+from orchestrator.definition_of_names import problems_of_names
 from orchestrator.errors import DefinitionError, OrchestratorError, Problem
 from orchestrator.event import DomainEvent, FailureEvent
 from orchestrator.operation import PIVOT, Operation, Source
@@ -66,7 +67,8 @@ class Catalog:
         broken: _Broken = {}
         for module in _modules(packages, broken):
             found.take(module)
-        return cls._checked(found, [source.problem(text) for source, text in broken])
+        names = list(problems_of_names(found.events, found.operations, found.orchestrators)) if not broken else []
+        return cls._checked(found, [*(source.problem(text) for source, text in broken), *names])
 
     @classmethod
     def _checked(cls, found: "_Found", broken: Sequence[Problem]) -> "Catalog":

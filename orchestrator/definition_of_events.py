@@ -10,7 +10,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from orchestrator.definition_of_types import Use, faults_of_type, models_in, name_of, problem_of_schema
 from orchestrator.envelope import TYPE_LIMIT, VERSION_LIMIT, UnreadableEvent, canonical, parse
 from orchestrator.errors import Problem
-from orchestrator.event import Contract, DomainEvent, FailureEvent
+from orchestrator.event import Contract, DomainEvent, FailureEvent, upcasters_of
 from orchestrator.operation import Source
 
 _TYPE = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -42,6 +42,8 @@ def _problems_of_naming(event: type[DomainEvent]) -> Iterator[Problem]:
         yield say(f"{name}.version is declared as a field: write `version = 2`, without an annotation")
     elif type(version) is not int or not 1 <= version <= VERSION_LIMIT:
         yield say(f"{name}.version is {version!r}: it counts from 1, as in `version = 2`")
+    else:
+        yield from _problems_of_upcasters(event)
     if issubclass(event, FailureEvent):
         own = [
             field
@@ -53,6 +55,25 @@ def _problems_of_naming(event: type[DomainEvent]) -> Iterator[Problem]:
                 f'{name} adds the field "{own[0]}" to FailureEvent: the engine fills it, and a subclass only names it, '
                 f'as in `class {name}(FailureEvent): """..."""`'
             )
+
+
+def _problems_of_upcasters(event: type[DomainEvent]) -> Iterator[Problem]:
+    say = Source.of(event).problem
+    name, version = event.__name__, event.version
+    upcasters = upcasters_of(event)
+    for value in vars(event).values():
+        if callable(value) and hasattr(value, "upcasts_from"):
+            yield say(f"{name}.{value.__name__} is an upcaster that takes an instance: write @staticmethod above it")
+    for old in sorted(upcasters):
+        if type(old) is not int or not 1 <= old < version:
+            yield say(
+                f"{name} has an upcaster from version {old!r}, and is version {version}: upcasters begin with an older "
+                f"version; if its fields have changed, write `version = {version + 1}`"
+            )
+    if upcasters:
+        for old in range(min(upcasters), version):
+            if old not in upcasters:
+                yield say(f"{name} has no upcaster from version {old} to {old + 1}: write one, marked @upcaster({old})")
 
 
 def _problems_of_contract(contract: type[Contract], seen: set[type[BaseModel]]) -> Iterator[Problem]:

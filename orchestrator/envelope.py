@@ -20,7 +20,7 @@ from cloudevents.core.v1.event import CloudEvent
 from pydantic import JsonValue, ValidationError
 
 from orchestrator.errors import OrchestratorError, storable
-from orchestrator.event import DomainEvent, unstorable
+from orchestrator.event import DomainEvent, Fields, unstorable, upcasters_of
 
 EVENT_SIZE_LIMIT = 256 * 1024
 """Bytes of an envelope. Far under Temporal's 2 MiB a payload: an envelope travels inside commands, with more around."""
@@ -36,6 +36,10 @@ TYPE_LIMIT = 200
 """Characters of an event's type."""
 VERSION_LIMIT = 2**31 - 1
 """The largest version that a database's integer holds."""
+VERSION_NEWER = "event.version_newer"
+"""Code of an event that waits for a worker with newer contracts."""
+_TEXT_LIMIT = 200
+"""Characters of a correlation or causation id."""
 
 _SAGAS = UUID("5a1f7c1e-6d2b-5c0e-9b53-6f0f6b8a7d11")
 _EVENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@=+-]{0,127}")
@@ -51,6 +55,11 @@ class UnreadableEvent(OrchestratorError):
         self.code = code
         self.message = storable(message)
         super().__init__(f"{code}: {self.message}")
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether a worker with newer contracts could read it."""
+        return self.code == VERSION_NEWER
 
     def __reduce__(self) -> tuple[type["UnreadableEvent"], tuple[str, str]]:
         return (type(self), (self.code, self.message))
@@ -82,6 +91,15 @@ class Envelope:
     source: str
     data: Mapping[str, JsonValue]
     text: str
+    correlation_id: str = ""
+    """Id of the event with which it all began, if that was another: CloudEvents' extension `correlationid`."""
+    causation_id: str = ""
+    """Id of the event that made this one happen, if one did: CloudEvents' extension `causationid`."""
+
+    @property
+    def began_with(self) -> str:
+        """Id of the event with which it all began: what follows from this event carries it on."""
+        return self.correlation_id or self.event_id
 
     @cached_property
     def content_digest(self) -> str:
@@ -95,9 +113,23 @@ def valid_event_id(event_id: str) -> bool:
 
 
 def wrap(
-    event: DomainEvent, *, event_id: str, source: str, time: datetime | None = None, limit: int = EVENT_SIZE_LIMIT
+    event: DomainEvent,
+    *,
+    event_id: str,
+    source: str,
+    time: datetime | None = None,
+    because: Envelope | None = None,
+    limit: int = EVENT_SIZE_LIMIT,
 ) -> Envelope:
     """Put an event in an envelope.
+
+    Args:
+        event: what happened.
+        event_id: its id.
+        source: who says so.
+        time: when it happened, with its time zone; now if not given.
+        because: the event that made it happen; its correlation is carried on.
+        limit: bytes that the envelope may take.
 
     Raises:
         UnreadableEvent: `event.invalid_id`, `event.too_large` with the limit, or `event.invalid` for a time without
@@ -111,19 +143,19 @@ def wrap(
         raise UnreadableEvent("event.invalid", "time: has no time zone; write `datetime.now(UTC)`")
     happened = (time or datetime.now(UTC)).astimezone(UTC)
     data: dict[str, JsonValue] = event.model_dump(mode="json")
-    message = CloudEvent(
-        {
-            "specversion": "1.0",
-            "id": event_id,
-            "source": source,
-            "type": event.type_name(),
-            "time": happened,
-            "datacontenttype": "application/json",
-            "dataversion": event.version,
-        },
-        data,
-    )
-    text = _FORMAT.write(message).decode()
+    attributes: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": source,
+        "type": event.type_name(),
+        "time": happened,
+        "datacontenttype": "application/json",
+        "dataversion": event.version,
+    }
+    correlation, causation = ("", "") if because is None else (because.began_with, because.event_id)
+    if because is not None:
+        attributes |= {"correlationid": correlation, "causationid": causation}
+    text = _FORMAT.write(CloudEvent(attributes, data)).decode()
     if (size := len(text.encode())) > limit:
         raise UnreadableEvent("event.too_large", too_large(size, limit))
     return Envelope(
@@ -134,6 +166,8 @@ def wrap(
         source=source,
         data=data,
         text=text,
+        correlation_id=correlation,
+        causation_id=causation,
     )
 
 
@@ -244,25 +278,69 @@ def _checked(message: Any, text: str) -> Envelope:
         source=source,
         data=fields,
         text=text,
+        correlation_id=_extension(attributes, "correlationid"),
+        causation_id=_extension(attributes, "causationid"),
     )
 
 
+def _extension(attributes: Mapping[str, Any], name: str) -> str:
+    value: object = attributes.get(name, "")
+    if not isinstance(value, str) or len(value) > _TEXT_LIMIT or unstorable(value):
+        raise UnreadableEvent("event.not_cloudevent", f"{name}: must be a text of at most {_TEXT_LIMIT} characters")
+    return value
+
+
 def unwrap(envelope: Envelope, event_class: type[E]) -> E:
-    """The typed event in an envelope.
+    """The typed event in an envelope; one of an old version becomes today's.
 
     Raises:
-        UnreadableEvent: `event.unknown_type`, `event.version_unknown`, or `event.invalid` naming each wrong field.
+        UnreadableEvent: `event.unknown_type`, `event.version_newer`, `event.version_unknown`, or `event.invalid` naming
+            each wrong field.
     """
     if envelope.event_type != event_class.type_name():
         raise UnreadableEvent(
             "event.unknown_type", f"type: {envelope.event_type} is not taken here, only {event_class.type_name()}"
         )
-    if envelope.version != event_class.version:
+    return unwrap_fields(envelope.data, envelope.version, event_class)
+
+
+def unwrap_fields(fields: Mapping[str, JsonValue], version: int, event_class: type[E]) -> E:
+    """An event from the fields of any version up to today's.
+
+    Raises:
+        UnreadableEvent: as `unwrap`.
+    """
+    name, known = event_class.type_name(), event_class.version
+    if version > known:
         raise UnreadableEvent(
-            "event.version_unknown",
-            f"dataversion: {envelope.event_type} is version {event_class.version} here, not {envelope.version}",
+            VERSION_NEWER, f"dataversion: {name} is version {known} here, not {version}: a newer worker can read it"
         )
-    return parse(canonical(dict(envelope.data)), event_class)
+    text = canonical(dict(fields))
+    return parse(text if version == known else _upcast(text, version, event_class), event_class)
+
+
+def _upcast(text: str, version: int, event_class: type[DomainEvent]) -> str:
+    """Fields of an old version as JSON of today's."""
+    upcasters = upcasters_of(event_class)
+    name, known = event_class.type_name(), event_class.version
+    fields: Fields = json.loads(text)  # a copy: what is kept of the event stays as it arrived
+    for old in range(version, known):
+        if old not in upcasters:
+            raise UnreadableEvent(
+                "event.version_unknown",
+                f"dataversion: {name} is version {known} here, and nothing makes version {old} into {old + 1}: "
+                f"give it an @upcaster({old})",
+            )
+        try:
+            fields = upcasters[old](fields)
+        except Exception as fault:  # an author's code: whoever sends must not bring down who reads
+            raise UnreadableEvent(
+                "event.invalid", f"{name}'s upcaster from version {old} failed with {type(fault).__name__}"
+            ) from fault
+    try:
+        return canonical(fields)
+    except (ValueError, TypeError) as fault:
+        raise UnreadableEvent("event.invalid", f"{name}'s upcasters from version {version} give no JSON") from fault
 
 
 def parse(text: str | bytes, event_class: type[E]) -> E:

@@ -4,9 +4,15 @@ The event half of the engine: knows pydantic alone, so that contracts can be sha
 """
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
+
+Fields = dict[str, JsonValue]
+"""An event's fields as JSON."""
+Upcast = Callable[[Fields], Fields]
+"""Makes the fields of one version into those of the next."""
 
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -53,6 +59,46 @@ class DomainEvent(Contract):
         return None
 
 
+def upcaster(from_version: int) -> Callable[[Upcast], Upcast]:
+    """Marks how fields of an old version become those of the next; run whenever such an event is read.
+
+        class MoneyMoved(DomainEvent):
+            version = 2
+            amount: Money
+
+            @staticmethod
+            @upcaster(1)
+            def _amount_has_a_currency(fields: Fields) -> Fields:
+                return {**fields, "amount": {"amount_minor": fields["amount"], "currency": "USD"}}
+
+    A pure function: the same fields give the same again, whenever and wherever.
+
+    Args:
+        from_version: the version of the fields that it takes; it returns those of the version after it.
+    """
+
+    def mark(upcast: Upcast) -> Upcast:
+        upcast.__dict__[_MARK] = from_version
+        return upcast
+
+    return mark
+
+
+_MARK = "upcasts_from"
+
+
+def upcasters_of(event: type[DomainEvent]) -> Mapping[int, Upcast]:
+    """An event's upcasters by the version that each begins with; what a subclass defines comes first."""
+    found: dict[int, Upcast] = {}
+    for base in reversed(event.__mro__):
+        for value in vars(base).values():
+            function: Any = value.__func__ if isinstance(value, staticmethod) else None
+            version = getattr(function, _MARK, None)
+            if version is not None:
+                found[version] = function
+    return found
+
+
 class UndoneStep(Contract):
     """A step that had been done and was undone."""
 
@@ -74,7 +120,9 @@ class FailureEvent(DomainEvent):
     event_type: str
     """Type of the triggering event."""
     event: dict[str, JsonValue]
-    """The triggering event's fields."""
+    """The triggering event's fields, as it arrived."""
+    event_version: int = 1
+    """Version of the triggering event's contract."""
     error_code: str
     """Stable, in the form `domain.reason`."""
     message: str

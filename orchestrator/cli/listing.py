@@ -1,13 +1,16 @@
-"""`orchestrator list`: the newest sagas, from the database alone."""
+"""`orchestrator list`: the newest sagas, from the database alone; with `--parked`, from Temporal alone."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from orchestrator.cli.invocation import command
 from orchestrator.cli.output import Output, ago, moment_json
+from orchestrator.cli.parked import Parked, parked_events
+from orchestrator.client import connect_temporal
 from orchestrator.drive.messages import Phase
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
@@ -21,6 +24,9 @@ def list_(
         str | None, typer.Option("--orchestrator", metavar="NAME", help="Only this orchestrator's, e.g. MoneyTransfer.")
     ] = None,
     stuck: Annotated[bool, typer.Option("--stuck", help="Only sagas that wait for a person.")] = False,
+    parked: Annotated[
+        bool, typer.Option("--parked", help="Events that wait for a worker of newer code; asks Temporal.")
+    ] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many at most.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")] = False,
 ) -> int:
@@ -30,10 +36,15 @@ def list_(
     Examples:
       orchestrator list
       orchestrator list --stuck
+      orchestrator list --parked
       orchestrator list --phase failed --limit 100
       orchestrator list --orchestrator MoneyTransfer --json
     """
     settings = Settings()
+    if parked:
+        found = asyncio.run(_read_parked(settings, orchestrator, limit))
+        _show_parked(found, Output(as_json))
+        return 0
     sagas, counted = asyncio.run(_read(settings, phase, orchestrator, stuck, limit))
     output = Output(as_json)
     if as_json:
@@ -59,6 +70,20 @@ async def _read(
         )
     finally:
         await database.close()
+
+
+async def _read_parked(settings: Settings, orchestrator: str | None, limit: int) -> Sequence[Parked]:
+    return await parked_events(await connect_temporal(settings), orchestrator=orchestrator, limit=limit)
+
+
+def _show_parked(found: Sequence[Parked], output: Output) -> None:
+    if output.as_json:
+        output.document({"parked": [{**asdict(one), "since": moment_json(one.since)} for one in found]})
+    elif not found:
+        output.say("No event waits for newer code.")
+    else:
+        rows = [(one.event_id, one.orchestrator, "parked", ago(one.since), one.why) for one in found]
+        output.table(("event id", "orchestrator", "phase", "age", "why"), rows)
 
 
 def _show(sagas: Sequence[SagaView], counted: Mapping[Phase, int], output: Output, *, is_filtered: bool) -> None:

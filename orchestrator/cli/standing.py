@@ -62,6 +62,8 @@ class Standing:
     @property
     def phase(self) -> str:
         """In a word."""
+        if self.reason is not None and self.reason.kind is Kind.PARKED:
+            return "parked"
         if self.saga is None:
             return "rejected" if self._was_rejected else "accepted"
         if self.saga.is_stuck:

@@ -48,6 +48,8 @@ class Kind(StrEnum):
     """A step or an undoing fails, and is tried again."""
     BUG = "bug"
     """`handle` raises; nothing is undone, and a fixed version goes on."""
+    PARKED = "parked"
+    """Its event is of a newer version than the workers know that have tried."""
     WAITING = "waiting"
     """For a person, or a message."""
     STUCK = "stuck"
@@ -114,6 +116,13 @@ async def _of_workflow_task(
                 Kind.BUG,
                 f"the worker that takes its work does not know {raw.workflow_execution_info.type.name} "
                 f"(attempt {task.attempt}): workers find new files when they start, so start it again",
+                attempt=task.attempt,
+            )
+        if failure is not None and failure.application_failure_info.type == "EventParked":
+            said = (failure.message.splitlines() or [""])[0].removeprefix("EventParked: ")
+            return Reason(
+                Kind.PARKED,
+                f"its event is parked (attempt {task.attempt}): {said}. Start a worker of the newer code",
                 attempt=task.attempt,
             )
         if failure is not None:

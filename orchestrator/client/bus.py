@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar, cast
-from uuid import uuid4
 
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
@@ -23,6 +22,7 @@ from orchestrator.client.recorded_outcomes import RecordedOutcomes
 from orchestrator.envelope import Envelope
 from orchestrator.errors import EventRejected, PublishIncomplete, Unreachable, UsageError
 from orchestrator.event import DomainEvent, FailureEvent
+from orchestrator.event_id import new_event_id
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
@@ -113,7 +113,7 @@ class EventBus:
             PublishIncomplete: some listeners took it, and the server failed before the others did.
             Unreachable: the server could not be reached, and nobody took it.
         """
-        envelope = envelope_of(self.catalog, event, event_id=event_id or str(uuid4()), source=self.source, time=time)
+        envelope = envelope_of(self.catalog, event, event_id=event_id or new_event_id(), source=self.source, time=time)
         accepted: list[SagaHandle[Any]] = []
         missed: list[str] = []
         faults: list[BaseException] = []
@@ -165,7 +165,7 @@ class EventBus:
             PublishIncomplete, Unreachable: the server failed before all were taken; the message says which were not.
         """
         given = list(events)
-        ids = [str(uuid4()) for _ in given] if event_ids is None else list(event_ids)
+        ids = [new_event_id() for _ in given] if event_ids is None else list(event_ids)
         if len(ids) != len(given):
             raise UsageError(f"{len(given)} events and {len(ids)} event ids were given")
         for event, event_id in zip(given, ids, strict=True):
@@ -256,7 +256,7 @@ class EventBus:
         if type(event) not in to.awaited:
             known = ", ".join(sorted(one.type_name() for one in to.awaited)) or "none"
             raise EventRejected("event.not_awaited", f"{to.__name__} does not wait for {name}; it waits for {known}")
-        envelope = checked_envelope(event, event_id=event_id or str(uuid4()), source=self.source, time=time)
+        envelope = checked_envelope(event, event_id=event_id or new_event_id(), source=self.source, time=time)
         handle = self.client.get_workflow_handle(own_workflow_id(to.__name__, saga))
         try:
             await handle.signal(EVENT_SIGNAL, raw_json(envelope.text.encode()))

@@ -10,7 +10,7 @@ from orchestrator.client.outcome import outcome_of
 from orchestrator.client.progress import FINISHING, Progress, progress_of
 from orchestrator.client.recorded_outcomes import RecordedOutcomes
 from orchestrator.drive.messages import Outcome, Phase
-from orchestrator.envelope import Envelope, UnreadableEvent, canonical, parse, read, saga_id, unwrap
+from orchestrator.envelope import Envelope, UnreadableEvent, canonical, read, saga_id, unwrap, unwrap_fields
 from orchestrator.errors import EventRejected, SagaCancelled, SagaFailed, UsageError
 from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator
@@ -85,7 +85,8 @@ class SagaHandle(Generic[C]):
         # One of the two may have been sent by an older contract, without a default that the other wrote.
         wanted = self.orchestrator.requested
         try:
-            return parse(canonical(outcome.triggering), wanted) == unwrap(self._envelope, wanted)
+            known = unwrap_fields(outcome.triggering, outcome.triggering_version, wanted)
+            return known == unwrap(self._envelope, wanted)
         except UnreadableEvent:
             return False
 
@@ -98,10 +99,10 @@ class SagaHandle(Generic[C]):
             EventRejected: `event.id_reused`, the id belongs to another event.
         """
         outcome = await self.outcome(timeout=timeout)
-        data = read(canonical(outcome.event)).data
+        told = read(canonical(outcome.event))
         if outcome.phase is Phase.COMPLETED:
-            return cast(C, parse(canonical(dict(data)), self.orchestrator.completed))
-        failure = parse(canonical(dict(data)), self.orchestrator.failed)
+            return cast(C, unwrap(told, self.orchestrator.completed))
+        failure = unwrap(told, self.orchestrator.failed)
         error = SagaCancelled if outcome.phase is Phase.CANCELLED else SagaFailed
         raise error(failure.error_code, failure.message, failure)
 

@@ -191,7 +191,12 @@ class Driver:
                 raise
             return await self._follow(saga.interrupted)
         fields = self._fields(completed)
-        finish = FinishCommand(opening=self._opening, completed=fields, steps=saga.reached)
+        finish = FinishCommand(
+            opening=self._opening,
+            completed=fields,
+            completed_version=self._orchestrator.completed.version,
+            steps=saga.reached,
+        )
         reply = await uninterrupted(self._steps.finish(finish))
         if isinstance(reply, Outcome):
             return reply

@@ -203,6 +203,8 @@ class Outcome(Message):
     """Of the triggering event: tells a repeat from another event with its id."""
     triggering: dict[str, JsonValue]
     """Fields of the triggering event, for when digests differ only by a default that one of two contracts left out."""
+    triggering_version: int = 1
+    """Version of these fields."""
     event: dict[str, JsonValue]
     """The completed or failed event, as a CloudEvent."""
     error_code: str | None = None
@@ -307,6 +309,8 @@ class FinishCommand(Message):
     opening: Opening
     completed: dict[str, JsonValue] | None = None
     """Fields of the completed event."""
+    completed_version: int | None = None
+    """Version of these fields."""
     steps: int = 0
     """How many steps `handle` reached."""
 

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import Decided, Diverged, FinishCommand, FinishReply, Outcome, Phase, Reused, StepState
 from orchestrator.envelope import OUTCOME_SIZE_LIMIT, Envelope, canonical, parse, read, wrap
+from orchestrator.errors import OrchestratorError
 from orchestrator.event import DomainEvent, UndoneStep
 from orchestrator.store.atomic import undone_calls
 from orchestrator.store.database import Database
@@ -130,6 +131,12 @@ async def _ending(
         if (diverged := _unlike(steps, command.steps)) is not None:
             return diverged
         phase = Phase.COMPLETED
+        version = command.completed_version
+        if version is not None and version != orchestrator.completed.version:
+            name, known = orchestrator.completed.type_name(), orchestrator.completed.version
+            raise OrchestratorError(
+                f"{name} was made in version {version}, and is {known} here: another worker writes it"
+            )
         event = parse(canonical(command.completed), orchestrator.completed)
     else:
         if row.phase is not Phase.UNDOING or any(step.is_to_undo for step in steps):
@@ -137,12 +144,15 @@ async def _ending(
         phase = row.reason or Phase.FAILED
         event = _failure(catalog, row, triggering, orchestrator.failed, steps)
     source = f"orchestrator/{command.opening.saga.orchestrator}"
-    out = wrap(event, event_id=str(uuid5(row.id, "outcome")), source=source, limit=OUTCOME_SIZE_LIMIT)
+    out = wrap(
+        event, event_id=str(uuid5(row.id, "outcome")), source=source, because=triggering, limit=OUTCOME_SIZE_LIMIT
+    )
     outcome = Outcome(
         phase=phase,
         event_id=command.opening.saga.event_id,
         content_digest=row.content_digest,
         triggering=dict(triggering.data),
+        triggering_version=triggering.version,
         event=json.loads(out.text),
         error_code=row.error_code if command.completed is None else None,
         message=row.message if command.completed is None else None,
@@ -227,6 +237,7 @@ def _failure(
         "event_id": triggering.event_id,
         "event_type": triggering.event_type,
         "event": dict(triggering.data),
+        "event_version": triggering.version,
         "error_code": row.error_code,
         "message": row.message,
         "undone": undone,

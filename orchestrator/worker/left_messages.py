@@ -37,6 +37,8 @@ class _Left:
     awaited: list[tuple[Message, Envelope]] = field(default_factory=list[tuple[Message, Envelope]])
     """Events that a saga may have waited for."""
     unreadable: list[tuple[Message, UnreadableEvent]] = field(default_factory=list[tuple[Message, UnreadableEvent]])
+    newer: list[Envelope] = field(default_factory=list[Envelope])
+    """Of a partition, and of newer versions than are known here: executions of their own wait for a newer worker."""
 
 
 async def settle_messages(sweeping: Sweeping, run: ClosedRun) -> bool:
@@ -71,6 +73,10 @@ async def settle_messages(sweeping: Sweeping, run: ClosedRun) -> bool:
             # Nobody would look at it before the time that it waits for.
             settled &= await recover_saga(sweeping, recorded) is not Action.POSTPONE
     await _publish_in_order(sweeping, run, unopened)
+    opened = await recorded_sagas(sweeping.database, [saga_id(run.orchestrator, one.event_id) for one in left.newer])
+    for envelope in left.newer:
+        if saga_id(run.orchestrator, envelope.event_id) not in opened:
+            settled &= await _publish(sweeping, run, envelope)
     if not left.requests:
         left.unreadable += [(message, _not_awaited(envelope)) for message, envelope in left.awaited]
     settled &= await _keep(sweeping, run, left.unreadable)
@@ -90,7 +96,11 @@ def _sorted(sweeping: Sweeping, run: ClosedRun, messages: Sequence[Message]) -> 
         try:
             envelope, event = read_message(orchestrator, message)
         except UnreadableEvent as fault:
-            left.unreadable.append((message, fault))
+            # An execution of its own that was ended while it waited for a newer worker was ended by a person.
+            if fault.is_newer and is_partition(run.workflow_id):
+                left.newer.append(read(message.raw))
+            else:
+                left.unreadable.append((message, fault))
             continue
         if not isinstance(event, orchestrator.requested):
             left.awaited.append((message, envelope))

@@ -94,6 +94,8 @@ def _event_of(sweeping: Sweeping, recorded: RecordedSaga) -> Envelope | str:
         envelope = read(recorded.envelope)
         unwrap(envelope, orchestrator.requested)
     except UnreadableEvent as fault:
+        if fault.is_newer:
+            return read(recorded.envelope)  # its execution waits for a worker that can
         # Its execution would keep the event as a dead letter and end, and the next sweep would start the next one.
         return f"its event cannot be read here ({fault}): start a worker that knows its contract"
     return envelope

@@ -58,19 +58,25 @@ _OWN_AT_ONCE = 10
 
 
 @dataclass(slots=True)
-class _Given:
+class _Enveloped:
     """One event of the wave."""
 
     index: int
     place: Place
     envelope: Envelope
-    event: DomainEvent
-    locks: LockKeys = field(default_factory=lambda: LockKeys((), None))
-    is_open: bool = False
+    is_open: bool
     """Its saga's row is known to be written: else its message is still needed."""
 
     def left(self, why: Why) -> Left:
         return Left(index=self.index, why=why, event_id=self.envelope.event_id if self.is_open else None)
+
+
+@dataclass(slots=True)
+class _Given(_Enveloped):
+    """One that this worker can read."""
+
+    event: DomainEvent
+    locks: LockKeys = field(default_factory=lambda: LockKeys((), None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ class _Letter:
 class _Own:
     """A saga that needs an execution of its own, and why."""
 
-    given: _Given
+    given: _Enveloped
     why: str
 
 
@@ -143,8 +149,8 @@ class Wave:
             Exception: nothing could be opened; nothing was done.
         """
         self._is_small = len(command.places) <= SMALL_WAVE
-        given, letters, left = await self._read(command, messages)
-        own = self._find_locks(given)
+        given, letters, left, own = await self._read(command, messages)
+        own += self._find_locks(given)
         rows, unopened = await self._open(given)
         opened = [one for one in given if one.index in rows]
         fates: list[_Fate] = [*unopened]
@@ -179,30 +185,35 @@ class Wave:
 
     async def _read(
         self, command: WaveCommand, messages: Sequence[bytes]
-    ) -> tuple[list[_Given], list[_Letter], list[Left]]:
+    ) -> tuple[list[_Given], list[_Letter], list[Left], list[_Own]]:
         recorded = await self._recorded([place.event_id for place in command.places if place.event_id])
         given: list[_Given] = []
         letters: list[_Letter] = []
         left: list[Left] = []
+        newer: list[_Own] = []
         met: dict[str, DomainEvent] = {}
         raws = iter(messages)
         for index, place in enumerate(command.places):
             raw = recorded.get(place.event_id, b"") if place.event_id else next(raws)
+            envelope = None
             try:
                 envelope = self._envelope(place, raw)
                 event = unwrap(envelope, self._orchestrator.requested)
                 known = met.setdefault(envelope.event_id, event)
                 if known is event:
-                    given.append(_Given(index, place, envelope, event, is_open=place.event_id is not None))
+                    given.append(_Given(index, place, envelope, place.event_id is not None, event))
                 elif known != event:
                     raise _reused(envelope)
             except UnreadableEvent as fault:
-                if place.event_id is not None and raw:  # accepted, and begun by a worker that could read it
+                if envelope is not None and fault.is_newer:
+                    # Its own execution waits for a newer worker; the partition may stay with this one for days.
+                    newer.append(_Own(_Enveloped(index, place, envelope, place.event_id is not None), str(fault)))
+                elif place.event_id is not None and raw:  # accepted, and begun by a worker that could read it
                     _log.warning("%s cannot be read here: %s", place.event_id, fault)
                     left.append(Left(index=index, why=Why.UNREADABLE, event_id=place.event_id))
                 else:
                     letters.append(_Letter(place, raw, fault))
-        return given, letters, left
+        return given, letters, left, newer
 
     def _envelope(self, place: Place, raw: bytes) -> Envelope:
         if place.event_id is None and place.door not in (names.START_DOOR, names.EVENT_SIGNAL):

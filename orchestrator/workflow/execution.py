@@ -24,6 +24,7 @@ from orchestrator.workflow.attributes import ERROR_CODE, EVENT_ID, EVENT_TYPE, S
 from orchestrator.workflow.dead_letters import pieces
 from orchestrator.workflow.details import StepsTable
 from orchestrator.workflow.inbox import Fault, Inbound, Inbox
+from orchestrator.workflow.parking import EventParked
 from orchestrator.workflow.port import TemporalSteps
 
 _CARRIED = 1024 * 1024
@@ -93,6 +94,8 @@ class SagaExecution:
             if self._is_repeat(envelope, event):
                 return
         except UnreadableEvent as fault:
+            if fault.is_newer and self._waits_for_newer_worker(message):
+                raise EventParked(fault.message) from fault
             await self._keep(message, fault.code, fault.message)
             return
         self._taken[envelope.event_id] = event
@@ -103,6 +106,11 @@ class SagaExecution:
             return
         if self._outcome is None:
             self._outcome = outcome
+
+    def _waits_for_newer_worker(self, message: Inbound) -> bool:
+        """Only this execution's own event; who sends it something else must not bring it to a halt."""
+        own = names.own_workflow_id(self.orchestrator.__name__, read(message.raw).event_id)
+        return not self._taken and workflow.info().workflow_id == own
 
     def _read(self, message: Inbound) -> tuple[Envelope, DomainEvent]:
         if message.door not in (names.START_DOOR, names.EVENT_SIGNAL):

@@ -16,6 +16,7 @@ from temporalio.common import RawValue
 from orchestrator.envelope import Envelope, UnreadableEvent, read, unwrap
 from orchestrator.event import DomainEvent
 from orchestrator.workflow import names
+from orchestrator.workflow.parking import EventParked
 
 LOOKED_AT_ONCE = 2 * 1024 * 1024
 """Bytes of messages that are read before others get their turn; about a tenth of a second."""
@@ -160,5 +161,7 @@ class Inbox:
             envelope = read(message.raw)
             event = self._awaited.get(envelope.event_type)
             return None if event is None else Letter(message, envelope, unwrap(envelope, event))
-        except UnreadableEvent:
+        except UnreadableEvent as fault:
+            if fault.is_newer:  # its time may be up before a newer worker comes, or not: this one cannot tell
+                raise EventParked(fault.message) from fault
             return None  # told when it is taken as what it is

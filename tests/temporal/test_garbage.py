@@ -46,7 +46,7 @@ GARBAGE: dict[str, tuple[Sequence[Any], Sequence[str]]] = {
         [raw_json(wrap(NothingRequested(refuse=False), event_id="x", source="tests").text.encode())],
         ["event.unknown_type"],
     ),
-    "a newer version": ([good("x", dataversion=2)], ["event.version_unknown"]),
+    "a newer version": ([good("x", dataversion=2)], ["event.version_newer"]),
     "a bad id": ([good("x", id="not an id!")], ["event.invalid_id"]),
     "no time": ([good("x", time=None)], ["event.not_cloudevent"]),
     "a field too many": ([good("x", data={"source": "a", "target": "b", "coins": 1, "more": 1})], ["event.invalid"]),

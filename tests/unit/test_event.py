@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue, ValidationError, field_validator
 
-from orchestrator import Contract, DomainEvent, FailureEvent, UndoneStep
+from orchestrator import Contract, DomainEvent, FailureEvent, Fields, UndoneStep, upcaster
 from orchestrator.envelope import (
     EVENT_SIZE_LIMIT,
     NESTING_LIMIT,
@@ -258,7 +258,8 @@ def test_fields_may_be_nested_to_the_limit_and_no_deeper() -> None:
     ("change", "code", "part"),
     [
         ({"type": "OTHER"}, "event.unknown_type", "type: OTHER is not taken here, only MONEY_MOVED"),
-        ({"dataversion": 4}, "event.version_unknown", "dataversion: MONEY_MOVED is version 3 here, not 4"),
+        ({"dataversion": 4}, "event.version_newer", "dataversion: MONEY_MOVED is version 3 here, not 4"),
+        ({"dataversion": 2}, "event.version_unknown", "give it an @upcaster(2)"),
         (
             {"data": {"account": 1, "amount": {"minor": "5"}}},
             "event.invalid",
@@ -273,6 +274,59 @@ def test_an_envelope_of_another_event_is_not_unwrapped(change: dict[str, Any], c
 
     assert refusal.value.code == code
     assert part in refusal.value.message
+
+
+class Renamed(DomainEvent):
+    """Its one field has had three names."""
+
+    version = 3
+    third: int
+
+    @staticmethod
+    @upcaster(1)
+    def _first(fields: Fields) -> Fields:
+        return {"second": fields.pop("first")}
+
+    @staticmethod
+    @upcaster(2)
+    def _second(fields: Fields) -> Fields:
+        return {"third": fields["second"]}
+
+
+def renamed(version: int, **fields: JsonValue) -> Envelope:
+    """One of the versions of `Renamed`."""
+    return read(message(type="RENAMED", dataversion=version, data=fields))
+
+
+def test_an_event_of_an_old_version_becomes_todays_step_by_step_and_its_envelope_stays_as_it_arrived() -> None:
+    first = renamed(1, first=7)
+
+    assert unwrap(first, Renamed) == unwrap(renamed(2, second=7), Renamed) == Renamed(third=7)
+    assert first.data == {"first": 7}
+
+
+@pytest.mark.parametrize(("fields", "part"), [({}, "version 1 failed with KeyError"), ({"first": "x"}, "third: ")])
+def test_what_an_upcaster_cannot_take_is_unreadable(fields: dict[str, JsonValue], part: str) -> None:
+    with pytest.raises(UnreadableEvent, match=r"event\.invalid") as refusal:
+        unwrap(renamed(1, **fields), Renamed)
+
+    assert part in refusal.value.message
+
+
+def test_what_an_event_makes_happen_carries_the_first_ones_id_on() -> None:
+    first = envelope()
+    second = wrap(MOVED, event_id="e-2", source="test", because=first)
+    third = wrap(MOVED, event_id="e-3", source="test", because=read(second.text))
+
+    assert (read(third.text).correlation_id, read(third.text).causation_id) == ("e-1", "e-2")
+    assert read(third.text) == third
+    assert third.content_digest == first.content_digest
+
+
+@pytest.mark.parametrize("value", [7, "x" * 300, "\x00"])
+def test_a_correlation_that_is_no_id_is_unreadable(value: JsonValue) -> None:
+    with pytest.raises(UnreadableEvent, match=r"correlationid"):
+        read(message(correlationid=value))
 
 
 def test_a_fault_never_repeats_the_value() -> None:

@@ -13,6 +13,7 @@ PUBLIC_NAMES = [
     "ExternalCall",
     "ExternalOperation",
     "FailureEvent",
+    "Fields",
     "Happened",
     "NotFinished",
     "Operation",
@@ -34,6 +35,7 @@ PUBLIC_NAMES = [
     "external_operation",
     "operation",
     "query",
+    "upcaster",
 ]
 
 

@@ -10,7 +10,7 @@ from temporalio.client import Client
 from orchestrator import Transaction
 from orchestrator.client.own_execution import OwnExecution
 from orchestrator.drive.messages import Opening
-from orchestrator.envelope import Envelope, UnreadableEvent, wrap
+from orchestrator.envelope import VERSION_NEWER, Envelope, UnreadableEvent, wrap
 from orchestrator.errors import Unreachable
 from orchestrator.store import opening
 from orchestrator.store.database import Database
@@ -166,6 +166,23 @@ async def test_an_open_saga_that_this_worker_cannot_read_stays_its_partitions(
 
     assert [(left.why, left.event_id) for left in reply.left] == [(Why.UNREADABLE, "e")]
     assert not await rows(home, saga_dead_letter)
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_an_event_of_a_newer_version_gets_an_execution_that_waits_for_a_newer_worker(
+    is_open: bool, home: Database, given_away: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_open:
+        await drive(home, ("e", EVENT), opens_only=True)
+
+    def unwrap(*_: Any) -> None:
+        raise UnreadableEvent(VERSION_NEWER, "newer code")
+
+    monkeypatch.setattr(wave, "unwrap", unwrap)
+    reply = await drive(home, Place(position=1, event_id="e") if is_open else ("e", EVENT))
+
+    assert (reply.own, reply.left, reply.letters) == (1, (), 0)
+    assert given_away == ["e"]
 
 
 async def test_rows_that_are_gone_are_told_each(home: Database) -> None:

@@ -1,0 +1,1 @@
+"""One application before and after its contracts changed: the same names, another version."""

@@ -1,0 +1,75 @@
+"""Version 2 of the contracts: coins have a colour."""
+
+from typing import Self
+
+from orchestrator import Contract, DomainEvent, FailureEvent, Fields, Orchestrator, Saga, upcaster
+from orchestrator.catalog import Catalog
+from tests import cast
+from tests.cast import put, take
+
+
+class Coins(Contract):
+    """How many, and which."""
+
+    count: int
+    colour: str
+
+
+class CrateMoveRequested(DomainEvent):
+    """Move coins from a box to another."""
+
+    version = 2
+
+    source: str
+    target: str
+    coins: Coins
+
+    @classmethod
+    def example(cls) -> Self:
+        """One coin."""
+        return cls(source="a", target="b", coins=Coins(count=1, colour="gold"))
+
+    @staticmethod
+    @upcaster(1)
+    def _coins_were_gold(fields: Fields) -> Fields:
+        return {**fields, "coins": {"count": fields["coins"], "colour": "gold"}}
+
+
+class CrateMoveCompleted(DomainEvent):
+    """Moved."""
+
+    version = 2
+
+    coins: Coins
+
+    @staticmethod
+    @upcaster(1)
+    def _coins_were_gold(fields: Fields) -> Fields:
+        return {"coins": {"count": fields["coins"], "colour": "gold"}}
+
+
+class CrateMoveFailed(FailureEvent):
+    """Not moved."""
+
+
+class CrateMove(Orchestrator[CrateMoveRequested, CrateMoveCompleted, CrateMoveFailed]):
+    """Each in an execution of its own."""
+
+    async def handle(self, event: CrateMoveRequested, saga: Saga) -> CrateMoveCompleted:
+        """Take and put."""
+        await saga.execute_batch(take(event.source, event.coins.count), put(event.target, event.coins.count))
+        return CrateMoveCompleted(coins=event.coins)
+
+
+class CrateSwarm(Orchestrator[CrateMoveRequested, CrateMoveCompleted, CrateMoveFailed]):
+    """The same in partitions."""
+
+    partitions = 2
+
+    async def handle(self, event: CrateMoveRequested, saga: Saga) -> CrateMoveCompleted:
+        """Take and put."""
+        await saga.execute_batch(take(event.source, event.coins.count), put(event.target, event.coins.count))
+        return CrateMoveCompleted(coins=event.coins)
+
+
+CATALOG = Catalog.of(orchestrators=[CrateMove, CrateSwarm], operations=[cast.take, cast.put])

@@ -1,0 +1,54 @@
+"""Version 1 of the contracts."""
+
+from typing import Self
+
+from orchestrator import DomainEvent, FailureEvent, Orchestrator, Saga
+from orchestrator.catalog import Catalog
+from tests import cast
+from tests.cast import put, take
+
+
+class CrateMoveRequested(DomainEvent):
+    """Move coins from a box to another."""
+
+    source: str
+    target: str
+    coins: int
+
+    @classmethod
+    def example(cls) -> Self:
+        """One coin."""
+        return cls(source="a", target="b", coins=1)
+
+
+class CrateMoveCompleted(DomainEvent):
+    """Moved."""
+
+    coins: int
+
+
+class CrateMoveFailed(FailureEvent):
+    """Not moved."""
+
+
+class CrateMove(Orchestrator[CrateMoveRequested, CrateMoveCompleted, CrateMoveFailed]):
+    """Each in an execution of its own."""
+
+    async def handle(self, event: CrateMoveRequested, saga: Saga) -> CrateMoveCompleted:
+        """Take and put."""
+        taken, _ = await saga.execute_batch(take(event.source, event.coins), put(event.target, event.coins))
+        return CrateMoveCompleted(coins=taken)
+
+
+class CrateSwarm(Orchestrator[CrateMoveRequested, CrateMoveCompleted, CrateMoveFailed]):
+    """The same in partitions."""
+
+    partitions = 2
+
+    async def handle(self, event: CrateMoveRequested, saga: Saga) -> CrateMoveCompleted:
+        """Take and put."""
+        taken, _ = await saga.execute_batch(take(event.source, event.coins), put(event.target, event.coins))
+        return CrateMoveCompleted(coins=taken)
+
+
+CATALOG = Catalog.of(orchestrators=[CrateMove, CrateSwarm], operations=[cast.take, cast.put])
