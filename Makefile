@@ -20,7 +20,7 @@ help:
 	@echo "make mutants      break the engine in ten ways, and see that a test notices each"
 	@echo "make bench        the engine beside a plain Temporal saga: QUICK=1 in under 10 minutes, without in an hour"
 	@echo "make chaos        2000 sagas while everything under them is killed and stopped; SAGAS= MINUTES= SEED= DATABASE="
-	@echo "make check        style, types, and who may import whom"
+	@echo "make check        style, types, who may import whom, and whether events keep to their published contracts"
 	@echo "make format       put the style right"
 	@echo "make constraints  pin the newest versions of all dependencies in constraints.txt"
 	@echo "make clean        remove the state (.state) and caches; make clean-all removes .venv too"
@@ -63,6 +63,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/orchestrator contracts
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -17,7 +17,6 @@ from pydantic import JsonValue
 
 from orchestrator.atomic import ATOMIC, atomic_operation, names_in
 from orchestrator.definition import problems_in
-from orchestrator.definition_of_names import problems_of_names
 from orchestrator.errors import DefinitionError, OrchestratorError, Problem
 from orchestrator.event import DomainEvent, FailureEvent
 from orchestrator.operation import PIVOT, Operation, Source
@@ -67,8 +66,7 @@ class Catalog:
         broken: _Broken = {}
         for module in _modules(packages, broken):
             found.take(module)
-        names = list(problems_of_names(found.events, found.operations, found.orchestrators)) if not broken else []
-        return cls._checked(found, [*(source.problem(text) for source, text in broken), *names])
+        return cls._checked(found, [source.problem(text) for source, text in broken])
 
     @classmethod
     def _checked(cls, found: "_Found", broken: Sequence[Problem]) -> "Catalog":

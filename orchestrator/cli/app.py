@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.cancel import cancel
+from orchestrator.cli.contracts import contracts
 from orchestrator.cli.events import events
 from orchestrator.cli.listing import list_
 from orchestrator.cli.locks import locks
@@ -41,6 +42,7 @@ def orchestrator(
     \b
     Examples:
       orchestrator events                                           which events there are
+      orchestrator contracts                                        whether events keep to what was published
       orchestrator publish MONEY_TRANSFER_REQUESTED --example       a payload to begin with
       orchestrator publish MONEY_TRANSFER_REQUESTED '{...}' --follow
       orchestrator status EVENT_ID                                  where its sagas stand, and why
@@ -63,6 +65,7 @@ def orchestrator(
 
 app.command("publish")(publish)
 app.command("events")(events)
+app.command("contracts")(contracts)
 app.command("status")(status)
 app.command("list")(list_)
 app.command("locks")(locks)

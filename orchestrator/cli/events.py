@@ -6,10 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.catalog import Catalog
-from orchestrator.cli.fields import fields_of, schema_of
+from orchestrator.cli.fields import fields_of
 from orchestrator.cli.invocation import command
 from orchestrator.cli.output import Output
 from orchestrator.client.checking import event_class_of
+from orchestrator.contracts.schemas import schema_of
 from orchestrator.event import DomainEvent
 from orchestrator.settings import Settings
 

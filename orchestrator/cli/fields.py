@@ -1,17 +1,13 @@
 """An event's fields as a person reads them: JSON types, limits, defaults, and the docstring below each field."""
 
-import ast
-import inspect
 import json
-import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
+from orchestrator.contracts.schemas import Schema, schema_of
 from orchestrator.event import DomainEvent
 
-Schema = Mapping[str, Any]
 _MANY = 4
 """From so many allowed values on, only the first are shown."""
 
@@ -45,36 +41,6 @@ def fields_of(event: type[DomainEvent]) -> list[FieldView]:
         )
         for name, one in properties.items()
     ]
-
-
-def schema_of(event: type[DomainEvent]) -> dict[str, Any]:
-    """The JSON schema of an event's fields, described by their docstrings."""
-    schema = event.model_json_schema()
-    for name, text in _docstrings(event):
-        if name in schema.get("properties", {}):
-            schema["properties"][name].setdefault("description", text)
-    return schema
-
-
-def _docstrings(event: type[DomainEvent]) -> Iterator[tuple[str, str]]:
-    """Each field's docstring, of the nearest class that has one; nothing where there is no source to read."""
-    for base in event.__mro__:
-        if not issubclass(base, DomainEvent) or base is DomainEvent:
-            continue
-        try:
-            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
-        except (OSError, SyntaxError):
-            continue
-        statements = body.body if isinstance(body, ast.ClassDef) else []
-        for field, text in pairwise(statements):
-            if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
-                continue
-            if (
-                isinstance(text, ast.Expr)
-                and isinstance(text.value, ast.Constant)
-                and isinstance(text.value.value, str)
-            ):
-                yield field.target.id, inspect.cleandoc(text.value.value)
 
 
 def _type(schema: Schema, defined: Schema, *, nested: bool = False) -> str:

@@ -5,7 +5,6 @@ import json
 import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
-from uuid import uuid4
 
 import typer
 
@@ -24,6 +23,7 @@ from orchestrator.drive.messages import Phase
 from orchestrator.envelope import EVENT_SIZE_LIMIT
 from orchestrator.errors import EventRejected, PublishIncomplete
 from orchestrator.event import DomainEvent
+from orchestrator.event_id import new_event_id
 from orchestrator.settings import Settings
 
 _SOURCE = "orchestrator/cli"
@@ -105,7 +105,7 @@ def publish(
             f"One to begin with: {command('publish', event_type, '--example')}",
         )
     event = read_event(catalog, event_type, _read_stdin() if payload == "-" else payload)
-    wish = _Wish(event, event_id or str(uuid4()), follow, timeout)
+    wish = _Wish(event, event_id or new_event_id(), follow, timeout)
     envelope_of(catalog, event, event_id=wish.event_id, source=_SOURCE)  # misuse is told without asking any server
     return asyncio.run(_publish(wish, settings, catalog, output))
 

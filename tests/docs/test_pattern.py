@@ -16,7 +16,6 @@ SHOWN_AS_WRITTEN = {
     "@query": "a decorator, as an author writes it",
     "Refused": "the exception, as a test writes it",
     "MoneyTransferRequested": "a class as an example of its name",
-    "event.version_unknown": "an error code; docs/errors.md is held to those",
 }
 """What is no name to be looked up, and why."""
 

@@ -1,0 +1,113 @@
+"""What may change in a published schema: whatever was valid must stay valid, and mean the same.
+
+Conservative: a change that is not known to be harmless is incompatible. Allowed are words for people, limits that are
+loosened, values more in an enumeration, and new fields that may be left out.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Schema = Mapping[str, Any]
+
+_WORDS = ("title", "description", "examples", "$defs")
+_LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
+_UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
+
+
+def incompatibilities(was: Schema, now: Schema) -> list[str]:
+    """Each change after which something that was valid is not any more, or means something else, with its place."""
+    return list(_changes(was, now, was.get("$defs", {}), now.get("$defs", {}), "", frozenset()))
+
+
+def without_words(schema: Any, *, of_fields: bool = False) -> Any:
+    """A schema without what is only for people."""
+    if isinstance(schema, dict):
+        given: dict[str, Any] = schema  # pyright: ignore[reportUnknownVariableType]
+        return {
+            name: without_words(one, of_fields=name in ("properties", "$defs") and not of_fields)
+            for name, one in given.items()
+            if of_fields or name not in _WORDS or name == "$defs"
+        }
+    if isinstance(schema, list):
+        items: list[Any] = schema  # pyright: ignore[reportUnknownVariableType]
+        return [without_words(one) for one in items]
+    return schema
+
+
+def _changes(
+    was: Schema, now: Schema, were: Schema, are: Schema, place: str, seen: frozenset[tuple[str, str]]
+) -> Iterator[str]:
+    at = place or "the event"
+    names = (str(was.get("$ref", "")), str(now.get("$ref", "")))
+    if any(names):
+        if names in seen:
+            return
+        seen |= {names}
+        was, now = _resolved(was, were), _resolved(now, are)
+    for key in sorted({*was, *now} - {*_WORDS, "$ref", "properties", "required"}):
+        before, after = was.get(key), now.get(key)
+        if key in ("items", "additionalProperties") and isinstance(before, dict) and isinstance(after, dict):
+            yield from _changes(before, after, were, are, f"{place}[]", seen)
+        elif key in ("anyOf", "oneOf", "allOf", "prefixItems") and before and after:
+            yield from _choices(key, before, after, were, are, place, seen)
+        elif before != after and not _is_looser(key, before, after):
+            yield f"{at}: {key} was {_shown(before)} and is {_shown(after)}"
+    yield from _fields(was, now, were, are, place, seen)
+
+
+def _fields(
+    was: Schema, now: Schema, were: Schema, are: Schema, place: str, seen: frozenset[tuple[str, str]]
+) -> Iterator[str]:
+    before, after = was.get("properties", {}), now.get("properties", {})
+    needed, needs = set(was.get("required", [])), set(now.get("required", []))
+    for name in before:
+        inner = f"{place}.{name}".lstrip(".")
+        if name not in after:
+            yield f"{inner}: is gone"
+            continue
+        if name in needs and name not in needed:
+            yield f"{inner}: could be left out, and is required"
+        if name in needed and name not in needs:
+            # What was always there has a default now: what was valid stays as it was.
+            yield from _changes(before[name], _without_default(after[name]), were, are, inner, seen)
+            continue
+        yield from _changes(before[name], after[name], were, are, inner, seen)
+    for name in after:
+        if name not in before and name in needs:
+            yield f"{f'{place}.{name}'.lstrip('.')}: is new, and required"
+
+
+def _choices(
+    key: str, before: Any, after: Any, were: Schema, are: Schema, place: str, seen: frozenset[tuple[str, str]]
+) -> Iterator[str]:
+    if len(after) < len(before) or (len(after) > len(before) and key not in ("anyOf", "oneOf")):
+        yield f"{place or 'the event'}: {key} has {len(after)} members and had {len(before)}"
+        return
+    for one, other in zip(before, after, strict=False):
+        yield from _changes(one, other, were, are, place, seen)
+
+
+def _is_looser(key: str, before: Any, after: Any) -> bool:
+    if key == "enum":
+        return before is not None and (after is None or set(before) <= set(after))
+    if key in _LOWER:
+        return before is not None and (after is None or after <= before)
+    if key in _UPPER:
+        return before is not None and (after is None or after >= before)
+    return key in ("pattern", "format") and after is None
+
+
+def _resolved(schema: Schema, defined: Schema) -> Schema:
+    if "$ref" not in schema:
+        return schema
+    beside = {name: value for name, value in schema.items() if name != "$ref"}
+    return {**defined[schema["$ref"].rpartition("/")[2]], **beside}
+
+
+def _without_default(schema: Schema) -> Schema:
+    return {name: value for name, value in schema.items() if name != "default"}
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,150 @@
+"""JSON schemas of events, with their docstrings as descriptions, and a value that fits one."""
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+from pydantic import JsonValue, TypeAdapter
+
+from orchestrator.envelope import UnreadableEvent, canonical, parse
+from orchestrator.event import DomainEvent
+
+Schema = Mapping[str, Any]
+_TEXTS = (
+    "1",
+    "a",
+    "a1",
+    "2026-01-01",
+    "2026-01",
+    "2026-01-01T12:00:00Z",
+    "12:00:00",
+    "PT1S",
+    "0190b6a4-0000-7000-8000-000000000000",
+    "#2f9e44",
+    "USD",
+    "1.00",
+)
+_BY_FORMAT = {
+    "date": "2026-01-01",
+    "date-time": "2026-01-01T12:00:00Z",
+    "time": "12:00:00",
+    "duration": "PT1S",
+    "uuid": "0190b6a4-0000-7000-8000-000000000000",
+    "decimal": "1",
+}
+
+
+def schema_of(event: type[DomainEvent]) -> dict[str, Any]:
+    """The JSON schema of an event's fields, described by their docstrings."""
+    schema = event.model_json_schema()
+    for name, text in _docstrings(event):
+        if name in schema.get("properties", {}):
+            schema["properties"][name].setdefault("description", text)
+    return schema
+
+
+def sample_event(event: type[DomainEvent]) -> DomainEvent | None:
+    """A valid event: its author's example, or one made from its schema; None if what was made is not valid."""
+    example = event.example()
+    if example is not None:
+        return example
+    schema = event.model_json_schema()
+    for text in _TEXTS:
+        try:
+            return parse(canonical(sample(schema, schema.get("$defs", {}), text)), event)
+        except UnreadableEvent:
+            continue
+    return None
+
+
+def sample_value(hint: Any) -> Any:
+    """A value of a type, made from its schema.
+
+    Raises:
+        ValueError: none that was made is valid.
+    """
+    adapter: TypeAdapter[Any] = TypeAdapter(hint)
+    schema = adapter.json_schema()
+    for text in _TEXTS:
+        try:
+            return adapter.validate_json(canonical(sample(schema, schema.get("$defs", {}), text)), strict=True)
+        except ValueError:
+            continue
+    raise ValueError(f"no sample of {hint} could be made")
+
+
+def sample(schema: Schema, defined: Schema, text: str) -> JsonValue:
+    """A value that fits a schema as far as the schema tells.
+
+    Args:
+        schema: of the value.
+        defined: schemas by name, for references.
+        text: what a string is that may be anything.
+    """
+    if "$ref" in schema:
+        return sample(defined[schema["$ref"].rpartition("/")[2]], defined, text)
+    if "const" in schema:
+        return schema["const"]  # type: ignore[no-any-return]
+    if "enum" in schema:
+        return schema["enum"][0]  # type: ignore[no-any-return]
+    for choice in ("anyOf", "oneOf", "allOf"):
+        if choice in schema:
+            members: list[Schema] = [one for one in schema[choice] if one.get("type") != "null"]
+            return sample(members[0], defined, text) if members else None
+    match schema.get("type"):
+        case "object":
+            required = schema.get("required", [])
+            return {
+                name: sample(one, defined, text)
+                for name, one in schema.get("properties", {}).items()
+                if name in required
+            }
+        case "array":
+            items = [sample(one, defined, text) for one in schema.get("prefixItems", [])]
+            return items or [sample(schema.get("items", {}), defined, text)] * schema.get("minItems", 0)
+        case "string":
+            return _text(schema, text)
+        case "integer" | "number":
+            return _number(schema)
+        case "boolean":
+            return False
+        case _:
+            return None
+
+
+def _text(schema: Schema, text: str) -> str:
+    if schema.get("format") in _BY_FORMAT:
+        return _BY_FORMAT[schema["format"]]
+    if "pattern" in schema:
+        text = next((one for one in (text, *_TEXTS) if re.search(schema["pattern"], one)), text)
+    return text.ljust(schema.get("minLength", 0), "a")
+
+
+def _number(schema: Schema) -> int:
+    lowest = schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
+    return int(max(1, lowest)) if schema.get("maximum", 1) >= 1 else int(schema["maximum"])
+
+
+def _docstrings(event: type[DomainEvent]) -> Iterator[tuple[str, str]]:
+    """Each field's docstring, of the nearest class that has one; nothing where there is no source to read."""
+    for base in event.__mro__:
+        if not issubclass(base, DomainEvent) or base is DomainEvent:
+            continue
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        except (OSError, SyntaxError):
+            continue
+        statements = body.body if isinstance(body, ast.ClassDef) else []
+        for field, text in pairwise(statements):
+            if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+                continue
+            if (
+                isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+                and isinstance(text.value.value, str)
+            ):
+                yield field.target.id, inspect.cleandoc(text.value.value)
