@@ -12,6 +12,7 @@ RUN PIP_CONSTRAINT=constraints.txt pip install '.[app]' && rm -rf orchestrator
 COPY worker.py ./
 COPY events ./events
 COPY activities ./activities
+COPY migrations ./migrations
 COPY workflows ./workflows
 
 RUN useradd --system --no-create-home worker

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, CheckConstraint, ColumnElement, delete, func
+from sqlalchemy import BigInteger, CheckConstraint, ColumnElement, Index, delete, func
 from sqlmodel import Field, SQLModel, col, select, update
 
-from activities.statements import insert_into, must_have_changed
+from activities.statements import ChangedMeanwhile, insert_into, must_have_changed
 from events.identity import AccountId, UserId
-from events.money import MONEY_LIMIT, Currency, PositiveMoney
+from events.money import MONEY_LIMIT, Currency, Holding, Money, PositiveMoney
 from orchestrator import Refused, Transaction, operation, query
 from orchestrator.columns import UtcTime
 
@@ -40,6 +40,9 @@ class Account(SQLModel, table=True):
             f"opening_balance BETWEEN -{MONEY_LIMIT} AND {MONEY_LIMIT}", name="account_opening_balance_bounded"
         ),
         CheckConstraint(f"overdraft_limit BETWEEN 0 AND {MONEY_LIMIT}", name="account_overdraft_limit_bounded"),
+        CheckConstraint("position > 0", name="account_position_positive"),
+        # What records point at: an account together with whose it is.
+        Index("uq_account_user_id_id", "user_id", "id", unique=True),
     )
 
     id: str = Field(primary_key=True, max_length=64)
@@ -56,10 +59,6 @@ class Account(SQLModel, table=True):
     """The order in the user's list; equals, which two creations at one moment may draw, go by id."""
     state: str = Field(max_length=7)
     opened_at: datetime | None = Field(default=None, sa_type=UtcTime)
-
-
-class ChangedMeanwhile(Exception):
-    """What stood in the way of a statement was gone before it could be named. The engine tries the step again."""
 
 
 @operation
@@ -167,7 +166,7 @@ async def withdraw(tx: Transaction, user_id: UserId, account_id: AccountId, amou
 @withdraw.compensation
 async def put_back(tx: Transaction, user_id: UserId, account_id: AccountId, amount: PositiveMoney) -> None:
     """Put back what was withdrawn, also where the balance is over its limit by now."""
-    await _change_back(tx, user_id, account_id, amount.amount_minor)
+    await _change(tx, user_id, account_id, amount.amount_minor)
 
 
 @operation
@@ -198,10 +197,52 @@ async def deposit(tx: Transaction, user_id: UserId, account_id: AccountId, amoun
 @deposit.compensation
 async def take_back(tx: Transaction, user_id: UserId, account_id: AccountId, amount: PositiveMoney) -> None:
     """Take back what was deposited, also where that passes the overdraft limit: the money may be spent by now."""
-    await _change_back(tx, user_id, account_id, -amount.amount_minor)
+    await _change(tx, user_id, account_id, -amount.amount_minor)
 
 
-async def _change_back(tx: Transaction, user_id: UserId, account_id: AccountId, difference: int) -> None:
+@operation
+async def set_balance(tx: Transaction, user_id: UserId, account_id: AccountId, value: Money) -> Money:
+    """Set an account's balance. Returns the difference, less than zero if the account held more.
+
+    Raises:
+        Refused: `account.not_found` or `account.currency_mismatch`; `account.insufficient_funds` if the value is less
+            than there is and under minus the overdraft limit; `account.balance_limit` if the difference is more than
+            one amount may be.
+    """
+    found = (
+        await tx.exec(select(Account).where(*_owned(user_id, account_id, AccountState.OPEN)).with_for_update())
+    ).first()
+    if found is None:
+        raise _not_found(account_id)
+    if found.currency != value.currency:
+        raise _mismatch(account_id, value.currency)
+    difference = value.amount_minor - found.balance
+    if difference < 0 and value.amount_minor < -found.overdraft_limit:
+        raise Refused("account.insufficient_funds", f"the account {account_id} may not go down to {value.shown()}")
+    if abs(difference) > MONEY_LIMIT:
+        raise Refused("account.balance_limit", f"the account {account_id} is too far from {value.shown()}")
+    await _change(tx, user_id, account_id, difference)
+    return Money(amount_minor=difference, currency=value.currency)
+
+
+@set_balance.compensation
+async def set_back(tx: Transaction, user_id: UserId, account_id: AccountId, result: Money) -> None:
+    """Restore the balance by the same difference: what others did meanwhile stays."""
+    await _change(tx, user_id, account_id, -result.amount_minor)
+
+
+@query
+async def holdings(tx: Transaction, user_id: UserId) -> tuple[Holding, ...]:
+    """What is on each open account of a user, by the account's id."""
+    found = await tx.exec(
+        select(Account)
+        .where(col(Account.user_id) == user_id, col(Account.state) == AccountState.OPEN)
+        .order_by(col(Account.id))
+    )
+    return tuple(Holding(amount_minor=one.balance, currency=Currency(one.currency)) for one in found)
+
+
+async def _change(tx: Transaction, user_id: UserId, account_id: AccountId, difference: int) -> None:
     balance = col(Account.balance)
     changed = await tx.exec(
         update(Account).where(*_owned(user_id, account_id, AccountState.OPEN)).values(balance=balance + difference)
@@ -220,8 +261,12 @@ async def _usable(tx: Transaction, user_id: UserId, account_id: AccountId, curre
     if found is None:
         raise _not_found(account_id)
     if found.currency != currency:
-        raise Refused("account.currency_mismatch", f"the account {account_id} is not kept in {currency}")
+        raise _mismatch(account_id, currency)
     return found
+
+
+def _mismatch(account_id: AccountId, currency: Currency) -> Refused:
+    return Refused("account.currency_mismatch", f"the account {account_id} is not kept in {currency}")
 
 
 def _not_found(account_id: AccountId) -> Refused:

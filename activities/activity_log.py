@@ -1,6 +1,6 @@
 """The activity log domain: what happened to a user's money, a record each. Knows no other domain.
 
-Records are only added; what takes one away is the undoing of the saga that added it.
+Records are only added; what takes one away is the undoing of the saga that added it, or a removal that has claimed it.
 """
 
 from datetime import datetime
@@ -8,15 +8,17 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, delete
-from sqlmodel import Field, SQLModel, col
+from sqlalchemy import BigInteger, CheckConstraint, ColumnElement, ForeignKeyConstraint, Index, delete
+from sqlmodel import Field, SQLModel, col, select, update
 
 from activities.columns import ExactDecimal
 from activities.statements import must_have_changed
-from events.identity import AccountId, UserId
-from events.money import MONEY_LIMIT, Money, PositiveMoney, Rate
-from orchestrator import Transaction, operation
+from events.category import BudgetType
+from events.identity import AccountId, CategoryId, UserId
+from events.money import MONEY_LIMIT, Currency, Money, NaturalMoney, PositiveMoney, Rate
+from orchestrator import Refused, Transaction, operation
 from orchestrator.columns import UtcTime
+from orchestrator.event import Contract
 
 
 class RecordKind(StrEnum):
@@ -24,6 +26,9 @@ class RecordKind(StrEnum):
 
     ACCOUNT_CREATED = "account_created"
     MONEY_TRANSFER = "money_transfer"
+    CATEGORY_VALUE_CHANGE = "category_value_change"
+    CATEGORIES_RESET = "categories_reset"
+    CURRENCY_CHANGE = "currency_change"
 
 
 class ActivityRecord(SQLModel, table=True):
@@ -40,6 +45,43 @@ class ActivityRecord(SQLModel, table=True):
             " AND amount_out > 0 AND currency_out IS NOT NULL AND amount_in > 0 AND currency_in IS NOT NULL)",
             name="activity_record_money_transfer_whole",
         ),
+        CheckConstraint(
+            "kind <> 'category_value_change' OR (account_id IS NOT NULL AND category_id IS NOT NULL AND amount >= 0"
+            " AND currency IS NOT NULL AND converted >= 0 AND converted_currency IS NOT NULL"
+            " AND budget_type IN ('income', 'expense') AND reset_epoch >= 0 AND currency_epoch >= 0"
+            " AND note IS NOT NULL)",
+            name="activity_record_category_value_change_whole",
+        ),
+        CheckConstraint(
+            "kind <> 'categories_reset' OR budget_type IN ('income', 'expense')",
+            name="activity_record_categories_reset_whole",
+        ),
+        CheckConstraint(
+            "kind <> 'currency_change' OR (currency_from <> currency_to AND rate IS NOT NULL AND currency_epoch > 0)",
+            name="activity_record_currency_change_whole",
+        ),
+        CheckConstraint(
+            "kind IN ('account_created', 'money_transfer', 'category_value_change', 'categories_reset',"
+            " 'currency_change')",
+            name="activity_record_kind_known",
+        ),
+        CheckConstraint(
+            "removing IS NULL OR kind = 'category_value_change'", name="activity_record_removing_removable"
+        ),
+        CheckConstraint(f"converted <= {MONEY_LIMIT}", name="activity_record_converted_bounded"),
+        # Whose it is, too: a record cannot name another user's account. Neither accounts nor categories are ever
+        # deleted once others may name them, so none of these can refuse an undoing.
+        *(
+            ForeignKeyConstraint(
+                ["user_id", column], [f"{table}.user_id", f"{table}.id"], name=f"fk_activity_record_{column}"
+            )
+            for column, table in (
+                ("account_id", "account"),
+                ("from_account_id", "account"),
+                ("to_account_id", "account"),
+                ("category_id", "category"),
+            )
+        ),
         CheckConstraint(f"amount BETWEEN -{MONEY_LIMIT} AND {MONEY_LIMIT}", name="activity_record_amount_bounded"),
         CheckConstraint(f"amount_out <= {MONEY_LIMIT}", name="activity_record_amount_out_bounded"),
         CheckConstraint(f"amount_in <= {MONEY_LIMIT}", name="activity_record_amount_in_bounded"),
@@ -53,7 +95,8 @@ class ActivityRecord(SQLModel, table=True):
     event_id: str = Field(max_length=128)
     account_id: str | None = Field(default=None, max_length=64)
     amount: int | None = Field(default=None, sa_type=BigInteger)
-    """Minor units; of an account that was created, its opening balance."""
+    """Minor units; of an account that was created, its opening balance; of a category's change, what the account
+    gained or lost, never less than zero."""
     currency: str | None = Field(default=None, max_length=3)
     from_account_id: str | None = Field(default=None, max_length=64)
     to_account_id: str | None = Field(default=None, max_length=64)
@@ -63,6 +106,51 @@ class ActivityRecord(SQLModel, table=True):
     currency_in: str | None = Field(default=None, max_length=3)
     rate: Decimal | None = Field(default=None, sa_type=ExactDecimal)
     """The rate that was used, digit for digit: the amounts can be computed again from it."""
+    category_id: str | None = Field(default=None, max_length=64)
+    converted: int | None = Field(default=None, sa_type=BigInteger)
+    """What the category gained, in its minor unit of then."""
+    converted_currency: str | None = Field(default=None, max_length=3)
+    budget_type: str | None = Field(default=None, max_length=7)
+    note: str | None = Field(default=None, max_length=500)
+    reset_epoch: int | None = None
+    """Of the category, when this was added to it."""
+    currency_epoch: int | None = None
+    """How often the user's categories had changed their currency; of such a change, its number."""
+    currency_from: str | None = Field(default=None, max_length=3)
+    currency_to: str | None = Field(default=None, max_length=3)
+    removing: str | None = Field(default=None, max_length=128)
+    """Id of the event whose saga has claimed this record to remove it."""
+
+
+class CategoryChange(Contract):
+    """A record of the kind `category_value_change`, as a removal finds it."""
+
+    record_id: UUID
+    """Its id."""
+    occurred_at: datetime
+    """When its event happened."""
+    event_id: str
+    """That event."""
+    account_id: AccountId
+    """Whose balance changed."""
+    category_id: CategoryId
+    """Whose value changed."""
+    budget_type: BudgetType
+    """Income came into the account, an expense left it."""
+    amount: NaturalMoney
+    """In the account's currency."""
+    converted: NaturalMoney
+    """In the category's currency of then."""
+    rate: Rate | None
+    """The rate that was used."""
+    note: str
+    """What the user wrote to it."""
+    reset_epoch: int
+    """Of the category, then."""
+    currency_epoch: int
+    """Of the user's categories, then."""
+    removing: str | None
+    """Whose claim was on it."""
 
 
 @operation
@@ -125,8 +213,200 @@ async def erase_transfer(tx: Transaction, user_id: UserId, result: UUID) -> None
     await _erase(tx, user_id, result)
 
 
-async def _erase(tx: Transaction, user_id: UserId, record: UUID) -> None:
-    erased = await tx.exec(
-        delete(ActivityRecord).where(col(ActivityRecord.id) == record, col(ActivityRecord.user_id) == user_id)
+@operation
+async def record_category_change(
+    tx: Transaction,
+    user_id: UserId,
+    account_id: AccountId,
+    category_id: CategoryId,
+    budget_type: BudgetType,
+    amount: NaturalMoney,
+    converted: NaturalMoney,
+    rate: Rate | None,
+    note: str,
+    reset_epoch: int,
+    currency_epoch: int,
+) -> UUID:
+    """Record an income or an expense, with the rate that was used, if any. Returns the record's id."""
+    record = ActivityRecord(
+        id=tx.uuid(),
+        user_id=user_id,
+        kind=RecordKind.CATEGORY_VALUE_CHANGE,
+        occurred_at=tx.event_time,
+        event_id=tx.event_id,
+        account_id=account_id,
+        category_id=category_id,
+        budget_type=budget_type,
+        amount=amount.amount_minor,
+        currency=amount.currency,
+        converted=converted.amount_minor,
+        converted_currency=converted.currency,
+        rate=rate,
+        note=note,
+        reset_epoch=reset_epoch,
+        currency_epoch=currency_epoch,
     )
+    tx.add(record)
+    return record.id
+
+
+@record_category_change.compensation
+async def erase_category_change(tx: Transaction, user_id: UserId, result: UUID) -> None:
+    """Take the record away again."""
+    await _erase(tx, user_id, result)
+
+
+@operation
+async def record_reset(tx: Transaction, user_id: UserId, budget_type: BudgetType) -> UUID:
+    """Record that the categories of one type were set to zero. Returns the record's id."""
+    record = ActivityRecord(
+        id=tx.uuid(),
+        user_id=user_id,
+        kind=RecordKind.CATEGORIES_RESET,
+        occurred_at=tx.event_time,
+        event_id=tx.event_id,
+        budget_type=budget_type,
+    )
+    tx.add(record)
+    return record.id
+
+
+@record_reset.compensation
+async def erase_reset(tx: Transaction, user_id: UserId, result: UUID) -> None:
+    """Take the record away again."""
+    await _erase(tx, user_id, result)
+
+
+@operation
+async def record_currency_change(
+    tx: Transaction, user_id: UserId, before: Currency, currency: Currency, rate: Rate, currency_epoch: int
+) -> UUID:
+    """Record that the display currency was changed, with the rate. Returns the record's id."""
+    record = ActivityRecord(
+        id=tx.uuid(),
+        user_id=user_id,
+        kind=RecordKind.CURRENCY_CHANGE,
+        occurred_at=tx.event_time,
+        event_id=tx.event_id,
+        currency_from=before,
+        currency_to=currency,
+        rate=rate,
+        currency_epoch=currency_epoch,
+    )
+    tx.add(record)
+    return record.id
+
+
+@record_currency_change.compensation
+async def erase_currency_change(tx: Transaction, user_id: UserId, result: UUID) -> None:
+    """Take the record away again."""
+    await _erase(tx, user_id, result)
+
+
+@operation
+async def claim_removal(tx: Transaction, user_id: UserId, record_id: UUID) -> CategoryChange:
+    """Claim a record, so that nobody else takes it back. Returns it as it is.
+
+    Raises:
+        Refused: `activity_log.not_found`, `activity_log.not_removable` if it is of another kind, or
+            `activity_log.being_removed` if somebody else has claimed it.
+    """
+    claimed = await tx.exec(
+        update(ActivityRecord)
+        .where(
+            *_owned(user_id, record_id),
+            col(ActivityRecord.kind) == RecordKind.CATEGORY_VALUE_CHANGE,
+            col(ActivityRecord.removing).is_(None),
+        )
+        .values(removing=tx.event_id)
+    )
+    found = (await tx.exec(select(ActivityRecord).where(*_owned(user_id, record_id)))).first()
+    if found is None:
+        raise Refused("activity_log.not_found", f"there is no record {record_id}")
+    if found.kind != RecordKind.CATEGORY_VALUE_CHANGE:
+        raise Refused("activity_log.not_removable", f"the record {record_id} is of the kind {found.kind}")
+    if claimed.rowcount != 1:
+        raise Refused("activity_log.being_removed", f"the record {record_id} is being removed by {found.removing}")
+    return _category_change(found)
+
+
+@claim_removal.compensation
+async def release_removal(tx: Transaction, user_id: UserId, record_id: UUID) -> None:
+    """Give the claim back."""
+    released = await tx.exec(
+        update(ActivityRecord)
+        .where(*_owned(user_id, record_id), col(ActivityRecord.removing) == tx.event_id)
+        .values(removing=None)
+    )
+    must_have_changed(released, f"the claim on the record {record_id}")
+
+
+@operation
+async def remove_record(tx: Transaction, user_id: UserId, record: CategoryChange) -> None:
+    """Remove a record that this saga has claimed.
+
+    Raises:
+        Refused: `activity_log.not_found`.
+    """
+    removed = await tx.exec(
+        delete(ActivityRecord).where(
+            *_owned(user_id, record.record_id), col(ActivityRecord.removing) == record.removing
+        )
+    )
+    if removed.rowcount != 1:
+        raise Refused("activity_log.not_found", f"there is no record {record.record_id} that was claimed")
+
+
+@remove_record.compensation
+async def put_record_back(tx: Transaction, user_id: UserId, record: CategoryChange) -> None:
+    """Put the record back as it was."""
+    tx.add(
+        ActivityRecord(
+            id=record.record_id,
+            user_id=user_id,
+            kind=RecordKind.CATEGORY_VALUE_CHANGE,
+            occurred_at=record.occurred_at,
+            event_id=record.event_id,
+            account_id=record.account_id,
+            category_id=record.category_id,
+            budget_type=record.budget_type,
+            amount=record.amount.amount_minor,
+            currency=record.amount.currency,
+            converted=record.converted.amount_minor,
+            converted_currency=record.converted.currency,
+            rate=record.rate,
+            note=record.note,
+            reset_epoch=record.reset_epoch,
+            currency_epoch=record.currency_epoch,
+            removing=record.removing,
+        )
+    )
+
+
+def _category_change(row: ActivityRecord) -> CategoryChange:
+    # Of this kind none of them is None: the table says so.
+    return CategoryChange(
+        record_id=row.id,
+        occurred_at=row.occurred_at,
+        event_id=row.event_id,
+        account_id=AccountId(str(row.account_id)),
+        category_id=CategoryId(str(row.category_id)),
+        budget_type=BudgetType(str(row.budget_type)),
+        amount=Money(amount_minor=row.amount or 0, currency=Currency(str(row.currency))),
+        converted=Money(amount_minor=row.converted or 0, currency=Currency(str(row.converted_currency))),
+        rate=row.rate,
+        note=row.note or "",
+        reset_epoch=row.reset_epoch or 0,
+        currency_epoch=row.currency_epoch or 0,
+        removing=row.removing,
+    )
+
+
+def _owned(user_id: UserId, record_id: UUID) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """A record of this user: another's row answers like a missing one, because it never matches."""
+    return (col(ActivityRecord.id) == record_id, col(ActivityRecord.user_id) == user_id)
+
+
+async def _erase(tx: Transaction, user_id: UserId, record: UUID) -> None:
+    erased = await tx.exec(delete(ActivityRecord).where(*_owned(user_id, record)))
     must_have_changed(erased, f"the record {record}")

@@ -9,6 +9,10 @@ from sqlmodel import SQLModel
 from orchestrator import Transaction
 
 
+class ChangedMeanwhile(Exception):
+    """What stood in the way of a statement was gone before it could be named. The engine tries the step again."""
+
+
 class RowGone(Exception):
     """A row that a saga left is not there to be undone. No rule allows that, so a person has to look."""
 

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from events.identity import AccountId, UserId
 from events.money import Currency, MinorUnits, Money, PositiveMoney, Rate
+from events.text import Note
 from orchestrator.event import DomainEvent, FailureEvent
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"\S")]
@@ -112,3 +113,36 @@ class MoneyTransferCompleted(DomainEvent):
 
 class MoneyTransferFailed(FailureEvent):
     """No money has moved."""
+
+
+class AccountValueEditRequested(DomainEvent):
+    """A user said how much an account really holds."""
+
+    user_id: UserId
+    account_id: AccountId
+    value: Money
+    """The balance from now on, in the account's currency."""
+    note: Note = ""
+
+    @classmethod
+    def example(cls) -> Self:
+        """Cash counted in the wallet of the demo's user olena."""
+        return cls(
+            user_id=UserId("olena"),
+            account_id=AccountId("olena-usd"),
+            value=Money(amount_minor=999_950_00, currency=Currency("USD")),
+            note="counted",
+        )
+
+
+class AccountValueEditCompleted(DomainEvent):
+    """The account holds what the user said."""
+
+    user_id: UserId
+    account_id: AccountId
+    difference: Money
+    """What was added; less than zero if it was taken off."""
+
+
+class AccountValueEditFailed(FailureEvent):
+    """The account holds what it held."""

@@ -44,3 +44,9 @@ class AccountId(Identity):
     """One account, among all users' accounts."""
 
     __slots__ = ()
+
+
+class CategoryId(Identity):
+    """One category, among all users' categories."""
+
+    __slots__ = ()

@@ -127,8 +127,7 @@ class Money(Contract):
 
     def minor_units_in(self, into: Currency, rate: Decimal) -> int:
         """What `converted` counts, also where that is more than one amount may hold."""
-        scale = Fraction(10) ** (into.minor_digits - self.currency.minor_digits)
-        return round(self.amount_minor * Fraction(rate) * scale)
+        return minor_units_between(self.amount_minor, self.currency, into, rate)
 
 
 def _positive(money: Money) -> Money:
@@ -139,3 +138,35 @@ def _positive(money: Money) -> Money:
 
 PositiveMoney = Annotated[Money, AfterValidator(_positive)]
 """`Money` of more than zero, for a field that says how much moves."""
+
+
+def _not_negative(money: Money) -> Money:
+    if money.amount_minor < 0:
+        raise ValueError("must not be less than zero")
+    return money
+
+
+NaturalMoney = Annotated[Money, AfterValidator(_not_negative)]
+"""`Money` of zero or more: what a small amount is worth in another currency may round to nothing."""
+
+
+class Holding(Contract):
+    """What somebody has in one currency. Unlike `Money` without a bound: undoing may take a balance past any."""
+
+    amount_minor: int
+    """In the currency's minor unit."""
+    currency: Currency
+    """Which currency."""
+
+
+def minor_units_between(amount_minor: int, source: Currency, target: Currency, rate: Decimal) -> int:
+    """Minor units of one currency in those of another, rounded half-even once.
+
+    Args:
+        amount_minor: in the minor unit of `source`; any size, either sign.
+        source: its currency.
+        target: the other.
+        rate: units of `target` for one unit of `source`.
+    """
+    scale = Fraction(10) ** (target.minor_digits - source.minor_digits)
+    return round(amount_minor * Fraction(rate) * scale)

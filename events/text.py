@@ -1,9 +1,12 @@
 """Text that is a type of its own: what a value may be is checked when it is made, from JSON and in Python alike."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
+
+Note = Annotated[str, Field(max_length=500)]
+"""What a person wrote to it; may be empty."""
 
 
 class TypedText(str):

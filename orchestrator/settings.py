@@ -46,7 +46,10 @@ class Settings(BaseSettings):
     ui_url: str = ""
     """Where the Web UI is, for links."""
     create_tables: bool = True
-    """Whether a worker creates the application's missing tables. Turn it off where migrations do."""
+    """Whether a worker creates the application's missing tables. Turn it off where somebody else does."""
+    migrations: Path | None = None
+    """Folder of the application's own Alembic migrations, which a worker that creates tables runs in the home database
+    first."""
     log_level: str = "WARNING"
     """Of the worker: DEBUG, INFO, WARNING or ERROR."""
     max_concurrent_steps: int = Field(default=100, ge=1)

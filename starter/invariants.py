@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.account import AccountState
 from activities.activity_log import RecordKind
+from events.category import BudgetType
 from events.money import Currency, Money
 from starter.tables import ACCOUNT, ACTIVITY_RECORD, APPLICATION_TABLES, USER_METADATA
 
@@ -102,10 +103,14 @@ def _balances_follow_from_records(accounts: Sequence[Row], records: Sequence[Row
     expected = {(account["user_id"], account["id"]): int(account["opening_balance"]) for account in accounts}
     found: list[str] = []
     for record in records:
-        if record["kind"] != RecordKind.MONEY_TRANSFER:
-            continue
-        for side, signed in (("from", -record["amount_out"]), ("to", record["amount_in"])):
-            key = (record["user_id"], record[f"{side}_account_id"])
+        sides: tuple[tuple[str, int], ...] = ()
+        if record["kind"] == RecordKind.MONEY_TRANSFER:
+            sides = (("from_account_id", -record["amount_out"]), ("to_account_id", record["amount_in"]))
+        elif record["kind"] == RecordKind.CATEGORY_VALUE_CHANGE:
+            is_income = record["budget_type"] == BudgetType.INCOME
+            sides = (("account_id", record["amount"] if is_income else -record["amount"]),)
+        for column, signed in sides:
+            key = (record["user_id"], record[column])
             if key in expected:
                 expected[key] += signed
             else:

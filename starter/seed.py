@@ -5,18 +5,19 @@ Fixed numbers, so that a demo gives the same amounts on every machine. Seeding a
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import Table, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.account import AccountState
 from activities.activity_log import RecordKind
 from events.account import AccountCreated
-from events.identity import AccountId, UserId
-from events.money import Currency
-from starter.tables import ACCOUNT, ACTIVITY_RECORD, EXCHANGE_RATE, USER_METADATA, create_tables
+from events.category import BudgetType
+from events.identity import AccountId, CategoryId, UserId
+from events.money import Currency, Money
+from starter.tables import ACCOUNT, ACTIVITY_RECORD, CATEGORY, EXCHANGE_RATE, USER_METADATA, create_tables
+from starter.users import add_category, add_user, insert_missing
 
 RATES_AS_OF = date(2026, 1, 1)
 
@@ -61,6 +62,20 @@ DEMO_ACCOUNTS = (
 )
 """The demo's accounts as events: publish them, or have `seed` write what their sagas would leave."""
 
+DEMO_USERS = ((UserId("olena"), Currency("UAH"), "uk-UA"), (UserId("taras"), Currency("JPY"), "en-US"))
+"""Each with display currency and language."""
+
+DEMO_CATEGORIES = (
+    (UserId("olena"), CategoryId("olena-salary"), "Salary", BudgetType.INCOME),
+    (UserId("olena"), CategoryId("olena-groceries"), "Groceries", BudgetType.EXPENSE),
+    (UserId("olena"), CategoryId("olena-coffee"), "Coffee", BudgetType.EXPENSE),
+    (UserId("taras"), CategoryId("taras-pension"), "Pension", BudgetType.INCOME),
+)
+"""Beside the two system categories that every user has."""
+
+COFFEE = UUID("5eed0000-0000-5000-8000-000000000001")
+"""The record that ACTIVITY_RECORD_REMOVAL_REQUESTED's example names: ¥450 from olena-jpy."""
+
 
 async def seed(connection: AsyncConnection, *, accounts: bool = True) -> None:
     """Create the application's tables and write the demo's data where it is missing.
@@ -72,10 +87,43 @@ async def seed(connection: AsyncConnection, *, accounts: bool = True) -> None:
     await create_tables(connection)
     for (base, quote), rate in EXCHANGE_RATES.items():
         row = {"base": base, "quote": quote, "rate": rate, "as_of": RATES_AS_OF}
-        await _insert_missing(connection, EXCHANGE_RATE, row)
+        await insert_missing(connection, EXCHANGE_RATE, row)
+    for user, currency, language in DEMO_USERS:
+        await add_user(connection, user, currency, language)
+    for user, category, name, budget_type in DEMO_CATEGORIES:
+        await add_category(connection, user, category, name, budget_type)
     if accounts:
         for account in DEMO_ACCOUNTS:
             await open_account(connection, account)
+
+
+async def drink_coffee(connection: AsyncConnection) -> None:
+    """Write what a CategoryTransaction would leave: ¥450 from olena-jpy, for a record with a known id."""
+    paid = Money(amount_minor=450, currency=Currency("JPY"))
+    rate = EXCHANGE_RATES["JPY", "UAH"]
+    worth = paid.converted(Currency("UAH"), rate)
+    row = {
+        "id": COFFEE,
+        "user_id": "olena",
+        "kind": RecordKind.CATEGORY_VALUE_CHANGE,
+        "occurred_at": datetime(2026, 1, 2, 8, tzinfo=UTC),
+        "event_id": "seed-coffee",
+        "account_id": "olena-jpy",
+        "category_id": "olena-coffee",
+        "budget_type": BudgetType.EXPENSE,
+        "amount": paid.amount_minor,
+        "currency": paid.currency,
+        "converted": worth.amount_minor,
+        "converted_currency": worth.currency,
+        "rate": rate,
+        "note": "",
+        "reset_epoch": 0,
+        "currency_epoch": 0,
+    }
+    if await insert_missing(connection, ACTIVITY_RECORD, row):
+        balance, value = ACCOUNT.c.balance - paid.amount_minor, CATEGORY.c.value + worth.amount_minor
+        await connection.execute(ACCOUNT.update().where(ACCOUNT.c.id == "olena-jpy").values(balance=balance))
+        await connection.execute(CATEGORY.update().where(CATEGORY.c.id == "olena-coffee").values(value=value))
 
 
 async def open_account(connection: AsyncConnection, event: AccountCreated) -> bool:
@@ -89,7 +137,7 @@ async def open_account(connection: AsyncConnection, event: AccountCreated) -> bo
         "state": AccountState.OPEN,
         "opened_at": opened_at,
     }
-    if not await _insert_missing(connection, ACCOUNT, row):
+    if not await insert_missing(connection, ACCOUNT, row):
         return False
     record = {
         "id": uuid5(_SEEDED, event.account_id),
@@ -101,16 +149,8 @@ async def open_account(connection: AsyncConnection, event: AccountCreated) -> bo
         "amount": event.opening_balance,
         "currency": event.currency,
     }
-    await _insert_missing(connection, ACTIVITY_RECORD, record)
-    if not await _insert_missing(connection, USER_METADATA, {"user_id": event.user_id, "account_count": 1}):
+    await insert_missing(connection, ACTIVITY_RECORD, record)
+    if not await insert_missing(connection, USER_METADATA, {"user_id": event.user_id, "account_count": 1}):
         counted = USER_METADATA.update().where(USER_METADATA.c.user_id == event.user_id)
         await connection.execute(counted.values(account_count=USER_METADATA.c.account_count + 1))
-    return True
-
-
-async def _insert_missing(connection: AsyncConnection, table: Table, row: dict[str, Any]) -> bool:
-    key = [column == row[column.name] for column in table.primary_key.columns]
-    if (await connection.execute(select(*table.primary_key.columns).where(*key))).first() is not None:
-        return False
-    await connection.execute(table.insert().values(row))
     return True

@@ -1,5 +1,6 @@
 """The application's tables, and none of the engine's."""
 
+from pathlib import Path
 from typing import cast
 
 from sqlalchemy import Table, inspect
@@ -8,7 +9,12 @@ from sqlmodel import SQLModel
 
 from activities.account import Account
 from activities.activity_log import ActivityRecord
+from activities.category import Category, CategoryConversion
 from activities.metadata import ExchangeRate, UserMetadata
+from activities.snapshot import MonthCategory, MonthSnapshot
+from orchestrator.store.migrate import upgrade_application
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 
 def _table(model: type[SQLModel]) -> Table:
@@ -17,13 +23,26 @@ def _table(model: type[SQLModel]) -> Table:
 
 ACCOUNT = _table(Account)
 ACTIVITY_RECORD = _table(ActivityRecord)
+CATEGORY = _table(Category)
+CATEGORY_CONVERSION = _table(CategoryConversion)
 EXCHANGE_RATE = _table(ExchangeRate)
+MONTH_CATEGORY = _table(MonthCategory)
+MONTH_SNAPSHOT = _table(MonthSnapshot)
 USER_METADATA = _table(UserMetadata)
 
-APPLICATION_TABLES = (ACCOUNT, ACTIVITY_RECORD, EXCHANGE_RATE, USER_METADATA)
-"""Every table of SmartExpense."""
+APPLICATION_TABLES = (
+    ACCOUNT,
+    CATEGORY,
+    CATEGORY_CONVERSION,
+    ACTIVITY_RECORD,
+    EXCHANGE_RATE,
+    USER_METADATA,
+    MONTH_SNAPSHOT,
+    MONTH_CATEGORY,
+)
+"""Every table of SmartExpense; those that a foreign key names come before those that name them."""
 
 
 async def create_tables(connection: AsyncConnection) -> None:
-    """Create the application's tables where they are missing; those that are there stay as they are."""
-    await connection.run_sync(SQLModel.metadata.create_all, tables=list(APPLICATION_TABLES))
+    """Bring the application's tables to this version; their rows stay."""
+    await connection.run_sync(upgrade_application, MIGRATIONS)

@@ -1,5 +1,6 @@
 """Brings the engine's tables to this version of the engine, whichever worker comes first."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -39,6 +40,7 @@ async def migrate(
     namespace: str | None = None,
     cluster_id: str | None = None,
     application: MetaData | None = None,
+    migrations: Path | None = None,
 ) -> None:
     """Create or upgrade the engine's tables. Safe to run from several workers at once.
 
@@ -49,6 +51,7 @@ async def migrate(
         cluster_id: the Temporal cluster's id, written once.
         application: the application's own tables; those of this database are created if they are missing (never
             altered).
+        migrations: folder of the application's own Alembic migrations, which run first; home's alone.
 
     Raises:
         Unreachable: the database cannot be reached, or does not let us create tables, or is home and another at once.
@@ -58,6 +61,8 @@ async def migrate(
             if database.dialect == "postgresql":
                 await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
             await connection.run_sync(_upgrade, name, database.shown)
+            if application is not None and migrations is not None and name == HOME:
+                await connection.run_sync(upgrade_application, migrations)
             if application is not None:
                 tables = [table for table in application.sorted_tables if database_of(table) == name]
                 await connection.run_sync(application.create_all, tables=tables)
@@ -67,6 +72,26 @@ async def migrate(
             await connection.execute(statement.on_conflict_do_nothing())
     except (SQLAlchemyError, OSError) as fault:
         raise database.unreachable(fault) from fault
+
+
+def upgrade_application(connection: Connection, migrations: Path) -> None:
+    """Bring an application's tables to the newest of its own Alembic revisions; nothing is done where they are.
+
+    Args:
+        connection: in a transaction. The folder's `env.py` finds it as `config.attributes["connection"]`.
+        migrations: the folder.
+    """
+    if MigrationContext.configure(connection).get_current_revision() == _newest(migrations):
+        return
+    config = Config()
+    config.set_main_option("script_location", str(migrations))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+@cache
+def _newest(migrations: Path) -> str | None:
+    return ScriptDirectory(str(migrations)).get_current_head()
 
 
 def _upgrade(connection: Connection, name: str, shown: str) -> None:

@@ -218,6 +218,7 @@ class Manager:
                 namespace=client.namespace,
                 cluster_id=cluster.cluster_id,
                 application=tables if self.settings.create_tables else None,
+                migrations=self.settings.migrations,
             )
         return Ready(client, databases.home, catalog, databases.others)
 

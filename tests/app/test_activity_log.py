@@ -23,15 +23,13 @@ OF_A_CREATION = activity_log.record_account_created(OLENA, OLENA_USD, usd(-100))
 async def test_a_transfers_record_keeps_both_amounts_and_the_rate_digit_for_digit(books: Books) -> None:
     record = await ASaga(books, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
 
-    assert (await books.snapshot())["activity_record"][(record,)] == {
+    written = (await books.snapshot())["activity_record"][(record,)]
+    assert {column: value for column, value in written.items() if value is not None} == {
         "id": record,
         "user_id": "olena",
         "kind": "money_transfer",
         "occurred_at": EVENT_TIME,
         "event_id": "transfer-1",
-        "account_id": None,
-        "amount": None,
-        "currency": None,
         "from_account_id": "olena-usd",
         "to_account_id": "olena-eur",
         "amount_out": 100,

@@ -61,7 +61,16 @@ def test_the_types_are_what_the_world_knows_them_as() -> None:
 def test_the_application_is_defined_without_a_fault() -> None:
     catalog = Catalog.discover(["events", "activities", "workflows"])
 
-    assert sorted(catalog.orchestrators) == ["AccountCreation", "MoneyTransfer"]
+    assert sorted(catalog.orchestrators) == [
+        "AccountCreation",
+        "AccountValueEdit",
+        "ActivityRecordRemoval",
+        "CategoryReset",
+        "CategoryTransaction",
+        "CurrencyChange",
+        "MoneyTransfer",
+        "MonthReset",
+    ]
 
 
 @pytest.mark.parametrize("event", [an_account(), a_transfer(), a_transfer(arriving=eur(999))])

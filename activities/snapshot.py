@@ -1,0 +1,120 @@
+"""The snapshot domain: each month as it ended. Knows no other domain."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, delete
+from sqlmodel import Field, SQLModel, col
+
+from activities.statements import must_have_changed
+from events.category import BudgetType
+from events.identity import CategoryId, UserId
+from events.money import Currency
+from events.month import Month
+from orchestrator import Transaction, operation
+from orchestrator.columns import UtcTime
+from orchestrator.event import Contract
+
+
+class MonthSnapshot(SQLModel, table=True):
+    """One month of one user. Every amount is in the minor unit of `currency`."""
+
+    __tablename__ = "month_snapshot"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (
+        CheckConstraint("month_balance = income - expense", name="month_snapshot_balanced"),
+        CheckConstraint("length(month) = 7", name="month_snapshot_month_whole"),
+    )
+
+    user_id: str = Field(primary_key=True, max_length=64)
+    month: str = Field(primary_key=True, max_length=7)
+    currency: str = Field(max_length=3)
+    """The display currency of then."""
+    income: int = Field(sa_type=BigInteger)
+    expense: int = Field(sa_type=BigInteger)
+    month_balance: int = Field(sa_type=BigInteger)
+    """Income minus expense."""
+    full_balance: int = Field(sa_type=BigInteger)
+    """All accounts together."""
+    taken_at: datetime = Field(sa_type=UtcTime)
+
+
+class MonthCategory(SQLModel, table=True):
+    """One category as it stood when its month ended."""
+
+    __tablename__ = "month_category"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["user_id", "month"], ["month_snapshot.user_id", "month_snapshot.month"], name="fk_month_category_month"
+        ),
+        ForeignKeyConstraint(
+            ["user_id", "category_id"], ["category.user_id", "category.id"], name="fk_month_category_category_id"
+        ),
+        CheckConstraint("budget_type IN ('income', 'expense')", name="month_category_budget_type_known"),
+    )
+
+    user_id: str = Field(primary_key=True, max_length=64)
+    month: str = Field(primary_key=True, max_length=7)
+    category_id: str = Field(primary_key=True, max_length=64)
+    name: str = Field(max_length=100)
+    budget_type: str = Field(max_length=7)
+    value: int = Field(sa_type=BigInteger)
+
+
+class CategoryOfMonth(Contract):
+    """A category's share of a month."""
+
+    category_id: CategoryId
+    """Its id."""
+    name: str
+    """What it was called."""
+    budget_type: BudgetType
+    """Which way its money went."""
+    value: int
+    """In the minor unit of the month's currency."""
+
+
+@operation
+async def save_month(
+    tx: Transaction,
+    user_id: UserId,
+    month: Month,
+    currency: Currency,
+    full_balance: int,
+    categories: tuple[CategoryOfMonth, ...],
+) -> None:
+    """Save a month: its categories, what they add up to, and what was on all accounts."""
+    income = sum(one.value for one in categories if one.budget_type is BudgetType.INCOME)
+    expense = sum(one.value for one in categories if one.budget_type is BudgetType.EXPENSE)
+    tx.add(
+        MonthSnapshot(
+            user_id=user_id,
+            month=month,
+            currency=currency,
+            income=income,
+            expense=expense,
+            month_balance=income - expense,
+            full_balance=full_balance,
+            taken_at=tx.event_time,
+        )
+    )
+    await tx.flush()
+    for one in categories:
+        tx.add(
+            MonthCategory(
+                user_id=user_id,
+                month=month,
+                category_id=one.category_id,
+                name=one.name,
+                budget_type=one.budget_type,
+                value=one.value,
+            )
+        )
+
+
+@save_month.compensation
+async def remove_month(tx: Transaction, user_id: UserId, month: Month) -> None:
+    """Remove it again."""
+    await tx.exec(delete(MonthCategory).where(col(MonthCategory.user_id) == user_id, col(MonthCategory.month) == month))
+    removed = await tx.exec(
+        delete(MonthSnapshot).where(col(MonthSnapshot.user_id) == user_id, col(MonthSnapshot.month) == month)
+    )
+    must_have_changed(removed, f"the snapshot of {month}")

@@ -1,0 +1,42 @@
+"""AccountValueEdit: an account holds what its user says, and the difference is an adjustment."""
+
+from collections.abc import Sequence
+
+from activities import account, activity_log, category, metadata
+from events.account import AccountValueEditCompleted, AccountValueEditFailed, AccountValueEditRequested
+from events.category import BudgetType
+from events.money import Money
+from orchestrator import Orchestrator, Saga
+
+
+class AccountValueEdit(Orchestrator[AccountValueEditRequested, AccountValueEditCompleted, AccountValueEditFailed]):
+    """Sets the balance, adds the difference to the system category of its sign, and logs it with the note."""
+
+    def locks(self, event: AccountValueEditRequested) -> Sequence[str]:
+        """One process of a user's categories at a time."""
+        return [f"user/{event.user_id}"]
+
+    async def handle(self, event: AccountValueEditRequested, saga: Saga) -> AccountValueEditCompleted:
+        """Refused with what its operations refuse with. No difference is logged as an income of nothing."""
+        user = event.user_id
+        difference = await saga.execute(account.set_balance(user, event.account_id, event.value))
+        budget_type = BudgetType.INCOME if difference.amount_minor >= 0 else BudgetType.EXPENSE
+        amount = Money(amount_minor=abs(difference.amount_minor), currency=difference.currency)
+        kept = await saga.execute(category.system_category(user, budget_type))
+        worth = await saga.execute(metadata.value_in(user, amount, kept.currency))
+        added = await saga.execute(category.add(user, kept.category_id, worth.amount, kept.currency_epoch))
+        await saga.execute(
+            activity_log.record_category_change(
+                user,
+                event.account_id,
+                kept.category_id,
+                budget_type,
+                amount,
+                worth.amount,
+                worth.rate,
+                event.note,
+                added.reset_epoch,
+                added.currency_epoch,
+            )
+        )
+        return AccountValueEditCompleted(user_id=user, account_id=event.account_id, difference=difference)

@@ -1,0 +1,37 @@
+"""ActivityRecordRemoval: an income or an expense is taken back, with all it did."""
+
+from collections.abc import Sequence
+
+from activities import account, activity_log, category
+from events.activity_log import (
+    ActivityRecordRemovalCompleted,
+    ActivityRecordRemovalFailed,
+    ActivityRecordRemovalRequested,
+)
+from events.category import BudgetType
+from orchestrator import Orchestrator, Saga
+
+
+class ActivityRecordRemoval(
+    Orchestrator[ActivityRecordRemovalRequested, ActivityRecordRemovalCompleted, ActivityRecordRemovalFailed]
+):
+    """Claims the record, takes it out of its account, out of its category unless reset since, and removes it."""
+
+    def locks(self, event: ActivityRecordRemovalRequested) -> Sequence[str]:
+        """One process of a user's categories at a time."""
+        return [f"user/{event.user_id}"]
+
+    async def handle(self, event: ActivityRecordRemovalRequested, saga: Saga) -> ActivityRecordRemovalCompleted:
+        """Refused with what its operations refuse with: income that is spent stays (`account.insufficient_funds`)."""
+        user = event.user_id
+        record = await saga.execute(activity_log.claim_removal(user, event.record_id))
+        if record.amount.amount_minor > 0:
+            move = account.withdraw if record.budget_type is BudgetType.INCOME else account.deposit
+            await saga.execute(move(user, record.account_id, record.amount))
+        taken = await saga.execute(
+            category.take_out(user, record.category_id, record.converted, record.reset_epoch, record.currency_epoch)
+        )
+        await saga.execute(activity_log.remove_record(user, record))
+        return ActivityRecordRemovalCompleted(
+            user_id=user, record_id=event.record_id, was_reset_since=taken.was_reset_since
+        )

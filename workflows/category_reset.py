@@ -1,0 +1,23 @@
+"""CategoryReset: every category of one budget type starts again from zero."""
+
+from collections.abc import Sequence
+
+from activities import activity_log, category
+from events.category import CategoryResetCompleted, CategoryResetFailed, CategoryResetRequested
+from orchestrator import Orchestrator, Saga
+
+
+class CategoryReset(Orchestrator[CategoryResetRequested, CategoryResetCompleted, CategoryResetFailed]):
+    """Sets every category of the type to zero, and logs it."""
+
+    def locks(self, event: CategoryResetRequested) -> Sequence[str]:
+        """One process of a user's categories at a time."""
+        return [f"user/{event.user_id}"]
+
+    async def handle(self, event: CategoryResetRequested, saga: Saga) -> CategoryResetCompleted:
+        """Nothing is refused."""
+        had, _ = await saga.execute_batch(
+            category.reset(event.user_id, event.budget_type),
+            activity_log.record_reset(event.user_id, event.budget_type),
+        )
+        return CategoryResetCompleted(user_id=event.user_id, budget_type=event.budget_type, categories=len(had))
