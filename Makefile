@@ -41,7 +41,7 @@ test-all: $(VENV)/.dev
 	@$(BIN)/pytest -q -n auto --maxprocesses=4 -m ""
 
 conformance: $(VENV)/.dev
-	@$(BIN)/python -m orchestrator.testing tests.app.test_conformance tests.testing.test_conformance_of_the_cast
+	@$(BIN)/python -m orchestrator.testing tests.app.test_conformance tests.app.test_conformance_of_categories tests.testing.test_conformance_of_the_cast
 
 mutants: $(VENV)/.dev
 	@$(BIN)/python -m tests.mutants.run

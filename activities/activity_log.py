@@ -331,11 +331,11 @@ async def claim_removal(tx: Transaction, user_id: UserId, record_id: UUID) -> Ca
 
 
 @claim_removal.compensation
-async def release_removal(tx: Transaction, user_id: UserId, record_id: UUID) -> None:
+async def release_removal(tx: Transaction, user_id: UserId, record_id: UUID, result: CategoryChange) -> None:
     """Give the claim back."""
     released = await tx.exec(
         update(ActivityRecord)
-        .where(*_owned(user_id, record_id), col(ActivityRecord.removing) == tx.event_id)
+        .where(*_owned(user_id, record_id), col(ActivityRecord.removing) == result.removing)
         .values(removing=None)
     )
     must_have_changed(released, f"the claim on the record {record_id}")

@@ -5,6 +5,7 @@ The event half of the engine: knows pydantic alone, so that contracts can be sha
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
@@ -57,6 +58,23 @@ class DomainEvent(Contract):
     def example(cls) -> Self | None:
         """A valid event of this type for `publish --example` and the docs, or None if its author gave none."""
         return None
+
+    @classmethod
+    def scheduled(cls, at: datetime, arguments: Mapping[str, JsonValue]) -> tuple[str, Self]:
+        """What a schedule publishes: an event id, which must be the same whenever the same is due, and the event.
+
+        Args:
+            at: the moment that the schedule named, not the later one at which somebody came to it.
+            arguments: what whoever made the schedule gave it.
+
+        Raises:
+            NotScheduled: no schedule publishes this type.
+        """
+        raise NotScheduled(f"{cls.__name__} says no `scheduled(at, arguments)`")
+
+
+class NotScheduled(Exception):
+    """An event that says nothing of schedules was asked for by one."""
 
 
 def upcaster(from_version: int) -> Callable[[Upcast], Upcast]:

@@ -37,6 +37,7 @@ from orchestrator.worker.command_line import run_command
 from orchestrator.worker.heart import READY, Heart, Supervised
 from orchestrator.worker.recovery import Recovery, recovery_activity
 from orchestrator.worker.schedule import ensure_schedule, schedule_id
+from orchestrator.worker.scheduled import publish_activity
 from orchestrator.worker.supervisor import HEART_LIMIT, Supervisor, own_command
 from orchestrator.worker.sweeping import Limits
 from orchestrator.worker.waking import SignalWaker
@@ -47,6 +48,7 @@ from orchestrator.workflow.attributes import SEARCH_ATTRIBUTES
 from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.hosts import hosts_of, sandbox_for
 from orchestrator.workflow.recovery import SagaRecovery
+from orchestrator.workflow.scheduled import ScheduledPublish
 
 DRAIN = timedelta(seconds=20)
 """How long steps in progress may take to end before they are cut off (and taken up by another worker)."""
@@ -228,11 +230,12 @@ class Manager:
         return Worker(
             ready.client,
             task_queue=self.settings.task_queue,
-            workflows=[*hosts_of(ready.catalog), SagaRecovery],
+            workflows=[*hosts_of(ready.catalog), SagaRecovery, ScheduledPublish],
             activities=[
                 *activities_of(ready.catalog, steps),
                 wave_activity(steps, ready.client, self.settings.task_queue),
                 recovery_activity(self.recovery(ready)),
+                publish_activity(ready.client, ready.catalog, self.settings.task_queue),
             ],
             workflow_runner=sandbox_for(ready.catalog),
             graceful_shutdown_timeout=DRAIN,

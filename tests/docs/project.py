@@ -19,6 +19,7 @@ _COPIED = (
     "events",
     "activities",
     "workflows",
+    "migrations",
     "starter",
     "benchmarks",
     "tests",

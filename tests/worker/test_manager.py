@@ -73,7 +73,7 @@ def test_it_says_what_it_runs_and_drains_when_told_to_stop(
 ) -> None:
     process = start(TEMPORAL_ADDRESS=address(server), ORCHESTRATOR_TASK_QUEUE=str(uuid4()))
     told = said_ready(process)
-    assert "AccountCreation, MoneyTransfer" in told
+    assert "AccountCreation, AccountValueEdit, ActivityRecordRemoval, " in told
     assert "Web UI" in told
     assert address(server) in told
 

@@ -1,0 +1,348 @@
+"""SmartExpense's commands: what a user has, setting users up, rates, and the months' schedules.
+
+A further command is a further function here; the engine's own are `orchestrator --help`.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from events.category import BudgetType
+from events.identity import CategoryId, UserId
+from events.money import Currency, Money
+from events.month import Month
+from events.snapshot import MonthResetCompleted, MonthResetRequested
+from orchestrator.client import EventBus, connect_temporal
+from orchestrator.envelope import canonical
+from orchestrator.errors import OrchestratorError
+from orchestrator.settings import Settings
+from orchestrator.store.database import Database
+from starter import reading
+from starter.process import GaveUp
+from starter.rates import load_rates, read_rates
+from starter.schedules import make_schedule, schedules
+from starter.tables import EXCHANGE_RATE, create_tables
+from starter.users import add_category, add_user
+
+R = TypeVar("R")
+_BAR = 30
+
+app = typer.Typer(
+    help="SmartExpense: accounts, categories, months.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+users = typer.Typer(help="Set users up.", no_args_is_help=True)
+rates = typer.Typer(help="Exchange rates.", no_args_is_help=True)
+months = typer.Typer(help="Schedules that reset each user's month on the 1st.", no_args_is_help=True)
+app.add_typer(users, name="users")
+app.add_typer(rates, name="rates")
+app.add_typer(months, name="schedules")
+
+
+def _identity(kind: Callable[[str], R]) -> Any:
+    def parse(text: str) -> R:
+        try:
+            return kind(text)
+        except ValueError as fault:
+            raise typer.BadParameter(str(fault)) from fault
+
+    return parse
+
+
+User = Annotated[UserId, typer.Argument(parser=_identity(UserId), metavar="USER", help="Whose.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON; amounts in minor units.")]
+
+
+@app.command()
+def accounts(user: User, as_json: AsJson = False) -> None:
+    """A user's accounts, in the user's order."""
+    rows = _run(_reading(lambda connection: reading.accounts_of(connection, user)))
+    if as_json:
+        return _print_json(rows)
+    table = _table("account", "name", "balance", "overdraft")
+    for one in rows:
+        code = one["currency"]
+        table.add_row(one["id"], one["name"], _shown(one["balance"], code), _shown(one["overdraft_limit"], code))
+    return _print(table if rows else f"{user} has no accounts.")
+
+
+@app.command()
+def categories(user: User, as_json: AsJson = False) -> None:
+    """A user's categories, and what each has gathered since its last reset."""
+    rows = _run(_reading(lambda connection: reading.categories_of(connection, user)))
+    if as_json:
+        return _print_json(rows)
+    table = _table("category", "name", "type", "value")
+    for one in rows:
+        table.add_row(one["id"], one["name"], one["budget_type"], _shown(one["value"], one["currency"]))
+    return _print(table if rows else f"{user} has no categories: `users add` sets a user up.")
+
+
+@app.command()
+def activity(
+    user: User,
+    as_json: AsJson = False,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the latest first.")] = 50,
+) -> None:
+    """What happened to a user's money."""
+    rows = _run(_reading(lambda connection: reading.activity_of(connection, user, limit)))
+    if as_json:
+        return _print_json(rows)
+    table = _table("record", "when", "what", "amount")
+    for one in rows:
+        table.add_row(str(one["id"]), f"{one['occurred_at']:%Y-%m-%d %H:%M}", *_told(one))
+    return _print(table if rows else f"Nothing happened to {user}.")
+
+
+@app.command()
+def month(
+    user: User,
+    which: Annotated[
+        Month | None, typer.Argument(parser=_identity(Month), metavar="MONTH", help="One that is over; else, this one.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """A month's categories, with a bar each."""
+    found = _run(_reading(lambda connection: reading.month_of(connection, user, which)))
+    if found is None:
+        raise _gave_up(f"There is no month {which} of {user}." if which else f"{user} was never set up: `users add`.")
+    if as_json:
+        return _print_json(found)
+    longest = max((abs(one["value"]) for one in found["categories"]), default=0)
+    table = _table("category", "type", "", "value", title=f"{user}, {which or 'since the last reset'}")
+    for one in found["categories"]:
+        length = abs(one["value"]) * _BAR // longest if longest else 0
+        colour = "green" if one["budget_type"] == BudgetType.INCOME else "red"
+        bar = Text("█" * max(length, 1 if one["value"] else 0), colour)
+        table.add_row(one["name"], one["budget_type"], bar, _shown(one["value"], found["currency"]))
+    _print(table)
+    for name in ("income", "expense", "month_balance", "full_balance"):
+        if name in found:
+            _print(f"{name.replace('_', ' '):>14}  {_shown(found[name], found['currency'])}")
+    return None
+
+
+@app.command("month-reset")
+def month_reset(
+    user: User,
+    which: Annotated[
+        Month | None, typer.Argument(parser=_identity(Month), metavar="MONTH", help="One that is over; else, the last.")
+    ] = None,
+    time_zone: Annotated[str, typer.Option(help="Where the user lives.")] = "UTC",
+) -> None:
+    """Reset a month by hand. One that was reset, also by its schedule, stays as it is."""
+    this = Month.of(datetime.now(UTC).astimezone(ZoneInfo(time_zone)))
+    wanted = which or this.later(-1)
+    if wanted >= this:
+        raise _gave_up(f"{wanted} is not over yet: what comes after its reset would count as the next month's.")
+
+    async def reset() -> bool:
+        bus = await EventBus.connect(Settings())
+        try:
+            event = MonthResetRequested(user_id=user, month=wanted)
+            (handle,) = await bus.publish(event, event_id=MonthResetRequested.event_id_of(user, wanted))
+            outcome = await handle.outcome()
+        finally:
+            await bus.close()
+        if outcome.error_code:
+            raise GaveUp(f"{wanted} was not reset: {outcome.error_code}: {outcome.message}")
+        return MonthResetCompleted.model_validate_json(canonical(outcome.event["data"])).was_due
+
+    told = " is on record." if _run(reset()) else ", or a later month, was reset before."
+    _print(f"{wanted} of {user}{told}")
+
+
+@users.command("add")
+def users_add(
+    user: User,
+    currency: Annotated[
+        Currency, typer.Option(parser=_identity(Currency), metavar="CODE", help="To see categories in.")
+    ],
+    language: Annotated[str, typer.Option(help="Such as uk-UA.")] = "en-US",
+) -> None:
+    """Write a user's settings and the two categories for balance adjustments."""
+    is_new = _run(_writing(lambda connection: add_user(connection, user, currency, language)))
+    _print(f"{user} is set up." if is_new else f"{user} was set up before; nothing is changed.")
+
+
+@users.command("add-category")
+def users_add_category(
+    user: User,
+    category: Annotated[CategoryId, typer.Argument(parser=_identity(CategoryId), metavar="ID")],
+    name: str,
+    budget_type: BudgetType,
+    icon: str = "tag",
+    colour: str = "#868e96",
+) -> None:
+    """Write a category of a user's own."""
+
+    async def add(connection: AsyncConnection) -> bool:
+        try:
+            return await add_category(connection, user, category, name, budget_type, icon=icon, colour=colour)
+        except LookupError as fault:
+            raise GaveUp(str(fault)) from fault
+
+    if not _run(_writing(add)):
+        raise _gave_up(f"The id {category} is taken.")
+    _print(f"{user} has the category {category}.")
+
+
+@rates.command("load")
+def rates_load(file: Path) -> None:
+    """Load rates from a CSV file (base,quote,rate,as_of) or a JSON array of such objects. Newer ones stay."""
+
+    async def load(connection: AsyncConnection) -> str:
+        loaded = await load_rates(connection, read_rates(file))
+        left = f", {loaded.older} left alone: newer ones are known" if loaded.older else ""
+        return f"{loaded.written} rates are written{left}."
+
+    _print(_run(_writing(load)))
+
+
+@rates.command("show")
+def rates_show(as_json: AsJson = False) -> None:
+    """The rates that are known."""
+
+    async def read(connection: AsyncConnection) -> list[dict[str, Any]]:
+        ordered = select(EXCHANGE_RATE).order_by(EXCHANGE_RATE.c.base, EXCHANGE_RATE.c.quote)
+        return [dict(row) for row in (await connection.execute(ordered)).mappings()]
+
+    rows = _run(_reading(read))
+    if as_json:
+        return _print_json(rows)
+    table = _table("one", "is", "", "as of")
+    for one in rows:
+        table.add_row(one["base"], f"{one['rate']:f}", one["quote"], str(one["as_of"]))
+    return _print(table if rows else "No rates are known: `rates load FILE`.")
+
+
+@months.command("make")
+def schedules_make(
+    user: User, time_zone: Annotated[str, typer.Option(help="Where the user lives, such as Europe/Kyiv.")]
+) -> None:
+    """Have a user's month reset on the 1st. Making it again changes the time zone."""
+
+    async def make() -> bool:
+        settings = Settings()
+        return await make_schedule(await connect_temporal(settings), user, time_zone, settings.task_queue)
+
+    _print(f"{user}'s schedule is {'made' if _run(make()) else 'changed'}.")
+
+
+@months.command("show")
+def schedules_show(as_json: AsJson = False) -> None:
+    """Whose months are reset, and when next."""
+
+    async def read() -> list[Any]:
+        return await schedules(await connect_temporal(Settings()))
+
+    found = _run(read())
+    if as_json:
+        return _print_json([{"user": one.user, "time_zone": one.time_zone, "next_at": one.next_at} for one in found])
+    table = _table("user", "time zone", "next")
+    for one in found:
+        table.add_row(one.user, one.time_zone, f"{one.next_at:%Y-%m-%d %H:%M} UTC" if one.next_at else "paused")
+    return _print(table if found else "There are none: `schedules make USER --time-zone ZONE`.")
+
+
+def _reading(read: Callable[[AsyncConnection], Coroutine[Any, Any, R]]) -> Coroutine[Any, Any, R]:
+    async def reads() -> R:
+        database = Database(Settings().resolved_database_url, pool_size=1)
+        try:
+            async with database.reading() as connection:
+                return await read(connection)
+        finally:
+            await database.close()
+
+    return reads()
+
+
+def _writing(write: Callable[[AsyncConnection], Coroutine[Any, Any, R]]) -> Coroutine[Any, Any, R]:
+    async def writes() -> R:
+        database = Database(Settings().resolved_database_url, pool_size=1)
+        try:
+            async with database.transaction() as connection:
+                await create_tables(connection)
+                return await write(connection)
+        finally:
+            await database.close()
+
+    return writes()
+
+
+def _run(work: Coroutine[Any, Any, R]) -> R:
+    try:
+        return asyncio.run(work)
+    except (GaveUp, OrchestratorError) as fault:
+        raise _gave_up(str(fault)) from fault
+
+
+def _gave_up(text: str) -> typer.Exit:
+    typer.echo(text, err=True)
+    return typer.Exit(1)
+
+
+def _told(record: reading.Row) -> tuple[str, str]:
+    """What a record says, and its amount."""
+    match record["kind"]:
+        case "category_value_change":
+            sign = "" if record["budget_type"] == BudgetType.INCOME else "-"
+            what = " ".join(filter(None, (record["category_id"], record["note"])))
+            return what, f"{sign}{_shown(record['amount'], record['currency'])}"
+        case "money_transfer":
+            left, arrived = (_shown(record[f"amount_{way}"], record[f"currency_{way}"]) for way in ("out", "in"))
+            both = left if left == arrived else f"{left} as {arrived}"
+            return f"{record['from_account_id']} to {record['to_account_id']}", both
+        case "account_created":
+            return f"account {record['account_id']}", _shown(record["amount"], record["currency"])
+        case "categories_reset":
+            return f"{record['budget_type']} categories reset", ""
+        case _:
+            return f"{record['currency_from']} to {record['currency_to']} at {record['rate']:f}", ""
+
+
+def _shown(amount: int, code: str) -> str:
+    return Money.model_construct(amount_minor=amount, currency=Currency(code)).shown()
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(box=None, header_style="dim", title=title, title_justify="left")
+    for column in columns:
+        is_number = column in ("balance", "overdraft", "value", "amount", "is")
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+    return table
+
+
+def _print(what: Table | str) -> None:
+    console = Console(highlight=False, emoji=False, markup=False)
+    console.print(what, soft_wrap=isinstance(what, str))
+
+
+def _print_json(value: object) -> None:
+    def plain(one: object) -> str:
+        match one:
+            case Decimal():
+                return f"{one:f}"
+            case UUID():
+                return str(one)
+            case date():
+                return one.isoformat()
+            case _:
+                raise TypeError(f"{type(one).__name__} is not written as JSON here")
+
+    typer.echo(json.dumps(value, default=plain, ensure_ascii=False, indent=2))

@@ -1,0 +1,108 @@
+"""SmartExpense's own commands, on a database in a state folder of the test's own."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from starter.commands import app
+from tests.app.books import Books
+from tests.app.samples_of_categories import ending, spending
+from workflows.category_transaction import CategoryTransaction
+from workflows.month_reset import MonthReset
+
+
+class Shell:
+    """Types commands; a failed one shows what it said."""
+
+    def __call__(self, *words: str, fails: bool = False) -> str:
+        result = CliRunner().invoke(app, list(words))
+        assert (result.exit_code != 0) == fails, result.output
+        return result.output
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """On an empty database."""
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE_URL", f"sqlite:///{tmp_path / 'application.db'}")
+    monkeypatch.setenv("COLUMNS", "120")
+    return Shell()
+
+
+def test_a_user_is_set_up_once_and_gets_categories(shell: Shell) -> None:
+    assert "is set up" in shell("users", "add", "nina", "--currency", "EUR")
+    assert "nothing is changed" in shell("users", "add", "nina", "--currency", "USD")
+    shell("users", "add-category", "nina", "nina-food", "Food", "expense")
+    assert "is taken" in shell("users", "add-category", "nina", "nina-food", "Food", "expense", fails=True)
+    assert "users add" in shell("users", "add-category", "ghost", "ghost-food", "Food", "expense", fails=True)
+
+    found = json.loads(shell("categories", "nina", "--json"))
+
+    assert [(one["id"], one["currency"], one["value"], one["is_system"]) for one in found] == [
+        ("nina-food", "EUR", 0, False),
+        ("nina-adjust-expense", "EUR", 0, True),
+        ("nina-adjust-income", "EUR", 0, True),
+    ]
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_rates_come_from_a_file_and_newer_ones_stay(shell: Shell, tmp_path: Path, form: str) -> None:
+    shell("users", "add", "nina", "--currency", "EUR")
+    file = tmp_path / f"rates.{form}"
+
+    def load(*rates: tuple[str, str, str, str], fails: bool = False) -> str:
+        names = ("base", "quote", "rate", "as_of")
+        lines = [",".join(names), *(",".join(one) for one in rates)]
+        objects = json.dumps([dict(zip(names, one, strict=True)) for one in rates])
+        file.write_text("\n".join(lines) if form == "csv" else objects)
+        return shell("rates", "load", str(file), fails=fails)
+
+    assert "2 rates are written." in load(("USD", "EUR", "0.92", "2026-01-02"), ("EUR", "KWD", "0.3342", "2026-01-02"))
+    assert "1 rates are written, 1 left alone" in load(
+        ("USD", "EUR", "0.90", "2026-01-01"), ("EUR", "KWD", "0.3350", "2026-01-03")
+    )
+    refused = load(("USD", "EUR", "0.5", "2026-02-01"), ("USD", "XXX", "many", "soon"), fails=True)
+    assert all(place in refused for place in ("2.quote", "2.rate", "2.as_of"))
+    known = {one["base"]: (one["rate"], one["as_of"]) for one in json.loads(shell("rates", "show", "--json"))}
+    assert known == {"USD": ("0.92", "2026-01-02"), "EUR": ("0.3350", "2026-01-03")}
+
+
+@pytest.fixture
+def kind() -> str:
+    """The commands are the same on both."""
+    return "sqlite"
+
+
+async def test_what_a_user_has_is_shown_and_told_as_json(
+    books: Books, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE_URL", books.database.engine.url.render_as_string(hide_password=False))
+    await books.handle(CategoryTransaction, spending())
+    await books.handle(MonthReset, ending())
+    await books.handle(CategoryTransaction, spending())
+
+    async def typed(*words: str) -> str:
+        return await asyncio.to_thread(shell, *words)
+
+    async def told(*words: str) -> Any:
+        return json.loads(await typed(*words, "--json"))
+
+    first, *_ = await told("accounts", "olena")
+    assert (first["id"], first["balance"]) == ("olena-usd", 99_991_570)
+    assert "$999,915.70" in await typed("accounts", "olena")
+    records = await told("activity", "olena", "--limit", "2")
+    assert [one["converted"] for one in records] == [174_290, 174_290]
+    assert "olena-groceries market" in await typed("activity", "olena")
+    assert (await told("month", "olena", "2026-01"))["month_balance"] == -174_290
+    assert (await told("month", "olena"))["expense"] == 174_290
+    shown = await typed("month", "olena", "2026-01")
+    assert "█" * 30 in shown
+    assert "full balance" in shown
+    assert "was never set up" in await asyncio.to_thread(shell, "month", "ghost", fails=True)
+
+
+def test_a_month_that_is_not_over_is_not_reset_by_hand(shell: Shell) -> None:
+    assert "is not over yet" in shell("month-reset", "olena", "9998-01", fails=True)

@@ -1,0 +1,99 @@
+"""The processes around categories through the conformance kit. In full: `make conformance`.
+
+Here each plays one fault of each sort on one database: the operations are what differs, and they are the same on both.
+"""
+
+from collections.abc import Collection
+
+from events.category import BudgetType
+from orchestrator import Transaction
+from orchestrator.store.database import Dialect
+from orchestrator.testing import Example, conformance
+from orchestrator.testing.suite import Group
+from starter.seed import COFFEE, drink_coffee, seed
+from tests.app.samples import OLENA_EUR, OLENA_JPY, eur, jpy, usd
+from tests.app.samples_of_categories import changing, earning, editing, ending, removing, resetting, spending
+from tests.app.scenarios import CATALOG
+from workflows.account_value_edit import AccountValueEdit
+from workflows.activity_record_removal import ActivityRecordRemoval
+from workflows.category_reset import CategoryReset
+from workflows.category_transaction import CategoryTransaction
+from workflows.currency_change import CurrencyChange
+from workflows.month_reset import MonthReset
+
+
+async def books(tx: Transaction) -> None:
+    """The demo's accounts, rates and categories, and one coffee."""
+    connection = await tx.connection()
+    await seed(connection)
+    await drink_coffee(connection)
+
+
+PLAYED: Collection[str] = {
+    "refused",
+    "loses its reply",
+    "second driver forward, first ahead",
+    "second driver back, first ahead",
+    "others between",
+}
+EXPENSE, REMOVAL = "an expense in another currency", "a coffee"
+ON: dict[str, Dialect] = {
+    EXPENSE: "postgresql",
+    "less than there was": "sqlite",
+    REMOVAL: "postgresql",
+    "expenses": "sqlite",
+    "to euros": "postgresql",
+    "January": "sqlite",
+}
+
+
+def is_trimmed(group: Group) -> bool:
+    """The other examples differ from these in amounts alone."""
+    return group.fault.name not in PLAYED or ON.get(str(group.example)) != group.database
+
+
+test_category_transaction = conformance(
+    CategoryTransaction,
+    Example(spending(), name=EXPENSE, given=books),
+    Example(earning(account_id=OLENA_JPY, amount=jpy(5_000)), name="an income", given=books),
+    catalog=CATALOG,
+    property_examples=10,
+    trim=is_trimmed,
+)
+test_account_value_edit = conformance(
+    AccountValueEdit,
+    Example(editing(), name="less than there was", given=books, other=editing(account_id=OLENA_EUR, value=eur(1))),
+    Example(editing(value=usd(1_000_000_01)), name="more than there was", given=books),
+    catalog=CATALOG,
+    property_examples=10,
+    trim=is_trimmed,
+)
+test_activity_record_removal = conformance(
+    ActivityRecordRemoval,
+    Example(removing(COFFEE), name=REMOVAL, given=books, other=removing(COFFEE)),
+    catalog=CATALOG,
+    property_examples=10,
+    trim=is_trimmed,
+)
+test_category_reset = conformance(
+    CategoryReset,
+    Example(resetting(), name="expenses", given=books),
+    Example(resetting(BudgetType.INCOME), name="incomes", given=books),
+    catalog=CATALOG,
+    property_examples=10,
+    trim=is_trimmed,
+)
+test_currency_change = conformance(
+    CurrencyChange,
+    Example(changing("EUR"), name="to euros", given=books, other=changing("USD")),
+    catalog=CATALOG,
+    property_examples=10,
+    trim=is_trimmed,
+)
+test_month_reset = conformance(
+    MonthReset,
+    Example(ending(), name="January", given=books),
+    catalog=CATALOG,
+    property_examples=10,
+    trim=is_trimmed,
+)

@@ -1,0 +1,161 @@
+"""Whose data it is: every operation, called by another user with this one's ids, changes and tells nothing.
+
+Walks the catalog, so that an operation which is added must say here what of another's it could reach, or that it is
+about its own user alone.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from activities import account, activity_log, category, metadata, snapshot
+from activities.activity_log import CategoryChange
+from activities.snapshot import CategoryOfMonth
+from events.category import BudgetType
+from events.identity import UserId
+from events.money import Currency, Holding
+from events.month import Month
+from orchestrator import Refused
+from orchestrator.operation import Operation, OperationCall
+from starter.invariants import differences
+from starter.seed import COFFEE, drink_coffee
+from tests.app.books import Books
+from tests.app.samples import EUR, OLENA_EUR, OLENA_JPY, OLENA_USD, USD, eur, jpy, usd
+from tests.app.samples_of_categories import GROCERIES, uah
+from tests.app.scenarios import CATALOG
+from tests.conftest import Kind
+
+TARAS = UserId("taras")
+JANUARY = Month("2026-01")
+OF_OLENA = CategoryChange(
+    record_id=COFFEE,
+    occurred_at=datetime(2026, 1, 2, 8, tzinfo=UTC),
+    event_id="seed-coffee",
+    account_id=OLENA_JPY,
+    category_id=GROCERIES,
+    budget_type=BudgetType.EXPENSE,
+    amount=jpy(450),
+    converted=uah(12_293),
+    rate=None,
+    note="",
+    reset_epoch=0,
+    currency_epoch=0,
+    removing=None,
+)
+
+REACHING: Mapping[Operation[..., Any], tuple[OperationCall[Any], str | None]] = {
+    account.prepare: (
+        account.prepare(TARAS, OLENA_USD, "Mine", USD, 0, 0, "wallet", "#2f9e44"),
+        "account.already_exists",
+    ),
+    account.open_account: (account.open_account(TARAS, OLENA_USD), "account.not_found"),
+    account.currency_of: (account.currency_of(TARAS, OLENA_USD), "account.not_found"),
+    account.withdraw: (account.withdraw(TARAS, OLENA_USD, usd(1)), "account.not_found"),
+    account.deposit: (account.deposit(TARAS, OLENA_USD, usd(1)), "account.not_found"),
+    account.set_balance: (account.set_balance(TARAS, OLENA_USD, usd(1)), "account.not_found"),
+    activity_log.claim_removal: (activity_log.claim_removal(TARAS, COFFEE), "activity_log.not_found"),
+    activity_log.remove_record: (activity_log.remove_record(TARAS, OF_OLENA), "activity_log.not_found"),
+    activity_log.record_account_created: (
+        activity_log.record_account_created(TARAS, OLENA_USD, usd(1)),
+        None,
+    ),
+    activity_log.record_transfer: (
+        activity_log.record_transfer(TARAS, OLENA_USD, OLENA_EUR, usd(1), eur(1), None),
+        None,
+    ),
+    activity_log.record_category_change: (
+        activity_log.record_category_change(
+            TARAS, OLENA_USD, GROCERIES, BudgetType.EXPENSE, usd(1), uah(41), None, "", 0, 0
+        ),
+        None,
+    ),
+    category.details: (category.details(TARAS, GROCERIES), "category.not_found"),
+    category.add: (category.add(TARAS, GROCERIES, uah(1), 0), "category.not_found"),
+    category.take_out: (category.take_out(TARAS, GROCERIES, uah(1), 0, 0), "category.not_found"),
+    snapshot.save_month: (
+        snapshot.save_month(
+            TARAS,
+            JANUARY,
+            EUR,
+            0,
+            (CategoryOfMonth(category_id=GROCERIES, name="", budget_type=BudgetType.EXPENSE, value=1),),
+        ),
+        None,
+    ),
+}
+"""What names somebody else's row, and the code it is refused with, the same as of a row that is missing; None: the
+database itself refuses, by a foreign key, as those before it in each saga have looked."""
+
+OWN: Mapping[Operation[..., Any], OperationCall[Any]] = {
+    one.operation: one
+    for one in (
+        account.holdings(TARAS),
+        activity_log.record_reset(TARAS, BudgetType.EXPENSE),
+        activity_log.record_currency_change(TARAS, USD, EUR, Decimal("0.92"), 1),
+        category.system_category(TARAS, BudgetType.EXPENSE),
+        category.reset(TARAS, None),
+        category.convert_all(TARAS, Currency("JPY"), EUR, Decimal("0.006")),
+        metadata.convert(TARAS, usd(1), EUR),
+        metadata.value_in(TARAS, usd(1), EUR),
+        metadata.total_in(TARAS, (Holding(amount_minor=1, currency=USD),), EUR),
+        metadata.display_currency(TARAS),
+        metadata.rate_between(TARAS, USD, EUR),
+        metadata.change_display_currency(TARAS, EUR),
+        metadata.claim_month(TARAS, JANUARY),
+        metadata.count_account(TARAS),
+    )
+}
+"""What names no row: it is about its user alone."""
+
+
+@pytest.fixture
+def kind() -> Kind:
+    """One will do: the conditions are in the statements."""
+    return "sqlite"
+
+
+@pytest.fixture
+async def before(books: Books) -> Any:
+    """Everything, a coffee of olena's included."""
+    async with books.database.transaction() as connection:
+        await drink_coffee(connection)
+    return await books.snapshot()
+
+
+def of_olena(found: Any) -> dict[str, Any]:
+    """Her rows, and nobody else's."""
+    return {
+        table: {key: row for key, row in rows.items() if row.get("user_id") in ("olena", None)}
+        for table, rows in found.items()
+    }
+
+
+def test_every_operation_is_here_and_begins_with_its_user() -> None:
+    assert {one.name for one in (*REACHING, *OWN)} == CATALOG.operations.keys()
+    assert all(next(iter(one.signature.parameters)) == "user_id" for one in CATALOG.operations.values())
+
+
+@pytest.mark.parametrize("operation", REACHING, ids=lambda one: one.name)
+async def test_anothers_row_is_as_a_missing_one(books: Books, before: Any, operation: Operation[..., Any]) -> None:
+    call, code = REACHING[operation]
+
+    with pytest.raises(Refused if code else IntegrityError) as told:
+        await books.run(call)
+
+    if isinstance(told.value, Refused):
+        assert told.value.code == code
+    assert differences(before, await books.snapshot()) == []
+
+
+@pytest.mark.parametrize("operation", OWN, ids=lambda one: one.name)
+async def test_what_names_no_row_leaves_everybody_elses_alone(
+    books: Books, before: Any, operation: Operation[..., Any]
+) -> None:
+    answer = await books.run(OWN[operation])
+
+    assert differences(of_olena(before), of_olena(await books.snapshot())) == []
+    assert "olena" not in repr(answer)
