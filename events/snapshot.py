@@ -29,7 +29,7 @@ class MonthResetRequested(DomainEvent):
 
     @classmethod
     def scheduled(cls, at: datetime, arguments: Mapping[str, JsonValue]) -> tuple[str, Self]:
-        """The month that was over at that moment where the user lives: `user_id`, and a `time_zone` as `Europe/Kyiv`."""
+        """The month that was over then where the user lives: `user_id`, and a `time_zone` such as `Europe/Kyiv`."""
         user, here = UserId(str(arguments["user_id"])), ZoneInfo(str(arguments["time_zone"]))
         month = Month.of(at.astimezone(here)).later(-1)
         return cls.event_id_of(user, month), cls(user_id=user, month=month)

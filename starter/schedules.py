@@ -89,9 +89,7 @@ def _schedule(user: UserId, time_zone: str, task_queue: str) -> Schedule:
             static_summary=f"resets the month of {user}",
         ),
         spec=ScheduleSpec(
-            calendars=[
-                ScheduleCalendarSpec(day_of_month=[ScheduleRange(1)], hour=[ScheduleRange(0), ScheduleRange(4)])
-            ],
+            calendars=[_FIRST_OF_MONTH],
             time_zone_name=time_zone,
         ),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.BUFFER_ALL, catchup_window=_CATCHUP),

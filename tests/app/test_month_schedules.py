@@ -1,4 +1,4 @@
-"""Months by schedule, on a real server: which month is over where, when it fires, and that a missed one is caught up."""
+"""Months by schedule, on a real server: which month is over where, when it fires, and how a missed one is made up."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo

@@ -68,7 +68,7 @@ async def test_a_type_like_no_other_is_refused_with_those_that_start_sagas(nowhe
 
     assert ran.code == 2, ran
     assert ran.document["error"]["code"] == "event.unknown_type"
-    assert "ACCOUNT_CREATED, ACCOUNT_VALUE_EDIT_REQUESTED, ACTIVITY_RECORD_REMOVAL_REQUESTED, " in ran.document["error"]["message"]
+    assert "ACCOUNT_CREATED, ACCOUNT_VALUE_EDIT_REQUESTED, " in ran.document["error"]["message"]
 
 
 async def test_an_event_that_nobody_listens_to_is_refused(nowhere: Shell) -> None:
