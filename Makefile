@@ -64,6 +64,7 @@ check: $(VENV)/.dev
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/orchestrator contracts
+	$(BIN)/orchestrator catalog --check
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

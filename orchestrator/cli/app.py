@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.cancel import cancel
+from orchestrator.cli.catalog import catalog, diagram
 from orchestrator.cli.contracts import contracts
 from orchestrator.cli.events import events
 from orchestrator.cli.listing import list_
@@ -42,6 +43,7 @@ def orchestrator(
     \b
     Examples:
       orchestrator events                                           which events there are
+      orchestrator catalog                                          what starts what; `diagram NAME` draws one
       orchestrator contracts                                        whether events keep to what was published
       orchestrator publish MONEY_TRANSFER_REQUESTED --example       a payload to begin with
       orchestrator publish MONEY_TRANSFER_REQUESTED '{...}' --follow
@@ -65,6 +67,8 @@ def orchestrator(
 
 app.command("publish")(publish)
 app.command("events")(events)
+app.command("catalog")(catalog)
+app.command("diagram")(diagram)
 app.command("contracts")(contracts)
 app.command("status")(status)
 app.command("list")(list_)

@@ -46,8 +46,8 @@ def _changes(
         was, now = _resolved(was, were), _resolved(now, are)
     for key in sorted({*was, *now} - {*_WORDS, "$ref", "properties", "required"}):
         before, after = was.get(key), now.get(key)
-        if key in ("items", "additionalProperties") and isinstance(before, dict) and isinstance(after, dict):
-            yield from _changes(before, after, were, are, f"{place}[]", seen)
+        if key in ("items", "additionalProperties") and _are_schemas(before, after):
+            yield from _changes(was[key], now[key], were, are, f"{place}[]", seen)
         elif key in ("anyOf", "oneOf", "allOf", "prefixItems") and before and after:
             yield from _choices(key, before, after, were, are, place, seen)
         elif before != after and not _is_looser(key, before, after):
@@ -85,6 +85,10 @@ def _choices(
         return
     for one, other in zip(before, after, strict=False):
         yield from _changes(one, other, were, are, place, seen)
+
+
+def _are_schemas(*values: object) -> bool:
+    return all(isinstance(value, dict) for value in values)
 
 
 def _is_looser(key: str, before: Any, after: Any) -> bool:

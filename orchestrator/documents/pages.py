@@ -1,0 +1,81 @@
+"""The catalog's files: one page from events to tables and back to events, with the documents beside it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.catalog import AnyOrchestrator, Catalog
+from orchestrator.contracts.schemas import schema_of
+from orchestrator.documents.asyncapi import asyncapi, summary
+from orchestrator.documents.diagram import diagram_of
+from orchestrator.documents.tables import tables_of
+from orchestrator.documents.typescript import typescript
+from orchestrator.documents.walk import is_pivot, walk
+
+
+def files_of(catalog: Catalog, *, title: str, version: str) -> dict[str, str]:
+    """Text of each file, by its path in the catalog's folder."""
+    document = asyncapi(catalog, title=title, version=version)
+    files = {"README.md": page(catalog, title), "asyncapi.json": _json(document), "events.ts": typescript(catalog)}
+    for name, event in catalog.events.items():
+        files[f"schemas/{name}.v{event.version}.json"] = _json(schema_of(event))
+    return files
+
+
+def page(catalog: Catalog, title: str) -> str:
+    """Which event starts what, what that does where, and which event it ends with."""
+    return "\n".join(_page(catalog, title)) + "\n"
+
+
+def stale(files: dict[str, str], folder: Path) -> list[str]:
+    """Paths in a folder that are missing, are not what the code says, or belong to nothing."""
+    wrong = [path for path, text in files.items() if _read(folder / path) != text]
+    there = {str(one.relative_to(folder)) for one in folder.glob("**/*") if one.is_file()}
+    return sorted({*wrong, *(there - set(files))})
+
+
+def write(files: dict[str, str], folder: Path) -> None:
+    """Make a folder hold these files, and no others."""
+    for path in stale(files, folder):
+        (folder / path).unlink(missing_ok=True)
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+
+
+def _page(catalog: Catalog, title: str) -> Iterator[str]:
+    yield from (f"# {title}: events and what they start", "")
+    yield "Made from the code by `orchestrator catalog --write`. The same for programs: [AsyncAPI](asyncapi.json),"
+    yield from ("[TypeScript](events.ts), JSON schemas in `schemas/`.", "")
+    yield "| event | orchestrator | operations | tables | ends with |"
+    yield "|---|---|---|---|---|"
+    for name, event in catalog.events.items():
+        for orchestrator in catalog.listeners(event):
+            yield f"| {name} v{event.version}{' | '.join(['', *_cells(catalog, orchestrator)])} |"
+    yield from ("", "## Events", "", "| event | version | what | made by |", "|---|---|---|---|")
+    for name, event in catalog.events.items():
+        makers = [one.__name__ for one in catalog.orchestrators.values() if event in (one.completed, one.failed)]
+        schema = f"[{name}](schemas/{name}.v{event.version}.json)"
+        yield f"| {schema} | {event.version} | {summary(event)} | {', '.join(makers) or 'clients'} |"
+    for name, orchestrator in catalog.orchestrators.items():
+        yield from ("", f"## {name}", "", summary(orchestrator), "")
+        yield from ("```mermaid", *diagram_of(catalog, orchestrator).splitlines(), "```")
+
+
+def _cells(catalog: Catalog, orchestrator: AnyOrchestrator) -> list[str]:
+    used = dict.fromkeys(one for step in walk(catalog, orchestrator).steps for one in step if not is_pivot(one))
+    tables = sorted({table for one in used for table in tables_of(one)})
+    return [
+        orchestrator.__name__,
+        ", ".join(one.name for one in used) or "none",
+        ", ".join(tables) or "none",
+        f"{orchestrator.completed.type_name()} or {orchestrator.failed.type_name()}",
+    ]
+
+
+def _json(value: object) -> str:
+    return f"{json.dumps(value, indent=1, ensure_ascii=False)}\n"
+
+
+def _read(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8") if file.is_file() else None

@@ -1,0 +1,98 @@
+"""TypeScript types of the events' fields, from their JSON schemas."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.catalog import Catalog
+from orchestrator.contracts.schemas import schema_of
+from orchestrator.event import DomainEvent
+
+Schema = Mapping[str, Any]
+_ENVELOPE = """/** A CloudEvents 1.0 envelope. */
+export interface Envelope<Type extends string, Version extends number, Data> {
+  specversion: "1.0";
+  id: string;
+  source: string;
+  type: Type;
+  /** When it happened, as in RFC 3339 with its time zone. */
+  time: string;
+  datacontenttype?: "application/json";
+  dataversion: Version;
+  correlationid?: string;
+  causationid?: string;
+  data: Data;
+}"""
+
+
+def typescript(catalog: Catalog) -> str:
+    """A module with an interface for each event's fields, and a type for all events in their envelopes."""
+    parts = ["// Made from the code by: orchestrator catalog --write", _ENVELOPE]
+    for event in catalog.events.values():
+        parts += _of_event(event)
+    union = "\n".join(
+        f'  | Envelope<"{name}", {event.version}, {event.__name__}>' for name, event in catalog.events.items()
+    )
+    parts.append(f"/** Every event. */\nexport type Event =\n{union or '  never'};")
+    return "\n\n".join(parts) + "\n"
+
+
+def _of_event(event: type[DomainEvent]) -> list[str]:
+    schema = schema_of(event)
+    own = event.__name__
+    inner = [
+        f"export type {own}_{_identifier(name)} = {_type(one, own)};" for name, one in schema.get("$defs", {}).items()
+    ]
+    return [*inner, f"{_comment(schema)}export type {own} = {_type(schema, own)};"]
+
+
+def _type(schema: Schema, own: str) -> str:
+    if "$ref" in schema:
+        return f"{own}_{_identifier(schema['$ref'].rpartition('/')[2])}"
+    if "const" in schema:
+        return json.dumps(schema["const"])
+    if "enum" in schema:
+        return " | ".join(json.dumps(one) for one in schema["enum"])
+    for choice in ("anyOf", "oneOf"):
+        if choice in schema:
+            return " | ".join(dict.fromkeys(_type(one, own) for one in schema[choice]))
+    match schema.get("type"):
+        case "object":
+            return _object(schema, own)
+        case "array" if "prefixItems" in schema:
+            return f"[{', '.join(_type(one, own) for one in schema['prefixItems'])}]"
+        case "array":
+            return f"({_type(schema.get('items', {}), own)})[]"
+        case "integer" | "number":
+            return "number"
+        case "string" | "boolean" | "null" as plain:
+            return str(plain)
+        case _:
+            return "unknown"
+
+
+def _object(schema: Schema, own: str) -> str:
+    required = schema.get("required", [])
+    fields = [
+        f"  {_comment(one)}{json.dumps(name)}{'' if name in required else '?'}: {_type(one, own)};"
+        for name, one in schema.get("properties", {}).items()
+    ]
+    if not fields:
+        if schema.get("additionalProperties") is False:
+            return "Record<string, never>"
+        return f"Record<string, {_type(_values(schema), own)}>"
+    return "{\n" + "\n".join(fields) + "\n}"
+
+
+def _comment(schema: Schema) -> str:
+    text = " ".join(str(schema.get("description", "")).split()).replace("*/", "* /")
+    return f"/** {text} */ " if text else ""
+
+
+def _identifier(name: str) -> str:
+    return "".join(one if one.isalnum() else "_" for one in name)
+
+
+def _values(schema: Schema) -> Schema:
+    allowed: Any = schema.get("additionalProperties", True)
+    return {} if allowed is True else allowed

@@ -1,0 +1,57 @@
+"""A walk: `handle` of an orchestrator over an event, with no server, every operation answering with a sample."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.atomic import Atomically
+from orchestrator.catalog import AnyOrchestrator, Catalog
+from orchestrator.contracts.schemas import sample_event, sample_value
+from orchestrator.errors import Refused
+from orchestrator.operation import PIVOT, Operation, OperationCall
+from orchestrator.testing.recording import RecordingSaga
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What `handle` did with one event."""
+
+    steps: tuple[tuple[Operation[..., Any], ...], ...]
+    """In order; several operations where a step is atomic."""
+    ended: str = ""
+    """Why it did not come to its end; empty if it did."""
+
+
+def walk(catalog: Catalog, orchestrator: AnyOrchestrator) -> Walk:
+    """Walk `handle` over its event's example, or over one made from the event's schema."""
+    event = sample_event(orchestrator.requested)
+    if event is None:
+        return Walk((), f"{orchestrator.requested.type_name()} has no example")
+    events = [one for kind in orchestrator.awaited if (one := sample_event(kind)) is not None]
+    saga = RecordingSaga({one: _answer(one) for one in catalog.operations.values()}, events=events)
+    ended = ""
+    try:
+        asyncio.run(orchestrator().handle(event, saga))
+    except Refused as refusal:
+        ended = refusal.code
+    except Exception as fault:  # an author's code, which sees made-up answers here
+        ended = f"{type(fault).__name__}: {(str(fault).splitlines() or [''])[0]}"
+    return Walk(tuple(_operations(call) for call in saga.calls), ended)
+
+
+def _operations(call: OperationCall[Any]) -> tuple[Operation[..., Any], ...]:
+    return tuple(one.operation for one in call.calls) if isinstance(call, Atomically) else (call.operation,)
+
+
+def _answer(operation: Operation[..., Any]) -> Callable[[OperationCall[Any]], object]:
+    def answer(_: OperationCall[Any]) -> object:
+        hint = operation.signature.hints["return"]
+        return None if hint is type(None) else sample_value(hint)
+
+    return answer
+
+
+def is_pivot(operation: Operation[..., Any]) -> bool:
+    """Whether it is `saga.pivot()`."""
+    return operation is PIVOT

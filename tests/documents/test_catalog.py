@@ -1,0 +1,115 @@
+"""The catalog's documents: valid by their own schemas, up to date, and complete."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft7Validator, Draft202012Validator
+
+from orchestrator.catalog import Catalog
+from orchestrator.cli.main import run
+from orchestrator.contracts.schemas import sample_event, schema_of
+from orchestrator.documents.asyncapi import asyncapi
+from orchestrator.documents.diagram import diagram_of
+from orchestrator.documents.pages import files_of, page, stale
+from orchestrator.documents.tables import tables_of
+from orchestrator.documents.typescript import typescript
+from orchestrator.documents.walk import walk
+from orchestrator.envelope import wrap
+from tests import orchestrators
+from tests.docs.markdown import ROOT
+from tests.swarm import CATALOG as SWARM
+
+APPLICATION = Catalog.discover(["events", "activities", "workflows"])
+CAST = Catalog.discover(["tests.cast", "tests.orchestrators"])
+CATALOGS = pytest.mark.parametrize("catalog", [APPLICATION, CAST, SWARM], ids=["application", "cast", "swarm"])
+
+
+@CATALOGS
+def test_the_asyncapi_document_is_valid_by_its_schema(catalog: Catalog) -> None:
+    # https://github.com/asyncapi/spec-json-schemas, 3.0.0, without descriptions and examples.
+    schema = json.loads(gzip.decompress((Path(__file__).parent / "asyncapi-3.0.0.json.gz").read_bytes()))
+    validator: Any = Draft7Validator(schema)
+    document = asyncapi(catalog, title="Test", version="1.0.0")
+
+    assert [error.message for error in validator.iter_errors(document)] == []
+    assert list(validator.iter_errors({**document, "channels": 7}))
+
+
+@CATALOGS
+def test_events_are_valid_by_the_schemas_of_the_documents(catalog: Catalog) -> None:
+    document: dict[str, Any] = asyncapi(catalog, title="Test", version="1.0.0")
+    for name, event in catalog.events.items():
+        sample = sample_event(event)
+        assert sample is not None, name
+        envelope = json.loads(wrap(sample, event_id="e", source="test").text)
+        fields: Any = Draft202012Validator(schema_of(event))
+        whole: Any = Draft202012Validator(
+            {**document["components"]["schemas"][name], "components": document["components"]}
+        )
+        fields.validate(envelope["data"])
+        whole.validate(envelope)
+
+
+@CATALOGS
+def test_each_event_and_orchestrator_is_in_the_documents(catalog: Catalog) -> None:
+    told, types = page(catalog, "Test"), typescript(catalog)
+
+    for name, event in catalog.events.items():
+        assert f"schemas/{name}.v{event.version}.json" in told
+        assert f"export type {event.__name__} = " in types
+    for name, orchestrator in catalog.orchestrators.items():
+        assert f"\n## {name}\n" in told
+        assert orchestrator.completed.type_name() in diagram_of(catalog, orchestrator)
+
+
+def test_every_walk_over_the_applications_orchestrators_comes_to_its_end() -> None:
+    walks = {name: walk(APPLICATION, one) for name, one in APPLICATION.orchestrators.items()}
+
+    assert {name: one.ended for name, one in walks.items() if one.ended} == {}
+    assert all(one.steps for one in walks.values())
+
+
+def test_a_diagram_shows_the_event_and_the_undoing_in_reverse() -> None:
+    lines = [line.strip() for line in diagram_of(CAST, orchestrators.CoinsMove).splitlines()]
+
+    assert lines[:2] == ["flowchart TD", 'begins(["COINS_MOVE_REQUESTED"])']
+    undone = [line for line in lines if line.startswith("undo")]
+    assert undone[-1] == 'undo1 -.-> failed(["COINS_MOVE_FAILED"])'
+
+
+def test_tables_are_found_through_functions_and_compensations() -> None:
+    tables = {name: tables_of(one) for name, one in APPLICATION.operations.items()}
+
+    assert tables["account.withdraw"] == ["account"]
+    assert tables["activity_log.record_transfer"] == ["activity_record"]
+
+
+def test_the_catalog_in_docs_is_what_the_code_says() -> None:
+    files = files_of(APPLICATION, title="SmartExpense", version="1.0.0")
+
+    assert stale(files, ROOT / "docs" / "catalog") == [], "write it: orchestrator catalog --write"
+
+
+def test_a_file_that_is_old_or_belongs_to_nothing_is_told_and_put_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = ["--folder", str(tmp_path)]
+    assert run(["catalog", "--check", *folder]) == 1
+    assert "asyncapi.json" in capsys.readouterr().out.replace("\n", "")
+    assert run(["catalog", "--write", *folder]) == 0
+    (tmp_path / "schemas" / "GONE.v1.json").write_text("{}")
+    capsys.readouterr()
+    assert run(["catalog", "--check", *folder]) == 1
+    assert "GONE.v1.json" in capsys.readouterr().out.replace("\n", "")
+    assert run(["catalog", "--write", *folder]) == 0
+    assert run(["catalog", "--check", *folder]) == 0
+
+
+def test_one_diagram_is_printed_and_an_unknown_name_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["diagram", "MoneyTransfer"]) == 0
+    assert capsys.readouterr().out.startswith("flowchart TD")
+    assert run(["diagram", "Nobody"]) == 2
+    assert "MoneyTransfer" in capsys.readouterr().err
