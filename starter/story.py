@@ -13,14 +13,32 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
+from uuid import UUID
 
 from sqlalchemy import func, select
 
 from activities.activity_log import RecordKind
-from events.account import AccountCreated, MoneyTransferCompleted, MoneyTransferRequested
-from events.identity import AccountId
+from events.account import (
+    AccountCreated,
+    AccountValueEditCompleted,
+    AccountValueEditRequested,
+    MoneyTransferCompleted,
+    MoneyTransferRequested,
+)
+from events.activity_log import ActivityRecordRemovalCompleted, ActivityRecordRemovalRequested
+from events.category import (
+    BudgetType,
+    CategoryResetCompleted,
+    CategoryResetRequested,
+    CategoryTransactionCompleted,
+    CategoryTransactionRequested,
+)
+from events.identity import AccountId, UserId
+from events.metadata import CurrencyChangeCompleted, CurrencyChangeRequested
 from events.money import Currency, Money
+from events.month import Month
+from events.snapshot import MonthResetRequested
 from orchestrator.child import Child
 from orchestrator.client import EventBus, SagaHandle
 from orchestrator.drive.messages import Outcome, Phase, StepState
@@ -32,7 +50,9 @@ from starter.process import GaveUp
 from starter.seed import DEMO_ACCOUNTS, EXCHANGE_RATES, seed
 from starter.stack import Stack
 from starter.survival import Standing, awaited, standing, wait_for_money_on_its_way
-from starter.tables import ACCOUNT, ACTIVITY_RECORD
+from starter.tables import ACCOUNT, ACTIVITY_RECORD, USER_METADATA
+
+Completed = TypeVar("Completed", bound=DomainEvent)
 
 _PATIENCE = timedelta(seconds=40)
 """Longer than any saga here takes, the one whose worker dies included."""
@@ -91,6 +111,7 @@ class Story:
         await self.be_refused()
         await self.be_undone()
         await self.publish_twice()
+        await self.keep_a_budget()
         await self.survive()
         await self.conclude()
 
@@ -179,6 +200,63 @@ class Story:
         self.show.good(
             f"One event published twice ({event_id}): one saga, one outcome, {event.amount.shown()} moved once"
         )
+
+    async def keep_a_budget(self) -> None:
+        """The six processes around categories, and one of them refused. What is spent is taken back."""
+        user, wallet = _ACCOUNTS[AccountId("olena-usd")].user_id, AccountId("olena-usd")
+        before = await self.balances()
+        held = Money(amount_minor=before[wallet], currency=Currency("USD"))
+        groceries = CategoryTransactionRequested.example()
+        spent = await self._completed(groceries, "groceries", "$42.15 on groceries", CategoryTransactionCompleted)
+        record = await self._record_of(self._id("groceries"))
+        self.show.step(f"olena spent {spent.amount.shown()} on groceries, {spent.converted.shown()} in the category")
+        edit = AccountValueEditRequested(user_id=user, account_id=wallet, value=held, note="counted")
+        edited = await self._completed(edit, "edit", f"{wallet} holds {held.shown()}", AccountValueEditCompleted)
+        counted = await self._record_of(self._id("edit"))
+        self.show.step(f"She counted her money: {edited.difference.shown()} more than was known, logged as found")
+        change = await self._change_currency(user)
+        self.show.step(f"Her categories are in {change.currency} now, were in {change.before}, at {change.rate:.6f}")
+        for number, one in enumerate((counted, record), start=1):
+            removal = ActivityRecordRemovalRequested(user_id=user, record_id=one)
+            await self._completed(
+                removal, f"remove-{number}", f"take record {number} back", ActivityRecordRemovalCompleted
+            )
+        again = ActivityRecordRemovalRequested(user_id=user, record_id=record)
+        outcome = await self._outcome(await self._publish(again, self._id("remove-again"), "take it back again"))
+        self._must_be(outcome, Phase.FAILED, "activity_log.not_found")
+        self._must_be_unmoved(before, await self.balances())
+        self.show.good(
+            f"Both are taken back, through the change of currency; once more is refused: {outcome.error_code}"
+        )
+        reset = CategoryResetRequested(user_id=user, budget_type=BudgetType.EXPENSE)
+        await self._completed(reset, "reset", "expenses from zero", CategoryResetCompleted)
+        month = Month("2026-01")
+        over = MonthResetRequested(user_id=user, month=month)
+        ended = await self._publish(over, MonthResetRequested.event_id_of(user, month), f"{month} is over")
+        self._must_be(await self._outcome(ended), Phase.COMPLETED)
+        self.show.step(f"Her expenses begin at zero, and {month} is on record")
+
+    async def _change_currency(self, user: UserId) -> CurrencyChangeCompleted:
+        """From hryvnias to euros, or back after an earlier run."""
+        chosen = select(USER_METADATA.c.display_currency).where(USER_METADATA.c.user_id == user)
+        async with self.database.reading() as connection:
+            currency = Currency("EUR" if await connection.scalar(chosen) == "UAH" else "UAH")
+        event = CurrencyChangeRequested(user_id=user, currency=currency)
+        return await self._completed(event, "currency", f"categories in {currency}", CurrencyChangeCompleted)
+
+    async def _completed(self, event: DomainEvent, name: str, what: str, completed: type[Completed]) -> Completed:
+        handle = await self._publish(event, self._id(name), what)
+        result = await handle.result(timeout=_PATIENCE)
+        if not isinstance(result, completed):
+            raise GaveUp(f"{handle.event_id} should have ended as {completed.__name__}: {result!r}")
+        return result
+
+    async def _record_of(self, event_id: str) -> UUID:
+        async with self.database.reading() as connection:
+            found: UUID = (
+                await connection.execute(select(ACTIVITY_RECORD.c.id).where(ACTIVITY_RECORD.c.event_id == event_id))
+            ).scalar_one()
+        return found
 
     async def survive(self) -> None:
         """Kill the worker in the middle of a saga, with SIGKILL, and see the saga finish."""
