@@ -228,7 +228,7 @@ async def test_a_reader_that_has_read_enough_changes_no_exit_code(command: str, 
 
 
 async def test_help_and_version_are_there(nowhere: Shell) -> None:
-    for arguments in ((), ("publish",), ("events",), ("status",), ("list",)):
+    for arguments in ((), ("publish",), ("events",), ("status",), ("list",), ("locks",)):
         ran = await nowhere.run(*arguments, "--help")
         assert ran.code == 0, ran
         assert "Examples:" in ran.out

@@ -145,7 +145,9 @@ async def test_a_supervisor_that_is_killed_leaves_no_process_behind(client: Clie
         await workers.until(lambda: not any(is_alive(pid) for pid in children))
 
 
-@pytest.mark.parametrize(("how", "told"), [("sleep", r"loop was blocked .* by blocking\.pass_by"), ("stop", "no")])
+@pytest.mark.parametrize(
+    ("how", "told"), [("sleep", r"loop was blocked .* by blocking\.pass_by"), ("stop", "has given no sign of life")]
+)
 async def test_a_step_that_blocks_or_stops_its_process_is_taken_up_and_the_others_go_on(
     client: Client, tmp_path: Path, how: str, told: str
 ) -> None:
