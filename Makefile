@@ -8,15 +8,17 @@ STATE = $${ORCHESTRATOR_STATE_DIR:-.state}
 PIP = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up simulate test test-all conformance mutants chaos bench check format constraints clean clean-all ready not-running
+.PHONY: help demo up simulate storm reference test test-all conformance mutants chaos bench check format constraints clean clean-all ready not-running
 
 help:
 	@echo "make demo         see it work: accounts, transfers, a refusal, a worker killed in the middle of a saga"
 	@echo "make up           Temporal's development server and a worker on the same state, until Ctrl-C"
-	@echo "make simulate     200 transfers at once while workers are killed, and a count of everything afterwards"
+	@echo "make simulate     a year of believable life, and a check of all; USERS= MONTHS= SEED=, ARGS='--kill-every 30'"
+	@echo "make storm        200 transfers at once while workers are killed, and a count of everything afterwards"
 	@echo "make test         the tests, with a thin cut of the large grids"
 	@echo "make test-all     the tests with every cell of every grid"
 	@echo "make conformance  every fault at every step of every example, on both databases, and a count of the cells"
+	@echo "make reference    random events to the application and to a model of it, every table compared; EVENTS= SEED="
 	@echo "make mutants      break the engine in ten ways, and see that a test notices each"
 	@echo "make bench        the engine beside a plain Temporal saga: QUICK=1 in under 10 minutes, without in an hour"
 	@echo "make chaos        2000 sagas while everything under them is killed and stopped; SAGAS= MINUTES= SEED= DATABASE="
@@ -31,8 +33,14 @@ demo: ready
 up: ready
 	@exec $(BIN)/python -m starter.up
 
+USERS := 50
+MONTHS := 12
+
 simulate: ready
-	@exec $(BIN)/python -m starter.simulate
+	@exec $(BIN)/python -m starter.simulate --users $(USERS) --months $(MONTHS) --seed $(or $(SEED),7) $(ARGS)
+
+storm: ready
+	@exec $(BIN)/python -m starter.storm
 
 test: $(VENV)/.dev
 	@$(BIN)/pytest -q -n auto --maxprocesses=4
@@ -46,16 +54,20 @@ conformance: $(VENV)/.dev
 mutants: $(VENV)/.dev
 	@$(BIN)/python -m tests.mutants.run
 
+EVENTS := 100000
+
+reference: $(VENV)/.dev
+	@exec $(BIN)/python -m tests.comparison.run --events $(EVENTS) --seed $(or $(SEED),1) $(ARGS)
+
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 SAGAS := 2000
 MINUTES := 3
-SEED := 1
 DATABASE := postgresql
 
 chaos: $(VENV)/.dev
-	@exec $(BIN)/python -m tests.chaos.run --sagas $(SAGAS) --minutes $(MINUTES) --seed $(SEED) --database $(DATABASE) $(ARGS)
+	@exec $(BIN)/python -m tests.chaos.run --sagas $(SAGAS) --minutes $(MINUTES) --seed $(or $(SEED),1) --database $(DATABASE) $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -3,18 +3,31 @@
 The demo, the simulation and the tests all ask here. Reads whole tables: it is for checking, not for serving.
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Table, select
+from sqlalchemy import Table, inspect, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.account import AccountState
 from activities.activity_log import RecordKind
 from events.category import BudgetType
 from events.money import Currency, Money
-from starter.tables import ACCOUNT, ACTIVITY_RECORD, APPLICATION_TABLES, USER_METADATA
+from orchestrator.drive.messages import Phase
+from orchestrator.store.schema import saga
+from starter.category_invariants import category_violations
+from starter.tables import (
+    ACCOUNT,
+    ACTIVITY_RECORD,
+    APPLICATION_TABLES,
+    CATEGORY,
+    CATEGORY_CONVERSION,
+    MONTH_CATEGORY,
+    MONTH_SNAPSHOT,
+    USER_METADATA,
+)
 
 Row = Mapping[str, Any]
 Snapshot = Mapping[str, Mapping[tuple[Any, ...], Row]]
@@ -26,7 +39,8 @@ async def violations(connection: AsyncConnection) -> list[str]:
 
     Checks that each account is open and its balance is its opening balance plus the signed sum of its records, that
     each user's account count is right, that a transfer in one currency moved no more and no less than it took, that
-    an amount follows from its recorded rate, and that no event left two records of a kind.
+    an amount follows from its recorded rate, and that no event left two records of a kind; then everything of
+    `category_violations`.
     """
     accounts = await _rows(connection, ACCOUNT)
     records = await _rows(connection, ACTIVITY_RECORD)
@@ -37,6 +51,15 @@ async def violations(connection: AsyncConnection) -> list[str]:
         *_accounts_are_counted(accounts, metadata),
         *_transfers_add_up(accounts, records),
         *_events_are_recorded_once(records),
+        *category_violations(
+            categories=await _rows(connection, CATEGORY),
+            conversions=await _rows(connection, CATEGORY_CONVERSION),
+            records=records,
+            metadata=metadata,
+            months=await _rows(connection, MONTH_SNAPSHOT),
+            month_categories=await _rows(connection, MONTH_CATEGORY),
+            removals=await _removals(connection),
+        ),
     ]
 
 
@@ -70,6 +93,16 @@ def differences(before: Snapshot, after: Snapshot) -> list[str]:
                     if repr(old[key].get(column)) != repr(new[key].get(column))
                 ]
     return found
+
+
+async def _removals(connection: AsyncConnection) -> Counter[str]:
+    """How many records each user has removed; only the engine's table still knows of them, where it is there."""
+    if not await connection.run_sync(lambda sync: inspect(sync).has_table(saga.name)):
+        return Counter()
+    removed = select(saga.c.envelope).where(
+        saga.c.orchestrator == "ActivityRecordRemoval", saga.c.phase == Phase.COMPLETED.value
+    )
+    return Counter(json.loads(envelope)["data"]["user_id"] for envelope in await connection.scalars(removed))
 
 
 async def _rows(connection: AsyncConnection, table: Table) -> list[Row]:

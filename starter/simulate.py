@@ -1,72 +1,93 @@
-"""`python -m starter.simulate`: many transfers at once while workers are killed, and a count of everything afterwards.
+"""`python -m starter.simulate --users 50 --months 12 --seed 7`: believable lives, and a check of all.
 
 Brings what it needs: a Temporal server of its own, workers as processes of their own, everything in a new folder, which
-is removed if all is well. Ends with 0 only if every check held. `--database-url` puts the application's data elsewhere:
-an empty database, or one that an earlier simulation left.
+is removed if all is well. `--kill-every 30` kills a worker with SIGKILL as often as that; the outcome is the same.
+Ends with 0 only if every invariant holds and every saga has its outcome.
 """
 
 import argparse
 import asyncio
+import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from tempfile import mkdtemp
 from time import monotonic
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from sqlalchemy import func, select
 
-from events.account import MoneyTransferCompleted
-from orchestrator import SagaHandle
+from events.activity_log import ActivityRecordRemovalRequested
+from orchestrator import NotFinished, SagaHandle
 from orchestrator.client import EventBus
-from orchestrator.drive.messages import Outcome, Phase
+from orchestrator.drive.messages import Outcome, Phase, StepState
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
-from orchestrator.store.schema import saga_step
-from starter.audit import Attempts, Books, Check, Kill, attempts, audit, kills_hit
+from orchestrator.store.schema import saga, saga_step
+from starter.digest import digest
+from starter.invariants import snapshot, violations
+from starter.life import CATEGORIES, Asked, Life, TakenBack
 from starter.process import GaveUp, run_script
+from starter.seed import seed
 from starter.show import Show
 from starter.stack import Stack
-from starter.survival import standing
-from starter.workload import Workload, workload
-from workflows.account_creation import AccountCreation
+from starter.tables import ACTIVITY_RECORD
+from starter.users import add_category, add_user
 
-_LOOK = 0.01
-_LAST_KILL_AT = 0.8
-"""No worker is killed when more than this part of the steps is done: the others are there to be taken up."""
-_PUBLISHED_TWICE = 10
-"""One event in so many is published again at once, as a client does that lost the reply."""
+_PATIENCE = timedelta(minutes=5)
+"""For one saga; a worker that is killed is back in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a simulation is asked for."""
 
-    transfers: int
-    accounts: int
-    kills: int
-    workers: int
+    users: int
+    months: int
     seed: int
+    workers: int
+    kill_every: float
+    json: bool
     database_url: str
-    patience: float
 
     @classmethod
     def read(cls, arguments: Sequence[str] | None = None) -> "Options":
         """From the command line."""
         parser = argparse.ArgumentParser(
             prog="python -m starter.simulate",
-            description="Many transfers at once while workers are killed; ends with 0 only if every check holds.",
+            description="A year of believable life; ends with 0 only if every invariant holds afterwards.",
         )
-        parser.add_argument("--transfers", type=_Whole(1), default=200, help="how many, all at once (%(default)s)")
-        parser.add_argument("--accounts", type=_Whole(2), default=10, help="that money moves between (%(default)s)")
-        parser.add_argument("--kills", type=_Whole(0), default=3, help="workers killed by SIGKILL (%(default)s)")
-        parser.add_argument("--workers", type=_Whole(1), default=1, help="that run beside each other (%(default)s)")
-        parser.add_argument("--seed", type=int, default=1, help="decides transfers and moments of kills (%(default)s)")
-        parser.add_argument("--database-url", default="", help="sqlite:///… or postgresql://…; else a new SQLite file")
-        parser.add_argument("--patience", type=float, default=300.0, help="seconds until it gives up (%(default)s)")
+        parser.add_argument("--users", type=_at_least_one, default=50, help="who live it (%(default)s)")
+        parser.add_argument("--months", type=_at_least_one, default=12, help="how many (%(default)s)")
+        parser.add_argument("--seed", type=int, default=7, help="decides what they do (%(default)s)")
+        parser.add_argument("--workers", type=_at_least_one, default=1, help="that run beside each other (%(default)s)")
+        parser.add_argument("--kill-every", type=float, default=0.0, help="seconds; kills a worker as often (never)")
+        parser.add_argument("--json", action="store_true", help="ends with one line of JSON")
+        parser.add_argument("--database-url", default="", help="an empty database; else a new SQLite file")
         return cls(**vars(parser.parse_args(arguments)))
+
+
+@dataclass(slots=True)
+class Result:
+    """What a simulation ended with; the last four do not depend on how long anything took."""
+
+    seconds: float
+    workers_killed: int
+    steps: int
+    events: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict[str, int])
+    """By orchestrator and how it ended: completed, or the error code."""
+    sagas_undone: int = 0
+    violations: list[str] = field(default_factory=list[str])
+    digest: str = ""
 
 
 class Simulation:
@@ -74,144 +95,189 @@ class Simulation:
 
     Args:
         options: how much of everything.
-        stack: runs, without workers.
+        stack: runs, with workers.
         bus: leads to the stack's server.
-        database: the application's.
+        database: the application's, with the users set up.
     """
 
     def __init__(self, options: Options, stack: Stack, bus: EventBus, database: Database) -> None:
         self.options = options
         self.stack = stack
-        self.show = stack.show
         self.bus = bus
         self.database = database
-        self.told: dict[str, Outcome] = {}
-        self.kills: list[Kill] = []
-        self._random = Random(options.seed)  # noqa: S311 - a simulation, not a secret
-        self._began_with = 0
+        self.lives = [Life(options.seed, number, options.months) for number in range(1, options.users + 1)]
+        self.outcomes: Counter[str] = Counter()
+        self.killed = 0
 
-    async def run(self) -> list[Check]:
-        """Open accounts, publish, kill, wait, count.
+    async def set_up(self) -> None:
+        """Rates, users, categories."""
+        async with self.database.transaction() as connection:
+            await seed(connection, accounts=False)
+            for life in self.lives:
+                await add_user(connection, life.user, life.home, "uk-UA")
+                for name, budget_type in CATEGORIES.items():
+                    await add_category(connection, life.user, life.category(name), name.capitalize(), budget_type)
+
+    async def run(self) -> Result:
+        """Everybody lives at once, each one event after the other; then all is counted and checked.
 
         Raises:
             GaveUp: there was no outcome in time, or no worker would start.
         """
-        work = workload(self._random, accounts=self.options.accounts, transfers=self.options.transfers)
-        await asyncio.gather(*(self.bus.execute(AccountCreation, account) for account in work.accounts))
-        before = await Books.of(self.database, work)
-        self._began_with = await self._steps_done()
-        self.show.step(f"{len(before.balances)} accounts are open; requesting {len(work.transfers)} transfers at once")
-        began = monotonic()
+        asked = {life.user: list(life.events()) for life in self.lives}
+        total, began = sum(map(len, asked.values())), monotonic()
+        with _Bar(self.stack.show, total) as bar:
+            killing = asyncio.create_task(self._kill_workers())
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for events in asked.values():
+                        group.create_task(self._live(events, bar))
+                    group.create_task(self._lived(killing, total))
+            except* GaveUp as faults:
+                raise faults.exceptions[0] from None
+            finally:
+                killing.cancel()
+                with suppress(asyncio.CancelledError):
+                    await killing
+        return await self._result(monotonic() - began)
+
+    async def _lived(self, killing: "asyncio.Task[None]", total: int) -> None:
+        """Until everybody is done: a worker that cannot be started again ends the whole."""
+        while self.outcomes.total() < total:
+            done, _ = await asyncio.wait([killing], timeout=1)
+            if done and not killing.cancelled():
+                killing.result()
+
+    async def _live(self, events: Sequence[Asked | TakenBack], bar: "_Bar") -> None:
+        for one in events:
+            event = one.event if isinstance(one, Asked) else await self._removal(one)
+            [handle] = await self.bus.publish(event, event_id=one.event_id, time=one.time)
+            outcome = await self._outcome(handle)
+            self.outcomes[f"{handle.orchestrator.__name__} {outcome.error_code or outcome.phase}"] += 1
+            bar.advance()
+
+    async def _outcome(self, handle: SagaHandle[Any]) -> Outcome:
         try:
-            async with asyncio.timeout(self.options.patience):
-                transfers = (self._transfer(work, event_id) for event_id in work.transfers)
-                await asyncio.gather(self._kill_workers(work), *transfers)
-        except TimeoutError:
-            missing = sorted(work.transfers.keys() - self.told.keys())
-            raise GaveUp(
-                f"After {self.options.patience:g} s {len(missing)} of {len(work.transfers)} transfers have no outcome, "
-                f"such as {', '.join(missing[:3])}."
-            ) from None
-        took = monotonic() - began
-        after = await Books.of(self.database, work)
-        self.show.step("Everything has ended; counting")
-        counted = await attempts(self.bus.client, work, after)
-        checks = [kills_hit(self.options.kills, self.kills), *audit(work, self.told, before, after)]
-        self._report(took, before, after, counted)
-        return checks
+            return await handle.outcome(timeout=_PATIENCE)
+        except NotFinished as fault:
+            raise GaveUp(f"{handle.event_id} has no outcome after {_PATIENCE}: {fault}") from fault
 
-    async def _transfer(self, work: Workload, event_id: str) -> None:
-        handle = await self._publish(work, event_id)
-        if self._random.randrange(_PUBLISHED_TWICE) == 0:
-            await self._publish(work, event_id)
-        self.told[event_id] = await handle.outcome()
-        quarter = max(1, len(work.transfers) // 4)
-        if len(self.told) % quarter == 0:
-            self.show.step(f"{len(self.told)} of {len(work.transfers)} transfers have their outcome")
+    async def _removal(self, one: TakenBack) -> ActivityRecordRemovalRequested:
+        """By the record's id, which the event that left it has made."""
+        life = next(life for life in self.lives if one.event_id.startswith(f"life-{self.options.seed}-{life.user}-"))
+        left = select(ACTIVITY_RECORD.c.id).where(ACTIVITY_RECORD.c.event_id == one.left_by)
+        async with self.database.reading() as connection:
+            record = await connection.scalar(left)
+        # What was refused left no record: then somebody asks for one that is not there.
+        return ActivityRecordRemovalRequested(user_id=life.user, record_id=record or uuid5(NAMESPACE_OID, one.left_by))
 
-    async def _publish(self, work: Workload, event_id: str) -> SagaHandle[MoneyTransferCompleted]:
-        [handle] = await self.bus.publish(work.transfers[event_id], event_id=event_id)
-        return handle
-
-    async def _kill_workers(self, work: Workload) -> None:
-        """At random moments, spread over the run, each in the middle of some sagas."""
-        random = Random(self.options.seed)  # noqa: S311 - its own, so that the moments do not hang on who published first
-        for number in range(self.options.kills):
-            part = (number + random.uniform(0.2, 0.9)) / self.options.kills * _LAST_KILL_AT
-            while not await self._has_come(part, work):
-                if len(self.told) == len(work.transfers):
-                    return  # nothing is left to be in the middle of; the checks tell
-                await asyncio.sleep(_LOOK)
+    async def _kill_workers(self) -> None:
+        if not self.options.kill_every:
+            await asyncio.Event().wait()
+        random = Random(self.options.seed)  # noqa: S311 - which one dies changes nothing
+        while True:
+            await asyncio.sleep(self.options.kill_every)
             worker = random.choice(self.stack.workers)
             await worker.kill()
-            steps, midway = (
-                await self._steps_done() - self._began_with,
-                await standing(self.database, [*work.transfers]),
-            )
-            on_their_way = sum(one.money_is_on_its_way for one in midway)
-            self.kills.append(Kill(worker.pid, steps, len(midway), on_their_way))
-            self.show.wait(
-                f"Worker {worker.pid} was killed with SIGKILL after {steps} steps, "
-                f"{len(midway)} sagas in the middle, the money of {on_their_way} on its way"
-            )
-            other = await self.stack.start_worker()
-            self.show.step(f"Worker {other.pid} has taken over")
+            self.killed += 1
+            await self.stack.start_worker()
 
-    async def _has_come(self, part: float, work: Workload) -> bool:
-        """Whether so much is done, and some saga is under way."""
-        done = await self._steps_done() - self._began_with
-        return done >= part * work.steps and bool(await standing(self.database, [*work.transfers]))
-
-    async def _steps_done(self) -> int:
+    async def _result(self, seconds: float) -> Result:
         async with self.database.reading() as connection:
-            return await connection.scalar(select(func.count()).select_from(saga_step)) or 0
+            found = await violations(connection)
+            undone = await connection.scalar(
+                select(func.count(saga_step.c.saga_id.distinct())).where(saga_step.c.state == StepState.UNDONE.value)
+            )
+            steps = await connection.scalar(select(func.count()).select_from(saga_step))
+            still = select(saga.c.event_id).where(saga.c.phase.in_((Phase.FORWARD.value, Phase.UNDOING.value)))
+            found += [f"saga {event_id} has no outcome" for event_id in await connection.scalars(still)]
+            tables = await snapshot(connection)
+        return Result(
+            seconds=round(seconds, 1),
+            workers_killed=self.killed,
+            steps=steps or 0,
+            events=self.outcomes.total(),
+            outcomes=dict(sorted(self.outcomes.items())),
+            sagas_undone=undone or 0,
+            violations=found,
+            digest=digest(tables),
+        )
 
-    def _report(self, took: float, before: Books, after: Books, counted: Attempts) -> None:
-        outcomes = Counter(outcome.error_code or "completed" for outcome in self.told.values())
-        states = Counter(step["state"] for step in after.steps)
-        was, now = before.sums(), after.sums()
-        rows: list[tuple[str, ...]] = [
-            ("outcomes", str(len(self.told)), f"in {took:.1f} s"),
-            *((f"  {kind}", str(count), "") for kind, count in sorted(outcomes.items(), key=lambda one: -one[1])),
-            ("workers killed", str(len(self.kills)), f"{sum(one.midway for one in self.kills)} sagas in the middle"),
-            ("steps recorded", str(len(after.steps)), ", ".join(f"{count} {state}" for state, count in states.items())),
-            ("activities", str(counted.activities), "undoing, turns and outcomes among them"),
-            ("attempts repeated", str(counted.repeats), "the one before was lost with its worker, or failed"),
-            ("repeats absorbed", str(counted.absorbed), "the step had been committed: answered from its record"),
-            *((f"sum of {code}", str(now[code]), f"minor units; {was[code]} before") for code in sorted(was | now)),
-        ]
-        self.show.plain()
-        self.show.table("what", "count", "", rows=rows, right=("count",))
+
+class _Bar:
+    """A progress bar on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, show: Show, total: int) -> None:
+        self._show = show
+        self._total = total
+        self._done = 0
+        self._progress = Progress(
+            TextColumn("events"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(),
+            disable=not show.is_terminal,
+        )
+        self._task = self._progress.add_task("events", total=total)
+
+    def __enter__(self) -> "_Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self) -> None:
+        """One event more has its outcome."""
+        self._done += 1
+        self._progress.advance(self._task)
+        if not self._show.is_terminal and self._done * 10 // self._total > (self._done - 1) * 10 // self._total:
+            self._show.step(f"{self._done:,} of {self._total:,} events have their outcome")
 
 
 async def simulate(options: Options, folder: Path) -> int:
-    """Run one simulation on a folder of its own; 0 if every check held."""
+    """Run one simulation on a folder of its own; 0 if every invariant holds."""
     show = Show()
     settings = Settings(state_dir=folder, database_url=options.database_url)
-    show.step(f"Seed {options.seed}: {options.transfers} transfers, {options.accounts} accounts, {options.kills} kills")
+    show.step(f"Seed {options.seed}: {options.users} users, {options.months} months")
     async with Stack(settings, show) as stack:
         for _ in range(options.workers):
             worker = await stack.start_worker()
             show.step(f"Worker {worker.pid} is ready")
         database = Database(stack.settings.resolved_database_url)
+        bus = await EventBus.connect(stack.settings)
         try:
             show.step(f"The application's database is {database.shown}")
-            simulation = Simulation(options, stack, await EventBus.connect(stack.settings), database)
-            checks = await simulation.run()
+            simulation = Simulation(options, stack, bus, database)
+            await simulation.set_up()
+            result = await simulation.run()
         finally:
+            await bus.close()
             await database.close()
-    show.heading("Checks")
-    for check in checks:
-        show.plain(f"  {'holds' if not check.faults else 'FAILS'}  {check.what}")
-        for fault in check.faults:
-            show.plain(f"           {fault}")
-    show.plain()
-    if any(check.faults for check in checks):
+    _tell(show, result)
+    if result.violations:
         show.plain(f"Not everything held. The state is in {folder}.")
-        return 1
-    completed = sum(outcome.phase is Phase.COMPLETED for outcome in simulation.told.values())
-    show.good(f"{len(simulation.told)} transfers, {completed} completed, every check held.")
-    return 0
+    if options.json:
+        print(json.dumps(asdict(result)), flush=True)
+    return 1 if result.violations else 0
+
+
+def _tell(show: Show, result: Result) -> None:
+    rows = [(*ended.split(" ", 1), f"{number:,}") for ended, number in result.outcomes.items()]
+    show.plain()
+    show.table("orchestrator", "ended", "sagas", rows=[tuple(row) for row in rows], right=("sagas",))
+    show.plain()
+    show.step(
+        f"{result.events:,} events in {result.seconds:,} s, {result.steps:,} steps; "
+        f"{result.sagas_undone:,} sagas undone halfway; {result.workers_killed} workers killed"
+    )
+    show.step(f"Digest of the final tables: {result.digest}")
+    for sentence in result.violations:
+        show.plain(f"  VIOLATED  {sentence}")
+    if not result.violations:
+        show.good("Every invariant holds, and every saga has its outcome.")
 
 
 async def _in(folder: Path, options: Options) -> int:
@@ -226,20 +292,11 @@ async def _in(folder: Path, options: Options) -> int:
     return code
 
 
-class _Whole:
-    """Reads a whole number of at least so much."""
-
-    def __init__(self, least: int) -> None:
-        self._least = least
-
-    def __call__(self, text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = self._least - 1
-        if number < self._least:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {self._least}")
-        return number
+def _at_least_one(text: str) -> int:
+    number = int(text) if text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return number
 
 
 if __name__ == "__main__":

@@ -6,14 +6,28 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from activities import account, activity_log, category, metadata, snapshot
+from events.category import CategoryTransactionRequested
 from events.identity import AccountId
+from events.metadata import CurrencyChangeRequested
 from events.money import MONEY_LIMIT
+from events.snapshot import MonthResetRequested
 from starter.invariants import differences
 from starter.seed import seed
-from starter.tables import ACCOUNT, ACTIVITY_RECORD, APPLICATION_TABLES, EXCHANGE_RATE, USER_METADATA
+from starter.tables import (
+    ACCOUNT,
+    ACTIVITY_RECORD,
+    APPLICATION_TABLES,
+    CATEGORY,
+    EXCHANGE_RATE,
+    MONTH_SNAPSHOT,
+    USER_METADATA,
+)
 from tests.app.books import Books
 from tests.app.samples import OLENA, OLENA_EUR, OLENA_USD, TARAS_JPY, USD, a_transfer, eur, usd
+from workflows.category_transaction import CategoryTransaction
+from workflows.currency_change import CurrencyChange
 from workflows.money_transfer import MoneyTransfer
+from workflows.month_reset import MonthReset
 
 OF_OLENA_USD = ACCOUNT.update().where(ACCOUNT.c.id == OLENA_USD)
 OF_OLENA = USER_METADATA.update().where(USER_METADATA.c.user_id == OLENA)
@@ -77,6 +91,50 @@ async def test_an_account_that_records_name_cannot_go(books: Books, account_id: 
 
     with pytest.raises(IntegrityError, match=r"(?i)foreign key"):
         await books.write(ACCOUNT.delete().where(ACCOUNT.c.id == account_id))
+
+
+OF_GROCERIES = CATEGORY.update().where(CATEGORY.c.id == "olena-groceries")
+OF_SPENT = ACTIVITY_RECORD.update().where(ACTIVITY_RECORD.c.kind == "category_value_change")
+OF_MONTHS = MONTH_SNAPSHOT.update()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (OF_GROCERIES.values(value=7), "category olena-groceries has gathered 7 and its records add up to 174290"),
+        (OF_GROCERIES.values(reset_epoch=2, counted_from=2), "has gathered 174290 and its records add up to 0"),
+        (OF_GROCERIES.values(currency="EUR"), "category olena-groceries is kept in EUR and olena sees UAH"),
+        (OF_GROCERIES.values(currency_epoch=1), "is of currency epoch 1, and the newest change is 0"),
+        (CATEGORY.update().values(is_system=False), "user olena has 0 system categories for income"),
+        (OF_SPENT.values(removing="gone"), "is claimed by gone, whose removal was neither completed nor undone"),
+        (OF_SPENT.values(converted=1), "4215 of USD is 174290 of UAH, not 1"),
+        (OF_SPENT.values(rate=None), "has UAH for USD and no rate"),
+        (OF_SPENT.values(amount=4216), "account olena-usd holds 99995785 and its records add up to 99995784"),
+        (
+            OF_MONTHS.values(income=5, month_balance=5),
+            "month 2026-01 of olena says 5 - 0 = 5, and its",
+        ),
+    ],
+)
+async def test_damage_to_categories_is_told(books: Books, damage: Any, told: str) -> None:
+    await books.handle(MonthReset, MonthResetRequested.example())
+    await books.handle(CategoryTransaction, CategoryTransactionRequested.example())
+    assert await books.violations() == []
+
+    await books.write(damage)
+
+    assert [one for one in await books.violations() if told in one]
+
+
+async def test_rounding_of_a_change_of_currency_is_allowed_and_more_is_told(books: Books) -> None:
+    await books.handle(CategoryTransaction, CategoryTransactionRequested.example())
+    await books.handle(CurrencyChange, CurrencyChangeRequested.example())
+    assert await books.violations() == []
+    value = (await books.row("category", "olena-groceries"))["value"]
+
+    await books.write(OF_GROCERIES.values(value=value + 1))
+
+    assert [one for one in await books.violations() if "olena-groceries has gathered" in one]
 
 
 async def test_a_lost_update_is_told(books: Books) -> None:

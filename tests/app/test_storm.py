@@ -36,7 +36,7 @@ async def simulation(folder: Path, *arguments: str) -> AsyncGenerator[asyncio.su
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "starter.simulate",
+        "starter.storm",
         *arguments,
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},

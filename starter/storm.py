@@ -1,0 +1,248 @@
+"""`python -m starter.storm`: many transfers at once while workers are killed, and a count of everything afterwards.
+
+Brings what it needs: a Temporal server of its own, workers as processes of their own, everything in a new folder, which
+is removed if all is well. Ends with 0 only if every check held. `--database-url` puts the application's data elsewhere:
+an empty database, or one that an earlier simulation left.
+"""
+
+import argparse
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from tempfile import mkdtemp
+from time import monotonic
+
+from sqlalchemy import func, select
+
+from events.account import MoneyTransferCompleted
+from orchestrator import SagaHandle
+from orchestrator.client import EventBus
+from orchestrator.drive.messages import Outcome, Phase
+from orchestrator.settings import Settings
+from orchestrator.store.database import Database
+from orchestrator.store.schema import saga_step
+from starter.audit import Attempts, Books, Check, Kill, attempts, audit, kills_hit
+from starter.process import GaveUp, run_script
+from starter.show import Show
+from starter.stack import Stack
+from starter.survival import standing
+from starter.workload import Workload, workload
+from workflows.account_creation import AccountCreation
+
+_LOOK = 0.01
+_LAST_KILL_AT = 0.8
+"""No worker is killed when more than this part of the steps is done: the others are there to be taken up."""
+_PUBLISHED_TWICE = 10
+"""One event in so many is published again at once, as a client does that lost the reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a simulation is asked for."""
+
+    transfers: int
+    accounts: int
+    kills: int
+    workers: int
+    seed: int
+    database_url: str
+    patience: float
+
+    @classmethod
+    def read(cls, arguments: Sequence[str] | None = None) -> "Options":
+        """From the command line."""
+        parser = argparse.ArgumentParser(
+            prog="python -m starter.storm",
+            description="Many transfers at once while workers are killed; ends with 0 only if every check holds.",
+        )
+        parser.add_argument("--transfers", type=_Whole(1), default=200, help="how many, all at once (%(default)s)")
+        parser.add_argument("--accounts", type=_Whole(2), default=10, help="that money moves between (%(default)s)")
+        parser.add_argument("--kills", type=_Whole(0), default=3, help="workers killed by SIGKILL (%(default)s)")
+        parser.add_argument("--workers", type=_Whole(1), default=1, help="that run beside each other (%(default)s)")
+        parser.add_argument("--seed", type=int, default=1, help="decides transfers and moments of kills (%(default)s)")
+        parser.add_argument("--database-url", default="", help="sqlite:///… or postgresql://…; else a new SQLite file")
+        parser.add_argument("--patience", type=float, default=300.0, help="seconds until it gives up (%(default)s)")
+        return cls(**vars(parser.parse_args(arguments)))
+
+
+class Simulation:
+    """One run.
+
+    Args:
+        options: how much of everything.
+        stack: runs, without workers.
+        bus: leads to the stack's server.
+        database: the application's.
+    """
+
+    def __init__(self, options: Options, stack: Stack, bus: EventBus, database: Database) -> None:
+        self.options = options
+        self.stack = stack
+        self.show = stack.show
+        self.bus = bus
+        self.database = database
+        self.told: dict[str, Outcome] = {}
+        self.kills: list[Kill] = []
+        self._random = Random(options.seed)  # noqa: S311 - a simulation, not a secret
+        self._began_with = 0
+
+    async def run(self) -> list[Check]:
+        """Open accounts, publish, kill, wait, count.
+
+        Raises:
+            GaveUp: there was no outcome in time, or no worker would start.
+        """
+        work = workload(self._random, accounts=self.options.accounts, transfers=self.options.transfers)
+        await asyncio.gather(*(self.bus.execute(AccountCreation, account) for account in work.accounts))
+        before = await Books.of(self.database, work)
+        self._began_with = await self._steps_done()
+        self.show.step(f"{len(before.balances)} accounts are open; requesting {len(work.transfers)} transfers at once")
+        began = monotonic()
+        try:
+            async with asyncio.timeout(self.options.patience):
+                transfers = (self._transfer(work, event_id) for event_id in work.transfers)
+                await asyncio.gather(self._kill_workers(work), *transfers)
+        except TimeoutError:
+            missing = sorted(work.transfers.keys() - self.told.keys())
+            raise GaveUp(
+                f"After {self.options.patience:g} s {len(missing)} of {len(work.transfers)} transfers have no outcome, "
+                f"such as {', '.join(missing[:3])}."
+            ) from None
+        took = monotonic() - began
+        after = await Books.of(self.database, work)
+        self.show.step("Everything has ended; counting")
+        counted = await attempts(self.bus.client, work, after)
+        checks = [kills_hit(self.options.kills, self.kills), *audit(work, self.told, before, after)]
+        self._report(took, before, after, counted)
+        return checks
+
+    async def _transfer(self, work: Workload, event_id: str) -> None:
+        handle = await self._publish(work, event_id)
+        if self._random.randrange(_PUBLISHED_TWICE) == 0:
+            await self._publish(work, event_id)
+        self.told[event_id] = await handle.outcome()
+        quarter = max(1, len(work.transfers) // 4)
+        if len(self.told) % quarter == 0:
+            self.show.step(f"{len(self.told)} of {len(work.transfers)} transfers have their outcome")
+
+    async def _publish(self, work: Workload, event_id: str) -> SagaHandle[MoneyTransferCompleted]:
+        [handle] = await self.bus.publish(work.transfers[event_id], event_id=event_id)
+        return handle
+
+    async def _kill_workers(self, work: Workload) -> None:
+        """At random moments, spread over the run, each in the middle of some sagas."""
+        random = Random(self.options.seed)  # noqa: S311 - its own, so that the moments do not hang on who published first
+        for number in range(self.options.kills):
+            part = (number + random.uniform(0.2, 0.9)) / self.options.kills * _LAST_KILL_AT
+            while not await self._has_come(part, work):
+                if len(self.told) == len(work.transfers):
+                    return  # nothing is left to be in the middle of; the checks tell
+                await asyncio.sleep(_LOOK)
+            worker = random.choice(self.stack.workers)
+            await worker.kill()
+            steps, midway = (
+                await self._steps_done() - self._began_with,
+                await standing(self.database, [*work.transfers]),
+            )
+            on_their_way = sum(one.money_is_on_its_way for one in midway)
+            self.kills.append(Kill(worker.pid, steps, len(midway), on_their_way))
+            self.show.wait(
+                f"Worker {worker.pid} was killed with SIGKILL after {steps} steps, "
+                f"{len(midway)} sagas in the middle, the money of {on_their_way} on its way"
+            )
+            other = await self.stack.start_worker()
+            self.show.step(f"Worker {other.pid} has taken over")
+
+    async def _has_come(self, part: float, work: Workload) -> bool:
+        """Whether so much is done, and some saga is under way."""
+        done = await self._steps_done() - self._began_with
+        return done >= part * work.steps and bool(await standing(self.database, [*work.transfers]))
+
+    async def _steps_done(self) -> int:
+        async with self.database.reading() as connection:
+            return await connection.scalar(select(func.count()).select_from(saga_step)) or 0
+
+    def _report(self, took: float, before: Books, after: Books, counted: Attempts) -> None:
+        outcomes = Counter(outcome.error_code or "completed" for outcome in self.told.values())
+        states = Counter(step["state"] for step in after.steps)
+        was, now = before.sums(), after.sums()
+        rows: list[tuple[str, ...]] = [
+            ("outcomes", str(len(self.told)), f"in {took:.1f} s"),
+            *((f"  {kind}", str(count), "") for kind, count in sorted(outcomes.items(), key=lambda one: -one[1])),
+            ("workers killed", str(len(self.kills)), f"{sum(one.midway for one in self.kills)} sagas in the middle"),
+            ("steps recorded", str(len(after.steps)), ", ".join(f"{count} {state}" for state, count in states.items())),
+            ("activities", str(counted.activities), "undoing, turns and outcomes among them"),
+            ("attempts repeated", str(counted.repeats), "the one before was lost with its worker, or failed"),
+            ("repeats absorbed", str(counted.absorbed), "the step had been committed: answered from its record"),
+            *((f"sum of {code}", str(now[code]), f"minor units; {was[code]} before") for code in sorted(was | now)),
+        ]
+        self.show.plain()
+        self.show.table("what", "count", "", rows=rows, right=("count",))
+
+
+async def storm(options: Options, folder: Path) -> int:
+    """Run one simulation on a folder of its own; 0 if every check held."""
+    show = Show()
+    settings = Settings(state_dir=folder, database_url=options.database_url)
+    show.step(f"Seed {options.seed}: {options.transfers} transfers, {options.accounts} accounts, {options.kills} kills")
+    async with Stack(settings, show) as stack:
+        for _ in range(options.workers):
+            worker = await stack.start_worker()
+            show.step(f"Worker {worker.pid} is ready")
+        database = Database(stack.settings.resolved_database_url)
+        try:
+            show.step(f"The application's database is {database.shown}")
+            simulation = Simulation(options, stack, await EventBus.connect(stack.settings), database)
+            checks = await simulation.run()
+        finally:
+            await database.close()
+    show.heading("Checks")
+    for check in checks:
+        show.plain(f"  {'holds' if not check.faults else 'FAILS'}  {check.what}")
+        for fault in check.faults:
+            show.plain(f"           {fault}")
+    show.plain()
+    if any(check.faults for check in checks):
+        show.plain(f"Not everything held. The state is in {folder}.")
+        return 1
+    completed = sum(outcome.phase is Phase.COMPLETED for outcome in simulation.told.values())
+    show.good(f"{len(simulation.told)} transfers, {completed} completed, every check held.")
+    return 0
+
+
+async def _in(folder: Path, options: Options) -> int:
+    """The folder goes when it is of no more use: not if there is something to look into."""
+    try:
+        code = await storm(options, folder)
+    except asyncio.CancelledError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if code == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    return code
+
+
+class _Whole:
+    """Reads a whole number of at least so much."""
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+
+    def __call__(self, text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = self._least - 1
+        if number < self._least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {self._least}")
+        return number
+
+
+if __name__ == "__main__":
+    _options = Options.read()
+    _folder = Path(mkdtemp(prefix="simulation-"))
+    run_script(lambda: _in(_folder, _options), log=_folder / "storm.log")

@@ -1,0 +1,310 @@
+"""Hypothesis's machine: makes up what two users ask for, and shrinks what differs to a short story.
+
+Each of its rules is one way in which events come: one at a time, again, several at once, with a step that fails, driven
+by two drivers. After each, outcomes and every row of every table are compared.
+"""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from itertools import permutations
+from typing import Any, ClassVar
+from uuid import UUID
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from events.category import BudgetType
+from events.identity import CategoryId, UserId
+from events.money import Currency
+from starter.invariants import violations
+from starter.tables import EXCHANGE_RATE
+from starter.users import add_category, add_user
+from tests.comparison.application import Application, Fault
+from tests.comparison.translation import compared, expected, translated, unlike
+from tests.reference.events import (
+    ChangeCurrency,
+    CreateAccount,
+    EditAccountValue,
+    Event,
+    RemoveRecord,
+    ResetCategories,
+    ResetMonth,
+    TransactCategory,
+    TransferMoney,
+)
+from tests.reference.ledger import Ledger
+from tests.reference.money import MOST
+
+USERS = ("olena", "taras")
+CURRENCIES = ("USD", "JPY", "KWD", "EUR", "UAH")
+OWN = ""
+"""In place of a currency: that of the account, which is looked up when the event is made."""
+
+CATEGORIES = {"salary": "income", "food": "expense", "fun": "expense"}
+"""Of each user, named after them: budget type by name."""
+
+users = st.sampled_from(["olena", "olena", "taras"])
+accounts = st.sampled_from(["1", "1", "1", "2", "2", "3", "taras-1"])
+"""A number is one of the user's own."""
+categories = st.sampled_from(
+    ["salary", "salary", "food", "food", "fun", "salary", "food", "adjust-income", "taras-food", "nothing"]
+)
+currencies = st.sampled_from(CURRENCIES)
+mostly_own = st.sampled_from([OWN, OWN, OWN, OWN, OWN, OWN, OWN, "USD", "JPY"])
+amounts = st.one_of(
+    st.integers(1, 1_000), st.integers(1, 1_000), st.integers(1, 10_000_000), st.sampled_from([MOST, MOST - 1, 10**14])
+)
+"""Halves of a minor unit are met by small amounts at the rates below, refusals by large ones."""
+balances = st.one_of(st.integers(0, 100_000), st.just(0), st.integers(0, MOST))
+rates = st.sampled_from(
+    [Decimal(text) for text in ("0.5", "2.5", "0.025", "0.92", "151.37", "0.3075", "1", "0.000001")]
+)
+PAIRS = [(base, quote) for base in CURRENCIES for quote in CURRENCIES if base < quote]
+stored_rates = st.tuples(
+    st.lists(rates, min_size=len(PAIRS), max_size=len(PAIRS)),
+    st.lists(st.booleans(), min_size=len(PAIRS), max_size=len(PAIRS)),
+    st.sets(st.sampled_from(PAIRS), max_size=2),
+).map(
+    lambda drawn: {
+        pair[::-1] if is_turned else pair: rate
+        for pair, rate, is_turned in zip(PAIRS, *drawn[:2], strict=True)
+        if pair not in drawn[2]
+    }
+)
+"""Of every two currencies one way or the other, but for up to two."""
+
+creations = st.builds(
+    CreateAccount,
+    user=users,
+    account=st.sampled_from(["2", "3", "4"]),
+    currency=currencies,
+    opening_balance=balances,
+    overdraft_limit=st.sampled_from([0, 0, 500]),
+)
+transactions = st.builds(
+    TransactCategory,
+    user=users,
+    category=categories,
+    account=accounts,
+    amount=amounts,
+    currency=mostly_own,
+    note=st.sampled_from(["", "market"]),
+)
+edits = st.builds(
+    EditAccountValue,
+    user=users,
+    account=accounts,
+    value=st.one_of(balances, st.integers(-600, 0)),
+    currency=mostly_own,
+)
+removals = st.builds(RemoveRecord, user=users, record=st.integers(0, 40).map(str))
+resets = st.builds(ResetCategories, user=users, budget_type=st.sampled_from(["income", "expense"]))
+changes = st.builds(ChangeCurrency, user=users, currency=currencies)
+months = st.builds(ResetMonth, user=users, month=st.sampled_from(["2026-01", "2026-02", "2026-03", "2026-12"]))
+transfers = st.builds(
+    TransferMoney,
+    user=users,
+    source=accounts,
+    target=st.sampled_from(["2", "2", "1", "3", "taras-1"]),
+    amount=amounts,
+    currency=mostly_own,
+    arriving=st.none() | st.none() | amounts,
+    arriving_currency=mostly_own,
+)
+events: st.SearchStrategy[Event] = st.one_of(
+    transactions, transactions, removals, transfers, edits, changes, resets, months, creations
+)
+
+events_with_a_lock: st.SearchStrategy[Event] = st.one_of(
+    transactions, transactions, removals, edits, changes, resets, months
+)
+"""A transfer takes no lock of its user: a month reset while one is undone is saved with the money still away, which
+no order explains. `tests/app/test_at_once.py` plays what transfers meet."""
+
+
+class Comparison(RuleBasedStateMachine):
+    """One short life of two users. Its application is set by who runs it, and used again for the next life."""
+
+    application: ClassVar[Application]
+    counted: ClassVar[Counter[str]] = Counter()
+    """Events that were played, and how they ended, over all lives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = Ledger()
+        self.asked: dict[str, Event] = {}
+        self.records: dict[str, UUID] = {}
+        self.application.run(self.application.clear())
+
+    @initialize(
+        stored=stored_rates,
+        kept_in=st.tuples(currencies, currencies),
+        in_currency=st.tuples(currencies, currencies, currencies),
+        has_taras=st.booleans(),
+    )
+    def begin(
+        self,
+        stored: dict[tuple[str, str], Decimal],
+        kept_in: tuple[str, str],
+        in_currency: tuple[str, str, str],
+        has_taras: bool,
+    ) -> None:
+        """Some rates are known, some are not; taras may not be set up."""
+        self.ledger.tables.rates = dict(stored)
+        set_up = {user: kept_in[number] for number, user in enumerate(USERS) if has_taras or user != "taras"}
+        for user, currency in set_up.items():
+            own = {f"{user}-{name}": budget_type for name, budget_type in CATEGORIES.items()}
+            self.ledger.set_up(user, currency, "uk-UA", own)
+        self.application.run(self._set_up(stored, set_up))
+        for (user, number), currency in zip((("olena", 1), ("olena", 2), ("taras", 1)), in_currency, strict=True):
+            self.ask(CreateAccount(user, str(number), currency, 10_000, 500))
+
+    async def _set_up(self, stored: dict[tuple[str, str], Decimal], users: dict[str, str]) -> None:
+        async with self.application.database.transaction() as connection:
+            for (base, quote), rate in stored.items():
+                row = {"base": base, "quote": quote, "rate": rate, "as_of": date(2026, 1, 1)}
+                await connection.execute(EXCHANGE_RATE.insert().values(**row))
+            for user, currency in users.items():
+                await add_user(connection, UserId(user), Currency(currency), "uk-UA")
+                for name, budget_type in CATEGORIES.items():
+                    category = f"{user}-{name}"
+                    await add_category(
+                        connection, UserId(user), CategoryId(category), category, BudgetType(budget_type)
+                    )
+
+    @rule(event=events)
+    def ask(self, event: Event) -> None:
+        """One event, and nothing beside it."""
+        event_id, event = self._take(event)
+        due = self.ledger.play(event_id, event)
+        self._must_end(event_id, self.application.run(self._play(event_id, event)), due)
+
+    @precondition(lambda self: self.asked)
+    @rule(which=st.integers(min_value=0))
+    def ask_again(self, which: int) -> None:
+        """An event that was asked before, once more."""
+        event_id = sorted(self.asked)[which % len(self.asked)]
+        due = self.ledger.play(event_id, self.asked[event_id])
+        self._must_end(event_id, self.application.run(self._play(event_id, self.asked[event_id])), due)
+
+    @rule(event=events)
+    def ask_twice_at_once(self, event: Event) -> None:
+        """Two drivers of one saga."""
+        event_id, event = self._take(event)
+        due = self.ledger.play(event_id, event)
+        for ended in self._at_once((event_id, event), (event_id, event)):
+            self._must_end(event_id, ended, due)
+
+    @rule(event=events, step=st.integers(1, 6), where=st.sampled_from(["before", "after"]))
+    def ask_in_vain(self, event: Event, step: int, where: Any) -> None:
+        """A step fails for good, before it is done or after: the saga is undone, unless it had to go on."""
+        event_id, event = self._take(event)
+        ended = self.application.run(self._play(event_id, event, Fault(step, where)))
+        if ended == "operation.failed":
+            self.ledger.outcomes[event_id] = ended
+            self.asked[event_id] = event
+        else:
+            self._must_end(event_id, ended, self.ledger.play(event_id, event))
+
+    @rule(several=st.lists(events_with_a_lock, min_size=2, max_size=3))
+    def ask_at_once(self, several: list[Event]) -> None:
+        """Events at once: outcomes and tables are those of some order, one after the other."""
+        taken = [self._take(event) for event in several]
+        outcomes = self._at_once(*taken)
+        there = compared(self.application.run(self.application.tables()))
+        stories: list[str] = []
+        for order in permutations(range(len(taken))):
+            ledger = self.ledger.copy()
+            due = {number: ledger.play(*taken[number]) for number in order}
+            differing = [
+                f"{taken[number][0]} ended as {outcomes[number]}, not as {due[number]}"
+                for number in order
+                if due[number] != outcomes[number]
+            ]
+            differing = differing or unlike(expected(ledger.tables), there)
+            if not differing:
+                self.ledger = ledger
+                return
+            stories.append(f"in the order {order}: " + "; ".join(differing))
+        raise AssertionError("no order of these events explains what became of them:\n" + "\n".join(stories))
+
+    @invariant()
+    def is_the_same(self) -> None:
+        """Every table, and nothing is left under way."""
+        there = self.application.run(self.application.tables())
+        differing = unlike(expected(self.ledger.tables), compared(there))
+        assert not differing, "\n".join(differing)
+        assert all(account["state"] == "open" for account in there["account"])
+        assert all(category["counted_from"] == category["reset_epoch"] for category in there["category"])
+        self.records |= {record["event_id"]: record["id"] for record in there["activity_record"]}
+
+    def teardown(self) -> None:
+        """When a life is over: the invariants, and no saga without an outcome."""
+        assert self.application.run(self._violations()) == []
+        assert self.application.run(self.application.open_sagas()) == []
+
+    async def _violations(self) -> list[str]:
+        async with self.application.database.reading() as connection:
+            return await violations(connection)
+
+    def _take(self, event: Event) -> tuple[str, Event]:
+        """Its id, and the event with currencies that were left to the accounts."""
+        event_id = f"event-{len(self.asked) + 1:03}"
+        event = self._made(event)
+        self.asked[event_id] = event
+        return event_id, event
+
+    def _made(self, event: Event) -> Event:
+        """The event with full names, and with currencies where they were left to the accounts."""
+        match event:
+            case CreateAccount():
+                return replace(event, account=self._own(event.user, event.account))
+            case TransactCategory() | EditAccountValue():
+                account = self._own(event.user, event.account)
+                event = replace(event, account=account, currency=self._currency(event.currency, account))
+                if isinstance(event, EditAccountValue):
+                    return event
+                own = event.category in CATEGORIES or event.category.startswith("adjust")
+                return replace(event, category=f"{event.user}-{event.category}" if own else event.category)
+            case TransferMoney():
+                source, target = self._own(event.user, event.source), self._own(event.user, event.target)
+                event = replace(event, source=source, target=target, currency=self._currency(event.currency, source))
+                into = self._currency(event.arriving_currency or OWN, target)
+                if event.arriving is None:
+                    return replace(event, arriving_currency=None)
+                # The contract refuses another amount of one currency, so it never becomes an event.
+                arriving = event.amount if into == event.currency else event.arriving
+                return replace(event, arriving=arriving, arriving_currency=into)
+            case RemoveRecord():
+                records = self.ledger.tables.records
+                removable = [one.event for one in records.values() if one.kind == "category_value_change"]
+                # Mostly those that can be removed; now and then another, or one that is not there.
+                those = [*removable, *removable, *removable, *records, "none"]
+                return replace(event, record=those[int(event.record) % len(those)])
+            case _:
+                return event
+
+    def _own(self, user: str, account: str) -> str:
+        return f"{user}-{account}" if account.isdigit() else account
+
+    def _currency(self, given: str, account: str) -> str:
+        found = self.ledger.tables.accounts.get(account)
+        return given or (found.currency if found else "USD")
+
+    async def _play(self, event_id: str, event: Event, fault: Fault | None = None) -> str:
+        orchestrator, domain_event = translated(event, self.records)
+        ended = await self.application.play(orchestrator, domain_event, event_id, fault=fault)
+        self.counted[f"{orchestrator.__name__} {ended}"] += 1
+        return ended
+
+    def _at_once(self, *taken: tuple[str, Event]) -> list[str]:
+        async def gathered() -> list[str]:
+            return list(await asyncio.gather(*(self._play(event_id, event) for event_id, event in taken)))
+
+        return self.application.run(gathered())
+
+    def _must_end(self, event_id: str, ended: str, due: str) -> None:
+        assert ended == due, f"{event_id}, {self.asked[event_id]}, ended as {ended} and the model says {due}"
