@@ -15,7 +15,9 @@ from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from orchestrator.client.own_execution import ensure_own_execution
 from orchestrator.drive.messages import Phase
+from orchestrator.envelope import read
 from orchestrator.store.database import Database
 from orchestrator.store.intervention import cancel_saga
 from orchestrator.store.schema import saga, saga_step
@@ -34,14 +36,15 @@ class Going:
     """A saga that goes forward, with a step behind it or under way."""
 
     id: UUID
-    own_workflow: str
+    orchestrator: str
+    envelope: str
     driver: str
     """The execution that drives it."""
 
     @property
     def is_own(self) -> bool:
         """Whether its own execution drives it."""
-        return self.driver == self.own_workflow
+        return self.driver == own_workflow_id(self.orchestrator, read(self.envelope).event_id)
 
 
 class Interventions:
@@ -50,14 +53,16 @@ class Interventions:
     Args:
         client: Temporal's.
         database: the bank's.
+        task_queue: the workers'.
         random: picks.
     """
 
-    def __init__(self, client: Client, database: Database, random: Random) -> None:
+    def __init__(self, client: Client, database: Database, task_queue: str, random: Random) -> None:
         self.hits: Counter[tuple[Act, Target]] = Counter()
         self.cancels = 0
         self._client = client
         self._database = database
+        self._task_queue = task_queue
         self._random = random
 
     async def do(self, fault: Fault) -> None:
@@ -84,7 +89,16 @@ class Interventions:
                     await self._client.get_workflow_handle(victim.driver).cancel()
                 else:
                     await cancel_saga(self._database, victim.id, by="chaos")
+                    if not victim.is_own:
+                        await self._drive_beside(victim)
                 self.cancels += 1
+
+    async def _drive_beside(self, victim: Going) -> None:
+        """As the command line does it for a saga that a partition carries: its own execution undoes it, at once."""
+        envelope = read(victim.envelope)
+        await ensure_own_execution(
+            self._client, victim.orchestrator, envelope, self._task_queue, although_completed=True
+        )
 
     async def _pick(self, target: Target) -> str | None:
         going = await self._going()
@@ -96,14 +110,11 @@ class Interventions:
 
     async def _going(self) -> list[Going]:
         begun = exists().where(saga_step.c.saga_id == saga.c.id)
-        columns = (saga.c.id, saga.c.orchestrator, saga.c.event_id, saga.c.owner_workflow_id)
+        columns = (saga.c.id, saga.c.orchestrator, saga.c.envelope, saga.c.owner_workflow_id)
         statement = select(*columns).where(saga.c.phase == Phase.FORWARD.value, saga.c.pivot_step.is_(None), begun)
         async with self._database.reading() as connection:
             rows = await connection.execute(statement.order_by(saga.c.id))
-            return [
-                Going(row.id, own_workflow_id(row.orchestrator, row.event_id), row.owner_workflow_id or "")
-                for row in rows
-            ]
+            return [Going(row.id, row.orchestrator, row.envelope, row.owner_workflow_id or "") for row in rows]
 
     async def _count(self) -> int:
         async with self._database.reading() as connection:

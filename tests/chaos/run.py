@@ -22,6 +22,7 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from orchestrator.child import Child
+from orchestrator.settings import Settings
 from orchestrator.store.databases import Databases
 from orchestrator.store.migrate import migrate
 from orchestrator.workflow.names import is_partition
@@ -105,7 +106,7 @@ class Run:
         self._plan = plan(seed=options.seed, minutes=options.minutes, sagas=options.sagas, database=options.database)
         folder, count = victims.folder, options.clients
         self._progress = Progress(databases.home, lambda: len(accepted(folder, count)), options.seconds)
-        self._people = Interventions(client, databases.home, Random(f"people/{options.seed}"))
+        self._people = Interventions(client, databases.home, Settings().task_queue, Random(f"people/{options.seed}"))
 
     async def go(self) -> int:
         """Publish, break, heal, count; the exit code."""
