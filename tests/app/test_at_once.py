@@ -176,7 +176,7 @@ def _ended(outcome: Outcome) -> str:
 
 
 def _is_hers(row: Row) -> bool:
-    return row.get("user_id", USER) == USER
+    return str(row.get("user_id", USER)) == USER
 
 
 def no_locks(_self: object, _event: object) -> tuple[()]:
