@@ -90,7 +90,7 @@ class TestCategoryTransaction:
         assert (await balance(books), await value(books, SALARY)) == (OPENING + 42_15, 174_290)
 
     async def test_what_is_worth_nothing_there_is_spent_all_the_same(self, books: Books) -> None:
-        await books.write(USER_METADATA.update().values(display_currency="USD"))
+        await books.write(USER_METADATA.update().where(USER_METADATA.c.user_id == OLENA).values(display_currency="USD"))
         await books.write(CATEGORY.update().where(CATEGORY.c.user_id == OLENA).values(currency="USD"))
 
         await books.handle(CategoryTransaction, spending(account_id=OLENA_JPY, amount=jpy(1)))

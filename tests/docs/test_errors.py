@@ -10,6 +10,7 @@ from orchestrator.drive.saga import SLEEP, WAIT_FOR
 from orchestrator.operation import PIVOT
 from orchestrator.workflow import names
 from orchestrator.workflow.recovery import RECOVER
+from orchestrator.workflow.scheduled import PUBLISH_SCHEDULED
 from tests.docs.markdown import ROOT, Document
 
 ERRORS = Document("docs/errors.md")
@@ -23,6 +24,7 @@ _ACTIVITIES = {
     names.END_WAIT,
     names.DRIVE_WAVE,
     RECOVER,
+    PUBLISH_SCHEDULED,
 }
 _STEPS = {PIVOT.name, ATOMIC.name, UNDO_ATOMIC, SLEEP, WAIT_FOR}
 _DECLARATIONS = "definition"
