@@ -5,11 +5,13 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Generator
 from itertools import count
 from pathlib import Path
 from typing import Literal
 from uuid import uuid4
+from zlib import crc32
 
 import pytest
 from sqlalchemy import text
@@ -27,6 +29,24 @@ _numbers = count(1)
 _TEMPLATE = "template_house"
 Kind = Literal["sqlite", "postgresql"]
 KINDS: tuple[Kind, ...] = ("sqlite", "postgresql")
+
+
+_IN_TURNS = ("tests/temporal/", "tests/cli/", "tests/external/", "tests/app/test_at_once.py")
+"""Where the engine's whole is under test: by default each test is on one of the databases, in turns, and on the other one
+it is `exhaustive`. What each database does by itself is under test in `tests/store`, always on both."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest picks by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark those whose turn it is not."""
+    of_test: defaultdict[str, dict[Kind, pytest.Item]] = defaultdict(dict)
+    for item in items:
+        named = [kind for kind in KINDS if kind in item.nodeid]
+        if item.nodeid.startswith(_IN_TURNS) and len(named) == 1:
+            of_test[item.nodeid.replace(named[0], "")][named[0]] = item
+    for test, on in of_test.items():
+        if len(on) == len(KINDS):
+            on[KINDS[crc32(test.encode()) % len(KINDS)]].add_marker(pytest.mark.exhaustive)
 
 
 def pytest_configure() -> None:
