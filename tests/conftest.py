@@ -32,8 +32,9 @@ KINDS: tuple[Kind, ...] = ("sqlite", "postgresql")
 
 
 _IN_TURNS = ("tests/temporal/", "tests/cli/", "tests/external/", "tests/app/test_at_once.py")
-"""Where the engine's whole is under test: by default each test is on one of the databases, in turns, and on the other it
-is `exhaustive`. What each database does by itself is under test in `tests/store`, always on both."""
+"""Where the engine's whole is under test: by default each test is on one of the databases, in turns.
+
+On the other one it is `exhaustive`. What a database does by itself is under test in `tests/store`, always on both."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest picks by marker
