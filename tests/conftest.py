@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark those whose turn it is not."""
     of_test: defaultdict[str, dict[Kind, pytest.Item]] = defaultdict(dict)
     for item in items:
-        named = [kind for kind in KINDS if kind in item.nodeid]
+        named: list[Kind] = [kind for kind in KINDS if kind in item.nodeid]
         if item.nodeid.startswith(_IN_TURNS) and len(named) == 1:
             of_test[item.nodeid.replace(named[0], "")][named[0]] = item
     for test, on in of_test.items():
