@@ -16,7 +16,7 @@ from benchmarks.application import (
 )
 from orchestrator import Orchestrator, Saga
 
-PARTITIONS = 4
+PARTITIONS = 2
 
 
 async def _in_three(event: TransferRequested, saga: Saga) -> TransferCompleted:

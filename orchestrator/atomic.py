@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 from pydantic import JsonValue, ValidationError
@@ -128,7 +128,7 @@ class Atomically(OperationCall[tuple[Any, ...]]):
                 f"operations of the databases {', '.join(sorted(databases))} are in one step, and a transaction is of "
                 "one database: give those of each a step of their own, or use `execute_batch`"
             )
-        operation = atomic_operation([call.operation for call in calls])
+        operation = atomic_operation(tuple(call.operation for call in calls))
         arguments = recorded_calls((call.operation.name, dict(call.arguments)) for call in calls)
         for name, value in {"operation": operation, "arguments": arguments, "calls": calls}.items():
             object.__setattr__(self, name, value)  # a call is frozen
@@ -137,8 +137,9 @@ class Atomically(OperationCall[tuple[Any, ...]]):
         return f"Atomically({', '.join(repr(call) for call in self.calls)})"
 
 
-def atomic_operation(operations: Sequence[AnyOperation]) -> AtomicOperation:
-    """The operation of a step that calls these, in order."""
+@lru_cache(maxsize=512)
+def atomic_operation(operations: tuple[AnyOperation, ...]) -> AtomicOperation:
+    """The operation of a step that calls these, in order: made once, with the types that it reads and writes."""
     return AtomicOperation(
         _body=_calls_nothing,
         name="saga.atomic",
@@ -149,7 +150,7 @@ def atomic_operation(operations: Sequence[AnyOperation]) -> AtomicOperation:
         deadline=max((operation.deadline for operation in operations), default=PIVOT.deadline),
         undo=Compensation(body=_undoes_nothing, name=UNDO_ATOMIC, source=Source("", 0)),
         database=next((operation.database for operation in operations), HOME),
-        operations=tuple(operations),
+        operations=operations,
     )
 
 

@@ -103,7 +103,7 @@ class Catalog:
         names = names_in(name, arguments)
         if unknown := [one for one in names if one not in self.operations]:
             raise OrchestratorError(f"this worker's code has no operation {', '.join(unknown)}, which a step calls")
-        return atomic_operation([self.operations[one] for one in names])
+        return atomic_operation(tuple(self.operations[one] for one in names))
 
     def compensation_of(self, operation: str) -> str:
         """Name of an operation's compensation, e.g. `account.put_back`; empty if there is none."""

@@ -44,6 +44,7 @@ _TEXT_LIMIT = 200
 _SAGAS = UUID("5a1f7c1e-6d2b-5c0e-9b53-6f0f6b8a7d11")
 _EVENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@=+-]{0,127}")
 _FORMAT = JSONFormat()
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 E = TypeVar("E", bound=DomainEvent)
 
@@ -72,7 +73,7 @@ def saga_id(orchestrator: str, event_id: str) -> UUID:
 
 def canonical(value: JsonValue | Mapping[str, Any]) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text (after RFC 8785, without its number rules)."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def digest(text: str) -> str:

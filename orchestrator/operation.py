@@ -125,9 +125,19 @@ class Signature:
         return dict(list(self.whole.parameters.items())[1:])
 
     @cached_property
+    def by_place(self) -> tuple[str, ...]:
+        """All parameters without the transaction, if a call may give each by its place; else none."""
+        may = all(one.kind is one.POSITIONAL_OR_KEYWORD for one in self.parameters.values())
+        return tuple(self.parameters) if may else ()
+
+    @cached_property
     def hints(self) -> Mapping[str, Any]:
         """Annotations by name, `return` among them."""
         return get_type_hints(self.body, include_extras=True)
+
+    @cached_property
+    def _defaults(self) -> Mapping[str, Any]:
+        return {name: one.default for name, one in self.parameters.items() if one.default is not one.empty}
 
     @cached_property
     def _arguments(self) -> TypeAdapter[dict[str, Any]]:
@@ -153,12 +163,7 @@ class Signature:
             pydantic.ValidationError: an argument is not of its declared type.
             ValueError: its text cannot be stored.
         """
-        given = {
-            name: parameter.default
-            for name, parameter in self.parameters.items()
-            if parameter.default is not parameter.empty
-        }
-        checked = self._arguments.validate_python({**given, **arguments}, strict=True)
+        checked = self._arguments.validate_python({**self._defaults, **arguments}, strict=True)
         dumped: dict[str, JsonValue] = self._arguments.dump_python(checked, mode="json")
         return self._storable(dumped)
 
@@ -285,15 +290,21 @@ class Operation(Generic[P, R]):
             pydantic.ValidationError: an argument is not of its declared type.
             ValueError: an argument's text cannot be stored.
         """
+        call = OperationCall(self, self.signature.dump_arguments(self._given(args, kwargs)))
+        if (described := _described.get()) is not None:
+            described.append(call)
+        return call
+
+    def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by name."""
+        names = self.signature.by_place
+        if names and not kwargs and len(args) == len(names):
+            return dict(zip(names, args, strict=True))
         try:
             bound = self.signature.whole.bind(None, *args, **kwargs)
         except TypeError as fault:
             raise TypeError(f"{self.name}: {fault}") from None
-        given = dict(list(bound.arguments.items())[1:])
-        call = OperationCall(self, self.signature.dump_arguments(given))
-        if (described := _described.get()) is not None:
-            described.append(call)
-        return call
+        return dict(list(bound.arguments.items())[1:])
 
     async def body(self, tx: Transaction, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function itself in a transaction: for unit tests, and for the engine.

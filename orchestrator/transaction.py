@@ -66,6 +66,13 @@ class Transaction(AsyncSession):
         self._drawn += 1
         return uuid5(self._saga, f"step/{self._step}/{self._drawn}")
 
+    async def write_out(self) -> None:
+        """Flush, if there is anything to flush or to tell: asking costs less than a flush of nothing."""
+        session = self.sync_session
+        failed_before = not session.is_active  # an author swallowed it; the flush says again what it was
+        if failed_before or session.new or session.dirty or session.deleted:
+            await self.flush()
+
     async def commit(self) -> NoReturn:
         """Refused: the engine commits.
 

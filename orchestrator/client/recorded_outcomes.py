@@ -1,23 +1,35 @@
 """Outcomes read from the database, for sagas that have no execution of their own to wait for."""
 
 import asyncio
+import json
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Text, Uuid, bindparam, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.drive.messages import Outcome
 from orchestrator.errors import NotFinished
 from orchestrator.store.database import Database
-from orchestrator.store.schema import saga
 
 _SOON, _LATER = 0.004, 0.1
 """Seconds between two looks: short while sagas end, growing while none does."""
+_CROWD, _SOON_FOR_MANY = 10, 0.015
+"""Where so many are waited for, a look is for several that end meanwhile: each costs its client and the database."""
 _LOOKED_UP = 500
-_ENDED = select(saga.c.id, saga.c.outcome).where(
-    saga.c.id.in_(bindparam("sagas", expanding=True)), saga.c.outcome.is_not(None)
-)
+_ENDED = {
+    "postgresql": "SELECT id, outcome FROM saga WHERE outcome IS NOT NULL AND id IN "
+    "(SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(:sagas AS json)))",
+    "sqlite": "SELECT id, outcome FROM saga WHERE outcome IS NOT NULL AND id IN (SELECT value FROM json_each(:sagas))",
+}
+"""One text for any number of sagas, so that it is prepared once."""
+_LOOKS = {
+    name: text(statement).bindparams(bindparam("sagas", type_=Text())).columns(id=Uuid, outcome=Text)
+    for name, statement in _ENDED.items()
+}
 
 
 class RecordedOutcomes:
@@ -65,7 +77,8 @@ class RecordedOutcomes:
                 ids = list(self._waiting)
                 for first in range(0, len(ids), _LOOKED_UP):
                     found += await self._look_up(ids[first : first + _LOOKED_UP])
-                pause = _SOON if found else min(pause * 1.5, _LATER)
+                soon = _SOON if len(self._waiting) < _CROWD else _SOON_FOR_MANY
+                pause = soon if found else max(soon, min(pause * 1.5, _LATER))
         except Exception as failure:
             fault = self._database.unreachable(failure) if isinstance(failure, SQLAlchemyError | OSError) else failure
             for waiting in self._waiting.values():
@@ -81,8 +94,13 @@ class RecordedOutcomes:
             self._waiting.clear()
 
     async def _look_up(self, ids: list[UUID]) -> int:
-        async with self._database.reading() as connection:
-            rows = (await connection.execute(_ENDED, {"sagas": ids})).all()
+        dialect = self._database.dialect
+        known = json.dumps([key.hex if dialect == "sqlite" else str(key) for key in ids])
+
+        async def look(connection: AsyncConnection) -> Sequence[Any]:
+            return (await connection.execute(_LOOKS[dialect], {"sagas": known})).all()
+
+        rows = await self._database.read(look)
         for row in rows:
             outcome = Outcome.model_validate_json(row.outcome)
             for ended in self._waiting.pop(row.id, []):

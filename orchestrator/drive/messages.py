@@ -1,13 +1,18 @@
 """What a driver asks of the database, and what it hears back. All of it travels as JSON through Temporal."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from orchestrator.atomic import ATOMIC, calls_in, named
 from orchestrator.operation import HOME
+
+if TYPE_CHECKING:
+    Json = JsonValue
+else:
+    Json = Any  # it comes from JSON and goes there; pydantic's check of each value took as long as a statement
 
 STUCK_AFTER = 5
 """Failed attempts of what must be done, before its saga shows as stuck. It is tried on all the same."""
@@ -74,7 +79,7 @@ class StepCommand(Message):
     saga: SagaRef
     number: int
     operation: str
-    arguments: dict[str, JsonValue]
+    arguments: dict[str, Json]
     event_time: str
     """RFC 3339."""
     opening: Opening | None = None
@@ -97,7 +102,7 @@ class WaitCommand(Message):
     number: int
     operation: str
     """`saga.sleep` or `saga.wait_for`."""
-    arguments: dict[str, JsonValue]
+    arguments: dict[str, Json]
     seconds: float
     opening: Opening | None = None
     """As a step's."""
@@ -117,7 +122,7 @@ class EndWaitCommand(Message):
     saga: SagaRef
     number: int
     operation: str
-    result: JsonValue = None
+    result: Json = None
     """The envelope of the event that came, as text."""
 
 
@@ -127,7 +132,7 @@ class StepDone(Message):
     kind: Literal["done"] = "done"
     number: int
     operation: str
-    result: JsonValue
+    result: Json
 
 
 class StepRefused(Message):
@@ -201,11 +206,11 @@ class Outcome(Message):
     """The triggering event."""
     content_digest: str
     """Of the triggering event: tells a repeat from another event with its id."""
-    triggering: dict[str, JsonValue]
+    triggering: dict[str, Json]
     """Fields of the triggering event, for when digests differ only by a default that one of two contracts left out."""
     triggering_version: int = 1
     """Version of these fields."""
-    event: dict[str, JsonValue]
+    event: dict[str, Json]
     """The completed or failed event, as a CloudEvent."""
     error_code: str | None = None
     message: str | None = None
@@ -307,7 +312,7 @@ class FinishCommand(Message):
     """Write the outcome. Without `completed` the saga ends as its undoing was decided."""
 
     opening: Opening
-    completed: dict[str, JsonValue] | None = None
+    completed: dict[str, Json] | None = None
     """Fields of the completed event."""
     completed_version: int | None = None
     """Version of these fields."""

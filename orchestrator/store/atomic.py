@@ -45,7 +45,7 @@ async def run_calls(connection: AsyncConnection, operation: AtomicOperation, com
         try:
             async with guarded(connection, "query" if one.reversal is Reversal.NOTHING else "operation"):
                 returned.append(await one.body(tx, **given))
-                await tx.flush()
+                await tx.write_out()
         except Refused as refusal:
             raise RefusedWithin(refusal, one.name) from refusal
     return returned

@@ -39,6 +39,7 @@ from orchestrator.errors import OrchestratorError, Refused
 from orchestrator.operation import HOME, Operation, Reversal
 from orchestrator.store.atomic import RefusedWithin, refusal_record, run_calls
 from orchestrator.store.database import Database, guarded
+from orchestrator.store.driver_text import DriverText
 from orchestrator.store.opening import OpenedBefore, begin_saga
 from orchestrator.store.schema import saga, saga_step
 from orchestrator.transaction import Transaction
@@ -80,7 +81,7 @@ def clock(connection: AsyncConnection) -> ColumnElement[datetime]:
     return func.clock_timestamp(type_=UtcTime(timezone=True))
 
 
-_WRITE_RESULT = (
+_WRITE_RESULT = DriverText(
     update(saga_step)
     .where(
         saga_step.c.saga_id == bindparam("of_saga"),
@@ -139,12 +140,12 @@ async def _attempt(
         arguments = operation.signature.load_arguments(command.arguments)
         async with guarded(connection, "query" if operation.reversal is Reversal.NOTHING else "operation"):
             returned = await operation.body(tx, **arguments)
-            await tx.flush()
+            await tx.write_out()
     result, recorded = recordable(operation, returned)
     # Also without a result: an operation that swallowed a database error left a transaction that only rolls back, and
     # its COMMIT would say nothing. This statement fails there, or finds the fence row gone.
-    written = await connection.execute(
-        _WRITE_RESULT,
+    written = await _WRITE_RESULT.execute(
+        connection,
         {
             "of_saga": command.saga.id,
             "of_number": command.number,
@@ -217,7 +218,7 @@ def _given(column: str) -> str:
 
 
 @cache
-def _claiming(dialect: str, *, attempting: bool) -> Any:
+def _claiming(dialect: str, *, attempting: bool) -> DriverText:
     """The guard and the fence as one statement, built once for each database: building cost more than running it."""
     given: dict[str, ColumnElement[Any]] = {
         name: bindparam(_given(name), type_=saga_step.c[name].type) for name in _CLAIMED
@@ -230,18 +231,20 @@ def _claiming(dialect: str, *, attempting: bool) -> Any:
     make: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
     insert = make(saga_step).from_select(list(given), source)
     # DO NOTHING would wait for the other driver and then not see its row; DO UPDATE reads it as committed.
-    return insert.on_conflict_do_update(
-        index_elements=[saga_step.c.saga_id, saga_step.c.number], set_={"number": insert.excluded.number}
-    ).returning(
-        saga_step.c.attempt_token,
-        saga_step.c.operation,
-        saga_step.c.database,
-        saga_step.c.arguments,
-        saga_step.c.digest,
-        saga_step.c.state,
-        saga_step.c.result,
-        saga_step.c.error,
-        saga_step.c.attempted_at,
+    return DriverText(
+        insert.on_conflict_do_update(
+            index_elements=[saga_step.c.saga_id, saga_step.c.number], set_={"number": insert.excluded.number}
+        ).returning(
+            saga_step.c.attempt_token,
+            saga_step.c.operation,
+            saga_step.c.database,
+            saga_step.c.arguments,
+            saga_step.c.digest,
+            saga_step.c.state,
+            saga_step.c.result,
+            saga_step.c.error,
+            saga_step.c.attempted_at,
+        )
     )
 
 
@@ -286,7 +289,7 @@ async def claim(
         "done_at": None if attempting else now,
     }
     statement = _claiming(connection.dialect.name, attempting=attempting)
-    met = (await connection.execute(statement, {_given(name): value for name, value in values.items()})).first()
+    met = (await statement.execute(connection, {_given(name): value for name, value in values.items()})).first()
     if met is None:
         return await _why_shut(connection, command.saga)
     if met.attempt_token == token:
