@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from temporalio.client import Client
-from temporalio.common import WorkflowIDReusePolicy
+from temporalio.common import TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.envelope import Envelope
+from orchestrator.workflow.attributes import of_event
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.names import EVENT_SIGNAL, own_workflow_id
 
@@ -44,7 +46,8 @@ async def ensure_own_execution(
     workflow_id = own_workflow_id(orchestrator, envelope.event_id)
     only_failed, always = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY, WorkflowIDReusePolicy.ALLOW_DUPLICATE
     reuse = always if although_completed else only_failed
-    try:
+
+    async def start(attributes: TypedSearchAttributes | None) -> str | None:
         handle = await client.start_workflow(
             orchestrator,
             id=workflow_id,
@@ -54,7 +57,17 @@ async def ensure_own_execution(
             id_reuse_policy=reuse,
             task_timeout=timedelta(seconds=_TASK_TIMEOUT_SECONDS),
             static_summary=f"{envelope.event_type} {envelope.event_id}",
+            search_attributes=attributes,
         )
+        return handle.result_run_id
+
+    try:
+        try:
+            run_id = await start(of_event(envelope.event_type, envelope.event_id))
+        except RPCError as fault:
+            if fault.status is not RPCStatusCode.INVALID_ARGUMENT or "search attribute" not in fault.message.lower():
+                raise
+            run_id = await start(None)  # no worker has registered them yet; the execution sets them itself
     except WorkflowAlreadyStartedError as closed:
         return OwnExecution(workflow_id, closed.run_id, started=False)
-    return OwnExecution(workflow_id, handle.result_run_id, started=True)
+    return OwnExecution(workflow_id, run_id, started=True)

@@ -22,7 +22,7 @@ from orchestrator.event import DomainEvent, UndoneStep
 from orchestrator.store.atomic import undone_calls
 from orchestrator.store.database import Database
 from orchestrator.store.locks import Waker, Woken, release, wake_nobody
-from orchestrator.store.opening import OpenSaga, open_sagas
+from orchestrator.store.opening import OpenSaga, lock_sagas
 from orchestrator.store.schema import saga, saga_outbox, saga_step
 from orchestrator.store.turn import RecordedStep, steps_of_each
 
@@ -82,7 +82,7 @@ async def finish_sagas(
     woken: list[Woken] = []
 
     async def end(connection: AsyncConnection) -> list[FinishReply | Exception]:
-        rows = await open_sagas(connection, [command.opening for command in commands], catalog, begins=False)
+        rows = await lock_sagas(connection, [command.opening for command in commands], catalog)
         steps = await steps_of_each(connection, [key for key, row in rows.items() if _is_open(row)])
         replies: list[FinishReply | Exception] = []
         ended: list[_Ended] = []

@@ -166,6 +166,22 @@ async def begin_saga(
     return Blocked(by=row.blocked_by) if row.blocked_by else None
 
 
+async def lock_sagas(
+    connection: AsyncConnection, openings: Sequence[Opening], catalog: Catalog
+) -> dict[UUID, OpenSaga]:
+    """Sagas' rows locked for a transition, as `open_sagas` does it, where nearly all of them are there.
+
+    Those are locked and not written: a row's new version costs PostgreSQL an entry in each of its indexes.
+    """
+    given = {opening.saga.id: opening for opening in openings}
+    as_text = (lambda key: key.hex) if connection.dialect.name == "sqlite" else str
+    keys = json.dumps([as_text(key) for key in given])
+    met = {row.id: row for row in await connection.execute(_LOCKS[connection.dialect.name], {"sagas": keys})}
+    found = {key: _open(row, reused=not _same_content(given[key], row, catalog)) for key, row in met.items()}
+    missing = [opening for key, opening in given.items() if key not in found]
+    return found | await open_sagas(connection, missing, catalog, begins=False) if missing else found
+
+
 async def lock_saga(connection: AsyncConnection, opening: Opening, catalog: Catalog) -> OpenSaga | Outcome | Reused:
     """A saga's row, locked for a transition (written first, if nobody has), or what leaves none to make."""
     row = (await open_sagas(connection, [opening], catalog, begins=False))[opening.saga.id]
@@ -233,6 +249,20 @@ _UPSERTS = {
     (dialect, begins): _upsert(dialect, begins=begins)
     for dialect in ("postgresql", "sqlite")
     for begins in (False, True)
+}
+
+
+def _lock(source: str, locking: str) -> Any:
+    columns = ", ".join(column.name for column in _COLUMNS)
+    statement = f"SELECT {columns} FROM saga WHERE id IN {source} ORDER BY id{locking}"  # noqa: S608
+    return text(statement).bindparams(bindparam("sagas", type_=Text())).columns(*_COLUMNS)
+
+
+_LOCKS = {
+    "postgresql": _lock(
+        "(SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(:sagas AS json)))", " FOR UPDATE"
+    ),
+    "sqlite": _lock("(SELECT value FROM json_each(:sagas))", ""),  # its transaction is the only one that writes
 }
 
 

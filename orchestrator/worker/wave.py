@@ -130,7 +130,8 @@ class Wave:
         self._run_id = run_id
         self._began = monotonic()
         self._places = asyncio.Semaphore(_AT_ONCE)
-        self._port = WaveSteps(steps, Finishing(steps, self._wake), self._is_over)
+        self._under_way = 0
+        self._port = WaveSteps(steps, Finishing(steps, self._wake, lambda: self._under_way), self._is_over)
         self._turns: dict[UUID, asyncio.Event] = {}
         """Set when a saga of this wave, that waits for locks, may hold them."""
         self._begun: set[UUID] = set()
@@ -363,7 +364,11 @@ class Wave:
         async with self._places:
             if self._is_over():
                 return one.left(Why.UNREACHED)
-            return await self._go(one, row, drivers)
+            self._under_way += 1
+            try:
+                return await self._go(one, row, drivers)
+            finally:
+                self._under_way -= 1
 
     async def _go(self, one: _Given, row: OpenSaga, drivers: dict[int, Driver]) -> _Fate:
         envelope = read(row.envelope)

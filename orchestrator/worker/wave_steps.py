@@ -42,6 +42,9 @@ AUTHORS_MISTAKES = (TransactionMisuse, UsageError, ResultTooLarge)
 _TRIES = 2
 _PAUSE = 0.03
 _FINISHED_TOGETHER = 20
+_GATHERED = 0.003
+"""Seconds that the first one that ends waits for others, where many are under way."""
+_MANY = 4
 _AWAY = ("08", "53", "57P")
 """SQLSTATE classes of a database that is away, or has no connection to spare."""
 
@@ -69,10 +72,17 @@ def is_lost(fault: BaseException) -> bool:
 
 
 class Finishing:
-    """Ends sagas together: while one transaction is under way, those that end meanwhile gather for the next."""
+    """Ends sagas together: while one transaction is under way, those that end meanwhile gather for the next.
 
-    def __init__(self, steps: StoreSteps, waker: Waker) -> None:
+    Args:
+        steps: the database.
+        waker: is told who may go on.
+        under_way: how many sagas are driven just now, those that are being ended among them.
+    """
+
+    def __init__(self, steps: StoreSteps, waker: Waker, under_way: Callable[[], int] = lambda: 0) -> None:
         self._waker = waker
+        self._under_way = under_way
         self._database: Database = steps.database
         self._catalog = steps.catalog
         self._gathered: list[tuple[FinishCommand, asyncio.Future[FinishReply]]] = []
@@ -93,6 +103,8 @@ class Finishing:
     async def _write(self) -> None:
         try:
             while self._gathered:
+                if self._under_way() - len(self._gathered) >= _MANY:
+                    await asyncio.sleep(_GATHERED)
                 together = self._gathered[:_FINISHED_TOGETHER]
                 del self._gathered[:_FINISHED_TOGETHER]
                 await self._write_together(together)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
+from temporalio.common import SearchAttributeKey, SearchAttributePair, SearchAttributeUpdate, TypedSearchAttributes
 
 EVENT_TYPE = SearchAttributeKey.for_keyword("EventType")
 EVENT_ID = SearchAttributeKey.for_keyword("EventId")
@@ -12,6 +12,43 @@ SAGA_STATUS = SearchAttributeKey.for_keyword("SagaStatus")
 ERROR_CODE = SearchAttributeKey.for_keyword("ErrorCode")
 
 SEARCH_ATTRIBUTES = (EVENT_TYPE, EVENT_ID, SAGA_STATUS, ERROR_CODE)
+
+
+RUNNING = "running"
+
+
+def of_event(event_type: str, event_id: str) -> TypedSearchAttributes:
+    """What whoever starts an execution for an event gives it."""
+    return TypedSearchAttributes([SearchAttributePair(EVENT_TYPE, event_type), SearchAttributePair(EVENT_ID, event_id)])
+
+
+class SagaStatus:
+    """`SagaStatus` of the execution that runs.
+
+    Each change is a write of the server's, so a saga that is done within its first workflow task shows no `running`.
+    """
+
+    def __init__(self) -> None:
+        self._is_shown = False
+
+    def begin(self, event_type: str, event_id: str) -> None:
+        """Say which event it is, unless whoever started the execution did."""
+        known = workflow.info().typed_search_attributes
+        if all(known.get(pair.key) == pair.value for pair in of_event(event_type, event_id).search_attributes):
+            self._is_shown = known.get(SAGA_STATUS) == RUNNING
+        else:
+            self._is_shown = True
+            upsert(EVENT_TYPE.value_set(event_type), EVENT_ID.value_set(event_id), SAGA_STATUS.value_set(RUNNING))
+
+    def goes_on(self) -> None:
+        """It is not done within its first task: it waits for something."""
+        if not self._is_shown:
+            self.set(RUNNING)
+
+    def set(self, status: str) -> None:
+        """Show another status."""
+        self._is_shown = True
+        upsert(SAGA_STATUS.value_set(status))
 
 
 def upsert(*updates: SearchAttributeUpdate[Any]) -> None:

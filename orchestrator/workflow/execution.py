@@ -20,7 +20,7 @@ from orchestrator.envelope import Envelope, UnreadableEvent, read, unwrap
 from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.workflow import names
-from orchestrator.workflow.attributes import ERROR_CODE, EVENT_ID, EVENT_TYPE, SAGA_STATUS, upsert
+from orchestrator.workflow.attributes import ERROR_CODE, SAGA_STATUS, SagaStatus, upsert
 from orchestrator.workflow.dead_letters import pieces
 from orchestrator.workflow.details import StepsTable
 from orchestrator.workflow.inbox import Fault, Inbound, Inbox
@@ -130,13 +130,10 @@ class SagaExecution:
 
     async def _drive(self, envelope: Envelope, event: DomainEvent) -> Outcome:
         info = workflow.info()
-        upsert(
-            EVENT_TYPE.value_set(envelope.event_type),
-            EVENT_ID.value_set(envelope.event_id),
-            SAGA_STATUS.value_set("running"),
-        )
+        status = SagaStatus()
+        status.begin(envelope.event_type, envelope.event_id)
         table = StepsTable(f"{envelope.event_type} {envelope.event_id}")
-        steps = TemporalSteps(table, self._inbox, lambda: self._retries, lambda: self._wakes)
+        steps = TemporalSteps(table, self._inbox, status, lambda: self._retries, lambda: self._wakes)
         driver = Driver(
             self.orchestrator,
             event,

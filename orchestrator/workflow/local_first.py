@@ -7,6 +7,7 @@ regular from the start, which ends the task.
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -32,9 +33,14 @@ _LOCAL_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=50), maximu
 
 
 class Activities:
-    """Runs the activities of one execution."""
+    """Runs the activities of one execution.
 
-    def __init__(self) -> None:
+    Args:
+        leaves_task: called before anything that the workflow task does not wait for.
+    """
+
+    def __init__(self, leaves_task: Callable[[], None]) -> None:
+        self._leaves_task = leaves_task
         self._markers = 0
         """Since a workflow task ended."""
 
@@ -66,6 +72,7 @@ class Activities:
     ) -> Any:
         """Run an activity that the server retries; `attempt` is how long one attempt may take."""
         carried = self._markers
+        self._leaves_task()
         try:
             return await workflow.execute_activity(
                 name,

@@ -43,7 +43,7 @@ from orchestrator.drive.steps import CancelRequested, StepFailed
 from orchestrator.envelope import Envelope
 from orchestrator.event import DomainEvent
 from orchestrator.workflow import names
-from orchestrator.workflow.attributes import SAGA_STATUS, upsert
+from orchestrator.workflow.attributes import SagaStatus
 from orchestrator.workflow.details import StepsTable
 from orchestrator.workflow.inbox import Inbox
 from orchestrator.workflow.local_first import ATTEMPT, LOCAL_ATTEMPTS, Activities
@@ -71,20 +71,27 @@ class TemporalSteps:
     Args:
         table: where the Web UI's table of steps is kept.
         inbox: what is sent to the execution.
+        status: what it can be found by.
         retries: how many times a person has asked to try at once, so far.
         wakes: how many times somebody who held a lock has said that it is free, so far.
     """
 
     def __init__(
-        self, table: StepsTable, inbox: Inbox, retries: Callable[[], int], wakes: Callable[[], int] = lambda: 0
+        self,
+        table: StepsTable,
+        inbox: Inbox,
+        status: SagaStatus,
+        retries: Callable[[], int],
+        wakes: Callable[[], int] = lambda: 0,
     ) -> None:
         self._table = table
+        self._status = status
         self._inbox = inbox
         self._retries = retries
         self._wakes = wakes
         self._woken = 0
         self._looks = 0
-        self._activities = Activities()
+        self._activities = Activities(status.goes_on)
 
     async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
         """Run a step; retried until the activity gives up, past the pivot without end.
@@ -138,6 +145,7 @@ class TemporalSteps:
         self._entitle(f"{held}, {first.before} before it{more}")
         self._looks += 1
         seconds = LOOKS[min(self._looks, len(LOOKS)) - 1] if self._looks <= OFTEN else SELDOM
+        self._status.goes_on()
         # Not only since now: the wake may have come while the reply was on its way.
         with contextlib.suppress(asyncio.TimeoutError):
             await workflow.wait_condition(
@@ -157,12 +165,14 @@ class TemporalSteps:
     async def pause(self, number: int, seconds: float) -> None:
         """Let time pass."""
         if seconds > 0:
+            self._status.goes_on()
             await workflow.sleep(seconds, summary=f"step {number}: sleep")
 
     async def receive(
         self, number: int, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], seconds: float
     ) -> Envelope | None:
         """Wait for an event in the inbox."""
+        self._status.goes_on()
         return await self._inbox.take(
             event, matching, timedelta(seconds=seconds), summary=f"step {number}: wait for {event.type_name()}"
         )
@@ -181,7 +191,7 @@ class TemporalSteps:
         """Turn to undoing."""
         reply: TurnReply = await self._insist(names.TURN, command, TurnReply, command.error_code)
         if isinstance(reply, UndoPlan):
-            upsert(SAGA_STATUS.value_set("undoing"))
+            self._status.set("undoing")
             for step in reply.steps:
                 self._show(step.number, "to be undone", step.shown)
         return reply
@@ -211,7 +221,7 @@ class TemporalSteps:
 
     async def stick(self, command: StuckCommand) -> None:
         """Show that the saga waits for a person."""
-        upsert(SAGA_STATUS.value_set("stuck"))
+        self._status.set("stuck")
         self._entitle(f"stuck: {command.error}")
         await self._insist(names.STICK, command, None, f"stuck at step {command.number}")
 
@@ -246,7 +256,7 @@ class TemporalSteps:
             self._entitle(f"{summary}: {fault}")
         reply = await self._without_end(name, argument, result, summary, attempt)
         if stuck is not None:
-            upsert(SAGA_STATUS.value_set(status))
+            self._status.set(status)
             self._entitle(status)
             await self._insist(names.STICK, stuck.model_copy(update={"error": None, "step": None}), None, "goes on")
         return reply
