@@ -36,6 +36,8 @@ _WAIT_FOR_CONNECTION = 10  # seconds
 _TRIES = 5
 _RETRIED_IN_PLACE = frozenset({"40P01", "40001"})
 _PING = text("SELECT 1")
+FILLED = "orchestrator_outbox_filled"
+"""On a connection whose transaction writes an event that is to be sent: a relay is woken when it has committed."""
 _GUARD = "orchestrator_guard"
 _REFUSED = "orchestrator_refused"
 _COMMENTS = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|;)*"
@@ -76,6 +78,8 @@ class Database:
         self.pool_size = pool_size
         self._file = os.path.abspath(self.url.database or ":memory:")
         self.engine = _engine(self.url, self.dialect, pool_size)
+        self.when_outbox_filled: set[Callable[[], None]] = set()
+        """Told after a transaction of this process has put events in the outbox."""
 
     @property
     def shown(self) -> str:
@@ -120,6 +124,10 @@ class Database:
                 await self._revive(connection)
             async with connection.begin():
                 yield connection
+            info = connection.sync_connection.info if connection.sync_connection else {}
+            if info.pop(FILLED, None):
+                for tell in self.when_outbox_filled:
+                    tell()
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncConnection]:

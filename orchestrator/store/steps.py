@@ -33,6 +33,7 @@ from orchestrator.store.finish import finish_saga
 from orchestrator.store.locks import Waker, wake_nobody
 from orchestrator.store.other_step import run_other_step
 from orchestrator.store.other_undo import undo_other_step
+from orchestrator.store.outbox import HOME_OF_STEP
 from orchestrator.store.turn import mark_stuck, turn_to_undoing, undo_step
 from orchestrator.store.waiting import begin_wait, end_wait
 
@@ -58,6 +59,7 @@ class StoreSteps:
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
         """Attempt a step."""
+        HOME_OF_STEP.set(self.database)
         if self.catalog.called(command.operation, command.arguments).database != HOME:
             return await run_other_step(self.databases, self.catalog, command, attempt=attempt)
         run = run_external_step if self._is_external(command.operation) else run_step
@@ -100,6 +102,7 @@ class StoreSteps:
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
         """Undo one step."""
+        HOME_OF_STEP.set(self.database)
         if command.database != HOME:
             return await undo_other_step(self.databases, self.catalog, command)
         undo = undo_external_step if self._is_external(command.operation) else undo_step

@@ -66,7 +66,7 @@ def test_each_event_and_orchestrator_is_in_the_documents(catalog: Catalog) -> No
 
 
 def test_every_walk_over_the_applications_orchestrators_comes_to_its_end() -> None:
-    walks = {name: walk(APPLICATION, one) for name, one in APPLICATION.orchestrators.items()}
+    walks = {name: walk(APPLICATION, one, one.requests[0]) for name, one in APPLICATION.orchestrators.items()}
 
     assert {name: one.ended for name, one in walks.items() if one.ended} == {}
     assert all(one.steps for one in walks.values())

@@ -142,8 +142,8 @@ MUTANTS = (
         breaks="the outcome and its event are written together or not at all",
         file=FINISH,
         replaced={
-            "await connection.execute(\n        _SEND,": (
-                "async with connection.engine.begin() as another: await another.execute(_SEND,"
+            "await connection.execute(SENT_AT_ONCE,": (
+                "async with connection.engine.begin() as another: await another.execute(SENT_AT_ONCE,"
             ),
         },
         caught_by=(
