@@ -14,7 +14,7 @@ from orchestrator.event import DomainEvent
 class Deliver(Protocol):
     """Takes an event to a listener. That it returned means that the event is accepted there; repeats do no harm."""
 
-    async def __call__(self, listener: AnyOrchestrator, event: DomainEvent, envelope: Envelope) -> None:
+    async def __call__(self, listener: AnyOrchestrator, event: DomainEvent, envelope: Envelope, /) -> None:
         """Deliver.
 
         Raises:

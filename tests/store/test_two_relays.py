@@ -7,20 +7,25 @@ Then the first goes on with what it has in its hand, or is no more.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator import DomainEvent, outbox
-from orchestrator.catalog import AnyOrchestrator
-from orchestrator.envelope import Envelope, read
+from orchestrator.catalog import AnyOrchestrator, Catalog
+from orchestrator.drive.driver import Driver
+from orchestrator.envelope import Envelope, read, wrap
+from orchestrator.store import outbox as store_outbox
 from orchestrator.store.database import Database
-from orchestrator.store.outbox import NO_SAGA, OutboxRow, is_due
+from orchestrator.store.outbox import NO_SAGA, OutboxRow, Target, is_due
 from orchestrator.store.schema import saga_dead_letter, saga_outbox
+from orchestrator.store.steps import StoreSteps
 from orchestrator.worker.relay import Fate, Relay, RelayLimits
+from tests import chain
 from tests.house import CATALOG, eventually, rows
-from tests.orchestrators import NothingRequested
+from tests.orchestrators import Nothing, NothingRequested
 from tests.store.pacing import Pacer, until_stopped
 
 R = TypeVar("R")
@@ -263,3 +268,46 @@ async def _added(database: Database, *, key: str | None = None, event_id: str) -
     async with database.transaction() as connection:
         await outbox.add(connection, EVENT, key=key, event_id=event_id)
     return [row for row in await rows(database, saga_outbox) if row.event_id == event_id]
+
+
+async def test_what_started_a_saga_comes_to_those_listeners_that_have_none(
+    stocked: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_outbox, "FORWARD_AFTER", timedelta(0))
+    came: list[str] = []
+    requested = chain.LinkRequested()
+    envelope = wrap(requested, event_id="e", source="tests")
+    steps = StoreSteps(stocked, chain.CATALOG)
+
+    async def deliver(listener: AnyOrchestrator, event: DomainEvent, given: Envelope) -> None:
+        came.append(listener.__name__)
+        await Driver(listener, event, given, steps).drive()
+
+    for _ in range(2):  # the repeat has no saga of its own
+        await Driver(chain.FirstLink, requested, envelope, steps).drive()
+    assert [row.target for row in await rows(stocked, saga_outbox)].count(Target.MISSING) == 1
+    relay = Relay(stocked, stocked, chain.CATALOG, deliver, limits=SOON)
+    while not await all_sent(stocked):
+        await relay.pass_on()
+
+    assert sorted(came) == ["SecondLink", "ThirdLink", "Watching"]
+    assert [row.target for row in await rows(stocked, saga_outbox)].count(Target.MISSING) == 2
+
+
+async def test_an_event_of_one_listener_costs_no_statement_more(stocked: Database) -> None:
+    """Neither where its saga is opened nor where it ends, though other events have several listeners."""
+    said: list[str] = []
+
+    def note_it(*args: Any) -> None:
+        said.append(args[2])
+
+    catalog = Catalog.of(
+        orchestrators=[*CATALOG.orchestrators.values(), *chain.ORCHESTRATORS], operations=CATALOG.operations.values()
+    )
+    envelope = wrap(EVENT, event_id="e", source="tests")
+    event.listen(stocked.engine.sync_engine, "before_cursor_execute", note_it)
+    await Driver(Nothing, EVENT, envelope, StoreSteps(stocked, catalog)).drive()
+    event.remove(stocked.engine.sync_engine, "before_cursor_execute", note_it)
+
+    assert len([one for one in said if one.startswith(("INSERT INTO saga ", "UPDATE", "INSERT INTO saga_outbox"))]) == 3
+    assert sum("saga_outbox" in one for one in said) == 1
