@@ -73,9 +73,7 @@ async def add(
         EventRejected: the event is invalid or too large, its id is none, or was added before for other content.
         UsageError: `tx` is no such thing, its database has no outbox, or the key is none.
     """
-    if not isinstance(tx, AsyncSession | AsyncConnection):
-        raise UsageError(f"outbox.add takes a transaction first, and {_form(tx, event)}")
-    _check(event, key)
+    _check(tx, (AsyncSession, AsyncConnection), event, key)
     connection = tx if isinstance(tx, AsyncConnection) else await tx.connection()
     cause = None
     if isinstance(tx, Transaction):
@@ -96,9 +94,7 @@ def add_sync(
     needs_listener: bool = False,
 ) -> str:
     """As `add`, in the transaction of a session or connection that is not asynchronous."""
-    if not isinstance(session, Session | Connection):
-        raise UsageError(f"outbox.add_sync takes a transaction first, and {_form(session, event)}")
-    _check(event, key)
+    _check(session, (Session, Connection), event, key)
     envelope = _envelope(event, event_id, time, None)
     connection = session if isinstance(session, Connection) else session.connection()
     _add(connection, envelope, event, key, None, needs_listener)
@@ -111,7 +107,9 @@ def _form(tx: object, event: object) -> str:
     return f"{type(tx).__name__} is none that it knows: write `{right}(session, {type(event).__name__}(...))`"
 
 
-def _check(event: object, key: object) -> None:
+def _check(tx: object, wanted: tuple[type, ...], event: object, key: object) -> None:
+    if not isinstance(tx, wanted):
+        raise UsageError(f"the outbox takes a transaction first, and {_form(tx, event)}")
     if not isinstance(event, DomainEvent):
         raise UsageError(f"the outbox takes a DomainEvent, and {type(event).__name__} is none")
     if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= KEY_LIMIT or unstorable(key)):

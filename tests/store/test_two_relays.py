@@ -74,26 +74,30 @@ class PacedDatabase(Database):
 class PacedRelay(Relay):
     """Stops at one point, once."""
 
-    database: PacedDatabase
+    @property
+    def paced(self) -> PacedDatabase:
+        """Its database."""
+        assert isinstance(self.database, PacedDatabase)
+        return self.database
 
     async def _claim(self, few: bool) -> list[OutboxRow]:
         return await self._paced("claim", lambda: super(PacedRelay, self)._claim(few))
 
     async def _send(self, row: OutboxRow, known: set[object]) -> Fate:  # type: ignore[override]
-        await self.database.pacer.at("before send")
+        await self.paced.pacer.at("before send")
         fate = await super()._send(row, known)  # type: ignore[arg-type]
-        await self.database.pacer.at("inside send")  # the listener has it
+        await self.paced.pacer.at("inside send")  # the listener has it
         return fate
 
     async def _mark(self, fates: Sequence[Fate]) -> None:
-        await self.database.pacer.at("after send")
+        await self.paced.pacer.at("after send")
         await self._paced("mark", lambda: super(PacedRelay, self)._mark(fates))
 
     async def _paced(self, doing: str, work: Callable[[], Awaitable[R]]) -> R:
-        await self.database.pacer.at(f"before {doing}")
-        self.database.doing = doing
+        await self.paced.pacer.at(f"before {doing}")
+        self.paced.doing = doing
         result = await work()
-        await self.database.pacer.at(f"after {doing}")
+        await self.paced.pacer.at(f"after {doing}")
         return result
 
 
