@@ -23,7 +23,7 @@ from orchestrator.errors import EventRejected, UsageError
 from orchestrator.event import DomainEvent, unstorable
 from orchestrator.event_id import new_event_id
 from orchestrator.lock_keys import KEY_LIMIT
-from orchestrator.store.outbox import HOME_OF_STEP, NO_SAGA, Target, write
+from orchestrator.store.outbox import NO_SAGA, Target, home_of_step, write
 from orchestrator.store.schema import saga
 from orchestrator.transaction import Transaction
 
@@ -179,7 +179,7 @@ _CAUSE = "orchestrator_outbox_cause"
 
 async def _read_cause(tx: Transaction, connection: AsyncConnection) -> _Cause:
     statement = select(saga.c.orchestrator, saga.c.envelope).where(saga.c.id == tx.saga_id)
-    home = HOME_OF_STEP.get()
+    home = home_of_step()
     found: Any
     if home is None or home.engine.sync_engine is connection.engine.sync_engine:
         found = (await connection.execute(statement)).first()

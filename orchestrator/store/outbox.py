@@ -9,7 +9,8 @@ the key. A claim runs out, so a relay may be killed or stopped anywhere.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -54,8 +55,22 @@ RUN = 20
 _MOST = 400
 """Rows that one claim gives back: each may be as large as an event can be."""
 
-HOME_OF_STEP: ContextVar[Database | None] = ContextVar("home_of_step", default=None)
-"""The home database of the step that runs here, which may itself be in another one."""
+_home: ContextVar[Database | None] = ContextVar("home_of_step", default=None)
+
+
+@contextmanager
+def at_home(database: Database) -> Generator[None]:
+    """While a step runs, which may itself be in another database: this is home, where its saga is."""
+    token = _home.set(database)
+    try:
+        yield
+    finally:
+        _home.reset(token)
+
+
+def home_of_step() -> Database | None:
+    """The home database of the step that runs here, if anybody said."""
+    return _home.get()
 
 
 class Target(StrEnum):

@@ -255,7 +255,14 @@ class Manager:
         """While this is open, what stands in the outbox of each database is sent."""
         runtime = ready.client.service_client.config.runtime or Runtime.default()
         deliver = Delivery(ready.client, self.settings.task_queue)
-        return relaying(ready.databases, ready.catalog, deliver, meter=runtime.metric_meter, limits=limits)
+        return relaying(
+            ready.databases,
+            ready.catalog,
+            deliver,
+            meter=runtime.metric_meter,
+            limits=limits,
+            check_belonging=self.recovery(ready).check_belonging,
+        )
 
     def recovery(self, ready: Ready) -> Recovery:
         """Recovery for everything in the catalog."""

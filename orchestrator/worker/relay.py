@@ -9,7 +9,7 @@ and holds up nobody.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -39,6 +39,7 @@ from orchestrator.store.outbox import (
     sagas_among,
 )
 from orchestrator.store.reading_outbox import waiting
+from orchestrator.store.recovery import RecoveryRefused
 from orchestrator.worker.delivery import Deliver
 
 _log = logging.getLogger(__name__)
@@ -73,6 +74,11 @@ class RelayLimits:
     """A row that waits longer is told in the log, once in as long."""
     measured: timedelta = timedelta(seconds=5)
     """From one measurement to the next."""
+    checked: timedelta = timedelta(seconds=30)
+    """From one look at whom the database belongs to to the next."""
+
+
+CheckBelonging = Callable[[], Awaitable[None]]
 
 
 class Unroutable(OrchestratorError):
@@ -133,6 +139,7 @@ class Relay:
         name: the database's.
         limits: how it goes about it.
         meter: for the lag.
+        check_belonging: raises while the database belongs to another Temporal: a copy's events are the original's.
     """
 
     database: Database
@@ -142,13 +149,14 @@ class Relay:
     name: str = HOME
     limits: RelayLimits = field(default_factory=RelayLimits)
     meter: MetricMeter = MetricMeter.noop
+    check_belonging: CheckBelonging | None = None
 
     def __post_init__(self) -> None:
         self._wake = asyncio.Event()
         self._stopping = False
         self._unknown: dict[int, float] = {}
         """Rows that nobody here knows, and when they were met first."""
-        self._measured = self._told = float("-inf")
+        self._measured = self._told = self._checked = float("-inf")
         self._waiting = self.meter.create_gauge("orchestrator_outbox_waiting", "Events that wait to be sent", "1")
         self._lag = self.meter.create_gauge_float("orchestrator_outbox_lag", "Age of the oldest of them", "s")
 
@@ -167,7 +175,8 @@ class Relay:
                 last = self._stopping
                 try:
                     await self._measure()
-                    passed = await self.pass_on(few=failures > 0) if await is_due(self.database) else Pass()
+                    may_send = await self._belongs_here() and await is_due(self.database)
+                    passed = await self.pass_on(few=failures > 0) if may_send else Pass()
                 except Exception as fault:  # of the database, or a bug: neither may leave events unsent for good
                     is_ordinary = isinstance(fault, SQLAlchemyError | OSError | OrchestratorError)
                     _log.warning("the outbox of %s: %s", self.name, fault, exc_info=None if is_ordinary else fault)
@@ -319,6 +328,20 @@ class Relay:
         except TimeoutError:
             return False
 
+    async def _belongs_here(self) -> bool:
+        now, every = monotonic(), self.limits.checked.total_seconds()
+        if self.check_belonging is None or now - self._checked < every:
+            return True
+        try:
+            await self.check_belonging()
+        except RecoveryRefused as fault:
+            if now - self._told > every:
+                self._told = now
+                _log.warning("the outbox of %s: nothing is sent. %s", self.name, fault)
+            return False
+        self._checked = now
+        return True
+
     async def _measure(self) -> None:
         now = monotonic()
         if now - self._measured < self.limits.measured.total_seconds():
@@ -348,6 +371,7 @@ async def relaying(
     *,
     meter: MetricMeter = MetricMeter.noop,
     limits: RelayLimits | None = None,
+    check_belonging: CheckBelonging | None = None,
 ) -> AsyncGenerator[None]:
     """While this is open, what stands in the outbox of each database is sent."""
     relays = [
@@ -359,6 +383,7 @@ async def relaying(
             name=name,
             limits=limits or RelayLimits(),
             meter=meter,
+            check_belonging=check_belonging,
         )
         for name, database in databases
     ]

@@ -20,7 +20,8 @@ from orchestrator.envelope import Envelope, read, wrap
 from orchestrator.store import outbox as store_outbox
 from orchestrator.store.database import Database
 from orchestrator.store.outbox import NO_SAGA, OutboxRow, Target, is_due
-from orchestrator.store.schema import saga_dead_letter, saga_outbox
+from orchestrator.store.recovery import adopt, check_belonging
+from orchestrator.store.schema import saga_dead_letter, saga_meta, saga_outbox
 from orchestrator.store.steps import StoreSteps
 from orchestrator.worker.relay import Fate, Relay, RelayLimits
 from tests import chain
@@ -258,6 +259,28 @@ async def test_a_relay_is_woken_by_a_commit_in_its_process(
     await running
 
     assert not database.when_outbox_filled
+
+
+async def test_a_copy_of_a_database_sends_nothing_until_it_is_adopted(database: Database) -> None:
+    await _added(database, event_id="e")
+    async with database.transaction() as connection:
+        await connection.execute(saga_meta.update().values(temporal_cluster_id="the original's"))
+    post, asked = Post(), list[str]()
+
+    async def check() -> None:
+        asked.append("")
+        await check_belonging(database, "default", "mine")
+
+    hurried = RelayLimits(first_look=timedelta(0), last_look=timedelta(0), checked=timedelta(0))
+    relay = Relay(database, database, CATALOG, post, limits=hurried, check_belonging=check)
+    running = asyncio.create_task(relay.run())
+
+    await eventually(lambda: _true(len(asked) > 2), "it asks again and again")
+    assert not post.came
+    await adopt(database, "default", "mine")
+    await eventually(lambda: _true(post.came == ["e"]), "it is sent")
+    relay.stop()
+    await running
 
 
 async def _tried(database: Database) -> bool:
