@@ -354,7 +354,7 @@ class Relay:
         if lag > self.limits.late and now - self._told > self.limits.late.total_seconds():
             self._told = now
             _log.warning(
-                "the outbox of %s: %d events wait to be sent, the oldest for %d s%s",
+                "the outbox of %s: %d waiting to be sent, the oldest for %d s%s",
                 *(self.name, found.count, lag.total_seconds(), f": {found.error}" if found.error else ""),
             )
 

@@ -6,12 +6,13 @@ Then the first goes on with what it has in its hand, or is no more.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
+from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 
 from orchestrator import DomainEvent, outbox
 from orchestrator.catalog import AnyOrchestrator, Catalog
@@ -259,6 +260,30 @@ async def test_a_relay_is_woken_by_a_commit_in_its_process(
     await running
 
     assert not database.when_outbox_filled
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+async def test_the_lag_is_measured_and_a_large_one_told(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    buffer = MetricBuffer(100)
+    runtime = Runtime(telemetry=TelemetryConfig(metrics=buffer))
+    post = Post()
+    post.fails = {"e"}
+    await _added(database, event_id="e")
+    async with database.transaction() as connection:
+        await connection.execute(saga_outbox.update().values(created_at=datetime.now(UTC) - timedelta(minutes=2)))
+    hurried = RelayLimits(measured=timedelta(0), first_look=timedelta(0), last_look=timedelta(0))
+    relay = Relay(database, database, CATALOG, post, limits=hurried, meter=runtime.metric_meter, name="books")
+
+    running = asyncio.create_task(relay.run())
+    await eventually(lambda: _tried(database), "it was tried")
+    relay.stop()
+    await running
+
+    said = {one.metric.name: one for one in buffer.retrieve_updates()}
+    assert said["orchestrator_outbox_waiting"].value == 1
+    assert said["orchestrator_outbox_lag"].value >= 120
+    assert dict(said["orchestrator_outbox_lag"].attributes)["database"] == "books"
+    assert "the outbox of books: 1 waiting to be sent, the oldest for 12" in caplog.text
 
 
 async def test_a_copy_of_a_database_sends_nothing_until_it_is_adopted(database: Database) -> None:
