@@ -81,7 +81,20 @@ class Catalog:
 
     def listeners(self, event: type[DomainEvent]) -> list[AnyOrchestrator]:
         """The orchestrators that an event starts, by name."""
-        return [one for one in self.orchestrators.values() if one.requested is event]
+        return [one for one in self.orchestrators.values() if event in one.requests]
+
+    def listeners_of(self, event_type: str) -> "tuple[AnyOrchestrator, ...]":
+        """The orchestrators that an event of this type starts, by name; none if the type is not known."""
+        return self._listeners.get(event_type, ())
+
+    @cached_property
+    def shared(self) -> frozenset[str]:
+        """Types of the events that start more than one orchestrator."""
+        return frozenset(name for name, listening in self._listeners.items() if len(listening) > 1)
+
+    @cached_property
+    def _listeners(self) -> "dict[str, tuple[AnyOrchestrator, ...]]":
+        return {name: tuple(self.listeners(event)) for name, event in self.events.items()}
 
     def operation(self, name: str) -> Operation[..., Any]:
         """An operation by name, the engine's own among them.
@@ -155,7 +168,8 @@ class _Found:
     def take_events_of_orchestrators(self) -> None:
         """Events that an orchestrator names, wherever they are defined."""
         for orchestrator in self.orchestrators:
-            roles: list[object] = [getattr(orchestrator, role, None) for role in ("requested", "completed", "failed")]
+            roles: list[object] = [getattr(orchestrator, role, None) for role in ("completed", "failed")]
+            roles += getattr(orchestrator, "requests", ())
             awaited: object = getattr(orchestrator, "awaited", ())
             if isinstance(awaited, tuple):
                 roles += cast(tuple[object, ...], awaited)

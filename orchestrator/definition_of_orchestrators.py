@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Iterator
 from datetime import timedelta
 from inspect import Parameter
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from orchestrator.definition_of_operations import NAME_LIMIT
 from orchestrator.definition_of_types import name_of
@@ -30,8 +31,8 @@ def problems_of_orchestrator(orchestrator: AnyOrchestrator) -> Iterator[Problem]
         yield say(f"{name} is longer than {NAME_LIMIT} characters: shorten it")
     yield from _problems_of_init(orchestrator)
     yield from (say(f"{name}: {fault}") for fault in _faults_of_options(orchestrator))
-    events = [getattr(orchestrator, role, None) for role in ("requested", "completed", "failed")]
-    if None in events:
+    requests, completed, failed = (getattr(orchestrator, role, None) for role in ("requests", "completed", "failed"))
+    if requests is None or completed is None or failed is None:
         yield say(
             f"{name} does not name its three events: write "
             f"`class {name}(Orchestrator[{name}Requested, {name}Completed, {name}Failed])`"
@@ -39,10 +40,10 @@ def problems_of_orchestrator(orchestrator: AnyOrchestrator) -> Iterator[Problem]
         yield from _problems_of_handle(orchestrator, None)
         yield from _problems_of_keys(orchestrator, None)
         return
-    faults = list(_faults_of_events(*events))
+    faults = list(_faults_of_events(requests, completed, failed))
     yield from (say(f"{name}: {fault}") for fault in faults)
-    yield from _problems_of_handle(orchestrator, None if faults else (orchestrator.requested, orchestrator.completed))
-    yield from _problems_of_keys(orchestrator, None if faults else orchestrator.requested)
+    yield from _problems_of_handle(orchestrator, None if faults else (orchestrator.requests, orchestrator.completed))
+    yield from _problems_of_keys(orchestrator, None if faults else orchestrator.requests)
 
 
 def _faults_of_options(orchestrator: AnyOrchestrator) -> Iterator[str]:
@@ -62,13 +63,15 @@ def _faults_of_options(orchestrator: AnyOrchestrator) -> Iterator[str]:
     for one in awaited:  # pyright: ignore[reportUnknownVariableType]
         if not _is_event(one):
             yield f"it waits for {name_of(one)}, which is no subclass of DomainEvent"
-        elif one is getattr(orchestrator, "requested", None):
+        elif one in getattr(orchestrator, "requests", ()):
             yield f"it waits for {name_of(one)}, which starts it: a saga waits for another event"
 
 
-def _faults_of_events(requested: Any, completed: Any, failed: Any) -> Iterator[str]:
-    if not _is_event(requested):
-        yield f"its first event, {name_of(requested)}, is no subclass of DomainEvent"
+def _faults_of_events(requests: tuple[Any, ...], completed: Any, failed: Any) -> Iterator[str]:
+    for requested in requests:
+        if not _is_event(requested):
+            which = "its first event" if len(requests) == 1 else "one of the events that start it"
+            yield f"{which}, {name_of(requested)}, is no subclass of DomainEvent"
     if not _is_event(completed):
         yield f"its second event, {name_of(completed)}, is no subclass of DomainEvent"
     elif issubclass(completed, FailureEvent):
@@ -78,7 +81,9 @@ def _faults_of_events(requested: Any, completed: Any, failed: Any) -> Iterator[s
             f"its third event, {name_of(failed)}, is no subclass of FailureEvent: "
             f'write `class {name_of(failed)}(FailureEvent): """..."""`'
         )
-    if requested is completed or requested is failed:
+    for requested in requests:
+        if requested is not completed and requested is not failed:
+            continue
         yield f"{name_of(requested)} both starts and ends it, so it would start itself for ever: end with another event"
 
 
@@ -102,7 +107,9 @@ def _problems_of_init(orchestrator: AnyOrchestrator) -> Iterator[Problem]:
         )
 
 
-def _problems_of_handle(orchestrator: AnyOrchestrator, events: tuple[type, type] | None) -> Iterator[Problem]:
+def _problems_of_handle(
+    orchestrator: AnyOrchestrator, events: tuple[tuple[type, ...], type] | None
+) -> Iterator[Problem]:
     """What is wrong with `handle`; its types only if the events it is to take and return are known."""
     name = orchestrator.__name__
     form = _form(orchestrator, events)
@@ -132,18 +139,27 @@ def _problems_of_handle(orchestrator: AnyOrchestrator, events: tuple[type, type]
             "import it at the top of the module, outside of TYPE_CHECKING"
         )
         return
-    requested, completed = events
-    expected = {parameters[1].name: requested, parameters[2].name: Saga, "return": completed}
+    requests, completed = events
+    expected = {parameters[1].name: requests, parameters[2].name: (Saga,), "return": (completed,)}
     for place, wanted in expected.items():
-        if hints.get(place) is not wanted:
+        if place not in hints or set(_alternatives(hints[place])) != set(wanted):
             what = "what it returns" if place == "return" else place
-            shown = f"is {name_of(hints[place])}, not {name_of(wanted)}" if place in hints else "has no type"
+            shown = f"is {_named(hints[place])}, not {_named(wanted)}" if place in hints else "has no type"
             yield say(f"{name}.handle: {what} {shown}: write `{form}`")
 
 
-def _problems_of_keys(orchestrator: AnyOrchestrator, requested: type | None) -> Iterator[Problem]:
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _named(types: Any) -> str:
+    return " | ".join(name_of(one) for one in (types if isinstance(types, tuple) else _alternatives(types)))  # pyright: ignore[reportUnknownVariableType]
+
+
+def _problems_of_keys(orchestrator: AnyOrchestrator, requests: tuple[type, ...] | None) -> Iterator[Problem]:
     """What is wrong with `locks` and `ordering_key`, which are asked at once wherever the event comes in."""
-    event = f"{orchestrator.__name__}Requested" if requested is None else name_of(requested)
+    event = f"{orchestrator.__name__}Requested" if requests is None else _named(requests)
     for method, returned in (("locks", "Sequence[str]"), ("ordering_key", "str | None")):
         given: Any = inspect.getattr_static(orchestrator, method)
         if given is inspect.getattr_static(Orchestrator, method):
@@ -153,10 +169,12 @@ def _problems_of_keys(orchestrator: AnyOrchestrator, requested: type | None) -> 
         if not inspect.isfunction(given):
             yield Source.of(orchestrator).problem(f"{name} is no method: {form}")
             continue
-        yield from (Source.of(given).problem(f"{name} {fault}: {form}") for fault in _faults_of_keys(given, requested))
+        yield from (
+            Source.of(given).problem(f"{name} {fault}: {form}") for fault in _faults_of_keys(given, requests or ())
+        )
 
 
-def _faults_of_keys(method: Any, requested: type | None) -> Iterator[str]:
+def _faults_of_keys(method: Any, requests: tuple[type, ...]) -> Iterator[str]:
     if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
         yield "is asynchronous, and keys come from the event alone"
     elif inspect.isgeneratorfunction(method):
@@ -171,16 +189,17 @@ def _faults_of_keys(method: Any, requested: type | None) -> Iterator[str]:
         hints = get_type_hints(method)
     except (NameError, TypeError, AttributeError, SyntaxError):
         return  # keys need no types: those that are there are the type checker's
-    taken = hints.get(parameters[1].name)
-    if requested is not None and isinstance(taken, type) and not issubclass(requested, taken):
-        yield f"takes {name_of(taken)}, and {name_of(requested)} starts it"
+    taken = _alternatives(hints.get(parameters[1].name, Any))
+    for requested in requests:
+        if all(isinstance(one, type) and not issubclass(requested, one) for one in taken):
+            yield f"takes {_named(taken)}, and {name_of(requested)} starts it"
     if method.__name__ == "locks" and hints.get("return") is str:
         yield "returns one text, of which each letter would be a key"
 
 
-def _form(orchestrator: AnyOrchestrator, events: tuple[type, type] | None) -> str:
+def _form(orchestrator: AnyOrchestrator, events: tuple[tuple[type, ...], type] | None) -> str:
     name = orchestrator.__name__
-    requested, completed = (
-        (name_of(one) for one in events) if events is not None else (f"{name}Requested", f"{name}Completed")
-    )
+    requested, completed = f"{name}Requested", f"{name}Completed"
+    if events is not None:
+        requested, completed = _named(events[0]), name_of(events[1])
     return f"async def handle(self, event: {requested}, saga: Saga) -> {completed}"

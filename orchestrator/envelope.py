@@ -81,6 +81,11 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def content_digest(event_type: str, version: int, data: Mapping[str, JsonValue]) -> str:
+    """Digest of what an event says."""
+    return digest(canonical({"type": event_type, "version": version, "data": dict(data)}))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Envelope:
     """One event with its CloudEvents attributes. `text` is the JSON exactly as it arrived or will be sent."""
@@ -105,7 +110,7 @@ class Envelope:
     @cached_property
     def content_digest(self) -> str:
         """What makes a repeat a repeat: type, version and data. Time and source may differ between two sends."""
-        return digest(canonical({"type": self.event_type, "version": self.version, "data": dict(self.data)}))
+        return content_digest(self.event_type, self.version, self.data)
 
 
 def valid_event_id(event_id: str) -> bool:
@@ -291,18 +296,18 @@ def _extension(attributes: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def unwrap(envelope: Envelope, event_class: type[E]) -> E:
-    """The typed event in an envelope; one of an old version becomes today's.
+def unwrap(envelope: Envelope, *event_classes: type[E]) -> E:
+    """The typed event in an envelope, of one of these classes; one of an old version becomes today's.
 
     Raises:
         UnreadableEvent: `event.unknown_type`, `event.version_newer`, `event.version_unknown`, or `event.invalid` naming
             each wrong field.
     """
-    if envelope.event_type != event_class.type_name():
-        raise UnreadableEvent(
-            "event.unknown_type", f"type: {envelope.event_type} is not taken here, only {event_class.type_name()}"
-        )
-    return unwrap_fields(envelope.data, envelope.version, event_class)
+    for event_class in event_classes:
+        if envelope.event_type == event_class.type_name():
+            return unwrap_fields(envelope.data, envelope.version, event_class)
+    taken = " and ".join(event_class.type_name() for event_class in event_classes)
+    raise UnreadableEvent("event.unknown_type", f"type: {envelope.event_type} is not taken here, only {taken}")
 
 
 def unwrap_fields(fields: Mapping[str, JsonValue], version: int, event_class: type[E]) -> E:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin
 
 from orchestrator.event import DomainEvent, FailureEvent
 from orchestrator.saga import Saga
@@ -25,10 +26,13 @@ class Orchestrator(ABC, Generic[Requested, Completed, Failed]):
             async def handle(self, event: MoneyTransferRequested, saga: Saga) -> MoneyTransferCompleted:
                 await saga.execute(account.withdraw(event.user_id, event.from_account_id, event.amount))
                 ...
+
+    Several events may start it, each a saga of its own: `Orchestrator[OrderPlaced | OrderChanged, ...]`, with
+    `handle(self, event: OrderPlaced | OrderChanged, saga: Saga)`.
     """
 
-    requested: ClassVar[type[DomainEvent]]
-    """The event that starts it."""
+    requests: ClassVar[tuple[type[DomainEvent], ...]]
+    """The events that start it, one or several."""
     completed: ClassVar[type[DomainEvent]]
     """The event it ends with when all went well."""
     failed: ClassVar[type[FailureEvent]]
@@ -47,8 +51,13 @@ class Orchestrator(ABC, Generic[Requested, Completed, Failed]):
         for base in getattr(cls, "__orig_bases__", ()):
             if get_origin(base) is Orchestrator:
                 arguments = get_args(base)
-                if len(arguments) == 3 and all(isinstance(argument, type) for argument in arguments):
-                    cls.requested, cls.completed, cls.failed = arguments
+                if len(arguments) != 3:
+                    continue
+                first, *ends = arguments
+                requests = get_args(first) if get_origin(first) in (Union, UnionType) else (first,)
+                if all(isinstance(argument, type) for argument in (*requests, *ends)):
+                    cls.requests = requests
+                    cls.completed, cls.failed = ends
 
     def locks(self, event: Requested) -> Sequence[str]:
         """Keys that nobody else may hold while this saga is open, as in `[f"user/{event.user_id}"]`.

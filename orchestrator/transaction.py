@@ -61,6 +61,11 @@ class Transaction(AsyncSession):
         self.event_time = event_time
         """When that event happened, in UTC. The same on every attempt, unlike a clock."""
 
+    @property
+    def saga_id(self) -> UUID:
+        """Id of the saga."""
+        return self._saga
+
     def uuid(self) -> UUID:
         """A new id, the same on every attempt of this step: made from the saga, the step, and how many were drawn."""
         self._drawn += 1

@@ -55,7 +55,9 @@ class Books:
                 records=await _rows(connection, ACTIVITY_RECORD, ACTIVITY_RECORD.c.event_id.in_(work.transfers)),
                 sagas=await _rows(connection, saga, saga.c.event_id.in_(work.transfers)),
                 steps=await _rows(connection, saga_step, saga_step.c.saga_id.in_(keys)),
-                sent=await _rows(connection, saga_outbox, saga_outbox.c.saga_id.in_(keys)),
+                sent=await _rows(
+                    connection, saga_outbox, saga_outbox.c.saga_id.in_(keys) & saga_outbox.c.target.is_(None)
+                ),
                 open_sagas=await connection.scalar(
                     select(func.count()).select_from(saga).where(saga.c.phase.in_((Phase.FORWARD, Phase.UNDOING)))
                 )

@@ -11,6 +11,7 @@ from orchestrator.cli.contracts import contracts
 from orchestrator.cli.events import events
 from orchestrator.cli.listing import list_
 from orchestrator.cli.locks import locks
+from orchestrator.cli.outbox import outbox
 from orchestrator.cli.publish import publish
 from orchestrator.cli.recover import recover
 from orchestrator.cli.retry import retry
@@ -50,6 +51,7 @@ def orchestrator(
       orchestrator status EVENT_ID                                  where its sagas stand, and why
       orchestrator list                                             the newest sagas; --stuck: those to step in
       orchestrator locks [KEY]                                      which locks are held, by whom, and who waits
+      orchestrator outbox                                           events that wait to be sent, and why
       orchestrator retry EVENT_ID                                   try again at once what it is stuck at
       orchestrator skip EVENT_ID STEP --reason TEXT                 go on without a step that cannot be undone
       orchestrator cancel EVENT_ID                                  undo it; shows the plan and asks first
@@ -73,6 +75,7 @@ app.command("contracts")(contracts)
 app.command("status")(status)
 app.command("list")(list_)
 app.command("locks")(locks)
+app.command("outbox")(outbox)
 app.command("retry")(retry)
 app.command("skip")(skip)
 app.command("cancel")(cancel)

@@ -81,7 +81,10 @@ def checked_envelope(event: DomainEvent, *, event_id: str, source: str, time: da
 
 
 def _starts(catalog: Catalog) -> str:
-    return ", ".join(sorted({one.requested.type_name() for one in catalog.orchestrators.values()})) or "none"
+    return (
+        ", ".join(sorted({event.type_name() for one in catalog.orchestrators.values() for event in one.requests}))
+        or "none"
+    )
 
 
 def _loosely(data: bytes) -> object:

@@ -10,7 +10,16 @@ from orchestrator.client.outcome import outcome_of
 from orchestrator.client.progress import FINISHING, Progress, progress_of
 from orchestrator.client.recorded_outcomes import RecordedOutcomes
 from orchestrator.drive.messages import Outcome, Phase
-from orchestrator.envelope import Envelope, UnreadableEvent, canonical, read, saga_id, unwrap, unwrap_fields
+from orchestrator.envelope import (
+    Envelope,
+    UnreadableEvent,
+    canonical,
+    content_digest,
+    read,
+    saga_id,
+    unwrap,
+    unwrap_fields,
+)
 from orchestrator.errors import EventRejected, SagaCancelled, SagaFailed, UsageError
 from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator
@@ -83,10 +92,13 @@ class SagaHandle(Generic[C]):
         if outcome.content_digest == self._envelope.content_digest:
             return True
         # One of the two may have been sent by an older contract, without a default that the other wrote.
-        wanted = self.orchestrator.requested
         try:
-            known = unwrap_fields(outcome.triggering, outcome.triggering_version, wanted)
-            return known == unwrap(self._envelope, wanted)
+            given = unwrap(self._envelope, *self.orchestrator.requests)
+            if outcome.content_digest != content_digest(
+                self._envelope.event_type, outcome.triggering_version, outcome.triggering
+            ):
+                return False  # of another type
+            return unwrap_fields(outcome.triggering, outcome.triggering_version, type(given)) == given
         except UnreadableEvent:
             return False
 

@@ -23,7 +23,7 @@ def asyncapi(catalog: Catalog, *, title: str, version: str) -> dict[str, Any]:
         schemas |= _schemas_of(event)
     operations: dict[str, Any] = {}
     for name, orchestrator in catalog.orchestrators.items():
-        for event in (orchestrator.requested, *orchestrator.awaited):
+        for event in (*orchestrator.requests, *orchestrator.awaited):
             operations[f"{name}.receives.{event.type_name()}"] = _operation("receive", event, name)
         for event in (orchestrator.completed, orchestrator.failed):
             operations[f"{name}.sends.{event.type_name()}"] = _operation("send", event, name)

@@ -6,6 +6,7 @@ from typing import Any
 
 from orchestrator.catalog import AnyOrchestrator, Catalog
 from orchestrator.documents.walk import is_pivot, walk
+from orchestrator.event import DomainEvent
 from orchestrator.operation import Operation, Reversal
 
 _REMARKS = {
@@ -22,26 +23,35 @@ def diagram_of(catalog: Catalog, orchestrator: AnyOrchestrator) -> str:
 
 
 def _lines(catalog: Catalog, orchestrator: AnyOrchestrator) -> Iterator[str]:
-    walked = walk(catalog, orchestrator)
-    yield f'begins(["{orchestrator.requested.type_name()}"])'
+    for number, requested in enumerate(orchestrator.requests, start=1):
+        # Each event's own walk; they meet at the end.
+        yield from _walked(catalog, orchestrator, requested, f"of{number}_" if number > 1 else "")
+
+
+def _walked(
+    catalog: Catalog, orchestrator: AnyOrchestrator, requested: type[DomainEvent], prefix: str
+) -> Iterator[str]:
+    walked = walk(catalog, orchestrator, requested)
+    begins = f"{prefix}begins"
+    yield f'{begins}(["{requested.type_name()}"])'
     for number, awaited in enumerate(orchestrator.awaited, start=1):
-        yield f'awaited{number}(["{awaited.type_name()}"]) -.-> begins'
-    last, undos = "begins", list[str]()
+        yield f'awaited{number}(["{awaited.type_name()}"]) -.-> {begins}'
+    last, undos = begins, list[str]()
     for number, step in enumerate(walked.steps, start=1):
-        node = f"step{number}"
+        node = f"{prefix}step{number}"
         yield f"{last} --> {node}{_shape(number, step)}"
         last = node
         undone = [one.undo.name for one in reversed(step) if one.undo is not None]
         if undone:
-            yield f'{node} -.-> undo{number}["{"<br/>".join(undone)}"]'
-            undos.append(f"undo{number}")
+            yield f'{node} -.-> {prefix}undo{number}["{"<br/>".join(undone)}"]'
+            undos.append(f"{prefix}undo{number}")
     if walked.ended:
-        yield f'{last} --> ended["the walk ends: {_plain(walked.ended)}"]'
-        last = "ended"
+        yield f'{last} --> {prefix}ended["the walk ends: {_plain(walked.ended)}"]'
+        last = f"{prefix}ended"
     yield f'{last} --> completed(["{orchestrator.completed.type_name()}"])'
     back = [*reversed(undos), f'failed(["{orchestrator.failed.type_name()}"])']
     if not undos:
-        yield f"begins -.-> {back[-1]}"
+        yield f"{begins} -.-> {back[-1]}"
     for one, other in pairwise(back):
         yield f"{one} -.-> {other}"
 

@@ -11,6 +11,7 @@ from orchestrator.documents.diagram import diagram_of
 from orchestrator.documents.tables import tables_of
 from orchestrator.documents.typescript import typescript
 from orchestrator.documents.walk import is_pivot, walk
+from orchestrator.event import DomainEvent
 
 
 def files_of(catalog: Catalog, *, title: str, version: str) -> dict[str, str]:
@@ -51,7 +52,7 @@ def _page(catalog: Catalog, title: str) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for name, event in catalog.events.items():
         for orchestrator in catalog.listeners(event):
-            yield f"| {name} v{event.version}{' | '.join(['', *_cells(catalog, orchestrator)])} |"
+            yield f"| {name} v{event.version}{' | '.join(['', *_cells(catalog, orchestrator, event)])} |"
     yield from ("", "## Events", "", "| event | version | what | made by |", "|---|---|---|---|")
     for name, event in catalog.events.items():
         makers = [one.__name__ for one in catalog.orchestrators.values() if event in (one.completed, one.failed)]
@@ -62,8 +63,9 @@ def _page(catalog: Catalog, title: str) -> Iterator[str]:
         yield from ("```mermaid", *diagram_of(catalog, orchestrator).splitlines(), "```")
 
 
-def _cells(catalog: Catalog, orchestrator: AnyOrchestrator) -> list[str]:
-    used = dict.fromkeys(one for step in walk(catalog, orchestrator).steps for one in step if not is_pivot(one))
+def _cells(catalog: Catalog, orchestrator: AnyOrchestrator, event: type[DomainEvent]) -> list[str]:
+    steps = walk(catalog, orchestrator, event).steps
+    used = dict.fromkeys(one for step in steps for one in step if not is_pivot(one))
     tables = sorted({table for one in used for table in tables_of(one)})
     return [
         orchestrator.__name__,

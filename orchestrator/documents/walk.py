@@ -9,6 +9,7 @@ from orchestrator.atomic import Atomically
 from orchestrator.catalog import AnyOrchestrator, Catalog
 from orchestrator.contracts.schemas import sample_event, sample_value
 from orchestrator.errors import Refused
+from orchestrator.event import DomainEvent
 from orchestrator.operation import PIVOT, Operation, OperationCall
 from orchestrator.testing.recording import RecordingSaga
 
@@ -23,11 +24,11 @@ class Walk:
     """Why it did not come to its end; empty if it did."""
 
 
-def walk(catalog: Catalog, orchestrator: AnyOrchestrator) -> Walk:
-    """Walk `handle` over its event's example, or over one made from the event's schema."""
-    event = sample_event(orchestrator.requested)
+def walk(catalog: Catalog, orchestrator: AnyOrchestrator, requested: type[DomainEvent]) -> Walk:
+    """Walk `handle` over an event's example, or over one made from the event's schema."""
+    event = sample_event(requested)
     if event is None:
-        return Walk((), f"{orchestrator.requested.type_name()} has no example")
+        return Walk((), f"{requested.type_name()} has no example")
     events = [one for kind in orchestrator.awaited if (one := sample_event(kind)) is not None]
     saga = RecordingSaga({one: _answer(one) for one in catalog.operations.values()}, events=events)
     ended = ""

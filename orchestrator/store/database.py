@@ -36,6 +36,8 @@ _WAIT_FOR_CONNECTION = 10  # seconds
 _TRIES = 5
 _RETRIED_IN_PLACE = frozenset({"40P01", "40001"})
 _PING = text("SELECT 1")
+FILLED = "orchestrator_outbox_filled"
+"""On a connection whose transaction writes an event that is to be sent: a relay is woken when it has committed."""
 _GUARD = "orchestrator_guard"
 _REFUSED = "orchestrator_refused"
 _COMMENTS = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|;)*"
@@ -76,6 +78,8 @@ class Database:
         self.pool_size = pool_size
         self._file = os.path.abspath(self.url.database or ":memory:")
         self.engine = _engine(self.url, self.dialect, pool_size)
+        self.when_outbox_filled: set[Callable[[], None]] = set()
+        """Told after a transaction of this process has put events in the outbox."""
 
     @property
     def shown(self) -> str:
@@ -120,6 +124,9 @@ class Database:
                 await self._revive(connection)
             async with connection.begin():
                 yield connection
+            info = connection.sync_connection.info if connection.sync_connection else {}
+            if info.pop(FILLED, None):
+                self._tell_of_outbox()
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncConnection]:
@@ -169,13 +176,19 @@ class Database:
         try:
             _driven(connection).begin()  # says nothing to PostgreSQL until the first statement
             answer = await work(connection)
-            await connection.run_sync(_commit_and_close)
+            has_filled_outbox = await connection.run_sync(_commit_and_close)
         except BaseException:
             # Whoever is cancelled here has still to give it back.
             closing = asyncio.create_task(connection.close())
             await asyncio.shield(closing)
             raise
+        if has_filled_outbox:
+            self._tell_of_outbox()
         return answer
+
+    def _tell_of_outbox(self) -> None:
+        for tell in self.when_outbox_filled:
+            tell()
 
     async def close(self) -> None:
         """Close every connection."""
@@ -249,9 +262,12 @@ def _driven(connection: AsyncConnection) -> Connection:
     return driven
 
 
-def _commit_and_close(connection: Connection) -> None:
+def _commit_and_close(connection: Connection) -> bool:
+    """Whether events that are to be sent were committed."""
+    has_filled_outbox = connection.info.pop(FILLED, False)
     connection.commit()
     connection.close()
+    return bool(has_filled_outbox)
 
 
 def sqlstate(fault: DBAPIError) -> str | None:

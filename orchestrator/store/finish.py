@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.catalog import Catalog
@@ -23,7 +23,8 @@ from orchestrator.store.atomic import undone_calls
 from orchestrator.store.database import Database
 from orchestrator.store.locks import Waker, Woken, release, wake_nobody
 from orchestrator.store.opening import OpenSaga, lock_sagas
-from orchestrator.store.schema import saga, saga_outbox, saga_step
+from orchestrator.store.outbox import SENT_AT_ONCE, TO_BE_SENT, fills
+from orchestrator.store.schema import saga, saga_step
 from orchestrator.store.turn import RecordedStep, steps_of_each
 
 _END = (
@@ -41,7 +42,6 @@ _END = (
         stuck_since=None,
     )
 )
-_SEND = insert(saga_outbox)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class _Ended:
     was: Phase
     outcome: Outcome
     event: Envelope
+    starts_others: bool
+    """Somebody listens to the event."""
 
 
 async def finish_saga(
@@ -158,7 +160,7 @@ async def _ending(
         message=row.message if command.completed is None else None,
         received=await _received(connection, row.id) if any(step.kind == "wait" for step in steps) else (),
     )
-    return _Ended(row.id, row.phase, outcome, out)
+    return _Ended(row.id, row.phase, outcome, out, bool(catalog.listeners_of(out.event_type)))
 
 
 async def _write(connection: AsyncConnection, ended: Sequence[_Ended]) -> None:
@@ -179,13 +181,17 @@ async def _write(connection: AsyncConnection, ended: Sequence[_Ended]) -> None:
             for one in ended
         ],
     )
-    await connection.execute(
-        _SEND,
-        [
-            {"event_id": one.event.event_id, "saga_id": one.saga, "envelope": one.event.text, "created_at": now}
-            for one in ended
-        ],
-    )
+    quiet = [{**_sent(one, now), "sent_at": now} for one in ended if not one.starts_others]
+    heard = [{**_sent(one, now), "of_saga": one.saga} for one in ended if one.starts_others]
+    if quiet:
+        await connection.execute(SENT_AT_ONCE, quiet)
+    if heard:
+        await connection.execute(TO_BE_SENT, heard)
+        fills(connection)
+
+
+def _sent(one: _Ended, now: datetime) -> dict[str, Any]:
+    return {"event_id": one.event.event_id, "saga_id": one.saga, "envelope": one.event.text, "created_at": now}
 
 
 async def _received(connection: AsyncConnection, saga_id: UUID) -> tuple[str, ...]:

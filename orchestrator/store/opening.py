@@ -20,6 +20,7 @@ from orchestrator.columns import UtcTime
 from orchestrator.drive.messages import Blocked, Blocker, Decided, Expired, Opening, Outcome, Phase, Reused
 from orchestrator.envelope import UnreadableEvent, read, unwrap
 from orchestrator.store.locks import blockers, draw
+from orchestrator.store.outbox import forward
 from orchestrator.store.schema import saga
 
 _COLUMNS = (
@@ -113,6 +114,8 @@ async def open_sagas(
                 touched = statement.values(progressed_at=now).returning(*_COLUMNS)
                 row = (await connection.execute(touched)).first() or await _row(connection, key)
             found[key] = _open(row, reused=reused)
+    if catalog.shared:
+        await forward(connection, [given[key] for key, row in found.items() if row.created_at == now], catalog)
     locking = [found[key] for key in given if found[key].lock_keys and not found[key].reused]
     if locking and (begins or draws):
         found |= await _with_locks(connection, locking, given, begins=begins)
@@ -313,8 +316,8 @@ def _same_content(opening: Opening, row: Any, catalog: Catalog) -> bool:
     if given.content_digest == known.content_digest:
         return True
     # Digests are of what was sent. A newer contract may write a default that an older one left out.
-    event_class = catalog.orchestrators[opening.saga.orchestrator].requested
-    same: Callable[[Any], Any] = lambda envelope: unwrap(envelope, event_class)  # noqa: E731
+    requests = catalog.orchestrators[opening.saga.orchestrator].requests
+    same: Callable[[Any], Any] = lambda envelope: unwrap(envelope, *requests)  # noqa: E731
     try:
         return bool(same(given) == same(known))
     except UnreadableEvent:

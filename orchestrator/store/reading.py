@@ -230,7 +230,7 @@ def _would_be_created(database: Database) -> bool:
 
 
 def _has_tables(connection: Connection) -> bool:
-    return inspect(connection).has_table(saga.name)
+    return inspect(connection).has_table(saga_meta.name)
 
 
 def _in_line(rows: Sequence[Row[Any]]) -> list[UUID]:

@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from orchestrator.columns import UtcTime
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = MetaData(
     naming_convention={
@@ -163,14 +163,25 @@ saga_outbox = Table(
     Column("sent_at", _Time),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("error", Text),
+    Column("next_at", _Time),
     Index(
         "ix_saga_outbox_unsent",
         "id",
         postgresql_where=text("sent_at IS NULL"),
         sqlite_where=text("sent_at IS NULL"),
     ),
+    Index(
+        "ix_saga_outbox_unsent_key",
+        "ordering_key",
+        "id",
+        postgresql_where=text("sent_at IS NULL AND ordering_key IS NOT NULL"),
+        sqlite_where=text("sent_at IS NULL AND ordering_key IS NOT NULL"),
+    ),
 )
-"""Events on their way out, written with what they tell of. Read by `sent_at IS NULL`, never by "id greater than"."""
+"""Events on their way out, written with what they tell of. Read by `sent_at IS NULL`, never by "id greater than".
+
+`next_at`: no relay takes the row before, because another has it, or because it is to be tried later.
+"""
 
 saga_dead_letter = Table(
     "saga_dead_letter",

@@ -33,6 +33,7 @@ from orchestrator.store.finish import finish_saga
 from orchestrator.store.locks import Waker, wake_nobody
 from orchestrator.store.other_step import run_other_step
 from orchestrator.store.other_undo import undo_other_step
+from orchestrator.store.outbox import at_home
 from orchestrator.store.turn import mark_stuck, turn_to_undoing, undo_step
 from orchestrator.store.waiting import begin_wait, end_wait
 
@@ -58,10 +59,11 @@ class StoreSteps:
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
         """Attempt a step."""
-        if self.catalog.called(command.operation, command.arguments).database != HOME:
-            return await run_other_step(self.databases, self.catalog, command, attempt=attempt)
-        run = run_external_step if self._is_external(command.operation) else run_step
-        return await run(self.database, self.catalog, command, attempt=attempt)
+        with at_home(self.database):
+            if self.catalog.called(command.operation, command.arguments).database != HOME:
+                return await run_other_step(self.databases, self.catalog, command, attempt=attempt)
+            run = run_external_step if self._is_external(command.operation) else run_step
+            return await run(self.database, self.catalog, command, attempt=attempt)
 
     async def settle(self, command: StepCommand) -> StepReply | None:
         """When a step is given up: learn whether it happened, if it cannot be undone. None: not so, or unknown."""
@@ -100,10 +102,11 @@ class StoreSteps:
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
         """Undo one step."""
-        if command.database != HOME:
-            return await undo_other_step(self.databases, self.catalog, command)
-        undo = undo_external_step if self._is_external(command.operation) else undo_step
-        return await undo(self.database, self.catalog, command)
+        with at_home(self.database):
+            if command.database != HOME:
+                return await undo_other_step(self.databases, self.catalog, command)
+            undo = undo_external_step if self._is_external(command.operation) else undo_step
+            return await undo(self.database, self.catalog, command)
 
     async def finish(self, command: FinishCommand) -> FinishReply:
         """Write the outcome."""

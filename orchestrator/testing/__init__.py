@@ -5,7 +5,7 @@ from orchestrator.testing.conforming import conformance, run_conformance
 from orchestrator.testing.example import Equality, Example
 from orchestrator.testing.recording import RecordingSaga
 from orchestrator.testing.report import Report
-from orchestrator.testing.transaction import step_transaction
+from orchestrator.testing.transaction import added_events, step_transaction
 
 __all__ = [
     "Atomically",
@@ -13,6 +13,7 @@ __all__ = [
     "Example",
     "RecordingSaga",
     "Report",
+    "added_events",
     "conformance",
     "run_conformance",
     "step_transaction",

@@ -31,7 +31,9 @@ async def one_outcome(database: Database, saga_id: UUID, outcomes: Sequence[Outc
         steps = (
             await connection.execute(select(saga_step).where(saga_step.c.saga_id == saga_id).order_by("number"))
         ).all()
-        sent = (await connection.execute(select(saga_outbox).where(saga_outbox.c.saga_id == saga_id))).all()
+        # What its steps added has a target of its own.
+        outcomes_of = (saga_outbox.c.saga_id == saga_id) & saga_outbox.c.target.is_(None)
+        sent = (await connection.execute(select(saga_outbox).where(outcomes_of))).all()
     if row is None:
         return ["the saga has no row"], None
     phase = Phase(row.phase)
@@ -49,7 +51,7 @@ async def one_outcome(database: Database, saga_id: UUID, outcomes: Sequence[Outc
         or (phase is not Phase.COMPLETED and _stands(step) and step.state == StepState.DONE)
     ]
     if len(sent) != 1:
-        wrong.append(f"the outbox has {len(sent)} events of the saga and must have one")
+        wrong.append(f"the outbox has {len(sent)} outcome events of the saga and must have one")
     wrong += [f"the outbox tells another outcome: {one.envelope}" for one in sent if _differ(one.envelope, outcome)]
     wrong += [
         f"a driver was told another outcome: {told.phase}, {told.error_code}" for told in outcomes if told != outcome

@@ -115,7 +115,7 @@ async def _drive(task: Task) -> None:
     injection.act(task.killed_at, be_killed, "SIGKILL")
     database = Database(task.url)
     steps = InjectedSteps(database, catalog, injection, [read(text) for text in task.sent])
-    driver = Driver(orchestrator, unwrap(envelope, orchestrator.requested), envelope, steps)
+    driver = Driver(orchestrator, unwrap(envelope, *orchestrator.requests), envelope, steps)
     driving = asyncio.create_task(driver.drive())
     if task.turned_back_after is not None:
         gate = injection.stops(task.turned_back_after)

@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import MetaData
-from sqlmodel import SQLModel
+from sqlmodel import SQLModel, select
 
-from orchestrator.envelope import saga_id
+from orchestrator.envelope import Envelope, read, saga_id
 from orchestrator.store.database import Database, guarded
+from orchestrator.store.schema import metadata, saga_outbox
+from orchestrator.store.schema import saga as sagas
 from orchestrator.transaction import Transaction
 
 
@@ -37,6 +39,8 @@ async def step_transaction(
         try:
             async with database.transaction() as connection:
                 await connection.run_sync(tables.create_all)
+                # For `outbox.add`: it reads the one and writes the other.
+                await connection.run_sync(metadata.create_all, tables=[sagas, saga_outbox])
                 saga = saga_id("step_transaction", event_id)
                 tx = Transaction(connection, saga=saga, step=1, event_id=event_id, event_time=event_time)
                 async with guarded(connection, "operation"):
@@ -44,3 +48,8 @@ async def step_transaction(
                     await tx.flush()
         finally:
             await database.close()
+
+
+async def added_events(tx: Transaction) -> list[Envelope]:
+    """What was added to the outbox in this transaction with `outbox.add`, in order."""
+    return [read(text) for text in await tx.exec(select(saga_outbox.c.envelope).order_by(saga_outbox.c.id))]

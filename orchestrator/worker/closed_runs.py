@@ -129,7 +129,7 @@ def read_message(orchestrator: AnyOrchestrator, message: Message) -> tuple[Envel
         if envelope.event_type == awaited.type_name():
             with contextlib.suppress(UnreadableEvent):
                 return envelope, unwrap(envelope, awaited)
-    return envelope, unwrap(envelope, orchestrator.requested)
+    return envelope, unwrap(envelope, *orchestrator.requests)
 
 
 def _start(run: ClosedRun, event: HistoryEvent) -> _Sent:

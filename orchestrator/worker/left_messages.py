@@ -102,7 +102,7 @@ def _sorted(sweeping: Sweeping, run: ClosedRun, messages: Sequence[Message]) -> 
             else:
                 left.unreadable.append((message, fault))
             continue
-        if not isinstance(event, orchestrator.requested):
+        if not isinstance(event, orchestrator.requests):
             left.awaited.append((message, envelope))
             continue
         key = saga_id(run.orchestrator, envelope.event_id)
@@ -121,7 +121,7 @@ def _is_repeat(
     if known.content_digest == envelope.content_digest:
         return True
     try:
-        return unwrap(known, sweeping.catalog.orchestrators[run.orchestrator].requested) == event
+        return unwrap(known, *sweeping.catalog.orchestrators[run.orchestrator].requests) == event
     except UnreadableEvent:
         return False
 

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import GetClusterInfoRequest
 from temporalio.client import Client
+from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 
@@ -35,8 +36,10 @@ from orchestrator.store.recovery import RecoveryRefused
 from orchestrator.store.steps import StoreSteps
 from orchestrator.worker.activities import activities_of
 from orchestrator.worker.command_line import run_command
+from orchestrator.worker.delivery import Delivery
 from orchestrator.worker.heart import READY, Heart, Supervised
 from orchestrator.worker.recovery import Recovery, recovery_activity
+from orchestrator.worker.relay import RelayLimits, relaying
 from orchestrator.worker.schedule import ensure_schedule, schedule_id
 from orchestrator.worker.scheduled import publish_activity
 from orchestrator.worker.supervisor import HEART_LIMIT, Supervisor, own_command
@@ -180,7 +183,8 @@ class Manager:
         stop = stop or asyncio.Event()
         loop = asyncio.get_running_loop()
         try:
-            async with self.worker(ready, workflow_task_executor=threads):
+            # The relay ends last: what ends while the worker drains is sent, too.
+            async with self.relaying(ready), self.worker(ready, workflow_task_executor=threads):
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, _stopping, stop, number)
                 await self.schedule_recovery(ready)
@@ -247,6 +251,19 @@ class Manager:
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             default_heartbeat_throttle_interval=timedelta(seconds=1),
             **options,
+        )
+
+    def relaying(self, ready: Ready, limits: RelayLimits | None = None) -> AbstractAsyncContextManager[None]:
+        """While this is open, what stands in the outbox of each database is sent."""
+        runtime = ready.client.service_client.config.runtime or Runtime.default()
+        deliver = Delivery(ready.client, self.settings.task_queue)
+        return relaying(
+            ready.databases,
+            ready.catalog,
+            deliver,
+            meter=runtime.metric_meter,
+            limits=limits,
+            check_belonging=self.recovery(ready).check_belonging,
         )
 
     def recovery(self, ready: Ready) -> Recovery:

@@ -92,7 +92,7 @@ def _event_of(sweeping: Sweeping, recorded: RecordedSaga) -> Envelope | str:
         return f"no orchestrator {recorded.orchestrator} is known here: start a worker that has it"
     try:
         envelope = read(recorded.envelope)
-        unwrap(envelope, orchestrator.requested)
+        unwrap(envelope, *orchestrator.requests)
     except UnreadableEvent as fault:
         if fault.is_newer:
             return read(recorded.envelope)  # its execution waits for a worker that can

@@ -199,7 +199,7 @@ class Wave:
             envelope = None
             try:
                 envelope = self._envelope(place, raw)
-                event = unwrap(envelope, self._orchestrator.requested)
+                event = unwrap(envelope, *self._orchestrator.requests)
                 known = met.setdefault(envelope.event_id, event)
                 if known is event:
                     given.append(_Given(index, place, envelope, place.event_id is not None, event))
@@ -373,7 +373,7 @@ class Wave:
     async def _go(self, one: _Given, row: OpenSaga, drivers: dict[int, Driver]) -> _Fate:
         envelope = read(row.envelope)
         try:
-            event = one.event if envelope.text == one.envelope.text else unwrap(envelope, self._orchestrator.requested)
+            event = one.event if envelope.text == one.envelope.text else unwrap(envelope, *self._orchestrator.requests)
         except UnreadableEvent as fault:
             return _Own(one, f"its recorded event cannot be read: {fault}")
         driver = Driver(self._orchestrator, event, envelope, self._port, owner=self._owner, opened=True)

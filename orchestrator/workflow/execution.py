@@ -120,7 +120,7 @@ class SagaExecution:
         if not message.raw:
             raise UnreadableEvent("event.missing", "nothing was sent with it")
         envelope = read(message.raw)
-        return envelope, unwrap(envelope, self.orchestrator.requested)
+        return envelope, unwrap(envelope, *self.orchestrator.requests)
 
     def _is_repeat(self, envelope: Envelope, event: DomainEvent) -> bool:
         known = self._taken.get(envelope.event_id)

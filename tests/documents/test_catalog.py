@@ -18,13 +18,16 @@ from orchestrator.documents.tables import tables_of
 from orchestrator.documents.typescript import typescript
 from orchestrator.documents.walk import walk
 from orchestrator.envelope import wrap
-from tests import orchestrators
+from tests import chain, orchestrators
 from tests.docs.markdown import ROOT
 from tests.swarm import CATALOG as SWARM
 
 APPLICATION = Catalog.discover(["events", "activities", "workflows"])
 CAST = Catalog.discover(["tests.cast", "tests.orchestrators"])
-CATALOGS = pytest.mark.parametrize("catalog", [APPLICATION, CAST, SWARM], ids=["application", "cast", "swarm"])
+CHAIN = chain.CATALOG
+CATALOGS = pytest.mark.parametrize(
+    "catalog", [APPLICATION, CAST, SWARM, CHAIN], ids=["application", "cast", "swarm", "chain"]
+)
 
 
 @CATALOGS
@@ -66,7 +69,7 @@ def test_each_event_and_orchestrator_is_in_the_documents(catalog: Catalog) -> No
 
 
 def test_every_walk_over_the_applications_orchestrators_comes_to_its_end() -> None:
-    walks = {name: walk(APPLICATION, one) for name, one in APPLICATION.orchestrators.items()}
+    walks = {name: walk(APPLICATION, one, one.requests[0]) for name, one in APPLICATION.orchestrators.items()}
 
     assert {name: one.ended for name, one in walks.items() if one.ended} == {}
     assert all(one.steps for one in walks.values())
@@ -78,6 +81,19 @@ def test_a_diagram_shows_the_event_and_the_undoing_in_reverse() -> None:
     assert lines[:2] == ["flowchart TD", 'begins(["COINS_MOVE_REQUESTED"])']
     undone = [line for line in lines if line.startswith("undo")]
     assert undone[-1] == 'undo1 -.-> failed(["COINS_MOVE_FAILED"])'
+
+
+def test_an_orchestrator_of_several_events_is_shown_with_each() -> None:
+    lines = [line.strip() for line in diagram_of(CHAIN, chain.ThirdLink).splitlines()]
+    told = page(CHAIN, "Test")
+    document = asyncapi(CHAIN, title="Test", version="1.0.0")
+
+    assert 'begins(["SECOND_LINK_COMPLETED"])' in lines
+    assert 'of2_begins(["SECOND_LINK_FAILED"])' in lines
+    assert 'of2_step1 --> completed(["THIRD_LINK_COMPLETED"])' in lines
+    for name in ("SECOND_LINK_COMPLETED", "SECOND_LINK_FAILED"):
+        assert f"| {name} v1 | ThirdLink | cast.write_note |" in told
+        assert f"ThirdLink.receives.{name}" in document["operations"]
 
 
 def test_tables_are_found_through_functions_and_compensations() -> None:

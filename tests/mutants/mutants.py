@@ -1,4 +1,4 @@
-"""The ten ways in which `make mutants` breaks the engine, and the test that must notice each of them.
+"""The twelve ways in which `make mutants` breaks the engine, and the test that must notice each of them.
 
 A mutant is text that stands exactly once in a file of the engine and what stands there instead. The texts are short, so
 that a mutant goes on fitting while the code around it changes; `test_mutants` says which one does not.
@@ -13,6 +13,7 @@ EXTERNAL = "orchestrator/store/external_undo.py"
 TURN = "orchestrator/store/turn.py"
 FINISH = "orchestrator/store/finish.py"
 OPENING = "orchestrator/store/opening.py"
+OUTBOX = "orchestrator/store/outbox.py"
 
 
 class NoLongerFits(Exception):
@@ -142,8 +143,8 @@ MUTANTS = (
         breaks="the outcome and its event are written together or not at all",
         file=FINISH,
         replaced={
-            "await connection.execute(\n        _SEND,": (
-                "async with connection.engine.begin() as another: await another.execute(_SEND,"
+            "await connection.execute(SENT_AT_ONCE,": (
+                "async with connection.engine.begin() as another: await another.execute(SENT_AT_ONCE,"
             ),
         },
         caught_by=(
@@ -156,5 +157,22 @@ MUTANTS = (
         file=OPENING,
         replaced={"reused = not _same_content(given[key], row, catalog)": "reused = False"},
         caught_by=("tests/store/test_fence.py::test_the_same_id_for_other_content_is_refused_and_changes_nothing",),
+    ),
+    Mutant(
+        name="key-order",
+        breaks="an event is sent only when those of its key before it are marked as sent",
+        file=OUTBOX,
+        replaced={"ordering_key.is_(None), is_first)": "ordering_key.is_(None), is_first | True)"},
+        caught_by=(
+            "tests/store/test_two_relays.py"
+            "::test_one_stands_still_while_the_other_sends[postgresql-after claim-goes on in time]",
+        ),
+    ),
+    Mutant(
+        name="forward",
+        breaks="an event comes to its other listeners though its publisher died after the first",
+        file=OPENING,
+        replaced={"if catalog.shared:": "if not catalog:"},
+        caught_by=("tests/store/test_two_relays.py::test_what_started_a_saga_comes_to_those_listeners_that_have_none",),
     ),
 )

@@ -10,10 +10,12 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import inspect
 
-from orchestrator import DomainEvent, Transaction, Unreachable, UsageError
+from orchestrator import DomainEvent, Transaction, Unreachable, UsageError, outbox
 from orchestrator.atomic import Atomically
+from orchestrator.catalog import AnyOrchestrator
+from orchestrator.drive.driver import Driver
 from orchestrator.drive.messages import Outcome, Phase, SagaRef, StepState
-from orchestrator.envelope import saga_id
+from orchestrator.envelope import Envelope, read, saga_id, wrap
 from orchestrator.store.database import Database
 from orchestrator.store.databases import DatabaseMissing, Databases
 from orchestrator.store.intervention import Skip, SkipRefused, cancel_saga, skip_step
@@ -21,6 +23,7 @@ from orchestrator.store.migrate import migrate
 from orchestrator.store.recovery import UndoAnswer, recorded_sagas, undo_if_still_owned, would_undo
 from orchestrator.store.schema import saga_outbox, saga_step
 from orchestrator.store.steps import StoreSteps
+from orchestrator.worker.relay import Relay
 from tests.cast import Script, fails, refuses, stock, take
 from tests.conftest import KINDS, Kind, new_database
 from tests.house import eventually, rows
@@ -134,6 +137,31 @@ async def check_booked(databases: Databases, before: Any, outcomes: list[Outcome
 
 
 @every_pair
+async def test_an_event_that_a_step_there_adds_is_in_the_outbox_there_and_says_what_it_came_from(
+    databases: Databases,
+) -> None:
+    async def tell(tx: Transaction) -> None:
+        await outbox.add(tx, SEALING)
+
+    Script.after["record"] = tell
+    envelope = wrap(BOOKING, event_id="e", source="tests", because=wrap(BOOKING, event_id="first", source="tests"))
+    [booking] = CATALOG.listeners(BookingRequested)
+
+    await Driver(booking, BOOKING, envelope, StoreSteps(databases, CATALOG)).drive()
+
+    [row] = await rows(databases.named(BOOKS), saga_outbox)
+    told = read(row.envelope)
+    assert (told.correlation_id, told.causation_id, told.source) == ("first", "e", "orchestrator/Booking")
+    assert [one.target for one in await rows(databases.home, saga_outbox)] == [None]
+    came: list[str] = []
+
+    async def deliver(listener: AnyOrchestrator, event: DomainEvent, given: Envelope, /) -> None:
+        came.append(f"{given.event_id} to {listener.__name__}")
+
+    assert (await Relay(databases.named(BOOKS), databases.home, CATALOG, deliver, name=BOOKS).pass_on()).sent == 1
+    assert came == [f"{row.event_id} to Sealing"]
+
+
 async def test_a_step_there_and_its_undoing(databases: Databases) -> None:
     before = await coins_and_entries(databases)
     done = await driver_of(databases, BOOKING, "done").drive()

@@ -4,7 +4,10 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, assert_type
 
-from orchestrator import Operation, OperationCall, Orchestrator, Refused, Saga, Transaction, operation, query
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import Session
+
+from orchestrator import Operation, OperationCall, Orchestrator, Refused, Saga, Transaction, operation, outbox, query
 from orchestrator.client import EventBus, SagaHandle
 from orchestrator.testing import RecordingSaga
 from tests.typing.declared import (
@@ -94,6 +97,26 @@ async def an_orchestrator_is_typed_by_its_events(event: MoveRequested) -> None:
     assert_type(await Move().handle(event, saga), MoveCompleted)
     assert_type(saga.calls[0].operation.name, str)
     _: type[Orchestrator[MoveRequested, MoveCompleted, MoveFailed]] = Move
+
+
+class Watch(Orchestrator[MoveCompleted | MoveFailed, MoveCompleted, MoveFailed]):
+    """Starts on either of two events."""
+
+    async def handle(self, event: MoveCompleted | MoveFailed, saga: Saga) -> MoveCompleted:
+        """What it is must be asked."""
+        return MoveCompleted(amount=event.amount if isinstance(event, MoveCompleted) else FIVE)
+
+
+async def an_orchestrator_of_several_events_takes_each(bus: EventBus, event: MoveCompleted) -> None:
+    assert_type(await bus.execute(Watch, event), MoveCompleted)
+
+
+async def events_are_added_in_anyones_transaction(
+    tx: Transaction, session: AsyncSession, blocking: Session, event: MoveRequested
+) -> None:
+    assert_type(await outbox.add(tx, event), str)
+    assert_type(await outbox.add(session, event, key="k", event_id="e"), str)
+    assert_type(outbox.add_sync(blocking, event), str)
 
 
 async def the_bus_gives_the_completed_event_of_the_orchestrator_asked(bus: EventBus, event: MoveRequested) -> None:

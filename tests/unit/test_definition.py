@@ -77,6 +77,24 @@ def test_a_correct_package_gives_a_catalog(discover: Discover) -> None:
     assert catalog.compensation_of("account.withdraw") == "account.put_back"
 
 
+def test_an_orchestrator_of_several_events_listens_to_each(discover: Discover) -> None:
+    text = (
+        "class Asked(DomainEvent): ...\n"
+        "class Move(Orchestrator[Begun | Asked, Ended, Broken]):\n"
+        "    async def handle(self, event: Asked | Begun, saga: Saga) -> Ended: ...\n"
+        "    def locks(self, event: Begun | Asked) -> Sequence[str]: return ()\n"
+        "class Look(Orchestrator[Begun, Ended, Broken]):\n"
+        "    async def handle(self, event: Begun, saga: Saga) -> Ended: ..."
+    )
+
+    catalog = discover({"account": HEADER + text})
+
+    assert [one.__name__ for one in catalog.listeners_of("ASKED")] == ["Move"]
+    assert [one.__name__ for one in catalog.listeners_of("BEGUN")] == ["Look", "Move"]
+    assert catalog.listeners_of("NOBODY_KNOWS") == ()
+    assert catalog.shared == {"BEGUN"}
+
+
 def test_discovering_twice_finds_the_same_once(discover: Discover) -> None:
     first = discover({"account": HEADER + dedent(GOOD)})
 
@@ -505,6 +523,30 @@ ORCHESTRATOR_FAULTS: dict[str, tuple[str, str]] = {
     "for ever": (
         "class Move(Orchestrator[Begun, Begun, Broken]):\n    " + HANDLE + ": ...",
         "Move: Begun both starts and ends it, so it would start itself for ever: end with another event",
+    ),
+    "one of several for ever": (
+        "class Move(Orchestrator[Begun | Broken, Ended, Broken]):\n"
+        "    async def handle(self, event: Begun | Broken, saga: Saga) -> Ended: ...",
+        "Move: Broken both starts and ends it, so it would start itself for ever: end with another event",
+    ),
+    "one of several that is none": (
+        "class Move(Orchestrator[Begun | None, Ended, Broken]):\n"
+        "    async def handle(self, event: Begun | None, saga: Saga) -> Ended: ...",
+        "Move: one of the events that start it, None, is no subclass of DomainEvent",
+    ),
+    "one of several not handled": (
+        "class Asked(DomainEvent): ...\n"
+        "class Move(Orchestrator[Begun | Asked, Ended, Broken]):\n"
+        "    async def handle(self, event: Begun, saga: Saga) -> Ended: ...",
+        "Move.handle: event is Begun, not Begun | Asked: "
+        "write `async def handle(self, event: Begun | Asked, saga: Saga) -> Ended`",
+    ),
+    "one of several without a lock": (
+        "class Asked(DomainEvent): ...\n"
+        "class Move(Orchestrator[Begun | Asked, Ended, Broken]):\n"
+        "    async def handle(self, event: Asked | Begun, saga: Saga) -> Ended: ...\n"
+        "    def locks(self, event: Begun) -> Sequence[str]: ...",
+        "Move.locks takes Begun, and Asked starts it: write `def locks(self, event: Begun | Asked) -> Sequence[str]`",
     ),
     "no handle": (
         "class Move(Orchestrator[Begun, Ended, Broken]): ...",

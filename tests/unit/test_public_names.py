@@ -56,6 +56,7 @@ def test_the_test_kit_has_these_names() -> None:
         "Example",
         "RecordingSaga",
         "Report",
+        "added_events",
         "conformance",
         "run_conformance",
         "step_transaction",

@@ -1,0 +1,25 @@
+"""What the relay of the outbox needs: when a row may be taken, and the first unsent row of a key."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from orchestrator.columns import UtcTime
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add a column and an index; who does not know them writes rows as before."""
+    op.add_column("saga_outbox", sa.Column("next_at", UtcTime(timezone=True), nullable=True))
+    unsent = sa.text("sent_at IS NULL AND ordering_key IS NOT NULL")
+    op.create_index(
+        "ix_saga_outbox_unsent_key",
+        "saga_outbox",
+        ["ordering_key", "id"],
+        postgresql_where=unsent,
+        sqlite_where=unsent,
+    )
+    op.execute("UPDATE saga_meta SET schema_version = 3")

@@ -1,0 +1,54 @@
+"""What a person sees of the outbox: what waits, since when, and why."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from orchestrator import outbox
+from orchestrator.cli.main import run
+from orchestrator.store.database import Database
+from orchestrator.store.outbox import postpone
+from orchestrator.store.schema import saga_outbox
+from tests.cli.shell import Ran
+from tests.house import rows
+from tests.orchestrators import NothingRequested
+
+EVENT = NothingRequested(refuse=False)
+
+
+async def test_what_waits_is_shown_with_its_age_its_tries_and_its_last_error(
+    database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE_URL", database.url.render_as_string(hide_password=False))
+
+    async def typed(line: str) -> Ran:
+        code = await asyncio.to_thread(run, line.split())
+        said = capsys.readouterr()
+        return Ran(code, said.out, said.err)
+
+    nothing = await typed("outbox")
+    async with database.transaction() as connection:
+        await outbox.add(connection, EVENT, key="k")
+        await outbox.add(connection, EVENT, key="k")
+        await outbox.add(connection, EVENT)
+    [first, *_] = await rows(database, saga_outbox)
+    await postpone(database, [(first.id, "RPCError: nobody is there", timedelta(minutes=1))])
+
+    plain, document, cut = await typed("outbox"), await typed("outbox --json"), await typed("outbox --limit 1")
+
+    assert (nothing.code, nothing.out) == (0, "Nothing waits to be sent.\n")
+    assert [line.split()[:4] for line in plain.out.splitlines()[1:3]] == [
+        ["NOTHING_REQUESTED", "k", "home", "2"],
+        ["NOTHING_REQUESTED", "home", "1", "0"],
+    ]
+    assert "1      RPCError: nobody is there" in plain.out
+    assert "3 waiting\n" in plain.out
+    assert "3 waiting, of which the oldest 1 are shown" in cut.out
+    [home] = document.document["databases"]
+    assert (home["database"], home["waiting"]) == ("home", 3)
+    assert home["lag_seconds"] > 0
+    assert [(one["key"], one["waiting"], one["attempts"], one["error"]) for one in home["groups"]] == [
+        ("k", 2, 1, "RPCError: nobody is there"),
+        (None, 1, 0, None),
+    ]

@@ -1,0 +1,148 @@
+"""Events that start several orchestrators, one after the other and side by side, in both placements."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+from temporalio.client import Client
+
+from orchestrator import outbox
+from orchestrator.envelope import read, saga_id, wrap
+from orchestrator.settings import Settings
+from orchestrator.store import outbox as store_outbox
+from orchestrator.store.database import Database
+from orchestrator.store.schema import saga
+from orchestrator.worker.delivery import Delivery
+from orchestrator.worker.manager import Manager
+from orchestrator.worker.relay import RelayLimits
+from tests.cast import stock
+from tests.chain import (
+    CATALOG,
+    EVENT,
+    ORCHESTRATORS,
+    FirstLink,
+    LinkRequested,
+    SecondLinkCompleted,
+    ThirdLink,
+    Watching,
+)
+from tests.house import House, eventually, new_id, open_house, rows
+
+QUICK = RelayLimits(first_look=timedelta(milliseconds=20), last_look=timedelta(milliseconds=50))
+
+
+@pytest.fixture(params=[None, 2], ids=["own", "partitions"])
+async def house(
+    request: pytest.FixtureRequest, database: Database, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[House]:
+    """The chain's orchestrators in either placement, and a relay that looks soon."""
+    for orchestrator in ORCHESTRATORS:
+        monkeypatch.setattr(orchestrator, "partitions", request.param)
+    monkeypatch.setattr(store_outbox, "FORWARD_AFTER", timedelta(0))
+    async with open_house(client, database, CATALOG, task_queue=f"chains-{uuid4()}") as made:
+        async with made.manager.relaying(made.ready, QUICK):
+            yield made
+        for name in {one.owner_workflow_id for one in await made.sagas() if "/partition/" in one.owner_workflow_id}:
+            await client.get_workflow_handle(name).terminate()
+
+
+async def ended(house: House, count: int) -> dict[str, Any]:
+    """Every saga by its orchestrator, once so many have ended and nothing waits to be sent."""
+
+    async def all_ended() -> bool:
+        sagas = await house.sagas()
+        are_sent = all(row.sent_at is not None for row in await house.outbox())
+        return len([one for one in sagas if one.outcome]) >= count and are_sent
+
+    await eventually(all_ended, f"{count} sagas have ended", within=30)
+    sagas = await house.sagas()
+    assert len(sagas) == count
+    return {one.orchestrator: one for one in sagas}
+
+
+@pytest.mark.parametrize("refuse", [False, True], ids=["completed", "failed"])
+async def test_outcomes_start_the_next_and_carry_on_with_what_it_all_began(house: House, refuse: bool) -> None:
+    event_id = new_id()
+
+    await house.bus.publish(LinkRequested(refuse=refuse, key="k"), event_id=event_id)
+
+    sagas = await ended(house, 4)
+    events = {name: read(one.envelope) for name, one in sagas.items()}
+    second, third = events["SecondLink"], events["ThirdLink"]
+    assert (second.event_type, second.correlation_id, second.causation_id) == ("LINK_COMPLETED", event_id, event_id)
+    assert third.event_type == ("SECOND_LINK_FAILED" if refuse else "SECOND_LINK_COMPLETED")
+    assert (third.correlation_id, third.causation_id) == (event_id, second.event_id)
+    last = json.loads(sagas["ThirdLink"].outcome)["event"]
+    assert (last["correlationid"], last["causationid"]) == (event_id, third.event_id)
+    assert last["data"] == {"after": "link.refused" if refuse else "well"}
+    rows = {row.event_id: row for row in await house.outbox()}
+    assert rows[second.event_id].ordering_key == "k"
+    assert (await house.holdings()).boxes == {"a": 99, "b": 0 if refuse else 1}
+    assert not await house.dead_letters()
+
+
+async def test_a_listener_that_the_client_did_not_come_to_gets_the_event_from_the_first(house: House) -> None:
+    event_id = new_id()
+    envelope = wrap(EVENT, event_id=event_id, source="tests")
+
+    await Delivery(house.client, house.task_queue)(FirstLink, EVENT, envelope)  # and here the client dies
+
+    sagas = await ended(house, 4)
+    assert sagas["Watching"].id == saga_id("Watching", event_id)
+    assert read(sagas["Watching"].envelope).text == envelope.text
+    assert (await house.holdings()).notes == 2
+
+
+async def test_what_came_to_everybody_is_done_once_by_each_and_so_is_its_repeat(house: House) -> None:
+    event_id = new_id()
+
+    for _ in range(2):
+        for handle in await house.bus.publish(EVENT, event_id=event_id):
+            await handle.outcome()
+
+    sagas = await ended(house, 4)
+    forwards = [row for row in await house.outbox() if row.target == store_outbox.Target.MISSING]
+    assert {row.saga_id for row in forwards} == {sagas["FirstLink"].id, sagas["Watching"].id}
+    assert (await house.holdings()).notes == 2
+
+
+async def test_a_client_waits_for_an_orchestrator_of_several_events(house: House) -> None:
+    event_id = new_id()
+    first = await house.bus.execute(ThirdLink, SecondLinkCompleted(), event_id=event_id)
+    again = await house.bus.execute(ThirdLink, SecondLinkCompleted(), event_id=event_id)
+
+    assert first == again
+    assert first.after == "well"
+    assert Watching.requests == FirstLink.requests == (LinkRequested,)
+
+
+async def test_a_worker_sends_what_anybody_adds_and_drains(database: Database, client: Client) -> None:
+    async with database.transaction() as connection:
+        await stock(connection, a=100, b=0)
+    settings = Settings(
+        task_queue=f"chains-{uuid4()}",
+        database_url=database.url.render_as_string(hide_password=False),
+        temporal_address=client.service_client.config.target_host,
+        create_tables=False,
+        recovery_interval=0,
+    )
+    stop, ready = asyncio.Event(), asyncio.Event()
+    working = asyncio.create_task(Manager(settings, catalog=CATALOG).run(stop, when_ready=ready.set))
+    async with asyncio.timeout(30):
+        await ready.wait()
+
+    async with AsyncSession(database.engine) as session, session.begin():
+        event_id = await outbox.add(session, SecondLinkCompleted())
+
+    async def ended() -> bool:
+        return [one.event_id for one in await rows(database, saga) if one.outcome] == [event_id]
+
+    await eventually(ended, "its saga has ended")
+    stop.set()
+    async with asyncio.timeout(30):
+        await working
