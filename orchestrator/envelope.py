@@ -176,19 +176,23 @@ def too_large(size: int, limit: int = EVENT_SIZE_LIMIT) -> str:
     return f"the event takes {size:,} bytes in its envelope and the limit is {limit:,}: send a reference"
 
 
-def read(raw: bytes | str) -> Envelope:
+def read(raw: bytes | str, *, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
     """Read an envelope that anybody may have sent.
+
+    Args:
+        raw: the JSON.
+        limit: bytes that it may take; of an outcome's event `OUTCOME_SIZE_LIMIT`.
 
     Raises:
         UnreadableEvent: `event.too_large`, `event.not_json`, `event.not_cloudevent` or `event.invalid_id`.
     """
-    return _read_again(raw) if len(raw) <= _REMEMBERED else _read(raw)
+    return _read_again(raw) if len(raw) <= _REMEMBERED else _read(raw, limit)
 
 
-def _read(raw: bytes | str) -> Envelope:
+def _read(raw: bytes | str, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
     size = len(raw.encode("utf-8", "surrogatepass")) if isinstance(raw, str) else len(raw)
-    if size > EVENT_SIZE_LIMIT:
-        raise UnreadableEvent("event.too_large", too_large(size))
+    if size > limit:
+        raise UnreadableEvent("event.too_large", too_large(size, limit))
     try:
         text = raw if isinstance(raw, str) else raw.decode("utf-8")
         text.encode("utf-8")  # a str may hold a lone surrogate, which no database and no wire takes

@@ -1,94 +1,80 @@
-"""Outcomes read from the database, for sagas that have no execution of their own to wait for."""
+"""Outcomes read from the tables: for sagas that have no execution of their own to wait for, or none any more."""
 
 import asyncio
-from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import bindparam, select
-from sqlalchemy.exc import SQLAlchemyError
-
+from orchestrator.answers import ASKED_SAGAS, Question, SagaTold
+from orchestrator.client.asking import Asking
+from orchestrator.client.tables import Tables
 from orchestrator.drive.messages import Outcome
-from orchestrator.errors import NotFinished
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga
-
-_SOON, _LATER = 0.004, 0.1
-"""Seconds between two looks: short while sagas end, growing while none does."""
-_LOOKED_UP = 500
-_ENDED = select(saga.c.id, saga.c.outcome).where(
-    saga.c.id.in_(bindparam("sagas", expanding=True)), saga.c.outcome.is_not(None)
-)
 
 
 class RecordedOutcomes:
-    """Waits for any number of sagas with one query at a time.
+    """Waits for any number of sagas with one question at a time.
 
     Args:
-        database: the home database; opened at the first wait.
+        tables: where the rows are; nothing is asked before the first wait.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
         self._waiting: dict[UUID, list[asyncio.Future[Outcome]]] = {}
-        self._looking: asyncio.Task[None] | None = None
+        self._asking = Asking(tables, self._look, lambda: bool(self._waiting), self._fail)
 
-    async def of(self, saga_id: UUID, workflow_id: str, timeout: timedelta | None) -> Outcome:
-        """Wait for a saga's outcome.
+    async def of(self, saga_id: UUID) -> Outcome:
+        """Wait for a saga's outcome, as long as it takes and whatever has to be reached again meanwhile.
 
         Raises:
-            NotFinished: it has not ended within the timeout.
-            Unreachable: the database cannot be reached.
+            Unreachable: the tables cannot be reached, and never were.
         """
         ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(saga_id, []).append(ended)
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look())
+        self._asking.go_on()
         try:
-            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-                return await ended
-        except TimeoutError:
-            raise NotFinished(f"the saga in {workflow_id} has not finished within {timeout}; it goes on") from None
+            return await ended
+        except asyncio.CancelledError:
+            self._forget()
+            if not self._waiting:
+                self._asking.stop()
+            raise
+
+    async def standing(self, saga_id: UUID) -> SagaTold | None:
+        """How a saga stands now; None if it has no row.
+
+        Raises:
+            Unreachable: the tables cannot be reached.
+        """
+        told = await self._tables.ask(Question(sagas=(saga_id,), open_too=True))
+        return next(iter(told.sagas), None)
 
     async def close(self) -> None:
         """Wait for nothing any more."""
-        if self._looking is not None:
-            self._looking.cancel()
-        await self._database.close()
+        self._asking.stop()
 
-    async def _look(self) -> None:
-        pause = _SOON
-        try:
-            while self._waiting:
-                await asyncio.sleep(pause)
-                self._forget()
-                found = 0
-                ids = list(self._waiting)
-                for first in range(0, len(ids), _LOOKED_UP):
-                    found += await self._look_up(ids[first : first + _LOOKED_UP])
-                pause = _SOON if found else min(pause * 1.5, _LATER)
-        except Exception as failure:
-            fault = self._database.unreachable(failure) if isinstance(failure, SQLAlchemyError | OSError) else failure
-            for waiting in self._waiting.values():
-                for ended in waiting:
-                    if not ended.done():
-                        ended.set_exception(fault)
-            self._waiting.clear()
-        finally:
-            self._looking = None
-            for waiting in self._waiting.values():  # only if it was closed, or its loop is ending
-                for ended in waiting:
+    async def _look(self) -> bool:
+        self._forget()
+        found = False
+        ids = list(self._waiting)
+        for first in range(0, len(ids), ASKED_SAGAS):
+            # Of many, none may wait for what becomes of others.
+            seconds = self._tables.patience if len(ids) <= ASKED_SAGAS else 0.0
+            told = await self._tables.ask(Question(sagas=tuple(ids[first : first + ASKED_SAGAS]), seconds=seconds))
+            for one in told.sagas:
+                if one.outcome is not None:
+                    found = True
+                    for ended in self._waiting.pop(one.saga, []):
+                        if not ended.done():
+                            ended.set_result(one.outcome)
+        return found
+
+    def _fail(self, fault: BaseException | None) -> None:
+        for waiting in self._waiting.values():
+            for ended in waiting:
+                if fault is None:
                     ended.cancel()
-            self._waiting.clear()
-
-    async def _look_up(self, ids: list[UUID]) -> int:
-        async with self._database.reading() as connection:
-            rows = (await connection.execute(_ENDED, {"sagas": ids})).all()
-        for row in rows:
-            outcome = Outcome.model_validate_json(row.outcome)
-            for ended in self._waiting.pop(row.id, []):
-                if not ended.done():
-                    ended.set_result(outcome)
-        return len(rows)
+                elif not ended.done():
+                    ended.set_exception(fault)
+        self._waiting.clear()
 
     def _forget(self) -> None:
         """Those that nobody waits for any more."""

@@ -33,6 +33,7 @@ from orchestrator.store.migrate import migrate
 from orchestrator.store.recovery import RecoveryRefused
 from orchestrator.store.steps import StoreSteps
 from orchestrator.worker.activities import activities_of
+from orchestrator.worker.answers import answer_activity
 from orchestrator.worker.command_line import run_command
 from orchestrator.worker.heart import READY, Heart, Supervised
 from orchestrator.worker.recovery import Recovery, recovery_activity
@@ -44,6 +45,7 @@ from orchestrator.worker.waking import SignalWaker
 from orchestrator.worker.watchdog import Watchdog
 from orchestrator.worker.wave import wave_activity
 from orchestrator.worker.workflow_threads import WorkflowThreads
+from orchestrator.workflow.answers import SagaAnswers
 from orchestrator.workflow.attributes import SEARCH_ATTRIBUTES
 from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.hosts import hosts_of, sandbox_for
@@ -230,10 +232,11 @@ class Manager:
         return Worker(
             ready.client,
             task_queue=self.settings.task_queue,
-            workflows=[*hosts_of(ready.catalog), SagaRecovery, ScheduledPublish],
+            workflows=[*hosts_of(ready.catalog), SagaAnswers, SagaRecovery, ScheduledPublish],
             activities=[
                 *activities_of(ready.catalog, steps),
                 wave_activity(steps, ready.client, self.settings.task_queue),
+                answer_activity(ready.databases),
                 recovery_activity(self.recovery(ready)),
                 publish_activity(ready.client, ready.catalog, self.settings.task_queue),
             ],
