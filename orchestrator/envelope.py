@@ -294,6 +294,11 @@ def _extension(attributes: Mapping[str, Any], name: str) -> str:
     return value
 
 
+def stripped(text: str) -> str:
+    """An envelope without its event's fields: what is kept of one whose payload is purged, and can still be read."""
+    return json.dumps({**json.loads(text), "data": {}}, ensure_ascii=False)
+
+
 def unwrap(envelope: Envelope, event_class: type[E]) -> E:
     """The typed event in an envelope; one of an old version becomes today's.
 

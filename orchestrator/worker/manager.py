@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -37,6 +37,7 @@ from orchestrator.worker.answers import answer_activity
 from orchestrator.worker.command_line import run_command
 from orchestrator.worker.heart import READY, Heart, Supervised
 from orchestrator.worker.recovery import Recovery, recovery_activity
+from orchestrator.worker.retention import purge_by_itself
 from orchestrator.worker.schedule import ensure_schedule, schedule_id
 from orchestrator.worker.scheduled import publish_activity
 from orchestrator.worker.supervisor import HEART_LIMIT, Supervisor, own_command
@@ -187,7 +188,8 @@ class Manager:
                 if when_ready is not None:
                     when_ready()
                 self._say(ready)
-                await stop.wait()
+                async with self.purging(ready):
+                    await stop.wait()
                 if self._supervised is None:
                     print("Draining: steps in progress end, nothing new begins. Ctrl-C again ends at once.", flush=True)
         finally:
@@ -274,6 +276,18 @@ class Manager:
                 f"The schedule {schedule_id(self.settings.task_queue)} cannot be set up ({fault.message}), so nothing "
                 "is recovered by itself. Let the worker manage schedules, or run now and then: orchestrator recover"
             )
+
+    @asynccontextmanager
+    async def purging(self, ready: Ready) -> AsyncGenerator[None]:
+        """While it lasts, what is older than the retention is purged."""
+        retention = timedelta(days=self.settings.retention)
+        purging = asyncio.create_task(purge_by_itself(ready.databases, retention)) if retention else None
+        try:
+            yield
+        finally:
+            if purging is not None:
+                purging.cancel()
+                await asyncio.gather(purging, return_exceptions=True)
 
     def _say(self, ready: Ready) -> None:
         if self._supervised is not None and self._supervised.number > 1:
