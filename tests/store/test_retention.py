@@ -190,6 +190,14 @@ async def test_in_another_database_a_driver_that_is_late_by_months_meets_the_fen
     assert there.state in ("barred", "undone")
 
 
+async def test_an_event_of_defaults_alone_does_not_pass_for_one_whose_fields_are_gone(databases: Databases) -> None:
+    await books.driver_of(databases, BookingRequested(refuse=True), "other").drive()
+    await purged(databases)
+
+    with pytest.raises(EventIdReused):
+        await books.driver_of(databases, BookingRequested(), "other").drive()
+
+
 async def test_a_saga_with_steps_in_a_database_that_is_not_known_here_is_left(databases: Databases) -> None:
     await books.driver_of(databases, SealingRequested(), "sealed").drive()
 
