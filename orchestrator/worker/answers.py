@@ -13,7 +13,7 @@ from orchestrator.workflow.answers import ANSWER, LOOK
 
 _SOON, _LATER = 0.02, 0.5
 """Seconds between two looks: many clients may be waiting."""
-_LOOKING = 20
+LOOKING = 20
 """Clients for which a worker looks at once. Looking takes a place that a saga's step could have: who comes beside these
 hears what the tables say now, and comes again."""
 
@@ -26,7 +26,7 @@ def answer_activity(databases: Databases) -> Callable[..., Awaitable[Answer]]:
     @activity.defn(name=ANSWER)
     async def look(question: Question) -> Answer:
         nonlocal looking
-        patience = min(question.seconds, LOOK.total_seconds()) if looking < _LOOKING else 0.0
+        patience = min(question.seconds, LOOK.total_seconds()) if looking < LOOKING else 0.0
         until = monotonic() + patience
         pause = _SOON
         looking += 1

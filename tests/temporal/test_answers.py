@@ -22,7 +22,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.schema import saga_outbox
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.names import own_workflow_id
-from tests.cast import Gate, Script, refuses
+from tests.cast import Script, refuses
 from tests.house import CATALOG, House, new_id, open_house
 from tests.orchestrators import CoinsMove, CoinsMoveCompleted, CoinsMoveFailed, CoinsMoveRequested
 from tests.store.pacing import driver_of
