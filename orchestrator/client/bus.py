@@ -20,7 +20,7 @@ from orchestrator.client.listening import EventLog, Listening
 from orchestrator.client.own_execution import ensure_own_execution
 from orchestrator.client.partitions import PartitionSender, partition_of
 from orchestrator.client.recorded_outcomes import RecordedOutcomes
-from orchestrator.client.tables import DatabaseTables, WorkerTables
+from orchestrator.client.tables import DatabaseTables, WorkerTables, is_of
 from orchestrator.envelope import Envelope
 from orchestrator.errors import EventRejected, NotHeard, PublishIncomplete, Unreachable, UsageError
 from orchestrator.event import DomainEvent, FailureEvent
@@ -82,8 +82,8 @@ class EventBus:
         """A bus by the environment's settings.
 
         It reads what it needs in the home database, if `ORCHESTRATOR_DATABASE_URL` says where that is or the embedded
-        one lies in the state folder; else a worker is asked, through Temporal. An address that is set and does not
-        answer is told, once something is wanted from there.
+        one, of this Temporal, lies in the state folder; else a worker is asked, through Temporal. An address that is
+        set and does not answer is told, once something is wanted from there.
 
         Raises:
             Unreachable: Temporal cannot be reached.
@@ -94,7 +94,11 @@ class EventBus:
         databases = None
         if settings.has_database:
             databases = Databases.at(settings.resolved_database_url, settings.databases, pool_size=2)
-        return cls(await connect_temporal(settings), known, task_queue=settings.task_queue, database=databases)
+        client = await connect_temporal(settings)
+        if databases is not None and not settings.database_url and not await is_of(databases.home, client):
+            await databases.close()  # an embedded one that was left there, by a Temporal that is not this
+            databases = None
+        return cls(client, known, task_queue=settings.task_queue, database=databases)
 
     async def close(self) -> None:
         """Close what was opened to read the tables. Whoever waits for something there is told that it is cancelled."""

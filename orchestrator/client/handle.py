@@ -31,7 +31,7 @@ from orchestrator.workflow.names import is_partition
 
 C = TypeVar("C", bound=DomainEvent)
 
-_UNTAKEN = 5.0
+UNTAKEN = 5.0
 """Seconds that a partition is given to take an event that was just published, before its saga counts as unknown."""
 _LOOK_AGAIN = 0.25
 
@@ -160,7 +160,7 @@ class SagaHandle(Generic[C]):
             SagaUnknown: it is not.
         """
         may_be_untaken = self._envelope is None and self.orchestrator.partitions is not None
-        until = asyncio.get_running_loop().time() + (_UNTAKEN if may_be_untaken else 0.0)
+        until = asyncio.get_running_loop().time() + (UNTAKEN if may_be_untaken else 0.0)
         while not await self._has_row():
             if asyncio.get_running_loop().time() >= until:
                 raise SagaUnknown(

@@ -10,6 +10,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from sqlalchemy.exc import SQLAlchemyError
+from temporalio.api.workflowservice.v1 import GetClusterInfoRequest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.service import RPCError
 
@@ -17,7 +18,9 @@ from orchestrator.answers import Answer, Question
 from orchestrator.client.outcome import is_fatal
 from orchestrator.errors import Unreachable
 from orchestrator.store.answers import answer
+from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
+from orchestrator.store.recovery import RecoveryRefused, check_belonging
 from orchestrator.workflow.answers import LOOK, RUN, SagaAnswers
 
 _TASK_TIMEOUT = timedelta(seconds=5)
@@ -126,6 +129,18 @@ class WorkerTables:
     async def close(self) -> None:
         """Nothing was opened."""
         await asyncio.gather(*_closing, return_exceptions=True)
+
+
+async def is_of(database: Database, client: Client) -> bool:
+    """Whether a database's sagas run on this Temporal, as far as it says."""
+    try:
+        cluster = await client.workflow_service.get_cluster_info(GetClusterInfoRequest())
+        await check_belonging(database, client.namespace, cluster.cluster_id)
+    except RecoveryRefused:
+        return False
+    except (SQLAlchemyError, OSError, RPCError):
+        return True  # nothing is known against it
+    return True
 
 
 async def _cancel(handle: WorkflowHandle[SagaAnswers, Answer]) -> None:

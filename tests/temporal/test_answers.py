@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
@@ -9,17 +10,19 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from orchestrator import EventBus, NotFinished, NotHeard, SagaFailed, SagaUnknown, Unreachable, UsageError
+from orchestrator.client.tables import DatabaseTables, WorkerTables
 from orchestrator.drive.messages import Phase
 from orchestrator.embedded import EmbeddedServer
 from orchestrator.envelope import wrap
 from orchestrator.ports import free_port
+from orchestrator.settings import Settings
 from orchestrator.store.database import Database
-from orchestrator.store.schema import saga_outbox
+from orchestrator.store.schema import saga_meta, saga_outbox
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.names import own_workflow_id
 from tests.cast import Script, refuses
@@ -197,6 +200,31 @@ async def test_an_address_that_does_not_answer_is_told(house: House) -> None:
         await bus.handle(CoinsMove, new_id()).outcome()
     with pytest.raises(Unreachable, match="ORCHESTRATOR_DATABASE_URL"):
         await bus.wait_for(CoinsMoveCompleted)
+    await bus.close()
+
+
+@pytest.mark.parametrize("there", ["nothing", "this Temporal's", "another Temporal's", "an address"])
+async def test_a_bus_reads_the_database_that_is_set_or_lies_beside_it_and_else_asks_a_worker(
+    client: Client, sqlite_template: Path, tmp_path: Path, there: str
+) -> None:
+    if there.endswith("Temporal's"):
+        for found in sqlite_template.parent.glob(f"{sqlite_template.name}*"):
+            shutil.copy(found, tmp_path / found.name.replace(sqlite_template.name, "application.db"))
+    if there == "another Temporal's":
+        beside = Database(f"sqlite:///{tmp_path / 'application.db'}")
+        async with beside.transaction() as connection:
+            await connection.execute(update(saga_meta).values(temporal_namespace="elsewhere"))
+        await beside.close()
+    settings = Settings(
+        state_dir=tmp_path,
+        temporal_address=client.service_client.config.target_host,
+        database_url="postgresql://somebody:secret@127.0.0.1:1/none" if there == "an address" else "",
+    )
+
+    bus = await EventBus.connect(settings, catalog=CATALOG)
+
+    reads = there in ("this Temporal's", "an address")
+    assert isinstance(bus._tables, DatabaseTables if reads else WorkerTables)  # pyright: ignore[reportPrivateUsage]
     await bus.close()
 
 
