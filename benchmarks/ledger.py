@@ -1,7 +1,7 @@
 """The tables, and the three pieces of work that every form does: the same SQLModel statements on the same rows.
 
 Each statement is built once: else most of what an operation costs is SQLAlchemy's building, which is the same for all
-and would hide what is compared. Knows neither the engine nor Temporal, so that neither of them has an advantage in here.
+and would hide what is compared. Knows neither the engine nor Temporal, so that neither has an advantage in here.
 """
 
 from uuid import UUID

@@ -12,6 +12,7 @@ from orchestrator.errors import (
     DefinitionError,
     EventRejected,
     NotFinished,
+    NotHeard,
     OrchestratorError,
     PublishIncomplete,
     Refused,
@@ -30,7 +31,7 @@ from orchestrator.saga import Saga
 from orchestrator.transaction import Transaction
 
 if TYPE_CHECKING:
-    from orchestrator.client import EventBus, SagaHandle
+    from orchestrator.client import EventBus, Listening, SagaHandle
 
 __all__ = [
     "Catalog",
@@ -44,7 +45,9 @@ __all__ = [
     "FailureEvent",
     "Fields",
     "Happened",
+    "Listening",
     "NotFinished",
+    "NotHeard",
     "Operation",
     "OperationCall",
     "Orchestrator",
@@ -70,7 +73,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # The client's names on demand: contracts and operations need no connection to Temporal, nor its import.
-    if name in ("EventBus", "SagaHandle"):
+    if name in ("EventBus", "Listening", "SagaHandle"):
         from orchestrator import client
 
         return getattr(client, name)

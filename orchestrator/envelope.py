@@ -182,19 +182,23 @@ def too_large(size: int, limit: int = EVENT_SIZE_LIMIT) -> str:
     return f"the event takes {size:,} bytes in its envelope and the limit is {limit:,}: send a reference"
 
 
-def read(raw: bytes | str) -> Envelope:
+def read(raw: bytes | str, *, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
     """Read an envelope that anybody may have sent.
+
+    Args:
+        raw: the JSON.
+        limit: bytes that it may take; of an outcome's event `OUTCOME_SIZE_LIMIT`.
 
     Raises:
         UnreadableEvent: `event.too_large`, `event.not_json`, `event.not_cloudevent` or `event.invalid_id`.
     """
-    return _read_again(raw) if len(raw) <= _REMEMBERED else _read(raw)
+    return _read_again(raw) if len(raw) <= _REMEMBERED else _read(raw, limit)
 
 
-def _read(raw: bytes | str) -> Envelope:
+def _read(raw: bytes | str, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
     size = len(raw.encode("utf-8", "surrogatepass")) if isinstance(raw, str) else len(raw)
-    if size > EVENT_SIZE_LIMIT:
-        raise UnreadableEvent("event.too_large", too_large(size))
+    if size > limit:
+        raise UnreadableEvent("event.too_large", too_large(size, limit))
     try:
         text = raw if isinstance(raw, str) else raw.decode("utf-8")
         text.encode("utf-8")  # a str may hold a lone surrogate, which no database and no wire takes
@@ -294,6 +298,11 @@ def _extension(attributes: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or len(value) > _TEXT_LIMIT or unstorable(value):
         raise UnreadableEvent("event.not_cloudevent", f"{name}: must be a text of at most {_TEXT_LIMIT} characters")
     return value
+
+
+def stripped(text: str) -> str:
+    """An envelope without its event's fields: what is kept of one whose payload is purged, and can still be read."""
+    return json.dumps({**json.loads(text), "data": {}}, ensure_ascii=False)
 
 
 def unwrap(envelope: Envelope, *event_classes: type[E]) -> E:

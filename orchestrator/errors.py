@@ -138,6 +138,10 @@ class NotFinished(OrchestratorError):
     """The saga has not ended within the time given. It goes on; ask again with the same event id."""
 
 
+class NotHeard(NotFinished):
+    """No event that matches went through within the time given. Listen again."""
+
+
 class SagaUnknown(OrchestratorError):
     """No saga and no execution of that event is known here."""
 

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """Seconds from one recovery to the next; 0 turns it off."""
     recovery_grace: int = Field(default=30, ge=0)
     """Seconds without progress before recovery asks who drives a saga."""
+    retention: int = Field(default=90, ge=0)
+    """Days after which an ended saga's steps and payload are deleted; its outcome stays. 0: never."""
     recovery_ceiling: int = Field(default=500, ge=1)
     """Sagas that one recovery acts upon at most; the others are the next one's."""
 
@@ -71,6 +73,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, given: object) -> object:
         return tuple(name.strip() for name in given.split(",") if name.strip()) if isinstance(given, str) else given
+
+    @field_validator("retention", mode="before")
+    @classmethod
+    def _never(cls, given: object) -> object:
+        return given or 0
 
     @field_validator("databases")
     @classmethod
@@ -98,6 +105,11 @@ class Settings(BaseSettings):
     def resolved_database_url(self) -> str:
         """The database's URL, the default filled in."""
         return self.database_url or f"sqlite:///{self.state_dir / 'application.db'}"
+
+    @property
+    def has_database(self) -> bool:
+        """Whether a client can read the home database itself: its address is set, or the embedded one is here."""
+        return bool(self.database_url) or (self.state_dir / "application.db").is_file()
 
     @property
     def resolved_temporal_address(self) -> str | None:

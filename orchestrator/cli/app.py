@@ -13,6 +13,7 @@ from orchestrator.cli.listing import list_
 from orchestrator.cli.locks import locks
 from orchestrator.cli.outbox import outbox
 from orchestrator.cli.publish import publish
+from orchestrator.cli.purge import purge
 from orchestrator.cli.recover import recover
 from orchestrator.cli.retry import retry
 from orchestrator.cli.skip import skip
@@ -56,6 +57,7 @@ def orchestrator(
       orchestrator skip EVENT_ID STEP --reason TEXT                 go on without a step that cannot be undone
       orchestrator cancel EVENT_ID                                  undo it; shows the plan and asks first
       orchestrator recover --dry-run                                sagas that nobody drives, and what would be done
+      orchestrator purge --dry-run                                  what ended long ago, and would be deleted
 
     \b
     Exit codes: 0 completed, 1 failed or cancelled, 2 misuse, 3 the server or the database cannot be reached,
@@ -80,3 +82,4 @@ app.command("retry")(retry)
 app.command("skip")(skip)
 app.command("cancel")(cancel)
 app.command("recover")(recover)
+app.command("purge")(purge)

@@ -62,6 +62,8 @@ def _show(standing: Standing, output: Output, *, arguments: bool) -> None:
     if standing.why:
         output.say(f"  not done: {standing.why}", style="yellow")
         say_next(standing, output)
+    if saga is not None and saga.purged_at is not None:
+        output.say(f"  purged on {saga.purged_at:%Y-%m-%d}: its steps and its event's fields are deleted")
     steps = () if saga is None else saga.steps
     for step in steps:
         output.state(step.state.value, f"step {step.number}: {step.shown}{_beside(step)}", indent=2)
@@ -149,6 +151,7 @@ def saga_document(standing: Standing, *, arguments: bool = False) -> dict[str, A
         "next_commands": [pasted for pasted, _ in standing.next_commands],
         "created_at": moment_json(saga.created_at),
         "finished_at": moment_json(saga.finished_at),
+        "purged_at": moment_json(saga.purged_at),
         "steps": [_step_document(step, arguments) for step in saga.steps],
     }
     return document | ({"outcome": _event_of(saga)} if arguments else {})

@@ -5,7 +5,7 @@ wrong with an event is told here, and then nothing is sent.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar, cast
 
@@ -16,16 +16,19 @@ from orchestrator.catalog import AnyOrchestrator, Catalog
 from orchestrator.client.checking import checked_envelope, envelope_of, read_event
 from orchestrator.client.connection import connect_temporal
 from orchestrator.client.handle import SagaHandle
+from orchestrator.client.listening import EventLog, Listening
 from orchestrator.client.own_execution import ensure_own_execution
 from orchestrator.client.partitions import PartitionSender, partition_of
 from orchestrator.client.recorded_outcomes import RecordedOutcomes
+from orchestrator.client.tables import DatabaseTables, WorkerTables, is_of
 from orchestrator.envelope import Envelope
-from orchestrator.errors import EventRejected, PublishIncomplete, Unreachable, UsageError
+from orchestrator.errors import EventRejected, NotHeard, PublishIncomplete, Unreachable, UsageError
 from orchestrator.event import DomainEvent, FailureEvent
 from orchestrator.event_id import new_event_id
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.names import EVENT_SIGNAL, own_workflow_id
 
@@ -37,6 +40,7 @@ _SHOWN = 20
 Req = TypeVar("Req", bound=DomainEvent)
 Comp = TypeVar("Comp", bound=DomainEvent)
 Fail = TypeVar("Fail", bound=FailureEvent)
+Heard = TypeVar("Heard", bound=DomainEvent)
 
 
 class EventBus:
@@ -50,7 +54,8 @@ class EventBus:
         catalog: which events there are, and who listens.
         task_queue: the workers' task queue.
         source: CloudEvents `source` of what is published: who says so.
-        database: the home database; outcomes of sagas in partitions are read there.
+        database: the home database, with the others if there are; what executions do not tell is read there, as
+            outcomes of sagas in partitions are. None: a worker is asked, through Temporal.
     """
 
     def __init__(
@@ -60,18 +65,25 @@ class EventBus:
         *,
         task_queue: str = "orchestrator",
         source: str = "orchestrator/bus",
-        database: Database | None = None,
+        database: Database | Databases | None = None,
     ) -> None:
         self.client = client
         self.catalog = catalog
         self.task_queue = task_queue
         self.source = source
-        self._outcomes = None if database is None else RecordedOutcomes(database)
+        reached = None if database is None else Databases.of(database)
+        self._tables = WorkerTables(client, task_queue) if reached is None else DatabaseTables(reached)
+        self._outcomes = RecordedOutcomes(self._tables)
+        self._log = EventLog(self._tables)
         self._partitions = PartitionSender(client, task_queue)
 
     @classmethod
     async def connect(cls, settings: Settings | None = None, *, catalog: Catalog | None = None) -> Self:
         """A bus by the environment's settings.
+
+        It reads what it needs in the home database, if `ORCHESTRATOR_DATABASE_URL` says where that is or the embedded
+        one, of this Temporal, lies in the state folder; else a worker is asked, through Temporal. An address that is
+        set and does not answer is told, once something is wanted from there.
 
         Raises:
             Unreachable: Temporal cannot be reached.
@@ -79,13 +91,20 @@ class EventBus:
         """
         settings = settings or Settings()
         known = catalog or Catalog.discover(settings.packages)
-        database = Database(settings.resolved_database_url, pool_size=2)
-        return cls(await connect_temporal(settings), known, task_queue=settings.task_queue, database=database)
+        databases = None
+        if settings.has_database:
+            databases = Databases.at(settings.resolved_database_url, settings.databases, pool_size=2)
+        client = await connect_temporal(settings)
+        if databases is not None and not settings.database_url and not await is_of(databases.home, client):
+            await databases.close()  # an embedded one that was left there, by a Temporal that is not this
+            databases = None
+        return cls(client, known, task_queue=settings.task_queue, database=databases)
 
     async def close(self) -> None:
-        """Close what was opened to read outcomes. Whoever waits for one is told that it is cancelled."""
-        if self._outcomes is not None:
-            await self._outcomes.close()
+        """Close what was opened to read the tables. Whoever waits for something there is told that it is cancelled."""
+        await self._outcomes.close()
+        await self._log.close()
+        await self._tables.close()
 
     def read(self, event_type: str, payload: str | bytes) -> DomainEvent:
         """An event from its type and the JSON of its fields, checked as strictly as on arrival.
@@ -229,6 +248,57 @@ class EventBus:
                 return cast(Comp, await handle.result(timeout=timeout))
         raise EventRejected("event.no_listener", f"{orchestrator.__name__} does not listen to {event.type_name()}")
 
+    def handle(self, orchestrator: type[Orchestrator[Any, Comp, Any]], event_id: str) -> SagaHandle[Comp]:
+        """A handle to a saga that was started before, by whichever process, however long ago.
+
+        Nothing is asked yet: what is not there is told by the handle's methods, as `SagaUnknown`.
+
+        Args:
+            orchestrator: whose saga.
+            event_id: of the event that started it.
+        """
+        workflow_id = own_workflow_id(orchestrator.__name__, event_id)
+        return SagaHandle(self.client, orchestrator, event_id, workflow_id, outcomes=self._outcomes)
+
+    async def wait_for(
+        self,
+        event: type[Heard],
+        *,
+        matching: Callable[[Heard], bool] | None = None,
+        since: datetime | None = None,
+        timeout: timedelta | None = None,
+    ) -> Heard:
+        """Wait for the next event of a type to go through: accepted by an orchestrator, an outcome, or in an outbox.
+
+        Args:
+            event: its class; one of an older version becomes today's.
+            matching: which of them; any if not given.
+            since: one that was recorded at that time or later counts, too. If not given, what goes through from now on.
+            timeout: how long to wait.
+
+        Raises:
+            NotHeard: none came within the timeout.
+            Unreachable: what has to be asked cannot be reached, and never was.
+            UsageError: `since` has no time zone.
+        """
+        listening = self.listening(event, matching=matching, since=since)
+        try:
+            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+                async with listening:
+                    return await listening.next()
+        except TimeoutError:
+            raise NotHeard(f"no {event.type_name()} that matches was heard of within {timeout}") from None
+
+    def listening(
+        self, event: type[Heard], *, matching: Callable[[Heard], bool] | None = None, since: datetime | None = None
+    ) -> Listening[Heard]:
+        """Events of a type one after the other, as `wait_for`, none missed in between. See `Listening`.
+
+        Raises:
+            UsageError: `since` has no time zone.
+        """
+        return Listening(self._log, event, matching, since)
+
     async def send(
         self,
         event: DomainEvent,
@@ -277,14 +347,22 @@ class EventBus:
             workflow_id = partition_of(listener, event, envelope)
             run_id = await self._partitions.send(listener.__name__, workflow_id, envelope)
             return SagaHandle(
-                self.client, listener, envelope, workflow_id, run_id, is_repeat=False, outcomes=self._outcomes
+                self.client,
+                listener,
+                envelope.event_id,
+                workflow_id,
+                run_id,
+                outcomes=self._outcomes,
+                envelope=envelope,
             )
         execution = await ensure_own_execution(self.client, listener.__name__, envelope, self.task_queue)
         return SagaHandle(
             self.client,
             listener,
-            envelope,
+            envelope.event_id,
             execution.workflow_id,
             execution.run_id,
+            outcomes=self._outcomes,
+            envelope=envelope,
             is_repeat=not execution.started,
         )

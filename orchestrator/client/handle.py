@@ -1,16 +1,21 @@
-"""A handle to one saga that a published event started, or that had been started by it before."""
+"""A handle to one saga that an event started: just now, before, or by another process."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, cast
+from uuid import UUID
 
 from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.client.outcome import outcome_of
+from orchestrator.client.outcome import Untold, told_by_execution
 from orchestrator.client.progress import FINISHING, Progress, progress_of
 from orchestrator.client.recorded_outcomes import RecordedOutcomes
+from orchestrator.client.tables import TablesAway
 from orchestrator.drive.messages import Outcome, Phase
 from orchestrator.envelope import (
+    OUTCOME_SIZE_LIMIT,
     Envelope,
     UnreadableEvent,
     canonical,
@@ -20,12 +25,16 @@ from orchestrator.envelope import (
     unwrap,
     unwrap_fields,
 )
-from orchestrator.errors import EventRejected, SagaCancelled, SagaFailed, UsageError
+from orchestrator.errors import EventRejected, NotFinished, SagaCancelled, SagaFailed, SagaUnknown, Unreachable
 from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.workflow.names import is_partition
 
 C = TypeVar("C", bound=DomainEvent)
+
+UNTAKEN = 5.0
+"""Seconds that a partition is given to take an event that was just published, before its saga counts as unknown."""
+_LOOK_AGAIN = 0.25
 
 
 class SagaHandle(Generic[C]):
@@ -35,41 +44,49 @@ class SagaHandle(Generic[C]):
         orchestrator: its class.
         event_id: the event's id; publishing it again is harmless.
         workflow_id: the execution's id, as the Web UI shows it.
-        run_id: the run that took the event.
+        run_id: the run that took the event, if this process published it.
         is_repeat: the saga had completed before; nothing was sent.
     """
 
     def __init__(
         self,
         client: Client,
-        orchestrator: type[Orchestrator[DomainEvent, C, Any]],
-        envelope: Envelope,
+        orchestrator: type[Orchestrator[Any, C, Any]],
+        event_id: str,
         workflow_id: str,
-        run_id: str | None,
+        run_id: str | None = None,
         *,
-        is_repeat: bool,
-        outcomes: RecordedOutcomes | None = None,
+        outcomes: RecordedOutcomes,
+        envelope: Envelope | None = None,
+        is_repeat: bool = False,
     ) -> None:
         self._client = client
         self._envelope = envelope
+        """None: the event is not known here, whoever published it."""
         self._outcomes = outcomes
         self.orchestrator = orchestrator
-        self.event_id = envelope.event_id
+        self.event_id = event_id
         self.workflow_id = workflow_id
         self.run_id = run_id
         self.is_repeat = is_repeat
 
     async def outcome(self, *, timeout: timedelta | None = None) -> Outcome:
-        """Wait for the saga's outcome, good or bad.
+        """Wait for the saga's outcome, good or bad, whatever becomes of its execution and of connections meanwhile.
+
+        Args:
+            timeout: how long; without it, as long as it takes.
 
         Raises:
             NotFinished: it has not ended within the timeout; it goes on.
+            SagaUnknown: there is no execution and no row of it.
             EventRejected: `event.id_reused`, the id belongs to another event.
+            Unreachable: what has to be asked cannot be reached, and never was.
         """
-        if is_partition(self.workflow_id):
-            outcome = await self._recorded(timeout)
-        else:
-            outcome = await outcome_of(self._client, self.workflow_id, self.run_id, timeout)
+        try:
+            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+                outcome = await self._outcome()
+        except TimeoutError:
+            raise NotFinished(f"{self._shown} has not finished within {timeout}; it goes on") from None
         if not self._is_of(outcome):
             raise EventRejected(
                 "event.id_reused",
@@ -78,52 +95,111 @@ class SagaHandle(Generic[C]):
             )
         return outcome
 
-    async def _recorded(self, timeout: timedelta | None) -> Outcome:
-        if self._outcomes is None:
-            raise UsageError(
-                f"{self.workflow_id} carries many sagas, and the outcome of one is read from the database: connect "
-                "with EventBus.connect(), or give the bus its database"
-            )
-        key = saga_id(self.orchestrator.__name__, self.event_id)
-        return await self._outcomes.of(key, self.workflow_id, timeout)
-
-    def _is_of(self, outcome: Outcome) -> bool:
-        """Whether the outcome is of this event, and not of another that had its id before."""
-        if outcome.content_digest == self._envelope.content_digest:
-            return True
-        # One of the two may have been sent by an older contract, without a default that the other wrote.
-        try:
-            given = unwrap(self._envelope, *self.orchestrator.requests)
-            if outcome.content_digest != content_digest(
-                self._envelope.event_type, outcome.triggering_version, outcome.triggering
-            ):
-                return False  # of another type
-            return unwrap_fields(outcome.triggering, outcome.triggering_version, type(given)) == given
-        except UnreadableEvent:
-            return False
-
     async def result(self, *, timeout: timedelta | None = None) -> C:
         """Wait for the completed event.
 
         Raises:
             SagaFailed: the saga was undone; `SagaCancelled` if a person cancelled it.
             NotFinished: it has not ended within the timeout; it goes on.
-            EventRejected: `event.id_reused`, the id belongs to another event.
+            SagaUnknown, EventRejected, Unreachable: as `outcome`.
         """
         outcome = await self.outcome(timeout=timeout)
-        told = read(canonical(outcome.event))
+        told = read(canonical(outcome.event), limit=OUTCOME_SIZE_LIMIT)
         if outcome.phase is Phase.COMPLETED:
             return cast(C, unwrap(told, self.orchestrator.completed))
         failure = unwrap(told, self.orchestrator.failed)
         error = SagaCancelled if outcome.phase is Phase.CANCELLED else SagaFailed
         raise error(failure.error_code, failure.message, failure)
 
-    def follow(self) -> AsyncGenerator[Progress]:
-        """What the saga does, as it does it, until its execution ends; of one in a partition, how it ends."""
-        if is_partition(self.workflow_id):
-            return self._ending()
-        return progress_of(self._client, self.workflow_id, self.run_id)
+    async def follow(self) -> AsyncGenerator[Progress]:
+        """What the saga does, as it does it, until its execution ends; where that is not there, how the saga ends.
 
-    async def _ending(self) -> AsyncGenerator[Progress]:
+        Raises:
+            SagaUnknown, EventRejected, Unreachable: as `outcome`.
+        """
+        if not is_partition(self.workflow_id):
+            try:
+                async for progress in progress_of(self._client, self.workflow_id, self.run_id):
+                    yield progress
+                return
+            except RPCError as fault:
+                if fault.status is not RPCStatusCode.NOT_FOUND:
+                    raise
         outcome = await self.outcome()
         yield Progress(f"{FINISHING}{'completed' if outcome.phase is Phase.COMPLETED else 'undone'}", "done")
+
+    async def _outcome(self) -> Outcome:
+        if is_partition(self.workflow_id):
+            return await self._outcomes.of(self._saga_id)
+        told = await told_by_execution(self._client, self.workflow_id, self.run_id)
+        match told:
+            case Outcome():
+                return told
+            case EventRejected():
+                # What an execution could not take may have been something else that was sent to it.
+                if not await self._is_recorded():
+                    raise told
+            case Untold.GONE:
+                await self._must_be_known()
+            case _:
+                pass
+        # Whoever drives it now, or will: recovery sees to that.
+        return await self._outcomes.of(self._saga_id)
+
+    async def _is_recorded(self) -> bool:
+        """Whether this event has a row: then what becomes of it stands there."""
+        try:
+            row = await self._outcomes.standing(self._saga_id)
+        except Unreachable:
+            return False
+        return row is not None and (self._envelope is None or row.content_digest == self._envelope.content_digest)
+
+    async def _must_be_known(self) -> None:
+        """Its execution is not there (any more): then it has a row, or it is not there at all.
+
+        Raises:
+            SagaUnknown: it is not.
+        """
+        may_be_untaken = self._envelope is None and self.orchestrator.partitions is not None
+        until = asyncio.get_running_loop().time() + (UNTAKEN if may_be_untaken else 0.0)
+        while not await self._has_row():
+            if asyncio.get_running_loop().time() >= until:
+                raise SagaUnknown(
+                    f"no saga and no execution of the event {self.event_id} is known to {self.orchestrator.__name__}: "
+                    + (
+                        "it was never published, or only just now and no worker has taken it yet"
+                        if self._envelope is None
+                        else "its execution was deleted before a worker took it. Publish it again with the same id"
+                    )
+                )
+            await asyncio.sleep(_LOOK_AGAIN)
+
+    async def _has_row(self) -> bool:
+        while True:
+            try:
+                return await self._outcomes.standing(self._saga_id) is not None
+            except TablesAway:
+                await asyncio.sleep(_LOOK_AGAIN)
+
+    @property
+    def _saga_id(self) -> UUID:
+        return saga_id(self.orchestrator.__name__, self.event_id)
+
+    @property
+    def _shown(self) -> str:
+        return f"the saga in {self.workflow_id}" if is_partition(self.workflow_id) else self.workflow_id
+
+    def _is_of(self, outcome: Outcome) -> bool:
+        """Whether the outcome is of this event, and not of another that had its id before."""
+        if self._envelope is None or outcome.content_digest == self._envelope.content_digest:
+            return True
+        # One of the two may have been sent by an older contract, without a default that the other wrote. Of a saga
+        # whose payload is purged only the digest is left to compare with.
+        try:
+            given = unwrap(self._envelope, *self.orchestrator.requests)
+            was = content_digest(self._envelope.event_type, outcome.triggering_version, outcome.triggering)
+            if outcome.content_digest != was:
+                return False  # of another type
+            return bool(unwrap_fields(outcome.triggering, outcome.triggering_version, type(given)) == given)
+        except UnreadableEvent:
+            return False

@@ -1,53 +1,91 @@
-"""Reading how an execution ended, whichever way it did."""
+"""Reading how an execution ended, whichever way it did.
+
+An execution drives a saga, and is not the saga: one that was terminated, cancelled by hand, reset, deleted or lost
+tells nothing of the outcome. Then the saga's row does.
+"""
 
 import asyncio
-from datetime import timedelta
+from enum import Enum
 
 from pydantic import ValidationError
 from temporalio.client import Client, WorkflowFailureError
-from temporalio.exceptions import ApplicationError, CancelledError, TerminatedError
+from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.drive.messages import Outcome
-from orchestrator.errors import EventRejected, NotFinished
+from orchestrator.errors import EventRejected, Unreachable
 from orchestrator.workflow.names import OUTCOME_MEMO
 
+_FATAL = (
+    RPCStatusCode.INVALID_ARGUMENT,
+    RPCStatusCode.PERMISSION_DENIED,
+    RPCStatusCode.UNAUTHENTICATED,
+    RPCStatusCode.UNIMPLEMENTED,
+)
+"""What asking again does not change."""
+_SOON, _LATER = 0.1, 2.0
+"""Seconds between two tries to reach a server that is away."""
 
-async def outcome_of(client: Client, workflow_id: str, run_id: str | None, timeout: timedelta | None) -> Outcome:
-    """Wait for an execution to end.
+
+class Untold(Enum):
+    """What an execution says that says nothing of the outcome."""
+
+    ENDED = "ended"
+    """It ended without the saga's outcome: others drive it to its end."""
+    GONE = "gone"
+    """It is not there, or not any more."""
+
+
+def is_fatal(fault: RPCError) -> bool:
+    """Whether the server answered, and would answer the same again."""
+    return fault.status in _FATAL
+
+
+async def told_by_execution(client: Client, workflow_id: str, run_id: str | None) -> Outcome | EventRejected | Untold:
+    """Wait for an execution to end, across any number of lost connections and restarts of the server.
+
+    Returns:
+        The outcome; why it took no event, if it ended so; or that it does not tell.
 
     Raises:
-        NotFinished: not within the timeout, or the execution was terminated before its saga ended.
-        EventRejected: what it was sent was no event it could take.
+        Unreachable: the server does not let us ask.
     """
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
-    try:
-        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+    pause = _SOON
+    while True:
+        try:
             return Outcome.model_validate(await handle.result())
-    except TimeoutError:
-        raise NotFinished(f"{workflow_id} has not finished within {timeout}; it goes on") from None
-    except WorkflowFailureError as failure:
-        match failure.cause:
-            case ApplicationError() as error:
-                return _from_failure(error)
-            case CancelledError():
-                memo = await (await handle.describe()).memo()
-                if OUTCOME_MEMO in memo:
-                    return Outcome.model_validate(memo[OUTCOME_MEMO])
-                raise NotFinished(
-                    f"{workflow_id} was cancelled before its saga ended. Publish the event again with the same id, and "
-                    "the saga goes on where it stood"
-                ) from failure
-            case TerminatedError():
-                raise NotFinished(
-                    f"{workflow_id} was terminated before its saga ended. Publish the event again with the same id, "
-                    "and the saga goes on where it stood"
-                ) from failure
-            case _:
-                raise
+        except ValidationError:
+            return Untold.ENDED  # somebody else's workflow, under this id
+        except WorkflowFailureError as failure:
+            match failure.cause:
+                case ApplicationError() as error:
+                    return _from_failure(error)
+                case CancelledError():
+                    memo = await _memo(client, workflow_id, run_id)
+                    return Untold.ENDED if memo is None else memo
+                case _:
+                    return Untold.ENDED
+        except RPCError as fault:
+            if fault.status is RPCStatusCode.NOT_FOUND:
+                return Untold.GONE
+            if is_fatal(fault):
+                raise Unreachable(f"Temporal does not let {workflow_id} be asked for ({fault.message})") from fault
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LATER)
 
 
-def _from_failure(error: ApplicationError) -> Outcome:
+async def _memo(client: Client, workflow_id: str, run_id: str | None) -> Outcome | None:
+    """The outcome of a cancelled execution; None if it has none, or cannot be asked: the row says the same."""
+    try:
+        memo = await (await client.get_workflow_handle(workflow_id, run_id=run_id).describe()).memo()
+        return Outcome.model_validate(memo[OUTCOME_MEMO]) if OUTCOME_MEMO in memo else None
+    except (RPCError, ValidationError):
+        return None
+
+
+def _from_failure(error: ApplicationError) -> Outcome | EventRejected:
     try:
         return Outcome.model_validate(error.details[0])
     except (IndexError, ValidationError):
-        raise EventRejected(error.type or "event.rejected", error.message) from error
+        return EventRejected(error.type or "event.rejected", error.message)

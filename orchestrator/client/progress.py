@@ -1,5 +1,6 @@
 """What an execution does, read from its history as it is written."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal
@@ -10,11 +11,15 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.atomic import ATOMIC, UNDO_ATOMIC
+from orchestrator.client.outcome import is_fatal
 from orchestrator.workflow import names
 from orchestrator.workflow.local_first import REPLY_TOO_LARGE
 
+_SOON, _LATER = 0.1, 2.0
+"""Seconds between two tries to reach a server that is away."""
 FINISHING = "finish: "
 """How the activity is told whose work is the outcome."""
 State = Literal["done", "refused", "failed", "ended"]
@@ -33,13 +38,16 @@ class Progress:
 
 
 async def progress_of(client: Client, workflow_id: str, run_id: str | None) -> AsyncGenerator[Progress]:
-    """Each step, undoing and finish as it ends, until the execution does."""
+    """Each step, undoing and finish as it ends, until the execution does; across lost connections.
+
+    Raises:
+        temporalio.service.RPCError: the execution is not there, or the server does not let us read it.
+    """
     following: str | None = run_id
     while True:
         named: dict[int, str] = {}
         next_run = ""
-        handle = client.get_workflow_handle(workflow_id, run_id=following)
-        async for event in handle.fetch_history_events(wait_new_event=True):
+        async for event in _events_of(client, workflow_id, following):
             told = _told(event, named)
             if told is not None:
                 yield told
@@ -48,6 +56,25 @@ async def progress_of(client: Client, workflow_id: str, run_id: str | None) -> A
         if not next_run:
             return
         following = next_run
+
+
+async def _events_of(client: Client, workflow_id: str, run_id: str | None) -> AsyncGenerator[HistoryEvent]:
+    """A run's history as it is written, each event once."""
+    last, pause = 0, _SOON
+    while True:
+        try:
+            handle = client.get_workflow_handle(workflow_id, run_id=run_id)
+            async for event in handle.fetch_history_events(wait_new_event=True):
+                pause = _SOON
+                if event.event_id > last:
+                    last = event.event_id
+                    yield event
+            return
+        except RPCError as fault:
+            if fault.status is RPCStatusCode.NOT_FOUND or is_fatal(fault):
+                raise
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LATER)
 
 
 _LOCAL_MARKER = "core_local_activity"

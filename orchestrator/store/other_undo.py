@@ -5,7 +5,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,7 +17,7 @@ from orchestrator.store.database import guarded
 from orchestrator.store.databases import Databases
 from orchestrator.store.fence import SagaMissing, TransactionLost
 from orchestrator.store.other_fence import FENCE, copy_home, home_row, insert_first
-from orchestrator.store.schema import saga_step
+from orchestrator.store.schema import saga, saga_step
 from orchestrator.store.turn import count_undo_failure
 from orchestrator.transaction import Transaction
 
@@ -44,6 +44,8 @@ async def undo_other_step(databases: Databases, catalog: Catalog, command: UndoC
 
 async def _undo(databases: Databases, catalog: Catalog, command: UndoCommand) -> UndoReply:
     row = await home_row(databases.home, command.saga.id, command.number)
+    if row is None and (phase := await _phase_of(databases, command)).is_final:
+        return Decided(phase=phase)  # purged since
     if row is None or row.saga_phase is None:
         raise SagaMissing(f"saga {command.saga.orchestrator}/{command.saga.event_id} has no row here")
     if row.saga_phase != Phase.UNDOING.value:
@@ -59,6 +61,12 @@ async def _undo(databases: Databases, catalog: Catalog, command: UndoCommand) ->
     found = await there.in_transaction(take_back)
     await copy_home(databases.home, command.saga.id, command.number, found)
     return Undone(number=command.number)
+
+
+async def _phase_of(databases: Databases, command: UndoCommand) -> Phase:
+    async with databases.home.reading() as connection:
+        phase = await connection.scalar(select(saga.c.phase).where(saga.c.id == command.saga.id))
+    return Phase.FORWARD if phase is None else Phase(phase)
 
 
 async def _compensate(connection: AsyncConnection, catalog: Catalog, command: UndoCommand, met: Any) -> Any:

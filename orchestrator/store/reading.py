@@ -108,6 +108,8 @@ class SagaView:
     created_at: datetime
     progressed_at: datetime
     finished_at: datetime | None
+    purged_at: datetime | None = None
+    """When its steps and its payload were deleted."""
     steps: tuple[StepView, ...] = ()
     is_waiting: bool = False
     """Whether it has not begun, for another saga holds one of its locks."""
@@ -261,6 +263,7 @@ def _saga(
         created_at=row.created_at,
         progressed_at=row.progressed_at,
         finished_at=row.finished_at,
+        purged_at=row.purged_at,
         steps=steps,
         is_waiting=is_waiting or bool(blocked_by),
         blocked_by=blocked_by,

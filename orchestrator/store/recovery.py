@@ -32,6 +32,8 @@ _COLUMNS = (
     saga.c.orchestrator,
     saga.c.event_id,
     saga.c.envelope,
+    saga.c.content_digest,
+    saga.c.purged_at,
     saga.c.phase,
     saga.c.owner_workflow_id,
     saga.c.owner_first_run_id,
@@ -51,6 +53,9 @@ class RecordedSaga:
     orchestrator: str
     event_id: str
     envelope: str
+    content_digest: str
+    is_purged: bool
+    """Its payload is deleted: of its event only the digest is known."""
     phase: Phase
     owner_workflow_id: str
     """The execution that drove it last; empty if no execution did."""
@@ -229,6 +234,8 @@ def _recorded(row: Any) -> RecordedSaga:
         orchestrator=row.orchestrator,
         event_id=row.event_id,
         envelope=row.envelope,
+        content_digest=row.content_digest,
+        is_purged=row.purged_at is not None,
         phase=Phase(row.phase),
         owner_workflow_id=row.owner_workflow_id or "",
         owner_first_run_id=row.owner_first_run_id or "",

@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from orchestrator.columns import UtcTime
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 5
 
 metadata = MetaData(
     naming_convention={
@@ -91,6 +91,12 @@ saga = Table(
         "progressed_at",
         postgresql_where=text("phase IN ('forward', 'undoing')"),
         sqlite_where=text("phase IN ('forward', 'undoing')"),
+    ),
+    Index(
+        "ix_saga_unpurged",
+        "finished_at",
+        postgresql_where=text("finished_at IS NOT NULL AND purged_at IS NULL"),
+        sqlite_where=text("finished_at IS NOT NULL AND purged_at IS NULL"),
     ),
 )
 """The state machine: one row a saga. `reason` is the phase an undoing saga ends in.
@@ -177,6 +183,7 @@ saga_outbox = Table(
         postgresql_where=text("sent_at IS NULL AND ordering_key IS NOT NULL"),
         sqlite_where=text("sent_at IS NULL AND ordering_key IS NOT NULL"),
     ),
+    Index(None, "created_at"),
 )
 """Events on their way out, written with what they tell of. Read by `sent_at IS NULL`, never by "id greater than".
 
@@ -199,5 +206,11 @@ saga_dead_letter = Table(
     Column("settled_at", _Time),
     Column("settled_as", Text),
     UniqueConstraint("origin_workflow_id", "origin_run_id", "origin_position", name="uq_saga_dead_letter_origin"),
+    Index(
+        "ix_saga_dead_letter_settled",
+        "settled_at",
+        postgresql_where=text("settled_at IS NOT NULL"),
+        sqlite_where=text("settled_at IS NOT NULL"),
+    ),
 )
 """Messages that were no events of ours, kept as they came, with where from and why."""

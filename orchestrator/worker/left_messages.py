@@ -117,11 +117,12 @@ def _is_repeat(
     sweeping: Sweeping, run: ClosedRun, recorded: RecordedSaga, envelope: Envelope, event: DomainEvent
 ) -> bool:
     """Whether the saga of that id is this event's."""
-    known = read(recorded.envelope)
-    if known.content_digest == envelope.content_digest:
+    if recorded.content_digest == envelope.content_digest:
         return True
+    if recorded.is_purged:
+        return False
     try:
-        return unwrap(known, *sweeping.catalog.orchestrators[run.orchestrator].requests) == event
+        return unwrap(read(recorded.envelope), *sweeping.catalog.orchestrators[run.orchestrator].requests) == event
     except UnreadableEvent:
         return False
 

@@ -7,9 +7,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -35,11 +35,13 @@ from orchestrator.store.migrate import migrate
 from orchestrator.store.recovery import RecoveryRefused
 from orchestrator.store.steps import StoreSteps
 from orchestrator.worker.activities import activities_of
+from orchestrator.worker.answers import answer_activity
 from orchestrator.worker.command_line import run_command
 from orchestrator.worker.delivery import Delivery
 from orchestrator.worker.heart import READY, Heart, Supervised
 from orchestrator.worker.recovery import Recovery, recovery_activity
 from orchestrator.worker.relay import RelayLimits, relaying
+from orchestrator.worker.retention import purge_by_itself
 from orchestrator.worker.schedule import ensure_schedule, schedule_id
 from orchestrator.worker.scheduled import publish_activity
 from orchestrator.worker.supervisor import HEART_LIMIT, Supervisor, own_command
@@ -48,6 +50,7 @@ from orchestrator.worker.waking import SignalWaker
 from orchestrator.worker.watchdog import Watchdog
 from orchestrator.worker.wave import wave_activity
 from orchestrator.worker.workflow_threads import WorkflowThreads
+from orchestrator.workflow.answers import SagaAnswers
 from orchestrator.workflow.attributes import SEARCH_ATTRIBUTES
 from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.hosts import hosts_of, sandbox_for
@@ -191,7 +194,8 @@ class Manager:
                 if when_ready is not None:
                     when_ready()
                 self._say(ready)
-                await stop.wait()
+                async with self.purging(ready):
+                    await stop.wait()
                 if self._supervised is None:
                     print("Draining: steps in progress end, nothing new begins. Ctrl-C again ends at once.", flush=True)
         finally:
@@ -236,10 +240,11 @@ class Manager:
         return Worker(
             ready.client,
             task_queue=self.settings.task_queue,
-            workflows=[*hosts_of(ready.catalog), SagaRecovery, ScheduledPublish],
+            workflows=[*hosts_of(ready.catalog), SagaAnswers, SagaRecovery, ScheduledPublish],
             activities=[
                 *activities_of(ready.catalog, steps),
                 wave_activity(steps, ready.client, self.settings.task_queue),
+                answer_activity(ready.databases),
                 recovery_activity(self.recovery(ready)),
                 publish_activity(ready.client, ready.catalog, self.settings.task_queue),
             ],
@@ -290,6 +295,18 @@ class Manager:
                 f"The schedule {schedule_id(self.settings.task_queue)} cannot be set up ({fault.message}), so nothing "
                 "is recovered by itself. Let the worker manage schedules, or run now and then: orchestrator recover"
             )
+
+    @asynccontextmanager
+    async def purging(self, ready: Ready) -> AsyncGenerator[None]:
+        """While it lasts, what is older than the retention is purged."""
+        retention = timedelta(days=self.settings.retention)
+        purging = asyncio.create_task(purge_by_itself(ready.databases, retention)) if retention else None
+        try:
+            yield
+        finally:
+            if purging is not None:
+                purging.cancel()
+                await asyncio.gather(purging, return_exceptions=True)
 
     def _say(self, ready: Ready) -> None:
         if self._supervised is not None and self._supervised.number > 1:

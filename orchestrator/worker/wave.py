@@ -196,6 +196,8 @@ class Wave:
         raws = iter(messages)
         for index, place in enumerate(command.places):
             raw = recorded.get(place.event_id, b"") if place.event_id else next(raws)
+            if raw is None:
+                continue  # others ended it, and it is purged since
             envelope = None
             try:
                 envelope = self._envelope(place, raw)
@@ -226,13 +228,16 @@ class Wave:
             raise UnreadableEvent("event.missing", gone)
         return read(raw)
 
-    async def _recorded(self, event_ids: Sequence[str]) -> dict[str | None, bytes]:
+    async def _recorded(self, event_ids: Sequence[str]) -> dict[str | None, bytes | None]:
+        """Events by their ids; None for one that is purged."""
         if not event_ids:
             return {}
         ids = [saga_id(self._orchestrator.__name__, event_id) for event_id in event_ids]
         async with self._steps.database.reading() as connection:
-            found = await connection.execute(select(saga.c.event_id, saga.c.envelope).where(saga.c.id.in_(ids)))
-            return {row.event_id: row.envelope.encode() for row in found}
+            found = await connection.execute(
+                select(saga.c.event_id, saga.c.envelope, saga.c.purged_at).where(saga.c.id.in_(ids))
+            )
+            return {row.event_id: None if row.purged_at else row.envelope.encode() for row in found}
 
     def _find_locks(self, given: list[_Given]) -> list[_Own]:
         """What each has to lock. A bug there shows in an execution of its own, as one in `handle` does."""

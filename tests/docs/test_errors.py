@@ -9,6 +9,7 @@ from orchestrator.cli.faults import Exit
 from orchestrator.drive.saga import SLEEP, WAIT_FOR
 from orchestrator.operation import PIVOT
 from orchestrator.workflow import names
+from orchestrator.workflow.answers import ANSWER
 from orchestrator.workflow.recovery import RECOVER
 from orchestrator.workflow.scheduled import PUBLISH_SCHEDULED
 from tests.docs.markdown import ROOT, Document
@@ -23,6 +24,7 @@ _ACTIVITIES = {
     names.BEGIN_WAIT,
     names.END_WAIT,
     names.DRIVE_WAVE,
+    ANSWER,
     RECOVER,
     PUBLISH_SCHEDULED,
 }

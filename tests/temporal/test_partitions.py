@@ -13,7 +13,8 @@ from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import RawValue
 from temporalio.service import RPCError
 
-from orchestrator import EventRejected, Refused, SagaFailed, Transaction
+from orchestrator import EventBus, EventRejected, Refused, SagaFailed, SagaUnknown, Transaction
+from orchestrator.client import handle as client_handle
 from orchestrator.store.database import Database
 from orchestrator.store.intervention import cancel_saga
 from orchestrator.store.opening import open_sagas
@@ -50,6 +51,29 @@ async def test_an_event_becomes_a_completed_saga(house: House) -> None:
     assert saga.owner_workflow_id in ("Swarm/partition/1-of-2", "Swarm/partition/2-of-2")
     [sent] = await house.outbox()
     assert sent.event_id == saga.outcome_event_id
+
+
+async def test_a_client_without_the_database_hears_of_its_outcomes_through_a_worker_and_others_cost_none(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_handle, "UNTAKEN", 0.1)
+    asking = EventBus(house.client, house.catalog, task_queue=house.task_queue)
+    looks = f"WorkflowType = 'SagaAnswers' AND TaskQueue = '{house.task_queue}'"
+    await house.bus.execute(Swarm, EVENT)
+
+    handles = [handle for [handle] in await asking.publish_many([EVENT] * 30)]
+    results = await asyncio.gather(*(handle.result(timeout=timedelta(seconds=20)) for handle in handles))
+    again = await asking.handle(Swarm, handles[0].event_id).result(timeout=timedelta(seconds=20))
+    with pytest.raises(SagaUnknown):
+        await house.bus.handle(Swarm, new_id()).result()
+
+    assert [*results, again] == [SwarmCompleted(coins=1)] * 31
+
+    async def known() -> bool:
+        return (await house.client.count_workflows(looks)).count > 0
+
+    await eventually(known, "visibility knows of them")
+    assert (await house.client.count_workflows(looks)).count <= 10, "one question for all that wait"
 
 
 async def test_a_refused_saga_is_failed_and_undone_among_others(house: House) -> None:

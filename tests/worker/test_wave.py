@@ -1,7 +1,7 @@
 """Waves in this process, without a server: what one event may do to the others, and what its partition is told."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -14,6 +14,8 @@ from orchestrator.envelope import VERSION_NEWER, Envelope, UnreadableEvent, wrap
 from orchestrator.errors import Unreachable
 from orchestrator.store import opening
 from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
+from orchestrator.store.retention import purge_some
 from orchestrator.store.schema import saga, saga_dead_letter
 from orchestrator.store.steps import StoreSteps
 from orchestrator.worker import wave
@@ -219,3 +221,12 @@ async def test_an_error_that_no_except_catches_hurts_only_its_saga(home: Databas
 
 def test_having_no_connection_to_spare_is_no_sagas_fault() -> None:
     assert is_lost(Unreachable("all connections were in use"))
+
+
+async def test_a_saga_that_it_carries_and_that_others_ended_long_ago_is_done(home: Database) -> None:
+    await drive(home, ("one", EVENT))
+    await purge_some(Databases.of(home), before=datetime.now(UTC) + timedelta(hours=1))
+
+    reply = await drive(home, Place(position=3, event_id="one"), ("two", EVENT))
+
+    assert (reply.done, reply.left, reply.letters) == (2, (), 0)

@@ -1,0 +1,87 @@
+"""What a client asks of the tables, and what they say: outcomes of sagas, and events as they go through.
+
+Travels as JSON where a worker answers. Knows neither Temporal nor SQL.
+"""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from orchestrator.drive.messages import Outcome
+
+ANSWER_BYTES = 1024 * 1024
+"""About as much as one answer carries; one saga's outcome, or one event, is carried whatever its size."""
+OVERLAP = timedelta(minutes=1)
+"""How far back each look goes: what was recorded earlier may be committed later, and clocks differ."""
+ASKED_SAGAS = 500
+"""Sagas in one question."""
+ASKED_SEEN = 2_000
+"""Events in one question that the asker has heard of."""
+
+
+class _Message(BaseModel):
+    """Frozen; what a newer one adds is left aside."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class EventsWanted(_Message):
+    """Which events."""
+
+    types: tuple[str, ...]
+    since: datetime | None = None
+    """Recorded at that time or later, by the clock of whoever wrote them; None: within the last `OVERLAP`."""
+    seen: frozenset[str] = frozenset()
+    """Keys of those that the asker has."""
+    keys_only: bool = False
+    """The latest `ASKED_SEEN` of them, without what they say."""
+
+
+class Question(_Message):
+    """Of any number of sagas and types of events at once."""
+
+    sagas: tuple[UUID, ...] = ()
+    open_too: bool = False
+    """Whether sagas are told that have not ended."""
+    events: EventsWanted | None = None
+    seconds: float = 0.0
+    """How long to look again, as long as there is nothing to tell."""
+
+
+class SagaTold(_Message):
+    """A saga that has a row."""
+
+    saga: UUID
+    content_digest: str
+    """Of the event that it was opened with."""
+    outcome: Outcome | None
+    """None: it has not ended."""
+
+
+class EventTold(_Message):
+    """An event that went through: accepted by an orchestrator, or in an outbox, or both."""
+
+    key: str
+    """Its type and its id."""
+    type: str
+    recorded_at: datetime
+    envelope: dict[str, JsonValue] | None = None
+
+
+class Answer(_Message):
+    """What the tables say."""
+
+    sagas: tuple[SagaTold, ...] = ()
+    """Those that have ended, perhaps not all at once; and others that have a row, if that was asked for."""
+    events: tuple[EventTold, ...] = ()
+    """By the time at which they were recorded."""
+    has_more: bool = False
+    """There are more events, recorded later than these."""
+    now: datetime | None = None
+    """The database's time as the events were looked for."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is something to tell."""
+        return bool(self.events or self.sagas)

@@ -1,0 +1,94 @@
+"""Asking the tables again and again while somebody waits: soon while there is news, rarer while there is none.
+
+A question may take long where a worker answers it: one that leaves somebody out who has come since is given up.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+from orchestrator.client.tables import Tables, TablesAway
+
+_LONGEST_AWAY = 5.0
+"""Seconds between two tries to reach tables that are away."""
+_MANY = 10
+_LEAST = 0.5
+"""Seconds that a question is given before it is given up for another."""
+
+
+class Asking:
+    """One question at a time, as long as somebody waits.
+
+    Args:
+        tables: what is asked.
+        look: asks once for all who wait, and tells them; whether there was news.
+        waiting: how many wait.
+        fail: is told of what ends the asking; None if it was stopped.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        look: Callable[[], Awaitable[bool]],
+        waiting: Callable[[], int],
+        fail: Callable[[BaseException | None], None],
+    ) -> None:
+        self._tables = tables
+        self._look = look
+        self._waiting = waiting
+        self._fail = fail
+        self._task: asyncio.Task[None] | None = None
+        self._came = asyncio.Event()
+
+    def go_on(self) -> None:
+        """Somebody waits who may not have been asked for yet."""
+        self._came.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._ask())
+
+    def stop(self) -> None:
+        """Ask no more; whoever waits is told."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _ask(self) -> None:
+        soonest, later = self._tables.pauses
+        pause = away = soonest
+        try:
+            while waiting := self._waiting():
+                await asyncio.sleep(pause)
+                soon = soonest if waiting < _MANY else self._tables.pause_for_many
+                self._came.clear()
+                try:
+                    news = await self._look_until_somebody_comes()
+                except TablesAway:
+                    away = pause = min(max(away, 0.1) * 2, _LONGEST_AWAY)
+                    continue
+                away = soon
+                pause = soon if news is not False else max(soon, min(pause * 1.5, later))
+        except Exception as fault:
+            self._fail(fault)
+        finally:
+            if self._task is asyncio.current_task():
+                self._task = None
+            if self._task is None:
+                self._fail(None)
+
+    async def _look_until_somebody_comes(self) -> bool | None:
+        """Whether there was news; None if the question was given up."""
+        if not self._tables.patience:
+            return await self._look()
+        asked = monotonic()
+        looking = asyncio.ensure_future(self._look())
+        coming = asyncio.ensure_future(self._came.wait())
+        try:
+            await asyncio.wait({looking, coming}, return_when=asyncio.FIRST_COMPLETED)
+            left = _LEAST - (monotonic() - asked)
+            if not looking.done() and left > 0:
+                await asyncio.wait({looking}, timeout=left)
+            return looking.result() if looking.done() else None
+        finally:
+            coming.cancel()
+            looking.cancel()
+            await asyncio.gather(coming, looking, return_exceptions=True)

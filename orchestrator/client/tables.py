@@ -1,0 +1,152 @@
+"""The tables as a client reaches them: straight, or through a worker where it has no database.
+
+Whoever waits asks again and again; this is one question, and how to ask it.
+"""
+
+import asyncio
+import contextlib
+from datetime import timedelta
+from typing import Protocol
+from uuid import uuid4
+
+from sqlalchemy.exc import SQLAlchemyError
+from temporalio.api.workflowservice.v1 import GetClusterInfoRequest
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.service import RPCError
+
+from orchestrator.answers import Answer, Question
+from orchestrator.client.outcome import is_fatal
+from orchestrator.errors import Unreachable
+from orchestrator.store.answers import answer
+from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
+from orchestrator.store.recovery import RecoveryRefused, check_belonging
+from orchestrator.workflow.answers import LOOK, RUN, SagaAnswers
+
+_TASK_TIMEOUT = timedelta(seconds=5)
+_closing: set["asyncio.Task[None]"] = set()
+
+
+class TablesAway(Unreachable):
+    """They cannot be reached just now."""
+
+
+class Tables(Protocol):
+    """One question at a time, and an answer."""
+
+    patience: float
+    """Seconds that a question may take while there is nothing to tell."""
+    pauses: tuple[float, float]
+    """Seconds between two questions: while there is something to tell, and the longest otherwise."""
+    pause_for_many: float
+    """The first of them where many wait: each question is for several that ended meanwhile, as it has its price."""
+
+    async def ask(self, question: Question) -> Answer:
+        """Ask.
+
+        Raises:
+            TablesAway: they cannot be reached just now.
+            Unreachable: nor will they be, as things are set up.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of what was opened."""
+        ...
+
+
+class DatabaseTables:
+    """In the databases, by this process itself.
+
+    Args:
+        databases: home, and others whose outboxes are read.
+    """
+
+    patience = 0.0
+    pauses = (0.004, 0.1)
+    pause_for_many = 0.015
+
+    def __init__(self, databases: Databases) -> None:
+        self._databases = databases
+        self._has_answered = False
+
+    async def ask(self, question: Question) -> Answer:
+        """Ask."""
+        try:
+            told = await answer(self._databases, question)
+        except (SQLAlchemyError, OSError) as fault:
+            unreachable = self._databases.home.unreachable(fault)
+            if not self._has_answered:
+                # An address that is wrong is told; one that was right will answer again.
+                raise unreachable from fault
+            raise TablesAway(str(unreachable)) from fault
+        self._has_answered = True
+        return told
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._databases.close()
+
+
+class WorkerTables:
+    """By a worker, through Temporal: an execution of `SagaAnswers` for each question.
+
+    Args:
+        client: a connection.
+        task_queue: the workers'.
+    """
+
+    patience = LOOK.total_seconds()
+    pauses = (0.01, 2.0)
+    pause_for_many = 0.05
+
+    def __init__(self, client: Client, task_queue: str) -> None:
+        self._client = client
+        self._task_queue = task_queue
+
+    async def ask(self, question: Question) -> Answer:
+        """Ask; the execution of a question that nobody waits for any more is cancelled."""
+        handle: WorkflowHandle[SagaAnswers, Answer] | None = None
+        try:
+            handle = await self._client.start_workflow(
+                SagaAnswers.run,
+                question,
+                id=f"orchestrator-answers/{self._task_queue}/{uuid4()}",
+                task_queue=self._task_queue,
+                run_timeout=RUN,
+                task_timeout=_TASK_TIMEOUT,
+                static_summary="tells a client without a database what it waits for",
+            )
+            return await handle.result()
+        except RPCError as fault:
+            kind = Unreachable if is_fatal(fault) else TablesAway
+            raise kind(f"Temporal does not let a worker be asked ({fault.message})") from fault
+        except WorkflowFailureError as fault:
+            raise TablesAway("no worker has answered: does one run, and does it reach its database?") from fault
+        except asyncio.CancelledError:
+            if handle is not None:
+                task = asyncio.create_task(_cancel(handle))
+                _closing.add(task)
+                task.add_done_callback(_closing.discard)
+            raise
+
+    async def close(self) -> None:
+        """Nothing was opened."""
+        await asyncio.gather(*_closing, return_exceptions=True)
+
+
+async def is_of(database: Database, client: Client) -> bool:
+    """Whether a database's sagas run on this Temporal, as far as it says."""
+    try:
+        cluster = await client.workflow_service.get_cluster_info(GetClusterInfoRequest())
+        await check_belonging(database, client.namespace, cluster.cluster_id)
+    except RecoveryRefused:
+        return False
+    except (SQLAlchemyError, OSError, RPCError):
+        return True  # nothing is known against it
+    return True
+
+
+async def _cancel(handle: WorkflowHandle[SagaAnswers, Answer]) -> None:
+    with contextlib.suppress(RPCError):
+        await handle.cancel()

@@ -1,0 +1,196 @@
+"""Answers from the tables: how sagas ended, and which events went through.
+
+An event goes through when it stands in a saga's row, accepted by an orchestrator, or in an outbox. Rows become visible
+in the order of their commits, which is neither that of their ids nor that of their times: so who listens asks for all
+since some time before the last look, and says what of it is known.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from pydantic import JsonValue
+from sqlalchemy import Text, bindparam, literal, or_, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.answers import (
+    ANSWER_BYTES,
+    ASKED_SEEN,
+    OVERLAP,
+    Answer,
+    EventsWanted,
+    EventTold,
+    Question,
+    SagaTold,
+)
+from orchestrator.drive.messages import Outcome
+from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
+from orchestrator.store.fence import clock
+from orchestrator.store.schema import saga, saga_outbox
+
+T = TypeVar("T")
+
+_AT_ONCE = 50
+"""Envelopes that are read at once: there may be much in each."""
+_THESE = {
+    "postgresql": "(SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(:sagas AS json)))",
+    "sqlite": "(SELECT value FROM json_each(:sagas))",
+}
+"""One text for any number of sagas, so that it is prepared once."""
+
+
+def _look(dialect: str, ended: str) -> Any:
+    statement = f"SELECT id, content_digest, outcome FROM saga WHERE outcome {ended} AND id IN {_THESE[dialect]}"  # noqa: S608
+    bound = text(statement).bindparams(bindparam("sagas", type_=Text()))
+    return bound.columns(saga.c.id, saga.c.content_digest, saga.c.outcome)
+
+
+_OPEN = {dialect: _look(dialect, "IS NULL") for dialect in _THESE}
+_ENDED = {dialect: _look(dialect, "IS NOT NULL") for dialect in _THESE}
+_ACCEPTED = select(
+    saga.c.id, saga.c.event_type.label("type"), saga.c.event_id, saga.c.created_at.label("recorded_at")
+).where(
+    saga.c.created_at >= bindparam("since", type_=saga.c.created_at.type),
+    saga.c.event_type.in_(bindparam("types", expanding=True)),
+    saga.c.purged_at.is_(None),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An event's row, without what it says."""
+
+    told: EventTold
+    database: Database
+    saga_id: UUID | None
+    """None: it is in the outbox."""
+    event_id: str
+
+
+async def answer(databases: Databases, question: Question) -> Answer:
+    """What the tables say now.
+
+    Args:
+        databases: home, and those whose outboxes are read, too.
+        question: its `seconds` are left to whoever asks again.
+    """
+    sagas: Sequence[SagaTold] = ()
+    room = ANSWER_BYTES
+    if question.sagas:
+        sagas, room = await databases.home.read(lambda connection: _sagas(connection, question, ANSWER_BYTES))
+    if question.events is None:
+        return Answer(sagas=tuple(sagas))
+    return (await _events(databases, question.events, room)).model_copy(update={"sagas": tuple(sagas)})
+
+
+async def _sagas(connection: AsyncConnection, question: Question, room: int) -> tuple[list[SagaTold], int]:
+    told: list[SagaTold] = []
+    dialect = connection.dialect.name
+    asked = {"sagas": json.dumps([key.hex if dialect == "sqlite" else str(key) for key in question.sagas])}
+    if question.open_too:
+        still_open = await connection.execute(_OPEN[dialect], asked)
+        told += [SagaTold(saga=row.id, content_digest=row.content_digest, outcome=None) for row in still_open]
+    ended = await connection.execute(_ENDED[dialect], asked)
+    for row in ended:
+        room -= len(row.outcome)
+        if room < 0 and told:
+            return told, 0
+        outcome = Outcome.model_validate_json(row.outcome)
+        told.append(SagaTold(saga=row.id, content_digest=row.content_digest, outcome=outcome))
+    return told, max(room, 0)
+
+
+async def _events(databases: Databases, wanted: EventsWanted, room: int) -> Answer:
+    async with databases.home.reading() as connection:
+        now: datetime | None = await connection.scalar(select(clock(connection)))
+    since = wanted.since or (now or datetime.now(UTC)) - OVERLAP
+    rows: dict[str, _Row] = {}
+    for _, database in databases:
+        for row in await _rows(database, wanted.types, since, is_home=database is databases.home):
+            rows.setdefault(row.told.key, row)
+    new = sorted(
+        (row for key, row in rows.items() if key not in wanted.seen),
+        key=lambda row: (row.told.recorded_at, row.told.key),
+    )
+    if wanted.keys_only:
+        return Answer(events=tuple(row.told for row in new[-ASKED_SEEN:]), now=now)
+    told: list[EventTold] = []
+    for some in _batches(new):
+        envelopes = await _envelopes(some)
+        for row in some:
+            text = envelopes.get(row.told.key, "")
+            fields = _fields(text, row.told.type)
+            if fields is None:
+                continue  # gone meanwhile, or of another type
+            room -= len(text)
+            if room < 0 and told:
+                return Answer(events=tuple(told), has_more=True, now=now)
+            told.append(row.told.model_copy(update={"envelope": fields}))
+    return Answer(events=tuple(told), now=now)
+
+
+async def _rows(database: Database, types: Sequence[str], since: datetime, *, is_home: bool) -> list[_Row]:
+    found: list[_Row] = []
+    async with database.reading() as connection:
+        if is_home:
+            accepted = await connection.execute(_ACCEPTED, {"since": since, "types": list(types)})
+            found += [_row(row, database, row.id) for row in accepted]
+        for event_type in types:
+            sent = await connection.execute(_sent(event_type), {"since": since})
+            found += [_row(row, database, None) for row in sent]
+    return found
+
+
+def _row(row: Any, database: Database, saga_id: UUID | None) -> _Row:
+    told = EventTold(key=f"{row.type}/{row.event_id}", type=row.type, recorded_at=row.recorded_at)
+    return _Row(told, database, saga_id, row.event_id)
+
+
+async def _envelopes(rows: Sequence[_Row]) -> dict[str, str]:
+    """Envelopes by the keys of their events."""
+    read: dict[str, str] = {}
+    for database in {row.database for row in rows}:
+        here = [row for row in rows if row.database is database]
+        sagas = {row.saga_id: row.told.key for row in here if row.saga_id is not None}
+        sent = {row.event_id: row.told.key for row in here if row.saga_id is None}
+        async with database.reading() as connection:
+            if sagas:
+                accepted = select(saga.c.id, saga.c.envelope).where(
+                    saga.c.id.in_(list(sagas)), saga.c.purged_at.is_(None)
+                )
+                read |= {sagas[row.id]: row.envelope for row in await connection.execute(accepted)}
+            if sent:
+                outbox = select(saga_outbox.c.event_id, saga_outbox.c.envelope)
+                outbox = outbox.where(saga_outbox.c.event_id.in_(list(sent)))
+                read |= {sent[row.event_id]: row.envelope for row in await connection.execute(outbox)}
+    return read
+
+
+def _sent(event_type: str) -> Any:
+    """Rows of the outbox by their event's type, which stands in the envelope alone; some may only mention it."""
+    envelope, written = saga_outbox.c.envelope, json.dumps(event_type)
+    return select(
+        literal(event_type).label("type"), saga_outbox.c.event_id, saga_outbox.c.created_at.label("recorded_at")
+    ).where(
+        saga_outbox.c.created_at >= bindparam("since", type_=saga_outbox.c.created_at.type),
+        # No JSON for the database: one row that is none would hide all others.
+        or_(*(envelope.contains(f'"type":{space}{written}', autoescape=True) for space in ("", " "))),
+    )
+
+
+def _fields(text: str, event_type: str) -> dict[str, JsonValue] | None:
+    """An envelope's fields, if it is one of that type."""
+    try:
+        fields: object = json.loads(text)
+    except ValueError:
+        return None
+    return fields if isinstance(fields, dict) and fields.get("type") == event_type else None
+
+
+def _batches(items: Sequence[T]) -> Iterable[list[T]]:
+    for first in range(0, len(items), _AT_ONCE):
+        yield list(items[first : first + _AT_ONCE])

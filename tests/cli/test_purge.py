@@ -1,0 +1,59 @@
+"""`orchestrator purge` as a person runs it, and what `status` tells of a saga afterwards."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import update
+
+from orchestrator import SagaFailed
+from orchestrator.store.schema import saga
+from tests.cast import Script, refuses
+from tests.cli.shell import Shell
+from tests.house import House, new_id
+from tests.orchestrators import CoinsMove, CoinsMoveRequested
+
+EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
+
+
+async def test_it_shows_asks_deletes_and_the_outcome_stays(house: House, at_home: Shell) -> None:
+    event_id = new_id()
+    Script.before["put"] = refuses()
+    with pytest.raises(SagaFailed):
+        await house.bus.execute(CoinsMove, EVENT, event_id=event_id)
+    async with house.database.transaction() as connection:
+        long_ago = datetime.now(UTC) - timedelta(days=100)
+        await connection.execute(update(saga).values(finished_at=long_ago))
+
+    shown = await at_home.run("purge", "--older-than", "90d", "--dry-run")
+    not_asked = await at_home.run("purge", "--older-than", "90d")
+    assert (shown.code, not_asked.code) == (0, 2), f"{shown}{not_asked}"
+    assert "Of 1 saga" in shown.out
+    assert "2 steps" in shown.out
+    assert len(await house.steps()) == 2
+    done = await at_home.run("purge", "--older-than", "90d", "--yes", "--json")
+    again = await at_home.run("purge", "--older-than", "90d", "--dry-run")
+
+    assert done.code == 0, str(done)
+    counted = {name: done.document[name] for name in ("sagas", "steps", "outbox", "dead_letters", "held")}
+    assert counted == {"sagas": 1, "steps": 2, "outbox": 0, "dead_letters": 0, "held": 0}
+    assert "Nothing ended before" in again.out
+    assert await house.steps() == []
+    status = await at_home.run("status", event_id, "--arguments")
+    assert status.code == 1, str(status)
+    assert f"purged on {datetime.now(UTC):%Y-%m-%d}" in status.out
+    with pytest.raises(SagaFailed):
+        await house.bus.handle(CoinsMove, event_id).result()
+    listed = await at_home.run("list", "--json")
+    assert [one["phase"] for one in listed.document["sagas"]] == ["failed"]
+    skipped = await at_home.run("skip", event_id, "1", "--reason", "never mind", "--yes")
+    assert "had ended before" in skipped.out, str(skipped)
+
+
+@pytest.mark.parametrize(("days", "part"), [("0d", "at least one"), ("soon", "90d"), (None, "--older-than 90d")])
+async def test_what_is_no_age_is_told(nowhere: Shell, days: str | None, part: str) -> None:
+    given = [] if days is None else ["--older-than", days]
+
+    ran = await nowhere.at(ORCHESTRATOR_RETENTION="").run("purge", *given)
+
+    assert ran.code == 2, str(ran)
+    assert part in ran.err

@@ -1,0 +1,48 @@
+"""docs/answers.md is true: its code runs at the application, its command says what is shown, its numbers are right."""
+
+from pathlib import Path
+from types import ModuleType
+
+from temporalio.client import Client
+
+from orchestrator import EventBus
+from orchestrator.settings import Settings
+from orchestrator.store.database import Database
+from orchestrator.worker.answers import LOOKING
+from orchestrator.workflow.answers import LOOK
+from tests.app.running import open_books
+from tests.app.samples import an_account
+from tests.cli.shell import Shell
+from tests.docs.markdown import Document
+from tests.docs.project import missing_from
+
+ANSWERS = Document("docs/answers.md")
+
+
+async def test_its_code_runs_and_its_command_says_what_is_shown(client: Client, database: Database) -> None:
+    [block] = [block for block in ANSWERS.blocks if block.language == "python"]
+    shown = ModuleType("answers")
+    exec(compile(block.text, "docs/answers.md", "exec"), shown.__dict__)
+    [command] = ANSWERS.commands
+
+    async with open_books(client, database) as books:
+        house = books.house
+        asking = EventBus(client, house.catalog, task_queue=house.task_queue)
+        await shown.published(house.bus, an_account(account_id="olena-travel"))
+        for bus in (house.bus, asking):
+            assert await shown.asked_later(bus) == "olena-travel"
+        assert (await shown.heard(asking, an_account(account_id="olena-skis"))).account_id == "olena-skis"
+        shell = Shell({"ORCHESTRATOR_DATABASE_URL": database.url.render_as_string(hide_password=False)})
+        ran = await shell.run(*command.line.split()[1:])
+
+    assert Path(command.line.split()[0]).name == "orchestrator"
+    assert missing_from(ran.out, command) is None, str(ran)
+
+
+def test_its_numbers_are_the_engines() -> None:
+    assert Settings.model_fields["retention"].default == 90
+    assert "`ORCHESTRATOR_RETENTION` days after a saga's end, 90 if nothing is said" in ANSWERS.text
+    assert LOOKING == 20
+    assert LOOK.total_seconds() == 20
+    assert "for 20 seconds at most" in ANSWERS.text
+    assert "twenty such clients" in ANSWERS.text

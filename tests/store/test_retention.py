@@ -1,0 +1,280 @@
+"""Retention: what goes, what stays, and that whoever is late by months still finds the door shut."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import delete, insert, text, update
+
+from orchestrator.drive.driver import EventIdReused
+from orchestrator.drive.messages import Outcome, Phase
+from orchestrator.envelope import read, saga_id
+from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
+from orchestrator.store.migrate import migrate
+from orchestrator.store.retention import Purge, purge_some, purgeable
+from orchestrator.store.schema import saga, saga_dead_letter, saga_outbox, saga_step
+from orchestrator.worker.retention import sweep
+from tests import cast as the_cast
+from tests.cast import Script, refuses
+from tests.conftest import KINDS, Kind, new_database
+from tests.house import Holdings, rows
+from tests.orchestrators import CoinsMove, CoinsMoveRequested, Tipped, TippedRequested, TurnTaking, TurnTakingRequested
+from tests.store import books
+from tests.store.books import BOOKS, BookingRequested, SealingRequested, coins_and_entries
+from tests.store.pacing import Pacer, driver_of
+
+EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
+AGO = timedelta(days=100)
+
+
+def later() -> datetime:
+    """When everything has ended long ago."""
+    return datetime.now(UTC) + timedelta(hours=1)
+
+
+async def purged(database: Database | Databases) -> Purge:
+    """Everything that has ended, purged."""
+    return await purge_some(Databases.of(database), before=later())
+
+
+async def row_of(database: Database, event_id: str) -> Any:
+    """A saga's row."""
+    return next(row for row in await rows(database, saga) if row.event_id == event_id)
+
+
+async def test_steps_and_payload_go_and_what_makes_a_repeat_a_repeat_stays(stocked: Database) -> None:
+    done = await driver_of(stocked, CoinsMove, EVENT, "done").drive()
+    locked = TurnTakingRequested(keys=("user/olena",), ordering_key="olena")
+    await driver_of(stocked, TurnTaking, locked, "locked").drive()
+    Script.before["put"] = refuses()
+    failed = await driver_of(stocked, CoinsMove, EVENT, "failed").drive()
+    Script.clear()
+    open_one = Pacer("before finish")
+    driving = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "open", open_one).drive())
+    await open_one.reached.wait()
+    before = await row_of(stocked, "failed")
+    assert await purgeable(Databases.of(stocked), before=later()) == Purge(sagas=3, steps=7)
+
+    assert await purge_some(Databases.of(stocked), before=datetime.now(UTC) - AGO) == Purge()
+    assert await purged(stocked) == Purge(sagas=3, steps=7)
+    assert await purged(stocked) == Purge()
+
+    row = await row_of(stocked, "failed")
+    kept = (
+        "id",
+        "orchestrator",
+        "event_id",
+        "content_digest",
+        "phase",
+        "error_code",
+        "outcome_event_id",
+        "finished_at",
+    )
+    assert [getattr(row, name) for name in kept] == [getattr(before, name) for name in kept]
+    assert row.purged_at is not None
+    assert read(row.envelope).data == {}
+    assert (await row_of(stocked, "locked")).lock_keys is None
+    texts = json.dumps([[row.envelope, row.outcome] for row in await rows(stocked, saga) if row.event_id != "open"])
+    assert "source" in before.outcome
+    assert "olena" not in texts
+    again = await driver_of(stocked, CoinsMove, EVENT, "failed").drive()
+    assert (again.phase, again.error_code, again.message) == (failed.phase, failed.error_code, failed.message)
+    assert cast(dict[str, Any], again.event["data"])["event"] == {}
+    assert (await driver_of(stocked, CoinsMove, EVENT, "done").drive()).event == done.event
+    with pytest.raises(EventIdReused):
+        await driver_of(stocked, CoinsMove, EVENT.model_copy(update={"coins": 11}), "done").drive()
+    assert {step.saga_id for step in await rows(stocked, saga_step)} == {saga_id("CoinsMove", "open")}
+    open_one.go_on.set()
+    assert (await driving).phase is Phase.COMPLETED
+
+
+async def test_a_repeat_in_another_form_is_none_any_more_once_the_payload_is_gone(stocked: Database) -> None:
+    """An older contract left out a default: with the fields gone nobody can tell, and nothing is lost in silence."""
+    old = {"name": "a"}
+    first = driver_of(stocked, Tipped, TippedRequested(name="a"), "tip")
+    await first.drive()
+    async with stocked.transaction() as connection:
+        envelope = json.loads((await row_of(stocked, "tip")).envelope)
+        text_of_old = json.dumps({**envelope, "data": old})
+        values = {"envelope": text_of_old, "content_digest": read(text_of_old).content_digest}
+        await connection.execute(update(saga).values(**values))
+    assert (await driver_of(stocked, Tipped, TippedRequested(name="a"), "tip").drive()).phase is Phase.COMPLETED
+
+    await purged(stocked)
+
+    with pytest.raises(EventIdReused):
+        await driver_of(stocked, Tipped, TippedRequested(name="a"), "tip").drive()
+
+
+LATE = [
+    "before step 1",
+    "before step 2",
+    "after step 2",
+    "before finish",
+    "before turn",
+    "before undo 2",
+    "after undo 1",
+]
+
+
+@pytest.mark.parametrize("point", LATE)
+async def test_a_driver_that_is_late_by_months_changes_nothing(stocked: Database, point: str) -> None:
+    """It stood still there while others undid the saga, and until its steps were purged."""
+    before = await Holdings.of(stocked)
+    if "u" in point:  # turn, undo
+        Script.before["write_note"] = refuses()
+    late = Pacer(point)
+    driving = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "late", late).drive())
+    await asyncio.wait_for(late.reached.wait(), 20)
+    ended = await driver_of(stocked, CoinsMove, EVENT, "late").undo(Phase.CANCELLED, "saga.cancelled", "by a test")
+    assert (await purged(stocked)).sagas == 1
+    runs = list(Script.runs)
+
+    late.go_on.set()
+    outcome = await asyncio.wait_for(driving, 20)
+
+    assert (outcome.phase, outcome.event["id"]) == (ended.phase, ended.event["id"])
+    assert await Holdings.of(stocked) == before
+    assert Script.runs == runs
+    assert await rows(stocked, saga_step) == []
+    assert len(await rows(stocked, saga_outbox)) == 1
+
+
+@pytest.fixture(params=[(home, other) for home, other in zip(KINDS, reversed(KINDS), strict=True)], ids="-".join)
+async def databases(request: pytest.FixtureRequest, postgres: str, sqlite_template: Path, tmp_path: Path) -> Any:
+    """A home of one kind and books of the other."""
+    kinds: tuple[Kind, Kind] = request.param
+    home = Database(await new_database(request, kinds[0], tmp_path))
+    there = Database(await new_database(request, kinds[1], tmp_path, empty=True))
+    async with home.transaction() as connection:
+        await the_cast.stock(connection, a=1_000, b=0)
+    await migrate(there, name=BOOKS, application=books.tables)
+    made = Databases(home, {BOOKS: there})
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize("point", ["before books 1", "after books 1", "before home 3"])
+@pytest.mark.parametrize("goes_back", [False, True], ids=["a step", "an undo"])
+async def test_in_another_database_a_driver_that_is_late_by_months_meets_the_fence(
+    databases: Databases, point: str, goes_back: bool
+) -> None:
+    """Its step is written down at home and not done there; or it has read that it undoes, and has not yet."""
+    before = await coins_and_entries(databases)
+    late = Pacer(point)
+    if goes_back:
+        await books.dies_at(databases, BookingRequested(), "late", "before home 5")
+        driver = books.driver_of(databases, BookingRequested(), "late", late)
+        driving = asyncio.create_task(driver.undo(Phase.CANCELLED, "saga.cancelled", "by a test"))
+    else:
+        driving = asyncio.create_task(books.driver_of(databases, BookingRequested(), "late", late).drive())
+    await asyncio.wait_for(late.reached.wait(), 20)
+    other = books.driver_of(databases, BookingRequested(), "late")
+    ended = await other.undo(Phase.CANCELLED, "saga.cancelled", "by a test")
+    assert await coins_and_entries(databases) == before
+    assert (await purged(databases)).sagas == 1
+
+    late.go_on.set()
+    outcome = await asyncio.wait_for(driving, 20)
+
+    assert outcome.event["id"] == ended.event["id"]
+    assert await coins_and_entries(databases) == before
+    assert await rows(databases.home, saga_step) == []
+    [there] = await rows(databases.named(BOOKS), saga_step)
+    assert (there.arguments, there.result, there.state) == ("{}", None, there.state)
+    assert there.state in ("barred", "undone")
+
+
+async def test_an_event_of_defaults_alone_does_not_pass_for_one_whose_fields_are_gone(databases: Databases) -> None:
+    await books.driver_of(databases, BookingRequested(refuse=True), "other").drive()
+    await purged(databases)
+
+    with pytest.raises(EventIdReused):
+        await books.driver_of(databases, BookingRequested(), "other").drive()
+
+
+async def test_a_saga_with_steps_in_a_database_that_is_not_known_here_is_left(databases: Databases) -> None:
+    await books.driver_of(databases, SealingRequested(), "sealed").drive()
+
+    only_home = Databases(databases.home)
+    assert (await purgeable(only_home, before=later())).held == 1
+    assert await purged(only_home) == Purge()
+    assert await purged(databases) == Purge(sagas=1, steps=3)
+
+
+OUTSIDE = [("barred", "failed", True), ("done", "cancelled", True), ("attempting", "failed", True)]
+OUTSIDE += [("barred", "completed", False), ("undone", "failed", False), ("refused", "failed", False)]
+
+
+@pytest.mark.parametrize(("state", "phase", "is_held"), OUTSIDE)
+async def test_what_may_stand_outside_is_held_until_it_was_looked_at(
+    stocked: Database, state: str, phase: str, is_held: bool
+) -> None:
+    await driver_of(stocked, CoinsMove, EVENT, "outside").drive()
+    async with stocked.transaction() as connection:
+        await connection.execute(update(saga).values(phase=phase))
+        looked = {"kind": "external", "state": state, "attempted_at": datetime.now(UTC)}
+        await connection.execute(update(saga_step).where(saga_step.c.number == 2).values(**looked))
+    assert (await purgeable(Databases.of(stocked), before=later())).held == int(is_held)
+
+    assert (await purged(stocked)).sagas == int(not is_held)
+
+    async with stocked.transaction() as connection:
+        await connection.execute(update(saga_step).values(attempted_at=None))
+    assert (await purged(stocked)).sagas == int(is_held)
+
+
+async def test_what_was_sent_and_settled_goes_and_what_was_not_never(stocked: Database) -> None:
+    old = datetime.now(UTC) - AGO
+    async with stocked.transaction() as connection:
+        for number, sent in enumerate((old, None, datetime.now(UTC))):
+            event = {"event_id": f"event-{number}", "saga_id": uuid4(), "envelope": "{}", "created_at": old}
+            await connection.execute(insert(saga_outbox).values(**event, sent_at=sent))
+            letter = {"door": "event", "origin_workflow_id": "w", "origin_run_id": "r", "origin_position": number}
+            letter |= {"raw": b"x", "size": 1, "code": "event.invalid", "reason": "", "created_at": old}
+            await connection.execute(insert(saga_dead_letter).values(**letter, settled_at=sent))
+    databases, before = Databases.of(stocked), datetime.now(UTC) - timedelta(days=90)
+    assert await purgeable(databases, before=before) == Purge(outbox=1, dead_letters=1)
+
+    assert await purge_some(databases, before=before) == Purge(outbox=1, dead_letters=1)
+
+    assert [row.event_id for row in await rows(stocked, saga_outbox)] == ["event-1", "event-2"]
+    assert [row.origin_position for row in await rows(stocked, saga_dead_letter)] == [1, 2]
+
+
+async def test_many_workers_purge_at_once_and_each_saga_once(stocked: Database) -> None:
+    events = 120
+    await driver_of(stocked, CoinsMove, EVENT, "one").drive()
+    async with stocked.transaction() as connection:
+        known = (await row_of(stocked, "one"))._mapping
+        for number in range(events):
+            copied = {
+                **known,
+                "id": UUID(int=number),
+                "event_id": f"copy-{number}",
+                "finished_at": known["finished_at"] - AGO,
+            }
+            await connection.execute(insert(saga).values(copied))
+        await connection.execute(delete(saga).where(saga.c.event_id == "one"))
+
+    done = await asyncio.gather(*(sweep(Databases.of(stocked), timedelta(days=90)) for _ in range(4)))
+
+    assert sum((some for some, _ in done), Purge()).sagas == events
+    assert all(is_done for _, is_done in done)
+    assert {Outcome.model_validate_json(row.outcome).phase for row in await rows(stocked, saga)} == {Phase.COMPLETED}
+
+
+async def test_what_is_purged_is_found_by_an_index(stocked: Database) -> None:
+    if stocked.dialect == "sqlite":
+        return
+    async with stocked.transaction() as connection:
+        await connection.execute(text("SET LOCAL enable_seqscan = off"))
+        query = "SELECT id FROM saga WHERE finished_at < now() AND finished_at IS NOT NULL AND purged_at IS NULL"
+        plan = "\n".join(await connection.scalars(text(f"EXPLAIN {query} ORDER BY finished_at LIMIT 50")))
+
+    assert "ix_saga_unpurged" in plan
