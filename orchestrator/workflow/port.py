@@ -8,9 +8,9 @@ not count as failing.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
@@ -45,7 +45,7 @@ from orchestrator.event import DomainEvent
 from orchestrator.workflow import names
 from orchestrator.workflow.attributes import SAGA_STATUS, upsert
 from orchestrator.workflow.details import StepsTable
-from orchestrator.workflow.inbox import Inbox
+from orchestrator.workflow.inbox import Inbox, InboxFull
 from orchestrator.workflow.local_first import ATTEMPT, LOCAL_ATTEMPTS, Activities
 
 LOOKS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -73,11 +73,19 @@ class TemporalSteps:
         inbox: what is sent to the execution.
         retries: how many times a person has asked to try at once, so far.
         wakes: how many times somebody who held a lock has said that it is free, so far.
+        go_on: continues in another run, when this one has had so many messages that it may only wait.
     """
 
     def __init__(
-        self, table: StepsTable, inbox: Inbox, retries: Callable[[], int], wakes: Callable[[], int] = lambda: 0
+        self,
+        table: StepsTable,
+        inbox: Inbox,
+        retries: Callable[[], int],
+        wakes: Callable[[], int] = lambda: 0,
+        *,
+        go_on: Callable[[], Awaitable[NoReturn]],
     ) -> None:
+        self._go_on = go_on
         self._table = table
         self._inbox = inbox
         self._retries = retries
@@ -141,8 +149,12 @@ class TemporalSteps:
         # Not only since now: the wake may have come while the reply was on its way.
         with contextlib.suppress(asyncio.TimeoutError):
             await workflow.wait_condition(
-                lambda: self._wakes() > self._woken, timeout=seconds, timeout_summary=f"lock {first.key}"
+                lambda: self._wakes() > self._woken or self._inbox.wants_new_run,
+                timeout=seconds,
+                timeout_summary=f"lock {first.key}",
             )
+        if self._inbox.wants_new_run:
+            await self._go_on()
         self._woken = self._wakes()
         self._table.title = title
 
@@ -157,15 +169,21 @@ class TemporalSteps:
     async def pause(self, number: int, seconds: float) -> None:
         """Let time pass."""
         if seconds > 0:
-            await workflow.sleep(seconds, summary=f"step {number}: sleep")
+            with contextlib.suppress(asyncio.TimeoutError):
+                await workflow.wait_condition(
+                    lambda: self._inbox.wants_new_run, timeout=seconds, timeout_summary=f"step {number}: sleep"
+                )
+                await self._go_on()
 
     async def receive(
         self, number: int, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], seconds: float
     ) -> Envelope | None:
         """Wait for an event in the inbox."""
-        return await self._inbox.take(
-            event, matching, timedelta(seconds=seconds), summary=f"step {number}: wait for {event.type_name()}"
-        )
+        summary = f"step {number}: wait for {event.type_name()}"
+        try:
+            return await self._inbox.take(event, matching, timedelta(seconds=seconds), summary=summary)
+        except InboxFull:
+            await self._go_on()
 
     def received(self, envelope: Envelope) -> None:
         """This event was taken before."""
@@ -257,7 +275,7 @@ class TemporalSteps:
             heard = self._retries()
 
             def is_asked(heard: int = heard) -> bool:
-                return self._retries() > heard
+                return self._retries() > heard or self._inbox.wants_new_run
 
             trying = asyncio.ensure_future(
                 self._activities.regular(name, argument, result, summary, _ENDLESS_RETRIES, attempt=attempt)
@@ -274,6 +292,8 @@ class TemporalSteps:
                 await workflow.wait([asked], timeout=_BEGUN_ANEW.total_seconds())
             finally:
                 _let_go(trying, asked)
+            if self._inbox.wants_new_run:
+                await self._go_on()
 
     def _tell(self, number: int, reply: StepReply | WaitReply) -> None:
         match reply:
