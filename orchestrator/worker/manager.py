@@ -35,6 +35,7 @@ from orchestrator.store.steps import StoreSteps
 from orchestrator.worker.activities import activities_of
 from orchestrator.worker.command_line import run_command
 from orchestrator.worker.heart import READY, Heart, Supervised
+from orchestrator.worker.publishing import message_activity
 from orchestrator.worker.recovery import Recovery, recovery_activity
 from orchestrator.worker.schedule import ensure_schedule, schedule_id
 from orchestrator.worker.scheduled import publish_activity
@@ -47,6 +48,7 @@ from orchestrator.worker.workflow_threads import WorkflowThreads
 from orchestrator.workflow.attributes import SEARCH_ATTRIBUTES
 from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.hosts import hosts_of, sandbox_for
+from orchestrator.workflow.publishing import PublishEvent
 from orchestrator.workflow.recovery import SagaRecovery
 from orchestrator.workflow.scheduled import ScheduledPublish
 
@@ -230,12 +232,13 @@ class Manager:
         return Worker(
             ready.client,
             task_queue=self.settings.task_queue,
-            workflows=[*hosts_of(ready.catalog), SagaRecovery, ScheduledPublish],
+            workflows=[*hosts_of(ready.catalog), PublishEvent, SagaRecovery, ScheduledPublish],
             activities=[
                 *activities_of(ready.catalog, steps),
                 wave_activity(steps, ready.client, self.settings.task_queue),
                 recovery_activity(self.recovery(ready)),
                 publish_activity(ready.client, ready.catalog, self.settings.task_queue),
+                message_activity(ready.client, ready.catalog, ready.database, self.settings.task_queue),
             ],
             workflow_runner=sandbox_for(ready.catalog),
             graceful_shutdown_timeout=DRAIN,

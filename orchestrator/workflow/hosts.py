@@ -42,8 +42,10 @@ class Host:
 
     @workflow.update(dynamic=True)
     async def receive_update(self, name: str, args: Sequence[RawValue]) -> dict[str, JsonValue]:
-        """Any update, with any arguments: taken as a signal is, and read later. Ends at once, so that no run does before
-        it, and raises nothing: an error here would fail the workflow task for ever."""
+        """Any update, with any arguments: taken as a signal is, and read later.
+
+        Ends at once, so that no run does before it, and raises nothing: that would fail the workflow task for ever.
+        """
         return {"accepted": self.execution.receive_update(args)}
 
 
