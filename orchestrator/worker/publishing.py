@@ -1,10 +1,13 @@
-"""The activity that publishes a message, whatever it is: to who listens, or among the dead letters."""
+"""The worker's own bus, and the activity that publishes a message, whatever it is: to who listens, or among the dead
+letters.
+"""
 
 from collections.abc import Awaitable, Callable
 
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.common import RawValue
+from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
 
 from orchestrator.catalog import Catalog
@@ -15,11 +18,18 @@ from orchestrator.store.dead_letters import keep_letter
 from orchestrator.workflow.publishing import PUBLISH_EVENT, PUBLISH_EVENT_WORKFLOW, Taken
 
 
+def bus_of(client: Client, catalog: Catalog, task_queue: str, *, source: str) -> EventBus:
+    """A bus on a worker's connection. It reads outcomes, which the worker's own converter would leave raw."""
+    config = client.config()
+    config["data_converter"] = pydantic_data_converter
+    return EventBus(Client(**config), catalog, task_queue=task_queue, source=source)
+
+
 def message_activity(
     client: Client, catalog: Catalog, database: Database, task_queue: str
 ) -> Callable[..., Awaitable[Taken]]:
     """Publishes on the worker's own connection."""
-    bus = EventBus(client, catalog, task_queue=task_queue, source="orchestrator/publish-event")
+    bus = bus_of(client, catalog, task_queue, source="orchestrator/publish-event")
 
     @activity.defn(name=PUBLISH_EVENT)
     async def publish(door: str, position: int, message: RawValue) -> Taken:

@@ -116,6 +116,10 @@ async def test_whoever_does_not_know_who_listens_starts_one_workflow_with_the_en
         "dead_letters": 0,
     }
     await house.client.get_workflow_handle(f"CoinsMove/event/{event_id}").result()
+    again = await house.client.execute_workflow(
+        "PublishEvent", raw_json(envelope(event_id)), id=new_id(), task_queue=house.task_queue
+    )
+    assert again == published
     assert await house.holdings() == before.moved("a", "b", 10)
 
 
