@@ -270,7 +270,8 @@ def told_of_letter(letter: LetterView) -> str:
     number = str(letter.id)
     if not letter.is_open:
         return f"dead letter {number} ({letter.code}) has it, {letter.settled_as}"
-    return f"dead letter {number} has it, {letter.code}: {letter.reason}. See it: {command('dead-letters', 'show', number)}"
+    see = command("dead-letters", "show", number)
+    return f"dead letter {number} has it, {letter.code}: {letter.reason}. See it: {see}"
 
 
 def _not_yet(settings: Settings) -> str:

@@ -8,6 +8,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -121,12 +122,17 @@ class Senders:
             task_queue=self._task_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         )
-        said: Any = await self._client.execute_update_with_start_workflow(
-            f"update {sending.number}",
-            args=_payloads(sending),
-            start_workflow_operation=start,
-            id=sending.update_id,  # one that was not heard of is the same when it is sent again
-        )
+        try:
+            said: Any = await self._client.execute_update_with_start_workflow(
+                f"update {sending.number}",
+                args=_payloads(sending),
+                start_workflow_operation=start,
+                id=sending.update_id,  # one that was not heard of is the same when it is sent again
+            )
+        except RPCError:
+            with suppress(RPCError):
+                await start.workflow_handle()  # told twice by the SDK; unheard, it is written to stderr
+            raise
         assert said == {"accepted": len(sending.kept)}, said
 
     async def _by_web_ui(self, sending: Sending) -> None:
