@@ -123,7 +123,8 @@ class Senders:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         )
         try:
-            said: Any = await self._client.execute_update_with_start_workflow(
+            update: Any = self._client.execute_update_with_start_workflow  # pyright: ignore[reportUnknownMemberType]
+            said: Any = await update(
                 f"update {sending.number}",
                 args=_payloads(sending),
                 start_workflow_operation=start,

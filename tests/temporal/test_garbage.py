@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 from orchestrator.envelope import EVENT_SIZE_LIMIT, wrap
 from orchestrator.workflow.execution import raw_json
 from tests.cast import Gate, Script
-from tests.house import House, new_id
+from tests.house import House, new_id, update
 from tests.orchestrators import CoinsMoveRequested, NothingRequested
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
@@ -167,10 +167,9 @@ async def test_garbage_by_updates_is_accepted_and_kept_and_the_good_event_beside
     handle = house.client.get_workflow_handle(saga.workflow_id)
 
     told = [
-        await handle.execute_update(f"any name {number}", args=arguments)  # pyright: ignore[reportUnknownMemberType]
-        for number, (arguments, _) in enumerate(GARBAGE.values())
+        await update(handle, f"any name {number}", *arguments) for number, (arguments, _) in enumerate(GARBAGE.values())
     ]
-    await handle.execute_update("event", good(pasted))
+    await update(handle, "event", good(pasted))
     gate.opened.set()
 
     await saga.result()
@@ -187,17 +186,15 @@ async def test_nothing_that_is_sent_by_update_around_the_close_is_lost(house: Ho
     one_coin, target = CoinsMoveRequested(source="a", target="b", coins=1), f"race-{new_id()}"
 
     async def send(event_id: str) -> None:
-        start = WithStartWorkflowOperation(
+        start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
             "CoinsMove",
             id=target,
             task_queue=house.task_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            result_type=dict,
         )
         envelope = raw_json(wrap(one_coin, event_id=event_id, source="tests").text.encode())
-        await house.client.execute_update_with_start_workflow(
-            "event", envelope, start_workflow_operation=start, id=event_id
-        )
+        with_start: Any = house.client.execute_update_with_start_workflow  # pyright: ignore[reportUnknownMemberType]
+        await with_start("event", envelope, start_workflow_operation=start, id=event_id)
 
     ids = [new_id() for _ in range(40)]
     for batch in range(0, 40, 4):

@@ -15,7 +15,7 @@ from orchestrator.store import dead_letters
 from orchestrator.store.steps import StoreSteps
 from orchestrator.workflow import inbox
 from orchestrator.workflow.execution import raw_json
-from tests.house import House, eventually, new_id
+from tests.house import House, eventually, new_id, update
 from tests.orchestrators import ApprovalRequested, Approved, LateApprovalRequested
 
 
@@ -121,8 +121,8 @@ async def test_a_saga_that_waits_through_more_updates_than_a_run_takes_goes_on_i
     handle = house.client.get_workflow_handle(saga.workflow_id)
 
     for number in range(7):
-        await handle.execute_update("event", enveloped(Approved(coins=1, by="too little"), f"small-{number}"))
-    await handle.execute_update("event", enveloped(Approved(coins=10, by="olena")))
+        await update(handle, "event", enveloped(Approved(coins=1, by="too little"), f"small-{number}"))
+    await update(handle, "event", enveloped(Approved(coins=10, by="olena")))
 
     assert (await saga.result(timeout=timedelta(seconds=60))).by == "olena"
     assert (await handle.describe()).run_id != saga.run_id

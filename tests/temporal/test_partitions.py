@@ -26,7 +26,7 @@ from orchestrator.workflow import partition
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.names import partition_for
 from tests.cast import Plan, Script
-from tests.house import House, eventually, new_id, open_house, rows
+from tests.house import House, eventually, new_id, open_house, rows, update
 from tests.swarm import CATALOG, EVENT, Swarm, SwarmCompleted, SwarmRequested
 
 
@@ -152,8 +152,8 @@ async def test_updates_are_taken_like_signals_and_counted_before_the_server_refu
 
     for event_id in ids:
         envelope = raw_json(wrap(EVENT, event_id=event_id, source="tests").text.encode())
-        assert await running.execute_update("event", envelope) == {"accepted": 1}
-        assert await running.execute_update("whatever", raw_json(b"{")) == {"accepted": 1}
+        assert await update(running, "event", envelope) == {"accepted": 1}
+        assert await update(running, "whatever", raw_json(b"{")) == {"accepted": 1}
 
     await eventually(lambda: _all_ended(house, 9), "all ended")
     await eventually(lambda: _letters(house, 8), "all are kept")

@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 from orchestrator import EventBus, EventRejected
 from orchestrator.envelope import EVENT_SIZE_LIMIT, wrap
 from orchestrator.workflow.execution import raw_json
-from tests.house import House, eventually, new_id
+from tests.house import House, eventually, new_id, update
 from tests.orchestrators import CoinsMoveCompleted, CoinsMoveRequested
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
@@ -135,7 +135,7 @@ async def test_nothing_that_is_sent_to_it_wedges_it_and_what_is_none_is_kept(hou
         start_signal_args=[1],
     )
     await handle.signal("event", raw_json(envelope(ids[0])))
-    await handle.execute_update("any", args=[raw_json(envelope(ids[1])), None])  # pyright: ignore[reportUnknownMemberType]
+    await update(handle, "any", raw_json(envelope(ids[1])), None)
 
     published = await handle.result()
 

@@ -5,7 +5,7 @@ import pytest
 from orchestrator.envelope import wrap
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.recovery import Action
-from tests.house import House, new_id
+from tests.house import House, new_id, update
 from tests.orchestrators import CoinsMoveRequested
 from tests.temporal.recovering import (
     EVENT,
@@ -89,8 +89,7 @@ async def test_unreadable_messages_of_an_execution_that_was_cut_off_are_kept_onc
     await pasted.signal("evnet", "came later")
     await pasted.signal("retry")
     await pasted.signal("event", "x" * 1_500_000)
-    updated = await pasted.execute_update("any", "by update")
-    assert updated == {"accepted": 1}
+    assert await update(pasted, "any", "by update") == {"accepted": 1}
     assert [letter.raw for letter in await house.dead_letters()] == [b'"kept before"']
     await pasted.terminate()
     await is_visible(house, pasted.id)
