@@ -8,7 +8,7 @@ STATE = $${ORCHESTRATOR_STATE_DIR:-.state}
 PIP = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up simulate storm reference test test-all conformance mutants chaos bench check format constraints clean clean-all ready not-running
+.PHONY: help demo up simulate storm reference test test-all conformance mutants chaos doors bench check format constraints clean clean-all ready not-running
 
 help:
 	@echo "make demo         see it work: accounts, transfers, a refusal, a worker killed in the middle of a saga"
@@ -22,6 +22,7 @@ help:
 	@echo "make mutants      break the engine in twelve ways, and see that a test notices each"
 	@echo "make bench        the engine beside a plain Temporal saga: QUICK=1 in under 10 minutes, without in an hour"
 	@echo "make chaos        2000 sagas while everything under them is killed and stopped; SAGAS= MINUTES= SEED= DATABASE="
+	@echo "make doors        5000 events, repeats and garbage through all doors, and a count; EVENTS= SEED= DATABASE="
 	@echo "make check        style, types, who may import whom, and whether events keep to their published contracts"
 	@echo "make format       put the style right"
 	@echo "make constraints  pin the newest versions of all dependencies in constraints.txt"
@@ -54,10 +55,8 @@ conformance: $(VENV)/.dev
 mutants: $(VENV)/.dev
 	@$(BIN)/python -m tests.mutants.run
 
-EVENTS := 100000
-
 reference: $(VENV)/.dev
-	@exec $(BIN)/python -m tests.comparison.run --events $(EVENTS) --seed $(or $(SEED),1) $(ARGS)
+	@exec $(BIN)/python -m tests.comparison.run --events $(or $(EVENTS),100000) --seed $(or $(SEED),1) $(ARGS)
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
@@ -68,6 +67,9 @@ DATABASE := postgresql
 
 chaos: $(VENV)/.dev
 	@exec $(BIN)/python -m tests.chaos.run --sagas $(SAGAS) --minutes $(MINUTES) --seed $(or $(SEED),1) --database $(DATABASE) $(ARGS)
+
+doors: $(VENV)/.dev
+	@exec $(BIN)/python -m tests.doors.run --events $(or $(EVENTS),5000) --seed $(or $(SEED),1) --database $(DATABASE) $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

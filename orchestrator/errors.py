@@ -100,15 +100,17 @@ class EventRejected(OrchestratorError):
     Attributes:
         code: `event.unknown_type`, `event.invalid`, `event.too_large`, `event.invalid_id` or `event.id_reused`.
         message: for a person.
+        dead_letter: number of the dead letter as which the message is kept, if it is.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, dead_letter: int | None = None) -> None:
         self.code = code
         self.message = message
+        self.dead_letter = dead_letter
         super().__init__(f"{code}: {message}")
 
-    def __reduce__(self) -> tuple[type["EventRejected"], tuple[str, str]]:
-        return (type(self), (self.code, self.message))
+    def __reduce__(self) -> tuple[type["EventRejected"], tuple[str, str, int | None]]:
+        return (type(self), (self.code, self.message, self.dead_letter))
 
 
 class SagaFailed(OrchestratorError):

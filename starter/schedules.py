@@ -19,7 +19,7 @@ from temporalio.client import (
 
 from events.identity import UserId
 from events.snapshot import MonthResetRequested
-from orchestrator.workflow.scheduled import ScheduledEvent, ScheduledPublish
+from orchestrator.workflow.scheduled import SCHEDULED_WORKFLOW, ScheduledEvent
 from starter.process import GaveUp
 
 _PREFIX = "month-reset/"
@@ -80,7 +80,7 @@ async def schedules(client: Client) -> list[MonthSchedule]:
 def _schedule(user: UserId, time_zone: str, task_queue: str) -> Schedule:
     return Schedule(
         action=ScheduleActionStartWorkflow(
-            ScheduledPublish.run,
+            SCHEDULED_WORKFLOW,
             ScheduledEvent(
                 event_type=MonthResetRequested.type_name(), arguments={"user_id": user, "time_zone": time_zone}
             ),

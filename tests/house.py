@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import select
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 
 from orchestrator.catalog import Catalog
@@ -168,6 +168,11 @@ async def eventually(true: Callable[[], Awaitable[bool]], what: str, within: flo
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"not within {within} s: {what}") from None
+
+
+async def update(handle: WorkflowHandle[Any, Any], name: str, *arguments: Any) -> Any:
+    """Send an update of any name; what it answers."""
+    return await handle.execute_update(name, args=arguments)  # pyright: ignore[reportUnknownMemberType]
 
 
 def new_id() -> str:

@@ -9,6 +9,7 @@ from orchestrator.cli.cancel import cancel
 from orchestrator.cli.catalog import catalog, diagram
 from orchestrator.cli.contracts import contracts
 from orchestrator.cli.events import events
+from orchestrator.cli.letters import dead_letters
 from orchestrator.cli.listing import list_
 from orchestrator.cli.locks import locks
 from orchestrator.cli.outbox import outbox
@@ -58,6 +59,7 @@ def orchestrator(
       orchestrator cancel EVENT_ID                                  undo it; shows the plan and asks first
       orchestrator recover --dry-run                                sagas that nobody drives, and what would be done
       orchestrator purge --dry-run                                  what ended long ago, and would be deleted
+      orchestrator dead-letters                                     what could not be read, to mend and send again
 
     \b
     Exit codes: 0 completed, 1 failed or cancelled, 2 misuse, 3 the server or the database cannot be reached,
@@ -83,3 +85,4 @@ app.command("skip")(skip)
 app.command("cancel")(cancel)
 app.command("recover")(recover)
 app.command("purge")(purge)
+app.add_typer(dead_letters, name="dead-letters")

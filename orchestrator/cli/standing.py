@@ -21,6 +21,7 @@ from orchestrator.envelope import valid_event_id
 from orchestrator.errors import DefinitionError, SagaUnknown, Unreachable
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
+from orchestrator.store.kept_letters import LetterView, letters_of_event
 from orchestrator.store.reading import NoTables, SagaView, namespace_of, sagas_of_event
 from orchestrator.workflow.names import is_partition, own_workflow_id
 
@@ -173,6 +174,8 @@ class Found:
 
     standings: Sequence[Standing]
     remarks: Sequence[str]
+    letters: Sequence[LetterView] = ()
+    """Dead letters that name the event's id, the newest first."""
 
     def chosen(self, orchestrator: str | None) -> "Standing | None":
         """The one saga that a command is about: the named one, or the one that is open; None if all have ended.
@@ -180,6 +183,8 @@ class Found:
         Raises:
             NotPossible: the named orchestrator has none, or several are open and none was named.
         """
+        if not self.standings and self.letters:
+            raise NotPossible("saga.unknown", f"no saga has that event: {told_of_letter(self.letters[0])}")
         have = ", ".join(one.orchestrator for one in self.standings)
         if orchestrator is not None:
             named = [one for one in self.standings if one.orchestrator == orchestrator]
@@ -198,7 +203,7 @@ class Found:
 
 
 async def find(settings: Settings, event_id: str, client: Client | None = None) -> Found:
-    """Look for every saga of an event.
+    """Look for every saga of an event, and for dead letters that name its id.
 
     Args:
         settings: where to look.
@@ -212,10 +217,12 @@ async def find(settings: Settings, event_id: str, client: Client | None = None) 
     """
     database = Database(settings.resolved_database_url)
     sagas: Sequence[SagaView] = ()
+    letters: Sequence[LetterView] = ()
     namespace, no_tables = None, None
     try:
         sagas = await sagas_of_event(database, event_id)
         namespace = await namespace_of(database)
+        letters = await letters_of_event(database, event_id)
     except NoTables as fault:
         no_tables = fault  # an event may be accepted before the first worker comes
     finally:
@@ -235,7 +242,7 @@ async def find(settings: Settings, event_id: str, client: Client | None = None) 
         except (Unreachable, RPCError, TimeoutError) as fault:
             was_asked = False
             why = str(fault) or f"no answer within {_PATIENCE:g} s"
-            if not sagas:
+            if not sagas and not letters:
                 known = no_tables or f"The database knows no event {event_id}."
                 raise _instead(no_tables, f"{known} Temporal could not be asked either: {why}") from fault
             if any(not one.phase.is_final for one in sagas):
@@ -250,12 +257,21 @@ async def find(settings: Settings, event_id: str, client: Client | None = None) 
         standings.append(Standing(name, event_id, workflow_id, link, saga, reason, is_only=len(shown) == 1))
     if not standings and no_tables is not None:
         raise no_tables
-    if not standings:
+    if not standings and not letters:
         raise SagaUnknown(
             f"No saga and no execution of an event {event_id} is known here. See which there are: {command('list')}"
             f"{_not_yet(settings)}"
         )
-    return Found(standings, remarks)
+    return Found(standings, remarks, letters)
+
+
+def told_of_letter(letter: LetterView) -> str:
+    """That there is a dead letter, why, and what to type."""
+    number = str(letter.id)
+    if not letter.is_open:
+        return f"dead letter {number} ({letter.code}) has it, {letter.settled_as}"
+    see = command("dead-letters", "show", number)
+    return f"dead letter {number} has it, {letter.code}: {letter.reason}. See it: {see}"
 
 
 def _not_yet(settings: Settings) -> str:

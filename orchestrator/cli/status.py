@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.faults import worst_of
+from orchestrator.cli.faults import Exit, worst_of
 from orchestrator.cli.output import Output, ago, moment_json
-from orchestrator.cli.standing import Standing, find
+from orchestrator.cli.standing import Standing, find, told_of_letter
 from orchestrator.drive.messages import Blocker, Phase, StepState
 from orchestrator.settings import Settings
 from orchestrator.store.reading import SagaView, StepView
@@ -21,7 +21,7 @@ def status(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")] = False,
 ) -> int:
-    """Show where an event's sagas stand, step by step, and why one is not done.
+    """Show where an event's sagas stand, step by step, and why one is not done; or which dead letter has it.
 
     The exit code is 0 completed, 1 failed or cancelled, 4 not finished, 2 no such event, 3 database unreachable.
 
@@ -38,6 +38,10 @@ def status(
         document = {
             "event_id": event_id,
             "sagas": [saga_document(one, arguments=arguments) for one in found.standings],
+            "dead_letters": [
+                {"number": one.id, "code": one.code, "reason": one.reason, "settled_as": one.settled_as}
+                for one in found.letters
+            ],
             "remarks": list(found.remarks),
         }
         output.document(document)
@@ -46,9 +50,12 @@ def status(
             if number:
                 output.say()
             _show(standing, output, arguments=arguments)
+        for letter in found.letters:
+            output.state("rejected" if letter.is_open else "settled", told_of_letter(letter))
     for remark in found.remarks:
         output.remark(remark)
-    return worst_of([one.exit for one in found.standings])
+    rejected = [Exit.FAILED] if found.letters and not found.standings else []
+    return worst_of([*(one.exit for one in found.standings), *rejected])
 
 
 def _show(standing: Standing, output: Output, *, arguments: bool) -> None:

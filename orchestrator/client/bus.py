@@ -5,7 +5,7 @@ wrong with an event is told here, and then nothing is sent.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar, cast
 
@@ -13,13 +13,14 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.catalog import AnyOrchestrator, Catalog
-from orchestrator.client.checking import checked_envelope, envelope_of, read_event
+from orchestrator.client.checking import address, checked_envelope, envelope_of, read_event
 from orchestrator.client.connection import connect_temporal
 from orchestrator.client.handle import SagaHandle
 from orchestrator.client.listening import EventLog, Listening
 from orchestrator.client.own_execution import ensure_own_execution
 from orchestrator.client.partitions import PartitionSender, partition_of
 from orchestrator.client.recorded_outcomes import RecordedOutcomes
+from orchestrator.client.rejected import keep_rejected
 from orchestrator.client.tables import DatabaseTables, WorkerTables, is_of
 from orchestrator.envelope import Envelope
 from orchestrator.errors import EventRejected, NotHeard, PublishIncomplete, Unreachable, UsageError
@@ -72,6 +73,7 @@ class EventBus:
         self.task_queue = task_queue
         self.source = source
         reached = None if database is None else Databases.of(database)
+        self._database = None if reached is None else reached.home
         self._tables = WorkerTables(client, task_queue) if reached is None else DatabaseTables(reached)
         self._outcomes = RecordedOutcomes(self._tables)
         self._log = EventLog(self._tables)
@@ -133,10 +135,47 @@ class EventBus:
             Unreachable: the server could not be reached, and nobody took it.
         """
         envelope = envelope_of(self.catalog, event, event_id=event_id or new_event_id(), source=self.source, time=time)
+        return await self._deliver(self.catalog.listeners(type(event)), event, envelope)
+
+    async def publish_raw(self, raw: bytes | str) -> list[SagaHandle[Any]]:
+        """Send what another system gave us, as it stands: a CloudEvents 1.0 envelope in JSON. Nothing of it is lost.
+
+        What cannot be read, or has no listener, is kept as a dead letter. Its id is the idempotency key.
+
+        Returns:
+            A handle for each saga, by orchestrator name; none if only the workers know who listens to it.
+
+        Raises:
+            EventRejected: it was not taken; `dead_letter` is the number under which it is kept, or None if that is
+                left to a worker that has yet to come, or if it is too large to get there without the database.
+            PublishIncomplete: as `publish`.
+            Unreachable: the server could not be reached, and nobody took it, nor kept it.
+        """
+        try:
+            return await self.publish_envelope(raw)
+        except EventRejected as fault:
+            kept = raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogatepass")
+            await keep_rejected(
+                self.client, self._database, kept, fault, task_queue=self.task_queue, source=self.source
+            )
+            return []
+
+    async def publish_envelope(self, raw: bytes | str) -> list[SagaHandle[Any]]:
+        """Send an event in its envelope to every orchestrator that listens, as `publish_raw` does, and keep nothing.
+
+        Raises:
+            EventRejected: it cannot be read, nobody listens, or its id was used for other content; nothing was sent.
+            PublishIncomplete, Unreachable: as `publish`.
+        """
+        addressed = address(self.catalog, raw)
+        return await self._deliver(addressed.listeners, addressed.event, addressed.envelope)
+
+    async def _deliver(
+        self, listeners: Sequence[AnyOrchestrator], event: DomainEvent | None, envelope: Envelope
+    ) -> list[SagaHandle[Any]]:
         accepted: list[SagaHandle[Any]] = []
         missed: list[str] = []
         faults: list[BaseException] = []
-        listeners = self.catalog.listeners(type(event))
         # At once: whoever waited for one listener first would come to the next one's partition out of order.
         sending = (self._send(listener, event, envelope) for listener in listeners)
         for listener, sent in zip(listeners, await asyncio.gather(*sending, return_exceptions=True), strict=True):
@@ -342,8 +381,9 @@ class EventBus:
                 "with the same event id: if it was taken after all, the repeat is dropped."
             ) from fault
 
-    async def _send(self, listener: AnyOrchestrator, event: DomainEvent, envelope: Envelope) -> SagaHandle[Any]:
-        if listener.partitions is not None:
+    async def _send(self, listener: AnyOrchestrator, event: DomainEvent | None, envelope: Envelope) -> SagaHandle[Any]:
+        # What only a newer worker can read waits in an execution of its own: a partition would send it there, too.
+        if listener.partitions is not None and event is not None:
             workflow_id = partition_of(listener, event, envelope)
             run_id = await self._partitions.send(listener.__name__, workflow_id, envelope)
             return SagaHandle(

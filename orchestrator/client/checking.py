@@ -1,12 +1,13 @@
 """What is checked of an event before anything is sent. Needs a catalog, and no connection."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 
-from orchestrator.catalog import Catalog
-from orchestrator.envelope import EVENT_SIZE_LIMIT, Envelope, UnreadableEvent, doubled_field, parse, unwrap, wrap
+from orchestrator.catalog import AnyOrchestrator, Catalog
+from orchestrator.envelope import EVENT_SIZE_LIMIT, Envelope, UnreadableEvent, doubled_field, parse, read, unwrap, wrap
 from orchestrator.errors import EventRejected
 from orchestrator.event import DomainEvent, event_type_of
 
@@ -78,6 +79,41 @@ def checked_envelope(event: DomainEvent, *, event_id: str, source: str, time: da
         field = _largest_field(event.model_dump(mode="json")) if fault.code == "event.too_large" else ""
         raise EventRejected(fault.code, f"{name}: {fault.message}{field}") from fault
     return envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """An event in its envelope, with who listens to it."""
+
+    envelope: Envelope
+    event: DomainEvent | None
+    """None: only a newer worker can read it."""
+    listeners: Sequence[AnyOrchestrator]
+
+
+def address(catalog: Catalog, raw: bytes | str) -> Addressed:
+    """What anybody may have sent, read and checked as on arrival.
+
+    Raises:
+        EventRejected: it cannot be read, no such event is declared here, or nobody listens to it.
+    """
+    try:
+        envelope = read(raw)
+        event_class = event_class_of(catalog, envelope.event_type)
+        listeners = catalog.listeners(event_class)
+        if not listeners:
+            raise EventRejected(
+                "event.no_listener",
+                f"nobody listens to {envelope.event_type}, so nothing would happen; sagas start on {_starts(catalog)}",
+            )
+        try:
+            return Addressed(envelope, unwrap(envelope, event_class), listeners)
+        except UnreadableEvent as fault:
+            if not fault.is_newer:
+                raise
+            return Addressed(envelope, None, listeners)
+    except UnreadableEvent as fault:
+        raise EventRejected(fault.code, fault.message) from fault
 
 
 def _starts(catalog: Catalog) -> str:

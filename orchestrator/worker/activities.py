@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
@@ -38,6 +38,8 @@ from orchestrator.store.steps import StoreSteps
 from orchestrator.workflow import names
 from orchestrator.workflow.dead_letters import DeadLetterPiece
 from orchestrator.workflow.local_first import LOCAL_REPLY, REPLY_TOO_LARGE
+from orchestrator.workflow.publishing import PUBLISH_EVENT_WORKFLOW
+from orchestrator.workflow.scheduled import SCHEDULED_WORKFLOW
 
 M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")
@@ -45,6 +47,8 @@ R = TypeVar("R")
 FEWEST_ATTEMPTS = 3
 """A step is tried this often even if its deadline has passed meanwhile, for example while no worker ran."""
 _BEAT = 1.0
+_PUBLISHERS = (PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW)
+"""Workflows that have no saga, and may be sent what cannot be read all the same."""
 _AUTHORS_MISTAKES = (TransactionMisuse, UsageError, ResultTooLarge)
 """The same again however often it is tried: the saga is undone at once, and its author learns at once."""
 
@@ -139,8 +143,8 @@ def _engine_activities(steps: StoreSteps) -> list[Callable[..., Any]]:
         await _told(steps.stick(command))
 
     @activity.defn(name=names.DEAD_LETTER)
-    async def dead_letter(*arguments: RawValue) -> None:
-        piece = _command(DeadLetterPiece, arguments, steps.catalog)
+    async def dead_letter(*arguments: RawValue) -> int:
+        piece = _command(DeadLetterPiece, arguments, steps.catalog, also=_PUBLISHERS)
         info = activity.info()
         kept = keep_piece(
             steps.database,
@@ -154,15 +158,15 @@ def _engine_activities(steps: StoreSteps) -> list[Callable[..., Any]]:
             offset=piece.offset,
             raw=piece.raw,
         )
-        await _told(kept)
+        return await _told(kept)
 
     return [begin_wait, end_wait, turn, finish, stick, dead_letter]
 
 
-def _command(expected: type[M], arguments: Sequence[RawValue], catalog: Catalog) -> M:
+def _command(expected: type[M], arguments: Sequence[RawValue], catalog: Catalog, *, also: Collection[str] = ()) -> M:
     """What a saga's execution asks for. An operation run by anybody else would never be undone: refuse."""
     info = activity.info()
-    known = info.workflow_type in catalog.orchestrators
+    known = info.workflow_type in catalog.orchestrators or info.workflow_type in also
     if info.workflow_id is None or not known or len(arguments) != 1:
         raise ApplicationError(
             f"{info.activity_type} runs only as a step of a saga. Publish an event that an orchestrator listens to.",

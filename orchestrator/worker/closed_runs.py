@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.update.v1 import Request
 from temporalio.client import Client
 
 from orchestrator.catalog import AnyOrchestrator
@@ -38,7 +39,7 @@ class Message:
     """A message as it was sent to a run."""
 
     door: str
-    """`start`, or the signal's name."""
+    """`start`, `update`, or the signal's name."""
     position: int
     """Count of messages that the run had received, this one among them."""
     raw: bytes
@@ -47,12 +48,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A start or a signal, as the history has it."""
+    """A start, a signal or an update, as the history has it."""
 
     event_id: int
+    """Of an update: the last event that its workflow had seen before it."""
     messages: Sequence[tuple[str, bytes]]
     """Each with the door that it came through."""
     is_start: bool = False
+    is_update: bool = False
 
 
 async def closed_abnormally(
@@ -94,13 +97,23 @@ async def messages_of(client: Client, run: ClosedRun) -> list[Message]:
                 started = _start(run, event)
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
                 signals.append(_signal(event))
+            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED:
+                accepted = event.workflow_execution_update_accepted_event_attributes
+                if accepted.HasField("accepted_request"):
+                    signals.append(_update(accepted.accepted_request_sequencing_event_id, accepted.accepted_request))
+            # What a reset brings along is admitted first, and then accepted without its content.
+            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ADMITTED:
+                request = event.workflow_execution_update_admitted_event_attributes.request
+                signals.append(_update(event.event_id, request))
             case EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED:
                 last_task = event.event_id
             case EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
                 first_task = first_task or event.workflow_task_completed_event_attributes.started_event_id
             case _:
                 pass
-    # Signals of the first task that was completed were received before the arguments, and taken after them.
+    # An update is written down when its task ends, behind signals that came before then and are the next task's.
+    signals.sort(key=lambda one: (one.event_id, one.is_update))
+    # What came by the first task that was completed was received before the arguments, and taken after them.
     first_task = first_task or last_task
     early = [one for one in signals if one.event_id < first_task]
     late = [one for one in signals if one.event_id >= first_task]
@@ -120,7 +133,7 @@ def read_message(orchestrator: AnyOrchestrator, message: Message) -> tuple[Envel
     Raises:
         UnreadableEvent: it is none that this orchestrator takes; with the code under which the execution keeps it.
     """
-    if message.door not in (names.START_DOOR, names.EVENT_SIGNAL):
+    if message.door not in names.EVENT_DOORS:
         raise UnreadableEvent("signal.unknown", f"{message.door}: events are taken by the signal {names.EVENT_SIGNAL}")
     if not message.raw:
         raise UnreadableEvent("event.missing", "nothing was sent with it")
@@ -154,6 +167,11 @@ def _signal(event: HistoryEvent) -> _Sent:
     return _Sent(
         event.event_id, [(sent.signal_name, one.data) for one in sent.input.payloads] or [(sent.signal_name, b"")]
     )
+
+
+def _update(event_id: int, request: Request) -> _Sent:
+    given = [(names.UPDATE_DOOR, one.data) for one in request.input.args.payloads]
+    return _Sent(event_id, given or [(names.UPDATE_DOOR, b"")], is_update=True)
 
 
 def _moment(moment: datetime) -> str:

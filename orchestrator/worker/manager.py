@@ -39,6 +39,7 @@ from orchestrator.worker.answers import answer_activity
 from orchestrator.worker.command_line import run_command
 from orchestrator.worker.delivery import Delivery
 from orchestrator.worker.heart import READY, Heart, Supervised
+from orchestrator.worker.publishing import message_activity
 from orchestrator.worker.recovery import Recovery, recovery_activity
 from orchestrator.worker.relay import RelayLimits, relaying
 from orchestrator.worker.retention import purge_by_itself
@@ -54,6 +55,7 @@ from orchestrator.workflow.answers import SagaAnswers
 from orchestrator.workflow.attributes import SEARCH_ATTRIBUTES
 from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.hosts import hosts_of, sandbox_for
+from orchestrator.workflow.publishing import PublishEvent
 from orchestrator.workflow.recovery import SagaRecovery
 from orchestrator.workflow.scheduled import ScheduledPublish
 
@@ -240,13 +242,14 @@ class Manager:
         return Worker(
             ready.client,
             task_queue=self.settings.task_queue,
-            workflows=[*hosts_of(ready.catalog), SagaAnswers, SagaRecovery, ScheduledPublish],
+            workflows=[*hosts_of(ready.catalog), PublishEvent, SagaAnswers, SagaRecovery, ScheduledPublish],
             activities=[
                 *activities_of(ready.catalog, steps),
                 wave_activity(steps, ready.client, self.settings.task_queue),
                 answer_activity(ready.databases),
                 recovery_activity(self.recovery(ready)),
                 publish_activity(ready.client, ready.catalog, self.settings.task_queue),
+                message_activity(ready.client, ready.catalog, ready.database, self.settings.task_queue),
             ],
             workflow_runner=sandbox_for(ready.catalog),
             graceful_shutdown_timeout=DRAIN,

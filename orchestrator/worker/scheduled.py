@@ -8,14 +8,14 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
 from orchestrator.catalog import Catalog
-from orchestrator.client.bus import EventBus
 from orchestrator.event import NotScheduled
+from orchestrator.worker.publishing import bus_of
 from orchestrator.workflow.scheduled import PUBLISH_SCHEDULED, ScheduledEvent
 
 
 def publish_activity(client: Client, catalog: Catalog, task_queue: str) -> Callable[..., Awaitable[str]]:
     """Publishes on the worker's own connection."""
-    bus = EventBus(client, catalog, task_queue=task_queue, source="orchestrator/schedule")
+    bus = bus_of(client, catalog, task_queue, source="orchestrator/schedule")
 
     @activity.defn(name=PUBLISH_SCHEDULED)
     async def publish(wanted: ScheduledEvent, at: str) -> str:

@@ -219,7 +219,7 @@ class Wave:
         return given, letters, left, newer
 
     def _envelope(self, place: Place, raw: bytes) -> Envelope:
-        if place.event_id is None and place.door not in (names.START_DOOR, names.EVENT_SIGNAL):
+        if place.event_id is None and place.door not in names.EVENT_DOORS:
             raise UnreadableEvent(
                 "signal.unknown", f"{place.door}: events are taken by the signal {names.EVENT_SIGNAL}"
             )

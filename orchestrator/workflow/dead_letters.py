@@ -18,7 +18,7 @@ class DeadLetterPiece(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     door: str
-    """`start`, or the signal's name."""
+    """`start`, `update`, or the signal's name."""
     position: int
     """Count of messages that this run had received, this one among them."""
     code: str

@@ -6,7 +6,7 @@ execution ends only when its inbox is empty; the server refuses the end while a 
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import JsonValue
 from temporalio import workflow
@@ -23,12 +23,10 @@ from orchestrator.workflow import names
 from orchestrator.workflow.attributes import ERROR_CODE, SAGA_STATUS, SagaStatus, upsert
 from orchestrator.workflow.dead_letters import pieces
 from orchestrator.workflow.details import StepsTable
-from orchestrator.workflow.inbox import Fault, Inbound, Inbox
+from orchestrator.workflow.inbox import CARRIED, Fault, Inbound, Inbox
 from orchestrator.workflow.parking import EventParked
 from orchestrator.workflow.port import TemporalSteps
 
-_CARRIED = 1024 * 1024
-"""Bytes of other events that a stuck saga's next run begins with."""
 _FIRST_MESSAGE = timedelta(seconds=10)
 """How long an execution that was started with nothing waits for its event."""
 
@@ -41,6 +39,8 @@ class SagaExecution:
         # Signals of the first task arrive before `take_all` runs.
         self._inbox = Inbox(self.orchestrator.awaited)
         self._taken: dict[str, DomainEvent] = {}
+        self._first: Envelope | None = None
+        """As its event's saga ends, the execution does."""
         self._outcome: Outcome | None = None
         self._rejected: ApplicationError | None = None
         self._retries = 0
@@ -48,12 +48,18 @@ class SagaExecution:
 
     def receive(self, door: str, arguments: Sequence[RawValue]) -> None:
         """Put messages in the inbox."""
+        self._inbox.count()
         if door == names.RETRY_SIGNAL:
             self._retries += 1
         elif door == names.WAKE_SIGNAL:
             self._wakes += 1
         else:
             self._inbox.receive(door, arguments)
+
+    def receive_update(self, arguments: Sequence[RawValue]) -> int:
+        """Put messages in the inbox that were sent by an update; how many."""
+        self._inbox.count(is_update=True)
+        return self._inbox.receive(names.UPDATE_DOOR, arguments)
 
     async def take_all(self, arguments: Sequence[RawValue]) -> dict[str, JsonValue]:
         """Take messages until there are none, then end as the first event's saga ended."""
@@ -64,6 +70,8 @@ class SagaExecution:
         # Whatever is awaited here, more may have come meanwhile: it ends only when all is settled.
         while True:
             await self._inbox.sort()
+            if self._inbox.wants_new_run and not self._inbox.is_empty:
+                await self._go_on_in_another_run(None)
             if self._inbox.messages:
                 await self._take(self._inbox.messages.popleft())
             elif self._inbox.is_empty:
@@ -99,6 +107,7 @@ class SagaExecution:
             await self._keep(message, fault.code, fault.message)
             return
         self._taken[envelope.event_id] = event
+        self._first = self._first or envelope
         try:
             outcome = await self._drive(envelope, event)
         except EventIdReused:
@@ -113,7 +122,7 @@ class SagaExecution:
         return not self._taken and workflow.info().workflow_id == own
 
     def _read(self, message: Inbound) -> tuple[Envelope, DomainEvent]:
-        if message.door not in (names.START_DOOR, names.EVENT_SIGNAL):
+        if message.door not in names.EVENT_DOORS:
             raise UnreadableEvent(
                 "signal.unknown", f"{message.door}: events are taken by the signal {names.EVENT_SIGNAL}"
             )
@@ -133,7 +142,14 @@ class SagaExecution:
         status = SagaStatus()
         status.begin(envelope.event_type, envelope.event_id)
         table = StepsTable(f"{envelope.event_type} {envelope.event_id}")
-        steps = TemporalSteps(table, self._inbox, status, lambda: self._retries, lambda: self._wakes)
+        steps = TemporalSteps(
+            table,
+            self._inbox,
+            status,
+            lambda: self._retries,
+            lambda: self._wakes,
+            go_on=lambda: self._go_on_in_another_run(envelope),
+        )
         driver = Driver(
             self.orchestrator,
             event,
@@ -167,18 +183,27 @@ class SagaExecution:
         A retry may be here already: who saw the row marked as stuck was faster than this execution.
         """
         decided = workflow.wait_condition(
-            lambda: self._retries > heard or (heeds_cancel and workflow.cancellation_reason() is not None)
+            lambda: (
+                self._retries > heard
+                or (heeds_cancel and workflow.cancellation_reason() is not None)
+                or self._inbox.wants_new_run
+            )
         )
         await uninterrupted(decided)
         if heeds_cancel and workflow.cancellation_reason() is not None:
             return
-        carried = [envelope.text.encode(), *await self._settle_inbox(envelope)]
+        await self._go_on_in_another_run(envelope)
+
+    async def _go_on_in_another_run(self, driven: Envelope | None) -> NoReturn:
+        """Continue as new, with the event that is driven, if one is, and what else is in the inbox."""
+        begun = {one.event_id: one.text.encode() for one in (self._first, driven) if one is not None}
+        carried = [*begun.values(), *await self._settle_inbox()]
         workflow.continue_as_new(args=[raw_json(data) for data in carried])
 
-    async def _settle_inbox(self, driven: Envelope) -> list[bytes]:
+    async def _settle_inbox(self) -> list[bytes]:
         """What else is in the inbox: events are carried over, as many as fit; the rest is kept as dead letters."""
         carried: list[bytes] = []
-        room = _CARRIED
+        room = CARRIED
         while not self._inbox.is_empty:
             await self._inbox.sort()
             letters, faults = self._inbox.leave()

@@ -18,6 +18,13 @@ from orchestrator.event import DomainEvent
 from orchestrator.workflow import names
 from orchestrator.workflow.parking import EventParked
 
+CARRIED = 1024 * 1024
+"""Bytes of messages that a run may be begun with."""
+_RUN_UPDATES = 1_000
+"""Updates of one run; the server refuses the 2,001st."""
+_RUN_SIGNALS = 5_000
+"""Signals of one run; the server refuses the 10,001st."""
+_COUNTED = "signals-are-counted"
 LOOKED_AT_ONCE = 2 * 1024 * 1024
 """Bytes of messages that are read before others get their turn; about a tenth of a second."""
 _OTHERS_TURN = timedelta(milliseconds=1)
@@ -50,6 +57,10 @@ class Fault:
     reason: str
 
 
+class InboxFull(Exception):
+    """The run has had about as many messages as the server takes."""
+
+
 class Inbox:
     """What was sent to one execution.
 
@@ -68,6 +79,8 @@ class Inbox:
         self._known: dict[str, DomainEvent] = {}
         self._faults: list[Fault] = []
         self._count = 0
+        self._signals = self._updates = 0
+        self._is_full = False
         self.messages: deque[Inbound] = deque()
 
     @property
@@ -75,8 +88,33 @@ class Inbox:
         """Whether nothing is there that somebody would have to look at."""
         return not (self._arrived or self.messages or self._letters or self._faults)
 
-    def receive(self, door: str, arguments: Sequence[RawValue], *, first: bool = False) -> None:
-        """Put messages in, behind those that are there or before them; nothing is read here."""
+    @property
+    def wants_new_run(self) -> bool:
+        """Whether the server will take few more messages in this run, and the next can begin with all that is here."""
+        return self._is_full and self._size <= CARRIED
+
+    @property
+    def _size(self) -> int:
+        waiting = (*self._arrived, *self.messages, *(letter.message for letter in self._letters))
+        return sum(len(message.raw) for message in waiting)
+
+    def count(self, *, is_update: bool = False) -> None:
+        """A signal or an update has come."""
+        if is_update:
+            self._updates += 1
+            self._is_full |= self._updates >= _RUN_UPDATES
+            return
+        self._signals += 1
+        if self._signals == _RUN_SIGNALS:
+            # Executions that had as many before they were counted go on as they did.
+            self._is_full |= workflow.patched(_COUNTED)
+
+    def receive(self, door: str, arguments: Sequence[RawValue], *, first: bool = False) -> int:
+        """Put messages in, behind those that are there or before them; nothing is read here.
+
+        Returns:
+            How many.
+        """
         came: list[Inbound] = []
         for raw in [argument.payload.data for argument in arguments] or [b""]:
             self._count += 1
@@ -85,6 +123,7 @@ class Inbox:
             self._arrived.extendleft(reversed(came))
         else:
             self._arrived.extend(came)
+        return len(came)
 
     async def sort(self) -> None:
         """Look at what has arrived."""
@@ -109,6 +148,7 @@ class Inbox:
         """Wait for the first event of a class that matches; None if none came in time. It stays until `received`.
 
         Raises:
+            InboxFull: the next run goes on waiting.
             Exception: what `matching` raised.
         """
         timer = asyncio.ensure_future(workflow.sleep(timeout, summary=summary)) if timeout > timedelta(0) else None
@@ -120,6 +160,8 @@ class Inbox:
                         return letter.envelope
                 if timer is None or timer.done():
                     return None
+                if self.wants_new_run:
+                    raise InboxFull
                 await workflow.wait_condition(lambda: bool(self._arrived) or timer.done())
         finally:
             if timer is not None:
@@ -138,7 +180,7 @@ class Inbox:
 
     def _put(self, message: Inbound) -> int:
         """Returns how many bytes were read for it."""
-        is_event = message.door in (names.START_DOOR, names.EVENT_SIGNAL)
+        is_event = message.door in names.EVENT_DOORS
         if not is_event or not any(mark in message.raw for mark in self._marks):
             self.messages.append(message)
             return 0

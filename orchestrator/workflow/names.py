@@ -22,6 +22,12 @@ WAKE_SIGNAL = "wake"
 
 START_DOOR = "start"
 """Where a message came in that was a start argument; other doors are named after their signal."""
+UPDATE_DOOR = "update"
+"""Where a message came in that was sent by an update, whatever its name."""
+BUS_DOOR = "bus"
+"""Where a message came in that another system gave to the bus."""
+EVENT_DOORS = (START_DOOR, EVENT_SIGNAL, UPDATE_DOOR, BUS_DOOR)
+"""Where events are taken."""
 
 OUTCOME_MEMO = "outcome"
 """A cancelled execution has no result, so its outcome stands here."""

@@ -51,7 +51,10 @@ _CARRIED = 1024 * 1024
 """Bytes that a run is begun with."""
 _RUN_SIGNALS = 5_000
 """Signals of one run; the server refuses the 10,001st."""
+_RUN_UPDATES = 1_000
+"""Updates of one run; the server refuses the 2,001st."""
 _FULL_SIGNALS = 8_000
+_FULL_UPDATES = 1_600
 _FULL_EVENTS = 30_000
 _FULL_BYTES = 30 * 1024 * 1024
 """A history so long must end: what does not fit into the next run's beginning is opened in the database first."""
@@ -97,6 +100,7 @@ class PartitionExecution:
         """In the order of arrival, all of them before whatever is in `_arrived`."""
         self._count = 0
         self._signals = 0
+        self._updates = 0
         self._task_signals = 0
         self._task_seconds = 0.0
         self._wakes = self._heard_wakes = 0
@@ -113,6 +117,14 @@ class PartitionExecution:
             self._wakes += 1
         else:
             self._arrived.extend(self._entries(door, arguments or [raw_json(b"")]))
+
+    def receive_update(self, arguments: Sequence[RawValue]) -> int:
+        """Take messages in that were sent by an update; how many."""
+        self._updates += 1
+        self._task_signals += 1
+        came = self._entries(names.UPDATE_DOOR, arguments or [raw_json(b"")])
+        self._arrived.extend(came)
+        return len(came)
 
     async def take_all(self, arguments: Sequence[RawValue]) -> dict[str, JsonValue]:
         """Take events until none has come for a while, or until a cancel and nothing is left."""
@@ -331,10 +343,12 @@ class PartitionExecution:
     async def _go_on_in_another_run(self) -> None:
         """Continue as new before the server's limits, with what is left, all of it or none."""
         info = workflow.info()
-        if not (info.is_continue_as_new_suggested() or self._signals >= _RUN_SIGNALS):
+        is_due = self._signals >= _RUN_SIGNALS or self._updates >= _RUN_UPDATES
+        if not (info.is_continue_as_new_suggested() or is_due):
             return
         length, size = info.get_current_history_length(), info.get_current_history_size()
-        is_full = self._signals >= _FULL_SIGNALS or length >= _FULL_EVENTS or size >= _FULL_BYTES
+        is_full = self._signals >= _FULL_SIGNALS or self._updates >= _FULL_UPDATES
+        is_full |= length >= _FULL_EVENTS or size >= _FULL_BYTES
         if self._carried_bytes() > _CARRIED:
             if not is_full:
                 return

@@ -8,9 +8,9 @@ not count as failing.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
@@ -45,7 +45,7 @@ from orchestrator.event import DomainEvent
 from orchestrator.workflow import names
 from orchestrator.workflow.attributes import SagaStatus
 from orchestrator.workflow.details import StepsTable
-from orchestrator.workflow.inbox import Inbox
+from orchestrator.workflow.inbox import Inbox, InboxFull
 from orchestrator.workflow.local_first import ATTEMPT, LOCAL_ATTEMPTS, Activities
 
 LOOKS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -74,6 +74,7 @@ class TemporalSteps:
         status: what it can be found by.
         retries: how many times a person has asked to try at once, so far.
         wakes: how many times somebody who held a lock has said that it is free, so far.
+        go_on: continues in another run, when this one has had so many messages that it may only wait.
     """
 
     def __init__(
@@ -83,7 +84,10 @@ class TemporalSteps:
         status: SagaStatus,
         retries: Callable[[], int],
         wakes: Callable[[], int] = lambda: 0,
+        *,
+        go_on: Callable[[], Awaitable[NoReturn]],
     ) -> None:
+        self._go_on = go_on
         self._table = table
         self._status = status
         self._inbox = inbox
@@ -149,8 +153,12 @@ class TemporalSteps:
         # Not only since now: the wake may have come while the reply was on its way.
         with contextlib.suppress(asyncio.TimeoutError):
             await workflow.wait_condition(
-                lambda: self._wakes() > self._woken, timeout=seconds, timeout_summary=f"lock {first.key}"
+                lambda: self._wakes() > self._woken or self._inbox.wants_new_run,
+                timeout=seconds,
+                timeout_summary=f"lock {first.key}",
             )
+        if self._inbox.wants_new_run:
+            await self._go_on()
         self._woken = self._wakes()
         self._table.title = title
 
@@ -166,16 +174,22 @@ class TemporalSteps:
         """Let time pass."""
         if seconds > 0:
             self._status.goes_on()
-            await workflow.sleep(seconds, summary=f"step {number}: sleep")
+            with contextlib.suppress(asyncio.TimeoutError):
+                await workflow.wait_condition(
+                    lambda: self._inbox.wants_new_run, timeout=seconds, timeout_summary=f"step {number}: sleep"
+                )
+                await self._go_on()
 
     async def receive(
         self, number: int, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], seconds: float
     ) -> Envelope | None:
         """Wait for an event in the inbox."""
         self._status.goes_on()
-        return await self._inbox.take(
-            event, matching, timedelta(seconds=seconds), summary=f"step {number}: wait for {event.type_name()}"
-        )
+        summary = f"step {number}: wait for {event.type_name()}"
+        try:
+            return await self._inbox.take(event, matching, timedelta(seconds=seconds), summary=summary)
+        except InboxFull:
+            await self._go_on()
 
     def received(self, envelope: Envelope) -> None:
         """This event was taken before."""
@@ -267,7 +281,7 @@ class TemporalSteps:
             heard = self._retries()
 
             def is_asked(heard: int = heard) -> bool:
-                return self._retries() > heard
+                return self._retries() > heard or self._inbox.wants_new_run
 
             trying = asyncio.ensure_future(
                 self._activities.regular(name, argument, result, summary, _ENDLESS_RETRIES, attempt=attempt)
@@ -284,6 +298,8 @@ class TemporalSteps:
                 await workflow.wait([asked], timeout=_BEGUN_ANEW.total_seconds())
             finally:
                 _let_go(trying, asked)
+            if self._inbox.wants_new_run:
+                await self._go_on()
 
     def _tell(self, number: int, reply: StepReply | WaitReply) -> None:
         match reply:

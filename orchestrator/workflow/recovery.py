@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 from temporalio import workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import RawValue, RetryPolicy
 
 RECOVER = "saga.recover"
 """The activity; `SagaRecovery` is the workflow. Names on the wire, as those in `names`."""
@@ -83,8 +83,8 @@ class SagaRecovery:
     """Looks for sagas that nobody drives any more, and sees that they end. Run by a schedule; harmless at any time."""
 
     @workflow.run
-    async def run(self) -> Sweep:
-        """One sweep."""
+    async def run(self, *_: RawValue) -> Sweep:
+        """One sweep. Takes nothing; what it is given all the same does not stop it."""
         swept: Sweep = await workflow.execute_activity(
             RECOVER,
             result_type=Sweep,

@@ -3,14 +3,22 @@
 The event's class says which event is due, and under which id: firing twice, late, or by hand publishes one event.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import NoReturn
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from temporalio import workflow
-from temporalio.common import RetryPolicy, SearchAttributeKey
+from temporalio.common import RawValue, RetryPolicy, SearchAttributeKey
+from temporalio.exceptions import ApplicationError
+
+from orchestrator.envelope import describe
+from orchestrator.workflow import names
+from orchestrator.workflow.dead_letters import pieces
 
 PUBLISH_SCHEDULED = "saga.publish_scheduled"
 """The activity; `ScheduledPublish` is the workflow. Names on the wire, as those in `names`."""
+SCHEDULED_WORKFLOW = "ScheduledPublish"
 
 _STARTED_FOR = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 
@@ -26,13 +34,20 @@ class ScheduledEvent(BaseModel):
     """For that method."""
 
 
-@workflow.defn(name="ScheduledPublish")
+@workflow.defn(name=SCHEDULED_WORKFLOW)
 class ScheduledPublish:
     """Publishes the event that was due at the moment its schedule named."""
 
     @workflow.run
-    async def run(self, wanted: ScheduledEvent) -> str:
-        """Returns the event's id."""
+    async def run(self, *arguments: RawValue) -> str:
+        """Takes a `ScheduledEvent`. Returns the event's id."""
+        try:
+            [only] = arguments
+            wanted = ScheduledEvent.model_validate_json(only.payload.data)
+        except ValidationError as fault:
+            await self._keep(arguments, f"this is nothing that a schedule is for: {describe(fault)}")
+        except ValueError:
+            await self._keep(arguments, f"takes one argument, and was given {len(arguments)}")
         info = workflow.info()
         at = info.typed_search_attributes.get(_STARTED_FOR) or info.start_time
         event_id: str = await workflow.execute_activity(
@@ -45,3 +60,18 @@ class ScheduledPublish:
         )
         workflow.set_current_details(f"published {event_id}")
         return event_id
+
+    async def _keep(self, arguments: Sequence[RawValue], reason: str) -> NoReturn:
+        """Keep what somebody started it with by hand, and fail: a task that cannot read it would be tried for ever."""
+        code = "event.invalid"
+        for position, argument in enumerate(arguments, start=1):
+            cut = pieces(argument.payload.data, door=names.START_DOOR, position=position, code=code, reason=reason)
+            for piece in cut:
+                await workflow.execute_activity(
+                    names.DEAD_LETTER,
+                    piece,
+                    start_to_close_timeout=timedelta(seconds=30),
+                    retry_policy=RetryPolicy(maximum_interval=timedelta(minutes=1)),
+                    summary=f"keep a dead letter: {code}",
+                )
+        raise ApplicationError(reason, type=code, non_retryable=True)

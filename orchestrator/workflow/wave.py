@@ -41,7 +41,7 @@ class Place(Message):
     position: int
     """Of its message in the run."""
     door: str = ""
-    """`start`, or the signal's name."""
+    """`start`, `update`, or the signal's name."""
     event_id: str | None = None
     """Of an open saga."""
     failures: int = 0

@@ -27,7 +27,8 @@ def exists(name: str) -> bool:
     if name.startswith("make "):
         return re.search(rf"^{re.escape(name[5:])}:", (ROOT / "Makefile").read_text(), re.M) is not None
     if name.startswith("orchestrator "):
-        return name.split()[1] in {command.name for command in app.registered_commands}
+        groups = {group.name for group in app.registered_groups}
+        return name.split()[1] in {command.name for command in app.registered_commands} | groups
     if "/" in name or name.endswith((".py", ".md", ".toml")):
         return (ROOT / name).exists()
     return _is_python(name)

@@ -126,8 +126,8 @@ def missing_from(output: str, command: Command) -> str | None:
 
 
 def expected_exit(command: Command) -> int:
-    """What shows a saga that failed leaves with 1, everything else with 0."""
-    return 1 if any(line.startswith("failed ") for line in command.shown) else 0
+    """What shows a saga that failed, or an event that was rejected, leaves with 1, everything else with 0."""
+    return 1 if any(line.startswith(("failed ", "rejected ")) for line in command.shown) else 0
 
 
 async def check_commands(project: Project, commands: list[Command]) -> list[str]:

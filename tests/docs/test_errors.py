@@ -10,6 +10,7 @@ from orchestrator.drive.saga import SLEEP, WAIT_FOR
 from orchestrator.operation import PIVOT
 from orchestrator.workflow import names
 from orchestrator.workflow.answers import ANSWER
+from orchestrator.workflow.publishing import PUBLISH_EVENT
 from orchestrator.workflow.recovery import RECOVER
 from orchestrator.workflow.scheduled import PUBLISH_SCHEDULED
 from tests.docs.markdown import ROOT, Document
@@ -27,6 +28,7 @@ _ACTIVITIES = {
     ANSWER,
     RECOVER,
     PUBLISH_SCHEDULED,
+    PUBLISH_EVENT,
 }
 _STEPS = {PIVOT.name, ATOMIC.name, UNDO_ATOMIC, SLEEP, WAIT_FOR}
 _DECLARATIONS = "definition"

@@ -13,8 +13,9 @@ from orchestrator.drive.messages import EndWaitCommand, StepReply
 from orchestrator.envelope import wrap
 from orchestrator.store import dead_letters
 from orchestrator.store.steps import StoreSteps
+from orchestrator.workflow import inbox
 from orchestrator.workflow.execution import raw_json
-from tests.house import House, eventually, new_id
+from tests.house import House, eventually, new_id, update
 from tests.orchestrators import ApprovalRequested, Approved, LateApprovalRequested
 
 
@@ -109,3 +110,20 @@ async def test_a_flood_is_looked_at_bit_by_bit(house: House) -> None:
     await house.bus.send(Approved(coins=10, by="olena"), to=saga.orchestrator, saga=saga.event_id)
 
     assert (await saga.result(timeout=timedelta(seconds=120))).by == "olena"
+
+
+async def test_a_saga_that_waits_through_more_updates_than_a_run_takes_goes_on_in_another(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was accepted and not taken goes along: it is what is waited for, or kept in the end."""
+    monkeypatch.setattr(inbox, "_RUN_UPDATES", 3)
+    [saga] = await house.bus.publish(ApprovalRequested(coins=10))
+    handle = house.client.get_workflow_handle(saga.workflow_id)
+
+    for number in range(7):
+        await update(handle, "event", enveloped(Approved(coins=1, by="too little"), f"small-{number}"))
+    await update(handle, "event", enveloped(Approved(coins=10, by="olena")))
+
+    assert (await saga.result(timeout=timedelta(seconds=60))).by == "olena"
+    assert (await handle.describe()).run_id != saga.run_id
+    assert [letter.code for letter in await house.dead_letters()] == ["event.not_awaited"] * 7

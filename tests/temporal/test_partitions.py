@@ -15,6 +15,7 @@ from temporalio.service import RPCError
 
 from orchestrator import EventBus, EventRejected, Refused, SagaFailed, SagaUnknown, Transaction
 from orchestrator.client import handle as client_handle
+from orchestrator.envelope import wrap
 from orchestrator.store.database import Database
 from orchestrator.store.intervention import cancel_saga
 from orchestrator.store.opening import open_sagas
@@ -26,7 +27,7 @@ from orchestrator.workflow import partition
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.names import partition_for
 from tests.cast import Plan, Script
-from tests.house import House, eventually, new_id, open_house, rows
+from tests.house import House, eventually, new_id, open_house, rows, update
 from tests.swarm import CATALOG, EVENT, Swarm, SwarmCompleted, SwarmRequested
 
 
@@ -164,6 +165,25 @@ async def test_garbage_becomes_dead_letters_and_hurts_nobody(house: House, garba
     assert "signal.unknown" in {letter.code for letter in await house.dead_letters()}
     again = await house.bus.publish_many([EVENT] * 10)
     assert {(await one.outcome()).phase.value for [one] in again} == {"completed"}
+
+
+async def test_updates_are_taken_like_signals_and_counted_before_the_server_refuses_them(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition, "_RUN_UPDATES", 3)
+    [first] = await house.bus.publish(EVENT)
+    running, ids = house.client.get_workflow_handle(first.workflow_id), [new_id() for _ in range(8)]
+
+    for event_id in ids:
+        envelope = raw_json(wrap(EVENT, event_id=event_id, source="tests").text.encode())
+        assert await update(running, "event", envelope) == {"accepted": 1}
+        assert await update(running, "whatever", raw_json(b"{")) == {"accepted": 1}
+
+    await eventually(lambda: _all_ended(house, 9), "all ended")
+    await eventually(lambda: _letters(house, 8), "all are kept")
+    assert {(letter.door, letter.code) for letter in await house.dead_letters()} == {("update", "event.not_json")}
+    assert {saga.phase for saga in await house.sagas()} == {"completed"}
+    assert (await running.describe()).run_id != first.run_id
 
 
 async def test_a_saga_that_sleeps_gets_an_execution_of_its_own(house: House) -> None:

@@ -5,7 +5,7 @@ import pytest
 from orchestrator.envelope import wrap
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.recovery import Action
-from tests.house import House, new_id
+from tests.house import House, new_id, update
 from tests.orchestrators import CoinsMoveRequested
 from tests.temporal.recovering import (
     EVENT,
@@ -89,6 +89,7 @@ async def test_unreadable_messages_of_an_execution_that_was_cut_off_are_kept_onc
     await pasted.signal("evnet", "came later")
     await pasted.signal("retry")
     await pasted.signal("event", "x" * 1_500_000)
+    assert await update(pasted, "any", "by update") == {"accepted": 1}
     assert [letter.raw for letter in await house.dead_letters()] == [b'"kept before"']
     await pasted.terminate()
     await is_visible(house, pasted.id)
@@ -96,15 +97,17 @@ async def test_unreadable_messages_of_an_execution_that_was_cut_off_are_kept_onc
     swept = [await sweep(house) for _ in range(2)]
 
     letters = {letter.origin_position: letter for letter in await house.dead_letters()}
-    assert [one.counts[Action.KEEP] for one in swept] == [3, 0]
+    assert [one.counts[Action.KEEP] for one in swept] == [4, 0]
     assert {position: letter.raw[:12] for position, letter in letters.items()} == {
         1: b'"came first"',
         2: b'"kept before',
         4: b'"came later"',
         5: b'"xxxxxxxxxxx',
+        6: b'"by update"',
     }
     assert letters[5].size == len(letters[5].raw)
     assert letters[4].code == "signal.unknown"
+    assert letters[6].door == "update"
     assert {letter.origin_run_id for letter in letters.values()} == {
         pasted.result_run_id or pasted.first_execution_run_id
     }

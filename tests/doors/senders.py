@@ -1,0 +1,227 @@
+"""The doors themselves: how a message gets in by each. Everything is sent until it is accepted, or refused for good."""
+
+import asyncio
+import base64
+import http.cookiejar
+import json
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+from temporalio.api.common.v1 import Payload
+from temporalio.client import Client, WithStartWorkflowOperation, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.service import RPCError, RPCStatusCode
+
+from orchestrator.client import EventBus
+from orchestrator.client.partitions import partition_of
+from orchestrator.embedded import find_temporal
+from orchestrator.envelope import read, unwrap
+from orchestrator.errors import EventRejected, Unreachable
+from orchestrator.workflow.names import own_workflow_id, partition_for
+from orchestrator.workflow.publishing import PUBLISH_EVENT_WORKFLOW
+from tests.doors.house import CATALOG
+from tests.doors.plan import Sending
+
+_AGAIN = 0.2
+_LONGEST = 300.0
+"""Seconds over which one message is tried."""
+_PASSING = (
+    RPCStatusCode.UNAVAILABLE,
+    RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.ABORTED,
+    RPCStatusCode.NOT_FOUND,  # an update met an execution that was just closing
+    RPCStatusCode.FAILED_PRECONDITION,  # or a task that the server threw away
+)
+_BUSY = ("deadline", "unavailable", "exhausted", "connect")
+"""What the program says of a server that has much to do."""
+_PROGRAMS_AT_ONCE = 2
+
+
+class Senders:
+    """A sender for each door.
+
+    Args:
+        client: a connection with Temporal's own data converter.
+        bus: with or without a database.
+        task_queue: the workers'.
+        ui_url: the Web UI's; without it what is to come by it comes by a start.
+    """
+
+    def __init__(self, client: Client, bus: EventBus, *, task_queue: str, ui_url: str = "") -> None:
+        self._client = client
+        self._bus = bus
+        self._task_queue = task_queue
+        self._ui_url = ui_url
+        self._programs = asyncio.Semaphore(_PROGRAMS_AT_ONCE)
+        self._doors: Mapping[str, Callable[[Sending], Awaitable[None]]] = {
+            "bus": self._by_bus,
+            "signal": self._by_signal,
+            "start": self._by_start,
+            "update": self._by_update,
+            "web": self._by_web_ui if ui_url else self._by_start,
+            "cli": self._by_program,
+        }
+
+    async def send(self, sending: Sending) -> None:
+        """Send a message until it is accepted, or its sender is told that it is not.
+
+        Raises:
+            Exception: the door does not answer.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _LONGEST
+        while True:
+            sending.attempts += 1
+            try:
+                await self._doors[sending.door](sending)
+            except EventRejected as told:
+                sending.refused.append(f"{told.code}, letter {told.dead_letter}")
+            except (RPCError, Unreachable, TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as fault:
+                if (isinstance(fault, RPCError) and fault.status not in _PASSING) or loop.time() > until:
+                    raise
+                await asyncio.sleep(_AGAIN)
+                continue
+            return
+
+    async def _by_bus(self, sending: Sending) -> None:
+        raw = sending.kept[0]
+        if not sending.kind and sending.number % 2:
+            envelope = read(raw)
+            event = unwrap(envelope, CATALOG.events[envelope.event_type])
+            await self._bus.publish(event, event_id=envelope.event_id, time=envelope.time)
+        else:
+            await self._bus.publish_raw(raw)
+
+    async def _by_signal(self, sending: Sending) -> None:
+        wrong = sending.kind == "an event by a wrong name"
+        await self._client.start_workflow(
+            sending.orchestrator,
+            id=self._target(sending),
+            task_queue=self._task_queue,
+            start_signal="evnet" if wrong else "event",
+            start_signal_args=_payloads(sending),
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+        )
+
+    async def _by_start(self, sending: Sending) -> None:
+        kind, workflow_id = self._pasted(sending)
+        await self._client.start_workflow(kind, args=_payloads(sending), id=workflow_id, task_queue=self._task_queue)
+
+    async def _by_update(self, sending: Sending) -> None:
+        start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
+            sending.orchestrator,
+            id=self._target(sending),
+            task_queue=self._task_queue,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        )
+        try:
+            update: Any = self._client.execute_update_with_start_workflow  # pyright: ignore[reportUnknownMemberType]
+            said: Any = await update(
+                f"update {sending.number}",
+                args=_payloads(sending),
+                start_workflow_operation=start,
+                id=sending.update_id,  # one that was not heard of is the same when it is sent again
+            )
+        except RPCError:
+            with suppress(RPCError):
+                await start.workflow_handle()  # told twice by the SDK; unheard, it is written to stderr
+            raise
+        assert said == {"accepted": len(sending.kept)}, said
+
+    async def _by_web_ui(self, sending: Sending) -> None:
+        kind, workflow_id = self._pasted(sending)
+        body = {
+            "workflowId": workflow_id,
+            "workflowType": {"name": kind},
+            "taskQueue": {"name": self._task_queue},
+            "input": {"payloads": [_in_json(raw) for raw in sending.arguments]},
+        }
+        page = f"{self._ui_url}/api/v1/namespaces/{self._client.namespace}/workflows/{quote(workflow_id, safe='')}"
+        await asyncio.to_thread(_post, self._ui_url, page, json.dumps(body).encode())
+
+    async def _by_program(self, sending: Sending) -> None:
+        """As a person types it: a start, a signal, or an update, in turns."""
+        kind, workflow_id = self._pasted(sending)
+        async with self._programs:
+            with tempfile.TemporaryDirectory(prefix="doors-") as folder:
+                words = ["workflow", "start", "--type", kind, "--workflow-id", workflow_id]
+                words += ["--task-queue", self._task_queue]
+                # It sees by itself that JSON is none, unless it is told that it is something else.
+                words += ["--input-base64"] if sending.kind else []
+                for number, raw in enumerate(sending.arguments):
+                    file = Path(folder) / str(number)
+                    file.write_bytes(base64.b64encode(raw) if sending.kind else raw)
+                    words += ["--input-file", str(file)]
+                    words += ["--input-meta", "encoding=binary/plain"] if sending.kind else []
+                await self._run(words)
+
+    async def _run(self, words: list[str]) -> None:
+        address = self._client.service_client.config.target_host
+        process = await asyncio.create_subprocess_exec(
+            find_temporal(),
+            *words,
+            "--address",
+            address,
+            "--namespace",
+            self._client.namespace,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await process.communicate()
+        if process.returncode:
+            told = f"temporal {' '.join(words[:2])}: {said.decode(errors='replace')[-500:]}"
+            raise (Unreachable if any(word in told for word in _BUSY) else RuntimeError)(told)
+
+    def _pasted(self, sending: Sending) -> tuple[str, str]:
+        """Which workflow is started, and under which id: any will do."""
+        return PUBLISH_EVENT_WORKFLOW if sending.by_type else sending.orchestrator, f"pasted/{uuid4()}"
+
+    def _target(self, sending: Sending) -> str:
+        listener = CATALOG.orchestrators[sending.orchestrator]
+        if listener.partitions is None:
+            return own_workflow_id(sending.orchestrator, sending.into or sending.event_id)
+        if sending.kind:
+            return partition_for(sending.orchestrator, sending.event_id, listener.partitions)
+        envelope = read(sending.arguments[0])
+        return partition_of(listener, unwrap(envelope, *listener.requests), envelope)
+
+
+_ENCODINGS = (b"json/plain", b"json/plain", b"binary/plain", b"binary/mystery", b"")
+
+
+def _encoding(raw: bytes) -> bytes:
+    """What the payload claims to be: nothing depends on it."""
+    return _ENCODINGS[len(raw) % len(_ENCODINGS)]
+
+
+def _payloads(sending: Sending) -> list[RawValue]:
+    return [RawValue(Payload(metadata={"encoding": _encoding(raw)}, data=raw)) for raw in sending.arguments]
+
+
+def _in_json(raw: bytes) -> dict[str, Any]:
+    encoding = base64.b64encode(_encoding(raw)).decode()
+    return {"metadata": {"encoding": encoding}, "data": base64.b64encode(raw).decode()}
+
+
+def _post(ui_url: str, page: str, body: bytes) -> None:
+    """As the Web UI's page does it: with the token that it was given."""
+    jar = http.cookiejar.CookieJar()
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
+    opener.open(f"{ui_url}/api/v1/settings", timeout=30).close()
+    token = next((cookie.value for cookie in jar if cookie.name == "_csrf"), None) or ""
+    headers = {"content-type": "application/json", "X-CSRF-TOKEN": token}
+    try:
+        opener.open(urllib.request.Request(page, data=body, headers=headers, method="POST"), timeout=30).close()
+    except urllib.error.HTTPError as fault:
+        said = fault.read()[-500:].decode(errors="replace")
+        raise Unreachable(f"the Web UI said {fault.code}: {said}") from fault
+    except OSError as fault:
+        raise Unreachable(f"the Web UI does not answer: {fault}") from fault

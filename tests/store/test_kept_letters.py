@@ -1,0 +1,174 @@
+"""Dead letters are settled once, whoever else is at it: two that replay, one that replays beside one that drops."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import update
+
+from orchestrator.store.database import Database
+from orchestrator.store.dead_letters import keep_letter, keep_piece
+from orchestrator.store.kept_letters import (
+    LetterView,
+    Search,
+    Settled,
+    State,
+    claim_for_replay,
+    count_letters,
+    find_letters,
+    give_up_replay,
+    keep_edited,
+    letter_of,
+    letters_of_event,
+    settle_letter,
+)
+from orchestrator.store.schema import saga_dead_letter
+
+RAW = b'{"id": "order-17", "type": "COINS_MOVE_REQUESTED"}'
+
+
+async def keep(database: Database, raw: bytes = RAW, *, code: str = "event.invalid", position: int = 1) -> int:
+    """A letter of one execution."""
+    return await keep_letter(
+        database,
+        door="event",
+        workflow_id="CoinsMove/event/order-17",
+        run_id="run",
+        position=position,
+        code=code,
+        reason="x",
+        raw=raw,
+    )
+
+
+async def whole(database: Database, number: int) -> LetterView:
+    """A letter that is there."""
+    letter = await letter_of(database, number)
+    assert letter is not None
+    return letter
+
+
+async def test_the_same_message_from_the_same_place_is_kept_once_and_has_one_number(database: Database) -> None:
+    first, other = await keep(database), await keep(database, position=2)
+
+    assert await keep(database) == first != other
+    assert await count_letters(database, Search()) == 2
+
+
+async def test_of_several_that_settle_one_at_once_one_does(database: Database) -> None:
+    number = await keep(database)
+
+    became = await asyncio.gather(
+        *(settle_letter(database, number, f"dropped by {who}: x", heeds_claims=True) for who in range(8))
+    )
+
+    assert sorted(became) == [Settled.BEFORE] * 7 + [Settled.DONE]
+    assert (await whole(database, number)).settled_as == f"dropped by {became.index(Settled.DONE)}: x"
+
+
+async def test_one_that_is_being_replayed_is_neither_dropped_nor_edited_until_the_replay_is_given_up(
+    database: Database,
+) -> None:
+    number = await keep(database)
+    claim = await claim_for_replay(database, number, by="olena")
+    assert claim is not None
+    letter = await whole(database, number)
+
+    assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.UNDER_WAY
+    assert await keep_edited(database, letter, b"{}", by="taras", code="event.edited", reason="x") is None
+    assert await count_letters(database, Search(state=State.ALL)) == 1
+
+    await give_up_replay(database, number, claim)
+    assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.DONE
+
+
+async def test_a_second_replay_may_begin_and_the_first_that_gives_up_does_not_open_the_door_for_a_drop(
+    database: Database,
+) -> None:
+    number = await keep(database)
+    first = await claim_for_replay(database, number, by="olena")
+    assert first is not None
+    assert await claim_for_replay(database, number, by="taras") is not None
+
+    await give_up_replay(database, number, first)
+
+    assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.UNDER_WAY
+    assert await settle_letter(database, number, "replayed", heeds_claims=False) is Settled.DONE
+    assert await claim_for_replay(database, number, by="olena") is None
+
+
+async def test_a_replay_that_died_does_not_keep_a_letter_for_ever(database: Database) -> None:
+    number = await keep(database)
+    long_ago = f"being replayed since {(datetime.now(UTC) - timedelta(minutes=2)).isoformat()} by olena"
+    async with database.transaction() as connection:
+        await connection.execute(update(saga_dead_letter).values(settled_as=long_ago))
+
+    assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.DONE
+
+
+async def test_an_edited_copy_is_a_letter_of_its_own_and_the_original_stays_as_it_came(database: Database) -> None:
+    number = await keep(database)
+    letter = await whole(database, number)
+
+    copies = await asyncio.gather(
+        *(keep_edited(database, letter, b"{}", by="olena", code="event.edited", reason="x") for _ in range(4))
+    )
+
+    [copy] = [one for one in copies if one is not None]
+    original, edited = await whole(database, number), await whole(database, copy)
+    assert (original.raw, original.settled_as) == (RAW, f"edited as {copy} by olena")
+    assert (edited.raw, edited.edited_from, edited.is_open) == (b"{}", number, True)
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        (Search(), [3, 1]),
+        (Search(state=State.SETTLED), [2]),
+        (Search(state=State.ALL, limit=2), [3, 2]),
+        (Search(code="event.not_json"), [3]),
+        (Search(door="update"), []),
+        (Search(event_type="COINS_MOVE_REQUESTED"), [1]),
+        (Search(event_type="COINS_MOVE"), []),
+        (Search(orchestrator="CoinsMove"), [3, 1]),
+        (Search(orchestrator="Coins"), []),
+        (Search(since=datetime.now(UTC) + timedelta(days=1)), []),
+    ],
+)
+async def test_letters_are_found_by_what_is_asked(database: Database, search: Search, found: list[int]) -> None:
+    numbers = [
+        await keep(database),
+        await keep(database, position=2),
+        await keep(database, b"\x00\xff", code="event.not_json", position=3),
+    ]
+    await settle_letter(database, numbers[1], "dropped", heeds_claims=True)
+
+    letters = await find_letters(database, search)
+
+    assert [numbers.index(one.id) + 1 for one in letters] == found
+    assert await count_letters(database, search) >= len(found)
+
+
+async def test_letters_are_found_by_the_id_that_they_name_as_theirs_and_by_no_other(database: Database) -> None:
+    mine = await keep(database)
+    cut_off = await keep(database, b'{"id" : "order-17", "da', position=2)
+    await keep(database, b'{"id": "order-170", "source": "order-17"}', position=3)
+
+    assert [one.id for one in await letters_of_event(database, "order-17")] == [cut_off, mine]
+
+
+async def test_one_that_has_not_all_arrived_says_so(database: Database) -> None:
+    number = await keep_piece(
+        database,
+        door="event",
+        workflow_id="w",
+        run_id="r",
+        position=1,
+        code="event.too_large",
+        reason="x",
+        size=10,
+        offset=0,
+        raw=b"12345",
+    )
+
+    assert not (await whole(database, number)).is_whole

@@ -1,0 +1,173 @@
+"""Messages as another system gives them: to the bus, or to the workflow that publishes for whoever does not know who
+listens."""
+
+import json
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import ApplicationError
+
+from orchestrator import EventBus, EventRejected
+from orchestrator.envelope import EVENT_SIZE_LIMIT, wrap
+from orchestrator.workflow.execution import raw_json
+from tests.house import House, eventually, new_id, update
+from tests.orchestrators import CoinsMoveCompleted, CoinsMoveRequested
+
+EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
+
+
+def envelope(event_id: str, **changed: Any) -> bytes:
+    """The event as it travels, some attributes changed."""
+    return json.dumps({**json.loads(wrap(EVENT, event_id=event_id, source="shop").text), **changed}).encode()
+
+
+GARBAGE: dict[str, tuple[bytes | str, str]] = {
+    "nothing": (b"", "event.not_json"),
+    "no text": (b"\x00\xff", "event.not_json"),
+    "a lone surrogate": ('"\ud800"', "event.not_json"),
+    "an unknown type": (envelope("x", type="NOBODY_KNOWS"), "event.unknown_type"),
+    "nobody listens": (
+        wrap(CoinsMoveCompleted(coins=1, note="x"), event_id="x", source="shop").text,
+        "event.no_listener",
+    ),
+    "a wrong field": (envelope("x", data={"source": "a"}), "event.invalid"),
+    "too large": (b'"' + b"x" * 3_000_000 + b'"', "event.too_large"),
+}
+
+
+async def test_an_envelope_is_published_as_it_stands_and_repeats_are_repeats(house: House) -> None:
+    before, event_id = await house.holdings(), new_id()
+
+    [saga] = await house.bus.publish_raw(envelope(event_id))
+    await saga.result()
+    [again] = await house.bus.publish_raw(envelope(event_id).decode())
+
+    assert again.is_repeat
+    assert await house.holdings() == before.moved("a", "b", 10)
+    [row] = await house.sagas()
+    assert (row.event_id, json.loads(row.envelope)["source"]) == (event_id, "shop")
+
+
+async def test_what_the_bus_cannot_take_is_kept_and_its_sender_learns_the_number(house: House) -> None:
+    numbers: list[int | None] = []
+    for raw, code in GARBAGE.values():
+        with pytest.raises(EventRejected) as told:
+            await house.bus.publish_raw(raw)
+        assert told.value.code == code
+        numbers.append(told.value.dead_letter)
+
+    letters = await house.dead_letters()
+    assert [letter.id for letter in letters] == numbers
+    assert [letter.code for letter in letters] == [code for _, code in GARBAGE.values()]
+    assert {letter.door for letter in letters} == {"bus"}
+    assert [letter.raw for letter in letters] == [
+        raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogatepass") for raw, _ in GARBAGE.values()
+    ]
+
+
+async def test_an_id_used_again_is_kept_by_the_bus_too(house: House) -> None:
+    event_id = new_id()
+    [saga] = await house.bus.publish_raw(envelope(event_id))
+    await saga.result()
+
+    with pytest.raises(EventRejected) as told:
+        await house.bus.publish_raw(envelope(event_id, data={"source": "a", "target": "b", "coins": 11}))
+
+    [letter] = await house.dead_letters()
+    assert (letter.code, letter.id) == ("event.id_reused", told.value.dead_letter)
+
+
+async def test_a_bus_without_a_database_has_the_workers_keep_it(house: House) -> None:
+    bus = EventBus(house.client, house.catalog, task_queue=house.task_queue)
+
+    told: list[EventRejected] = []
+    for raw in (b"\x00\xff", b'"' + b"x" * 1_500_000 + b'"', b'"' + b"x" * 2_500_000 + b'"'):
+        with pytest.raises(EventRejected) as one:
+            await bus.publish_raw(raw)
+        told.append(one.value)
+
+    letters = await house.dead_letters()
+    assert [(letter.door, letter.code, letter.size) for letter in letters] == [
+        ("bus", "event.not_json", 2),
+        ("bus", "event.too_large", 1_500_002),
+    ]
+    assert [one.dead_letter for one in told] == [letters[0].id, letters[1].id, None]
+    assert "not kept: give the bus its database" in told[2].message
+
+
+async def test_an_event_of_a_newer_version_is_taken_and_waits_for_a_newer_worker(house: House) -> None:
+    [saga] = await house.bus.publish_raw(envelope(new_id(), dataversion=2))
+
+    assert saga.workflow_id.startswith("CoinsMove/event/")
+    assert await house.dead_letters() == []
+    await house.client.get_workflow_handle(saga.workflow_id).terminate()
+
+
+async def test_whoever_does_not_know_who_listens_starts_one_workflow_with_the_envelope(house: House) -> None:
+    before, event_id = await house.holdings(), new_id()
+
+    published = await house.client.execute_workflow(
+        "PublishEvent", raw_json(envelope(event_id)), id=new_id(), task_queue=house.task_queue
+    )
+
+    assert published == {
+        "published": [{"event_id": event_id, "orchestrators": ["CoinsMove"]}],
+        "dead_letters": 0,
+    }
+    await house.client.get_workflow_handle(f"CoinsMove/event/{event_id}").result()
+    again = await house.client.execute_workflow(
+        "PublishEvent", raw_json(envelope(event_id)), id=new_id(), task_queue=house.task_queue
+    )
+    assert again == published
+    assert await house.holdings() == before.moved("a", "b", 10)
+
+
+async def test_nothing_that_is_sent_to_it_wedges_it_and_what_is_none_is_kept(house: House) -> None:
+    target, ids = new_id(), [new_id() for _ in range(2)]
+    large = b'"' + b"x" * (EVENT_SIZE_LIMIT + 600_000) + b'"'
+    handle = await house.client.start_workflow(
+        "PublishEvent",
+        args=[raw_json(b"{"), raw_json(large)],
+        id=target,
+        task_queue=house.task_queue,
+        start_signal="evnet",
+        start_signal_args=[1],
+    )
+    await handle.signal("event", raw_json(envelope(ids[0])))
+    await update(handle, "any", raw_json(envelope(ids[1])), None)
+
+    published = await handle.result()
+
+    assert [one["event_id"] for one in published["published"]] == ids
+    letters = {(letter.door, letter.code): letter.raw for letter in await house.dead_letters()}
+    assert letters == {
+        ("start", "event.not_json"): b"{",
+        ("start", "event.too_large"): large,
+        ("evnet", "signal.unknown"): b"1",
+        ("update", "event.missing"): b"",
+    }
+
+
+@pytest.mark.parametrize("workflow", ["PublishEvent", "ScheduledPublish"])
+async def test_an_engine_workflow_that_is_started_with_garbage_fails_with_the_reason(
+    house: House, workflow: str
+) -> None:
+    with pytest.raises(WorkflowFailureError) as told:
+        await house.client.execute_workflow(
+            workflow, args=[raw_json(b"\xff"), raw_json(b"{}")], id=new_id(), task_queue=house.task_queue
+        )
+
+    assert isinstance(told.value.cause, ApplicationError)
+    assert len(await house.dead_letters()) == 2
+
+
+async def test_recovery_runs_whatever_it_is_given(house: House) -> None:
+    handle = await house.client.start_workflow(
+        "SagaRecovery", args=[raw_json(b"{"), 7], id=new_id(), task_queue=house.task_queue
+    )
+
+    async def has_ended() -> bool:
+        return (await handle.describe()).close_time is not None
+
+    await eventually(has_ended, "it ends")
