@@ -52,6 +52,9 @@ from orchestrator.workflow.scheduled import ScheduledPublish
 
 DRAIN = timedelta(seconds=20)
 """How long steps in progress may take to end before they are cut off (and taken up by another worker)."""
+_TASKS_AT_ONCE = 16
+"""Workflow tasks that one process works on; others wait at the server, where no clock runs against them. With Temporal's
+hundred, a hundred executions that began at once ran out of their tasks' five seconds and began again, and again."""
 EXIT_MISUSE = 2
 EXIT_UNREACHABLE = 3
 
@@ -241,6 +244,7 @@ class Manager:
             graceful_shutdown_timeout=DRAIN,
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=3),
             max_concurrent_activities=self.settings.max_concurrent_steps,
+            max_concurrent_workflow_tasks=_TASKS_AT_ONCE,
             # Heartbeats are how a dead worker is noticed; the default holds them back for longer than that.
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             default_heartbeat_throttle_interval=timedelta(seconds=1),
