@@ -30,7 +30,7 @@ from orchestrator.settings import Settings
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.migrate import migrate
-from orchestrator.store.recovery import RecoveryRefused
+from orchestrator.store.recovery import RecoveryRefused, check_shared
 from orchestrator.store.steps import StoreSteps
 from orchestrator.worker.activities import activities_of
 from orchestrator.worker.command_line import run_command
@@ -53,8 +53,9 @@ from orchestrator.workflow.scheduled import ScheduledPublish
 DRAIN = timedelta(seconds=20)
 """How long steps in progress may take to end before they are cut off (and taken up by another worker)."""
 _TASKS_AT_ONCE = 16
-"""Workflow tasks that one process works on; others wait at the server, where no clock runs against them. With Temporal's
-hundred, a hundred executions that began at once ran out of their tasks' five seconds and began again, and again."""
+"""Workflow tasks that one process works on; others wait at the server, where no clock runs. With Temporal's
+own hundred, executions that began at once ran out of their tasks' five seconds and began again: a hundred sagas took 34
+seconds and 30 of CPU, and with this 12 and 9."""
 EXIT_MISUSE = 2
 EXIT_UNREACHABLE = 3
 
@@ -225,6 +226,7 @@ class Manager:
                 application=tables if self.settings.create_tables else None,
                 migrations=self.settings.migrations,
             )
+        await check_shared(databases)
         return Ready(client, databases.home, catalog, databases.others)
 
     def worker(self, ready: Ready, **options: Any) -> Worker:

@@ -186,7 +186,7 @@ MUTANTS = (
             await another.execute(text("SELECT pg_sleep(0.01)"))"""
         },
         caught_by=(
-            "tests/store/test_locks.py::test_bulk_openings_beside_single_ones_make_one_line_for_all_keys[postgresql]",
+            "tests/store/test_locks.py::test_two_that_open_at_once_stand_in_the_same_order_for_every_key[postgresql]",
         ),
     ),
     Mutant(

@@ -41,7 +41,7 @@ async def house(database: Database, client: Client) -> AsyncGenerator[House]:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("requested", [SwarmRequested, LoneRequested], ids=["partitions", "own"])
 async def test_sagas_under_way_when_handle_changes_end_or_say_that_they_are_stuck_and_can_be_cancelled(
     requested: type[SwarmRequested | LoneRequested], house: House, client: Client
@@ -66,7 +66,7 @@ async def test_sagas_under_way_when_handle_changes_end_or_say_that_they_are_stuc
             sagas = await house.sagas()
             return len(sagas) == len(events) and all(one.outcome or one.stuck_step for one in sagas)
 
-        await eventually(has_settled, "each has ended, or is stuck", within=150)
+        await eventually(has_settled, "each has ended, or is stuck", within=400)
         for saga in await house.sagas():
             if saga.outcome is None:
                 assert "is not what was recorded" in saga.stuck_error
