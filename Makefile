@@ -19,7 +19,7 @@ help:
 	@echo "make test-all     the tests with every cell of every grid"
 	@echo "make conformance  every fault at every step of every example, on both databases, and a count of the cells"
 	@echo "make reference    random events to the application and to a model of it, every table compared; EVENTS= SEED="
-	@echo "make mutants      break the engine in twelve ways, and see that a test notices each"
+	@echo "make mutants      break the engine in many ways, one at a time, and see that a test notices each"
 	@echo "make bench        the engine beside a plain Temporal saga: QUICK=1 in under 10 minutes, without in an hour"
 	@echo "make chaos        2000 sagas while everything under them is killed and stopped; SAGAS= MINUTES= SEED= DATABASE="
 	@echo "make doors        5000 events, repeats and garbage through all doors, and a count; EVENTS= SEED= DATABASE="

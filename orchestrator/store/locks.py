@@ -12,6 +12,8 @@ A came first in its list, on each key. Drawn in two, B's waited for the head unt
 first. Sagas by commit, and within it by list, are thus one line for all keys together, and who waits, waits for one
 further ahead. The first of the line waits for nobody.
 
+`lock_heads` removes heads while no ticket of their key is drawn; nobody is then in that line, so both still hold.
+
 A finish that commits while an opening draws may not see the new ticket, and wakes nobody: whoever waits looks again.
 """
 

@@ -15,7 +15,7 @@ from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.drive.messages import Phase
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, Unreachable
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.other_fence import Unsettled, has_happened, home_row, once_settled
@@ -207,10 +207,7 @@ async def check_belonging(database: Database, namespace: str, cluster_id: str) -
     Raises:
         RecoveryRefused: they run on another; the message says what to do.
     """
-    statement = select(saga_meta.c.temporal_namespace, saga_meta.c.temporal_cluster_id)
-    async with database.reading() as connection:
-        row = (await connection.execute(statement)).first()
-    known = (None, None) if row is None else (row.temporal_namespace, row.temporal_cluster_id)
+    known = await _belongs_to(database)
     if known[0] in (None, namespace) and known[1] in (None, cluster_id):
         return
     raise RecoveryRefused(
@@ -218,6 +215,34 @@ async def check_belonging(database: Database, namespace: str, cluster_id: str) -
         f"is {namespace!r} of {cluster_id}. Nothing is recovered here: if it is a copy, its sagas are the original's. "
         "If this Temporal has taken the place of one that is lost, run: orchestrator recover --adopt"
     )
+
+
+async def check_shared(databases: Databases) -> None:
+    """Make sure that no other database holds the steps of another home: of two homes with equal sagas, one would take
+    the other's steps for its own, and do nothing.
+
+    Sagas are named by orchestrator and event, and so are executions: in one Temporal namespace there is one of each.
+
+    Raises:
+        Unreachable: one does; the message says what to do.
+    """
+    home = await _belongs_to(databases.home)
+    for name, database in databases.others.items():
+        there = await _belongs_to(database)
+        if any(None not in pair and pair[0] != pair[1] for pair in zip(home, there, strict=True)):
+            raise Unreachable(
+                f"The database {name!r} at {database.shown} belongs to namespace {there[0]!r} of Temporal cluster "
+                f"{there[1]}, and home to {home[0]!r} of {home[1]}: another home has its steps there, and equal events "
+                "would be taken for one. Give each home a database of its own. If that home is gone, run: "
+                "orchestrator recover --adopt"
+            )
+
+
+async def _belongs_to(database: Database) -> tuple[str | None, str | None]:
+    statement = select(saga_meta.c.temporal_namespace, saga_meta.c.temporal_cluster_id)
+    async with database.reading() as connection:
+        row = (await connection.execute(statement)).first()
+    return (None, None) if row is None else (row.temporal_namespace, row.temporal_cluster_id)
 
 
 async def adopt(database: Database, namespace: str, cluster_id: str) -> None:

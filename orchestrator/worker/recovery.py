@@ -20,6 +20,7 @@ from orchestrator.catalog import Catalog
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.external_undo import LeftStanding
+from orchestrator.store.lock_heads import BATCH, remove_unused_heads
 from orchestrator.store.recovery import (
     RecordedSaga,
     RecoveryRefused,
@@ -43,6 +44,8 @@ _log = logging.getLogger(__name__)
 
 _AT_ONCE = 20
 """Sagas, or executions, that are looked at at once."""
+_HEAD_BATCHES = 20
+"""Batches of unused lock heads that one sweep removes at most."""
 _VISIBILITY_LAG = timedelta(minutes=2)
 """How late an execution that closed may become visible: what closed within it is looked through once more."""
 
@@ -122,6 +125,8 @@ class Recovery:
             await _each(steps, lambda step: _take_back(sweeping, step))
             left = steps[-1]
         swept = await self._look_through_closed(sweeping, quiet)
+        if not dry_run:
+            await self._remove_heads(heard)
         return Sweep(
             looked_at=len(sweeping.seen),
             alive=sweeping.alive,
@@ -129,6 +134,12 @@ class Recovery:
             swept_until=swept.isoformat() if swept else None,
             findings=tuple(sweeping.findings),
         )
+
+    async def _remove_heads(self, heard: Callable[[int], None]) -> None:
+        for batch in range(_HEAD_BATCHES):
+            heard(batch)
+            if await remove_unused_heads(self._database) < BATCH:
+                return
 
     async def _look_through_closed(self, sweeping: Sweeping, until: datetime) -> datetime | None:
         """Returns up to when everything is settled, None if something is left or nothing is changed."""

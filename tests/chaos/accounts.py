@@ -83,8 +83,9 @@ async def strike(tx: Transaction, part: str) -> None:
 
 
 @operation(database=JOURNAL)
-async def record(tx: Transaction, part: str, refuse: bool) -> None:
-    """Leave a trace in a database of its own; or refuse."""
+async def record(tx: Transaction, part: str, refuse: bool, pause_ms: int) -> None:
+    """Leave a trace in a database of its own; or refuse. Who dawdles keeps others waiting between the two databases."""
+    await asyncio.sleep(pause_ms / 1000)
     if refuse:
         raise Refused("chaos.refused", f"asked to refuse {part}")
     await tx.exec(insert(journal_entry).values(_row(tx, part, 1)))

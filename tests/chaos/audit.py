@@ -3,22 +3,29 @@
 What is due comes from the events alone, so that a record that is missing or double cannot hide its own effect.
 """
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Table, select
 
-from orchestrator.drive.messages import Phase
+from orchestrator.drive.messages import Outcome, Phase, StepState
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.schema import saga, saga_dead_letter, saga_lock, saga_outbox, saga_step
+from orchestrator.workflow.names import partition_for
 from tests.chaos.accounts import JOURNAL, account, entry, journal_entry
 from tests.chaos.load import BALANCE
-from tests.chaos.transfers import Transfer
+from tests.chaos.transfers import OrderedTransfers, Transfer
 
 Row = Mapping[str, Any]
+ORDERED_PARTITIONS = OrderedTransfers.partitions or 1
+OVERTAKES = timedelta(seconds=90)
+"""When a partition was terminated, what recovery sends again may come behind what was published since: docs say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +40,8 @@ class Books:
     tickets: int
     """Of locks that are held or waited for."""
     letters: list[Row]
-    begun: set[Any]
-    """Ids of sagas with a step."""
+    steps: list[Row]
+    """Of all sagas, at home."""
 
     @classmethod
     async def of(cls, databases: Databases) -> "Books":
@@ -47,8 +54,13 @@ class Books:
             sent=await _rows(database, saga_outbox),
             tickets=len([row for row in await _rows(database, saga_lock) if row["ticket"] > 0]),
             letters=await _rows(database, saga_dead_letter),
-            begun={row["saga_id"] for row in await _rows(database, saga_step)},
+            steps=await _rows(database, saga_step),
         )
+
+    @property
+    def begun(self) -> set[Any]:
+        """Ids of sagas with a step."""
+        return {row["saga_id"] for row in self.steps}
 
     @property
     def open_sagas(self) -> list[Row]:
@@ -72,7 +84,8 @@ class Findings:
     wedged: list[str] = field(default_factory=list[str])
     """What does not end."""
     wrong: list[str] = field(default_factory=list[str])
-    """Money, order and letters: each comes of one of the others, or of something that none of them sees."""
+    """Money, order, locks, letters, and outcomes that the event does not allow: each comes of one of the others, or of
+    something that none of them sees."""
 
     @property
     def is_clean(self) -> bool:
@@ -84,7 +97,11 @@ class Findings:
 
 
 def audit(
-    events: Mapping[str, Transfer], accepted: Iterable[str], books: Books, running: Iterable[str] = ()
+    events: Mapping[str, Transfer],
+    accepted: Iterable[str],
+    books: Books,
+    running: Iterable[str] = (),
+    terminated: Mapping[str, Sequence[datetime]] | None = None,
 ) -> Findings:
     """Judge the books.
 
@@ -93,13 +110,16 @@ def audit(
         accepted: ids of those that were accepted.
         books: what the database holds when everything has ended.
         running: ids of executions of their own that still run.
+        terminated: when which partitions were.
     """
     found = Findings()
     _outcomes(accepted, books, found)
+    _verdicts(events, books, found)
     _effects(events, books, found)
     _ends(books, running, found)
     _money(books, found)
-    _order(books, found)
+    _order(books, terminated or {}, found)
+    _locks(books, found)
     found.wrong += [f"dead letter {row['code']}: {row['reason']}" for row in books.letters]
     return found
 
@@ -121,6 +141,28 @@ def _outcomes(accepted: Iterable[str], books: Books, found: Findings) -> None:
                 found.lost.append(f"{event_id} is {row['phase']}, with {events} events in the outbox")
             if events > 1 or (events and not is_final):
                 found.doubled.append(f"{event_id} is {row['phase']}, with {events} events in the outbox")
+
+
+def _verdicts(events: Mapping[str, Transfer], books: Books, found: Findings) -> None:
+    """Outcomes that say something else than the row, or than the event allows."""
+    sent = {row["saga_id"]: row["envelope"] for row in books.sent}
+    pivots = {row["saga_id"] for row in books.steps if row["irreversible"] and row["state"] == StepState.DONE.value}
+    for row in books.sagas:
+        event_id, phase = row["event_id"], Phase(row["phase"])
+        if not phase.is_final or row["outcome"] is None:
+            continue
+        outcome = Outcome.model_validate_json(row["outcome"])
+        if outcome.phase is not phase:
+            found.wrong.append(f"{event_id} is {phase.value}, and its outcome says {outcome.phase.value}")
+        if row["id"] in sent and json.loads(sent[row["id"]]) != outcome.event:
+            found.wrong.append(f"{event_id}: the event in the outbox is not its outcome's")
+        event = events.get(event_id)
+        if event is None:
+            found.doubled.append(f"{event_id} has a saga, and nobody published it")
+        elif phase is Phase.COMPLETED and (event.refuse or event.amount > BALANCE * len(books.accounts)):
+            found.wrong.append(f"{event_id} is completed, and one of its steps had to be refused")
+        if phase is not Phase.COMPLETED and row["id"] in pivots:
+            found.wrong.append(f"{event_id} is {phase.value}, though it was past its pivot")
 
 
 def _effects(events: Mapping[str, Transfer], books: Books, found: Findings) -> None:
@@ -174,14 +216,46 @@ def _money(books: Books, found: Findings) -> None:
         found.wrong.append(f"money is not conserved: {total} of {due}")
 
 
-def _order(books: Books, found: Findings) -> None:
-    last: dict[str, int] = {}
+def _order(books: Books, terminated: Mapping[str, Sequence[datetime]], found: Findings) -> None:
+    """Of each key; but for what was overtaken because its partition was terminated with it unopened."""
+    sagas = {row["event_id"]: row for row in books.sagas}
+    last: dict[str, Row] = {}
     for row in books.entries:
-        if row["key"] is not None and row["sign"] == 1:
-            before = last.get(row["key"], 0)
-            if row["sequence"] <= before:
-                found.wrong.append(f"order of {row['key']}: {row['sequence']} came after {before}")
-            last[row["key"]] = max(before, row["sequence"])
+        key = row["key"]
+        if key is None or row["sign"] != 1:
+            continue
+        before = last.get(key)
+        if before is None or row["sequence"] > before["sequence"]:
+            last[key] = row
+        elif not _was_overtaken(sagas.get(row["event_id"]), sagas.get(before["event_id"]), terminated):
+            found.wrong.append(f"order of {key}: {row['sequence']} came after {before['sequence']}")
+
+
+def _was_overtaken(late: Row | None, early: Row | None, terminated: Mapping[str, Sequence[datetime]]) -> bool:
+    """Whether both were opened soon after the end of their partition."""
+    if late is None or early is None:
+        return False
+    partition = partition_for(late["orchestrator"], late["ordering_key"], ORDERED_PARTITIONS)
+    return any(
+        at <= early["created_at"] <= late["created_at"] <= at + OVERTAKES for at in terminated.get(partition, ())
+    )
+
+
+def _locks(books: Books, found: Findings) -> None:
+    """No two sagas held a key at once: from a saga's first step to its end."""
+    began: dict[Any, datetime] = {}
+    for row in books.steps:
+        began[row["saga_id"]] = min(row["created_at"], began.get(row["saga_id"], row["created_at"]))
+    held: dict[str, list[Row]] = defaultdict(list)
+    for row in books.sagas:
+        if row["id"] in began and row["finished_at"] is not None:
+            for key in json.loads(row["lock_keys"] or "[]"):
+                held[key].append(row)
+    for key, rows in held.items():
+        rows.sort(key=lambda row: began[row["id"]])
+        for one, other in pairwise(rows):
+            if began[other["id"]] < one["finished_at"]:
+                found.wrong.append(f"{one['event_id']} and {other['event_id']} held {key} at once")
 
 
 async def _rows(database: Database, table: Table) -> list[Row]:

@@ -1,9 +1,10 @@
 """What people do meanwhile: they cancel sagas, and terminate and reset executions."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from random import Random
 from uuid import UUID, uuid4
 
@@ -60,6 +61,8 @@ class Interventions:
     def __init__(self, client: Client, database: Database, task_queue: str, random: Random) -> None:
         self.hits: Counter[tuple[Act, Target]] = Counter()
         self.cancels = 0
+        self.terminated: defaultdict[str, list[datetime]] = defaultdict(list)
+        """When which execution was."""
         self._client = client
         self._database = database
         self._task_queue = task_queue
@@ -126,6 +129,7 @@ class Interventions:
             return await connection.scalar(statement) or 0
 
     async def _terminate(self, workflow_id: str) -> None:
+        self.terminated[workflow_id].append(datetime.now(UTC))
         await self._client.get_workflow_handle(workflow_id).terminate(reason="chaos")
 
     async def _reset(self, workflow_id: str) -> None:

@@ -42,8 +42,8 @@ from tests.mutants.sandbox import ROOT, Sandbox
 _LOOK = 1.0
 _LOAD = 0.95
 """Part of the time over which events are published."""
-_STANDSTILL = 60.0
-"""Seconds without any progress after which what is left is wedged: many times what recovery waits for."""
+_STANDSTILL = 120.0
+"""Seconds without any progress after which what is left is wedged: twice the longest wait between two tries."""
 _SAYS = 15.0
 
 
@@ -57,6 +57,7 @@ class Options:
     database: Dialect
     clients: int
     processes: int
+    standstill: float
     mutant: str | None
     verbose: bool
     keep: bool
@@ -71,6 +72,8 @@ class Options:
         parser.add_argument("--database", choices=("postgresql", "sqlite"), default="postgresql")
         parser.add_argument("--clients", type=int, default=3, help="processes that publish (%(default)s)")
         parser.add_argument("--processes", type=int, default=2, help="worker processes (%(default)s)")
+        told = "seconds without progress after which what is left is wedged (%(default)s)"
+        parser.add_argument("--standstill", type=float, default=_STANDSTILL, help=told)
         parser.add_argument("--mutant", choices=[one.name for one in MUTANTS], help="break the engine first")
         parser.add_argument("--verbose", action="store_true", help="show the plan, and each fault as it is done")
         parser.add_argument("--keep", action="store_true", help="keep databases and logs, whatever the end")
@@ -166,7 +169,7 @@ class Run:
     async def _until_quiet(self, clients: Sequence[Child]) -> None:
         """Wait until everything has ended, or nothing does any more: what is left then is wedged."""
         said = monotonic()
-        while self._progress.still_for < _STANDSTILL and not any(client.exit_code for client in clients):
+        while self._progress.still_for < self._options.standstill and not any(client.exit_code for client in clients):
             has_ended = self._progress.ended == self._options.sagas and not self._progress.open
             if has_ended and all(client.has_ended for client in clients):
                 with contextlib.suppress(*AWAY):
@@ -191,7 +194,7 @@ class Run:
         books = await Books.of(self._databases)
         taken = accepted(self._victims.folder, options.clients)
         events = {event_id: order.event for event_id, order in made.items()}
-        found: Findings = audit(events, taken, books, await self._running())
+        found: Findings = audit(events, taken, books, await self._running(), self._people.terminated)
         unaccepted = len(made) - len(taken)
         if unaccepted:
             found.wedged.append(f"{unaccepted} events were never accepted")

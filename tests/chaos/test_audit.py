@@ -1,6 +1,7 @@
 """The audit sees what it is there for: the books of some sagas as they are, and tampered with."""
 
 from collections.abc import AsyncGenerator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from orchestrator.drive.messages import Phase
 from orchestrator.envelope import saga_id
 from orchestrator.store.databases import Databases
 from orchestrator.store.migrate import migrate
-from orchestrator.store.schema import saga, saga_lock, saga_outbox
+from orchestrator.store.schema import saga, saga_lock, saga_outbox, saga_step
 from orchestrator.store.steps import StoreSteps
+from orchestrator.workflow.names import partition_for
 from tests.chaos.accounts import JOURNAL, account, entry, journal_entry, tables
 from tests.chaos.audit import Books, Findings, audit
 from tests.chaos.bank import CATALOG
@@ -24,6 +26,7 @@ from tests.chaos.transfers import INTO, OUT, OrderedTransfer, OrderedTransfers, 
 
 MADE, REFUSED = "made", "refused"
 FIRST, SECOND = "first", "second"
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 A, B = ACCOUNTS[:2]
 EVENTS: dict[str, Transfer] = {
     MADE: OwnTransfer(shape="journal", source=A, target=B, amount=5),
@@ -130,6 +133,33 @@ def wrong(found: Findings) -> list[str]:
         pytest.param(
             update(entry).where(entry.c.sequence == 1).values(sequence=3), wrong, "order of k: 2 came", id="order"
         ),
+        pytest.param(
+            update(saga_step).where(saga_step.c.number == 1).values(created_at=LONG_AGO),
+            wrong,
+            "held k at once",
+            id="two-holders",
+        ),
+        pytest.param(
+            update(saga).where(of_made).values(phase="failed"), wrong, "its outcome says completed", id="other-outcome"
+        ),
+        pytest.param(
+            update(saga).where(saga.c.event_id == REFUSED).values(phase="completed"),
+            wrong,
+            "one of its steps had to be refused",
+            id="completed-though-refused",
+        ),
+        pytest.param(
+            update(saga).where(saga.c.event_id == SECOND).values(phase="cancelled"),
+            wrong,
+            "second is cancelled, though it was past its pivot",
+            id="undone-past-pivot",
+        ),
+        pytest.param(
+            update(saga_outbox).values(envelope="{}"),
+            wrong,
+            "the event in the outbox is not its outcome's",
+            id="outbox",
+        ),
     ],
 )
 async def test_what_is_tampered_with_is_seen(
@@ -156,3 +186,16 @@ async def test_an_execution_that_still_runs_is_wedged(databases: Databases) -> N
     found = audit(EVENTS, EVENTS, await Books.of(databases), running=["OwnTransfers/event/made"])
 
     assert found.wedged == ["OwnTransfers/event/made still runs"]
+
+
+async def test_what_was_overtaken_when_its_partition_was_terminated_is_as_documented(databases: Databases) -> None:
+    now = datetime.now(UTC)
+    async with databases.home.transaction() as connection:
+        await connection.execute(update(entry).where(entry.c.sequence == 1).values(sequence=3))
+    partition = partition_for("OrderedTransfers", "k", 4)
+
+    async def found(at: datetime) -> list[str]:
+        return audit(EVENTS, EVENTS, await Books.of(databases), terminated={partition: [at]}).wrong
+
+    assert await found(now - timedelta(seconds=30)) == []
+    assert await found(now + timedelta(seconds=30)) == ["order of k: 2 came after 3"]

@@ -63,7 +63,7 @@ async def transfer(event: Transfer, saga: Saga) -> None:
             await saga.pivot()
             await saga.execute(deliver(INTO, event.target, event.amount))
         case "journal":
-            await saga.execute_batch(out, record(NOTED, event.refuse), _into(event))
+            await saga.execute_batch(out, record(NOTED, event.refuse, min(event.pause_ms, 300)), _into(event))
         case _:
             await saga.execute_batch(out, _into(event), _noted(event))
 

@@ -1,7 +1,8 @@
-"""The twelve ways in which `make mutants` breaks the engine, and the test that must notice each of them.
+"""The ways in which `make mutants` breaks the engine, and the test that must notice each of them.
 
 A mutant is text that stands exactly once in a file of the engine and what stands there instead. The texts are short, so
-that a mutant goes on fitting while the code around it changes; `test_mutants` says which one does not.
+that a mutant goes on fitting while the code around it changes; `test_mutants` says which one does not. What concurrency
+can show, chaos must show, too (`make mutants-under-chaos`); of the others it is said why it cannot.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,10 @@ TURN = "orchestrator/store/turn.py"
 FINISH = "orchestrator/store/finish.py"
 OPENING = "orchestrator/store/opening.py"
 OUTBOX = "orchestrator/store/outbox.py"
+LOCKS = "orchestrator/store/locks.py"
+ATOMIC = "orchestrator/store/atomic.py"
+OTHER_UNDO = "orchestrator/store/other_undo.py"
+WAVE = "orchestrator/worker/wave.py"
 
 
 class NoLongerFits(Exception):
@@ -33,6 +38,8 @@ class Mutant:
     """What stands there instead of what."""
     caught_by: tuple[str, ...]
     """Tests, by pytest's node ids; without `[...]` any of a test's parameters will do."""
+    unseen: str = ""
+    """Why chaos cannot show it; empty: it must."""
 
     def apply(self, root: Path) -> None:
         """Break the copy of the project at `root`.
@@ -98,6 +105,7 @@ MUTANTS = (
         caught_by=(
             "tests/store/test_fence.py::test_a_refusal_is_recorded_and_stays_though_the_operation_would_now_agree",
         ),
+        unseen="what chaos refuses it refuses for good, so no later attempt agrees",
     ),
     Mutant(
         name="undo-order",
@@ -105,6 +113,7 @@ MUTANTS = (
         file=TURN,
         replaced={"in reversed(left)": "in left"},
         caught_by=("tests/store/test_two_drivers.py::test_two_undoing_undo_each_step_once",),
+        unseen="its compensations are differences, which give the same in any order",
     ),
     Mutant(
         name="barring",
@@ -117,6 +126,7 @@ MUTANTS = (
             "tests/store/test_late_external.py"
             "::test_an_external_call_that_comes_back_after_its_undo_was_barred_and_is_taken_back",
         ),
+        unseen="it has no external steps",
     ),
     Mutant(
         name="phase",
@@ -135,8 +145,78 @@ MUTANTS = (
             "row = await lock_saga(connection, command.opening, catalog)",
         },
         caught_by=(
+            "tests/store/test_fence.py::test_the_turn_reads_the_steps_in_the_statement_after_the_one_that_locks",
             "tests/store/test_fence.py::test_a_pivot_that_commits_while_the_turn_waits_is_seen_by_the_turn[postgresql]",
         ),
+        unseen="a missed step is seen by the finish, which turns again; and no pivot there takes long enough to be met",
+    ),
+    Mutant(
+        name="let-go",
+        breaks="a partition lets a message go only when its saga is settled",
+        file=WAVE,
+        replaced={"return one.left(Why.BLOCKED)": "return None"},
+        caught_by=("tests/worker/test_wave.py::test_one_that_waits_for_a_lock_stays_its_partitions",),
+    ),
+    Mutant(
+        name="own-not-ensured",
+        breaks="a saga is reported as given away only when it has an execution of its own",
+        file=WAVE,
+        replaced={"return own.given.left(Why.LOST)": "return None"},
+        caught_by=("tests/worker/test_wave.py::test_one_whose_own_execution_cannot_be_started_stays_its_partitions",),
+        unseen="Temporal is back before the client has given up trying again",
+    ),
+    Mutant(
+        name="ticket-kept",
+        breaks="a lock is given back with the outcome",
+        file=FINISH,
+        replaced={"if rows[one.saga].lock_keys]": "if not rows[one.saga].lock_keys]"},
+        caught_by=("tests/store/test_locks.py::test_a_blocked_step_does_not_run_and_runs_once_its_turn_has_come",),
+    ),
+    Mutant(
+        name="drawn-apart",
+        breaks="all tickets of a saga are drawn in one transaction, so nobody waits in a circle",
+        file=LOCKS,
+        replaced={
+            """heads = await connection.execute(
+        _of(connection, "heads"), {"keys": json.dumps(sorted(wanted.elements())), "now": now}
+    )""": """heads = []
+    for lock in wanted:
+        async with connection.engine.begin() as another:
+            keys = json.dumps([lock] * wanted[lock])
+            heads += (await another.execute(_of(connection, "heads"), {"keys": keys, "now": now})).all()
+            await another.execute(text("SELECT pg_sleep(0.01)"))"""
+        },
+        caught_by=(
+            "tests/store/test_locks.py::test_two_that_open_at_once_stand_in_the_same_order_for_every_key[postgresql]",
+        ),
+    ),
+    Mutant(
+        name="group",
+        breaks="sagas that end together all end",
+        file=FINISH,
+        replaced={"await _write(connection, ended)": "await _write(connection, ended[:1])"},
+        caught_by=("tests/worker/test_wave.py::test_sagas_that_end_together_each_have_their_outcome",),
+    ),
+    Mutant(
+        name="other-barring",
+        breaks="a step in another database is barred there before it passes for undone",
+        file=OTHER_UNDO,
+        replaced={
+            "met, _ = await insert_first(connection, row, StepState.BARRED)": """met, new = await insert_first(
+            connection, row, StepState.BARRED
+        )
+        if new:
+            step = saga_step.c.saga_id == command.saga.id, saga_step.c.number == command.number
+            await connection.execute(saga_step.delete().where(*step))"""
+        },
+        caught_by=("tests/store/test_other_database.py::test_an_attempt_that_comes_after_the_undoing_changes_nothing",),
+    ),
+    Mutant(
+        name="atomic-undo",
+        breaks="an atomic step is undone as a whole",
+        file=ATOMIC,
+        replaced={"in reversed(list(enumerate(done, start=1))):": "in reversed(list(enumerate(done, start=1))[:-1]):"},
+        caught_by=("tests/store/test_atomic.py::test_it_is_undone_in_reverse_order_in_one_transaction",),
     ),
     Mutant(
         name="outbox",
@@ -150,6 +230,7 @@ MUTANTS = (
         caught_by=(
             "tests/store/test_fence.py::test_a_finish_that_does_not_commit_leaves_no_event_in_the_outbox[postgresql]",
         ),
+        unseen="a crash would have to fall between two commits that are a millisecond apart",
     ),
     Mutant(
         name="repeat",
@@ -157,6 +238,7 @@ MUTANTS = (
         file=OPENING,
         replaced={"reused = not _same_content(given[key], row, catalog)": "reused = False"},
         caught_by=("tests/store/test_fence.py::test_the_same_id_for_other_content_is_refused_and_changes_nothing",),
+        unseen="no client of it uses an id for two contents",
     ),
     Mutant(
         name="key-order",
@@ -167,6 +249,7 @@ MUTANTS = (
             "tests/store/test_two_relays.py"
             "::test_one_stands_still_while_the_other_sends[postgresql-after claim-goes on in time]",
         ),
+        unseen="none of its outcomes starts another saga",
     ),
     Mutant(
         name="forward",
@@ -174,5 +257,6 @@ MUTANTS = (
         file=OPENING,
         replaced={"if catalog.shared:": "if not catalog:"},
         caught_by=("tests/store/test_two_relays.py::test_what_started_a_saga_comes_to_those_listeners_that_have_none",),
+        unseen="each of its events has one listener",
     ),
 )

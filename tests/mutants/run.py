@@ -1,4 +1,4 @@
-"""`make mutants`: break the engine in ten ways, one at a time, in a copy, and see that a named test notices each.
+"""`make mutants`: break the engine, one way at a time, in a copy, and see that a named test notices each.
 
 `python -m tests.mutants.run --list` names them; `python -m tests.mutants.run fence` runs one.
 """

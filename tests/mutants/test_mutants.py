@@ -20,8 +20,8 @@ def run(*phases: Phase, exit_code: int | None = 1) -> Run:
     return Run(exit_code, phases, seconds=1.0, output="")
 
 
-def test_there_are_twelve_and_each_has_a_name_of_its_own() -> None:
-    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) == 12
+def test_each_has_a_name_of_its_own() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

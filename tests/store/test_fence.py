@@ -185,6 +185,23 @@ async def test_a_pivot_that_commits_while_the_turn_waits_is_seen_by_the_turn(sto
     assert (await Holdings.of(stocked)).boxes["a"] == 999
 
 
+async def test_the_turn_reads_the_steps_in_the_statement_after_the_one_that_locks(stocked: Database) -> None:
+    """Told by the statements themselves: a race may be won by luck."""
+    said: list[str] = []
+    listening = (stocked.engine.sync_engine, "before_cursor_execute", lambda *told: said.append(told[2]))
+    await driver_of(stocked, CoinsMove, EVENT, "one", Pacer()).drive()
+    event.listen(*listening)
+    try:
+        await driver_of(stocked, CoinsMove, EVENT, "two").undo(Phase.CANCELLED, "saga.cancelled", "by a test")
+    finally:
+        event.remove(*listening)
+
+    locks = next(number for number, one in enumerate(said) if one.startswith("INSERT INTO saga "))
+    reads = [number for number, one in enumerate(said) if "FROM saga_step" in one]
+    assert reads
+    assert min(reads) > locks
+
+
 async def test_a_failure_after_the_pivot_undoes_nothing_and_goes_on_to_the_end(stocked: Database) -> None:
     letter = LetterRequested(source="a", coins=1)
     stop = Pacer("before finish")

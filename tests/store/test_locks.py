@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations, pairwise
 
 import pytest
+from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator import Refused, Transaction
@@ -30,6 +31,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.fence import run_step
 from orchestrator.store.finish import finish_saga
 from orchestrator.store.intervention import cancel_saga
+from orchestrator.store.lock_heads import remove_unused_heads
 from orchestrator.store.locks import Woken
 from orchestrator.store.opening import OpenSaga, open_sagas
 from orchestrator.store.schema import saga, saga_lock, saga_step
@@ -211,6 +213,15 @@ async def test_twenty_at_once_are_served_one_after_the_other_on_each_key(stocked
     assert await tickets(stocked) == {}
 
 
+async def test_two_that_open_at_once_stand_in_the_same_order_for_every_key(stocked: Database) -> None:
+    for number in range(8):
+        keys = [f"{key}-{number}" for key in ("k", "l", "m")]
+        await asyncio.gather(*(opened(stocked, opening(f"{name}-{number}", *keys)) for name in ("one", "two")))
+
+        line = await tickets(stocked)
+        assert line[keys[0]] == line[keys[1]] == line[keys[2]]
+
+
 async def test_bulk_openings_beside_single_ones_make_one_line_for_all_keys(stocked: Database) -> None:
     chance = random.Random(2)
     keys = [f"key-{number}" for number in range(6)]
@@ -312,3 +323,56 @@ async def test_keys_are_checked_where_they_are_computed() -> None:
         lock_keys_of(TurnTaking, right.model_copy(update={"keys": "user/1"}))
     with pytest.raises(UsageError, match="a key is text"):
         lock_keys_of(TurnTaking, right.model_copy(update={"ordering_key": 7}))
+
+
+async def heads(database: Database) -> set[str]:
+    """Keys that have a head."""
+    return {row.key for row in await rows(database, saga_lock) if row.ticket == 0}
+
+
+async def test_heads_of_keys_that_nobody_locks_are_removed_and_come_back(stocked: Database) -> None:
+    done, held = opening("done", "k", "l"), opening("held", "m")
+    await opened(stocked, done, held)
+    await finish_saga(stocked, CATALOG, FinishCommand(opening=done, completed={}))
+
+    assert await remove_unused_heads(stocked, limit=1) == 1
+    assert await remove_unused_heads(stocked) == 1
+    assert await remove_unused_heads(stocked) == 0
+
+    assert await heads(stocked) == {"m"}
+    await opened(stocked, opening("next", "k", "m"), opening("after", "k"))
+    assert await tickets(stocked) == {"k": ["next", "after"], "m": ["held", "next"]}
+
+
+async def test_an_opening_that_waits_for_a_head_that_is_being_removed_makes_it_anew(stocked: Database) -> None:
+    done = opening("done", "k")
+    await opened(stocked, done)
+    await finish_saga(stocked, CATALOG, FinishCommand(opening=done, completed={}))
+    async with stocked.transaction() as connection:
+        await connection.execute(delete(saga_lock).where(saga_lock.c.key == "k"))
+        drawing = asyncio.create_task(opened(stocked, opening("one", "k"), opening("two", "k")))
+        await eventually(lambda: waits_for_lock(stocked), "the opening waits for the head")
+    async with asyncio.timeout(10):
+        await drawing
+
+    assert await tickets(stocked) == {"k": ["one", "two"]}
+    assert await heads(stocked) == {"k"}
+
+
+async def test_a_head_that_an_opening_has_locked_is_left_alone(stocked: Database) -> None:
+    """Its tickets are not to be seen yet, and the removal must neither wait nor go by what it saw before."""
+    done = opening("done", "k")
+    await opened(stocked, done)
+    await finish_saga(stocked, CATALOG, FinishCommand(opening=done, completed={}))
+    async with stocked.transaction() as connection:
+        await open_sagas(connection, [opening("drawing", "k")], CATALOG, begins=True)
+        removing = asyncio.create_task(remove_unused_heads(stocked))
+        if stocked.dialect == "postgresql":  # SQLite's one writer waits for its turn, and then sees the ticket
+            async with asyncio.timeout(10):
+                assert await removing == 0
+        else:
+            await eventually(lambda: waits_for_lock(stocked), "the removal waits for its turn")
+    assert await removing == 0
+
+    await opened(stocked, opening("next", "k"))
+    assert await tickets(stocked) == {"k": ["drawing", "next"]}

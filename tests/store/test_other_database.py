@@ -20,7 +20,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.databases import DatabaseMissing, Databases
 from orchestrator.store.intervention import Skip, SkipRefused, cancel_saga, skip_step
 from orchestrator.store.migrate import migrate
-from orchestrator.store.recovery import UndoAnswer, recorded_sagas, undo_if_still_owned, would_undo
+from orchestrator.store.recovery import UndoAnswer, adopt, check_shared, recorded_sagas, undo_if_still_owned, would_undo
 from orchestrator.store.schema import saga_outbox, saga_step
 from orchestrator.store.steps import StoreSteps
 from orchestrator.worker.relay import Relay
@@ -473,3 +473,21 @@ async def test_each_database_has_its_own_tables_and_is_home_or_not(databases: Da
         await migrate(databases.home, name=BOOKS)
     with pytest.raises(Unreachable, match="holds no sagas"):
         await migrate(databases.named(BOOKS))
+
+
+@pytest.mark.parametrize("name", ["namespace", "cluster"])
+async def test_a_database_that_has_another_homes_steps_is_refused_until_it_is_adopted(
+    databases: Databases, name: str
+) -> None:
+    await check_shared(databases)  # nobody has said whose they are
+    await adopt(databases.home, "here", "c-1")
+    await check_shared(databases)
+    await adopt(
+        databases.named(BOOKS), "there" if name == "namespace" else "here", "c-1" if name == "namespace" else "c-2"
+    )
+
+    with pytest.raises(Unreachable, match=r"another home has its steps there.*orchestrator recover --adopt"):
+        await check_shared(databases)
+
+    await adopt(databases.named(BOOKS), "here", "c-1")
+    await check_shared(databases)

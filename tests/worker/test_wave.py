@@ -16,7 +16,7 @@ from orchestrator.store import opening
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.retention import purge_some
-from orchestrator.store.schema import saga, saga_dead_letter
+from orchestrator.store.schema import saga, saga_dead_letter, saga_outbox
 from orchestrator.store.steps import StoreSteps
 from orchestrator.worker import wave
 from orchestrator.worker.wave import Wave
@@ -140,6 +140,37 @@ async def test_what_is_given_away_is_owned_by_its_own_execution(home: Database) 
 
     [row] = await rows(home, saga)
     assert (row.owner_workflow_id, row.owner_first_run_id) == ("Swarm/event/e", "own run")
+
+
+async def test_one_whose_own_execution_cannot_be_started_stays_its_partitions(
+    home: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> OwnExecution:
+        raise ConnectionRefusedError("the server is away")
+
+    Plan.has_bug = True
+    monkeypatch.setattr(wave, "ensure_own_execution", away)
+
+    reply = await drive(home, ("e", BUGGY))
+
+    assert ([(left.why, left.event_id) for left in reply.left], reply.own) == ([(Why.LOST, "e")], 0)
+    assert [row.owner_workflow_id for row in await rows(home, saga)] == [PARTITION]
+
+
+async def test_one_that_waits_for_a_lock_stays_its_partitions(home: Database) -> None:
+    await drive(home, ("holder", KEYED), opens_only=True)
+
+    reply = await drive(home, ("waiter", KEYED), ("other", EVENT))
+
+    assert ([(left.why, left.event_id) for left in reply.left], reply.done) == ([(Why.BLOCKED, "waiter")], 1)
+
+
+async def test_sagas_that_end_together_each_have_their_outcome(home: Database) -> None:
+    reply = await drive(home, *((f"e{number}", EVENT) for number in range(12)))
+
+    assert reply.done == 12
+    assert {(row.phase, row.outcome is None) for row in await rows(home, saga)} == {("completed", False)}
+    assert len(await rows(home, saga_outbox)) == 12
 
 
 async def test_a_deadline_holds_for_who_waits_for_a_lock(home: Database, monkeypatch: pytest.MonkeyPatch) -> None:
