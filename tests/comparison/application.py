@@ -185,7 +185,7 @@ class Application:
         envelope = wrap(
             event, event_id=event_id, source="comparison", time=_BEGINNING + timedelta(minutes=self._events)
         )
-        turns = Random(self._events)  # noqa: S311 - so that a story that is told again goes the same way
+        turns = Random(self._events)  # so that a story that is told again goes the same way
         outcome: Outcome = await Driver(orchestrator, event, envelope, _Steps(self.database, turns, fault)).drive()
         return outcome.error_code or ("completed" if outcome.phase is Phase.COMPLETED else outcome.phase)
 

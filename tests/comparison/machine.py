@@ -108,8 +108,8 @@ ways = st.sampled_from(
     [*[("1", "2")] * 4, *[("2", "1")] * 3, ("1", "3"), ("3", "2"), ("1", "1"), ("1", "taras-1"), ("taras-1", "2")]
 )
 transfers = st.builds(
-    lambda user, way, amount, currency, arriving, arriving_currency: TransferMoney(
-        user, *way, amount, currency, arriving, arriving_currency
+    lambda user, way, amount, currency, arriving, into: TransferMoney(
+        user, way[0], way[1], amount, currency, arriving, into
     ),
     users,
     ways,
@@ -278,13 +278,13 @@ class Comparison(RuleBasedStateMachine):
                 return replace(event, arriving=arriving, arriving_currency=into)
             case RemoveRecord():
                 number, records = int(event.record), self.ledger.tables.records
-                own = [
+                removable = [
                     one.event
                     for one in records.values()
                     if one.kind == "category_value_change" and one.user == event.user
                 ]
                 # Mostly one of their own that can be removed; now and then any, or one that is not there.
-                those = own if own and number % 5 else [*records, "none"]
+                those = removable if removable and number % 5 else [*records, "none"]
                 return replace(event, record=those[number % len(those)])
             case _:
                 return event
