@@ -212,6 +212,16 @@ def twice(body: Any) -> Any:
     return again
 
 
+def never(_body: Any) -> Any:
+    """No body at all."""
+    return does_nothing
+
+
+def generous(_body: Any) -> Any:
+    """A body that adds a cent."""
+    return a_cent_too_much
+
+
 async def a_cent_too_much(*_: Any, amount: Money, **__: Any) -> metadata.Converted:
     """In place of what `convert` finds for one currency."""
     return metadata.Converted(amount=usd(amount.amount_minor + 1), rate=None)
@@ -220,11 +230,11 @@ async def a_cent_too_much(*_: Any, amount: Money, **__: Any) -> metadata.Convert
 @pytest.mark.parametrize(
     ("operation", "broken", "orchestrator", "event", "told"),
     [
-        (account.withdraw, lambda _: does_nothing, CategoryTransaction, GROCERIES, "account olena-usd holds"),
+        (account.withdraw, never, CategoryTransaction, GROCERIES, "account olena-usd holds"),
         (account.deposit, twice, MoneyTransfer, a_transfer(), "account olena-eur holds"),
         (category.add, twice, CategoryTransaction, GROCERIES, "category olena-groceries has gathered"),
-        (metadata.count_account, lambda _: does_nothing, AccountCreation, an_account(), "user olena is counted as"),
-        (metadata.convert, lambda _: a_cent_too_much, MoneyTransfer, TO_CASH, "in the same currency"),
+        (metadata.count_account, never, AccountCreation, an_account(), "user olena is counted as"),
+        (metadata.convert, generous, MoneyTransfer, TO_CASH, "in the same currency"),
     ],
     ids=["1, a debit", "1, a credit", "2", "3", "5"],
 )

@@ -107,17 +107,15 @@ months = st.builds(ResetMonth, user=users, month=st.sampled_from(["2026-01", "20
 ways = st.sampled_from(
     [*[("1", "2")] * 4, *[("2", "1")] * 3, ("1", "3"), ("3", "2"), ("1", "1"), ("1", "taras-1"), ("taras-1", "2")]
 )
-transfers = st.builds(
-    lambda user, way, amount, currency, arriving, into: TransferMoney(
-        user, way[0], way[1], amount, currency, arriving, into
-    ),
-    users,
-    ways,
-    amounts,
-    mostly_own,
-    st.none() | st.none() | amounts,
-    mostly_own,
-)
+
+
+def _transfer(
+    user: str, way: tuple[str, str], amount: int, currency: str, arriving: int | None, into: str
+) -> TransferMoney:
+    return TransferMoney(user, way[0], way[1], amount, currency, arriving, into)
+
+
+transfers = st.builds(_transfer, users, ways, amounts, mostly_own, st.none() | st.none() | amounts, mostly_own)
 events: st.SearchStrategy[Event] = st.one_of(
     transactions, transactions, removals, transfers, edits, changes, resets, months, creations
 )
