@@ -119,7 +119,7 @@ class ActivityRecord(SQLModel, table=True):
     currency_from: str | None = Field(default=None, max_length=3)
     currency_to: str | None = Field(default=None, max_length=3)
     removing: str | None = Field(default=None, max_length=128)
-    """Id of the event whose saga has claimed this record to remove it."""
+    """Id of the event whose saga has claimed this record to remove it; of its own event while that is under way."""
 
 
 class CategoryChange(Contract):
@@ -227,7 +227,10 @@ async def record_category_change(
     reset_epoch: int,
     currency_epoch: int,
 ) -> UUID:
-    """Record an income or an expense, with the rate that was used, if any. Returns the record's id."""
+    """Record an income or an expense, with the rate that was used, if any. Returns the record's id.
+
+    Until `open_record` nobody can take it back: its own saga may still be undone, and what it did with it.
+    """
     record = ActivityRecord(
         id=tx.uuid(),
         user_id=user_id,
@@ -245,6 +248,7 @@ async def record_category_change(
         note=note,
         reset_epoch=reset_epoch,
         currency_epoch=currency_epoch,
+        removing=tx.event_id,
     )
     tx.add(record)
     return record.id
@@ -254,6 +258,22 @@ async def record_category_change(
 async def erase_category_change(tx: Transaction, user_id: UserId, result: UUID) -> None:
     """Take the record away again."""
     await _erase(tx, user_id, result)
+
+
+@operation(irreversible="others may take the record back from here on")
+async def open_record(tx: Transaction, user_id: UserId, record_id: UUID) -> None:
+    """Let a record be taken back, once its saga is through.
+
+    Raises:
+        Refused: `activity_log.not_found`.
+    """
+    opened = await tx.exec(
+        update(ActivityRecord)
+        .where(*_owned(user_id, record_id), col(ActivityRecord.removing) == tx.event_id)
+        .values(removing=None)
+    )
+    if opened.rowcount != 1:
+        raise _not_found(record_id)
 
 
 @operation
@@ -308,8 +328,8 @@ async def claim_removal(tx: Transaction, user_id: UserId, record_id: UUID) -> Ca
     """Claim a record, so that nobody else takes it back. Returns it as it is.
 
     Raises:
-        Refused: `activity_log.not_found`, `activity_log.not_removable` if it is of another kind, or
-            `activity_log.being_removed` if somebody else has claimed it.
+        Refused: `activity_log.not_found`, also while its own saga is under way; `activity_log.not_removable` if it is
+            of another kind; `activity_log.being_removed` if somebody else has claimed it.
     """
     claimed = await tx.exec(
         update(ActivityRecord)
@@ -321,8 +341,8 @@ async def claim_removal(tx: Transaction, user_id: UserId, record_id: UUID) -> Ca
         .values(removing=tx.event_id)
     )
     found = (await tx.exec(select(ActivityRecord).where(*_owned(user_id, record_id)))).first()
-    if found is None:
-        raise Refused("activity_log.not_found", f"there is no record {record_id}")
+    if found is None or (claimed.rowcount != 1 and found.removing == found.event_id):
+        raise _not_found(record_id)
     if found.kind != RecordKind.CATEGORY_VALUE_CHANGE:
         raise Refused("activity_log.not_removable", f"the record {record_id} is of the kind {found.kind}")
     if claimed.rowcount != 1:
@@ -405,6 +425,10 @@ def _category_change(row: ActivityRecord) -> CategoryChange:
 def _owned(user_id: UserId, record_id: UUID) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """A record of this user: another's row answers like a missing one, because it never matches."""
     return (col(ActivityRecord.id) == record_id, col(ActivityRecord.user_id) == user_id)
+
+
+def _not_found(record_id: UUID) -> Refused:
+    return Refused("activity_log.not_found", f"there is no record {record_id}")
 
 
 async def _erase(tx: Transaction, user_id: UserId, record: UUID) -> None:

@@ -48,7 +48,7 @@ class Books:
         """As it stands."""
         keys = [saga_id(MoneyTransfer.__name__, event_id) for event_id in work.transfers]
         async with database.reading() as connection:
-            accounts = await _rows(connection, ACCOUNT, ACCOUNT.c.user_id == work.user)
+            accounts = await _rows(connection, ACCOUNT, ACCOUNT.c.user_id.in_(work.users))
             return cls(
                 balances={account["id"]: account["balance"] for account in accounts},
                 currencies={account["id"]: account["currency"] for account in accounts},

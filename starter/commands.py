@@ -38,7 +38,11 @@ from starter.tables import EXCHANGE_RATE, create_tables
 from starter.users import add_category, add_user
 
 R = TypeVar("R")
-_BAR = 30
+_BAR, _SHORTEST_BAR = 30, 5
+"""Characters of the longest one, where there is room and where there is none."""
+_WIDE, _NARROW = 100, 45
+_UNBROKEN = ("balance", "overdraft", "value", "amount", "is", "")
+_TO_COPY = ("record", "account", "category", "when")
 
 app = typer.Typer(
     help="SmartExpense: accounts, categories, months.",
@@ -77,7 +81,8 @@ def accounts(user: User, as_json: AsJson = False) -> None:
     table = _table("account", "name", "balance", "overdraft")
     for one in rows:
         code = one["currency"]
-        table.add_row(one["id"], one["name"], _shown(one["balance"], code), _shown(one["overdraft_limit"], code))
+        limit = _shown(one["overdraft_limit"], code) + (", passed" if one["is_over_limit"] else "")
+        table.add_row(one["id"], one["name"], _shown(one["balance"], code), limit)
     return _print(table if rows else f"{user} has no accounts.")
 
 
@@ -104,8 +109,9 @@ def activity(
     if as_json:
         return _print_json(rows)
     table = _table("record", "when", "what", "amount")
+    when = "%Y-%m-%d %H:%M" if _console().width >= _WIDE else "%Y-%m-%d"
     for one in rows:
-        table.add_row(str(one["id"]), f"{one['occurred_at']:%Y-%m-%d %H:%M}", *_told(one))
+        table.add_row(str(one["id"]), f"{one['occurred_at']:{when}}", *_told(one))
     return _print(table if rows else f"Nothing happened to {user}.")
 
 
@@ -124,12 +130,17 @@ def month(
     if as_json:
         return _print_json(found)
     longest = max((abs(one["value"]) for one in found["categories"]), default=0)
-    table = _table("category", "type", "", "value", title=f"{user}, {which or 'since the last reset'}")
-    for one in found["categories"]:
-        length = abs(one["value"]) * _BAR // longest if longest else 0
+    values = [_shown(one["value"], found["currency"]) for one in found["categories"]]
+    beside = max(map(len, values), default=0) + max((len(one["name"]) for one in found["categories"]), default=0) + 15
+    most = max(_SHORTEST_BAR, min(_BAR, _console().width - beside))
+    with_type = _console().width >= _NARROW  # else the bar's colour has to say it
+    columns = ("category", "type", "", "value") if with_type else ("category", "", "value")
+    table = _table(*columns, title=f"{user}, {which or 'since the last reset'}")
+    for one, value in zip(found["categories"], values, strict=True):
+        length = abs(one["value"]) * most // longest if longest else 0
         colour = "green" if one["budget_type"] == BudgetType.INCOME else "red"
         bar = Text("█" * max(length, 1 if one["value"] else 0), colour)
-        table.add_row(one["name"], one["budget_type"], bar, _shown(one["value"], found["currency"]))
+        table.add_row(one["name"], *([one["budget_type"]] if with_type else []), bar, value)
     _print(table)
     for name in ("income", "expense", "month_balance", "full_balance"):
         if name in found:
@@ -328,8 +339,20 @@ def _table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
+def _console() -> Console:
+    return Console(highlight=False, emoji=False, markup=False)
+
+
 def _print(what: Table | str) -> None:
-    console = Console(highlight=False, emoji=False, markup=False)
+    console = _console()
+    if isinstance(what, Table):
+        for column in what.columns:
+            # An amount, a bar, or an id to copy is never broken: names and words give way.
+            cells = [*map(str, column.cells)]
+            if column.header in _UNBROKEN:
+                column.no_wrap, column.min_width = True, max(map(len, cells), default=0)
+            elif column.header in _TO_COPY:
+                column.no_wrap = sum(map(len, cells[1:2])) * 2 <= console.width
     console.print(what, soft_wrap=isinstance(what, str))
 
 

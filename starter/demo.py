@@ -37,7 +37,7 @@ def _say_where_to_look(stack: Stack, played: Story) -> None:
     show = stack.show
     namespace = played.bus.client.namespace
     show.heading("In the Web UI" if show.is_terminal else f"In the Web UI, once `{_make_up(stack)}` runs")
-    for name in ("completed", "undone", "survived"):
+    for name in ("completed", "undone", "reset", "survived"):
         handle = played.links[name]
         show.plain(f"  {name:<10} {ui_link(stack.settings, namespace, handle.workflow_id, handle.run_id)}")
     show.heading(

@@ -15,14 +15,15 @@ Row = Mapping[str, Any]
 
 
 async def accounts_of(connection: AsyncConnection, user: UserId) -> list[Row]:
-    """Open accounts, in the user's order."""
+    """Open accounts, in the user's order. One may be over its limit where a deposit was undone that had been spent."""
     columns = ("id", "name", "currency", "balance", "overdraft_limit", "icon", "colour", "position")
-    return await _rows(
+    found = await _rows(
         connection,
         select(*(ACCOUNT.c[name] for name in columns))
         .where(ACCOUNT.c.user_id == user, ACCOUNT.c.state == AccountState.OPEN)
         .order_by(ACCOUNT.c.position, ACCOUNT.c.id),
     )
+    return [{**one, "is_over_limit": one["balance"] < -one["overdraft_limit"]} for one in found]
 
 
 async def categories_of(connection: AsyncConnection, user: UserId) -> list[Row]:

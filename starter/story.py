@@ -233,6 +233,7 @@ class Story:
         month = Month("2026-01")
         over = MonthResetRequested(user_id=user, month=month)
         ended = await self._publish(over, MonthResetRequested.event_id_of(user, month), f"{month} is over")
+        self.links["reset"] = ended
         self._must_be(await self._outcome(ended), Phase.COMPLETED)
         self.show.step(f"Her expenses begin at zero, and {month} is on record")
 
@@ -295,7 +296,8 @@ class Story:
         self.links["survived"] = handle
         total = len((await self._saga(self.links["completed"].event_id)).steps)
         where = ": the money has left one account and not reached the other" if survivor.money_is_on_its_way else ""
-        self.show.good(f"Worker {self.worker.pid} killed with SIGKILL, {len(standings)} sagas are in the middle of it")
+        midway = "1 saga is" if len(standings) == 1 else f"{len(standings)} sagas are"
+        self.show.good(f"Worker {self.worker.pid} killed with SIGKILL, {midway} in the middle of it")
         self.show.wait(f"{survivor.event_id} stands after step {len(survivor.done)} of {total}{where}")
         self.show.wait(
             f"Waiting for Temporal to notice: {await awaited(self.bus.client, handle.workflow_id, survivor)}"
@@ -354,6 +356,7 @@ class Story:
             "every saga has exactly one outcome",
             "every balance is its opening balance plus the signed sum of its records",
             "every transfer took as much as it brought, at its recorded rate; none was done twice",
+            "every category has gathered what its records added since its last reset, and every month adds up",
             "every account is open and counted",
         ):
             self.show.plain(f"           {sentence}")

@@ -34,13 +34,13 @@ class Workload:
         return sum(_STEPS_AS_NAMED if one.arriving else _STEPS_AT_THE_RATE for one in self.transfers.values())
 
     @property
-    def user(self) -> UserId:
+    def users(self) -> frozenset[UserId]:
         """Whose accounts these are."""
-        return self.accounts[0].user_id
+        return frozenset(account.user_id for account in self.accounts)
 
 
 def workload(random: Random, *, accounts: int, transfers: int) -> Workload:
-    """Accounts in up to three currencies, and transfers within each currency, so that its sum cannot change.
+    """Accounts, two a user and in one currency, and transfers between a user's own, so that no sum can change.
 
     Args:
         random: decides everything but the ids.
@@ -49,21 +49,20 @@ def workload(random: Random, *, accounts: int, transfers: int) -> Workload:
             those to nowhere learn of it only when the money has left.
     """
     run = uuid4().hex[:8]
-    opened = [
-        _account(run, number, _CURRENCIES[number % min(len(_CURRENCIES), accounts // 2)]) for number in range(accounts)
-    ]
+    users = accounts // 2
+    opened = [_account(run, number, number % users) for number in range(accounts)]
     return Workload(
         tuple(opened),
         {f"simulation-{run}-{number:04}": _transfer(random, opened) for number in range(1, transfers + 1)},
     )
 
 
-def _account(run: str, number: int, currency: Currency) -> AccountCreated:
+def _account(run: str, number: int, user: int) -> AccountCreated:
     return AccountCreated(
-        user_id=UserId(f"simulation-{run}"),
+        user_id=UserId(f"simulation-{run}-{user}"),
         account_id=AccountId(f"simulation-{run}-{number}"),
         name=f"Account {number}",
-        currency=currency,
+        currency=_CURRENCIES[user % len(_CURRENCIES)],
         opening_balance=_OPENING,
         icon="wallet",
         colour="#2f9e44",
@@ -72,7 +71,7 @@ def _account(run: str, number: int, currency: Currency) -> AccountCreated:
 
 def _transfer(random: Random, accounts: list[AccountCreated]) -> MoneyTransferRequested:
     source = random.choice(accounts)
-    others = [one for one in accounts if one.currency == source.currency and one is not source]
+    others = [one for one in accounts if one.user_id == source.user_id and one is not source]
     target = random.choice(others).account_id
     amount = Money(amount_minor=random.randint(1, _MOST), currency=source.currency)
     is_named = random.random() < 0.5

@@ -25,7 +25,7 @@ class AccountValueEdit(Orchestrator[AccountValueEditRequested, AccountValueEditC
         kept = await saga.execute(category.system_category(user, budget_type))
         worth = await saga.execute(metadata.value_in(user, amount, kept.currency))
         added = await saga.execute(category.add(user, kept.category_id, worth.amount, kept.currency_epoch))
-        await saga.execute(
+        record_id = await saga.execute(
             activity_log.record_category_change(
                 user,
                 event.account_id,
@@ -39,4 +39,5 @@ class AccountValueEdit(Orchestrator[AccountValueEditRequested, AccountValueEditC
                 added.currency_epoch,
             )
         )
+        await saga.execute(activity_log.open_record(user, record_id))
         return AccountValueEditCompleted(user_id=user, account_id=event.account_id, difference=difference)

@@ -30,7 +30,7 @@ class CategoryTransaction(
         _, added = await saga.execute_batch(
             move(user, event.account_id, amount), category.add(user, of, worth.amount, kept.currency_epoch)
         )
-        await saga.execute(
+        record_id = await saga.execute(
             activity_log.record_category_change(
                 user,
                 event.account_id,
@@ -44,6 +44,7 @@ class CategoryTransaction(
                 added.currency_epoch,
             )
         )
+        await saga.execute(activity_log.open_record(user, record_id))
         return CategoryTransactionCompleted(
             user_id=user,
             category_id=of,

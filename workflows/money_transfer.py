@@ -1,5 +1,7 @@
 """MoneyTransfer: money from one of a user's accounts to another, converted on the way if it has to be."""
 
+from collections.abc import Sequence
+
 from activities import account, activity_log, metadata
 from events.account import MoneyTransferCompleted, MoneyTransferFailed, MoneyTransferRequested
 from orchestrator import Orchestrator, Refused, Saga
@@ -7,6 +9,10 @@ from orchestrator import Orchestrator, Refused, Saga
 
 class MoneyTransfer(Orchestrator[MoneyTransferRequested, MoneyTransferCompleted, MoneyTransferFailed]):
     """Withdraws, deposits what that is in the target's currency, and logs both with the rate."""
+
+    def locks(self, event: MoneyTransferRequested) -> Sequence[str]:
+        """One process of a user's records at a time: no month is saved while money is between two accounts."""
+        return [f"user/{event.user_id}"]
 
     async def handle(self, event: MoneyTransferRequested, saga: Saga) -> MoneyTransferCompleted:
         """Refused with `account.same_account`, and with what its operations refuse with."""

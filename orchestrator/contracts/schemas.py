@@ -61,8 +61,12 @@ def sample_event(event: type[DomainEvent]) -> DomainEvent | None:
     return None
 
 
-def sample_value(hint: Any) -> Any:
+def sample_value(hint: Any, *, other: bool = False) -> Any:
     """A value of a type, made from its schema.
+
+    Args:
+        hint: the type.
+        other: one that leads elsewhere: with its truths true, and the last of what may be chosen.
 
     Raises:
         ValueError: none that was made is valid.
@@ -71,47 +75,48 @@ def sample_value(hint: Any) -> Any:
     schema = adapter.json_schema()
     for text in _TEXTS:
         try:
-            return adapter.validate_json(canonical(sample(schema, schema.get("$defs", {}), text)), strict=True)
+            return adapter.validate_json(canonical(sample(schema, schema.get("$defs", {}), text, other)), strict=True)
         except ValueError:
             continue
     raise ValueError(f"no sample of {hint} could be made")
 
 
-def sample(schema: Schema, defined: Schema, text: str) -> JsonValue:
+def sample(schema: Schema, defined: Schema, text: str, other: bool = False) -> JsonValue:
     """A value that fits a schema as far as the schema tells.
 
     Args:
         schema: of the value.
         defined: schemas by name, for references.
         text: what a string is that may be anything.
+        other: as of `sample_value`.
     """
     if "$ref" in schema:
-        return sample(defined[schema["$ref"].rpartition("/")[2]], defined, text)
+        return sample(defined[schema["$ref"].rpartition("/")[2]], defined, text, other)
     if "const" in schema:
         return schema["const"]  # type: ignore[no-any-return]
     if "enum" in schema:
-        return schema["enum"][0]  # type: ignore[no-any-return]
+        return schema["enum"][-1 if other else 0]  # type: ignore[no-any-return]
     for choice in ("anyOf", "oneOf", "allOf"):
         if choice in schema:
             members: list[Schema] = [one for one in schema[choice] if one.get("type") != "null"]
-            return sample(members[0], defined, text) if members else None
+            return sample(members[0], defined, text, other) if members else None
     match schema.get("type"):
         case "object":
             required = schema.get("required", [])
             return {
-                name: sample(one, defined, text)
+                name: sample(one, defined, text, other)
                 for name, one in schema.get("properties", {}).items()
                 if name in required
             }
         case "array":
-            items = [sample(one, defined, text) for one in schema.get("prefixItems", [])]
-            return items or [sample(schema.get("items", {}), defined, text)] * schema.get("minItems", 0)
+            items = [sample(one, defined, text, other) for one in schema.get("prefixItems", [])]
+            return items or [sample(schema.get("items", {}), defined, text, other)] * schema.get("minItems", 0)
         case "string":
             return _text(schema, text)
         case "integer" | "number":
             return _number(schema)
         case "boolean":
-            return False
+            return other
         case _:
             return None
 

@@ -3,15 +3,18 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from orchestrator.catalog import AnyOrchestrator, Catalog
 from orchestrator.contracts.schemas import schema_of
 from orchestrator.documents.asyncapi import asyncapi, summary
 from orchestrator.documents.diagram import diagram_of
+from orchestrator.documents.refusals import refusals_of
 from orchestrator.documents.tables import tables_of
 from orchestrator.documents.typescript import typescript
-from orchestrator.documents.walk import is_pivot, walk
+from orchestrator.documents.walk import is_pivot, walks
 from orchestrator.event import DomainEvent
+from orchestrator.operation import Operation
 
 
 def files_of(catalog: Catalog, *, title: str, version: str) -> dict[str, str]:
@@ -60,12 +63,13 @@ def _page(catalog: Catalog, title: str) -> Iterator[str]:
         yield f"| {schema} | {event.version} | {summary(event)} | {', '.join(makers) or 'clients'} |"
     for name, orchestrator in catalog.orchestrators.items():
         yield from ("", f"## {name}", "", summary(orchestrator), "")
+        if codes := refusals_of(orchestrator, _used(catalog, orchestrator, *orchestrator.requests)):
+            yield from (f"Can be refused with {', '.join(f'`{code}`' for code in codes)}.", "")
         yield from ("```mermaid", *diagram_of(catalog, orchestrator).splitlines(), "```")
 
 
 def _cells(catalog: Catalog, orchestrator: AnyOrchestrator, event: type[DomainEvent]) -> list[str]:
-    steps = walk(catalog, orchestrator, event).steps
-    used = dict.fromkeys(one for step in steps for one in step if not is_pivot(one))
+    used = _used(catalog, orchestrator, event)
     tables = sorted({table for one in used for table in tables_of(one)})
     return [
         orchestrator.__name__,
@@ -73,6 +77,13 @@ def _cells(catalog: Catalog, orchestrator: AnyOrchestrator, event: type[DomainEv
         ", ".join(tables) or "none",
         f"{orchestrator.completed.type_name()} or {orchestrator.failed.type_name()}",
     ]
+
+
+def _used(catalog: Catalog, orchestrator: AnyOrchestrator, *events: type[DomainEvent]) -> list[Operation[..., Any]]:
+    """Operations of every way through `handle` for these events, those of the longest first."""
+    ways = [way for event in events for way in walks(catalog, orchestrator, event)]
+    walked = sorted(ways, key=lambda one: -len(one.steps))
+    return list(dict.fromkeys(one for way in walked for step in way.steps for one in step if not is_pivot(one)))
 
 
 def _json(value: object) -> str:

@@ -1,4 +1,7 @@
-"""A walk: `handle` of an orchestrator over an event, with no server, every operation answering with a sample."""
+"""A walk: `handle` of an orchestrator over an event, with no server, every operation answering with a sample.
+
+Twice, with answers that differ where something may be true or false, or one of several: so that both ways show.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -25,12 +28,23 @@ class Walk:
 
 
 def walk(catalog: Catalog, orchestrator: AnyOrchestrator, requested: type[DomainEvent]) -> Walk:
-    """Walk `handle` over an event's example, or over one made from the event's schema."""
+    """The longest of `walks`, one that came to its end if there is any."""
+    return max(walks(catalog, orchestrator, requested), key=lambda one: (not one.ended, len(one.steps)))
+
+
+def walks(catalog: Catalog, orchestrator: AnyOrchestrator, requested: type[DomainEvent]) -> list[Walk]:
+    """Walk `handle` over an event's example, or over one made from the event's schema: twice, with other answers."""
     event = sample_event(requested)
     if event is None:
-        return Walk((), f"{requested.type_name()} has no example")
+        return [Walk((), f"{requested.type_name()} has no example")]
     events = [one for kind in orchestrator.awaited if (one := sample_event(kind)) is not None]
-    saga = RecordingSaga({one: _answer(one) for one in catalog.operations.values()}, events=events)
+    return [_walk(catalog, orchestrator, event, events, other=other) for other in (False, True)]
+
+
+def _walk(
+    catalog: Catalog, orchestrator: AnyOrchestrator, event: DomainEvent, events: list[DomainEvent], *, other: bool
+) -> Walk:
+    saga = RecordingSaga({one: _answer(one, other) for one in catalog.operations.values()}, events=events)
     ended = ""
     try:
         asyncio.run(orchestrator().handle(event, saga))
@@ -45,10 +59,10 @@ def _operations(call: OperationCall[Any]) -> tuple[Operation[..., Any], ...]:
     return tuple(one.operation for one in call.calls) if isinstance(call, Atomically) else (call.operation,)
 
 
-def _answer(operation: Operation[..., Any]) -> Callable[[OperationCall[Any]], object]:
+def _answer(operation: Operation[..., Any], other: bool) -> Callable[[OperationCall[Any]], object]:
     def answer(_: OperationCall[Any]) -> object:
         hint = operation.signature.hints["return"]
-        return None if hint is type(None) else sample_value(hint)
+        return None if hint is type(None) else sample_value(hint, other=other)
 
     return answer
 

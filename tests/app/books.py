@@ -38,10 +38,14 @@ async def new_books(*, accounts: bool = True) -> AsyncGenerator["Books"]:
 
 
 class Books:
-    """The application's database, and what a test asks of it."""
+    """The application's database, and what a test asks of it.
+
+    As long as whole sagas are all that was run here, every invariant must hold after each.
+    """
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.has_only_sagas = True
 
     async def run(self, call: OperationCall[R]) -> R:
         """Run one operation, outside of any saga."""
@@ -58,13 +62,17 @@ class Books:
     async def handle(
         self, orchestrator: type[Orchestrator[Any, Completed, Any]], event: DomainEvent, *, event_id: str | None = None
     ) -> Completed:
-        """Run a whole saga, and undo it if an operation or `handle` refuses."""
+        """Run a whole saga, and undo it if an operation or `handle` refuses; then ask for the invariants."""
+        has_only_sagas = self.has_only_sagas
         saga = ASaga(self, orchestrator.__name__, event_id=event_id or f"event-{uuid4()}")
         try:
             return await orchestrator().handle(event, saga)
         except Refused:
             await saga.undo()
             raise
+        finally:
+            self.has_only_sagas = has_only_sagas
+            assert not has_only_sagas or await self.violations() == []
 
     async def snapshot(self) -> Snapshot:
         """Every row of every table."""
@@ -82,6 +90,7 @@ class Books:
 
     async def write(self, statement: Any) -> None:
         """Change something behind the application's back."""
+        self.has_only_sagas = False
         async with self.database.transaction() as connection:
             await connection.execute(statement)
 
@@ -92,6 +101,7 @@ class ASaga(Saga):
     def __init__(self, books: Books, orchestrator: str, *, event_id: str) -> None:
         super().__init__(saga_id=saga_id(orchestrator, event_id), event_id=event_id, event_time=EVENT_TIME)
         self._books = books
+        books.has_only_sagas = False
         self.done: list[tuple[OperationCall[Any], JsonValue]] = []
 
     async def sleep(self, duration: timedelta) -> None:

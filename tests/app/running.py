@@ -91,6 +91,6 @@ async def open_books(client: Client, database: Database) -> AsyncGenerator[Runni
     manager = Manager(settings, catalog=CATALOG)
     await ensure_search_attributes(client)
     ready = Ready(worker_client(client), database, CATALOG)
-    bus = EventBus(client, CATALOG, task_queue=settings.task_queue)
+    bus = EventBus(client, CATALOG, task_queue=settings.task_queue, database=database)
     async with manager.worker(ready):
         yield RunningBooks(House(client, database, CATALOG, bus, settings.task_queue, manager, ready))

@@ -9,8 +9,9 @@ from activities import account, activity_log, category, metadata, snapshot
 from events.category import CategoryTransactionRequested
 from events.identity import AccountId
 from events.metadata import CurrencyChangeRequested
-from events.money import MONEY_LIMIT
+from events.money import MONEY_LIMIT, Money
 from events.snapshot import MonthResetRequested
+from orchestrator import DomainEvent, Refused
 from starter.invariants import differences
 from starter.seed import seed
 from starter.tables import (
@@ -23,7 +24,19 @@ from starter.tables import (
     USER_METADATA,
 )
 from tests.app.books import Books
-from tests.app.samples import OLENA, OLENA_EUR, OLENA_USD, TARAS_JPY, USD, a_transfer, eur, usd
+from tests.app.samples import (
+    NOWHERE,
+    OLENA,
+    OLENA_EUR,
+    OLENA_USD,
+    TARAS_JPY,
+    USD,
+    a_transfer,
+    an_account,
+    eur,
+    usd,
+)
+from workflows.account_creation import AccountCreation
 from workflows.category_transaction import CategoryTransaction
 from workflows.currency_change import CurrencyChange
 from workflows.money_transfer import MoneyTransfer
@@ -179,3 +192,83 @@ async def test_the_same_number_as_another_type_is_a_difference(books: Books) -> 
     after = {**before, "user_metadata": {("olena",): {**before["user_metadata"]["olena",], "account_count": 3.0}}}
 
     assert [one for one in differences(before, after) if "3.0" in one]
+
+
+GROCERIES = CategoryTransactionRequested.example()
+TO_CASH = a_transfer(to_account_id=AccountId("olena-cash"))
+
+
+async def does_nothing(*_: Any, **__: Any) -> None:
+    """In place of a body."""
+
+
+def twice(body: Any) -> Any:
+    """A body that is run again."""
+
+    async def again(*arguments: Any, **named: Any) -> Any:
+        await body(*arguments, **named)
+        return await body(*arguments, **named)
+
+    return again
+
+
+def never(_body: Any) -> Any:
+    """No body at all."""
+    return does_nothing
+
+
+def generous(_body: Any) -> Any:
+    """A body that adds a cent."""
+    return a_cent_too_much
+
+
+async def a_cent_too_much(*_: Any, amount: Money, **__: Any) -> metadata.Converted:
+    """In place of what `convert` finds for one currency."""
+    return metadata.Converted(amount=usd(amount.amount_minor + 1), rate=None)
+
+
+@pytest.mark.parametrize(
+    ("operation", "broken", "orchestrator", "event", "told"),
+    [
+        (account.withdraw, never, CategoryTransaction, GROCERIES, "account olena-usd holds"),
+        (account.deposit, twice, MoneyTransfer, a_transfer(), "account olena-eur holds"),
+        (category.add, twice, CategoryTransaction, GROCERIES, "category olena-groceries has gathered"),
+        (metadata.count_account, never, AccountCreation, an_account(), "user olena is counted as"),
+        (metadata.convert, generous, MoneyTransfer, TO_CASH, "in the same currency"),
+    ],
+    ids=["1, a debit", "1, a credit", "2", "3", "5"],
+)
+async def test_broken_code_breaks_an_invariant(
+    books: Books,
+    monkeypatch: pytest.MonkeyPatch,
+    operation: Any,
+    broken: Any,
+    orchestrator: Any,
+    event: DomainEvent,
+    told: str,
+) -> None:
+    """1, 2, 3 and 5, each by an operation that does something else than it should."""
+    await books.handle(AccountCreation, an_account(account_id=AccountId("olena-cash")))
+    monkeypatch.setattr(operation, "body", broken(operation.body))
+    books.has_only_sagas = False
+
+    await books.handle(orchestrator, event)
+
+    assert [one for one in await books.violations() if told in one]
+
+
+@pytest.mark.parametrize("compensation", ["nothing", "twice"])
+async def test_a_broken_compensation_breaks_the_fourth_invariant(
+    books: Books, monkeypatch: pytest.MonkeyPatch, compensation: str
+) -> None:
+    """After a failed process every table is as it was before."""
+    undo = account.withdraw.compensate
+    monkeypatch.setattr(account.withdraw, "compensate", twice(undo) if compensation == "twice" else does_nothing)
+    books.has_only_sagas = False
+    before = await books.snapshot()
+
+    with pytest.raises(Refused):
+        await books.handle(MoneyTransfer, a_transfer(to_account_id=NOWHERE, arriving=eur(1)))
+
+    [told] = differences(before, await books.snapshot())
+    assert told.startswith("account olena-usd: balance was 100000000 and is ")

@@ -7,7 +7,8 @@ about its own user alone.
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
+from uuid import UUID
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -15,11 +16,13 @@ from sqlalchemy.exc import IntegrityError
 from activities import account, activity_log, category, metadata, snapshot
 from activities.activity_log import CategoryChange
 from activities.snapshot import CategoryOfMonth
+from activities.statements import RowGone
 from events.category import BudgetType
-from events.identity import UserId
+from events.identity import Identity, UserId
 from events.money import Currency, Holding
 from events.month import Month
 from orchestrator import Refused
+from orchestrator.event import Contract
 from orchestrator.operation import Operation, OperationCall
 from starter.invariants import differences
 from starter.seed import COFFEE, drink_coffee
@@ -47,6 +50,17 @@ OF_OLENA = CategoryChange(
     removing=None,
 )
 
+UNDONE_WITH: Mapping[Operation[..., Any], Any] = {
+    account.set_balance: {"amount_minor": 5, "currency": "USD"},
+    activity_log.claim_removal: OF_OLENA.model_dump(mode="json"),
+    activity_log.record_account_created: str(COFFEE),
+    activity_log.record_transfer: str(COFFEE),
+    activity_log.record_category_change: str(COFFEE),
+    category.add: {"reset_epoch": 0, "currency_epoch": 0},
+    category.take_out: {"amount": 1, "was_reset_since": False, "reset_epoch": 0, "currency_epoch": 0},
+}
+"""What their steps would have recorded."""
+
 REACHING: Mapping[Operation[..., Any], tuple[OperationCall[Any], str | None]] = {
     account.prepare: (
         account.prepare(TARAS, OLENA_USD, "Mine", USD, 0, 0, "wallet", "#2f9e44"),
@@ -58,6 +72,7 @@ REACHING: Mapping[Operation[..., Any], tuple[OperationCall[Any], str | None]] = 
     account.deposit: (account.deposit(TARAS, OLENA_USD, usd(1)), "account.not_found"),
     account.set_balance: (account.set_balance(TARAS, OLENA_USD, usd(1)), "account.not_found"),
     activity_log.claim_removal: (activity_log.claim_removal(TARAS, COFFEE), "activity_log.not_found"),
+    activity_log.open_record: (activity_log.open_record(TARAS, COFFEE), "activity_log.not_found"),
     activity_log.remove_record: (activity_log.remove_record(TARAS, OF_OLENA), "activity_log.not_found"),
     activity_log.record_account_created: (
         activity_log.record_account_created(TARAS, OLENA_USD, usd(1)),
@@ -137,6 +152,40 @@ def of_olena(found: Any) -> dict[str, Any]:
 def test_every_operation_is_here_and_begins_with_its_user() -> None:
     assert {one.name for one in (*REACHING, *OWN)} == CATALOG.operations.keys()
     assert all(next(iter(one.signature.parameters)) == "user_id" for one in CATALOG.operations.values())
+
+
+def test_an_operation_that_takes_an_id_is_about_a_row() -> None:
+    """So it cannot be passed off as being about its user alone."""
+    with_ids = {one for one in CATALOG.operations.values() if any(map(names_a_row, parameters_of(one)))}
+
+    assert {one.name for one in with_ids} == {one.name for one in REACHING}
+
+
+def parameters_of(operation: Operation[..., Any]) -> list[object]:
+    """Types of all but the user's id and the result."""
+    return [hint for name, hint in operation.signature.hints.items() if name not in ("tx", "user_id", "return")]
+
+
+def names_a_row(hint: object) -> bool:
+    """Whether a value of this type may hold the id of somebody's row."""
+    if isinstance(hint, type) and issubclass(hint, Contract):
+        return any(names_a_row(field.annotation) for field in hint.model_fields.values())
+    if isinstance(hint, type) and issubclass(hint, (Identity, UUID)):
+        return True
+    return any(map(names_a_row, get_args(hint)))
+
+
+@pytest.mark.parametrize("operation", [one for one in REACHING if one.undo is not None], ids=lambda one: one.name)
+async def test_nobody_undoes_what_was_done_to_anothers_row(
+    books: Books, before: Any, operation: Operation[..., Any]
+) -> None:
+    """A compensation that comes with another's ids finds nothing."""
+    call, _ = REACHING[operation]
+
+    with pytest.raises((RowGone, Refused, IntegrityError)):
+        await books.undo(call, UNDONE_WITH.get(operation))
+
+    assert differences(before, await books.snapshot()) == []
 
 
 @pytest.mark.parametrize("operation", REACHING, ids=lambda one: one.name)

@@ -1,10 +1,12 @@
 """The application's side: events driven to their outcome in this process, and its tables as they stand."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeVar
 
@@ -12,7 +14,19 @@ from sqlalchemy import Table, delete, select
 
 from orchestrator.catalog import AnyOrchestrator, Catalog
 from orchestrator.drive.driver import Driver
-from orchestrator.drive.messages import FinishCommand, FinishReply, Outcome, Phase, StepCommand, StepReply
+from orchestrator.drive.messages import (
+    Blocked,
+    FinishCommand,
+    FinishReply,
+    Outcome,
+    Phase,
+    StepCommand,
+    StepReply,
+    TurnCommand,
+    TurnReply,
+    UndoCommand,
+    UndoReply,
+)
 from orchestrator.drive.steps import StepFailed
 from orchestrator.envelope import wrap
 from orchestrator.event import DomainEvent
@@ -21,6 +35,7 @@ from orchestrator.store.migrate import migrate
 from orchestrator.store.schema import saga, saga_dead_letter, saga_lock, saga_outbox, saga_step
 from orchestrator.store.steps import StoreSteps
 from starter.tables import APPLICATION_TABLES, create_tables
+from tests.comparison.inline import without_threads
 
 R = TypeVar("R")
 Row = Mapping[str, Any]
@@ -29,6 +44,8 @@ Where = Literal["before", "after"]
 CATALOG = Catalog.discover(["events", "activities", "workflows"])
 _ENGINE_TABLES: tuple[Table, ...] = (saga_lock, saga_outbox, saga_dead_letter, saga_step, saga)
 _BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+_LOOK = 0.01
+"""Seconds after which a saga that waits for a lock looks by itself."""
 
 
 class Fault:
@@ -55,14 +72,29 @@ class Fault:
 
 
 class _Steps(StoreSteps):
-    """The store's port, with a fault or none. That it has other drivers beside it is the event loop's doing."""
+    """The store's port, with a fault or none. Between two transactions others get their turn, some more than others.
 
-    def __init__(self, database: Database, fault: Fault | None) -> None:
+    Args:
+        database: where everything is.
+        turns: who meets whom; the same numbers, the same meetings.
+        fault: what befalls one step.
+    """
+
+    _ending = asyncio.Event()
+    """Some saga has ended: whoever waits for a lock looks again."""
+
+    def __init__(self, database: Database, turns: Random, fault: Fault | None) -> None:
         super().__init__(database, CATALOG)
+        self._turns = turns
         self._fault = fault
+
+    async def _let_others(self) -> None:
+        for _ in range(self._turns.randrange(4)):
+            await asyncio.sleep(0)
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
         """A step."""
+        await self._let_others()
         if self._fault is not None:
             self._fault.strike(command.number, "before")
         reply = await super().run(command, deadline, attempt=attempt)
@@ -70,10 +102,28 @@ class _Steps(StoreSteps):
             self._fault.strike(command.number, "after")
         return reply
 
+    async def turn(self, command: TurnCommand) -> TurnReply:
+        """The decision to undo."""
+        await self._let_others()
+        return await super().turn(command)
+
+    async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
+        """A step's undoing."""
+        await self._let_others()
+        return await super().undo(command, compensation)
+
     async def finish(self, command: FinishCommand) -> FinishReply:
-        """The outcome. Between it and the last step others get their turn."""
-        await asyncio.sleep(0)
-        return await super().finish(command)
+        """The outcome."""
+        await self._let_others()
+        reply = await super().finish(command)
+        _Steps._ending.set()
+        _Steps._ending = asyncio.Event()
+        return reply
+
+    async def wait_for_locks(self, blocked: Blocked) -> None:
+        """Until a saga ends; it may just have, so not for long."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(_Steps._ending.wait(), _LOOK)
 
 
 class Application:
@@ -89,6 +139,7 @@ class Application:
         self._folder = TemporaryDirectory(prefix="comparison-", dir=place)
         self._runner = asyncio.Runner()
         self.database = Database(f"sqlite:///{Path(self._folder.name) / 'application.db'}")
+        without_threads(self.database.engine)
         self._events = 0
 
     def __enter__(self) -> "Application":
@@ -134,7 +185,8 @@ class Application:
         envelope = wrap(
             event, event_id=event_id, source="comparison", time=_BEGINNING + timedelta(minutes=self._events)
         )
-        outcome: Outcome = await Driver(orchestrator, event, envelope, _Steps(self.database, fault)).drive()
+        turns = Random(self._events)  # so that a story that is told again goes the same way
+        outcome: Outcome = await Driver(orchestrator, event, envelope, _Steps(self.database, turns, fault)).drive()
         return outcome.error_code or ("completed" if outcome.phase is Phase.COMPLETED else outcome.phase)
 
     async def tables(self) -> dict[str, list[Row]]:

@@ -144,9 +144,11 @@ async def test_the_demo_tells_its_story_ends_well_and_does_so_again(tmp_path: Pa
     ):
         assert promised in said
     links = re.findall(
-        r"^  (\w+) +http://\S+/namespaces/default/workflows/MoneyTransfer%2Fevent%2F(\S+)/timeline$", said, re.M
+        r"^  (\w+) +http://\S+/namespaces/default/workflows/(?:MoneyTransfer|MonthReset)%2Fevent%2F(\S+)/timeline$",
+        said,
+        re.M,
     )
-    assert [name for name, _ in links] == ["completed", "undone", "survived"]
+    assert [name for name, _ in links] == ["completed", "undone", "reset", "survived"]
     assert "production.example" not in said
     assert "Fatal Python error" not in said
     assert left_behind(state) == {}

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.swarm import CATALOG as SWARM
 APPLICATION = Catalog.discover(["events", "activities", "workflows"])
 CAST = Catalog.discover(["tests.cast", "tests.orchestrators"])
 CHAIN = chain.CATALOG
+_CODES = re.compile(r"`(\w+\.\w+)`")
 CATALOGS = pytest.mark.parametrize(
     "catalog", [APPLICATION, CAST, SWARM, CHAIN], ids=["application", "cast", "swarm", "chain"]
 )
@@ -73,6 +75,27 @@ def test_every_walk_over_the_applications_orchestrators_comes_to_its_end() -> No
 
     assert {name: one.ended for name, one in walks.items() if one.ended} == {}
     assert all(one.steps for one in walks.values())
+
+
+def test_both_ways_through_handle_are_in_the_catalog() -> None:
+    """Where an answer decides: a month that is due or not, an income or an expense."""
+    rows = {line.split(" | ")[1]: line for line in page(APPLICATION, "Test").splitlines() if " or " in line}
+
+    assert "snapshot.save_month" in rows["MonthReset"]
+    assert "snapshot.save_month" in diagram_of(APPLICATION, APPLICATION.orchestrators["MonthReset"])
+    for name in ("CategoryTransaction", "ActivityRecordRemoval"):
+        assert "account.deposit" in rows[name]
+        assert "account.withdraw" in rows[name]
+
+
+def test_what_can_be_refused_is_told_of_each_orchestrator() -> None:
+    told = page(APPLICATION, "Test")
+    documented = (ROOT / "docs" / "smartexpense.md").read_text().partition("## Error codes")[2]
+    codes = set(re.findall(r"`((?:account|category|activity_log|currency)\.\w+)`", documented))
+
+    assert "Can be refused with `account.already_exists`, `account.not_found`." in told
+    assert "Can be refused with `currency.not_chosen`, `currency.rate_unknown`." in told
+    assert codes == {code for line in told.splitlines() for code in _CODES.findall(line) if "Can be refused" in line}
 
 
 def test_a_diagram_shows_the_event_and_the_undoing_in_reverse() -> None:

@@ -1,0 +1,92 @@
+"""All eight processes on a real server, in executions of their own and in partitions: the same tables as in neither."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import pytest
+from temporalio.client import Client
+
+from activities.activity_log import RecordKind
+from orchestrator import DomainEvent, Refused, SagaFailed
+from orchestrator.catalog import AnyOrchestrator
+from orchestrator.store.database import Database
+from starter.digest import digest
+from starter.seed import open_account
+from tests.app.books import Books, new_books
+from tests.app.running import RunningBooks, open_books
+from tests.app.samples import NOWHERE, OLENA_USD, a_transfer, an_account, eur, usd
+from tests.app.samples_of_categories import changing, editing, ending, removing, resetting, spending
+from tests.app.scenarios import CASH, CATALOG
+from workflows.account_creation import AccountCreation
+from workflows.account_value_edit import AccountValueEdit
+from workflows.activity_record_removal import ActivityRecordRemoval
+from workflows.category_reset import CategoryReset
+from workflows.category_transaction import CategoryTransaction
+from workflows.currency_change import CurrencyChange
+from workflows.money_transfer import MoneyTransfer
+from workflows.month_reset import MonthReset
+
+MILLION = usd(1_000_000_01)
+STORY: Sequence[tuple[AnyOrchestrator, DomainEvent | None, str]] = (
+    (AccountCreation, an_account(), "completed"),
+    (AccountCreation, an_account(account_id=OLENA_USD), "account.already_exists"),
+    (CategoryTransaction, spending(), "completed"),
+    (CategoryTransaction, spending(amount=MILLION), "account.insufficient_funds"),
+    (MoneyTransfer, a_transfer(), "completed"),
+    (MoneyTransfer, a_transfer(to_account_id=NOWHERE, arriving=eur(1)), "account.not_found"),
+    (AccountValueEdit, editing(), "completed"),
+    (AccountValueEdit, editing(value=usd(-1)), "account.insufficient_funds"),
+    (CurrencyChange, changing("EUR"), "completed"),
+    (CurrencyChange, changing("GBP"), "currency.rate_unknown"),
+    (ActivityRecordRemoval, None, "completed"),
+    (ActivityRecordRemoval, removing(UUID(int=1)), "activity_log.not_found"),
+    (CategoryReset, resetting(), "completed"),
+    (MonthReset, ending(), "completed"),
+)
+"""Who, what, and how it ends; None: the removal of what was spent."""
+
+
+async def play(books: Books) -> tuple[list[str], str]:
+    """The story; how each ended, and a digest of what is left."""
+    ended: list[str] = []
+    for number, (orchestrator, event, _) in enumerate(STORY, start=1):
+        event_id = f"story-{number}"
+        taken = event or removing(await spent(books))
+        try:
+            if isinstance(books, RunningBooks):
+                await books.completes(orchestrator, taken, event_id=event_id)
+            else:
+                await books.handle(orchestrator, taken, event_id=event_id)
+            ended.append("completed")
+        except (Refused, SagaFailed) as refusal:
+            ended.append(refusal.code)
+    assert await books.violations() == []
+    return ended, digest(await books.snapshot())
+
+
+async def spent(books: Books) -> Any:
+    """The record of what was spent."""
+    records = (await books.snapshot())["activity_record"].values()
+    kinds = (RecordKind.CATEGORY_VALUE_CHANGE,)
+    return next(one["id"] for one in records if one["kind"] in kinds and one["event_id"] == "story-3")
+
+
+@pytest.mark.parametrize("partitions", [None, 2], ids=["own", "partitions"])
+async def test_wherever_they_run_the_eight_processes_leave_the_same(
+    client: Client, database: Database, monkeypatch: pytest.MonkeyPatch, partitions: int | None
+) -> None:
+    assert {one for one, *_ in STORY} == set(CATALOG.orchestrators.values())
+    async with new_books() as without:
+        async with without.database.transaction() as connection:
+            await open_account(connection, CASH)
+        expected = await play(without)
+    assert expected[0] == [ended for *_, ended in STORY]
+    for orchestrator in CATALOG.orchestrators.values():
+        monkeypatch.setattr(orchestrator, "partitions", partitions)
+
+    async with open_books(client, database) as running:
+        assert await play(running) == expected
+        owners = {one.owner_workflow_id for one in await running.house.sagas()}
+
+    assert all(("/partition/" in owner) == (partitions is not None) for owner in owners)
