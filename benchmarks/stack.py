@@ -142,6 +142,8 @@ def _forget_surroundings() -> None:
     """Nothing of what a shell says about another server or database counts here."""
     for name in [name for name in os.environ if name.startswith(("ORCHESTRATOR_", "TEMPORAL_"))]:
         del os.environ[name]
+    # Without bytecode the sandbox compiles a workflow's module for each execution, of either side.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @asynccontextmanager

@@ -28,12 +28,12 @@ from orchestrator.workflow.runner import PlainPayloadsRunner
 class Host:
     """An execution of an orchestrator: by its id it is a partition, or has one saga. Handlers only append."""
 
-    orchestrator: ClassVar[type[Orchestrator[Any, Any, Any]]]
+    place: ClassVar["_Place"]
 
     def __init__(self) -> None:
         # Signals of the first task arrive before `run` does.
         is_partition = names.is_partition(workflow.info().workflow_id)
-        self.execution = PartitionExecution() if is_partition else SagaExecution(self.orchestrator)
+        self.execution = PartitionExecution() if is_partition else SagaExecution(self.place.orchestrator())
 
     @workflow.signal(dynamic=True)
     def receive_signal(self, name: str, args: Sequence[RawValue]) -> None:
@@ -54,8 +54,15 @@ class _Place:
     module: str
     name: str
 
+    def orchestrator(self) -> type[Orchestrator[Any, Any, Any]]:
+        """The author's class; in a sandbox that sandbox's own."""
+        found: type[Orchestrator[Any, Any, Any]] = getattr(importlib.import_module(self.module), self.name)
+        return found
+
 
 _places: dict[str, _Place] = {}
+_hosts: dict[str, type] = {}
+"""Made once for all sandboxes: what Temporal finds out about a class took it nearly half of an execution's start."""
 _numbers = count(1)
 
 
@@ -91,12 +98,13 @@ def __getattr__(attribute: str) -> type:
     place = _places.get(attribute)
     if place is None:
         raise AttributeError(f"no orchestrator is registered as {attribute}")
-    return _host(attribute, place)
+    orchestrator = place.orchestrator()  # imported now: an import after the start is a surprise to the sandbox
+    if attribute not in _hosts:
+        _hosts[attribute] = _host(attribute, place, orchestrator.__doc__)
+    return _hosts[attribute]
 
 
-def _host(attribute: str, place: _Place) -> type:
-    orchestrator = getattr(importlib.import_module(place.module), place.name)
-
+def _host(attribute: str, place: _Place, doc: str | None) -> type:
     async def run(self: Host, *arguments: RawValue) -> Any:
         return await self.execution.take_all(arguments)
 
@@ -104,8 +112,8 @@ def _host(attribute: str, place: _Place) -> type:
     members = {
         "__module__": __name__,
         "__qualname__": attribute,
-        "__doc__": orchestrator.__doc__,
-        "orchestrator": orchestrator,
+        "__doc__": doc,
+        "place": place,
         "run": workflow.run(run),
     }
     host = type(attribute, (Host,), members)
