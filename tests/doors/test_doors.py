@@ -41,7 +41,8 @@ async def test_through_all_doors_at_once_each_good_event_is_done_once_and_each_b
     """Each kind of garbage once among some good events; what would come by the Web UI comes by a start here."""
     few = plan(seed=7, events=60, garbage=0.75)
     bus = EventBus(client, CATALOG, task_queue=task_queue, source="doors")
-    senders = Senders(client, bus, task_queue=task_queue)
+    keeping = EventBus(client, CATALOG, task_queue=task_queue, source="doors", database=database)
+    senders = Senders(client, bus, keeping, task_queue=task_queue)
 
     found = await Crowd(few, senders, client, database, task_queue=task_queue).go()
 
