@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from random import Random
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ DOORS = {"bus": 6, "signal": 5, "start": 4, "update": 5, "web": 2, "cli": 1}
 """Each with how much of everything comes by it. The outbox joins by a line here and a sender in `senders.py`."""
 KINDS_OF_GOOD = (1, 3)
 """In an execution of its own, in a partition: the former takes a server many times as much."""
+_WHEN = datetime(2026, 1, 1, 12, tzinfo=UTC)
 REPEATED, BAD, REFUSED, REUSED = 0.10, 0.05, 0.05, 0.04
 """Parts of all events; of the bad ones the last is how many take a good one's id for other content."""
 
@@ -117,7 +119,7 @@ def _good(random: Random, number: int, event_id: str, refuse: bool) -> Sending:
     kind: type[OwnRingRequested] | type[PooledRingRequested]
     kind = random.choices((OwnRingRequested, PooledRingRequested), weights=KINDS_OF_GOOD)[0]
     event: DomainEvent = kind(number=number, detail=Detail(text="ü" * random.randrange(50), number=1), refuse=refuse)
-    text = wrap(event, event_id=event_id, source="doors").text
+    text = wrap(event, event_id=event_id, source="doors", time=_WHEN).text
     door = _door(random)
     by_type = door == "bus" or (door in ("start", "web", "cli") and random.random() < 0.3)
     return Sending(number, door, kind.__name__.removesuffix("Requested"), event_id, [text.encode()], by_type=by_type)

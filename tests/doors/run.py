@@ -140,8 +140,9 @@ async def _run(options: Options, folder: Path, console: Console) -> int:
     made = plan(seed=options.seed, events=options.events)
     async with _everything(options, folder) as (server, database):
         client = await Client.connect(server.address, data_converter=pydantic_data_converter)
-        bus = EventBus(client, CATALOG, task_queue=_QUEUE, source="doors")  # without a database: the workers keep
-        senders = Senders(client, bus, task_queue=_QUEUE, ui_url=server.ui_url)
+        bus = EventBus(client, CATALOG, task_queue=_QUEUE, source="doors")
+        keeping = EventBus(client, CATALOG, task_queue=_QUEUE, source="doors", database=database)
+        senders = Senders(client, bus, keeping, task_queue=_QUEUE, ui_url=server.ui_url)
         began = monotonic()
         say(f"{len(made.sendings)} messages: {len(made.good)} good events, {len(made.bad)} bad ones, and repeats")
         found = await Crowd(made, senders, client, database, task_queue=_QUEUE, say=say).go()

@@ -193,8 +193,8 @@ async def test_nothing_that_is_sent_by_update_around_the_close_is_lost(house: Ho
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         )
         envelope = raw_json(wrap(one_coin, event_id=event_id, source="tests").text.encode())
-        with_start: Any = house.client.execute_update_with_start_workflow  # pyright: ignore[reportUnknownMemberType]
-        await with_start("event", envelope, start_workflow_operation=start, id=event_id)
+        client: Any = house.client  # its type is partially unknown
+        await client.execute_update_with_start_workflow("event", envelope, start_workflow_operation=start, id=event_id)
 
     ids = [new_id() for _ in range(40)]
     for batch in range(0, 40, 4):
