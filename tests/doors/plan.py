@@ -13,8 +13,10 @@ from orchestrator.envelope import wrap
 from tests.doors.garbage import KINDS
 from tests.doors.rings import Detail, OwnRingRequested, PooledRingRequested
 
-DOORS = {"bus": 6, "signal": 5, "start": 4, "update": 5, "web": 2, "cli": 1}
-"""Each with how much of everything comes by it. The outbox joins by a line here and a sender in `senders.py`."""
+DOORS = {"bus": 6, "signal": 5, "start": 4, "update": 5, "web": 2, "cli": 1, "outbox": 4}
+"""Each with how much of everything comes by it."""
+_ANYTHING_BY = [door for door in DOORS if door != "outbox"]
+"""The outbox takes events alone: what is none is refused to whoever adds it."""
 KINDS_OF_GOOD = (1, 3)
 """In an execution of its own, in a partition: the former takes a server many times as much."""
 _WHEN = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -121,13 +123,13 @@ def _good(random: Random, number: int, event_id: str, refuse: bool) -> Sending:
     event: DomainEvent = kind(number=number, detail=Detail(text="ü" * random.randrange(50), number=1), refuse=refuse)
     text = wrap(event, event_id=event_id, source="doors", time=_WHEN).text
     door = _door(random)
-    by_type = door == "bus" or (door in ("start", "web", "cli") and random.random() < 0.3)
+    by_type = door in ("bus", "outbox") or (door in ("start", "web", "cli") and random.random() < 0.3)
     return Sending(number, door, kind.__name__.removesuffix("Requested"), event_id, [text.encode()], by_type=by_type)
 
 
 def _bad(random: Random, number: int, one: Sending, kind: str, seed: int) -> Sending:
     found = KINDS[kind]
-    door = _door(random, found.only)
+    door = _door(random, found.only or _ANYTHING_BY)
     message = json.loads(one.arguments[0])
     message["id"] = event_id = f"bad-{seed}-{number:05}"
     # With nothing at all there is no execution to send it to but a running one, or one of its own.

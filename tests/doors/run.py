@@ -142,7 +142,7 @@ async def _run(options: Options, folder: Path, console: Console) -> int:
         client = await Client.connect(server.address, data_converter=pydantic_data_converter)
         bus = EventBus(client, CATALOG, task_queue=_QUEUE, source="doors")
         keeping = EventBus(client, CATALOG, task_queue=_QUEUE, source="doors", database=database)
-        senders = Senders(client, bus, keeping, task_queue=_QUEUE, ui_url=server.ui_url)
+        senders = Senders(client, bus, keeping, database, task_queue=_QUEUE, ui_url=server.ui_url)
         began = monotonic()
         say(f"{len(made.sendings)} messages: {len(made.good)} good events, {len(made.bad)} bad ones, and repeats")
         found = await Crowd(made, senders, client, database, task_queue=_QUEUE, say=say).go()

@@ -19,11 +19,13 @@ from temporalio.client import Client, WithStartWorkflowOperation, WorkflowUpdate
 from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
+from orchestrator import outbox
 from orchestrator.client import EventBus
 from orchestrator.client.partitions import partition_of
 from orchestrator.embedded import find_temporal
 from orchestrator.envelope import read, unwrap
 from orchestrator.errors import EventRejected, Unreachable
+from orchestrator.store.database import Database
 from orchestrator.workflow.names import own_workflow_id, partition_for
 from orchestrator.workflow.publishing import PUBLISH_EVENT_WORKFLOW
 from tests.doors.house import CATALOG
@@ -52,12 +54,16 @@ class Senders:
         client: a connection with Temporal's own data converter.
         bus: without a database: the workers keep what it cannot take.
         keeping: with one, which keeps also what is too large for the server.
+        database: whose outbox is a door.
         task_queue: the workers'.
         ui_url: the Web UI's; without it what is to come by it comes by a start.
     """
 
-    def __init__(self, client: Client, bus: EventBus, keeping: EventBus, *, task_queue: str, ui_url: str = "") -> None:
+    def __init__(
+        self, client: Client, bus: EventBus, keeping: EventBus, database: Database, *, task_queue: str, ui_url: str = ""
+    ) -> None:
         self._client = client
+        self._database = database
         self._bus = bus
         self._keeping = keeping
         self._task_queue = task_queue
@@ -70,6 +76,7 @@ class Senders:
             "update": self._by_update,
             "web": self._by_web_ui if ui_url else self._by_start,
             "cli": self._by_program,
+            "outbox": self._by_outbox,
         }
 
     async def send(self, sending: Sending) -> None:
@@ -102,6 +109,12 @@ class Senders:
         else:
             is_larger = len(raw) > 2 * 1024 * 1024
             await (self._keeping if is_larger or sending.number % 4 else self._bus).publish_raw(raw)
+
+    async def _by_outbox(self, sending: Sending) -> None:
+        envelope = read(sending.kept[0])
+        event = unwrap(envelope, CATALOG.events[envelope.event_type])
+        async with self._database.transaction() as connection:
+            await outbox.add(connection, event, event_id=envelope.event_id, time=envelope.time)
 
     async def _by_signal(self, sending: Sending) -> None:
         wrong = sending.kind == "an event by a wrong name"

@@ -31,7 +31,8 @@ async def task_queue(database: Database, client: Client) -> AsyncGenerator[str]:
     await ensure_search_attributes(client)
     queue = f"doors-{uuid4()}"
     manager = Manager(Settings(task_queue=queue, log_level="ERROR"), catalog=CATALOG)
-    async with manager.worker(Ready(worker_client(client), database, CATALOG)):
+    ready = Ready(worker_client(client), database, CATALOG)
+    async with manager.relaying(ready), manager.worker(ready):
         yield queue
         for number in range(1, 5):
             with contextlib.suppress(RPCError):
@@ -45,7 +46,7 @@ async def test_through_all_doors_at_once_each_good_event_is_done_once_and_each_b
     few = plan(seed=7, events=60, garbage=0.75)
     bus = EventBus(client, CATALOG, task_queue=task_queue, source="doors")
     keeping = EventBus(client, CATALOG, task_queue=task_queue, source="doors", database=database)
-    senders = Senders(client, bus, keeping, task_queue=task_queue)
+    senders = Senders(client, bus, keeping, database, task_queue=task_queue)
 
     found = await Crowd(few, senders, client, database, task_queue=task_queue).go()
 
