@@ -30,6 +30,7 @@ from orchestrator.drive.messages import Outcome
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.fence import clock
+from orchestrator.store.outbox import Target
 from orchestrator.store.schema import saga, saga_outbox
 
 T = TypeVar("T")
@@ -177,6 +178,8 @@ def _sent(event_type: str) -> Any:
         literal(event_type).label("type"), saga_outbox.c.event_id, saga_outbox.c.created_at.label("recorded_at")
     ).where(
         saga_outbox.c.created_at >= bindparam("since", type_=saga_outbox.c.created_at.type),
+        # No event of its own: what started a saga, on its way to its other listeners.
+        or_(saga_outbox.c.target.is_(None), saga_outbox.c.target != Target.MISSING.value),
         # No JSON for the database: one row that is none would hide all others.
         or_(*(envelope.contains(f'"type":{space}{written}', autoescape=True) for space in ("", " "))),
     )

@@ -15,11 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 
 from orchestrator import DomainEvent, outbox
+from orchestrator.answers import EventsWanted, Question
 from orchestrator.catalog import AnyOrchestrator, Catalog
 from orchestrator.drive.driver import Driver
 from orchestrator.envelope import Envelope, read, wrap
 from orchestrator.store import outbox as store_outbox
+from orchestrator.store.answers import answer
 from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
 from orchestrator.store.outbox import NO_SAGA, OutboxRow, Target, is_due
 from orchestrator.store.recovery import adopt, check_belonging
 from orchestrator.store.schema import saga_dead_letter, saga_meta, saga_outbox
@@ -343,6 +346,9 @@ async def test_what_started_a_saga_comes_to_those_listeners_that_have_none(
         await relay.pass_on()
 
     assert sorted(came) == ["SecondLink", "ThirdLink", "Watching"]
+    wanted = EventsWanted(types=("LINK_REQUESTED",))
+    told = (await answer(Databases(stocked), Question(events=wanted))).events
+    assert [one.key for one in told] == ["LINK_REQUESTED/e"]  # what was on its way to others is no event of its own
     assert [row.target for row in await rows(stocked, saga_outbox)].count(Target.MISSING) == 2
 
 
