@@ -13,8 +13,10 @@ from orchestrator.client import EventBus, bus
 from orchestrator.client.own_execution import OwnExecution
 from orchestrator.client.partitions import PartitionSender
 from orchestrator.client.recorded_outcomes import RecordedOutcomes
+from orchestrator.client.tables import DatabaseTables
 from orchestrator.envelope import Envelope, wrap
 from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
 from tests import cast as the_cast
 from tests.swarm import EVENT, Swarm, SwarmCompleted, SwarmFailed, SwarmRequested
 
@@ -92,8 +94,8 @@ async def test_many_events_keep_their_order_though_another_listener_takes_its_ti
 
 
 async def test_who_waits_for_an_outcome_is_told_when_the_bus_is_closed(database: Database) -> None:
-    outcomes = RecordedOutcomes(database)
-    waiting = asyncio.create_task(outcomes.of(uuid4(), "Swarm/partition/1-of-2", None))
+    outcomes = RecordedOutcomes(DatabaseTables(Databases.of(database)))
+    waiting = asyncio.create_task(outcomes.of(uuid4()))
     await asyncio.sleep(0.01)
 
     await outcomes.close()
