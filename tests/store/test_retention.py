@@ -211,8 +211,14 @@ async def test_a_saga_with_steps_in_a_database_that_is_not_known_here_is_left(da
     assert await purged(databases) == Purge(sagas=1, steps=3)
 
 
-OUTSIDE = [("barred", "failed", True), ("done", "cancelled", True), ("attempting", "failed", True)]
-OUTSIDE += [("barred", "completed", False), ("undone", "failed", False), ("refused", "failed", False)]
+OUTSIDE = [
+    ("barred", "failed", True),
+    ("done", "cancelled", True),
+    ("attempting", "failed", True),
+    ("barred", "completed", False),
+    ("undone", "failed", False),
+    ("refused", "failed", False),
+]
 
 
 @pytest.mark.parametrize(("state", "phase", "is_held"), OUTSIDE)

@@ -166,8 +166,9 @@ def test_readers_of_cloudevents_that_are_not_ours_read_it() -> None:
     """The SDK's older interface, and its pydantic model: what follows from an event, with our extensions."""
     follows = wrap(MoneyMoved(account="a", amount=Amount(minor=5)), event_id="e-2", source="test", because=envelope())
 
-    by_interface = cloudevents.v1.http.from_json(follows.text)
-    by_model = cloudevents.v1.pydantic.from_json(follows.text)
+    interface: Any = cloudevents.v1.http
+    model: Any = cloudevents.v1.pydantic
+    by_interface, by_model = interface.from_json(follows.text), model.from_json(follows.text)
 
     assert by_interface.get_data() == follows.data
     assert by_interface.get_attributes()["causationid"] == "e-1"
