@@ -12,7 +12,8 @@ from orchestrator.client.tables import Tables, TablesAway
 _LONGEST_AWAY = 5.0
 """Seconds between two tries to reach tables that are away."""
 _MANY = 10
-_LEAST = 0.5
+"""Waiting for so many, it asks less often."""
+LEAST = 0.5
 """Seconds that a question is given before it is given up for another."""
 
 
@@ -84,7 +85,7 @@ class Asking:
         coming = asyncio.ensure_future(self._came.wait())
         try:
             await asyncio.wait({looking, coming}, return_when=asyncio.FIRST_COMPLETED)
-            left = _LEAST - (monotonic() - asked)
+            left = LEAST - (monotonic() - asked)
             if not looking.done() and left > 0:
                 await asyncio.wait({looking}, timeout=left)
             return looking.result() if looking.done() else None

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from pydantic import JsonValue
@@ -97,7 +97,7 @@ async def _sagas(connection: AsyncConnection, question: Question, room: int) -> 
         told += [SagaTold(saga=row.id, content_digest=row.content_digest, outcome=None) for row in still_open]
     ended = await connection.execute(_ENDED[dialect], asked)
     for row in ended:
-        room -= len(row.outcome)
+        room -= len(row.outcome.encode())
         if room < 0 and told:
             return told, 0
         outcome = Outcome.model_validate_json(row.outcome)
@@ -127,7 +127,7 @@ async def _events(databases: Databases, wanted: EventsWanted, room: int) -> Answ
             fields = _fields(text, row.told.type)
             if fields is None:
                 continue  # gone meanwhile, or of another type
-            room -= len(text)
+            room -= len(text.encode())
             if room < 0 and told:
                 return Answer(events=tuple(told), has_more=True, now=now)
             told.append(row.told.model_copy(update={"envelope": fields}))
@@ -191,7 +191,10 @@ def _fields(text: str, event_type: str) -> dict[str, JsonValue] | None:
         fields: object = json.loads(text)
     except ValueError:
         return None
-    return fields if isinstance(fields, dict) and fields.get("type") == event_type else None
+    if not isinstance(fields, dict):
+        return None
+    named = cast("dict[str, JsonValue]", fields)
+    return named if named.get("type") == event_type else None
 
 
 def _batches(items: Sequence[T]) -> Iterable[list[T]]:

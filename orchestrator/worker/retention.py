@@ -17,7 +17,7 @@ EVERY = 900.0
 """Seconds from one sweep to the next."""
 _SOON = 10.0
 """The same where one did not come to its end."""
-_FIRST = (5.0, 60.0)
+FIRST = (5.0, 60.0)
 """Between these the first one comes: workers start together, and need not purge together."""
 _BATCHES = 200
 """Batches that one sweep takes at most."""
@@ -27,7 +27,7 @@ _BREATH = 0.05
 
 async def purge_by_itself(databases: Databases, retention: timedelta) -> None:
     """Sweep again and again, until it is cancelled."""
-    await asyncio.sleep(uniform(*_FIRST))  # noqa: S311
+    await asyncio.sleep(uniform(*FIRST))  # noqa: S311
     while True:
         wait = EVERY
         try:

@@ -5,6 +5,7 @@ from types import ModuleType
 
 from temporalio.client import Client
 
+from events.identity import AccountId
 from orchestrator import EventBus
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
@@ -28,10 +29,12 @@ async def test_its_code_runs_and_its_command_says_what_is_shown(client: Client, 
     async with open_books(client, database) as books:
         house = books.house
         asking = EventBus(client, house.catalog, task_queue=house.task_queue)
-        await shown.published(house.bus, an_account(account_id="olena-travel"))
+        await shown.published(house.bus, an_account(account_id=AccountId("olena-travel")))
         for bus in (house.bus, asking):
             assert await shown.asked_later(bus) == "olena-travel"
-        assert (await shown.heard(asking, an_account(account_id="olena-skis"))).account_id == "olena-skis"
+        assert (await shown.heard(asking, an_account(account_id=AccountId("olena-skis")))).account_id == AccountId(
+            "olena-skis"
+        )
         shell = Shell({"ORCHESTRATOR_DATABASE_URL": database.url.render_as_string(hide_password=False)})
         ran = await shell.run(*command.line.split()[1:])
 

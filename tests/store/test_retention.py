@@ -9,20 +9,24 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import delete, insert, text, update
+from temporalio.client import Client
 
 from orchestrator.drive.driver import EventIdReused
 from orchestrator.drive.messages import Outcome, Phase
 from orchestrator.envelope import read, saga_id
+from orchestrator.settings import Settings
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.migrate import migrate
 from orchestrator.store.retention import Purge, purge_some, purgeable
 from orchestrator.store.schema import saga, saga_dead_letter, saga_outbox, saga_step
+from orchestrator.worker import retention as worker_retention
+from orchestrator.worker.manager import Manager, Ready
 from orchestrator.worker.retention import sweep
 from tests import cast as the_cast
 from tests.cast import Script, refuses
 from tests.conftest import KINDS, Kind, new_database
-from tests.house import Holdings, rows
+from tests.house import CATALOG, Holdings, eventually, rows
 from tests.orchestrators import CoinsMove, CoinsMoveRequested, Tipped, TippedRequested, TurnTaking, TurnTakingRequested
 from tests.store import books
 from tests.store.books import BOOKS, BookingRequested, SealingRequested, coins_and_entries
@@ -207,8 +211,14 @@ async def test_a_saga_with_steps_in_a_database_that_is_not_known_here_is_left(da
     assert await purged(databases) == Purge(sagas=1, steps=3)
 
 
-OUTSIDE = [("barred", "failed", True), ("done", "cancelled", True), ("attempting", "failed", True)]
-OUTSIDE += [("barred", "completed", False), ("undone", "failed", False), ("refused", "failed", False)]
+OUTSIDE = [
+    ("barred", "failed", True),
+    ("done", "cancelled", True),
+    ("attempting", "failed", True),
+    ("barred", "completed", False),
+    ("undone", "failed", False),
+    ("refused", "failed", False),
+]
 
 
 @pytest.mark.parametrize(("state", "phase", "is_held"), OUTSIDE)
@@ -267,6 +277,27 @@ async def test_many_workers_purge_at_once_and_each_saga_once(stocked: Database) 
     assert sum((some for some, _ in done), Purge()).sagas == events
     assert all(is_done for _, is_done in done)
     assert {Outcome.model_validate_json(row.outcome).phase for row in await rows(stocked, saga)} == {Phase.COMPLETED}
+
+
+async def test_a_worker_purges_by_itself_what_is_older_than_is_set(
+    stocked: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_retention, "FIRST", (0.0, 0.0))
+    await driver_of(stocked, CoinsMove, EVENT, "old").drive()
+    await driver_of(stocked, CoinsMove, EVENT, "new").drive()
+    async with stocked.transaction() as connection:
+        await connection.execute(
+            update(saga).where(saga.c.event_id == "old").values(finished_at=datetime.now(UTC) - timedelta(days=31))
+        )
+    ready = Ready(cast(Client, None), stocked, CATALOG)
+
+    async def is_purged() -> bool:
+        return (await row_of(stocked, "old")).purged_at is not None
+
+    async with Manager(Settings(retention=30), catalog=CATALOG).purging(ready):
+        await eventually(is_purged, "the old one is purged")
+
+    assert (await row_of(stocked, "new")).purged_at is None
 
 
 async def test_what_is_purged_is_found_by_an_index(stocked: Database) -> None:

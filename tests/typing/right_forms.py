@@ -126,3 +126,10 @@ async def the_bus_gives_the_completed_event_of_the_orchestrator_asked(bus: Event
 
 async def a_handle_gives_the_completed_event(handle: SagaHandle[MoveCompleted]) -> None:
     assert_type(await handle.result(), MoveCompleted)
+
+
+async def answers_are_typed_by_what_is_asked_for(bus: EventBus) -> None:
+    assert_type(bus.handle(Move, "once"), SagaHandle[MoveCompleted])
+    assert_type(await bus.wait_for(MoveCompleted, matching=lambda moved: moved.amount == FIVE), MoveCompleted)
+    async with bus.listening(MoveRequested) as heard:
+        assert_type(await heard.next(timeout=timedelta(seconds=5)), MoveRequested)

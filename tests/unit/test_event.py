@@ -4,6 +4,8 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import cloudevents.v1.http
+import cloudevents.v1.pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -158,6 +160,19 @@ def test_the_envelope_is_a_cloudevent() -> None:
         "dataversion": 3,
         "data": {"account": "a", "amount": {"minor": 5}, "labels": ["rent"], "rate": 1.0},
     }
+
+
+def test_readers_of_cloudevents_that_are_not_ours_read_it() -> None:
+    """The SDK's older interface, and its pydantic model: what follows from an event, with our extensions."""
+    follows = wrap(MoneyMoved(account="a", amount=Amount(minor=5)), event_id="e-2", source="test", because=envelope())
+
+    interface: Any = cloudevents.v1.http
+    model: Any = cloudevents.v1.pydantic
+    by_interface, by_model = interface.from_json(follows.text), model.from_json(follows.text)
+
+    assert by_interface.get_data() == follows.data
+    assert by_interface.get_attributes()["causationid"] == "e-1"
+    assert (by_model.id, by_model.type, by_model.time) == ("e-2", "MONEY_MOVED", follows.time)
 
 
 JSON: st.SearchStrategy[JsonValue] = st.recursive(

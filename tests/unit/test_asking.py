@@ -1,0 +1,91 @@
+"""Asking the tables while somebody waits: one question at a time for all, and again after they were away."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from uuid import UUID, uuid4
+
+import pytest
+
+from orchestrator import Unreachable
+from orchestrator.answers import Answer, Question, SagaTold
+from orchestrator.client import asking
+from orchestrator.client.recorded_outcomes import RecordedOutcomes
+from orchestrator.client.tables import TablesAway
+from orchestrator.drive.messages import Outcome, Phase
+
+ENDED = Outcome(phase=Phase.COMPLETED, event_id="e", content_digest="d", triggering={}, event={})
+
+
+class Scripted:
+    """Tables that answer each question by the next line of a script, the last one for ever; a worker if patient."""
+
+    pauses = (0.0, 0.0)
+
+    def __init__(self, *script: Exception | Sequence[UUID] | None, patience: float = 0.0) -> None:
+        self.patience = patience
+        self.script = list(script)
+        self.asked: list[set[UUID]] = []
+        self.given_up = 0
+        self.changed = asyncio.Event()
+
+    async def ask(self, question: Question) -> Answer:
+        self.asked.append(set(question.sagas))
+        self.changed.set()
+        line = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if isinstance(line, Exception):
+            raise line
+        if line is None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.given_up += 1
+                raise
+        told = [SagaTold(saga=key, content_digest="d", outcome=ENDED) for key in line or ()]
+        return Answer(sagas=tuple(told))
+
+    async def close(self) -> None:
+        """Nothing."""
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not true():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+async def test_all_who_wait_share_a_question_and_one_that_leaves_somebody_out_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(asking, "LEAST", 0.01)
+    first, second, third = uuid4(), uuid4(), uuid4()
+    tables = Scripted(None, [first, second, third], patience=20.0)
+    outcomes = RecordedOutcomes(tables)
+    waiting = [asyncio.create_task(outcomes.of(first))]
+    await tables.until(lambda: tables.asked == [{first}])
+
+    waiting += [asyncio.create_task(outcomes.of(key)) for key in (second, third, first)]
+
+    assert await asyncio.wait_for(asyncio.gather(*waiting), 10) == [ENDED] * 4
+    assert tables.asked[:2] == [{first}, {first, second, third}]
+    assert tables.given_up == 1
+
+
+async def test_tables_that_are_away_are_asked_again_and_what_is_wrong_is_told() -> None:
+    key = uuid4()
+    tables = Scripted(TablesAway("a restart"), [key])
+    assert await asyncio.wait_for(RecordedOutcomes(tables).of(key), 10) == ENDED
+    assert tables.asked == [{key}, {key}]
+
+    with pytest.raises(Unreachable, match="wrong address"):
+        await asyncio.wait_for(RecordedOutcomes(Scripted(Unreachable("wrong address"))).of(key), 10)
+
+
+async def test_once_nobody_waits_nothing_is_asked_and_the_next_one_is_answered() -> None:
+    key = uuid4()
+    tables = Scripted(None, [key], patience=20.0)
+    outcomes = RecordedOutcomes(tables)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(outcomes.of(key), 0.05)
+    assert (tables.asked, tables.given_up) == ([{key}], 1)
+
+    assert await asyncio.wait_for(outcomes.of(key), 10) == ENDED
