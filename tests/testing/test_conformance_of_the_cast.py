@@ -71,7 +71,7 @@ def all_but_what_locks_see(group: Group) -> bool:
 
 
 def all_but_what_another_database_sees(group: Group) -> bool:
-    """Whoever dies or comes late between the two. All else, and home on PostgreSQL, is `python -m orchestrator.testing`'s."""
+    """Whoever dies or comes late between the two. All else, and home on PostgreSQL: `make conformance`."""
     between = {"dies before commit", "dies after commit", "loses its reply", "hanging", "undoer dies", "undone twice"}
     others = {"refused", "second driver back, step open", "worker killed after", "do, then undo"}
     return group.database != "sqlite" or group.fault.name not in between | others
