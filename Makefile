@@ -8,7 +8,7 @@ STATE = $${ORCHESTRATOR_STATE_DIR:-.state}
 PIP = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up simulate storm reference test test-all conformance mutants chaos doors bench check format constraints clean clean-all ready not-running
+.PHONY: help demo up simulate storm reference test test-all conformance mutants mutants-under-chaos chaos doors bench check format constraints clean clean-all ready not-running
 
 help:
 	@echo "make demo         see it work: accounts, transfers, a refusal, a worker killed in the middle of a saga"
@@ -54,6 +54,9 @@ conformance: $(VENV)/.dev
 
 mutants: $(VENV)/.dev
 	@$(BIN)/python -m tests.mutants.run
+
+mutants-under-chaos: $(VENV)/.dev
+	@exec $(BIN)/python -m tests.mutants.under_chaos $(ARGS)
 
 reference: $(VENV)/.dev
 	@exec $(BIN)/python -m tests.comparison.run --events $(or $(EVENTS),100000) --seed $(or $(SEED),1) $(ARGS)

@@ -16,12 +16,15 @@ from sqlalchemy import MetaData, Table, make_url, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.catalog import Catalog
+from orchestrator.definition_of_databases import database_of
 from orchestrator.envelope import saga_id
+from orchestrator.operation import HOME
 from orchestrator.store.database import Database, Dialect
+from orchestrator.store.databases import Databases
 from orchestrator.store.migrate import migrate
 from orchestrator.store.schema import saga, saga_dead_letter, saga_lock, saga_outbox, saga_step
 from orchestrator.testing.example import EVENT_TIME, Equality, Example
-from orchestrator.testing.state import State, application_tables, called, read_state
+from orchestrator.testing.state import State, application_tables, called, read_rows
 from orchestrator.transaction import Transaction
 
 POSTGRESQL_URL = "ORCHESTRATOR_TEST_POSTGRESQL_URL"
@@ -53,10 +56,16 @@ class Server(Protocol):
 
 
 class SqliteFiles:
-    """Copies of a migrated file, in a folder that is removed in the end."""
+    """Copies of a migrated file, in a folder that is removed in the end.
 
-    def __init__(self, tables: MetaData) -> None:
+    Args:
+        tables: the application's.
+        name: which of its databases.
+    """
+
+    def __init__(self, tables: MetaData, name: str = HOME) -> None:
         self._tables = tables
+        self._name = name
         self._folder = Path(tempfile.mkdtemp(prefix="conformance-"))
         self._numbers = count(1)
         self._template: Path | None = None
@@ -66,7 +75,7 @@ class SqliteFiles:
         if self._template is None:
             template = self._folder / "template.db"
             database = Database(f"sqlite:///{template}")
-            await migrate(database, application=self._tables)
+            await migrate(database, name=self._name, application=self._tables)
             async with database.engine.connect() as connection:
                 # What the write-ahead log holds is in the file before it is copied.
                 await connection.execution_options(isolation_level="AUTOCOMMIT", orchestrator_reads=True)
@@ -159,7 +168,7 @@ def server_of(kind: Dialect, tables: MetaData) -> Server:
 
 
 class Ground:
-    """One database with one example's given state.
+    """A home database with one example's given state, and a SQLite file for each other database of the catalog.
 
     Attributes:
         before: the state as it was given.
@@ -173,72 +182,97 @@ class Ground:
         self._tables = application_tables(tables)
         self._example = example
         self._equality = equality
+        names = {one.database for one in catalog.operations.values()} - {HOME}
+        self._beside = {name: SqliteFiles(tables, name) for name in sorted(names)}
         self._rows: Rows = {}
-        self._database: Database | None = None
+        self._databases: Databases | None = None
         self.before = State({})
 
     @property
     def database(self) -> Database:
+        """Home."""
+        return self.databases.home
+
+    @property
+    def databases(self) -> Databases:
         """Where to play."""
-        if self._database is None:
+        if self._databases is None:
             raise RuntimeError("the ground is not laid: await `lay()` first")
-        return self._database
+        return self._databases
 
     async def lay(self) -> None:
         """A new database, the given state in it."""
         await self.close()
-        self._database = await self._server.new()
+        others = {name: await files.new() for name, files in self._beside.items()}
+        self._databases = Databases(await self._server.new(), others)
         await called(self._example.restore)
-        await self._give(self._database)
+        await self._give()
         self._rows = await self.rows()
         self.before = await self.state()
 
     async def put_back(self) -> None:
         """As it was given, and none of the engine's rows."""
         await called(self._example.restore)
-        async with self.database.transaction() as connection:
-            for engines in _ENGINES:
-                await connection.execute(engines.delete())
+        for name, database in self.databases:
+            async with database.transaction() as connection:
+                for engines in _ENGINES if name == HOME else (saga_step, saga_outbox):
+                    await connection.execute(engines.delete())
         await self.write(self._rows)
 
     async def rows(self) -> Rows:
         """Every row of the application, to write it again."""
-        async with self.database.reading() as connection:
-            return {table.name: await _rows(connection, table) for table in self._tables}
+        found: dict[str, Sequence[dict[str, Any]]] = {}
+        for name, database in self.databases:
+            async with database.reading() as connection:
+                found |= {table.name: await _rows(connection, table) for table in self._tables_of(name)}
+        return found
 
     async def write(self, rows: Rows) -> None:
         """Have these rows and no others."""
         if rows == await self.rows():
             return
-        async with self.database.transaction() as connection:
-            for table in reversed(self._tables):
-                await connection.execute(table.delete())
-            for table in self._tables:
-                if rows[table.name]:
-                    await connection.execute(table.insert(), list(rows[table.name]))
+        for name, database in self.databases:
+            async with database.transaction() as connection:
+                for table in reversed(self._tables_of(name)):
+                    await connection.execute(table.delete())
+                for table in self._tables_of(name):
+                    if rows[table.name]:
+                        await connection.execute(table.insert(), list(rows[table.name]))
 
     async def state(self) -> State:
         """As it stands."""
-        async with self.database.reading() as connection:
-            return await read_state(connection, self._tables, self._equality, self._example.observe)
+        found: dict[str, Any] = {}
+        for name, database in self.databases:
+            async with database.reading() as connection:
+                found |= await read_rows(connection, self._tables_of(name), self._equality)
+        return State(found, await called(self._example.observe))
 
     async def close(self) -> None:
-        """Let go of the database."""
-        if self._database is not None:
-            await self._database.close()
-            self._database = None
+        """Let go of the databases."""
+        if self._databases is not None:
+            await self._databases.close()
+            self._databases = None
 
-    async def _give(self, database: Database) -> None:
+    async def remove(self) -> None:
+        """Let go of them for good."""
+        await self.close()
+        for files in self._beside.values():
+            await files.close()
+
+    def _tables_of(self, name: str) -> list[Table]:
+        return [table for table in self._tables if database_of(table) == name]
+
+    async def _give(self) -> None:
         given = self._example.given
         if callable(given):
-            async with database.transaction() as connection:
+            async with self.database.transaction() as connection:
                 tx = _transaction(connection, "given", 1)
                 await given(tx)
                 await tx.flush()
             return
         for number, call in enumerate(given, start=1):
             operation = self._catalog.operations[call.operation.name]
-            async with database.transaction() as connection:
+            async with self.databases.named(operation.database).transaction() as connection:
                 tx = _transaction(connection, "given", number)
                 await operation.body(tx, **operation.signature.load_arguments(call.arguments))
                 await tx.flush()

@@ -42,6 +42,7 @@ from orchestrator.event import DomainEvent
 from orchestrator.external import ExternalCall, ExternalOperation
 from orchestrator.operation import Operation, Reversal
 from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
 from orchestrator.store.fence import ResultTooLarge
 from orchestrator.store.steps import StoreSteps
 from orchestrator.transaction import Transaction
@@ -207,9 +208,9 @@ class InjectedSteps(StoreSteps):
     """The store's port with points around each transaction, and retries like the real one, only without waits."""
 
     def __init__(
-        self, database: Database, catalog: Catalog, injection: Injection, sent: Sequence[Envelope] = ()
+        self, databases: Database | Databases, catalog: Catalog, injection: Injection, sent: Sequence[Envelope] = ()
     ) -> None:
-        super().__init__(database, catalog)
+        super().__init__(databases, catalog)
         self.injection = injection
         self._sent = list(sent)
         self._calls: dict[str, int] = {}

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, cast
@@ -21,6 +21,7 @@ from orchestrator.drive.driver import Driver
 from orchestrator.envelope import read, unwrap
 from orchestrator.operation import Operation
 from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
 from orchestrator.testing.faults import NotApplicable
 from orchestrator.testing.injection import InjectedSteps, Injection, instrumented
 from orchestrator.testing.stage import Stage, sent_to
@@ -31,6 +32,8 @@ class Task:
     """What the process is to do."""
 
     url: str
+    others: Mapping[str, str]
+    """URLs of the other databases, by name."""
     orchestrator: tuple[str, str]
     """Module and name."""
     operations: Sequence[tuple[str, str]]
@@ -50,7 +53,8 @@ async def drive_and_be_killed(stage: Stage, point: str, *, turned_back_after: st
     """
     stage.injection(f"process, killed {point}").told.append(f"{point}: SIGKILL")
     task = Task(
-        url=stage.database.url.render_as_string(hide_password=False),
+        url=_url(stage.database),
+        others={name: _url(database) for name, database in stage.databases.others.items()},
         orchestrator=_importable(stage.orchestrator.__module__, stage.orchestrator.__name__, stage.orchestrator),
         operations=[_place(stage.catalog.operations[name]) for name in sorted(stage.catalog.operations)],
         envelope=stage.envelope().text,
@@ -113,8 +117,7 @@ async def _drive(task: Task) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     injection.act(task.killed_at, be_killed, "SIGKILL")
-    database = Database(task.url)
-    steps = InjectedSteps(database, catalog, injection, [read(text) for text in task.sent])
+    steps = InjectedSteps(Databases.at(task.url, task.others), catalog, injection, [read(text) for text in task.sent])
     driver = Driver(orchestrator, unwrap(envelope, *orchestrator.requests), envelope, steps)
     driving = asyncio.create_task(driver.drive())
     if task.turned_back_after is not None:
@@ -122,6 +125,10 @@ async def _drive(task: Task) -> None:
         await gate.reached.wait()
         driving.cancel()
     await driving
+
+
+def _url(database: Database) -> str:
+    return database.url.render_as_string(hide_password=False)
 
 
 def _place(operation: Operation[..., Any]) -> tuple[str, str]:

@@ -74,6 +74,7 @@ class Stage:
         self.catalog = catalog
         self.ground = ground
         self.database = ground.database
+        self.databases = ground.databases
         self.strategies = strategies or {}
         self.property_examples = property_examples
         self.reference = reference
@@ -108,7 +109,7 @@ class Stage:
     @property
     def store(self) -> StoreSteps:
         """The store itself, for a message that comes past every driver."""
-        return StoreSteps(self.database, self.catalog)
+        return StoreSteps(self.databases, self.catalog)
 
     @property
     def saga_id(self) -> UUID:
@@ -137,7 +138,7 @@ class Stage:
     ) -> Driver:
         """A driver that runs in this process, straight on the database."""
         envelope = self.envelope(event, event_id=event_id, time=time)
-        steps = InjectedSteps(self.database, self.catalog, injection, sent_to(self.example))
+        steps = InjectedSteps(self.databases, self.catalog, injection, sent_to(self.example))
         return Driver(self.orchestrator, event or self.example.event, envelope, steps)
 
     async def drive(self, injection: Injection | None = None, *, time: datetime = EVENT_TIME) -> Outcome:
@@ -193,9 +194,11 @@ class Stage:
         in_line.cancel()
 
     async def is_waiting(self) -> bool:
-        """Whether somebody waits for a lock in this database right now."""
+        """Whether somebody waits for a lock in one of the databases right now."""
+        if any(one.dialect == "sqlite" and one.has_waiting_writers for _, one in self.databases):
+            return True
         if self.database.dialect == "sqlite":
-            return self.database.has_waiting_writers
+            return False
         async with self.database.reading() as connection:
             counted = (
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"

@@ -43,10 +43,10 @@ class State:
         return told
 
 
-async def read_state(
-    connection: AsyncConnection, tables: Sequence[Table], equality: Equality, observe: Callable[[], Any] | None = None
-) -> State:
-    """The state as it stands."""
+async def read_rows(
+    connection: AsyncConnection, tables: Sequence[Table], equality: Equality
+) -> dict[str, dict[tuple[str, ...], list[Row]]]:
+    """The rows of tables as they stand, as far as they count."""
     read: dict[str, dict[tuple[str, ...], list[Row]]] = {}
     for table in tables:
         if table.name in equality.ignore_tables:
@@ -61,7 +61,7 @@ async def read_state(
             if kept is not None:
                 key = tuple(str(kept[name]) for name in key_names if name in kept)
                 rows.setdefault(key, []).append(kept)
-    return State(read, await called(observe))
+    return read
 
 
 def application_tables(metadata: MetaData) -> list[Table]:

@@ -136,7 +136,7 @@ class Players:
     async def close(self) -> None:
         """Let go of the databases; the servers stay."""
         for ground, _ in self._grounds.values():
-            await ground.close()
+            await ground.remove()
         self._grounds.clear()
 
     def _server(self, kind: Dialect) -> Server | NotHere:
@@ -210,7 +210,7 @@ class Players:
         sent = sent_to(example)
         injection = Injection()
         envelope = envelope_of(event, event_id=event_id)
-        steps = InjectedSteps(ground.database, self._known(), injection, sent)
+        steps = InjectedSteps(ground.databases, self._known(), injection, sent)
         try:
             return await Driver(self._suite.orchestrator, event, envelope, steps).drive()
         except Exception as fault:

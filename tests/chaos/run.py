@@ -61,6 +61,7 @@ class Options:
     mutant: str | None
     verbose: bool
     keep: bool
+    remove: bool
 
     @classmethod
     def read(cls, arguments: Sequence[str]) -> "Options":
@@ -77,6 +78,7 @@ class Options:
         parser.add_argument("--mutant", choices=[one.name for one in MUTANTS], help="break the engine first")
         parser.add_argument("--verbose", action="store_true", help="show the plan, and each fault as it is done")
         parser.add_argument("--keep", action="store_true", help="keep databases and logs, whatever the end")
+        parser.add_argument("--remove", action="store_true", help="remove them, whatever the end")
         return cls(**vars(parser.parse_args(arguments)))
 
     @property
@@ -269,7 +271,7 @@ async def main(options: Options, folder: Path) -> int:
         async with _everything(options, folder, console) as run:
             code = await run.go()
     finally:
-        if code or options.keep:
+        if (code or options.keep) and not options.remove:
             print(f"Databases and logs are in {folder}", file=sys.stderr)
         else:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.mutants.mutants import MUTANTS, Mutant, NoLongerFits
 from tests.mutants.sandbox import ROOT, Phase, Run, judge
+from tests.mutants.under_chaos import found_in
 
 TEST = "tests/store/test_some.py::test_it"
 MUTANT = Mutant(name="some", breaks="a promise", file="some.py", replaced={"1": "2"}, caught_by=(TEST,))
@@ -88,3 +89,17 @@ def test_whatever_else_happens_it_survived_and_is_told_why(told: str, of: Run) -
 
     assert verdict.caught_by is None
     assert told in verdict.why
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("open 0, stuck 0\nlost 0, doubled 0, wedged 0\n", None),
+        ("not often enough: late attempts barred: 1 of 5\nlost 0, doubled 0, wedged 0\n", None),
+        ("wedged: e is forward\n", None),
+        ("wedged: e is forward\nlost 0, doubled 0, wedged 1\n", "wedged: e is forward"),
+        ("wrong: order of k\nlost 0, doubled 0, wedged 0\n", "wrong: order of k"),
+    ],
+)
+def test_chaos_has_caught_a_mutant_when_its_audit_tells_of_a_fault(said: str, found: str | None) -> None:
+    assert found_in(said) == found

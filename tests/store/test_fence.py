@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, ExceptionContext, delete, event, insert, text, update
@@ -188,7 +189,11 @@ async def test_a_pivot_that_commits_while_the_turn_waits_is_seen_by_the_turn(sto
 async def test_the_turn_reads_the_steps_in_the_statement_after_the_one_that_locks(stocked: Database) -> None:
     """Told by the statements themselves: a race may be won by luck."""
     said: list[str] = []
-    listening = (stocked.engine.sync_engine, "before_cursor_execute", lambda *told: said.append(told[2]))
+
+    def listen(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        said.append(statement)
+
+    listening = (stocked.engine.sync_engine, "before_cursor_execute", listen)
     await driver_of(stocked, CoinsMove, EVENT, "one", Pacer()).drive()
     event.listen(*listening)
     try:

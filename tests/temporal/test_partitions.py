@@ -402,6 +402,32 @@ async def test_a_run_that_grows_long_goes_on_in_another(house: House, monkeypatc
     assert (await house.holdings()).boxes == {"a": 95, "b": 5}
 
 
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+async def test_more_signals_than_a_run_may_take_are_all_taken_and_the_next_run_begins_small(house: House) -> None:
+    """At the real limits: the server refuses a run's 10,001st signal. Three in four are repeats, and cost little."""
+    ids = [new_id() for _ in range(2_600)]
+    messages = [wrap(EVENT.model_copy(update={"coins": 0}), event_id=one, source="tests").text.encode() for one in ids]
+    [first] = await house.bus.publish(EVENT)
+    handle = house.client.get_workflow_handle(first.workflow_id)
+    places = asyncio.Semaphore(50)
+
+    async def send(message: bytes) -> None:
+        async with places:
+            await handle.signal("event", raw_json(message))
+
+    await asyncio.gather(*(send(messages[number % len(messages)]) for number in range(10_400)))
+
+    await eventually(lambda: _all_ended(house, len(ids) + 1), "every event has its outcome", within=400)
+    now = await handle.describe()
+    assert now.run_id != first.run_id
+    assert now.status is WorkflowExecutionStatus.RUNNING
+    started = (await house.client.get_workflow_handle(first.workflow_id, run_id=now.run_id).fetch_history()).events[0]
+    given = started.workflow_execution_started_event_attributes.input.payloads
+    assert sum(len(payload.data) for payload in given) <= 1024 * 1024
+    assert not await house.dead_letters()
+
+
 async def test_what_a_run_cannot_carry_is_opened_first(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition, "_RUN_SIGNALS", 3)
     monkeypatch.setattr(partition, "_FULL_SIGNALS", 3)

@@ -10,7 +10,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.schema import saga_lock, saga_outbox
 from orchestrator.testing.checks import nothing_open, one_outcome
 from orchestrator.testing.example import Equality, Row
-from orchestrator.testing.state import State, read_state
+from orchestrator.testing.state import State, read_rows
 from tests import cast
 from tests.orchestrators import CoinsMove, CoinsMoveRequested, TurnTaking, TurnTakingRequested
 from tests.store.pacing import Pacer, driver_of
@@ -91,7 +91,7 @@ async def test_a_saga_that_is_still_open_and_one_that_never_was_are_seen(databas
 async def test_states_are_compared_by_rows_and_by_what_counts(database: Database) -> None:
     async def state(equality: Equality) -> State:
         async with database.reading() as connection:
-            return await read_state(connection, [cast.box], equality)
+            return State(await read_rows(connection, [cast.box], equality))
 
     def in_tens(_: str, row: Row) -> Row | None:
         return None if row["name"] == "c" else {"name": row["name"], "tens": row["coins"] // 10}

@@ -20,6 +20,7 @@ class Scripted:
     """Tables that answer each question by the next line of a script, the last one for ever; a worker if patient."""
 
     pauses = (0.0, 0.0)
+    pause_for_many = 0.0
 
     def __init__(self, *script: Exception | Sequence[UUID] | None, patience: float = 0.0) -> None:
         self.patience = patience

@@ -242,7 +242,7 @@ def _terminated(where: str) -> None:
         if recorded is not None:
             # Of an event that no row tells of recovery knows that nobody took it: it is published again.
             stage.ending = "taken back"
-            answer = await undo_if_still_owned(stage.database, recorded, "terminated by the test kit")
+            answer = await undo_if_still_owned(stage.databases, recorded, "terminated by the test kit")
             stage.must(answer is not UndoAnswer.OWNER_CHANGED, "recovery took the saga for somebody else's")
         await stage.drive()
 

@@ -124,7 +124,7 @@ class _Trials:
 
     async def _do(self, arguments: dict[str, JsonValue]) -> JsonValue:
         signature = self._operation.signature
-        async with self._stage.database.transaction() as connection:
+        async with self._stage.databases.named(self._operation.database).transaction() as connection:
             tx = self._transaction(connection, 1)
             async with guarded(connection, "operation"):
                 returned = await self._operation.body(tx, **signature.load_arguments(arguments))
@@ -132,7 +132,7 @@ class _Trials:
             return signature.dump_result(returned)
 
     async def _undo(self, arguments: dict[str, JsonValue], result: JsonValue) -> None:
-        async with self._stage.database.transaction() as connection:
+        async with self._stage.databases.named(self._operation.database).transaction() as connection:
             tx = self._transaction(connection, -1)
             async with guarded(connection, "operation"):
                 await self._operation.compensate(tx, arguments, result)

@@ -1,0 +1,128 @@
+"""PostgreSQL is away while partitions are at full load: few sagas move, none is lost, and the rate returns."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+from time import monotonic
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import func, select
+from temporalio.client import Client
+
+from orchestrator.store.database import Database
+from orchestrator.store.migrate import migrate
+from orchestrator.store.schema import saga
+from orchestrator.workflow.names import is_partition
+from tests import cast
+from tests.chaos.postgres import Postgres
+from tests.chaos.processes import children, go_on, stop
+from tests.house import House, eventually, open_house
+from tests.swarm import CATALOG, SwarmRequested
+
+BOXES = 20
+MOVED = 20
+"""Executions of their own at most, of however many sagas."""
+
+
+@pytest.fixture
+async def postgres_alone(tmp_path: Path) -> AsyncGenerator[Postgres]:
+    """One of the test's own, to be stopped and killed."""
+    server = Postgres(tmp_path / "postgres")
+    await server.start()
+    yield server
+    await server.close()
+
+
+@pytest.fixture
+async def house(postgres_alone: Postgres, client: Client) -> AsyncGenerator[House]:
+    database = Database(postgres_alone.url, pool_size=20)
+    await migrate(database, application=cast.tables)
+    async with database.transaction() as connection:
+        await cast.stock(connection, **{f"box-{number}": 10_000 for number in range(BOXES)})
+    async with open_house(client, database, CATALOG, task_queue=f"away-{uuid4()}") as made:
+        yield made
+        for number in (1, 2):
+            await client.get_workflow_handle(f"Swarm/partition/{number}-of-2").terminate()
+    await database.close()
+
+
+async def stands_still(server: Postgres, seconds: float) -> None:
+    """Every process of it."""
+    family = [server.pid, *(one.pid for one in children(server.pid))]
+    for pid in family:
+        stop(pid)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        for pid in family:
+            go_on(pid)
+
+
+async def is_killed(server: Postgres, seconds: float) -> None:
+    """And started again."""
+    await server.kill()
+    await asyncio.sleep(seconds)
+    await server.revive()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("count", "seconds"), [(150, 1.0), pytest.param(1_000, 5.0, marks=pytest.mark.exhaustive)], ids=["thin", "full"]
+)
+@pytest.mark.parametrize("away", [stands_still, is_killed])
+async def test_while_it_is_away_nothing_moves_but_a_few_and_then_the_rate_returns(
+    away: Callable[[Postgres, float], Awaitable[None]],
+    count: int,
+    seconds: float,
+    house: House,
+    postgres_alone: Postgres,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def ended() -> int:
+        statement = select(func.count()).select_from(saga).where(saga.c.outcome.is_not(None))
+        async with house.database.reading() as connection:
+            return await connection.scalar(statement) or 0
+
+    async def until(number: int) -> float:
+        """Seconds until so many have ended."""
+        began = monotonic()
+
+        async def have() -> bool:
+            await asyncio.sleep(0.02)
+            return await ended() >= number
+
+        await eventually(have, f"{number} of {count} have ended", within=300)
+        return monotonic() - began
+
+    events = [
+        SwarmRequested(source=f"box-{number % BOXES}", target=f"box-{(number + 1) % BOXES}", coins=1)
+        for number in range(count)
+    ]
+    publishing = asyncio.create_task(house.bus.publish_many(events))
+    await until(count // 10)  # warm
+    first = await ended()
+    before = await until(count // 3)
+    rate_before = (await ended() - first) / before
+
+    await away(postgres_alone, seconds)
+    gone_on = monotonic()
+    await until(count // 3 + count // 10)
+    returned = monotonic() - gone_on
+    left = count - await ended()
+    rate_after = left / await until(count)
+
+    await publishing
+    sagas = await house.sagas()
+    assert {row.phase for row in sagas} == {"completed"}
+    assert len(sagas) == count
+    own = [row for row in sagas if not is_partition(row.owner_workflow_id)]
+    assert len(own) <= MOVED
+    boxes = (await house.holdings()).boxes
+    assert {boxes[f"box-{number}"] for number in range(BOXES)} <= {10_000 + d for d in (-1, 0, 1)}
+    assert (await house.holdings()).notes == count
+    assert returned < 15
+    assert rate_after > rate_before / 3
+    with capsys.disabled():
+        told = f"{rate_before:.0f} sagas/s before, {rate_after:.0f} after; back {returned:.1f} s after the database"
+        print(f"\n{away.__name__} for {seconds:g} s: {told}; {len(own)} in executions of their own")
