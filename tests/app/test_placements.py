@@ -1,13 +1,11 @@
 """All eight processes on a real server, in executions of their own and in partitions: the same tables as in neither."""
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 import pytest
 from temporalio.client import Client
 
-from activities.activity_log import RecordKind
 from orchestrator import DomainEvent, Refused, SagaFailed
 from orchestrator.catalog import AnyOrchestrator
 from orchestrator.store.database import Database
@@ -47,12 +45,12 @@ STORY: Sequence[tuple[AnyOrchestrator, DomainEvent | None, str]] = (
 """Who, what, and how it ends; None: the removal of what was spent."""
 
 
-async def play(books: Books) -> tuple[list[str], str]:
+async def play(books: Books, name: str) -> tuple[list[str], str]:
     """The story; how each ended, and a digest of what is left."""
     ended: list[str] = []
     for number, (orchestrator, event, _) in enumerate(STORY, start=1):
-        event_id = f"story-{number}"
-        taken = event or removing(await spent(books))
+        event_id = f"{name}-{number}"
+        taken = event or removing(await spent(books, f"{name}-3"))
         try:
             if isinstance(books, RunningBooks):
                 await books.completes(orchestrator, taken, event_id=event_id)
@@ -65,28 +63,31 @@ async def play(books: Books) -> tuple[list[str], str]:
     return ended, digest(await books.snapshot())
 
 
-async def spent(books: Books) -> Any:
+async def spent(books: Books, event_id: str) -> UUID:
     """The record of what was spent."""
     records = (await books.snapshot())["activity_record"].values()
-    kinds = (RecordKind.CATEGORY_VALUE_CHANGE,)
-    return next(one["id"] for one in records if one["kind"] in kinds and one["event_id"] == "story-3")
+    [found] = [one["id"] for one in records if one["event_id"] == event_id]
+    assert isinstance(found, UUID)
+    return found
 
 
-@pytest.mark.parametrize("partitions", [None, 2], ids=["own", "partitions"])
+# Each once: a partition's id is the server's, and the server is every test's.
+@pytest.mark.parametrize(("partitions", "kind"), [(None, "sqlite"), (2, "postgresql")], ids=["own", "partitions"])
 async def test_wherever_they_run_the_eight_processes_leave_the_same(
     client: Client, database: Database, monkeypatch: pytest.MonkeyPatch, partitions: int | None
 ) -> None:
+    name = f"story-{partitions}"
     assert {one for one, *_ in STORY} == set(CATALOG.orchestrators.values())
     async with new_books() as without:
         async with without.database.transaction() as connection:
             await open_account(connection, CASH)
-        expected = await play(without)
+        expected = await play(without, name)
     assert expected[0] == [ended for *_, ended in STORY]
     for orchestrator in CATALOG.orchestrators.values():
         monkeypatch.setattr(orchestrator, "partitions", partitions)
 
     async with open_books(client, database) as running:
-        assert await play(running) == expected
+        assert await play(running, name) == expected
         owners = {one.owner_workflow_id for one in await running.house.sagas()}
 
     assert all(("/partition/" in owner) == (partitions is not None) for owner in owners)
