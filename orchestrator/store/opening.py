@@ -178,8 +178,8 @@ async def lock_sagas(
     Those are locked and not written: a row's new version costs PostgreSQL an entry in each of its indexes.
     """
     given = {opening.saga.id: opening for opening in openings}
-    as_text = (lambda key: key.hex) if connection.dialect.name == "sqlite" else str
-    keys = json.dumps([as_text(key) for key in given])
+    is_sqlite = connection.dialect.name == "sqlite"
+    keys = json.dumps([key.hex if is_sqlite else str(key) for key in given])
     met = {row.id: row for row in await connection.execute(_LOCKS[connection.dialect.name], {"sagas": keys})}
     found = {key: _open(row, reused=not _same_content(given[key], row, catalog)) for key, row in met.items()}
     missing = [opening for key, opening in given.items() if key not in found]

@@ -34,7 +34,7 @@ class SagaStatus:
     def begin(self, event_type: str, event_id: str) -> None:
         """Say which event it is, unless whoever started the execution did."""
         known = workflow.info().typed_search_attributes
-        if all(known.get(pair.key) == pair.value for pair in of_event(event_type, event_id).search_attributes):
+        if known.get(EVENT_TYPE) == event_type and known.get(EVENT_ID) == event_id:
             self._is_shown = known.get(SAGA_STATUS) == RUNNING
         else:
             self._is_shown = True
