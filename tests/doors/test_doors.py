@@ -43,7 +43,8 @@ async def test_through_all_doors_at_once_each_good_event_is_done_once_and_each_b
     task_queue: str, database: Database, client: Client
 ) -> None:
     """Each kind of garbage once among some good events; what would come by the Web UI comes by a start here."""
-    few = plan(seed=7, events=60, garbage=0.75)
+    # Ids of their own on the one server: an event that completed on the other database would be a repeat.
+    few = plan(seed=7 if database.dialect == "sqlite" else 8, events=60, garbage=0.75)
     bus = EventBus(client, CATALOG, task_queue=task_queue, source="doors")
     keeping = EventBus(client, CATALOG, task_queue=task_queue, source="doors", database=database)
     senders = Senders(client, bus, keeping, database, task_queue=task_queue)
