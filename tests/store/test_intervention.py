@@ -1,10 +1,10 @@
 """A person's decisions against compensations and other persons, at the same moment: one of them wins, never both."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
@@ -26,6 +26,9 @@ from tests.store.pacing import Pacer, driver_of, stop_inside_operations, until_s
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 
 
+R = TypeVar("R")
+
+
 class HeldDatabase(Database):
     """Its transactions stand still before they commit, until they may go on."""
 
@@ -33,12 +36,15 @@ class HeldDatabase(Database):
         super().__init__(other.url.render_as_string(hide_password=False))
         self.pacer = Pacer("before the commit")
 
-    @asynccontextmanager
-    async def transaction(self, *, is_repeated: bool = False) -> AsyncGenerator[AsyncConnection]:
+    async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[R]]) -> R:
         """As ever, with a point at its end."""
-        async with super().transaction(is_repeated=is_repeated) as connection:
-            yield connection
+
+        async def held(connection: AsyncConnection) -> R:
+            answer = await work(connection)
             await self.pacer.at("before the commit")
+            return answer
+
+        return await super().in_transaction(held)
 
 
 class Undoing:
