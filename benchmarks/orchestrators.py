@@ -16,7 +16,8 @@ from benchmarks.application import (
 )
 from orchestrator import Orchestrator, Saga
 
-PARTITIONS = 2
+PARTITIONS = 1
+"""With 50 sagas at once two carried a fifth less, and three a third less: their waves are smaller."""
 
 
 async def _in_three(event: TransferRequested, saga: Saga) -> TransferCompleted:
