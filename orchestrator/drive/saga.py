@@ -115,8 +115,9 @@ class DrivenSaga(Saga):
             return None
         try:
             envelope = read(str(text))
-            self._steps.received(envelope)
-            return unwrap(envelope, event)
+            taken = unwrap(envelope, event)
+            self._steps.received(envelope, taken)
+            return taken
         except UnreadableEvent as fault:
             raise self._misuse(f"the recorded {name} is none of today's: {fault.message}") from fault
 

@@ -65,8 +65,8 @@ class Steps(Protocol):
         """Wait for an event that was sent to this saga, in the order of arrival; None if none came in time."""
         ...
 
-    def received(self, envelope: Envelope) -> None:
-        """This event was taken before: if it is here, it came again."""
+    def received(self, envelope: Envelope, event: DomainEvent) -> None:
+        """This event was taken: if it is here, or comes, it comes again."""
         ...
 
     async def end_wait(self, command: EndWaitCommand) -> StepReply:

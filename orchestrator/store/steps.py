@@ -89,7 +89,7 @@ class StoreSteps:
         await asyncio.sleep(seconds)
         return None
 
-    def received(self, envelope: Envelope) -> None:
+    def received(self, envelope: Envelope, event: DomainEvent) -> None:
         """Nothing to do."""
 
     async def end_wait(self, command: EndWaitCommand) -> StepReply:

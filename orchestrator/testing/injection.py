@@ -317,7 +317,7 @@ class InjectedSteps(StoreSteps):
                 return envelope
         return None
 
-    def received(self, envelope: Envelope) -> None:
+    def received(self, envelope: Envelope, event: DomainEvent) -> None:
         """It is not taken again."""
         self._sent = [one for one in self._sent if one.event_id != envelope.event_id]
 

@@ -242,7 +242,8 @@ class Relay:
             met = self._unknown.setdefault(row.id, monotonic())
             if monotonic() - met < self.limits.unknown_for.total_seconds():
                 return _Later(row, str(fault), min(self.limits.newer_wait, self.limits.unknown_for))
-            return _Buried(row, fault.code, fault.message)
+            # Of a shared event's listeners one was taken away, it seems: the saga that is there is all there is to be.
+            return _Sent(row) if row.target == Target.MISSING else _Buried(row, fault.code, fault.message)
         except UnreadableEvent as fault:
             if fault.is_newer:
                 return _Later(row, str(fault), self.limits.newer_wait)
@@ -268,6 +269,11 @@ class Relay:
         listeners = list(self.catalog.listeners_of(envelope.event_type))
         if event_class is None:
             raise Unroutable("event.unknown_type", f"type: {envelope.event_type} is no event here")
+        # Both are written only where there are more: by newer code than this, and its own relay has to send it.
+        if row.target is None and not listeners:
+            raise Unroutable("event.no_listener", f"nobody here listens to {envelope.event_type}, and somebody did")
+        if row.target == Target.MISSING and len(listeners) < 2:
+            raise Unroutable("event.no_listener", f"{envelope.event_type} had several listeners, and has fewer here")
         if row.target == Target.MISSING:
             listeners = [one for one in listeners if saga_id(one.__name__, envelope.event_id) not in known]
         elif row.target == Target.REQUIRED and not listeners:

@@ -182,7 +182,7 @@ class WaveSteps:
         """Not in a wave."""
         _leave()
 
-    def received(self, envelope: Envelope) -> None:
+    def received(self, envelope: Envelope, event: DomainEvent) -> None:
         """Nothing to do."""
 
     async def end_wait(self, command: EndWaitCommand) -> StepReply:

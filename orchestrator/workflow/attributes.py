@@ -33,10 +33,11 @@ class SagaStatus:
 
     def begin(self, event_type: str, event_id: str) -> None:
         """Say which event it is, unless whoever started the execution did."""
-        known = workflow.info().typed_search_attributes
-        if known.get(EVENT_TYPE) == event_type and known.get(EVENT_ID) == event_id:
-            self._is_shown = known.get(SAGA_STATUS) == RUNNING
-        else:
+        info = workflow.info()
+        known = info.typed_search_attributes
+        is_said = known.get(EVENT_TYPE) == event_type and known.get(EVENT_ID) == event_id
+        # A run that follows another one has them from it: nobody who started it says what is in its history.
+        if info.continued_run_id is not None or not is_said:
             self._is_shown = True
             upsert(EVENT_TYPE.value_set(event_type), EVENT_ID.value_set(event_id), SAGA_STATUS.value_set(RUNNING))
 

@@ -191,9 +191,9 @@ class TemporalSteps:
         except InboxFull:
             await self._go_on()
 
-    def received(self, envelope: Envelope) -> None:
-        """This event was taken before."""
-        self._inbox.received(envelope.event_id)
+    def received(self, envelope: Envelope, event: DomainEvent) -> None:
+        """This event was taken, perhaps in a run before this one, which knows it no more."""
+        self._inbox.received(envelope.event_id, event)
 
     async def end_wait(self, command: EndWaitCommand) -> StepReply:
         """Write down how a wait ended."""

@@ -246,6 +246,29 @@ async def test_a_type_that_nobody_knows_may_be_one_of_code_that_is_being_deploye
     assert not await all_sent(database)
 
 
+async def test_what_starts_another_saga_waits_for_a_worker_that_knows_which(database: Database) -> None:
+    """Its row was written because somebody listens: an older worker's relay knows nobody, and may not call it sent."""
+    envelope = read((await _added(database, event_id="good"))[0].envelope).text
+    outcome = envelope.replace("NOTHING_REQUESTED", "NOTHING_COMPLETED").replace('"good"', '"outcome"')
+    shared = envelope.replace('"good"', '"shared"')
+    async with database.transaction() as connection:
+        for event_id, target, text in (("outcome", None, outcome), ("shared", Target.MISSING.value, shared)):
+            row = {"event_id": event_id, "saga_id": NO_SAGA, "target": target, "envelope": text}
+            await connection.execute(saga_outbox.insert().values(**row))
+    patient = RelayLimits(unknown_for=timedelta(minutes=1), newer_wait=timedelta(0))
+
+    await relay_of(database, Post(), patient).pass_on()
+
+    waiting = {row.event_id: row.error for row in await rows(database, saga_outbox) if row.sent_at is None}
+    assert {event_id: error.partition(":")[0] for event_id, error in waiting.items()} == {
+        "outcome": "event.no_listener",
+        "shared": "event.no_listener",
+    }
+    await drain(relay_of(database, Post()))
+    assert await all_sent(database)
+    assert [letter.origin_run_id for letter in await rows(database, saga_dead_letter)] == ["outcome"]
+
+
 async def test_a_relay_is_woken_by_a_commit_in_its_process(
     database: Database,
 ) -> None:

@@ -78,7 +78,7 @@ class Port:
             return wrap(NothingRequested(refuse=True), event_id="sent", source="tests")
         return None
 
-    def received(self, envelope: Envelope) -> None:
+    def received(self, envelope: Envelope, event: DomainEvent) -> None:
         """Told which."""
         self.asked.append(f"received {envelope.event_id}")
 

@@ -1,0 +1,32 @@
+"""What an execution's inbox remembers."""
+
+from orchestrator.envelope import wrap
+from orchestrator.workflow import names
+from orchestrator.workflow.execution import raw_json
+from orchestrator.workflow.inbox import Inbox
+from tests.orchestrators import NothingRequested
+
+EVENT = NothingRequested(refuse=True)
+SENT = raw_json(wrap(EVENT, event_id="sent", source="tests").text.encode())
+
+
+async def test_an_event_that_a_run_before_this_one_took_is_no_news_when_it_comes_again() -> None:
+    inbox = Inbox((NothingRequested,))
+
+    inbox.received("sent", EVENT)
+    inbox.receive(names.EVENT_SIGNAL, [SENT])
+    await inbox.sort()
+
+    assert inbox.leave() == ([], [])
+    assert inbox.is_empty
+
+
+async def test_one_that_nobody_has_taken_stays() -> None:
+    inbox = Inbox((NothingRequested,))
+
+    inbox.receive(names.EVENT_SIGNAL, [SENT])
+    await inbox.sort()
+
+    letters, faults = inbox.leave()
+    assert [letter.envelope.event_id for letter in letters] == ["sent"]
+    assert faults == []
