@@ -31,27 +31,23 @@ from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.fence import clock
 from orchestrator.store.outbox import Target
+from orchestrator.store.saga_ids import OF_SAGAS, ids_as_json
 from orchestrator.store.schema import saga, saga_outbox
 
 T = TypeVar("T")
 
 _AT_ONCE = 50
 """Envelopes that are read at once: there may be much in each."""
-_THESE = {
-    "postgresql": "(SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(:sagas AS json)))",
-    "sqlite": "(SELECT value FROM json_each(:sagas))",
-}
-"""One text for any number of sagas, so that it is prepared once."""
 
 
 def _look(dialect: str, ended: str) -> Any:
-    statement = f"SELECT id, content_digest, outcome FROM saga WHERE outcome {ended} AND id IN {_THESE[dialect]}"  # noqa: S608
+    statement = f"SELECT id, content_digest, outcome FROM saga WHERE outcome {ended} AND id IN {OF_SAGAS[dialect]}"  # noqa: S608
     bound = text(statement).bindparams(bindparam("sagas", type_=Text()))
     return bound.columns(saga.c.id, saga.c.content_digest, saga.c.outcome)
 
 
-_OPEN = {dialect: _look(dialect, "IS NULL") for dialect in _THESE}
-_ENDED = {dialect: _look(dialect, "IS NOT NULL") for dialect in _THESE}
+_OPEN = {dialect: _look(dialect, "IS NULL") for dialect in OF_SAGAS}
+_ENDED = {dialect: _look(dialect, "IS NOT NULL") for dialect in OF_SAGAS}
 _ACCEPTED = select(
     saga.c.id, saga.c.event_type.label("type"), saga.c.event_id, saga.c.created_at.label("recorded_at")
 ).where(
@@ -91,7 +87,7 @@ async def answer(databases: Databases, question: Question) -> Answer:
 async def _sagas(connection: AsyncConnection, question: Question, room: int) -> tuple[list[SagaTold], int]:
     told: list[SagaTold] = []
     dialect = connection.dialect.name
-    asked = {"sagas": json.dumps([key.hex if dialect == "sqlite" else str(key) for key in question.sagas])}
+    asked = {"sagas": ids_as_json(dialect, question.sagas)}
     if question.open_too:
         still_open = await connection.execute(_OPEN[dialect], asked)
         told += [SagaTold(saga=row.id, content_digest=row.content_digest, outcome=None) for row in still_open]

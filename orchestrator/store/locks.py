@@ -30,6 +30,7 @@ from sqlalchemy.sql.selectable import TextualSelect
 
 from orchestrator.columns import UtcTime
 from orchestrator.drive.messages import Blocker, SagaRef
+from orchestrator.store.saga_ids import OF_SAGAS, ids_as_json
 from orchestrator.store.schema import saga_lock
 
 
@@ -112,10 +113,10 @@ class _Dialect:
 
 
 _POSTGRESQL = _Dialect(
-    "(SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(:sagas AS json)))",
+    OF_SAGAS["postgresql"],
     "json_array_elements_text(CAST(:keys AS json))",
 )
-_SQLITE = _Dialect("(SELECT value FROM json_each(:sagas))", "json_each(:keys)")
+_SQLITE = _Dialect(OF_SAGAS["sqlite"], "json_each(:keys)")
 _STATEMENTS: Mapping[str, Mapping[str, TextClause | TextualSelect]] = {
     name: {
         "heads": dialect.heads(),
@@ -137,7 +138,9 @@ async def draw(connection: AsyncConnection, sagas: Mapping[UUID, Sequence[str]])
         connection: in the transaction that opens them. The heads stay locked to its end.
         sagas: the keys of each, in the order of arrival.
     """
-    have = set(await connection.scalars(_of(connection, "holding"), {"sagas": _ids(connection, sagas)}))
+    have = set(
+        await connection.scalars(_of(connection, "holding"), {"sagas": ids_as_json(connection.dialect.name, sagas)})
+    )
     drawing = {key: locks for key, locks in sagas.items() if key not in have}
     wanted = Counter(lock for locks in drawing.values() for lock in locks)
     if not wanted:
@@ -157,7 +160,9 @@ async def draw(connection: AsyncConnection, sagas: Mapping[UUID, Sequence[str]])
 
 async def blockers(connection: AsyncConnection, sagas: Iterable[UUID]) -> dict[UUID, tuple[Blocker, ...]]:
     """For whom each of these sagas waits, by key; a saga that holds all its keys is not in it."""
-    found = await connection.execute(_of(connection, "blockers"), {"sagas": _ids(connection, sagas)})
+    found = await connection.execute(
+        _of(connection, "blockers"), {"sagas": ids_as_json(connection.dialect.name, sagas)}
+    )
     waiting: dict[UUID, list[Blocker]] = {}
     for row in found:
         holder = SagaRef(id=row.holder, orchestrator=row.orchestrator, event_id=row.event_id)
@@ -167,7 +172,9 @@ async def blockers(connection: AsyncConnection, sagas: Iterable[UUID]) -> dict[U
 
 async def waiting(connection: AsyncConnection, sagas: Iterable[UUID]) -> set[UUID]:
     """Which of these sagas wait for a lock; cheaper than to know for whom."""
-    return set(await connection.scalars(_of(connection, "waiting"), {"sagas": _ids(connection, sagas)}))
+    return set(
+        await connection.scalars(_of(connection, "waiting"), {"sagas": ids_as_json(connection.dialect.name, sagas)})
+    )
 
 
 async def release(connection: AsyncConnection, sagas: Iterable[UUID]) -> list[Woken]:
@@ -176,7 +183,9 @@ async def release(connection: AsyncConnection, sagas: Iterable[UUID]) -> list[Wo
     Returns:
         Who has become the first one of a key; each once.
     """
-    given_back = await connection.execute(_of(connection, "give_back"), {"sagas": _ids(connection, sagas)})
+    given_back = await connection.execute(
+        _of(connection, "give_back"), {"sagas": ids_as_json(connection.dialect.name, sagas)}
+    )
     lowest: dict[str, int] = {}
     for row in given_back:
         lowest[row.key] = min(row.ticket, lowest.get(row.key, row.ticket))
@@ -193,9 +202,3 @@ async def release(connection: AsyncConnection, sagas: Iterable[UUID]) -> list[Wo
 
 def _of(connection: AsyncConnection, name: str) -> TextClause | TextualSelect:
     return _STATEMENTS[connection.dialect.name][name]
-
-
-def _ids(connection: AsyncConnection, sagas: Iterable[UUID]) -> str:
-    """As JSON, each as the database keeps it."""
-    is_sqlite = connection.dialect.name == "sqlite"
-    return json.dumps([key.hex if is_sqlite else str(key) for key in sagas])

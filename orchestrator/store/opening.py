@@ -21,6 +21,7 @@ from orchestrator.drive.messages import Blocked, Blocker, Decided, Expired, Open
 from orchestrator.envelope import UnreadableEvent, read, unwrap
 from orchestrator.store.locks import blockers, draw
 from orchestrator.store.outbox import forward
+from orchestrator.store.saga_ids import OF_SAGAS, ids_as_json
 from orchestrator.store.schema import saga
 
 _COLUMNS = (
@@ -178,8 +179,7 @@ async def lock_sagas(
     Those are locked and not written: a row's new version costs PostgreSQL an entry in each of its indexes.
     """
     given = {opening.saga.id: opening for opening in openings}
-    is_sqlite = connection.dialect.name == "sqlite"
-    keys = json.dumps([key.hex if is_sqlite else str(key) for key in given])
+    keys = ids_as_json(connection.dialect.name, given)
     met = {row.id: row for row in await connection.execute(_LOCKS[connection.dialect.name], {"sagas": keys})}
     found = {key: _open(row, reused=not _same_content(given[key], row, catalog)) for key, row in met.items()}
     missing = [opening for key, opening in given.items() if key not in found]
@@ -256,17 +256,15 @@ _UPSERTS = {
 }
 
 
-def _lock(source: str, locking: str) -> Any:
+def _lock(dialect: str, locking: str) -> Any:
     columns = ", ".join(column.name for column in _COLUMNS)
-    statement = f"SELECT {columns} FROM saga WHERE id IN {source} ORDER BY id{locking}"  # noqa: S608
+    statement = f"SELECT {columns} FROM saga WHERE id IN {OF_SAGAS[dialect]} ORDER BY id{locking}"  # noqa: S608
     return text(statement).bindparams(bindparam("sagas", type_=Text())).columns(*_COLUMNS)
 
 
 _LOCKS = {
-    "postgresql": _lock(
-        "(SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(:sagas AS json)))", " FOR UPDATE"
-    ),
-    "sqlite": _lock("(SELECT value FROM json_each(:sagas))", ""),  # its transaction is the only one that writes
+    "postgresql": _lock("postgresql", " FOR UPDATE"),
+    "sqlite": _lock("sqlite", ""),  # its transaction is the only one that writes
 }
 
 
