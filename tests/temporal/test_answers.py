@@ -46,6 +46,29 @@ async def bus(request: pytest.FixtureRequest, house: House) -> AsyncGenerator[Ev
         await made.close()
 
 
+async def times_out(house: House, stops: Stops, where: str) -> Published:
+    """An execution that will time out, and its saga stands there: where the machine is slow, it is given longer."""
+    for seconds in (1, 4, 16, 64):
+        event_id = new_id()
+        stop = stops.before(where, event_id)
+        published = Published(house, event_id, own_workflow_id("CoinsMove", event_id))
+        raw = raw_json(wrap(EVENT, event_id=event_id, source="tests").text.encode())
+        await house.client.start_workflow(
+            "CoinsMove",
+            raw,
+            id=published.workflow_id,
+            task_queue=house.task_queue,
+            execution_timeout=timedelta(seconds=seconds),
+        )
+        reached, closed = asyncio.create_task(stop.reached.wait()), asyncio.create_task(published.closed())
+        await asyncio.wait({reached, closed}, return_when=asyncio.FIRST_COMPLETED)
+        closed.cancel()
+        if reached.done():
+            return published
+        reached.cancel()
+    raise AssertionError("no execution came there before it timed out")
+
+
 async def befall(house: House, published: Published, end: str) -> None:
     """What may happen to an execution."""
     match end:
@@ -74,27 +97,25 @@ async def test_an_execution_that_is_cut_off_is_no_outcome_and_whoever_waits_gets
     house: House, bus: EventBus, stops: Stops, end: str
 ) -> None:
     where, phase = ENDS[end]
-    event_id = new_id()
-    stop = stops.before(where, event_id)
-    workflow_id = own_workflow_id("CoinsMove", event_id)
-    published = Published(house, event_id, workflow_id)
     if end == "timed out":
-        raw = raw_json(wrap(EVENT, event_id=event_id, source="tests").text.encode())
-        await house.client.start_workflow(
-            "CoinsMove", raw, id=workflow_id, task_queue=house.task_queue, execution_timeout=timedelta(seconds=1)
-        )
-        handle = bus.handle(CoinsMove, event_id)
+        published = await times_out(house, stops, where)
+        handle = bus.handle(CoinsMove, published.event_id)
     else:
+        event_id = new_id()
+        stop = stops.before(where, event_id)
         [handle] = await bus.publish(EVENT, event_id=event_id)
-    await stop.reached.wait()
-    waiting = [asyncio.create_task(one.outcome(timeout=SOON)) for one in (handle, bus.handle(CoinsMove, event_id))]
+        published = Published(house, event_id, handle.workflow_id)
+        await stop.reached.wait()
+    waiting = [
+        asyncio.create_task(one.outcome(timeout=SOON)) for one in (handle, bus.handle(CoinsMove, published.event_id))
+    ]
 
     await befall(house, published, end)
     if end != "reset":
         with pytest.raises(NotFinished):
             await handle.outcome(timeout=AT_ONCE)
         if end == "terminated before it was taken":
-            await is_visible(house, workflow_id)
+            await is_visible(house, published.workflow_id)
         await sweep(house)
 
     assert [(await one).phase for one in waiting] == [phase, phase]
