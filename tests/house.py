@@ -20,6 +20,7 @@ from orchestrator.worker.manager import Manager, Ready, ensure_search_attributes
 from orchestrator.workflow.converter import worker_data_converter
 from tests import cast
 from tests.cast import box, note
+from tests.closing import ClosingBus
 from tests.orchestrators import (
     Approval,
     AtomicMove,
@@ -141,7 +142,7 @@ async def open_house(
         client,
         database,
         catalog,
-        EventBus(client, catalog, task_queue=task_queue, database=database),
+        ClosingBus(client, catalog, task_queue=task_queue, database=database),
         task_queue,
         manager,
         ready,

@@ -11,10 +11,26 @@ from orchestrator.client.tables import Tables, TablesAway
 
 _LONGEST_AWAY = 5.0
 """Seconds between two tries to reach tables that are away."""
-_MANY = 10
-"""Waiting for so many, it asks less often."""
+_LONGER = 1.5
 LEAST = 0.5
 """Seconds that a question is given before it is given up for another."""
+
+
+class Backoff:
+    """Soon again while there is news, and later and later while there is none.
+
+    Args:
+        pauses: seconds, the shortest and the longest.
+    """
+
+    def __init__(self, pauses: tuple[float, float]) -> None:
+        self._soonest, self._latest = pauses
+        self._pause = self._soonest
+
+    def __call__(self, news: bool | None) -> float:
+        """Seconds until the next question."""
+        self._pause = self._soonest if news is not False else min(self._pause * _LONGER, self._latest)
+        return self._pause
 
 
 class Asking:
@@ -23,21 +39,25 @@ class Asking:
     Args:
         tables: what is asked.
         look: asks once for all who wait, and tells them; whether there was news.
-        waiting: how many wait.
+        waiting: whether somebody waits.
         fail: is told of what ends the asking; None if it was stopped.
+        pause: seconds until the next question, by whether the last one had news; None if there was none or it was
+            given up.
     """
 
     def __init__(
         self,
         tables: Tables,
         look: Callable[[], Awaitable[bool]],
-        waiting: Callable[[], int],
+        waiting: Callable[[], bool],
         fail: Callable[[BaseException | None], None],
+        pause: Callable[[bool | None], float],
     ) -> None:
         self._tables = tables
         self._look = look
         self._waiting = waiting
         self._fail = fail
+        self._pause = pause
         self._task: asyncio.Task[None] | None = None
         self._came = asyncio.Event()
 
@@ -54,20 +74,17 @@ class Asking:
             self._task = None
 
     async def _ask(self) -> None:
-        soonest, later = self._tables.pauses
-        pause = away = soonest
+        pause, away = self._pause(None), 0.0
         try:
-            while waiting := self._waiting():
-                await asyncio.sleep(pause)
-                soon = soonest if waiting < _MANY else self._tables.pause_for_many
+            while self._waiting():
+                await (asyncio.sleep(away) if away else self._sleep(pause))
                 self._came.clear()
                 try:
                     news = await self._look_until_somebody_comes()
                 except TablesAway:
-                    away = pause = min(max(away, 0.1) * 2, _LONGEST_AWAY)
+                    away = min(max(away, 0.1) * 2, _LONGEST_AWAY)
                     continue
-                away = soon
-                pause = soon if news is not False else max(soon, min(pause * 1.5, later))
+                pause, away = self._pause(news), 0.0
         except Exception as fault:
             self._fail(fault)
         finally:
@@ -75,6 +92,18 @@ class Asking:
                 self._task = None
             if self._task is None:
                 self._fail(None)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until then, or until somebody who has come since is to be asked for."""
+        until = monotonic() + seconds
+        while (left := until - monotonic()) > 0:
+            self._came.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._came.wait()
+            except TimeoutError:
+                return
+            until = min(until, monotonic() + self._pause(None))
 
     async def _look_until_somebody_comes(self) -> bool | None:
         """Whether there was news; None if the question was given up."""

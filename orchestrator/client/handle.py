@@ -35,6 +35,8 @@ C = TypeVar("C", bound=DomainEvent)
 UNTAKEN = 5.0
 """Seconds that a partition is given to take an event that was just published, before its saga counts as unknown."""
 _LOOK_AGAIN = 0.25
+_PATIENCE = 0.5
+"""Seconds after which an execution is asked, too: it may tell why it will never have an outcome."""
 
 
 class SagaHandle(Generic[C]):
@@ -131,6 +133,22 @@ class SagaHandle(Generic[C]):
     async def _outcome(self) -> Outcome:
         if is_partition(self.workflow_id):
             return await self._outcomes.of(self._saga_id)
+        if not self._outcomes.are_near:
+            return await self._told()
+        # The row has it a moment before its execution has ended, and asking many rows is one question.
+        recorded = asyncio.create_task(self._outcomes.of(self._saga_id))
+        told = asyncio.create_task(self._told(after=_PATIENCE))
+        try:
+            await asyncio.wait({recorded, told}, return_when=asyncio.FIRST_COMPLETED)
+            return recorded.result() if recorded.done() and recorded.exception() is None else await told
+        finally:
+            recorded.cancel()
+            told.cancel()
+            await asyncio.gather(recorded, told, return_exceptions=True)
+
+    async def _told(self, *, after: float = 0.0) -> Outcome:
+        """By its execution; by its row, where that does not tell."""
+        await asyncio.sleep(after)
         told = await told_by_execution(self._client, self.workflow_id, self.run_id)
         match told:
             case Outcome():

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from orchestrator.answers import ASKED_SEEN, OVERLAP, Answer, EventsWanted, EventTold, Question
-from orchestrator.client.asking import Asking
+from orchestrator.client.asking import Asking, Backoff
 from orchestrator.client.tables import Tables, TablesAway
 from orchestrator.envelope import OUTCOME_SIZE_LIMIT, UnreadableEvent, canonical, read, unwrap
 from orchestrator.errors import NotHeard, UsageError
@@ -142,7 +142,7 @@ class EventLog:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._listeners: set[Listening[Any]] = set()
-        self._asking = Asking(tables, self._look, lambda: bool(self._listeners), self._fail)
+        self._asking = Asking(tables, self._look, lambda: bool(self._listeners), self._fail, Backoff(tables.pauses))
 
     async def known(self, event_type: str) -> Answer:
         """What of a type has gone through lately, without what it says."""

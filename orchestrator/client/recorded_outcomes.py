@@ -1,6 +1,9 @@
-"""Outcomes read from the tables: for sagas that have no execution of their own to wait for, or none any more."""
+"""Outcomes read from the tables, where they stand as soon as they are decided."""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
 from uuid import UUID
 
 from orchestrator.answers import ASKED_SAGAS, Question, SagaTold
@@ -8,18 +11,41 @@ from orchestrator.client.asking import Asking
 from orchestrator.client.tables import Tables
 from orchestrator.drive.messages import Outcome
 
+_EARLY = 0.7
+"""Part of the time that sagas take of late, before which none is asked for."""
+_PART, _PART_OF_FEW = 0.1, 0.05
+"""After this part of that time comes the next question: by so much, at most, an outcome is known late."""
+_FEW = 4
+_RISING, _FALLING = 0.125, 0.5
+"""Weights of the last wait in what is usual: a load that is over is to be forgotten soon."""
+
+
+@dataclass(slots=True)
+class _Wait:
+    since: float
+    ended: list[asyncio.Future[Outcome]] = field(default_factory=list[asyncio.Future[Outcome]])
+
 
 class RecordedOutcomes:
     """Waits for any number of sagas with one question at a time.
 
     Args:
         tables: where the rows are; nothing is asked before the first wait.
+        clock: seconds.
     """
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, clock: Callable[[], float] = monotonic) -> None:
         self._tables = tables
-        self._waiting: dict[UUID, list[asyncio.Future[Outcome]]] = {}
-        self._asking = Asking(tables, self._look, lambda: len(self._waiting), self._fail)
+        self._clock = clock
+        self._waiting: dict[UUID, _Wait] = {}
+        self._usual = 0.0
+        """Seconds that a wait took, of late."""
+        self._asking = Asking(tables, self._look, lambda: bool(self._waiting), self._fail, self.pause)
+
+    @property
+    def are_near(self) -> bool:
+        """Whether asking costs less than asking Temporal."""
+        return self._tables.are_near
 
     async def of(self, saga_id: UUID) -> Outcome:
         """Wait for a saga's outcome, as long as it takes and whatever has to be reached again meanwhile.
@@ -28,7 +54,7 @@ class RecordedOutcomes:
             Unreachable: the tables cannot be reached, and never were.
         """
         ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(saga_id, []).append(ended)
+        self._waiting.setdefault(saga_id, _Wait(self._clock())).ended.append(ended)
         self._asking.go_on()
         try:
             return await ended
@@ -62,14 +88,32 @@ class RecordedOutcomes:
             for one in told.sagas:
                 if one.outcome is not None:
                     found = True
-                    for ended in self._waiting.pop(one.saga, []):
-                        if not ended.done():
-                            ended.set_result(one.outcome)
+                    self._tell(one.saga, one.outcome)
         return found
 
+    def _tell(self, saga_id: UUID, outcome: Outcome) -> None:
+        wait = self._waiting.pop(saga_id, None)
+        if wait is None:
+            return
+        took = self._clock() - wait.since
+        more = took - self._usual
+        self._usual = self._usual + more * (_RISING if more > 0 else _FALLING) if self._usual else took
+        for ended in wait.ended:
+            if not ended.done():
+                ended.set_result(outcome)
+
+    def pause(self, _news: bool | None) -> float:
+        """Seconds until the next question: not before a saga may have ended, and rarer where sagas take long."""
+        soonest, latest = self._tables.pauses
+        part = _PART_OF_FEW if len(self._waiting) <= _FEW else _PART
+        now, early = self._clock(), _EARLY * self._usual
+        ages = [now - wait.since for wait in self._waiting.values()]
+        due = min((max(early - age, part * max(self._usual, age)) for age in ages), default=0.0)
+        return max(soonest, min(due, latest))
+
     def _fail(self, fault: BaseException | None) -> None:
-        for waiting in self._waiting.values():
-            for ended in waiting:
+        for wait in self._waiting.values():
+            for ended in wait.ended:
                 if fault is None:
                     ended.cancel()
                 elif not ended.done():
@@ -78,5 +122,5 @@ class RecordedOutcomes:
 
     def _forget(self) -> None:
         """Those that nobody waits for any more."""
-        for key in [key for key, waiting in self._waiting.items() if all(one.done() for one in waiting)]:
+        for key in [key for key, wait in self._waiting.items() if all(one.done() for one in wait.ended)]:
             del self._waiting[key]

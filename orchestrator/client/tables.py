@@ -37,9 +37,9 @@ class Tables(Protocol):
     patience: float
     """Seconds that a question may take while there is nothing to tell."""
     pauses: tuple[float, float]
-    """Seconds between two questions: while there is something to tell, and the longest otherwise."""
-    pause_for_many: float
-    """The first of them where many wait: each question is for several that ended meanwhile, as it has its price."""
+    """Seconds between two questions: the shortest and the longest."""
+    are_near: bool
+    """Whether a question costs little, and none is the worker's to answer."""
 
     async def ask(self, question: Question) -> Answer:
         """Ask.
@@ -63,8 +63,8 @@ class DatabaseTables:
     """
 
     patience = 0.0
-    pauses = (0.004, 0.1)
-    pause_for_many = 0.015
+    are_near = True
+    pauses = (0.002, 0.1)
 
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
@@ -97,8 +97,8 @@ class WorkerTables:
     """
 
     patience = LOOK.total_seconds()
+    are_near = False
     pauses = (0.01, 2.0)
-    pause_for_many = 0.05
 
     def __init__(self, client: Client, task_queue: str) -> None:
         self._client = client

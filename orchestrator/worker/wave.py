@@ -33,7 +33,7 @@ from orchestrator.store.locks import Woken
 from orchestrator.store.opening import OpenSaga, open_sagas
 from orchestrator.store.schema import saga
 from orchestrator.store.steps import StoreSteps
-from orchestrator.worker.wave_steps import Finishing, NeedsOwn, Postponed, WaveSteps, is_lost
+from orchestrator.worker.wave_steps import DrivePlace, Finishing, NeedsOwn, Postponed, WaveSteps, is_lost
 from orchestrator.workflow import names
 from orchestrator.workflow.dead_letters import pieces
 from orchestrator.workflow.wave import AWAY, SMALL_WAVE, Left, Place, WaveCommand, WaveReply, Why
@@ -45,7 +45,7 @@ _SOFT = 0.7
 _HARD = 3.0
 """Seconds after which the wave leaves what still runs."""
 _LET_GO = 0.5
-_AT_ONCE = 20
+_AT_ONCE = 12
 """Sagas that are driven at once: about as many as there are connections."""
 _MOST_DRIVES = 2
 """Drivers that may begin a saga and not be heard of again: it may have killed them, and is driven alone then."""
@@ -131,7 +131,7 @@ class Wave:
         self._began = monotonic()
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._under_way = 0
-        self._port = WaveSteps(steps, Finishing(steps, self._wake, lambda: self._under_way), self._is_over)
+        self._finishing = Finishing(steps, self._wake, lambda: self._under_way)
         self._turns: dict[UUID, asyncio.Event] = {}
         """Set when a saga of this wave, that waits for locks, may hold them."""
         self._begun: set[UUID] = set()
@@ -366,22 +366,23 @@ class Wave:
             return None
         if row.drives > _MOST_DRIVES:
             return _Own(one, f"{row.drives - 1} drivers began it and were not heard of again")
-        async with self._places:
+        async with DrivePlace(self._places) as place:
             if self._is_over():
                 return one.left(Why.UNREACHED)
             self._under_way += 1
             try:
-                return await self._go(one, row, drivers)
+                return await self._go(one, row, drivers, place)
             finally:
                 self._under_way -= 1
 
-    async def _go(self, one: _Given, row: OpenSaga, drivers: dict[int, Driver]) -> _Fate:
+    async def _go(self, one: _Given, row: OpenSaga, drivers: dict[int, Driver], place: DrivePlace) -> _Fate:
         envelope = read(row.envelope)
         try:
             event = one.event if envelope.text == one.envelope.text else unwrap(envelope, *self._orchestrator.requests)
         except UnreadableEvent as fault:
             return _Own(one, f"its recorded event cannot be read: {fault}")
-        driver = Driver(self._orchestrator, event, envelope, self._port, owner=self._owner, opened=True)
+        port = WaveSteps(self._steps, self._finishing, self._is_over, place)
+        driver = Driver(self._orchestrator, event, envelope, port, owner=self._owner, opened=True)
         drivers[one.index] = driver
         try:
             if row.phase is Phase.UNDOING:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import NoReturn, TypeVar
+from typing import NoReturn, Self, TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -130,6 +130,32 @@ class Finishing:
                 written.set_result(reply)
 
 
+class DrivePlace:
+    """One of those that are driven at once: given to the next saga while this one waits for its end to be written.
+
+    Args:
+        places: how many there are.
+    """
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places = places
+        self._is_taken = False
+
+    async def __aenter__(self) -> Self:
+        await self._places.acquire()
+        self._is_taken = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Let another saga go on."""
+        if self._is_taken:
+            self._is_taken = False
+            self._places.release()
+
+
 class WaveSteps:
     """`Steps` within a wave.
 
@@ -137,10 +163,12 @@ class WaveSteps:
         store: the database.
         finishing: the wave's, for all its sagas.
         is_over: whether the wave's time is up, so that no further step begins.
+        place: the saga's, among those that are driven at once.
     """
 
-    def __init__(self, store: StoreSteps, finishing: Finishing, is_over: Callable[[], bool]) -> None:
+    def __init__(self, store: StoreSteps, finishing: Finishing, is_over: Callable[[], bool], place: DrivePlace) -> None:
         self._store = store
+        self._place = place
         self._finishing = finishing
         self._is_over = is_over
 
@@ -201,6 +229,7 @@ class WaveSteps:
 
     async def finish(self, command: FinishCommand) -> FinishReply:
         """Write the outcome."""
+        self._place.leave()
         return await self._tried(lambda _: self._finishing.finish(command))
 
     async def stick(self, command: StuckCommand) -> None:

@@ -12,9 +12,15 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
 
+_CONVERTERS = PydanticPayloadConverter().converters
+"""Made once: Temporal makes a converter for each activation, and pydantic then forgot what it knew of each type."""
+
 
 class RawUnlessTyped(PydanticPayloadConverter):
     """Pydantic for what has a type, raw bytes for what has none."""
+
+    def __init__(self) -> None:
+        self.converters = _CONVERTERS
 
     def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
         """Decode payloads; without type hints none is decoded."""

@@ -11,7 +11,6 @@ from temporalio.client import Client
 
 from orchestrator import DomainEvent, FailureEvent, SagaFailed
 from orchestrator.catalog import AnyOrchestrator
-from orchestrator.client import EventBus
 from orchestrator.envelope import saga_id
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
@@ -19,6 +18,7 @@ from orchestrator.worker.manager import Manager, Ready, ensure_search_attributes
 from starter.seed import open_account, seed
 from tests.app.books import Books
 from tests.app.scenarios import CASH, CATALOG
+from tests.closing import ClosingBus
 from tests.house import House, new_id, worker_client
 
 _SOON = timedelta(seconds=20)
@@ -91,6 +91,6 @@ async def open_books(client: Client, database: Database) -> AsyncGenerator[Runni
     manager = Manager(settings, catalog=CATALOG)
     await ensure_search_attributes(client)
     ready = Ready(worker_client(client), database, CATALOG)
-    bus = EventBus(client, CATALOG, task_queue=settings.task_queue, database=database)
+    bus = ClosingBus(client, CATALOG, task_queue=settings.task_queue, database=database)
     async with manager.worker(ready):
         yield RunningBooks(House(client, database, CATALOG, bus, settings.task_queue, manager, ready))

@@ -17,6 +17,7 @@ from orchestrator.settings import Settings
 from orchestrator.store.database import Database
 from orchestrator.worker.manager import Manager, Ready
 from orchestrator.workflow.names import own_workflow_id
+from tests.closing import ClosingBus
 from tests.house import House, eventually, new_id, open_house, worker_client
 from tests.versions import after, before
 
@@ -45,7 +46,7 @@ async def newer_worker(house: House) -> AsyncGenerator[None]:
 
 def newer_bus(house: House) -> EventBus:
     """A client of version 2."""
-    return EventBus(house.client, after.CATALOG, task_queue=house.task_queue, database=house.database)
+    return ClosingBus(house.client, after.CATALOG, task_queue=house.task_queue, database=house.database)
 
 
 @pytest.mark.exhaustive

@@ -17,6 +17,7 @@ from orchestrator.store.migrate import migrate
 from orchestrator.store.schema import saga_step
 from orchestrator.worker.manager import Manager
 from tests.cast import Script, fails, refuses, stock
+from tests.closing import ClosingBus
 from tests.conftest import Kind, new_database
 from tests.house import rows
 from tests.store.books import BOOKS, CATALOG, Booking, BookingRequested, coins_and_entries, tables
@@ -60,7 +61,9 @@ async def shop(
     async with ready.database.transaction() as connection:
         await stock(connection, a=100, b=0)
     async with manager.worker(ready):
-        yield Shop(EventBus(client, CATALOG, task_queue=settings.task_queue, database=ready.database), ready.databases)
+        yield Shop(
+            ClosingBus(client, CATALOG, task_queue=settings.task_queue, database=ready.database), ready.databases
+        )
     await ready.databases.close()
 
 

@@ -19,8 +19,8 @@ ENDED = Outcome(phase=Phase.COMPLETED, event_id="e", content_digest="d", trigger
 class Scripted:
     """Tables that answer each question by the next line of a script, the last one for ever; a worker if patient."""
 
-    pauses = (0.0, 0.0)
-    pause_for_many = 0.0
+    pauses: tuple[float, float] = (0.0, 0.0)
+    are_near = False
 
     def __init__(self, *script: Exception | Sequence[UUID] | None, patience: float = 0.0) -> None:
         self.patience = patience
@@ -90,3 +90,49 @@ async def test_once_nobody_waits_nothing_is_asked_and_the_next_one_is_answered()
     assert (tables.asked, tables.given_up) == ([{key}], 1)
 
     assert await asyncio.wait_for(outcomes.of(key), 10) == ENDED
+
+
+async def test_who_comes_while_another_takes_long_is_not_kept_waiting_by_the_pause_for_it() -> None:
+    slow, quick = uuid4(), uuid4()
+    tables = Scripted([], [quick])
+    tables.pauses = (0.0, 60.0)
+    outcomes = RecordedOutcomes(tables, lambda: 10_000.0 if tables.asked else 0.0)
+    waits_long = asyncio.create_task(outcomes.of(slow))
+    await tables.until(lambda: tables.asked == [{slow}])
+
+    assert await asyncio.wait_for(outcomes.of(quick), 10) == ENDED
+    waits_long.cancel()
+
+
+async def test_the_next_question_comes_when_a_saga_may_have_ended_by_what_others_took() -> None:
+    keys = [uuid4() for _ in range(8)]
+    now = 0.0
+    asked: list[float] = []
+
+    class Slow(Scripted):
+        """Sagas that take ten seconds, on a clock that a question moves on."""
+
+        async def ask(self, question: Question) -> Answer:
+            nonlocal now
+            asked.append(now)
+            now += 1.0
+            self.script = [list(question.sagas) if now >= begun + 10.0 else []]
+            return await super().ask(question)
+
+    tables = Slow([])
+    tables.pauses = (0.0, 0.0)
+    outcomes = RecordedOutcomes(tables, lambda: now)
+    for key in keys:
+        begun = now
+        await asyncio.wait_for(outcomes.of(key), 10)
+
+    tables.pauses = (0.0, 60.0)
+    assert outcomes.pause(None) == 0.0  # nobody waits
+    waiting = asyncio.create_task(outcomes.of(uuid4()))
+    await asyncio.sleep(0)
+    assert 6.0 < outcomes.pause(None) < 7.5
+    now += 9.0
+    assert 0.4 < outcomes.pause(None) < 0.6
+    now += 991.0
+    assert outcomes.pause(None) == pytest.approx(50.0)
+    waiting.cancel()

@@ -1,0 +1,63 @@
+"""A bus whose outcomes are told once the execution has ended, too.
+
+An outcome stands in the database a moment before its execution ends. Tests that look at the execution, its history or
+its dead letters next wait for both.
+"""
+
+import asyncio
+import copy
+from typing import Any, TypeVar
+
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError
+
+from orchestrator.catalog import AnyOrchestrator
+from orchestrator.client import EventBus, SagaHandle
+from orchestrator.drive.messages import Outcome
+from orchestrator.envelope import Envelope
+from orchestrator.event import DomainEvent
+from orchestrator.orchestrator import Orchestrator
+from orchestrator.workflow.names import is_partition
+
+C = TypeVar("C", bound=DomainEvent)
+
+LONGEST = 5.0
+"""Seconds: an execution may also hang for good, and its saga be driven by another."""
+
+
+class ClosingHandle(SagaHandle[C]):
+    """One whose saga's execution is waited for."""
+
+    async def _outcome(self) -> Outcome:
+        outcome = await super()._outcome()
+        if not is_partition(self.workflow_id):
+            await closed(self)
+        return outcome
+
+
+class ClosingBus(EventBus):
+    """One that gives such handles."""
+
+    def handle(self, orchestrator: type[Orchestrator[Any, C, Any]], event_id: str) -> SagaHandle[C]:
+        """A handle to a saga that was started before."""
+        return _closing(super().handle(orchestrator, event_id))
+
+    async def _send(self, listener: AnyOrchestrator, event: DomainEvent | None, envelope: Envelope) -> SagaHandle[Any]:
+        return _closing(await super()._send(listener, event, envelope))
+
+
+async def closed(saga: SagaHandle[Any]) -> None:
+    """Wait until the execution is not running any more, if it ends soon."""
+    execution = saga._client.get_workflow_handle(saga.workflow_id)  # pyright: ignore[reportPrivateUsage]
+    try:
+        async with asyncio.timeout(LONGEST):
+            while (await execution.describe()).status is WorkflowExecutionStatus.RUNNING:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+    except (RPCError, TimeoutError):
+        return
+
+
+def _closing(handle: SagaHandle[C]) -> SagaHandle[C]:
+    closing: SagaHandle[C] = copy.copy(handle)
+    closing.__class__ = ClosingHandle
+    return closing
