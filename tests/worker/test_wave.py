@@ -1,5 +1,6 @@
 """Waves in this process, without a server: what one event may do to the others, and what its partition is told."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -9,7 +10,7 @@ from temporalio.client import Client
 
 from orchestrator import Transaction
 from orchestrator.client.own_execution import OwnExecution
-from orchestrator.drive.messages import Opening
+from orchestrator.drive.messages import FinishCommand, Opening
 from orchestrator.envelope import VERSION_NEWER, Envelope, UnreadableEvent, wrap
 from orchestrator.errors import Unreachable
 from orchestrator.store import opening
@@ -18,7 +19,7 @@ from orchestrator.store.databases import Databases
 from orchestrator.store.retention import purge_some
 from orchestrator.store.schema import saga, saga_dead_letter, saga_outbox
 from orchestrator.store.steps import StoreSteps
-from orchestrator.worker import wave
+from orchestrator.worker import wave, wave_steps
 from orchestrator.worker.wave import Wave
 from orchestrator.worker.wave_steps import is_lost
 from orchestrator.workflow.names import own_workflow_id
@@ -171,6 +172,33 @@ async def test_sagas_that_end_together_each_have_their_outcome(home: Database) -
     assert reply.done == 12
     assert {(row.phase, row.outcome is None) for row in await rows(home, saga)} == {("completed", False)}
     assert len(await rows(home, saga_outbox)) == 12
+
+
+async def test_a_saga_that_ends_makes_room_for_the_next_before_its_end_is_written(
+    home: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = asyncio.Event()
+    ending: list[str] = []
+    finish_together = wave_steps.finish_sagas
+
+    async def finish_sagas(database: Database, catalog: Any, commands: Sequence[FinishCommand], waker: Any) -> Any:
+        await asyncio.wait_for(both.wait(), 10)
+        return await finish_together(database, catalog, commands, waker)
+
+    finish_one = wave_steps.Finishing.finish
+
+    async def finish(self: wave_steps.Finishing, command: FinishCommand) -> Any:
+        ending.append(command.opening.saga.event_id)
+        if len(ending) == 2:
+            both.set()
+        return await finish_one(self, command)
+
+    monkeypatch.setattr(wave, "_AT_ONCE", 1)
+    monkeypatch.setattr(wave_steps, "finish_sagas", finish_sagas)
+    monkeypatch.setattr(wave_steps.Finishing, "finish", finish)
+
+    assert (await drive(home, ("first", EVENT), ("second", EVENT))).done == 2
+    assert sorted(ending) == ["first", "second"]
 
 
 async def test_a_deadline_holds_for_who_waits_for_a_lock(home: Database, monkeypatch: pytest.MonkeyPatch) -> None:
