@@ -33,7 +33,8 @@ POOL_SIZE = 20
 """Connections that a process keeps. Four processes stay below the hundred that PostgreSQL takes by itself."""
 
 _WAIT_FOR_CONNECTION = 10  # seconds
-_TRIES = 5
+TRIES = 5
+"""Of a transaction whose connection was lost, or that PostgreSQL gave up for another's sake."""
 _RETRIED_IN_PLACE = frozenset({"40P01", "40001"})
 _PING = text("SELECT 1")
 FILLED = "orchestrator_outbox_filled"
@@ -150,19 +151,23 @@ class Database:
         lock = _queues.get(asyncio.get_running_loop(), {}).get(self._file)
         return bool(lock is not None and getattr(lock, "_waiters", None))
 
-    async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[R]]) -> R:
+    async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[R]], *, tries: int = TRIES) -> R:
         """Run work in one transaction; again after a deadlock, a failed serialisation, a lost connection.
 
         With the connection the answer to a commit may be lost: work must be safe to repeat after it committed, and
         answer as it did then. A few times: an operation may have lost a connection of its own to somewhere else.
+
+        Args:
+            work: is given the connection.
+            tries: 1 for work that is not to be repeated.
         """
-        for attempt in range(1, _TRIES + 1):
+        for attempt in range(1, tries + 1):
             try:
                 return await self._attempted(work)
             except DBAPIError as fault:
                 # One lost connection marks all that were pooled before it: the next try gets a new one.
                 again = fault.connection_invalidated or sqlstate(fault) in _RETRIED_IN_PLACE
-                if attempt == _TRIES or not again:
+                if attempt == tries or not again:
                     raise
                 await asyncio.sleep(uniform(0.005, 0.02) * attempt)  # noqa: S311
         raise AssertionError("unreachable")

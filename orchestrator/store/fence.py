@@ -127,20 +127,7 @@ async def _attempt(
     met = await claim(connection, catalog, command, operation, attempt, StepState.DONE)
     if met is not None:
         return _settled(met)
-    tx = Transaction(
-        connection,
-        saga=command.saga.id,
-        step=command.number,
-        event_id=command.saga.event_id,
-        event_time=datetime.fromisoformat(command.event_time),
-    )
-    if isinstance(operation, AtomicOperation):
-        returned: object = await run_calls(connection, operation, command)
-    else:
-        arguments = operation.signature.load_arguments(command.arguments)
-        async with guarded(connection, "query" if operation.reversal is Reversal.NOTHING else "operation"):
-            returned = await operation.body(tx, **arguments)
-            await tx.write_out()
+    returned = await perform(connection, operation, command)
     result, recorded = recordable(operation, returned)
     # Also without a result: an operation that swallowed a database error left a transaction that only rolls back, and
     # its COMMIT would say nothing. This statement fails there, or finds the fence row gone.
@@ -156,6 +143,28 @@ async def _attempt(
     if written.rowcount != 1:
         raise TransactionLost(f"the transaction of {operation.name} was ended before the operation was")
     return StepDone(number=command.number, operation=operation.name, result=result)
+
+
+async def perform(connection: AsyncConnection, operation: Operation[..., object], command: StepCommand) -> object:
+    """Run the operation in the transaction that also records it; what it returned.
+
+    Raises:
+        Exception: what the operation raised.
+    """
+    if isinstance(operation, AtomicOperation):
+        return await run_calls(connection, operation, command)
+    tx = Transaction(
+        connection,
+        saga=command.saga.id,
+        step=command.number,
+        event_id=command.saga.event_id,
+        event_time=datetime.fromisoformat(command.event_time),
+    )
+    arguments = operation.signature.load_arguments(command.arguments)
+    async with guarded(connection, "query" if operation.reversal is Reversal.NOTHING else "operation"):
+        returned = await operation.body(tx, **arguments)
+        await tx.write_out()
+    return returned
 
 
 def _settled(met: StepReply | Attempting) -> StepReply:

@@ -1,7 +1,7 @@
 """The driver's port straight onto the database: what activities call, and what a test drives in-process."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from orchestrator.catalog import Catalog
@@ -34,6 +34,7 @@ from orchestrator.store.locks import Waker, wake_nobody
 from orchestrator.store.other_step import run_other_step
 from orchestrator.store.other_undo import undo_other_step
 from orchestrator.store.outbox import at_home
+from orchestrator.store.together import may_go_together, run_steps_together
 from orchestrator.store.turn import mark_stuck, turn_to_undoing, undo_step
 from orchestrator.store.waiting import begin_wait, end_wait
 
@@ -64,6 +65,15 @@ class StoreSteps:
                 return await run_other_step(self.databases, self.catalog, command, attempt=attempt)
             run = run_external_step if self._is_external(command.operation) else run_step
             return await run(self.database, self.catalog, command, attempt=attempt)
+
+    def may_go_together(self, command: StepCommand) -> bool:
+        """Whether a step may be attempted in one transaction with those of other sagas."""
+        return may_go_together(self.database, self.catalog, command)
+
+    async def run_together(self, commands: Sequence[StepCommand]) -> list[StepReply] | None:
+        """Attempt steps of different sagas in one transaction. None: each is to be attempted by itself."""
+        with at_home(self.database):
+            return await run_steps_together(self.database, self.catalog, commands)
 
     async def settle(self, command: StepCommand) -> StepReply | None:
         """When a step is given up: learn whether it happened, if it cannot be undone. None: not so, or unknown."""

@@ -7,6 +7,7 @@ is made sure of before it is reported.
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,7 @@ from orchestrator.store.locks import Woken
 from orchestrator.store.opening import OpenSaga, open_sagas
 from orchestrator.store.schema import saga
 from orchestrator.store.steps import StoreSteps
+from orchestrator.worker.step_groups import Odds, StepGroups
 from orchestrator.worker.wave_steps import DrivePlace, Finishing, NeedsOwn, Postponed, WaveSteps, is_lost
 from orchestrator.workflow import names
 from orchestrator.workflow.dead_letters import pieces
@@ -45,7 +47,7 @@ _SOFT = 0.7
 _HARD = 3.0
 """Seconds after which the wave leaves what still runs."""
 _LET_GO = 0.5
-_AT_ONCE = 12
+_AT_ONCE = 18
 """Sagas that are driven at once: about as many as there are connections."""
 _MOST_DRIVES = 2
 """Drivers that may begin a saga and not be heard of again: it may have killed them, and is driven alone then."""
@@ -110,6 +112,7 @@ class Wave:
         orchestrator: whose events these are.
         owner: workflow id and first run id of the partition.
         run_id: of its present run, under which dead letters are kept.
+        odds: of its orchestrator, in this process.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class Wave:
         *,
         owner: tuple[str, str],
         run_id: str,
+        odds: Odds | None = None,
     ) -> None:
         self._steps = steps
         self._client = client
@@ -132,6 +136,7 @@ class Wave:
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._under_way = 0
         self._finishing = Finishing(steps, self._wake, lambda: self._under_way)
+        self._groups = StepGroups(steps, odds or Odds())
         self._turns: dict[UUID, asyncio.Event] = {}
         """Set when a saga of this wave, that waits for locks, may hold them."""
         self._begun: set[UUID] = set()
@@ -381,7 +386,7 @@ class Wave:
             event = one.event if envelope.text == one.envelope.text else unwrap(envelope, *self._orchestrator.requests)
         except UnreadableEvent as fault:
             return _Own(one, f"its recorded event cannot be read: {fault}")
-        port = WaveSteps(self._steps, self._finishing, self._is_over, place)
+        port = WaveSteps(self._steps, self._finishing, self._groups, self._is_over, place)
         driver = Driver(self._orchestrator, event, envelope, port, owner=self._owner, opened=True)
         drivers[one.index] = driver
         try:
@@ -497,6 +502,7 @@ _unheard: set["asyncio.Task[_Fate]"] = set()
 
 def wave_activity(steps: StoreSteps, client: Client, task_queue: str) -> Callable[..., Any]:
     """The activity of a partition, for a Temporal `Worker`."""
+    odds: defaultdict[str, Odds] = defaultdict(Odds)
 
     @activity.defn(name=names.DRIVE_WAVE)
     async def drive_wave(*arguments: RawValue) -> WaveReply:
@@ -512,6 +518,7 @@ def wave_activity(steps: StoreSteps, client: Client, task_queue: str) -> Callabl
             orchestrator,
             owner=(info.workflow_id or "", command.first_run_id),
             run_id=info.workflow_run_id or "",
+            odds=odds[orchestrator.__name__],
         )
         try:
             return await wave.drive(command, [raw.payload.data for raw in arguments[1:]])

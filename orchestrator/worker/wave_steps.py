@@ -33,6 +33,7 @@ from orchestrator.store.fence import ResultTooLarge
 from orchestrator.store.finish import finish_sagas
 from orchestrator.store.locks import Waker
 from orchestrator.store.steps import StoreSteps
+from orchestrator.worker.step_groups import StepGroups
 from orchestrator.workflow.wave import Why
 
 R = TypeVar("R")
@@ -162,12 +163,21 @@ class WaveSteps:
     Args:
         store: the database.
         finishing: the wave's, for all its sagas.
+        groups: the wave's, for steps that come at once.
         is_over: whether the wave's time is up, so that no further step begins.
         place: the saga's, among those that are driven at once.
     """
 
-    def __init__(self, store: StoreSteps, finishing: Finishing, is_over: Callable[[], bool], place: DrivePlace) -> None:
+    def __init__(
+        self,
+        store: StoreSteps,
+        finishing: Finishing,
+        groups: StepGroups,
+        is_over: Callable[[], bool],
+        place: DrivePlace,
+    ) -> None:
         self._store = store
+        self._groups = groups
         self._place = place
         self._finishing = finishing
         self._is_over = is_over
@@ -185,6 +195,9 @@ class WaveSteps:
         if self._is_over():
             raise Postponed(Why.SLOW)
         try:
+            together = await self._groups.run(command)
+            if together is not None:
+                return together
             return await self._tried(lambda attempt: self._store.run(command, deadline, attempt=attempt))
         except AUTHORS_MISTAKES as mistake:
             if command.past_pivot:

@@ -15,7 +15,7 @@ from orchestrator.drive.driver import Driver
 from orchestrator.drive.messages import StepCommand, StepReply
 from orchestrator.drive.steps import StepFailed
 from orchestrator.envelope import wrap
-from orchestrator.store.database import Database
+from orchestrator.store.database import TRIES, Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.steps import StoreSteps
 from tests.cast import Script, box, put, take
@@ -202,12 +202,12 @@ class PacedDatabase(Database):
         self._pacer = pacer
         self._number = 0
 
-    async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[R]]) -> R:
+    async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[R]], *, tries: int = TRIES) -> R:
         """As ever, with points."""
         self._number += 1
         point = f"{self._paced_name} {self._number}"
         await self._pacer.at(f"before {point}")
-        result = await super().in_transaction(work)
+        result = await super().in_transaction(work, tries=tries)
         await self._pacer.at(f"after {point}")
         return result
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.drive.messages import Outcome, Phase, SagaRef, UndoCommand, Undone
 from orchestrator.envelope import saga_id
 from orchestrator.event import DomainEvent
-from orchestrator.store.database import Database
+from orchestrator.store.database import TRIES, Database
 from orchestrator.store.intervention import Skip, Skipped, SkipRefused, cancel_saga, skip_step
 from orchestrator.store.schema import saga, saga_step
 from orchestrator.store.turn import undo_step
@@ -36,7 +36,7 @@ class HeldDatabase(Database):
         super().__init__(other.url.render_as_string(hide_password=False))
         self.pacer = Pacer("before the commit")
 
-    async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[R]]) -> R:
+    async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[R]], *, tries: int = TRIES) -> R:
         """As ever, with a point at its end."""
 
         async def held(connection: AsyncConnection) -> R:
@@ -44,7 +44,7 @@ class HeldDatabase(Database):
             await self.pacer.at("before the commit")
             return answer
 
-        return await super().in_transaction(held)
+        return await super().in_transaction(held, tries=tries)
 
 
 class Undoing:

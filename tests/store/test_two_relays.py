@@ -21,7 +21,7 @@ from orchestrator.drive.driver import Driver
 from orchestrator.envelope import Envelope, read, wrap
 from orchestrator.store import outbox as store_outbox
 from orchestrator.store.answers import answer
-from orchestrator.store.database import Database
+from orchestrator.store.database import TRIES, Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.outbox import NO_SAGA, OutboxRow, Target, is_due
 from orchestrator.store.recovery import adopt, check_belonging
@@ -65,7 +65,7 @@ class PacedDatabase(Database):
     pacer = Pacer()
     doing = ""
 
-    async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[R]]) -> R:
+    async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[R]], *, tries: int = TRIES) -> R:
         """Stop before the commit."""
 
         async def paced(connection: AsyncConnection) -> R:
@@ -73,7 +73,7 @@ class PacedDatabase(Database):
             await self.pacer.at(f"inside {self.doing}")
             return result
 
-        return await super().in_transaction(paced)
+        return await super().in_transaction(paced, tries=tries)
 
 
 class PacedRelay(Relay):

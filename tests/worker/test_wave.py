@@ -6,18 +6,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from sqlalchemy import event as sql_event
 from temporalio.client import Client
 
-from orchestrator import Transaction
+from orchestrator import Refused, Transaction
 from orchestrator.client.own_execution import OwnExecution
 from orchestrator.drive.messages import FinishCommand, Opening
 from orchestrator.envelope import VERSION_NEWER, Envelope, UnreadableEvent, wrap
 from orchestrator.errors import Unreachable
-from orchestrator.store import opening
+from orchestrator.store import finish, opening
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.retention import purge_some
-from orchestrator.store.schema import saga, saga_dead_letter, saga_outbox
+from orchestrator.store.schema import saga, saga_dead_letter, saga_outbox, saga_step
 from orchestrator.store.steps import StoreSteps
 from orchestrator.worker import wave, wave_steps
 from orchestrator.worker.wave import Wave
@@ -25,7 +26,7 @@ from orchestrator.worker.wave_steps import is_lost
 from orchestrator.workflow.names import own_workflow_id
 from orchestrator.workflow.wave import Place, WaveCommand, WaveReply, Why
 from tests.cast import Plan, Script, stock
-from tests.house import rows
+from tests.house import Holdings, rows
 from tests.swarm import CATALOG, EVENT, Swarm, SwarmRequested
 
 PARTITION = "Swarm/partition/1-of-2"
@@ -179,7 +180,7 @@ async def test_a_saga_that_ends_makes_room_for_the_next_before_its_end_is_writte
 ) -> None:
     both = asyncio.Event()
     ending: list[str] = []
-    finish_together = wave_steps.finish_sagas
+    finish_together = finish.finish_sagas
 
     async def finish_sagas(database: Database, catalog: Any, commands: Sequence[FinishCommand], waker: Any) -> Any:
         await asyncio.wait_for(both.wait(), 10)
@@ -187,7 +188,7 @@ async def test_a_saga_that_ends_makes_room_for_the_next_before_its_end_is_writte
 
     finish_one = wave_steps.Finishing.finish
 
-    async def finish(self: wave_steps.Finishing, command: FinishCommand) -> Any:
+    async def end(self: wave_steps.Finishing, command: FinishCommand) -> Any:
         ending.append(command.opening.saga.event_id)
         if len(ending) == 2:
             both.set()
@@ -195,10 +196,46 @@ async def test_a_saga_that_ends_makes_room_for_the_next_before_its_end_is_writte
 
     monkeypatch.setattr(wave, "_AT_ONCE", 1)
     monkeypatch.setattr(wave_steps, "finish_sagas", finish_sagas)
-    monkeypatch.setattr(wave_steps.Finishing, "finish", finish)
+    monkeypatch.setattr(wave_steps.Finishing, "finish", end)
 
     assert (await drive(home, ("first", EVENT), ("second", EVENT))).done == 2
     assert sorted(ending) == ["first", "second"]
+
+
+async def test_sagas_that_reach_their_steps_together_share_transactions(home: Database) -> None:
+    if home.dialect == "sqlite":
+        pytest.skip("on SQLite each step has a transaction of its own")
+    commits = 0
+
+    def count(_: Any) -> None:
+        nonlocal commits
+        commits += 1
+
+    sql_event.listen(home.engine.sync_engine, "commit", count)
+    before = await Holdings.of(home)
+
+    assert (await drive(home, *((f"e{number}", EVENT) for number in range(12)))).done == 12
+
+    assert commits <= 1 + 3 * 2 + 3 + 1  # the opening, three steps of two groups, ends, and the look before
+    assert (await Holdings.of(home)).boxes == {"a": before.boxes["a"] - 12, "b": before.boxes["b"] + 12}
+    assert {row.attempts for row in await rows(home, saga_step)} == {1}
+
+
+async def test_what_one_saga_is_refused_hurts_none_of_those_that_went_with_it(home: Database) -> None:
+    refused = {"e2", "e9"}
+
+    async def refuse_some(tx: Transaction) -> None:
+        if tx.event_id in refused:
+            raise Refused("box.refused", "by the test")
+
+    Script.after["put"] = refuse_some
+    before = await Holdings.of(home)
+
+    assert (await drive(home, *((f"e{number}", EVENT) for number in range(14)))).done == 14
+
+    phases = {row.event_id: row.phase for row in await rows(home, saga)}
+    assert {one for one, phase in phases.items() if phase == "failed"} == refused
+    assert (await Holdings.of(home)).boxes == {"a": before.boxes["a"] - 12, "b": before.boxes["b"] + 12}
 
 
 async def test_a_deadline_holds_for_who_waits_for_a_lock(home: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,244 @@
+"""Steps of several sagas in one transaction: all of them or none, whoever else is at one of those sagas."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text, update
+
+from orchestrator import Transaction
+from orchestrator.drive.driver import Driver
+from orchestrator.drive.messages import Opening, Phase, SagaRef, StepCommand, StepDone, StepReply
+from orchestrator.envelope import saga_id, wrap
+from orchestrator.store.database import Database
+from orchestrator.store.fence import run_step
+from orchestrator.store.opening import open_sagas
+from orchestrator.store.schema import saga, saga_step
+from orchestrator.store.together import may_go_together, run_steps_together
+from tests.cast import Script, box, fails, refuses
+from tests.house import CATALOG, Holdings, rows
+from tests.orchestrators import CoinsMove, CoinsMoveRequested
+from tests.store.lost_answers import answers_to_commits_lost
+from tests.store.pacing import PacedSteps, Pacer, driver_of, stop_inside_operations, until_stopped
+from tests.store.test_two_drivers import check_one_outcome
+
+EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
+FORWARD_POINTS = [f"{where} step {number}" for number in (1, 2, 3) for where in ("before", "inside", "after")]
+BACK_POINTS = ["before turn", "after turn", "inside undo 3", "after undo 3", "inside undo 1", "after finish"]
+
+
+@pytest.fixture(autouse=True)
+def only_where_steps_go_together(database: Database) -> None:
+    """On SQLite each goes alone."""
+    if database.dialect == "sqlite":
+        pytest.skip("on SQLite each step has a transaction of its own")
+
+
+def ref(event_id: str) -> SagaRef:
+    return SagaRef(id=saga_id("CoinsMove", event_id), orchestrator="CoinsMove", event_id=event_id)
+
+
+async def opened(database: Database, *event_ids: str) -> list[StepCommand]:
+    """The first step of each of these sagas, whose rows are written."""
+    openings = [
+        Opening(saga=ref(one), envelope=wrap(EVENT, event_id=one, source="tests", time=TIME).text) for one in event_ids
+    ]
+    async with database.transaction() as connection:
+        await open_sagas(connection, openings, CATALOG, begins=True)
+    return [
+        StepCommand(
+            saga=ref(one),
+            number=1,
+            operation="cast.take",
+            arguments={"name": "a", "coins": 10},
+            event_time=TIME.isoformat(),
+        )
+        for one in event_ids
+    ]
+
+
+async def together(database: Database, commands: list[StepCommand]) -> list[StepReply] | None:
+    """Without waiting for longer than that takes."""
+    async with asyncio.timeout(5):
+        return await run_steps_together(database, CATALOG, commands)
+
+
+class GroupedSteps(PacedSteps):
+    """Each step is attempted together with the same one of another saga, and by itself if that is not to be."""
+
+    def __init__(self, database: Database, pacer: Pacer, other: SagaRef, *, other_first: bool) -> None:
+        super().__init__(database, CATALOG, pacer)
+        self.other = other
+        self.other_first = other_first
+        self.grouped = 0
+
+    async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
+        """A step."""
+        beside = command.model_copy(update={"saga": self.other})
+
+        async def attempted() -> StepReply:
+            both = [beside, command] if self.other_first else [command, beside]
+            replies = await run_steps_together(self.database, self.catalog, both)
+            if replies is not None:
+                self.grouped += 1
+                return replies[both.index(command)]
+            return await run_step(self.database, self.catalog, command)
+
+        return await self._paced(f"step {command.number}", attempted)
+
+
+def grouped_driver(database: Database, event_id: str, other: str, pacer: Pacer, *, other_first: bool) -> Driver:
+    """One whose saga is open, as in a wave."""
+    envelope = wrap(EVENT, event_id=event_id, source="tests", time=TIME)
+    steps = GroupedSteps(database, pacer, ref(other), other_first=other_first)
+    return Driver(CoinsMove, EVENT, envelope, steps, opened=True)
+
+
+@pytest.mark.parametrize("forward_point", FORWARD_POINTS)
+@pytest.mark.parametrize("other_first", [False, True], ids=["it first", "the other first"])
+async def test_one_of_two_sagas_is_undone_by_another_driver_at_each_pair_of_points(
+    stocked: Database, forward_point: str, other_first: bool
+) -> None:
+    stop_inside_operations()
+    for back_point in BACK_POINTS:
+        for forward_goes_first in (True, False):
+            told = f"forward {forward_point}, back {back_point}, forward goes on first: {forward_goes_first}"
+            before = await Holdings.of(stocked)
+            event_id = f"{forward_point} {back_point} {forward_goes_first}".replace(" ", "-")
+            other = f"{event_id}-other"
+            await opened(stocked, event_id, other)
+            one, two = Pacer(forward_point), Pacer(back_point)
+
+            forward = asyncio.create_task(
+                grouped_driver(stocked, event_id, other, one, other_first=other_first).drive()
+            )
+            await until_stopped(stocked, one, forward)
+            undoing = driver_of(stocked, CoinsMove, EVENT, event_id, two, time=TIME)
+            back = asyncio.create_task(undoing.undo(Phase.CANCELLED, "saga.cancelled", "by a test"))
+            await until_stopped(stocked, two, back)
+            first, second = (one, two) if forward_goes_first else (two, one)
+            first.go_on.set()
+            await until_stopped(stocked, Pacer(), forward if forward_goes_first else back)
+            second.go_on.set()
+            async with asyncio.timeout(20):
+                outcomes = list(await asyncio.gather(forward, back))
+
+            ended = await driver_of(stocked, CoinsMove, EVENT, other, time=TIME).drive()
+            assert ended.phase is Phase.COMPLETED, told
+            await check_one_outcome(stocked, before.moved("a", "b", 10), outcomes, told)
+
+
+@pytest.mark.parametrize("point", FORWARD_POINTS)
+async def test_two_go_forward_one_of_them_with_other_sagas(stocked: Database, point: str) -> None:
+    """The one with others stands still while the one alone goes through."""
+    stop_inside_operations()
+    before = await Holdings.of(stocked)
+    await opened(stocked, "twice", "other")
+    one = Pacer(point)
+    first = asyncio.create_task(grouped_driver(stocked, "twice", "other", one, other_first=True).drive())
+    await until_stopped(stocked, one, first)
+
+    second = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "twice", time=TIME).drive())
+    await until_stopped(stocked, Pacer(), second)
+    one.go_on.set()
+    async with asyncio.timeout(20):
+        outcomes = list(await asyncio.gather(first, second))
+    assert (await driver_of(stocked, CoinsMove, EVENT, "other", time=TIME).drive()).phase is Phase.COMPLETED
+
+    assert (await check_one_outcome(stocked, before.moved("a", "b", 10), outcomes, point)).phase is Phase.COMPLETED
+    assert [step.attempts for step in await rows(stocked, saga_step)] == [1] * 6
+
+
+async def test_together_each_step_is_done_and_recorded_as_alone(stocked: Database) -> None:
+    commands = await opened(stocked, "one", "two", "three")
+
+    replies = await together(stocked, commands)
+    alone = [await run_step(stocked, CATALOG, command) for command in commands]
+
+    assert replies == alone == [StepDone(number=1, operation="cast.take", result=10)] * 3
+    assert Script.runs == ["take"] * 3
+    assert (await Holdings.of(stocked)).boxes == {"a": 970, "b": 0}
+
+
+async def turned(database: Database, event_id: str) -> None:
+    """Its undoing was decided."""
+    async with database.transaction() as connection:
+        await connection.execute(update(saga).where(saga.c.event_id == event_id).values(phase="undoing"))
+
+
+async def done(database: Database, event_id: str) -> None:
+    """Its step was done by another driver."""
+    [command] = await opened(database, event_id)
+    await run_step(database, CATALOG, command)
+
+
+@pytest.mark.parametrize("befell", [turned, done])
+@pytest.mark.parametrize("which", ["one", "two", "three"])
+async def test_nothing_of_any_is_done_where_one_may_not(
+    stocked: Database, befell: Callable[[Database, str], asyncio.Future[None]], which: str
+) -> None:
+    commands = await opened(stocked, "one", "two", "three")
+    await befell(stocked, which)
+    before, recorded = await Holdings.of(stocked), await rows(stocked, saga_step)
+
+    assert await together(stocked, commands) is None
+
+    assert (before, recorded) == (await Holdings.of(stocked), await rows(stocked, saga_step))
+
+
+async def swallows(tx: Transaction) -> None:
+    """A database error, which leaves a transaction that only rolls back."""
+    try:
+        await tx.exec(text("SELECT no_such_column FROM saga"))  # type: ignore[call-overload]  # pyright: ignore
+    except Exception:
+        return
+
+
+@pytest.mark.parametrize("act", [refuses(), fails(times=1), swallows], ids=["refused", "failed", "swallowed"])
+async def test_nothing_of_any_stands_where_one_did_not_go_through(stocked: Database, act: object) -> None:
+    commands = await opened(stocked, "one", "two", "three")
+    before = await Holdings.of(stocked)
+    called = 0
+
+    async def second(tx: Transaction) -> None:
+        nonlocal called
+        called += 1
+        if called == 2:
+            await act(tx)  # type: ignore[operator]
+
+    Script.after["take"] = second
+
+    assert await together(stocked, commands) is None
+
+    assert (before, []) == (await Holdings.of(stocked), await rows(stocked, saga_step))
+
+
+async def test_who_would_wait_for_anothers_lock_goes_alone(stocked: Database) -> None:
+    commands = await opened(stocked, "one", "two")
+    async with stocked.transaction() as connection:
+        await connection.execute(update(box).values(coins=box.c.coins))
+        assert await together(stocked, commands) is None
+
+    assert await together(stocked, commands) is not None
+
+
+async def test_what_committed_though_its_answer_was_lost_is_taken_from_its_rows(stocked: Database) -> None:
+    commands = await opened(stocked, "one", "two")
+    with answers_to_commits_lost(stocked, {1}) as lost:
+        assert await together(stocked, commands) is None
+    assert lost == [1]
+
+    replies = [await run_step(stocked, CATALOG, command) for command in commands]
+
+    assert replies == [StepDone(number=1, operation="cast.take", result=10)] * 2
+    assert (await Holdings.of(stocked)).boxes == {"a": 980, "b": 0}
+
+
+async def test_only_a_transaction_of_an_open_saga_goes_with_others(stocked: Database) -> None:
+    [command] = await opened(stocked, "one")
+    unopened = command.model_copy(update={"opening": Opening(saga=command.saga, envelope="{}")})
+
+    assert may_go_together(stocked, CATALOG, command)
+    assert not may_go_together(stocked, CATALOG, unopened)
