@@ -18,6 +18,7 @@ OUTBOX = "orchestrator/store/outbox.py"
 LOCKS = "orchestrator/store/locks.py"
 ATOMIC = "orchestrator/store/atomic.py"
 OTHER_UNDO = "orchestrator/store/other_undo.py"
+TOGETHER = "orchestrator/store/together.py"
 WAVE = "orchestrator/worker/wave.py"
 
 
@@ -93,6 +94,28 @@ MUTANTS = (
         file=FENCE,
         replaced={"if met.attempt_token == token:": "if met.attempt_token is not None:"},
         caught_by=("tests/store/test_fence.py::test_a_step_run_again_answers_with_what_it_recorded",),
+    ),
+    Mutant(
+        name="together-guard",
+        breaks="nothing goes forward with others once undoing was decided",
+        file=TOGETHER,
+        replaced={"WHERE guard.phase = '{Phase.FORWARD.value}' ORDER": "WHERE guard.phase > '' ORDER"},
+        caught_by=("tests/store/test_together.py::test_nothing_of_any_is_done_where_one_may_not",),
+    ),
+    Mutant(
+        name="together-share-lock",
+        breaks="a turn waits for the steps that go with others",
+        file=TOGETHER,
+        replaced={"FOR SHARE) AS guard": "FOR KEY SHARE) AS guard"},
+        caught_by=("tests/store/test_together.py::test_a_turn_waits_for_steps_that_are_recorded_with_others",),
+    ),
+    ),
+    Mutant(
+        name="together-fence",
+        breaks="a step that another driver did is not done again with others",
+        file=TOGETHER,
+        replaced={"if written.rowcount != len(commands):": "if written.rowcount < 0:"},
+        caught_by=("tests/store/test_together.py::test_nothing_of_any_is_done_where_one_may_not",),
     ),
     Mutant(
         name="recorded-refusal",

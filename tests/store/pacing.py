@@ -130,10 +130,13 @@ async def until_stopped(database: Database, pacer: Pacer, driving: asyncio.Task[
 
 async def waits_for_lock(database: Database) -> bool:
     """Whether somebody in this database waits for a lock right now."""
-    if database.dialect == "sqlite":
-        return database.has_waiting_writers
+    return database.has_waiting_writers if database.dialect == "sqlite" else await how_many_wait(database) > 0
+
+
+async def how_many_wait(database: Database) -> int:
+    """How many connections wait for a lock in this database of PostgreSQL."""
     async with database.reading() as connection:
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
-        return bool(await connection.scalar(text(waiting)))
+        return await connection.scalar(text(waiting)) or 0

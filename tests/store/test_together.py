@@ -5,22 +5,23 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 
 from orchestrator import Transaction
 from orchestrator.drive.driver import Driver
 from orchestrator.drive.messages import Opening, Phase, SagaRef, StepCommand, StepDone, StepReply
 from orchestrator.envelope import saga_id, wrap
 from orchestrator.store.database import Database
+from orchestrator.store.driver_text import DriverText
 from orchestrator.store.fence import run_step
 from orchestrator.store.opening import open_sagas
 from orchestrator.store.schema import saga, saga_step
 from orchestrator.store.together import may_go_together, run_steps_together
 from tests.cast import Script, box, fails, refuses
-from tests.house import CATALOG, Holdings, rows
+from tests.house import CATALOG, Holdings, eventually, rows
 from tests.orchestrators import CoinsMove, CoinsMoveRequested
 from tests.store.lost_answers import answers_to_commits_lost
-from tests.store.pacing import PacedSteps, Pacer, driver_of, stop_inside_operations, until_stopped
+from tests.store.pacing import PacedSteps, Pacer, driver_of, how_many_wait, stop_inside_operations, until_stopped
 from tests.store.test_two_drivers import check_one_outcome
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
@@ -242,3 +243,30 @@ async def test_only_a_transaction_of_an_open_saga_goes_with_others(stocked: Data
 
     assert may_go_together(stocked, CATALOG, command)
     assert not may_go_together(stocked, CATALOG, unopened)
+
+
+async def test_a_turn_waits_for_steps_that_are_recorded_with_others(
+    stocked: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them is held up when the guard of the other has been passed."""
+    monkeypatch.setattr("orchestrator.store.together._SHORT_WAITS", DriverText(text("SET LOCAL lock_timeout = '10s'")))
+    before = await Holdings.of(stocked)
+    commands = await opened(stocked, "turned", "held-up")
+    undoing = driver_of(stocked, CoinsMove, EVENT, "turned", time=TIME)
+    async with stocked.transaction() as connection:
+        await connection.execute(select(saga.c.id).where(saga.c.event_id == "held-up").with_for_update())
+        both = asyncio.create_task(together(stocked, commands))
+        await until_stopped(stocked, Pacer(), both)
+        turn = asyncio.create_task(undoing.undo(Phase.CANCELLED, "saga.cancelled", "by a test"))
+        await eventually(lambda: _is(turn.done(), stocked, waiting=2), "the turn waits, or is done")
+
+    assert await both is not None
+    outcome = await asyncio.wait_for(turn, 10)
+    states = {row.saga_id: row.state for row in await rows(stocked, saga_step)}
+    assert (outcome.phase, states[ref("turned").id]) == (Phase.CANCELLED, "undone")
+    await driver_of(stocked, CoinsMove, EVENT, "held-up", time=TIME).drive()
+    assert before.moved("a", "b", 10) == await Holdings.of(stocked)
+
+
+async def _is(done: bool, database: Database, *, waiting: int) -> bool:
+    return done or await how_many_wait(database) >= waiting
