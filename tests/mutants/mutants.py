@@ -109,7 +109,6 @@ MUTANTS = (
         replaced={"FOR SHARE) AS guard": "FOR KEY SHARE) AS guard"},
         caught_by=("tests/store/test_together.py::test_a_turn_waits_for_steps_that_are_recorded_with_others",),
     ),
-    ),
     Mutant(
         name="together-fence",
         breaks="a step that another driver did is not done again with others",
