@@ -11,10 +11,8 @@ from orchestrator.client.asking import Asking
 from orchestrator.client.tables import Tables
 from orchestrator.drive.messages import Outcome
 
-_EARLY = 0.7
-"""Part of the time that sagas take of late, before which none is asked for."""
 _PART, _PART_OF_FEW = 0.1, 0.05
-"""After this part of that time comes the next question: by so much, at most, an outcome is known late."""
+"""After this part of the time that sagas take of late comes the next question: at most so late is an outcome known."""
 _FEW = 4
 _RISING, _FALLING = 0.125, 0.5
 """Weights of the last wait in what is usual: a load that is over is to be forgotten soon."""
@@ -103,13 +101,13 @@ class RecordedOutcomes:
                 ended.set_result(outcome)
 
     def pause(self, _news: bool | None) -> float:
-        """Seconds until the next question: not before a saga may have ended, and rarer where sagas take long."""
+        """Seconds until the next question: rarer where sagas take long, or the last one has taken longer than usual."""
+        if not self._waiting:
+            return 0.0
         soonest, latest = self._tables.pauses
         part = _PART_OF_FEW if len(self._waiting) <= _FEW else _PART
-        now, early = self._clock(), _EARLY * self._usual
-        ages = [now - wait.since for wait in self._waiting.values()]
-        due = min((max(early - age, part * max(self._usual, age)) for age in ages), default=0.0)
-        return max(soonest, min(due, latest))
+        age = self._clock() - max(wait.since for wait in self._waiting.values())
+        return max(soonest, min(part * max(self._usual, age), latest))
 
     def _fail(self, fault: BaseException | None) -> None:
         for wait in self._waiting.values():

@@ -9,13 +9,14 @@ from sqlalchemy import select, text, update
 
 from orchestrator import Transaction
 from orchestrator.drive.driver import Driver
-from orchestrator.drive.messages import Opening, Phase, SagaRef, StepCommand, StepDone, StepReply
+from orchestrator.drive.messages import Opening, Phase, SagaRef, StepCommand, StepDone, StepReply, TurnCommand, UndoPlan
 from orchestrator.envelope import saga_id, wrap
 from orchestrator.store.database import Database
 from orchestrator.store.driver_text import DriverText
 from orchestrator.store.fence import run_step
 from orchestrator.store.opening import open_sagas
 from orchestrator.store.schema import saga, saga_step
+from orchestrator.store.steps import StoreSteps
 from orchestrator.store.together import may_go_together, run_steps_together
 from tests.cast import Script, box, fails, refuses
 from tests.house import CATALOG, Holdings, eventually, rows
@@ -41,13 +42,14 @@ def ref(event_id: str) -> SagaRef:
     return SagaRef(id=saga_id("CoinsMove", event_id), orchestrator="CoinsMove", event_id=event_id)
 
 
+def opening(event_id: str) -> Opening:
+    return Opening(saga=ref(event_id), envelope=wrap(EVENT, event_id=event_id, source="tests", time=TIME).text)
+
+
 async def opened(database: Database, *event_ids: str) -> list[StepCommand]:
     """The first step of each of these sagas, whose rows are written."""
-    openings = [
-        Opening(saga=ref(one), envelope=wrap(EVENT, event_id=one, source="tests", time=TIME).text) for one in event_ids
-    ]
     async with database.transaction() as connection:
-        await open_sagas(connection, openings, CATALOG, begins=True)
+        await open_sagas(connection, [opening(one) for one in event_ids], CATALOG, begins=True)
     return [
         StepCommand(
             saga=ref(one),
@@ -250,22 +252,22 @@ async def test_a_turn_waits_for_steps_that_are_recorded_with_others(
 ) -> None:
     """One of them is held up when the guard of the other has been passed."""
     monkeypatch.setattr("orchestrator.store.together._SHORT_WAITS", DriverText(text("SET LOCAL lock_timeout = '10s'")))
-    before = await Holdings.of(stocked)
-    commands = await opened(stocked, "turned", "held-up")
-    undoing = driver_of(stocked, CoinsMove, EVENT, "turned", time=TIME)
+    turned, held_up = sorted(("one", "two"), key=lambda one: ref(one).id)  # their rows are locked in this order
+    commands = await opened(stocked, turned, held_up)
+    turn = TurnCommand(
+        opening=opening(turned), ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="by a test"
+    )
     async with stocked.transaction() as connection:
-        await connection.execute(select(saga.c.id).where(saga.c.event_id == "held-up").with_for_update())
+        await connection.execute(select(saga.c.id).where(saga.c.event_id == held_up).with_for_update())
         both = asyncio.create_task(together(stocked, commands))
         await until_stopped(stocked, Pacer(), both)
-        turn = asyncio.create_task(undoing.undo(Phase.CANCELLED, "saga.cancelled", "by a test"))
-        await eventually(lambda: _is(turn.done(), stocked, waiting=2), "the turn waits, or is done")
+        turning = asyncio.create_task(StoreSteps(stocked, CATALOG).turn(turn))
+        await eventually(lambda: _is(turning.done(), stocked, waiting=2), "the turn waits, or is done")
 
     assert await both is not None
-    outcome = await asyncio.wait_for(turn, 10)
-    states = {row.saga_id: row.state for row in await rows(stocked, saga_step)}
-    assert (outcome.phase, states[ref("turned").id]) == (Phase.CANCELLED, "undone")
-    await driver_of(stocked, CoinsMove, EVENT, "held-up", time=TIME).drive()
-    assert before.moved("a", "b", 10) == await Holdings.of(stocked)
+    plan = await asyncio.wait_for(turning, 10)
+    assert isinstance(plan, UndoPlan)
+    assert [step.operation for step in plan.steps] == ["cast.take"]
 
 
 async def _is(done: bool, database: Database, *, waiting: int) -> bool:

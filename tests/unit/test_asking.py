@@ -104,7 +104,7 @@ async def test_who_comes_while_another_takes_long_is_not_kept_waiting_by_the_pau
     waits_long.cancel()
 
 
-async def test_the_next_question_comes_when_a_saga_may_have_ended_by_what_others_took() -> None:
+async def test_the_next_question_comes_after_a_part_of_the_time_that_sagas_take() -> None:
     keys = [uuid4() for _ in range(8)]
     now = 0.0
     asked: list[float] = []
@@ -130,9 +130,7 @@ async def test_the_next_question_comes_when_a_saga_may_have_ended_by_what_others
     assert outcomes.pause(None) == 0.0  # nobody waits
     waiting = asyncio.create_task(outcomes.of(uuid4()))
     await asyncio.sleep(0)
-    assert 6.0 < outcomes.pause(None) < 7.5
-    now += 9.0
     assert 0.4 < outcomes.pause(None) < 0.6
-    now += 991.0
+    now += 1_000.0
     assert outcomes.pause(None) == pytest.approx(50.0)
     waiting.cancel()
