@@ -252,20 +252,31 @@ class _NoteGate:
         return next(saga for saga in await house.sagas() if saga.event_id == self._event_id)
 
 
-async def test_a_partition_that_is_terminated_leaves_nothing_undone(house: House, idle_recovery: None) -> None:
+@pytest.mark.parametrize(
+    ("count", "opened"), [(200, 1), pytest.param(400, 200, marks=pytest.mark.exhaustive)], ids=["thin", "full"]
+)
+async def test_partitions_that_are_terminated_leave_nothing_undone(
+    house: House, idle_recovery: None, count: int, opened: int
+) -> None:
+    """So many are open at least, the others wait."""
     gate = _EveryNoteFails()
     Script.before["write_note"] = gate
-    handles = await house.bus.publish_many([EVENT] * 200)  # 50 of each partition are open, the others wait
+    handles = await house.bus.publish_many([EVENT] * count)
     await gate.reached.wait()
+
+    async def are_open() -> bool:
+        return len(await house.sagas()) >= opened
+
+    await eventually(are_open, f"{opened} are open")
     for workflow_id in {handle.workflow_id for [handle] in handles}:
         await house.client.get_workflow_handle(workflow_id).terminate()
     gate.is_open = True
 
-    await eventually(lambda: _recovered(house, 200), "every one has its outcome", within=60)
+    await eventually(lambda: _recovered(house, count), "every one has its outcome", within=120)
 
     assert {saga.phase for saga in await house.sagas()} == {"completed"}
-    assert (await house.holdings()).boxes == {"a": -100, "b": 200}
-    assert (await house.holdings()).notes == 200
+    assert (await house.holdings()).boxes == {"a": 100 - count, "b": count}
+    assert (await house.holdings()).notes == count
 
 
 class _EveryNoteFails:
