@@ -66,6 +66,7 @@ class UnreadableEvent(OrchestratorError):
         return (type(self), (self.code, self.message))
 
 
+@lru_cache(maxsize=512)
 def saga_id(orchestrator: str, event_id: str) -> UUID:
     """The saga's id: the same for one orchestrator and one event, wherever and whenever it is asked for."""
     return uuid5(_SAGAS, f"{orchestrator}/{event_id}")
@@ -192,7 +193,12 @@ def read(raw: bytes | str, *, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
     Raises:
         UnreadableEvent: `event.too_large`, `event.not_json`, `event.not_cloudevent` or `event.invalid_id`.
     """
-    return _read_again(raw) if len(raw) <= _REMEMBERED else _read(raw, limit)
+    if len(raw) > _REMEMBERED:
+        return _read(raw, limit)
+    try:
+        return _read_again(raw if isinstance(raw, str) else raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        return _read(raw, limit)
 
 
 def _read(raw: bytes | str, limit: int = EVENT_SIZE_LIMIT) -> Envelope:

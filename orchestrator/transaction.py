@@ -24,7 +24,7 @@ class _StepSession(Session):
     """Says when it flushes, so that the rollback after a failed flush is not taken for the author's."""
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
-        if not (self.new or self.dirty or self.deleted):  # before each statement it asks
+        if self.is_active and not (self.new or self.dirty or self.deleted):  # before each statement it asks
             super().flush(objects)
             return
         info = self.connection().info

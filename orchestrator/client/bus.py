@@ -5,6 +5,7 @@ wrong with an event is told here, and then nothing is sent.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar, cast
@@ -32,6 +33,8 @@ from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.names import EVENT_SIGNAL, own_workflow_id
+
+_logger = logging.getLogger(__name__)
 
 _AT_ONCE = 50
 """Executions that `publish_many` starts at once."""
@@ -97,8 +100,10 @@ class EventBus:
         if settings.has_database:
             databases = Databases.at(settings.resolved_database_url, settings.databases, pool_size=2)
         client = await connect_temporal(settings)
-        if databases is not None and not settings.database_url and not await is_of(databases.home, client):
-            await databases.close()  # an embedded one that was left there, by a Temporal that is not this
+        if databases is not None and not await is_of(databases.home, client):
+            if settings.database_url:
+                _logger.warning("%s is another Temporal's: a worker is asked for outcomes", databases.home.shown)
+            await databases.close()  # or an embedded one that was left there
             databases = None
         return cls(client, known, task_queue=settings.task_queue, database=databases)
 

@@ -140,7 +140,8 @@ class SagaHandle(Generic[C]):
         told = asyncio.create_task(self._told(after=_PATIENCE))
         try:
             await asyncio.wait({recorded, told}, return_when=asyncio.FIRST_COMPLETED)
-            return recorded.result() if recorded.done() and recorded.exception() is None else await told
+            has_told = recorded.done() and not recorded.cancelled() and recorded.exception() is None
+            return recorded.result() if has_told else await told
         finally:
             recorded.cancel()
             told.cancel()

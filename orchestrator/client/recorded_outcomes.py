@@ -100,11 +100,11 @@ class RecordedOutcomes:
             if not ended.done():
                 ended.set_result(outcome)
 
-    def pause(self, _news: bool | None) -> float:
+    def pause(self, news: bool | None) -> float:
         """Seconds until the next question: rarer where sagas take long, or the last one has taken longer than usual."""
-        if not self._waiting:
-            return 0.0
         soonest, latest = self._tables.pauses
+        if not self._waiting or (news is None and not self.are_near):
+            return soonest
         part = _PART_OF_FEW if len(self._waiting) <= _FEW else _PART
         age = self._clock() - max(wait.since for wait in self._waiting.values())
         return max(soonest, min(part * max(self._usual, age), latest))

@@ -207,8 +207,9 @@ class Driver:
         if not isinstance(completed, wanted):
             raise UsageError(f"handle must return {wanted.__name__}, and returned {type(completed).__name__}")
         fields = completed.model_dump(mode="json")
-        parse(canonical(fields), wanted)
-        if (size := len(canonical(fields).encode())) > CONTENT_LIMIT:
+        text = canonical(fields)
+        parse(text, wanted)
+        if (size := len(text.encode())) > CONTENT_LIMIT:
             raise UsageError(f"{wanted.__name__} takes {size:,} bytes and the limit is {CONTENT_LIMIT:,}")
         return fields
 

@@ -7,8 +7,8 @@ because fifty writers that poll for SQLite's one lock starve each other (one of 
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from random import uniform
@@ -41,6 +41,7 @@ FILLED = "orchestrator_outbox_filled"
 """On a connection whose transaction writes an event that is to be sent: a relay is woken when it has committed."""
 _GUARD = "orchestrator_guard"
 _REFUSED = "orchestrator_refused"
+_SET = "orchestrator_set"
 _COMMENTS = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|;)*"
 _ENDS_TRANSACTION = re.compile(
     _COMMENTS + r"(?:(?:commit|end|abort|begin|start\s+transaction|prepare\s+transaction|rollback(?!\s+to))\b"
@@ -52,6 +53,8 @@ _WRITES = re.compile(
     r"|with\b.*\b(?:insert\s+into|update|delete\s+from|merge\s+into)\b)",
     re.IGNORECASE | re.DOTALL,
 )
+
+_SETS = re.compile(r"\A" + _COMMENTS + r"(?:set|reset)\b|\bset_config\s*\(", re.IGNORECASE | re.DOTALL)
 
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Lock]] = WeakKeyDictionary()
 
@@ -183,6 +186,9 @@ class Database:
             answer = await work(connection)
             has_filled_outbox = await connection.run_sync(_commit_and_close)
         except BaseException:
+            driven = _driven(connection)
+            if not driven.closed and not driven.invalidated:
+                driven.info.pop(FILLED, None)
             # Whoever is cancelled here has still to give it back.
             closing = asyncio.create_task(connection.close())
             await asyncio.shield(closing)
@@ -259,6 +265,25 @@ async def guarded(connection: AsyncConnection, what: Guarded) -> AsyncGenerator[
             # SQLAlchemy takes the transaction for ended now, and would give the connection back with it still open.
             await connection.invalidate()
             raise TransactionMisuse(refused)
+
+
+@contextmanager
+def untouched(connection: AsyncConnection) -> Generator[Callable[[], bool]]:
+    """Tells whether what runs in the block leaves connection and transaction as they were (PostgreSQL).
+
+    Yields:
+        What tells it.
+    """
+    driven = _driven(connection)
+    options = driven.get_execution_options()
+    driven.info.pop(_SET, None)
+
+    def are_as_they_were() -> bool:
+        was_set = driven.info.pop(_SET, False)
+        driver: Any = driven.connection.driver_connection
+        return not was_set and driven.get_execution_options() == options and bool(driver.is_in_transaction())
+
+    yield are_as_they_were
 
 
 def _driven(connection: AsyncConnection) -> Connection:
@@ -366,6 +391,8 @@ def _refuse_statement(
         _refuse(connection, "SQLite has rolled the transaction back; what comes now would stand without its record")
     if _ends_transaction(statement):
         _refuse(connection, "an operation may not begin or end its transaction in SQL; the engine does")
+    if _sets(statement):
+        connection.info[_SET] = True
     if guard == "query" and _writes(statement):
         _refuse(connection, "a @query only reads: it is never undone. Make it an @operation with a compensation")
 
@@ -378,6 +405,11 @@ def _ends_transaction(statement: str) -> bool:
 @lru_cache(maxsize=512)
 def _writes(statement: str) -> bool:
     return _WRITES.match(statement) is not None
+
+
+@lru_cache(maxsize=512)
+def _sets(statement: str) -> bool:
+    return _SETS.search(statement) is not None
 
 
 def _refuse(connection: Connection, why: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from datetime import timedelta
 
 from orchestrator.catalog import Catalog
@@ -70,10 +71,11 @@ class StoreSteps:
         """Whether a step may be attempted in one transaction with those of other sagas."""
         return may_go_together(self.database, self.catalog, command)
 
-    async def run_together(self, commands: Sequence[StepCommand]) -> list[StepReply] | None:
+    async def run_together(
+        self, commands: Sequence[StepCommand], contexts: Sequence[Context]
+    ) -> list[StepReply] | None:
         """Attempt steps of different sagas in one transaction. None: each is to be attempted by itself."""
-        with at_home(self.database):
-            return await run_steps_together(self.database, self.catalog, commands)
+        return await run_steps_together(self.database, self.catalog, commands, contexts)
 
     async def settle(self, command: StepCommand) -> StepReply | None:
         """When a step is given up: learn whether it happened, if it cannot be undone. None: not so, or unknown."""

@@ -4,11 +4,16 @@ The operations run first, and all their fence rows are inserted last, in one sta
 optimistic order of Kung and Robinson (On Optimistic Methods for Concurrency Control, 1981). If a row is there already,
 a phase has turned or an operation raises, then nothing of any of them stands, and each is to be attempted by itself.
 Who meets these rows later waits for the commit as for any other attempt's.
+
+No row written first tells whether the transaction is still the one that the operations ran in: SQLAlchemy may have
+rolled back after a flush whose error an operation swallowed. A setting that ends with the transaction tells it.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import Sequence
+from contextvars import Context, copy_context
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -19,14 +24,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import Phase, StepCommand, StepDone, StepReply, StepState
 from orchestrator.envelope import canonical, digest
+from orchestrator.errors import OrchestratorError
 from orchestrator.operation import HOME, Operation, Reversal
-from orchestrator.store.database import Database
+from orchestrator.store.database import Database, untouched
 from orchestrator.store.driver_text import DriverText
 from orchestrator.store.fence import perform, recordable
+from orchestrator.store.outbox import at_home
 
 _log = logging.getLogger(__name__)
 
-_SHORT_WAITS = DriverText(text("SET LOCAL lock_timeout = '150ms'"))
+_BEGIN = DriverText(
+    text(
+        "SELECT set_config('lock_timeout', '150ms', true), set_config('orchestrator.together', :token, true)"
+    ).bindparams(bindparam("token", type_=Text()))
+)
 """Together they hold more locks for longer than one does: who would wait long for another's goes alone."""
 
 _GIVEN = {
@@ -52,28 +63,29 @@ _INSERT = DriverText(
         f"FROM json_to_recordset(CAST(:rows AS json)) "
         f"AS given({', '.join(f'{name} {kind}' for name, kind in _GIVEN.items())}) "
         "CROSS JOIN LATERAL (SELECT phase FROM saga WHERE saga.id = given.saga_id FOR SHARE) AS guard "
-        f"WHERE guard.phase = '{Phase.FORWARD.value}' ORDER BY given.saga_id ON CONFLICT DO NOTHING"
-    ).bindparams(bindparam("rows", type_=Text()))
+        f"WHERE guard.phase = '{Phase.FORWARD.value}' "
+        "AND current_setting('orchestrator.together', true) = :token ON CONFLICT DO NOTHING"
+    ).bindparams(bindparam("rows", type_=Text()), bindparam("token", type_=Text()))
 )
 
 
 class _Apart(Exception):
-    """One of them was done before, or may not be done any more."""
+    """One of them was done before, may not be done any more, or left the others something that is not theirs."""
 
 
 def may_go_together(database: Database, catalog: Catalog, command: StepCommand) -> bool:
-    """Whether a step is one transaction at home, of a saga that is open.
-
-    On SQLite none goes together: there a transaction may be lost unseen, which only a row written first shows.
-    """
+    """Whether a step is one transaction at home, of a saga that is open. On SQLite, where writers queue, none goes."""
     if database.dialect != "postgresql" or command.opening is not None:
         return False
-    operation = catalog.called(command.operation, command.arguments)
+    try:
+        operation = catalog.called(command.operation, command.arguments)
+    except OrchestratorError:
+        return False  # by itself it is told what is wrong
     return operation.database == HOME and operation.kind != "external"
 
 
 async def run_steps_together(
-    database: Database, catalog: Catalog, commands: Sequence[StepCommand]
+    database: Database, catalog: Catalog, commands: Sequence[StepCommand], contexts: Sequence[Context] | None = None
 ) -> list[StepReply] | None:
     """Attempt steps of different sagas together, each for the first time.
 
@@ -81,21 +93,27 @@ async def run_steps_together(
         database: the home database.
         catalog: knows the operations.
         commands: for which `may_go_together` holds.
+        contexts: in which the operations run, each its own saga's.
 
     Returns:
         What each answered; None: nothing was done, or it is not known whether. Attempt each by itself.
     """
+    given = list(zip(commands, contexts or [copy_context() for _ in commands], strict=True))
 
     async def attempt(connection: AsyncConnection) -> list[StepReply]:
-        await _SHORT_WAITS.execute(connection, {})
+        token = str(uuid4())
+        await _BEGIN.execute(connection, {"token": token})
         rows: list[dict[str, Any]] = []
         replies: list[StepReply] = []
-        for command in commands:
+        for command, context in given:
             operation = catalog.called(command.operation, command.arguments)
-            result, recorded = recordable(operation, await perform(connection, operation, command))
+            performing = _perform(database, connection, operation, command)
+            result, recorded = recordable(operation, await asyncio.create_task(performing, context=context))
             rows.append(_row(command, operation, recorded))
             replies.append(StepDone(number=command.number, operation=operation.name, result=result))
-        written = await _INSERT.execute(connection, {"rows": json.dumps(rows)})
+        # In one order, whatever theirs is: those of another group, or that end together, are locked in it, too.
+        rows.sort(key=lambda row: str(row["saga_id"]))
+        written = await _INSERT.execute(connection, {"rows": json.dumps(rows), "token": token})
         if written.rowcount != len(commands):
             raise _Apart
         return replies
@@ -105,6 +123,17 @@ async def run_steps_together(
     except Exception as fault:  # whosever it is: by itself each meets what is its own
         _log.debug("%d steps do not go together: %s", len(commands), type(fault).__name__)
         return None
+
+
+async def _perform(
+    database: Database, connection: AsyncConnection, operation: Operation[..., object], command: StepCommand
+) -> object:
+    """Run an operation that leaves the transaction as it was, but for its effect: the next one is another saga's."""
+    with at_home(database), untouched(connection) as is_untouched:
+        returned = await perform(connection, operation, command)
+    if not is_untouched():
+        raise _Apart
+    return returned
 
 
 def _row(command: StepCommand, operation: Operation[..., object], recorded: str | None) -> dict[str, Any]:

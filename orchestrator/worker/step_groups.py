@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import Context, copy_context
+from dataclasses import dataclass
 
 from orchestrator.drive.messages import StepCommand, StepReply
 from orchestrator.store.steps import StoreSteps
@@ -13,8 +15,9 @@ _LONGEST = 0.5
 _BAD = 0.3
 """Share of failures from which on each goes alone: what fails is done twice."""
 _WEIGHT = 0.2
-_LOOK_AGAIN = 53
-"""Steps that go alone before some try again; a prime, as it is not to be always the last one of those that come."""
+_SOONEST, _LATEST = 53, 2_000
+"""Steps that go alone before some try again, doubled each time it goes badly; odd, or it might always be the last of
+those that come."""
 
 
 class Odds:
@@ -23,17 +26,29 @@ class Odds:
     def __init__(self) -> None:
         self._failing = 0.0
         self._passed_over = 0
+        self._patience = _SOONEST
 
     def are_good(self) -> bool:
         """Whether to try; seldom also while they are bad, to see whether they still are."""
         if self._failing < _BAD:
             return True
         self._passed_over += 1
-        return self._passed_over % _LOOK_AGAIN == 0
+        if self._passed_over < self._patience:
+            return False
+        self._passed_over = 0
+        return True
 
     def tell(self, *, failed: bool) -> None:
         """How one went."""
+        self._patience = min(self._patience * 2 + 1, _LATEST) if failed else _SOONEST
         self._failing += _WEIGHT * (failed - self._failing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    command: StepCommand
+    context: Context
+    done: "asyncio.Future[StepReply | None]"
 
 
 class StepGroups:
@@ -47,7 +62,7 @@ class StepGroups:
     def __init__(self, steps: StoreSteps, odds: Odds) -> None:
         self._steps = steps
         self._odds = odds
-        self._gathered: list[tuple[StepCommand, asyncio.Future[StepReply | None]]] = []
+        self._gathered: list[_Gathered] = []
         self._running: set[asyncio.Task[None]] = set()
 
     async def run(self, command: StepCommand) -> StepReply | None:
@@ -58,7 +73,7 @@ class StepGroups:
             return None
         loop = asyncio.get_running_loop()
         done: asyncio.Future[StepReply | None] = loop.create_future()
-        self._gathered.append((command, done))
+        self._gathered.append(_Gathered(command, copy_context(), done))
         if len(self._gathered) == 1:
             # Not at once: those that were let go with it come in this turn of the loop and the next.
             loop.call_soon(loop.call_soon, self._begin)
@@ -67,7 +82,8 @@ class StepGroups:
         return await done
 
     def _begin(self) -> None:
-        together, self._gathered = self._gathered, []
+        together = [one for one in self._gathered if not one.done.done()]
+        self._gathered = []
         if len(together) > 1:
             task = asyncio.create_task(self._attempt(together))
             self._running.add(task)
@@ -75,11 +91,13 @@ class StepGroups:
         else:
             _tell(together, [None] * len(together))
 
-    async def _attempt(self, together: list[tuple[StepCommand, "asyncio.Future[StepReply | None]"]]) -> None:
+    async def _attempt(self, together: Sequence[_Gathered]) -> None:
         replies: Sequence[StepReply | None] | None = None
         try:
             async with asyncio.timeout(_LONGEST):
-                replies = await self._steps.run_together([command for command, _ in together])
+                replies = await self._steps.run_together(
+                    [one.command for one in together], [one.context for one in together]
+                )
         except TimeoutError:
             pass
         finally:
@@ -87,9 +105,7 @@ class StepGroups:
             _tell(together, replies or [None] * len(together))
 
 
-def _tell(
-    together: list[tuple[StepCommand, "asyncio.Future[StepReply | None]"]], replies: Sequence[StepReply | None]
-) -> None:
-    for (_, done), reply in zip(together, replies, strict=True):
-        if not done.done():
-            done.set_result(reply)
+def _tell(together: Sequence[_Gathered], replies: Sequence[StepReply | None]) -> None:
+    for one, reply in zip(together, replies, strict=True):
+        if not one.done.done():
+            one.done.set_result(reply)

@@ -99,7 +99,7 @@ MUTANTS = (
         name="together-guard",
         breaks="nothing goes forward with others once undoing was decided",
         file=TOGETHER,
-        replaced={"WHERE guard.phase = '{Phase.FORWARD.value}' ORDER": "WHERE guard.phase > '' ORDER"},
+        replaced={"WHERE guard.phase = '{Phase.FORWARD.value}' \"": "WHERE guard.phase > '' \""},
         caught_by=("tests/store/test_together.py::test_nothing_of_any_is_done_where_one_may_not",),
     ),
     Mutant(
@@ -115,6 +115,14 @@ MUTANTS = (
         file=TOGETHER,
         replaced={"if written.rowcount != len(commands):": "if written.rowcount < 0:"},
         caught_by=("tests/store/test_together.py::test_nothing_of_any_is_done_where_one_may_not",),
+    ),
+    Mutant(
+        name="together-token",
+        breaks="steps that go together are recorded in the transaction that they ran in",
+        file=TOGETHER,
+        replaced={"AND current_setting('orchestrator.together', true) = :token": "AND :token > ''"},
+        caught_by=("tests/store/test_together.py::test_nothing_of_any_stands_where_one_did_not_go_through",),
+        unseen="no operation of chaos swallows an error of its database",
     ),
     Mutant(
         name="recorded-refusal",

@@ -2,10 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import Text, bindparam, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlmodel import Field, SQLModel
 
 from orchestrator import Transaction
 from orchestrator.drive.driver import Driver
@@ -18,12 +22,21 @@ from orchestrator.store.opening import open_sagas
 from orchestrator.store.schema import saga, saga_step
 from orchestrator.store.steps import StoreSteps
 from orchestrator.store.together import may_go_together, run_steps_together
-from tests.cast import Script, box, fails, refuses
+from tests.cast import Act, Script, box, fails, refuses
 from tests.house import CATALOG, Holdings, eventually, rows
 from tests.orchestrators import CoinsMove, CoinsMoveRequested
 from tests.store.lost_answers import answers_to_commits_lost
 from tests.store.pacing import PacedSteps, Pacer, driver_of, how_many_wait, stop_inside_operations, until_stopped
 from tests.store.test_two_drivers import check_one_outcome
+
+_whose: ContextVar[str] = ContextVar("whose", default="")
+
+
+class Token(SQLModel, table=True):
+    """Something of which there is one of a name."""
+
+    name: str = Field(primary_key=True)
+
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
@@ -193,29 +206,99 @@ async def test_nothing_of_any_is_done_where_one_may_not(
 
 async def swallows(tx: Transaction) -> None:
     """A database error, which leaves a transaction that only rolls back."""
-    try:
-        await tx.exec(text("SELECT no_such_column FROM saga"))  # type: ignore[call-overload]  # pyright: ignore
-    except Exception:
-        return
+    with suppress(DBAPIError):
+        await (await tx.connection()).execute(text("SELECT no_such_column FROM saga"))
 
 
-@pytest.mark.parametrize("act", [refuses(), fails(times=1), swallows], ids=["refused", "failed", "swallowed"])
-async def test_nothing_of_any_stands_where_one_did_not_go_through(stocked: Database, act: object) -> None:
+async def swallows_a_flush(tx: Transaction) -> None:
+    """After which SQLAlchemy itself has rolled back, and would begin anew."""
+    tx.add(Token(name="twice"))
+    with suppress(IntegrityError):
+        await tx.flush()
+
+
+async def swallows_a_flush_and_goes_on(tx: Transaction) -> None:
+    """With its session made usable again, and a transaction begun anew."""
+    await swallows_a_flush(tx)
+    await tx.run_sync(lambda session: session.rollback())
+    await (await tx.connection()).execute(select(box.c.coins))
+
+
+async def rolls_back_by_the_driver(tx: Transaction) -> None:
+    """Past everything that keeps it from that."""
+    driven = await (await tx.connection()).get_raw_connection()
+    assert driven.driver_connection is not None
+    await driven.driver_connection.execute("ROLLBACK")
+
+
+async def sets_something(tx: Transaction) -> None:
+    """For the transaction, in which the next operation is another saga's."""
+    await (await tx.connection()).execute(text("SELECT set_config('app.tenant', 'mine', true)"))
+
+
+async def changes_the_connection(tx: Transaction) -> None:
+    """For all that comes on it."""
+    await (await tx.connection()).execution_options(schema_translate_map={None: "elsewhere"})
+
+
+@pytest.fixture
+async def with_a_token(stocked: Database) -> None:
+    async with stocked.transaction() as connection:
+        await connection.execute(text("CREATE TABLE token (name TEXT PRIMARY KEY)"))
+        await connection.execute(text("INSERT INTO token VALUES ('twice')"))
+
+
+@pytest.mark.parametrize("which", [1, 2, 3])
+@pytest.mark.parametrize(
+    "act",
+    [
+        refuses(),
+        fails(times=99),
+        swallows,
+        swallows_a_flush,
+        swallows_a_flush_and_goes_on,
+        rolls_back_by_the_driver,
+        sets_something,
+        changes_the_connection,
+    ],
+    ids=["refused", "failed", "swallowed", "flush", "flush and on", "driver", "setting", "connection"],
+)
+async def test_nothing_of_any_stands_where_one_did_not_go_through(
+    stocked: Database, with_a_token: None, act: Act, which: int
+) -> None:
     commands = await opened(stocked, "one", "two", "three")
     before = await Holdings.of(stocked)
     called = 0
 
-    async def second(tx: Transaction) -> None:
+    async def one_of_them(tx: Transaction) -> None:
         nonlocal called
         called += 1
-        if called == 2:
-            await act(tx)  # type: ignore[operator]
+        if called == which:
+            await act(tx)
 
-    Script.after["take"] = second
+    Script.after["take"] = one_of_them
 
     assert await together(stocked, commands) is None
 
     assert (before, []) == (await Holdings.of(stocked), await rows(stocked, saga_step))
+
+
+async def test_each_operation_runs_in_the_context_of_its_own_saga(stocked: Database) -> None:
+    commands = await opened(stocked, "one", "two", "three")
+    contexts = [copy_context() for _ in commands]
+    for number, context in enumerate(contexts):
+        context.run(_whose.set, f"saga {number}")
+    met: list[str] = []
+
+    async def look(_: Transaction) -> None:
+        met.append(_whose.get())
+        _whose.set("changed")
+
+    Script.after["take"] = look
+
+    assert await run_steps_together(stocked, CATALOG, commands, contexts) is not None
+    assert met == ["saga 0", "saga 1", "saga 2"]
+    assert _whose.get() == ""
 
 
 async def test_who_would_wait_for_anothers_lock_goes_alone(stocked: Database) -> None:
@@ -251,7 +334,10 @@ async def test_a_turn_waits_for_steps_that_are_recorded_with_others(
     stocked: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of them is held up when the guard of the other has been passed."""
-    monkeypatch.setattr("orchestrator.store.together._SHORT_WAITS", DriverText(text("SET LOCAL lock_timeout = '10s'")))
+    begin = text("SELECT set_config('lock_timeout', '10s', true), set_config('orchestrator.together', :token, true)")
+    monkeypatch.setattr(
+        "orchestrator.store.together._BEGIN", DriverText(begin.bindparams(bindparam("token", type_=Text())))
+    )
     turned, held_up = sorted(("one", "two"), key=lambda one: ref(one).id)  # their rows are locked in this order
     commands = await opened(stocked, turned, held_up)
     turn = TurnCommand(

@@ -121,6 +121,20 @@ async def test_an_execution_that_is_cut_off_is_no_outcome_and_whoever_waits_gets
     assert [(await one).phase for one in waiting] == [phase, phase]
 
 
+async def test_whoever_waits_for_an_execution_is_told_though_the_bus_is_closed(house: House, stops: Stops) -> None:
+    bus = EventBus(house.client, house.catalog, task_queue=house.task_queue, database=house.database)
+    event_id = new_id()
+    stop = stops.before("step 2", event_id)
+    [handle] = await bus.publish(EVENT, event_id=event_id)
+    waiting = asyncio.create_task(handle.outcome(timeout=SOON))
+    await stop.reached.wait()
+
+    await bus.close()
+    stops.open_all()
+
+    assert (await waiting).phase is Phase.COMPLETED
+
+
 async def test_a_saga_of_long_ago_tells_its_outcome_though_no_execution_is_there(house: House, bus: EventBus) -> None:
     """As after Temporal's retention: only the row is left."""
     Script.before["put"] = refuses()

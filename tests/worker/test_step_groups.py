@@ -25,7 +25,8 @@ class Store:
     def may_go_together(self, command: StepCommand) -> bool:
         return command.operation != "other.lonely"
 
-    async def run_together(self, commands: Sequence[StepCommand]) -> list[StepReply] | None:
+    async def run_together(self, commands: Sequence[StepCommand], contexts: Sequence[Any]) -> list[StepReply] | None:
+        assert len(contexts) == len(commands)
         self.groups.append(len(commands))
         self.began.set()
         if self.standstill is not None:
