@@ -113,7 +113,9 @@ def grouped_driver(database: Database, event_id: str, other: str, pacer: Pacer, 
 
 
 @pytest.mark.parametrize("forward_point", FORWARD_POINTS)
-@pytest.mark.parametrize("other_first", [False, True], ids=["it first", "the other first"])
+@pytest.mark.parametrize(
+    "other_first", [False, pytest.param(True, marks=pytest.mark.exhaustive)], ids=["it first", "the other first"]
+)
 async def test_one_of_two_sagas_is_undone_by_another_driver_at_each_pair_of_points(
     stocked: Database, forward_point: str, other_first: bool
 ) -> None:
