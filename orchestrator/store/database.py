@@ -186,8 +186,8 @@ class Database:
             answer = await work(connection)
             has_filled_outbox = await connection.run_sync(_commit_and_close)
         except BaseException:
-            driven = _driven(connection)
-            if not driven.closed and not driven.invalidated:
+            driven = connection.sync_connection
+            if driven is not None and not (driven.closed or driven.invalidated):
                 driven.info.pop(FILLED, None)
             # Whoever is cancelled here has still to give it back.
             closing = asyncio.create_task(connection.close())
