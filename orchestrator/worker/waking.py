@@ -12,6 +12,8 @@ from orchestrator.store.locks import Woken
 from orchestrator.workflow import names
 
 _PATIENCE = timedelta(seconds=5)
+_NAMED = 100
+"""Sagas that one signal names."""
 
 
 class SignalWaker:
@@ -23,12 +25,18 @@ class SignalWaker:
 
     async def __call__(self, woken: Sequence[Woken]) -> None:
         """Begin to send; the finish that found them does not wait for it."""
-        owners = dict.fromkeys(one.owner_workflow_id for one in woken if one.owner_workflow_id)
-        for owner in owners:
-            sending = asyncio.create_task(self._wake(owner))
+        sagas: dict[str, list[str]] = {}
+        for one in woken:
+            if one.owner_workflow_id:
+                sagas.setdefault(one.owner_workflow_id, []).append(one.saga.event_id)
+        for owner, event_ids in sagas.items():
+            sending = asyncio.create_task(self._wake(owner, event_ids))
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
 
-    async def _wake(self, workflow_id: str) -> None:
+    async def _wake(self, workflow_id: str, event_ids: Sequence[str]) -> None:
+        # A partition looks at those alone: it may have hundreds that wait.
+        named = event_ids if names.is_partition(workflow_id) and len(event_ids) <= _NAMED else ()
         with contextlib.suppress(RPCError):
-            await self._client.get_workflow_handle(workflow_id).signal(names.WAKE_SIGNAL, rpc_timeout=_PATIENCE)
+            owner = self._client.get_workflow_handle(workflow_id)
+            await owner.signal(names.WAKE_SIGNAL, args=named, rpc_timeout=_PATIENCE)

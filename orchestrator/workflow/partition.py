@@ -7,6 +7,7 @@ again in the order of arrival; an event is let go only when the wave says that i
 
 import asyncio
 import contextlib
+import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -104,6 +105,9 @@ class PartitionExecution:
         self._task_signals = 0
         self._task_seconds = 0.0
         self._wakes = self._heard_wakes = 0
+        self._woken: set[str] = set()
+        """Event ids that wakes named, not heeded yet."""
+        self._wakes_all = False
         self._failed_waves = self._slow_waves = self._away = 0
         self._idle: asyncio.Task[None] | None = None
         self._busy_at = 0.0
@@ -115,6 +119,9 @@ class PartitionExecution:
         self._task_signals += 1
         if door in (names.RETRY_SIGNAL, names.WAKE_SIGNAL):
             self._wakes += 1
+            named = [_named(raw) for raw in arguments]
+            self._wakes_all |= not named or None in named
+            self._woken.update(name for name in named if name is not None)
         else:
             self._arrived.extend(self._entries(door, arguments or [raw_json(b"")]))
 
@@ -159,7 +166,9 @@ class PartitionExecution:
         if self._wakes > self._heard_wakes:
             self._heard_wakes = self._wakes
             for entry in self._left:
-                entry.due = 0.0
+                if self._wakes_all or entry.event_id in self._woken:
+                    entry.due = 0.0
+            self._woken, self._wakes_all = set(), False
         wave: list[_Entry] = []
         size = 0
         most = max(1, WAVE_EVENTS >> min(self._failed_waves + self._slow_waves, 6))
@@ -385,6 +394,15 @@ class PartitionExecution:
             f"waiting {waiting}, done {self._totals.done}, in executions of their own {self._totals.own}, "
             f"dead letters {self._totals.letters} (of this run). `orchestrator list` shows the sagas."
         )
+
+
+def _named(raw: RawValue) -> str | None:
+    """The event id that a wake names; None: it says something else."""
+    try:
+        named: object = json.loads(raw.payload.data)
+    except (ValueError, RecursionError):
+        return None
+    return named if isinstance(named, str) else None
 
 
 def _put_first(entries: Sequence[_Entry]) -> None:

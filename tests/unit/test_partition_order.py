@@ -13,7 +13,7 @@ from temporalio.exceptions import ApplicationError, FailureError
 from orchestrator.workflow import partition
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.partition import PartitionExecution
-from orchestrator.workflow.wave import Carried, CarriedPlace, WaveCommand, WaveReply
+from orchestrator.workflow.wave import Carried, CarriedPlace, Left, WaveCommand, WaveReply, Why
 
 
 class Stage:
@@ -108,3 +108,53 @@ async def test_a_large_event_is_not_overtaken_by_a_small_one(monkeypatch: pytest
     execution.receive("event", events(*names))
 
     assert await stage.run(execution) == names
+
+
+class Waiting(Stage):
+    """Three sagas that wait for locks, until a signal comes while nothing else is to do."""
+
+    def __init__(self, execution: PartitionExecution, *said: str) -> None:
+        super().__init__()
+        self.execution = execution
+        self.said = said
+        self.is_woken = False
+
+    async def wait_condition(self, condition: Callable[[], bool], *, timeout: timedelta | None) -> None:
+        if not self.is_woken:
+            self.is_woken = True
+            self.execution.receive("wake", events(*self.said))
+        await super().wait_condition(condition, timeout=timeout)
+
+    async def execute_local_activity(self, _name: str, *, args: Sequence[Any], **_: Any) -> WaveReply:
+        command: WaveCommand = args[0]
+        raws = iter(args[1:])
+        ids = [place.event_id or next(raws).payload.data.decode() for place in command.places]
+        self.waves.append(ids)
+        left = [Left(index=index, why=Why.BLOCKED, event_id=one) for index, one in enumerate(ids)]
+        return WaveReply(left=() if self.is_woken else tuple(left))
+
+
+@pytest.mark.parametrize(
+    ("said", "looked_at"),
+    [
+        (['"b"'], ["b"]),
+        (['"c"', '"a"'], ["a", "c"]),
+        ([], ["a", "b", "c"]),
+        (['"b"', "[1]"], ["a", "b", "c"]),
+        (["[" * 100_000], ["a", "b", "c"]),
+    ],
+    ids=["one", "two", "nothing", "something else", "deep nesting"],
+)
+async def test_a_wake_has_those_looked_at_that_it_names(
+    monkeypatch: pytest.MonkeyPatch, said: list[str], looked_at: list[str]
+) -> None:
+    execution = PartitionExecution()
+    stage = Waiting(execution, *said)
+    monkeypatch.setattr(partition, "workflow", stage)
+    monkeypatch.setattr(partition, "IDLE", timedelta(0))
+    execution.receive("event", events("a", "b", "c"))
+
+    settled = await stage.run(execution)
+
+    assert stage.waves[1] == looked_at
+    assert sorted(settled[3:]) == ["a", "b", "c"]
