@@ -77,7 +77,13 @@ class UndoAnswer(StrEnum):
 
 
 async def overdue_sagas(
-    database: Database, *, before: datetime, now: datetime, after: RecordedSaga | None = None, limit: int = 200
+    database: Database,
+    *,
+    before: datetime,
+    now: datetime,
+    waiting_before: datetime | None = None,
+    after: RecordedSaga | None = None,
+    limit: int = 200,
 ) -> Sequence[RecordedSaga]:
     """A page of unfinished sagas, the longest silent first.
 
@@ -85,6 +91,7 @@ async def overdue_sagas(
         database: the home database.
         before: only those that progressed last before then.
         now: those that are to be looked at later than this are left out.
+        waiting_before: the same as `before` for those that have not begun, as they wait for locks: they look seldom.
         after: the last one of the page before.
         limit: sagas a page.
     """
@@ -94,6 +101,11 @@ async def overdue_sagas(
             saga.c.phase.in_(_UNFINISHED),
             saga.c.progressed_at <= before,
             or_(saga.c.next_at.is_(None), saga.c.next_at <= now),
+            or_(
+                saga.c.lock_keys.is_(None),
+                saga.c.drives > 0,
+                saga.c.progressed_at <= (before if waiting_before is None else waiting_before),
+            ),
         )
         .order_by(saga.c.progressed_at, saga.c.id)
         .limit(limit)

@@ -46,6 +46,8 @@ _AT_ONCE = 20
 """Sagas, or executions, that are looked at at once."""
 _HEAD_BATCHES = 20
 """Batches of unused lock heads that one sweep removes at most."""
+_LOOKS_APART = timedelta(seconds=30)
+"""Of a saga that waits for locks. Hundreds may, and to ask the server for each in every sweep is most of its work."""
 _VISIBILITY_LAG = timedelta(minutes=2)
 """How late an execution that closed may become visible: what closed within it is looked through once more."""
 
@@ -117,7 +119,8 @@ class Recovery:
         now = datetime.now(UTC)
         quiet = now - self._limits.grace
         last: RecordedSaga | None = None
-        while page := await overdue_sagas(self._database, before=quiet, now=now, after=last):
+        waiting = quiet - min(_LOOKS_APART, self._limits.grace * 8)
+        while page := await overdue_sagas(self._database, before=quiet, now=now, waiting_before=waiting, after=last):
             await _each(page, lambda recorded: _look_at(sweeping, recorded))
             last = page[-1]
         left: LeftStanding | None = None

@@ -86,6 +86,18 @@ async def test_sagas_that_ended_or_progressed_or_wait_for_a_time_are_not_overdue
     assert set(found) == {silent, undoing, woken}
 
 
+async def test_one_that_waits_for_locks_is_overdue_later_than_others(database: Database) -> None:
+    locks = {"lock_keys": '["k"]', "drives": 0}
+    await a_saga(database, silent=timedelta(seconds=59), **locks)
+    silent = await a_saga(database, silent=timedelta(seconds=60), **locks)
+    begun = await a_saga(database, silent=timedelta(seconds=30), lock_keys='["k"]', drives=1)
+
+    before = NOW - timedelta(seconds=30)
+    found = await all_overdue(database, before=before, waiting_before=before - timedelta(seconds=30))
+
+    assert set(found) == {silent, begun}
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
 async def test_pages_have_each_saga_once_the_longest_silent_first(database: Database, limit: int) -> None:
     older = [await a_saga(database, silent=timedelta(hours=number)) for number in (5, 4, 3)]
