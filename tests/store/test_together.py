@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Text, bindparam, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlmodel import Field, SQLModel
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from orchestrator import Transaction
 from orchestrator.drive.driver import Driver
@@ -32,10 +32,15 @@ from tests.store.test_two_drivers import check_one_outcome
 _whose: ContextVar[str] = ContextVar("whose", default="")
 
 
-class Token(SQLModel, table=True):
+class _Base(DeclarativeBase):
+    """Of tables that are no application's."""
+
+
+class Token(_Base):
     """Something of which there is one of a name."""
 
-    name: str = Field(primary_key=True)
+    __tablename__ = "token"
+    name: Mapped[str] = mapped_column(primary_key=True)
 
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
