@@ -134,6 +134,7 @@ class Run:
         self._began = monotonic()
         async with asyncio.TaskGroup() as beside:
             watching, cancelling = (beside.create_task(work) for work in (self._progress.watch(), self._cancel()))
+            keeping = beside.create_task(self._victims.keep_workers())
             await asyncio.gather(*(self._do(fault) for fault in self._plan))
             await self._progress.until(options.seconds)
             cancelling.cancel()
@@ -141,6 +142,7 @@ class Run:
             self._say(f"the last fault is done; {self._standing}")
             await self._until_quiet(clients)
             watching.cancel()
+            keeping.cancel()
         for client in clients:
             if client.exit_code:
                 raise GaveUp(f"A client failed:\n{client.last_lines()}")

@@ -128,8 +128,15 @@ class Victims:
                 raise AssertionError("no process")
         self.hits[fault.act, fault.target] += hit
 
+    async def keep_workers(self) -> None:
+        """Start them again until cancelled: a worker that finds no server when it starts says so, and ends."""
+        while True:
+            await asyncio.sleep(_AGAIN)
+            if not self._busy["workers"].locked():
+                await self.heal()
+
     async def heal(self) -> None:
-        """After the last fault: everything runs."""
+        """See that workers run."""
         assert self._supervisor is not None
         if self._supervisor.has_ended:
             self.start_workers()
