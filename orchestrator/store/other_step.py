@@ -8,27 +8,26 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.atomic import AtomicOperation
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import Decided, Diverged, Phase, Resume, StepCommand, StepReply, StepState
 from orchestrator.envelope import canonical, digest
 from orchestrator.errors import Refused
 from orchestrator.operation import Operation, Reversal
-from orchestrator.store.atomic import refusal_record, run_calls
-from orchestrator.store.database import Database, guarded
+from orchestrator.store.atomic import refusal_record
+from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.fence import (
     Attempting,
     RefusedPastPivot,
     TransactionLost,
     claim,
+    perform,
     recordable,
     recorded_reply,
 )
 from orchestrator.store.opening import OpenedBefore
 from orchestrator.store.other_fence import FENCE, copy_home, home_row, insert_first
 from orchestrator.store.schema import saga_step
-from orchestrator.transaction import Transaction
 
 AnyOperation = Operation[..., Any]
 
@@ -118,7 +117,7 @@ async def _do(there: Database, command: StepCommand, operation: AnyOperation, at
         row, is_ours = await insert_first(connection, _Fence.of(command, operation), StepState.DONE, attempts=attempt)
         if not is_ours:
             return _met(command, operation, row)
-        returned = await _body(connection, command, operation)
+        returned = await perform(connection, operation, command)
         _, recorded = recordable(operation, returned)
         # As in `fence`: a transaction that a swallowed error has ended must not pass for one that committed.
         written = await connection.execute(
@@ -149,30 +148,13 @@ async def _refuse(there: Database, command: StepCommand, operation: AnyOperation
 
 async def _ask(there: Database, command: StepCommand, operation: AnyOperation, attempt: int) -> _Answered:
     async def ask_it(connection: AsyncConnection) -> _Answered:
-        returned = await _body(connection, command, operation)
+        returned = await perform(connection, operation, command)
         _, recorded = recordable(operation, returned)
         # After an error that the query swallowed, PostgreSQL answers nothing more: what it made of that is no answer.
         await connection.execute(select(1))
         return _Answered(StepState.DONE.value, recorded, None, attempt)
 
     return await there.in_transaction(ask_it)
-
-
-async def _body(connection: AsyncConnection, command: StepCommand, operation: AnyOperation) -> object:
-    if isinstance(operation, AtomicOperation):
-        return await run_calls(connection, operation, command)
-    tx = Transaction(
-        connection,
-        saga=command.saga.id,
-        step=command.number,
-        event_id=command.saga.event_id,
-        event_time=datetime.fromisoformat(command.event_time),
-    )
-    arguments = operation.signature.load_arguments(command.arguments)
-    async with guarded(connection, "query" if operation.reversal is Reversal.NOTHING else "operation"):
-        returned = await operation.body(tx, **arguments)
-        await tx.flush()
-    return returned
 
 
 def _met(command: StepCommand, operation: AnyOperation, row: Any) -> Any:
