@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     recovery_interval: int = Field(default=30, ge=0)
     """Seconds from one recovery to the next; 0 turns it off."""
     recovery_grace: int = Field(default=30, ge=0)
-    """Seconds without progress before recovery asks who drives a saga; 30 more for one that waits for locks."""
+    """Seconds without progress before recovery asks who drives a saga; 30 more for one that waits for a lock."""
     retention: int = Field(default=90, ge=0)
     """Days after which an ended saga's steps and payload are deleted; its outcome stays. 0: never."""
     recovery_ceiling: int = Field(default=500, ge=1)

@@ -225,13 +225,15 @@ _SOURCES = {
     ),
     "sqlite": (", ".join(f"json_extract(given.value, '$.{name}')" for name in _GIVEN), "json_each(:rows) AS given"),
 }
-# A saga with locks begins once it has them: see `_with_locks`. Until then who waits owns it only if nobody does.
+# A saga with locks begins once it has them: see `_with_locks`. Until then who waits owns it only if nobody does, or if
+# its owner's next execution takes it over.
+_OWNS = (
+    "saga.lock_keys IS NULL OR coalesce(saga.owner_workflow_id, '') IN ('', coalesce(excluded.owner_workflow_id, ''))"
+)
 _BEGINS = (
     ", drives = CASE WHEN saga.lock_keys IS NULL THEN saga.drives + 1 ELSE saga.drives END"
-    ", owner_workflow_id = CASE WHEN saga.lock_keys IS NULL OR coalesce(saga.owner_workflow_id, '') = '' "
-    "THEN excluded.owner_workflow_id ELSE saga.owner_workflow_id END"
-    ", owner_first_run_id = CASE WHEN saga.lock_keys IS NULL OR coalesce(saga.owner_workflow_id, '') = '' "
-    "THEN excluded.owner_first_run_id ELSE saga.owner_first_run_id END"
+    f", owner_workflow_id = CASE WHEN {_OWNS} THEN excluded.owner_workflow_id ELSE saga.owner_workflow_id END"
+    f", owner_first_run_id = CASE WHEN {_OWNS} THEN excluded.owner_first_run_id ELSE saga.owner_first_run_id END"
 )
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import and_, exists, func, literal, not_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.drive.messages import Phase
@@ -19,7 +19,7 @@ from orchestrator.errors import OrchestratorError, Unreachable
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.other_fence import Unsettled, has_happened, home_row, once_settled
-from orchestrator.store.schema import saga, saga_dead_letter, saga_meta
+from orchestrator.store.schema import saga, saga_dead_letter, saga_lock, saga_meta
 from orchestrator.store.turn import begin_undoing, first_past_undoing, steps_of
 
 TERMINATED = "saga.terminated"
@@ -39,6 +39,14 @@ _COLUMNS = (
     saga.c.owner_first_run_id,
     saga.c.progressed_at,
 )
+
+
+_mine, _ahead = saga_lock.alias(), saga_lock.alias()
+_WAITS = exists(
+    select(literal(1)).where(
+        _mine.c.saga_id == saga.c.id, _ahead.c.key == _mine.c.key, _ahead.c.ticket > 0, _ahead.c.ticket < _mine.c.ticket
+    )
+).correlate(saga)
 
 
 class RecoveryRefused(OrchestratorError):
@@ -91,7 +99,7 @@ async def overdue_sagas(
         database: the home database.
         before: only those that progressed last before then.
         now: those that are to be looked at later than this are left out.
-        waiting_before: the same as `before` for those that have not begun, as they wait for locks: they look seldom.
+        waiting_before: the same as `before` for those that wait for a lock that another saga holds: they look seldom.
         after: the last one of the page before.
         limit: sagas a page.
     """
@@ -103,8 +111,8 @@ async def overdue_sagas(
             or_(saga.c.next_at.is_(None), saga.c.next_at <= now),
             or_(
                 saga.c.lock_keys.is_(None),
-                saga.c.drives > 0,
                 saga.c.progressed_at <= (before if waiting_before is None else waiting_before),
+                not_(_WAITS),
             ),
         )
         .order_by(saga.c.progressed_at, saga.c.id)

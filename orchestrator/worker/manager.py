@@ -243,7 +243,7 @@ class Manager:
 
     def worker(self, ready: Ready, **options: Any) -> Worker:
         """A Temporal worker for everything in the catalog; `options` go to Temporal's `Worker`."""
-        steps = self._steps(ready.databases, ready.catalog, SignalWaker(ready.client))
+        steps = self._steps(ready.databases, ready.catalog, SignalWaker(ready.client, self.recovery(ready).recover))
         return Worker(
             ready.client,
             task_queue=self.settings.task_queue,

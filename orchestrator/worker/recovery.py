@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
+from uuid import UUID
 
 from temporalio import activity
 from temporalio.api.workflowservice.v1 import GetClusterInfoRequest
@@ -28,6 +29,7 @@ from orchestrator.store.recovery import (
     advance_swept,
     check_belonging,
     overdue_sagas,
+    recorded_sagas,
     swept_until,
 )
 from orchestrator.worker.closed_runs import ClosedRun, closed_abnormally
@@ -107,15 +109,7 @@ class Recovery:
             temporalio.service.RPCError: the server does not answer.
         """
         await self.check_belonging()
-        sweeping = Sweeping(
-            client=self._client,
-            databases=self._databases,
-            catalog=self._catalog,
-            task_queue=self._task_queue,
-            limits=self._limits,
-            dry_run=dry_run,
-            heard=heard,
-        )
+        sweeping = self._sweeping(dry_run=dry_run, heard=heard)
         now = datetime.now(UTC)
         quiet = now - self._limits.grace
         last: RecordedSaga | None = None
@@ -136,6 +130,29 @@ class Recovery:
             counts={action: sweeping.counts[action] for action in Action},
             swept_until=swept.isoformat() if swept else None,
             findings=tuple(sweeping.findings),
+        )
+
+    async def recover(self, sagas: Sequence[UUID]) -> None:
+        """Look at these sagas at once, and not when they have been silent for a while. Never raises: what fails is
+        told in the log, and the next sweeps look again."""
+        sweeping = self._sweeping(dry_run=False, heard=lambda _: None)
+        try:
+            await self.check_belonging()
+            recorded = await recorded_sagas(self._database, sagas)
+        except Exception as fault:
+            _log.warning("%s sagas could not be looked at: %s", len(sagas), fault)
+            return
+        await _each([one for one in recorded.values() if not one.phase.is_final], lambda one: _look_at(sweeping, one))
+
+    def _sweeping(self, *, dry_run: bool, heard: Callable[[int], None]) -> Sweeping:
+        return Sweeping(
+            client=self._client,
+            databases=self._databases,
+            catalog=self._catalog,
+            task_queue=self._task_queue,
+            limits=self._limits,
+            dry_run=dry_run,
+            heard=heard,
         )
 
     async def _remove_heads(self, heard: Callable[[int], None]) -> None:

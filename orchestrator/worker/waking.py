@@ -1,13 +1,14 @@
 """Waking sagas that waited for a lock: a signal to whoever drives them, on which nothing depends."""
 
 import asyncio
-import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from temporalio.client import Client
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
+from orchestrator.drive.messages import SagaRef
 from orchestrator.store.locks import Woken
 from orchestrator.workflow import names
 
@@ -16,27 +17,45 @@ _NAMED = 100
 """Sagas that one signal names."""
 
 
-class SignalWaker:
-    """A `Waker` that signals the execution that owns a saga. It starts none, and who does not hear looks by itself."""
+Recover = Callable[[Sequence[UUID]], Awaitable[None]]
+"""Sees that these sagas go on, whose execution runs no more. Never raises; recovery finds them later by itself."""
 
-    def __init__(self, client: Client) -> None:
+
+async def recover_later(sagas: Sequence[UUID]) -> None:
+    """Leave them to recovery's next sweeps."""
+
+
+class SignalWaker:
+    """A `Waker` that signals the execution that owns a saga. Who does not hear looks by itself.
+
+    Args:
+        client: a connection.
+        recover: is told of sagas whose owner runs no more: in a line of them each would wait for recovery in turn.
+    """
+
+    def __init__(self, client: Client, recover: Recover = recover_later) -> None:
         self._client = client
+        self._recover = recover
         self._sending: set[asyncio.Task[None]] = set()
 
     async def __call__(self, woken: Sequence[Woken]) -> None:
         """Begin to send; the finish that found them does not wait for it."""
-        sagas: dict[str, list[str]] = {}
+        sagas: dict[str, list[SagaRef]] = {}
         for one in woken:
             if one.owner_workflow_id:
-                sagas.setdefault(one.owner_workflow_id, []).append(one.saga.event_id)
-        for owner, event_ids in sagas.items():
-            sending = asyncio.create_task(self._wake(owner, event_ids))
+                sagas.setdefault(one.owner_workflow_id, []).append(one.saga)
+        for owner, owned in sagas.items():
+            sending = asyncio.create_task(self._wake(owner, owned))
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
 
-    async def _wake(self, workflow_id: str, event_ids: Sequence[str]) -> None:
+    async def _wake(self, workflow_id: str, sagas: Sequence[SagaRef]) -> None:
         # A partition looks at those alone: it may have hundreds that wait.
-        named = event_ids if names.is_partition(workflow_id) and len(event_ids) <= _NAMED else ()
-        with contextlib.suppress(RPCError):
+        is_named = names.is_partition(workflow_id) and len(sagas) <= _NAMED
+        named = [saga.event_id for saga in sagas] if is_named else ()
+        try:
             owner = self._client.get_workflow_handle(workflow_id)
             await owner.signal(names.WAKE_SIGNAL, args=named, rpc_timeout=_PATIENCE)
+        except RPCError as fault:
+            if fault.status is RPCStatusCode.NOT_FOUND:
+                await self._recover([saga.id for saga in sagas])

@@ -203,6 +203,8 @@ class Wave:
             raw = recorded.get(place.event_id, b"") if place.event_id else next(raws)
             if raw is None:
                 continue  # others ended it, and it is purged since
+            if not raw and place.door == names.WAKE_SIGNAL:
+                continue  # whoever sent the wake named no saga
             envelope = None
             try:
                 envelope = self._envelope(place, raw)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -104,7 +104,8 @@ class PartitionExecution:
         self._updates = 0
         self._task_signals = 0
         self._task_seconds = 0.0
-        self._wakes = self._heard_wakes = 0
+        self._wakes: int = 0
+        self._heard_wakes: int = 0
         self._woken: set[str] = set()
         """Event ids that wakes named, not heeded yet."""
         self._wakes_all = False
@@ -163,12 +164,7 @@ class PartitionExecution:
 
         The opening draws tickets, so none is opened while one that came earlier is not: it may have the same key.
         """
-        if self._wakes > self._heard_wakes:
-            self._heard_wakes = self._wakes
-            for entry in self._left:
-                if self._wakes_all or entry.event_id in self._woken:
-                    entry.due = 0.0
-            self._woken, self._wakes_all = set(), False
+        self._hear_wakes()
         wave: list[_Entry] = []
         size = 0
         most = max(1, WAVE_EVENTS >> min(self._failed_waves + self._slow_waves, 6))
@@ -194,6 +190,27 @@ class PartitionExecution:
             size += entry.size
         return wave
 
+    def _hear_wakes(self) -> None:
+        if self._wakes == self._heard_wakes:
+            return
+        self._heard_wakes = self._wakes
+        if self._wakes_all:
+            for entry in self._left:
+                entry.due = 0.0
+        self._go_on_with(self._woken)
+        self._woken, self._wakes_all = set(), False
+
+    def _go_on_with(self, event_ids: Iterable[str]) -> None:
+        """Take these sagas at once, also those that are not here: the partition that opened them was ended, and this
+        one, which has its id, is told in its place."""
+        known = {entry.event_id: entry for entry in self._left}
+        for event_id in sorted(set(event_ids)):
+            entry = known.get(event_id)
+            if entry is None:
+                entry = _Entry(position=0, order=0, door=names.WAKE_SIGNAL, message=None, event_id=event_id)
+                self._merge([entry])
+            entry.due = 0.0
+
     def _first_new(self) -> _Entry | None:
         """The first of those left whose saga is not open: whatever came later and is not open either waits for it."""
         return next((entry for entry in self._left if _holds(entry)), None)
@@ -208,7 +225,7 @@ class PartitionExecution:
             places=tuple(
                 Place(
                     position=entry.position,
-                    door=entry.door if entry.message is not None else "",
+                    door=entry.door,
                     event_id=entry.event_id,
                     failures=entry.failures,
                     losses=entry.losses,
@@ -268,11 +285,7 @@ class PartitionExecution:
             self._slow_waves = min(self._slow_waves + 1, 4)
         else:
             self._slow_waves = max(self._slow_waves - 1, 0)
-        if reply.woken:
-            woken = set(reply.woken)
-            for entry in self._left:
-                if entry.event_id in woken:
-                    entry.due = 0.0
+        self._go_on_with(reply.woken)
         self._totals = WaveReply(
             done=self._totals.done + reply.done,
             own=self._totals.own + reply.own,
@@ -312,7 +325,7 @@ class PartitionExecution:
         """
         self._tell()
         if workflow.cancellation_reason() is not None:
-            return not await self._until(lambda: bool(self._arrived), _CANCELLED_IDLE)
+            return not await self._until(self._has_come, _CANCELLED_IDLE)
         self._busy_at = workflow.time()
         while True:
             if self._idle is None or self._idle.done():
@@ -321,12 +334,15 @@ class PartitionExecution:
                     return True
                 self._idle = asyncio.ensure_future(workflow.sleep(left, summary="idle"))
             await self._until(self._is_idle_no_more, None)
-            if self._arrived or workflow.cancellation_reason() is not None:
+            if self._has_come() or workflow.cancellation_reason() is not None:
                 return False
+
+    def _has_come(self) -> bool:
+        return bool(self._arrived) or self._wakes > self._heard_wakes
 
     def _is_idle_no_more(self) -> bool:
         is_time = self._idle is not None and self._idle.done()
-        return bool(self._arrived) or is_time or workflow.cancellation_reason() is not None
+        return self._has_come() or is_time or workflow.cancellation_reason() is not None
 
     async def _until(self, condition: Callable[[], bool], limit: timedelta | None) -> bool:
         """Whether it came true in time. A cancel of the execution is told by `cancellation_reason`, not by an error."""
@@ -366,13 +382,14 @@ class PartitionExecution:
                 if self._failed_waves or self._away:
                     return
         await _steadily(workflow.sleep(_BOUNDARY, summary="before the next run"))
+        self._hear_wakes()
         entries = [*self._left, *self._arrived]
         if self._carried_bytes() > _CARRIED:
             return
         state = Carried(
             carried=tuple(
                 CarriedPlace(
-                    door=one.door,
+                    door=one.door if one.message is not None else "",
                     event_id=one.event_id,
                     failures=one.failures,
                     losses=one.losses,

@@ -41,7 +41,7 @@ class Place(Message):
     position: int
     """Of its message in the run."""
     door: str = ""
-    """`start`, `update`, or the signal's name."""
+    """`start`, `update`, or the signal's name: `wake` if it was only named, as one that may go on."""
     event_id: str | None = None
     """Of an open saga."""
     failures: int = 0
@@ -79,7 +79,7 @@ class WaveReply(Message):
     letters: int = 0
     """Dead letters."""
     woken: tuple[str, ...] = ()
-    """Ids of this partition's events that hold their locks now."""
+    """Ids of this partition's events that may hold their locks now, and were not in the wave."""
     seconds: float = 0.0
     """How long it took."""
 

@@ -103,6 +103,19 @@ async def test_who_comes_first_holds_and_who_waits_learns_for_whom(stocked: Data
     assert drives == {"one": (1, ""), "two": (0, "w2"), "three": (0, "w3")}
 
 
+async def test_while_it_waits_it_is_its_owners_and_passes_on_only_to_the_owners_next_execution(
+    stocked: Database,
+) -> None:
+    waits = opening("waits", "k", owner="w1")
+    await opened(stocked, opening("holds", "k"), waits.model_copy(update={"owner_first_run_id": "first"}))
+    owners: list[tuple[str, str]] = []
+    for owner, run in (("w2", "other"), ("w1", "next")):
+        await opened(stocked, waits.model_copy(update={"owner_workflow_id": owner, "owner_first_run_id": run}))
+        [row] = [row for row in await rows(stocked, saga) if row.event_id == "waits"]
+        owners.append((row.owner_workflow_id, row.owner_first_run_id))
+    assert owners == [("w1", "first"), ("w1", "next")]
+
+
 async def test_a_blocked_step_does_not_run_and_runs_once_its_turn_has_come(stocked: Database) -> None:
     woken: list[Woken] = []
 

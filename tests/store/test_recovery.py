@@ -24,7 +24,7 @@ from orchestrator.store.recovery import (
     undo_if_still_owned,
     would_undo,
 )
-from orchestrator.store.schema import saga, saga_meta, saga_step
+from orchestrator.store.schema import saga, saga_lock, saga_meta, saga_step
 from tests.house import eventually, new_id, rows
 from tests.orchestrators import CoinsMove, CoinsMoveRequested, Letter, LetterRequested
 from tests.store.pacing import Pacer, driver_of, stop_inside_operations, until_stopped, waits_for_lock
@@ -86,16 +86,23 @@ async def test_sagas_that_ended_or_progressed_or_wait_for_a_time_are_not_overdue
     assert set(found) == {silent, undoing, woken}
 
 
-async def test_one_that_waits_for_locks_is_overdue_later_than_others(database: Database) -> None:
+async def test_one_that_waits_for_a_lock_is_overdue_later_than_who_holds_it(database: Database) -> None:
     locks = {"lock_keys": '["k"]', "drives": 0}
-    await a_saga(database, silent=timedelta(seconds=59), **locks)
-    silent = await a_saga(database, silent=timedelta(seconds=60), **locks)
-    begun = await a_saga(database, silent=timedelta(seconds=30), lock_keys='["k"]', drives=1)
+    holds, waits, waits_long = [
+        await a_saga(database, silent=timedelta(seconds=seconds), **locks) for seconds in (30, 59, 60)
+    ]
+    async with database.transaction() as connection:
+        line = [{"key": "k", "ticket": 0, "next_ticket": 4, "saga_id": None}]
+        line += [
+            {"key": "k", "ticket": number, "next_ticket": None, "saga_id": key}
+            for number, key in enumerate((holds, waits, waits_long), start=1)
+        ]
+        await connection.execute(insert(saga_lock), line)
 
     before = NOW - timedelta(seconds=30)
     found = await all_overdue(database, before=before, waiting_before=before - timedelta(seconds=30))
 
-    assert set(found) == {silent, begun}
+    assert set(found) == {holds, waits_long}
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])

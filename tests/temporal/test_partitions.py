@@ -15,14 +15,18 @@ from temporalio.service import RPCError
 
 from orchestrator import EventBus, EventRejected, Refused, SagaFailed, SagaUnknown, Transaction
 from orchestrator.client import handle as client_handle
-from orchestrator.envelope import wrap
+from orchestrator.drive.messages import FinishCommand, Opening, SagaRef
+from orchestrator.envelope import saga_id, wrap
+from orchestrator.lock_keys import lock_keys_of
 from orchestrator.store.database import Database
+from orchestrator.store.finish import finish_saga
 from orchestrator.store.intervention import cancel_saga
 from orchestrator.store.opening import open_sagas
 from orchestrator.store.schema import saga_lock
 from orchestrator.worker import recovery, wave
 from orchestrator.worker.recovery import Recovery
 from orchestrator.worker.sweeping import Limits
+from orchestrator.worker.waking import SignalWaker
 from orchestrator.workflow import partition
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.names import partition_for
@@ -393,6 +397,39 @@ async def test_a_saga_waits_for_a_lock_that_another_execution_holds_and_is_woken
         assert (await handle.outcome()).phase.value == "completed"
     finished = {saga.event_id: saga.finished_at for saga in await house.sagas()}
     assert finished[holder] < finished[waiter]
+
+
+async def test_a_line_whose_partition_was_terminated_goes_on_in_the_next_one_turn_by_turn(house: House) -> None:
+    """No recovery runs: who gives the lock back tells the partition, and it takes sagas that it has never seen."""
+    keyed = SwarmRequested(source="a", target="b", coins=1, key="k")
+    holder = _opening(keyed)
+    async with house.database.transaction() as connection:
+        await open_sagas(connection, [holder], CATALOG, begins=True)
+    line = await house.bus.publish_many([keyed] * 5)
+
+    async def all_wait() -> bool:
+        return len(await house.sagas()) == 6
+
+    await eventually(all_wait, "they wait")
+    [carrier] = {handle.workflow_id for [handle] in line}
+    partition = house.client.get_workflow_handle(carrier)
+    await partition.terminate()
+    [last] = await house.bus.publish(keyed)  # starts it anew; it waits behind those that nobody carries
+    await partition.signal("wake", "nobody")
+    waker = SignalWaker(house.client)
+    await finish_saga(house.database, CATALOG, FinishCommand(opening=holder, completed={"coins": 1}), waker)
+
+    for [handle] in [*line, [last]]:
+        assert (await handle.outcome()).phase.value == "completed"
+    assert {saga.owner_workflow_id for saga in await house.sagas()} == {"", carrier}
+    assert await house.dead_letters() == []
+
+
+def _opening(event: SwarmRequested) -> Opening:
+    envelope = wrap(event, event_id=new_id(), source="tests")
+    ref = SagaRef(id=saga_id("Swarm", envelope.event_id), orchestrator="Swarm", event_id=envelope.event_id)
+    locks = lock_keys_of(Swarm, event)
+    return Opening(saga=ref, envelope=envelope.text, lock_keys=locks.keys, ordering_key=locks.ordering_key)
 
 
 async def test_a_run_that_grows_long_goes_on_in_another(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """A saga with an execution of its own that waits for a lock: woken by whoever held it, or looking by itself."""
 
 import asyncio
+from collections.abc import Sequence
+from uuid import UUID
 
 import pytest
 from temporalio.api.enums.v1 import EventType
@@ -8,7 +10,7 @@ from temporalio.api.enums.v1 import EventType
 from orchestrator.drive.messages import FinishCommand
 from orchestrator.errors import SagaCancelled
 from orchestrator.store.finish import finish_saga
-from orchestrator.store.locks import Waker, wake_nobody
+from orchestrator.store.locks import Waker, Woken, wake_nobody
 from orchestrator.worker.waking import SignalWaker
 from orchestrator.workflow import names, port
 from tests.house import House, eventually, new_id
@@ -67,3 +69,31 @@ async def test_a_cancelled_one_that_waits_leaves_the_line(house: House) -> None:
         with pytest.raises(SagaCancelled):
             await waiting
     assert await tickets(house.database) == {"k": ["holder"]}
+
+
+async def test_whose_execution_was_terminated_while_it_waited_is_recovered_when_its_turn_comes(house: House) -> None:
+    """And not when recovery next looks: in a line of many each would wait for that."""
+    event_id = new_id()
+    waiting = await one_waits(house, event_id)
+    await house.client.get_workflow_handle(names.own_workflow_id("TurnTaking", event_id)).terminate("enough")
+    await end_holder(house, SignalWaker(house.client, house.manager.recovery(house.ready).recover))
+    async with asyncio.timeout(30):
+        with pytest.raises(SagaCancelled, match="enough"):
+            await waiting
+    assert await tickets(house.database) == {}
+
+
+async def test_a_wake_for_nobody_ends_no_worker_and_tells_recovery(house: House) -> None:
+    told: list[UUID] = []
+
+    async def recover(sagas: Sequence[UUID]) -> None:
+        told.extend(sagas)
+
+    gone = Woken(saga=HOLDER.saga, owner_workflow_id="TurnTaking/event/nobody")
+    await SignalWaker(house.client, recover)([gone])
+
+    async def is_told() -> bool:
+        return told == [HOLDER.saga.id]
+
+    await eventually(is_told, "it is told")
+    await house.manager.recovery(house.ready).recover(told)  # nobody knows it
