@@ -155,7 +155,7 @@ def _start(run: ClosedRun, event: HistoryEvent) -> _Sent:
     raws = iter(given[1:])
     return _Sent(
         event.event_id,
-        [(place.door, b"" if place.event_id else next(raws)) for place in places],
+        [("", b"") if place.event_id else (place.door, next(raws)) for place in places],
         is_start=True,
     )
 

@@ -47,7 +47,7 @@ from orchestrator.worker.schedule import ensure_schedule, schedule_id
 from orchestrator.worker.scheduled import publish_activity
 from orchestrator.worker.supervisor import HEART_LIMIT, Supervisor, own_command
 from orchestrator.worker.sweeping import Limits
-from orchestrator.worker.waking import SignalWaker
+from orchestrator.worker.waking import SignalWaker, recover_later
 from orchestrator.worker.watchdog import Watchdog
 from orchestrator.worker.wave import wave_activity
 from orchestrator.worker.workflow_threads import WorkflowThreads
@@ -243,7 +243,8 @@ class Manager:
 
     def worker(self, ready: Ready, **options: Any) -> Worker:
         """A Temporal worker for everything in the catalog; `options` go to Temporal's `Worker`."""
-        steps = self._steps(ready.databases, ready.catalog, SignalWaker(ready.client, self.recovery(ready).recover))
+        recover = self.recovery(ready).recover if self.settings.recovery_interval else recover_later
+        steps = self._steps(ready.databases, ready.catalog, SignalWaker(ready.client, recover))
         return Worker(
             ready.client,
             task_queue=self.settings.task_queue,

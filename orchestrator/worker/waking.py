@@ -45,17 +45,27 @@ class SignalWaker:
             if one.owner_workflow_id:
                 sagas.setdefault(one.owner_workflow_id, []).append(one.saga)
         for owner, owned in sagas.items():
-            sending = asyncio.create_task(self._wake(owner, owned))
-            self._sending.add(sending)
-            sending.add_done_callback(self._sending.discard)
+            for first in range(0, len(owned), _NAMED):
+                sending = asyncio.create_task(self._wake(owner, owned[first : first + _NAMED]))
+                self._sending.add(sending)
+                sending.add_done_callback(self._sending.discard)
 
     async def _wake(self, workflow_id: str, sagas: Sequence[SagaRef]) -> None:
         # A partition looks at those alone: it may have hundreds that wait.
-        is_named = names.is_partition(workflow_id) and len(sagas) <= _NAMED
-        named = [saga.event_id for saga in sagas] if is_named else ()
+        named = [saga.event_id for saga in sagas] if names.is_partition(workflow_id) else ()
+        if await self._is_heard(workflow_id, named):
+            return
+        # Recovery gave it an execution, which does not own it while it waits; or nobody drives it.
+        own = {saga.id: names.own_workflow_id(saga.orchestrator, saga.event_id) for saga in sagas}
+        alone = [key for key, own_id in own.items() if own_id == workflow_id or not await self._is_heard(own_id, ())]
+        if alone:
+            await self._recover(alone)
+
+    async def _is_heard(self, workflow_id: str, named: Sequence[str]) -> bool:
+        """False: no such execution runs."""
         try:
             owner = self._client.get_workflow_handle(workflow_id)
             await owner.signal(names.WAKE_SIGNAL, args=named, rpc_timeout=_PATIENCE)
         except RPCError as fault:
-            if fault.status is RPCStatusCode.NOT_FOUND:
-                await self._recover([saga.id for saga in sagas])
+            return fault.status is not RPCStatusCode.NOT_FOUND
+        return True

@@ -19,6 +19,7 @@ from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError
 
+from orchestrator.envelope import valid_event_id
 from orchestrator.workflow import names
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.wave import (
@@ -54,8 +55,8 @@ _RUN_SIGNALS = 5_000
 """Signals of one run; the server refuses the 10,001st."""
 _RUN_UPDATES = 1_000
 """Updates of one run; the server refuses the 2,001st."""
-_FULL_SIGNALS = 8_000
-_FULL_UPDATES = 1_600
+_FULL_SIGNALS = 6_000
+_FULL_UPDATES = 1_200
 _FULL_EVENTS = 30_000
 _FULL_BYTES = 30 * 1024 * 1024
 """A history so long must end: what does not fit into the next run's beginning is opened in the database first."""
@@ -63,6 +64,9 @@ _LONGEST_AWAY = 5.0
 """Seconds between two looks for a database that is away."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0
 """Seconds before a saga that was left is taken again."""
+_STRANGERS = 1_000
+"""Sagas at most that a partition was told of and has not looked at yet; recovery finds the others."""
+_TAKEN = "strangers-are-taken"
 _HOLDING_TRIES = 20
 """Tries of what cannot be opened, for which those that came later wait."""
 _LONGEST_STANDSTILL = 1.0
@@ -204,12 +208,18 @@ class PartitionExecution:
         """Take these sagas at once, also those that are not here: the partition that opened them was ended, and this
         one, which has its id, is told in its place."""
         known = {entry.event_id: entry for entry in self._left}
+        strange: list[str] = []
         for event_id in sorted(set(event_ids)):
-            entry = known.get(event_id)
-            if entry is None:
-                entry = _Entry(position=0, order=0, door=names.WAKE_SIGNAL, message=None, event_id=event_id)
-                self._merge([entry])
-            entry.due = 0.0
+            if (entry := known.get(event_id)) is not None:
+                entry.due = 0.0
+            else:
+                strange.append(event_id)
+        room = _STRANGERS - sum(entry.door == names.WAKE_SIGNAL for entry in self._left)
+        # Partitions that were told of others before they took them go on as they did.
+        if strange and room > 0 and workflow.patched(_TAKEN):
+            # Behind all that has arrived: whoever sends wakes must not keep events waiting.
+            taken = [_Entry(0, self._count, names.WAKE_SIGNAL, None, event_id) for event_id in strange[:room]]
+            self._merge(taken)
 
     def _first_new(self) -> _Entry | None:
         """The first of those left whose saga is not open: whatever came later and is not open either waits for it."""
@@ -389,7 +399,7 @@ class PartitionExecution:
         state = Carried(
             carried=tuple(
                 CarriedPlace(
-                    door=one.door if one.message is not None else "",
+                    door=one.door,
                     event_id=one.event_id,
                     failures=one.failures,
                     losses=one.losses,
@@ -419,7 +429,7 @@ def _named(raw: RawValue) -> str | None:
         named: object = json.loads(raw.payload.data)
     except (ValueError, RecursionError):
         return None
-    return named if isinstance(named, str) else None
+    return named if isinstance(named, str) and valid_event_id(named) else None
 
 
 def _put_first(entries: Sequence[_Entry]) -> None:

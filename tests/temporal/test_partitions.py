@@ -271,7 +271,7 @@ async def test_partitions_that_are_terminated_leave_nothing_undone(
     async def are_open() -> bool:
         return len(await house.sagas()) >= opened
 
-    await eventually(are_open, f"{opened} are open")
+    await eventually(are_open, f"{opened} are open", within=100)
     for workflow_id in {handle.workflow_id for [handle] in handles}:
         await house.client.get_workflow_handle(workflow_id).terminate()
     gate.is_open = True
@@ -422,6 +422,25 @@ async def test_a_line_whose_partition_was_terminated_goes_on_in_the_next_one_tur
     for [handle] in [*line, [last]]:
         assert (await handle.outcome()).phase.value == "completed"
     assert {saga.owner_workflow_id for saga in await house.sagas()} == {"", carrier}
+    assert await house.dead_letters() == []
+
+
+async def test_wakes_that_a_stranger_sends_keep_nobody_waiting_and_leave_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition, "_RUN_SIGNALS", 5)  # what is carried into the next run is no dead letter either
+    [handle] = await house.bus.publish(EVENT)
+    await handle.outcome()
+    carrier = house.client.get_workflow_handle(handle.workflow_id)
+    for names in ([b'"\\ud800"'], [b"{"], [f'"nobody-{number}"'.encode() for number in range(25_000)]):
+        await carrier.signal("wake", args=[raw_json(name) for name in names])
+    for number in range(5):
+        await carrier.signal("wake", f"no-one-{number}")
+
+    handles = await house.bus.publish_many([EVENT] * 12)
+
+    for [one] in handles:
+        assert (await one.outcome()).phase.value == "completed"
     assert await house.dead_letters() == []
 
 

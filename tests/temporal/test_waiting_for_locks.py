@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 from temporalio.api.enums.v1 import EventType
 
 from orchestrator.drive.messages import FinishCommand
 from orchestrator.errors import SagaCancelled
 from orchestrator.store.finish import finish_saga
 from orchestrator.store.locks import Waker, Woken, wake_nobody
+from orchestrator.store.schema import saga
 from orchestrator.worker.waking import SignalWaker
 from orchestrator.workflow import names, port
 from tests.house import House, eventually, new_id
@@ -81,6 +83,21 @@ async def test_whose_execution_was_terminated_while_it_waited_is_recovered_when_
         with pytest.raises(SagaCancelled, match="enough"):
             await waiting
     assert await tickets(house.database) == {}
+
+
+async def test_who_was_given_an_execution_while_its_partition_owned_it_is_woken_there(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It owns the saga only once it has its locks."""
+    monkeypatch.setattr(port, "LOOKS", (3_600.0,))
+    event_id = new_id()
+    waiting = await one_waits(house, event_id)
+    async with house.database.transaction() as connection:
+        gone = update(saga).where(saga.c.event_id == event_id).values(owner_workflow_id="TurnTaking/partition/1-of-1")
+        await connection.execute(gone)
+    await end_holder(house, SignalWaker(house.client))
+    async with asyncio.timeout(30):
+        await waiting
 
 
 async def test_a_wake_for_nobody_ends_no_worker_and_tells_recovery(house: House) -> None:
