@@ -260,6 +260,8 @@ class PartitionExecution:
         else:
             self._failed_waves = self._away = 0
             self._heed(wave, reply)
+            if not opens_only:  # which reaches none
+                self._judge_pace(reply)
         await self._bound(reply_seconds=0.0 if self._failed_waves or self._away else self._totals.seconds)
 
     async def _put_back(self, wave: list[_Entry], failure: FailureError) -> None:
@@ -291,10 +293,6 @@ class PartitionExecution:
                 self._delay(entry)
             kept.append(entry)
         self._merge(kept)
-        if any(left.why in (Why.SLOW, Why.UNREACHED) for left in reply.left):
-            self._slow_waves = min(self._slow_waves + 1, 4)
-        else:
-            self._slow_waves = max(self._slow_waves - 1, 0)
         self._go_on_with(reply.woken)
         self._totals = WaveReply(
             done=self._totals.done + reply.done,
@@ -302,6 +300,12 @@ class PartitionExecution:
             letters=self._totals.letters + reply.letters,
             seconds=reply.seconds,
         )
+
+    def _judge_pace(self, reply: WaveReply) -> None:
+        if any(left.why in (Why.SLOW, Why.UNREACHED) for left in reply.left):
+            self._slow_waves = min(self._slow_waves + 1, 4)
+        else:
+            self._slow_waves = max(self._slow_waves - 1, 0)
 
     def _delay(self, entry: _Entry, longest: float = _LONGEST_WAIT) -> None:
         entry.due = workflow.time() + min(_FIRST_WAIT * 2.0 ** min(entry.tries, 20), longest)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from temporalio.common import RawValue
@@ -108,6 +108,39 @@ async def test_a_large_event_is_not_overtaken_by_a_small_one(monkeypatch: pytest
     execution.receive("event", events(*names))
 
     assert await stage.run(execution) == names
+
+
+class Opening(Stage):
+    """A run that has to end, with more than it may carry; what is only opened is left as unreached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[int] = []
+
+    def continue_as_new(self, **_: Any) -> NoReturn:
+        raise EOFError
+
+    async def execute_local_activity(self, _name: str, *, args: Sequence[Any], **_: Any) -> WaveReply:
+        command: WaveCommand = args[0]
+        if not command.opens_only:
+            return WaveReply()
+        self.opened.append(len(command.places))
+        left = [Left(index=index, why=Why.UNREACHED, event_id=f"{index}") for index in range(len(command.places))]
+        return WaveReply(left=tuple(left))
+
+
+async def test_what_is_only_opened_does_not_pass_for_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("_CARRIED", "_RUN_SIGNALS", "_FULL_SIGNALS"):
+        monkeypatch.setattr(partition, limit, 1)
+    stage = Opening()
+    monkeypatch.setattr(partition, "workflow", stage)
+    execution = PartitionExecution()
+    execution.receive("event", events(*(f"{number}" for number in range(200))))
+
+    with pytest.raises(EOFError):
+        await stage.run(execution)
+
+    assert stage.opened == [50] * 4
 
 
 class Waiting(Stage):
