@@ -82,6 +82,7 @@ class Database:
         self.pool_size = pool_size
         self._file = os.path.abspath(self.url.database or ":memory:")
         self.engine = _engine(self.url, self.dialect, pool_size)
+        self._is_closed = False
         self.when_outbox_filled: set[Callable[[], None]] = set()
         """Told after a transaction of this process has put events in the outbox."""
 
@@ -190,7 +191,7 @@ class Database:
             if driven is not None and not (driven.closed or driven.invalidated):
                 driven.info.pop(FILLED, None)
             # Whoever is cancelled here has still to give it back.
-            closing = asyncio.create_task(connection.close())
+            closing = asyncio.create_task(self._give_back(connection))
             await asyncio.shield(closing)
             raise
         if has_filled_outbox:
@@ -202,10 +203,13 @@ class Database:
             tell()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; those that are in use, when they come back. From then on there is none any more."""
+        self._is_closed = True
         await self.engine.dispose()
 
     async def _connect(self) -> AsyncConnection:
+        if self._is_closed:
+            raise Unreachable(f"The database at {self.shown} was closed: this process is about to end.")
         try:
             return await self.engine.connect()
         except PoolTimeout as fault:
@@ -222,8 +226,13 @@ class Database:
             yield connection
         finally:
             # Whoever is cancelled here has still to give it back.
-            closing = asyncio.create_task(connection.close())
+            closing = asyncio.create_task(self._give_back(connection))
             await asyncio.shield(closing)
+
+    async def _give_back(self, connection: AsyncConnection) -> None:
+        if self._is_closed and not connection.closed:
+            await connection.invalidate()  # its pool is gone, and would keep it
+        await connection.close()
 
     async def _revive(self, connection: AsyncConnection) -> None:
         """Exchange a connection that was lost in the pool. Work that is repeated needs no such question."""
