@@ -203,13 +203,11 @@ class Database:
             tell()
 
     async def close(self) -> None:
-        """Close every connection; those that are in use, when they come back. From then on there is none any more."""
+        """Close every connection; those that are in use, or are opened later, when they come back."""
         self._is_closed = True
         await self.engine.dispose()
 
     async def _connect(self) -> AsyncConnection:
-        if self._is_closed:
-            raise Unreachable(f"The database at {self.shown} was closed: this process is about to end.")
         try:
             return await self.engine.connect()
         except PoolTimeout as fault:
@@ -231,7 +229,7 @@ class Database:
 
     async def _give_back(self, connection: AsyncConnection) -> None:
         if self._is_closed and not connection.closed:
-            await connection.invalidate()  # its pool is gone, and would keep it
+            await connection.invalidate()  # a pool would keep it, and nobody closes that any more
         await connection.close()
 
     async def _revive(self, connection: AsyncConnection) -> None:
