@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -204,9 +204,11 @@ class PartitionExecution:
         self._go_on_with(self._woken)
         self._woken, self._wakes_all = set(), False
 
-    def _go_on_with(self, event_ids: Iterable[str]) -> None:
+    def _go_on_with(self, event_ids: Collection[str]) -> None:
         """Take these sagas at once, also those that are not here: the partition that opened them was ended, and this
         one, which has its id, is told in its place."""
+        if not event_ids:  # as after nearly every wave
+            return
         known = {entry.event_id: entry for entry in self._left}
         strange: list[str] = []
         for event_id in sorted(set(event_ids)):
