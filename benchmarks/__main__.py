@@ -14,7 +14,9 @@ from benchmarks.forms import NotCompleted
 from benchmarks.measuring import PROC
 from benchmarks.report import Report
 from benchmarks.rounds import Plan, Say, measure
+from benchmarks.samples import JOURNALS
 from benchmarks.stack import ROOT, GaveUp
+from orchestrator.embedded import Journal
 from orchestrator.errors import OrchestratorError
 
 LATEST = ROOT / "benchmarks" / "latest.json"
@@ -30,7 +32,10 @@ def bench(
     at_once: Annotated[int, typer.Option(min=1, help="Sagas in flight under load.")] = 50,
     alone: Annotated[int | None, typer.Option(min=1, help="Sagas one at a time in a turn.  [40; quick 15]")] = None,
     processes: Annotated[
-        list[int] | None, typer.Option(min=1, help="Worker processes; may be repeated.  [1, 2]")
+        list[int] | None, typer.Option(min=1, help="Worker processes; may be repeated.  [1, 2; quick 1]")
+    ] = None,
+    journal: Annotated[
+        Journal | None, typer.Option(help="Of Temporal's database file; both, unless one is named.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the order in each round.")] = 1,
     output: Annotated[Path, typer.Option(help="Where the figures are written.")] = LATEST,
@@ -45,7 +50,8 @@ def bench(
         seconds=seconds or (6.0 if quick else 15.0),
         at_once=at_once,
         alone=alone or (15 if quick else 40),
-        processes=tuple(processes or (1, 2)),
+        processes=tuple(processes or ((1,) if quick else (1, 2))),
+        journals=JOURNALS if journal is None else (journal,),
         seed=seed,
         minutes=9.0 if quick else None,
     )

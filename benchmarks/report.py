@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.samples import Placement, Row, Sample, Spread, compared, rows_of
+from orchestrator.embedded import Journal
 
 _WIDE = 170
 _PLAIN = "plain Temporal saga"
@@ -71,6 +72,8 @@ class Ratio:
     """One line: what was measured against what, and whether it is enough."""
 
     measure: str
+    journal: Journal
+    """Of the Temporal server's database file, for both sides."""
     against: str
     ratio: float | None
     """Median of the rounds' own ratios; of what is counted (`unit`: events) the count. None: not measured."""
@@ -82,14 +85,15 @@ class Ratio:
     met: bool
 
 
-def ratios_of(rows: Sequence[Row], processes: int) -> list[Ratio]:
-    """Each goal, with what was measured with so many worker processes on either side."""
-    found = {(row.placement, row.transactions): row for row in rows if row.processes == processes}
+def ratios_of(rows: Sequence[Row], journal: Journal, processes: int) -> list[Ratio]:
+    """Each goal, with what was measured with that journal and so many worker processes on either side."""
+    beside = [row for row in rows if (row.journal, row.processes) == (journal, processes)]
+    found = {(row.placement, row.transactions): row for row in beside}
     plain = found.get(("plain", 3))
-    return [_ratio(goal, found.get((goal.placement, goal.transactions)), plain) for goal in GOALS]
+    return [_ratio(goal, journal, found.get((goal.placement, goal.transactions)), plain) for goal in GOALS]
 
 
-def _ratio(goal: Goal, row: Row | None, plain: Row | None) -> Ratio:
+def _ratio(goal: Goal, journal: Journal, row: Row | None, plain: Row | None) -> Ratio:
     spread: Spread | None = None
     against = _PLAIN
     if goal.counted:
@@ -100,6 +104,7 @@ def _ratio(goal: Goal, row: Row | None, plain: Row | None) -> Ratio:
         spread = compared(row, plain, goal.figure)
     return Ratio(
         measure=goal.measure,
+        journal=journal,
         against=against,
         ratio=None if spread is None else round(spread.median, 4),
         low=None if spread is None else round(spread.low, 4),
@@ -122,13 +127,19 @@ class Report:
 
     @property
     def rows(self) -> list[Row]:
-        """By form and number of processes."""
+        """By journal, number of processes and form."""
         return rows_of(self.samples)
 
     @property
     def ratios(self) -> list[Ratio]:
-        """Against the goals, with the fewest worker processes that were measured."""
-        return ratios_of(self.rows, min((sample.processes for sample in self.samples), default=1))
+        """Against the goals, for each journal, with the fewest worker processes that were measured."""
+        fewest = min((sample.processes for sample in self.samples), default=1)
+        return [one for journal in self.journals for one in ratios_of(self.rows, journal, fewest)]
+
+    @property
+    def journals(self) -> list[Journal]:
+        """Those that were measured."""
+        return list(dict.fromkeys(sample.journal for sample in self.samples))
 
     def write(self, path: Path) -> None:
         """As JSON, whole or not at all."""
@@ -143,26 +154,32 @@ class Report:
         if not console.is_terminal:
             console.width = _WIDE
         console.print(self._goals())
-        plain = {row.processes: row for row in self.rows if (row.placement, row.transactions) == ("plain", 3)}
-        console.print(self._compared(plain))
+        console.print(self._compared())
         console.print(self._figures())
-        missed = [one.measure for one in self.ratios if not one.met]
-        console.print(f"goals met: {len(self.ratios) - len(missed)} of {len(self.ratios)}")
-        for measure in missed:
-            console.print(f"missed: {measure}")
+        for journal in self.journals:
+            ratios = [one for one in self.ratios if one.journal == journal]
+            missed = [one.measure for one in ratios if not one.met]
+            console.print(f"journal {journal}: goals met: {len(ratios) - len(missed)} of {len(ratios)}")
+            for measure in missed:
+                console.print(f"missed: {measure}")
 
     def _goals(self) -> Table:
         table = Table(title="against the goals: median of the rounds (lowest-highest)")
-        for column in ("measure", "against", "ratio", "goal", "met"):
+        for column in ("measure", "journal", "against", "ratio", "goal", "met"):
             table.add_column(column, no_wrap=True)
         for one in self.ratios:
-            table.add_row(one.measure, one.against, _shown(one), f"{one.bound} {_unit(one.goal, one)}", _yes(one.met))
+            goal = f"{one.bound} {_unit(one.goal, one)}"
+            table.add_row(one.measure, one.journal, one.against, _shown(one), goal, _yes(one.met))
         return table
 
-    def _compared(self, plain: Mapping[int, Row]) -> Table:
+    def _compared(self) -> Table:
+        plain = {
+            (row.journal, row.processes): row for row in self.rows if (row.placement, row.transactions) == ("plain", 3)
+        }
         table = Table(title="each form over the plain saga of the same round, with as many worker processes")
         table.add_column("form", no_wrap=True)
         columns = {
+            "journal": "",
             "processes": "",
             "sagas/s": "throughput",
             "p50 alone": "alone_p50_ms",
@@ -176,17 +193,19 @@ class Report:
         for column in columns:
             table.add_column(column, justify="right", no_wrap=True)
         for row in self.rows:
-            beside = plain.get(row.processes)
+            beside = plain.get((row.journal, row.processes))
             if beside is None or row is beside:
                 continue
             told = [compared(row, beside, figure) for figure in columns.values() if figure]
-            table.add_row(row.name, str(row.processes), *("" if one is None else f"{one.median:.3g}x" for one in told))
+            over = ["" if one is None else f"{one.median:.3g}x" for one in told]
+            table.add_row(row.name, row.journal, str(row.processes), *over)
         return table
 
     def _figures(self) -> Table:
         table = Table(title="the figures of this run, on this machine, as it was just then")
         table.add_column("form", no_wrap=True)
         for column in (
+            "journal",
             "processes",
             "sagas/s",
             "p50 / p95 alone, ms",
@@ -198,6 +217,7 @@ class Report:
         for row in self.rows:
             table.add_row(
                 row.name,
+                row.journal,
                 str(row.processes),
                 str(row.spread("throughput")),
                 _medians(row, "alone_p50_ms", "alone_p95_ms"),
@@ -212,6 +232,7 @@ def _told(row: Row) -> dict[str, Any]:
     return {
         "placement": row.placement,
         "transactions": row.transactions,
+        "journal": row.journal,
         "processes": row.processes,
         **{figure: asdict(row.spread(figure)) for figure in _KEPT_FIGURES},
         "rounds": [asdict(sample) for sample in row.samples],

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypedDict
 
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -22,6 +22,7 @@ from benchmarks.report import Report
 from benchmarks.samples import Sample, short
 from benchmarks.stack import GaveUp, Stack, open_stack
 from orchestrator.client import EventBus
+from orchestrator.embedded import Journal
 
 _TURN_PATIENCE = 120.0
 """Seconds beyond what is measured after which a form's turn is given up."""
@@ -42,6 +43,8 @@ class Plan:
     """Sagas one at a time, a form and a round."""
     processes: tuple[int, ...]
     """Worker processes of either side: all rounds with the first number, then with the next."""
+    journals: tuple[Journal, ...]
+    """Of Temporal's server: all rounds with the first one, then with the next."""
     seed: int
     minutes: float | None
     """No round begins that would end later; None: however long it takes."""
@@ -53,41 +56,70 @@ async def measure(plan: Plan, say: Say) -> Report:
     Raises:
         GaveUp: something did not start, a saga did not end, or the books did not add up afterwards.
     """
-    began, load_before = time.monotonic(), os.getloadavg()[0]
-    samples: list[Sample] = []
-    longest = 0.0
-    order = Random(plan.seed)  # noqa: S311 - an order, not a secret
-    async with open_stack() as stack:
-        client = await Client.connect(stack.temporal.address, data_converter=pydantic_data_converter)
-        bus = await EventBus.connect(stack.settings)
-        try:
-            forms = all_forms(client, bus)
-            for processes in plan.processes:
-                async with stack.working(processes) as workers:
-                    clocks = {
-                        side: CpuClock(
-                            {"server": [stack.temporal.pid], "workers": pids, "postgresql": [stack.postgres_pid]}
-                        )
-                        for side, pids in workers.items()
-                    }
-                    for number in range(1, plan.rounds + 1):
-                        spent = time.monotonic() - began
-                        if plan.minutes is not None and spent + longest > 60 * plan.minutes:
-                            say(f"no time for round {number} with {processes} worker processes")
-                            break
-                        for form in order.sample(forms, len(forms)):
-                            sample = await _turn(stack, form, clocks[form.side], plan, number, processes)
-                            samples.append(sample)
-                            say(f"round {number}, {processes} proc., {form.name}: {_said(sample)}")
-                        longest = max(longest, time.monotonic() - began - spent)
-        finally:
-            await bus.close()
-    places = {form.name: place for place, form in enumerate(forms)}
-    samples.sort(key=lambda one: (one.processes, places[FormName(one.placement, one.transactions)], one.round))
-    return Report(samples=samples, about=_about(plan, load_before, time.monotonic() - began))
+    load_before = os.getloadavg()[0]
+    measurement = _Measurement(plan, say)
+    for journal in plan.journals:
+        async with open_stack(journal) as stack:
+            client = await Client.connect(stack.temporal.address, data_converter=pydantic_data_converter)
+            bus = await EventBus.connect(stack.settings)
+            try:
+                forms = all_forms(client, bus)
+                for processes in plan.processes:
+                    await measurement.all_rounds(stack, forms, journal, processes)
+            finally:
+                await bus.close()
+    return Report(samples=measurement.samples, about=_about(plan, load_before, measurement.spent))
 
 
-async def _turn(stack: Stack, form: Form, clock: CpuClock, plan: Plan, number: int, processes: int) -> Sample:
+class _Measurement:
+    """What was measured until now, and what time is left."""
+
+    def __init__(self, plan: Plan, say: Say) -> None:
+        self.samples: list[Sample] = []
+        self._plan = plan
+        self._say = say
+        self._began = time.monotonic()
+        self._longest_round = 0.0
+        self._order = Random(plan.seed)  # noqa: S311 - an order, not a secret
+
+    @property
+    def spent(self) -> float:
+        """Seconds."""
+        return time.monotonic() - self._began
+
+    async def all_rounds(self, stack: Stack, forms: Sequence[Form], journal: Journal, processes: int) -> None:
+        """All rounds with these servers and so many worker processes, as far as there is time for them."""
+        measured: list[Sample] = []
+        async with stack.working(processes) as workers:
+            clocks = {
+                side: CpuClock({"server": [stack.temporal.pid], "workers": pids, "postgresql": [stack.postgres_pid]})
+                for side, pids in workers.items()
+            }
+            for number in range(1, self._plan.rounds + 1):
+                began = self.spent
+                if self._plan.minutes is not None and began + self._longest_round > 60 * self._plan.minutes:
+                    self._say(f"no time for round {number} with {processes} worker processes, journal {journal}")
+                    break
+                for form in self._order.sample(forms, len(forms)):
+                    turn = _Turn(journal=journal, processes=processes, round=number)
+                    sample = await _turn(stack, form, clocks[form.side], self._plan, turn)
+                    measured.append(sample)
+                    self._say(f"{journal}, round {number}, {processes} proc., {form.name}: {_said(sample)}")
+                self._longest_round = max(self._longest_round, self.spent - began)
+        places = {form.name: place for place, form in enumerate(forms)}
+        measured.sort(key=lambda one: (places[FormName(one.placement, one.transactions)], one.round))
+        self.samples += measured
+
+
+class _Turn(TypedDict):
+    """Which turn of a form it is."""
+
+    journal: Journal
+    processes: int
+    round: int
+
+
+async def _turn(stack: Stack, form: Form, clock: CpuClock, plan: Plan, turn: _Turn) -> Sample:
     """One form's turn in one round."""
     _, records_before = await stack.books()
     length_before = await form.history_length()
@@ -109,8 +141,7 @@ async def _turn(stack: Stack, form: Form, clock: CpuClock, plan: Plan, number: i
     return Sample(
         placement=form.name.placement,
         transactions=form.name.transactions,
-        processes=processes,
-        round=number,
+        **turn,
         sagas=len(load.waits),
         throughput=load.throughput,
         loaded_p50_ms=1_000 * percentile(load.waits, 0.5),

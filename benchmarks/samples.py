@@ -1,11 +1,16 @@
-"""What is kept of a measurement: one sample a form, a round and a number of worker processes; rows sum them up."""
+"""What is kept of a measurement: one sample a form, a round, a number of worker processes and a server's journal; rows
+sum them up."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
+from orchestrator.embedded import Journal
+
 Placement = Literal["plain", "own execution", "partitions"]
+JOURNALS: tuple[Journal, ...] = ("delete", "wal")
+"""The first is what Temporal's development server has unless told, the second what the embedded mode gives it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +19,8 @@ class Sample:
 
     placement: Placement
     transactions: int
+    journal: Journal
+    """Of the Temporal server's database file."""
     processes: int
     round: int
     sagas: int
@@ -51,10 +58,11 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One form, with one number of worker processes, over all rounds."""
+    """One form, with one journal and one number of worker processes, over all rounds."""
 
     placement: Placement
     transactions: int
+    journal: Journal
     processes: int
     samples: tuple[Sample, ...]
 
@@ -69,13 +77,20 @@ class Row:
 
 
 def rows_of(samples: Sequence[Sample]) -> list[Row]:
-    """A row for each form and number of processes, in the order in which they came first."""
-    found: dict[tuple[int, Placement, int], list[Sample]] = {}
+    """A row for each form, journal and number of processes, in the order in which they came first."""
+    found: dict[tuple[Journal, int, Placement, int], list[Sample]] = {}
     for sample in samples:
-        found.setdefault((sample.processes, sample.placement, sample.transactions), []).append(sample)
+        key = (sample.journal, sample.processes, sample.placement, sample.transactions)
+        found.setdefault(key, []).append(sample)
     return [
-        Row(placement=placement, transactions=transactions, processes=processes, samples=tuple(of_row))
-        for (processes, placement, transactions), of_row in found.items()
+        Row(
+            placement=placement,
+            transactions=transactions,
+            journal=journal,
+            processes=processes,
+            samples=tuple(of_row),
+        )
+        for (journal, processes, placement, transactions), of_row in found.items()
     ]
 
 

@@ -21,7 +21,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from benchmarks import plain_worker
 from benchmarks.ledger import ACCOUNTS, OPENING_BALANCE, TABLES, Account, Record
 from orchestrator.child import Child
-from orchestrator.embedded import EmbeddedServer
+from orchestrator.embedded import EmbeddedServer, Journal
 from orchestrator.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,8 +105,11 @@ class Stack:
 
 
 @asynccontextmanager
-async def open_stack() -> AsyncGenerator[Stack]:
+async def open_stack(journal: Journal) -> AsyncGenerator[Stack]:
     """Both servers, with the ledger's tables filled; no workers yet.
+
+    Args:
+        journal: of the Temporal server's database file.
 
     Raises:
         GaveUp: PostgreSQL's wheel is not installed.
@@ -115,7 +118,7 @@ async def open_stack() -> AsyncGenerator[Stack]:
     _forget_surroundings()
     with _new_folder() as folder:
         async with (
-            EmbeddedServer(folder / "temporal", port=0, headless=True) as temporal,
+            EmbeddedServer(folder / "temporal", port=0, headless=True, journal=journal) as temporal,
             _postgres(folder / "postgres") as (pid, url),
         ):
             os.environ["TEMPORAL_ADDRESS"] = temporal.address

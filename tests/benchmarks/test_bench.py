@@ -10,7 +10,7 @@ import pytest
 from benchmarks.measuring import PROC
 from tests.docs.markdown import ROOT
 
-SMALLEST = "--rounds 1 --seconds 0.1 --at-once 1 --alone 1 --processes 1"
+SMALLEST = "--rounds 1 --seconds 0.1 --at-once 1 --alone 1 --processes 1 --journal wal"
 
 
 @pytest.mark.skipif(not (PROC / "self" / "stat").exists(), reason="CPU is read from /proc")
@@ -36,6 +36,7 @@ def test_every_form_runs_and_every_goal_is_measured(tmp_path: Path) -> None:
         ("partitions", 1),
     ]
     assert all(row["throughput"]["median"] > 0 for row in written["rows"])
+    assert {row["journal"] for row in written["rows"]} == {"wal"}
     assert all(one["ratio"] is not None for one in written["ratios"])
     [own] = [one for one in written["ratios"] if one["measure"] == "history events a saga, own execution"]
     assert own["met"], "what is counted does not depend on the machine"

@@ -18,6 +18,7 @@ OWN_HISTORY = "history events a saga, own execution"
 def sample(placement: Placement = "plain", transactions: int = 3, **figures: Any) -> Sample:
     """A sample in which only what is named is out of the ordinary."""
     usual: dict[str, Any] = {
+        "journal": "delete",
         "processes": 1,
         "round": 1,
         "sagas": 100,
@@ -82,6 +83,23 @@ def test_what_was_not_measured_is_not_met() -> None:
     assert {(one.ratio, one.met) for one in ratios} == {(None, False)}
 
 
+def test_goals_are_held_against_the_same_journal() -> None:
+    ratios = Report(
+        samples=[
+            sample(throughput=10.0),
+            sample("partitions", throughput=200.0),
+            sample(throughput=20.0, journal="wal"),
+            sample("partitions", throughput=200.0, journal="wal"),
+        ],
+        about={},
+    ).ratios
+
+    assert [(one.journal, one.ratio, one.met) for one in ratios if one.measure == THROUGHPUT] == [
+        ("delete", 20.0, True),
+        ("wal", 10.0, False),
+    ]
+
+
 def test_goals_are_held_against_the_same_number_of_processes_and_the_same_rounds() -> None:
     measured = line(
         THROUGHPUT,
@@ -131,8 +149,9 @@ def test_what_is_written_holds_rows_and_ratios_and_what_explains_them(tmp_path: 
         ("partitions", 200.0),
     ]
     [ratio] = [one for one in written["ratios"] if one["measure"] == THROUGHPUT]
-    assert {name: ratio[name] for name in ("measure", "against", "ratio", "goal", "met")} == {
+    assert {name: ratio[name] for name in ("measure", "journal", "against", "ratio", "goal", "met")} == {
         "measure": THROUGHPUT,
+        "journal": "delete",
         "against": "plain Temporal saga",
         "ratio": 20.0,
         "goal": 15,
@@ -149,6 +168,6 @@ def test_what_is_shown_begins_with_ratios_and_ends_with_what_was_missed() -> Non
 
     said = captured.get()
     assert said.index("against the goals") < said.index("over the plain saga") < said.index("the figures of this run")
-    assert "goals met: 1 of 7" in said
+    assert "journal delete: goals met: 1 of 7" in said
     assert f"missed: {SERVER_CPU}" in said
     assert f"missed: {THROUGHPUT}" not in said

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus
 
-from orchestrator.embedded import AlreadyRunning, EmbeddedServer, find_temporal
+from orchestrator.embedded import AlreadyRunning, EmbeddedServer, Journal, find_temporal
 from orchestrator.errors import Unreachable
 from orchestrator.ports import HOST, free_port
 from orchestrator.settings import RUNNING_FILE, Settings
@@ -22,6 +22,18 @@ from tests.embedded.looking import eventually
 def a_server(state_dir: Path, *, in_memory: bool = False, headless: bool = True) -> EmbeddedServer:
     """A server on any ports, which tests that run side by side do not fight for."""
     return EmbeddedServer(state_dir, port=0, ui_port=0, headless=headless, in_memory=in_memory)
+
+
+async def start_something(address: str) -> str:
+    """An execution without a worker; its id."""
+    client = await Client.connect(address)
+    handle = await client.start_workflow("Something", id="something", task_queue="nobody")
+    return handle.id
+
+
+def journal_of(state_dir: Path) -> Journal:
+    """What the database file's header says (offset 18: the write version)."""
+    return "wal" if (state_dir / "temporal.db").read_bytes()[18] == 2 else "delete"
 
 
 async def retention_seconds(address: str) -> int:
@@ -70,6 +82,33 @@ async def test_a_folder_is_free_again_after_its_server_was_killed(tmp_path: Path
         assert await retention_seconds(second.address) > 0
 
     await server.stop()
+
+
+async def test_what_was_answered_is_there_after_a_kill(tmp_path: Path) -> None:
+    server = a_server(tmp_path)
+    await server.start()
+    known = await start_something(server.address)
+    os.kill(server.pid, 9)
+    await server.wait_ended()
+    await server.stop()
+
+    async with a_server(tmp_path) as second:
+        described = await (await Client.connect(second.address)).get_workflow_handle(known).describe()
+
+    assert described.status is WorkflowExecutionStatus.RUNNING
+    assert journal_of(tmp_path) == "wal"
+
+
+async def test_a_database_with_the_other_journal_is_changed_and_keeps_what_it_knows(tmp_path: Path) -> None:
+    async with EmbeddedServer(tmp_path, port=0, headless=True, journal="delete") as server:
+        known = await start_something(server.address)
+        assert journal_of(tmp_path) == "delete"
+
+    async with a_server(tmp_path) as second:
+        described = await (await Client.connect(second.address)).get_workflow_handle(known).describe()
+
+        assert described.status is WorkflowExecutionStatus.RUNNING
+        assert journal_of(tmp_path) == "wal"
 
 
 async def test_a_taken_port_is_left_alone_and_said(tmp_path: Path) -> None:
