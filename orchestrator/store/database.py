@@ -185,7 +185,7 @@ class Database:
         try:
             _driven(connection).begin()  # says nothing to PostgreSQL until the first statement
             answer = await work(connection)
-            has_filled_outbox = await connection.run_sync(_commit_and_close)
+            has_filled_outbox = await connection.run_sync(self._commit_and_close)
         except BaseException:
             driven = connection.sync_connection
             if driven is not None and not (driven.closed or driven.invalidated):
@@ -226,6 +226,15 @@ class Database:
             # Whoever is cancelled here has still to give it back.
             closing = asyncio.create_task(self._give_back(connection))
             await asyncio.shield(closing)
+
+    def _commit_and_close(self, connection: Connection) -> bool:
+        """Whether events that are to be sent were committed."""
+        has_filled_outbox = connection.info.pop(FILLED, False)
+        connection.commit()
+        if self._is_closed:
+            connection.invalidate()  # as `_give_back`
+        connection.close()
+        return bool(has_filled_outbox)
 
     async def _give_back(self, connection: AsyncConnection) -> None:
         if self._is_closed and not connection.closed:
@@ -297,14 +306,6 @@ def _driven(connection: AsyncConnection) -> Connection:
     driven = connection.sync_connection
     assert driven is not None  # it was started
     return driven
-
-
-def _commit_and_close(connection: Connection) -> bool:
-    """Whether events that are to be sent were committed."""
-    has_filled_outbox = connection.info.pop(FILLED, False)
-    connection.commit()
-    connection.close()
-    return bool(has_filled_outbox)
 
 
 def sqlstate(fault: DBAPIError) -> str | None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.store.database import Database
 
@@ -17,5 +18,12 @@ async def test_a_connection_in_use_when_it_is_closed_is_closed_as_it_comes_back_
     async with database.reading() as connection:
         later: Any = (await connection.get_raw_connection()).driver_connection
         await connection.execute(text("SELECT 1"))
-    for driver in (in_use, later):
+    committing: list[Any] = []
+
+    async def work(connection: AsyncConnection) -> None:
+        committing.append((await connection.get_raw_connection()).driver_connection)
+        await connection.execute(text("SELECT 1"))
+
+    await database.in_transaction(work)
+    for driver in (in_use, later, *committing):
         assert driver.is_closed() if database.dialect == "postgresql" else driver._connection is None
