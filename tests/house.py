@@ -11,8 +11,12 @@ from sqlalchemy import select
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 
+from orchestrator import DomainEvent, Orchestrator
 from orchestrator.catalog import Catalog
 from orchestrator.client import EventBus
+from orchestrator.drive.messages import Opening, SagaRef
+from orchestrator.envelope import saga_id, wrap
+from orchestrator.lock_keys import lock_keys_of
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
 from orchestrator.store.schema import saga, saga_dead_letter, saga_outbox, saga_step
@@ -174,6 +178,22 @@ async def eventually(true: Callable[[], Awaitable[bool]], what: str, within: flo
 async def update(handle: WorkflowHandle[Any, Any], name: str, *arguments: Any) -> Any:
     """Send an update of any name; what it answers."""
     return await handle.execute_update(name, args=arguments)  # pyright: ignore[reportUnknownMemberType]
+
+
+def opening_of(
+    orchestrator: type[Orchestrator[Any, Any, Any]], event: DomainEvent, event_id: str, *, owner: str = ""
+) -> Opening:
+    """What the first step of an event's saga writes."""
+    envelope = wrap(event, event_id=event_id, source="tests")
+    name = orchestrator.__name__
+    locks = lock_keys_of(orchestrator, event)
+    return Opening(
+        saga=SagaRef(id=saga_id(name, event_id), orchestrator=name, event_id=event_id),
+        envelope=envelope.text,
+        lock_keys=locks.keys,
+        ordering_key=locks.ordering_key,
+        owner_workflow_id=owner,
+    )
 
 
 def new_id() -> str:

@@ -21,13 +21,17 @@ from events.identity import AccountId, UserId
 from events.money import Currency, Money
 from orchestrator.catalog import Catalog
 from orchestrator.client import SagaHandle
+from orchestrator.drive.messages import FinishCommand
 from orchestrator.store.database import Database
+from orchestrator.store.finish import finish_saga
 from orchestrator.store.migrate import migrate
+from orchestrator.store.opening import open_sagas
+from orchestrator.worker.waking import SignalWaker
 from starter.seed import seed
 from starter.tables import create_tables
 from tests import swarm
 from tests.cast import Script, fails, refuses, tables
-from tests.house import CATALOG, House, open_house
+from tests.house import CATALOG, House, open_house, opening_of
 from tests.orchestrators import (
     Approval,
     ApprovalRequested,
@@ -50,6 +54,7 @@ async def main() -> None:
         await record_money_transfers(server.client)
         await record_cast(server.client)
         await record_partition(server.client)
+        await record_partition_of_strangers(server.client)
 
 
 async def record_money_transfers(client: Client) -> None:
@@ -110,6 +115,29 @@ async def record_partition(client: Client) -> None:
             await client.get_workflow_handle(handles[0][0].workflow_id).signal("event", "garbage")
             [saga] = await house.bus.publish(keyed)
             await record(house, saga, "swarm_partition")
+        await database.close()
+
+
+async def record_partition_of_strangers(client: Client) -> None:
+    """One that takes a saga which a wake names, as its terminated partition's next run does, and goes on anew."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(f"sqlite:///{folder}/record.db")
+        await migrate(database, application=tables)
+        async with open_house(client, database, swarm.CATALOG, task_queue="record-strangers") as house:
+            keyed = swarm.SwarmRequested(source="a", target="b", coins=1, key="k")
+            holder = opening_of(swarm.Swarm, keyed, "holder")
+            async with database.transaction() as connection:
+                await open_sagas(connection, [holder], swarm.CATALOG, begins=True)
+            [orphan] = await house.bus.publish(keyed)
+            while len(await house.sagas()) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await client.get_workflow_handle(orphan.workflow_id).terminate()
+            [saga] = await house.bus.publish(keyed)
+            await client.get_workflow_handle(saga.workflow_id).signal("wake", "nobody")
+            ended = FinishCommand(opening=holder, completed={"coins": 1})
+            await finish_saga(database, swarm.CATALOG, ended, SignalWaker(client))
+            await orphan.outcome()
+            await record(house, saga, "swarm_strangers_partition")
         await database.close()
 
 

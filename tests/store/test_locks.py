@@ -17,14 +17,13 @@ from orchestrator.drive.messages import (
     Opening,
     Outcome,
     Phase,
-    SagaRef,
     StepCommand,
     StepDone,
     StepRefused,
     WaitBegun,
     WaitCommand,
 )
-from orchestrator.envelope import read, saga_id, wrap
+from orchestrator.envelope import read, saga_id
 from orchestrator.errors import UsageError
 from orchestrator.lock_keys import lock_keys_of
 from orchestrator.store.database import Database
@@ -37,7 +36,7 @@ from orchestrator.store.opening import OpenSaga, open_sagas
 from orchestrator.store.schema import saga, saga_lock, saga_step
 from orchestrator.store.waiting import begin_wait
 from tests.cast import Script
-from tests.house import CATALOG, Holdings, eventually, rows
+from tests.house import CATALOG, Holdings, eventually, opening_of, rows
 from tests.orchestrators import TurnTaking, TurnTakingRequested
 from tests.store.lost_answers import answers_to_commits_lost
 from tests.store.pacing import Pacer, driver_of, until_stopped, waits_for_lock
@@ -47,13 +46,7 @@ NAME = TurnTaking.__name__
 
 def opening(event_id: str, *keys: str, coins: int = 1, owner: str = "") -> Opening:
     """Of a saga that takes these keys."""
-    event = TurnTakingRequested(keys=keys, coins=coins)
-    ref = SagaRef(id=saga_id(NAME, event_id), orchestrator=NAME, event_id=event_id)
-    envelope = wrap(event, event_id=event_id, source="tests").text
-    locks = lock_keys_of(TurnTaking, event)
-    return Opening(
-        saga=ref, envelope=envelope, lock_keys=locks.keys, ordering_key=locks.ordering_key, owner_workflow_id=owner
-    )
+    return opening_of(TurnTaking, TurnTakingRequested(keys=keys, coins=coins), event_id, owner=owner)
 
 
 def first_step(given: Opening, coins: int = 1) -> StepCommand:

@@ -15,9 +15,8 @@ from temporalio.service import RPCError
 
 from orchestrator import EventBus, EventRejected, Refused, SagaFailed, SagaUnknown, Transaction
 from orchestrator.client import handle as client_handle
-from orchestrator.drive.messages import FinishCommand, Opening, SagaRef
-from orchestrator.envelope import saga_id, wrap
-from orchestrator.lock_keys import lock_keys_of
+from orchestrator.drive.messages import FinishCommand
+from orchestrator.envelope import wrap
 from orchestrator.store.database import Database
 from orchestrator.store.finish import finish_saga
 from orchestrator.store.intervention import cancel_saga
@@ -31,7 +30,7 @@ from orchestrator.workflow import partition
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.names import partition_for
 from tests.cast import Plan, Script
-from tests.house import House, eventually, new_id, open_house, rows, update
+from tests.house import House, eventually, new_id, open_house, opening_of, rows, update
 from tests.swarm import CATALOG, EVENT, Swarm, SwarmCompleted, SwarmRequested
 
 
@@ -402,7 +401,7 @@ async def test_a_saga_waits_for_a_lock_that_another_execution_holds_and_is_woken
 async def test_a_line_whose_partition_was_terminated_goes_on_in_the_next_one_turn_by_turn(house: House) -> None:
     """No recovery runs: who gives the lock back tells the partition, and it takes sagas that it has never seen."""
     keyed = SwarmRequested(source="a", target="b", coins=1, key="k")
-    holder = _opening(keyed)
+    holder = opening_of(Swarm, keyed, new_id())
     async with house.database.transaction() as connection:
         await open_sagas(connection, [holder], CATALOG, begins=True)
     line = await house.bus.publish_many([keyed] * 5)
@@ -442,13 +441,6 @@ async def test_wakes_that_a_stranger_sends_keep_nobody_waiting_and_leave_nothing
     for [one] in handles:
         assert (await one.outcome()).phase.value == "completed"
     assert await house.dead_letters() == []
-
-
-def _opening(event: SwarmRequested) -> Opening:
-    envelope = wrap(event, event_id=new_id(), source="tests")
-    ref = SagaRef(id=saga_id("Swarm", envelope.event_id), orchestrator="Swarm", event_id=envelope.event_id)
-    locks = lock_keys_of(Swarm, event)
-    return Opening(saga=ref, envelope=envelope.text, lock_keys=locks.keys, ordering_key=locks.ordering_key)
 
 
 async def test_a_run_that_grows_long_goes_on_in_another(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,7 @@ def test_there_is_a_history_of_each_kind() -> None:
         "cast_slept",
         "cast_past_its_pivot_and_stuck",
         "swarm_partition",
+        "swarm_strangers_partition",
     }
 
 
