@@ -3,6 +3,7 @@
 Another placement is an orchestrator more, with its three events, in `tests.chaos.bank`.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Literal
@@ -10,8 +11,8 @@ from typing import Literal
 from orchestrator import DomainEvent, FailureEvent, OperationCall, Orchestrator, Saga
 from tests.chaos.accounts import Moment, balance, deliver, move, note, record
 
-Shape = Literal["steps", "parallel", "atomic", "nap", "pivot", "locked", "journal"]
-SHAPES: tuple[Shape, ...] = ("steps", "parallel", "atomic", "nap", "pivot", "locked", "journal")
+Shape = Literal["steps", "parallel", "atomic", "nap", "lingers", "pivot", "locked", "journal"]
+SHAPES: tuple[Shape, ...] = ("steps", "parallel", "atomic", "nap", "lingers", "pivot", "locked", "journal")
 OUT, INTO, NOTED, CAME = "out", "into", "noted", "came"
 """Parts of a transfer: what each leaves entries under."""
 
@@ -58,6 +59,10 @@ async def transfer(event: Transfer, saga: Saga) -> None:
             await saga.execute(out)
             await saga.sleep(timedelta(milliseconds=300))
             await saga.execute_batch(_into(event), _noted(event))
+        case "lingers":
+            await saga.execute_batch(out, _into(event), _noted(event))
+            # Between its last step and its end, where nothing is recorded: long enough to be cancelled there.
+            await asyncio.sleep(0.3)
         case "pivot":
             await saga.execute_batch(out, _noted(event))
             await saga.pivot()
