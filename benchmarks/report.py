@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmarks.samples import Placement, Row, Sample, Spread, compared, rows_of
 from orchestrator.embedded import Journal
 
-_WIDE = 170
+_WIDE = 195
 _PLAIN = "plain Temporal saga"
 _KEPT_FIGURES = (
     "throughput",
