@@ -20,7 +20,7 @@ help:
 	@echo "make conformance  every fault at every step of every example, on both databases, and a count of the cells"
 	@echo "make reference    random events to the application and to a model of it, every table compared; EVENTS= SEED="
 	@echo "make mutants      break the engine in many ways, one at a time, and see that a test notices each"
-	@echo "make bench        the engine beside a plain Temporal saga: QUICK=1 in under 10 minutes, without in an hour"
+	@echo "make bench        the engine beside a plain Temporal saga: QUICK=1 in under 10 minutes, without in an hour or more"
 	@echo "make chaos        2000 sagas while everything under them is killed and stopped; SAGAS= MINUTES= SEED= DATABASE="
 	@echo "make doors        5000 events, repeats and garbage through all doors, and a count; EVENTS= SEED= DATABASE="
 	@echo "make check        style, types, who may import whom, and whether events keep to their published contracts"

@@ -133,8 +133,11 @@ class Report:
     @property
     def ratios(self) -> list[Ratio]:
         """Against the goals, for each journal, with the fewest worker processes that were measured."""
-        fewest = min((sample.processes for sample in self.samples), default=1)
-        return [one for journal in self.journals for one in ratios_of(self.rows, journal, fewest)]
+        told: list[Ratio] = []
+        for journal in self.journals:
+            fewest = min(sample.processes for sample in self.samples if sample.journal == journal)
+            told += ratios_of(self.rows, journal, fewest)
+        return told
 
     @property
     def journals(self) -> list[Journal]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from random import Random
 from typing import Any, TypedDict
@@ -47,7 +48,7 @@ class Plan:
     """Of Temporal's server: all rounds with the first one, then with the next."""
     seed: int
     minutes: float | None
-    """No round begins that would end later; None: however long it takes."""
+    """No round begins that would end later, each journal having an equal part; None: however long it takes."""
 
 
 async def measure(plan: Plan, say: Say) -> Report:
@@ -80,12 +81,18 @@ class _Measurement:
         self._say = say
         self._began = time.monotonic()
         self._longest_round = 0.0
+        self._shares = {journal: part / len(plan.journals) for part, journal in enumerate(plan.journals, start=1)}
+        """By when each is to be done, as a part of all the time."""
         self._order = Random(plan.seed)  # noqa: S311 - an order, not a secret
 
     @property
     def spent(self) -> float:
         """Seconds."""
         return time.monotonic() - self._began
+
+    def _ends(self, journal: Journal) -> float:
+        minutes = self._plan.minutes
+        return inf if minutes is None else 60 * minutes * self._shares[journal]
 
     async def all_rounds(self, stack: Stack, forms: Sequence[Form], journal: Journal, processes: int) -> None:
         """All rounds with these servers and so many worker processes, as far as there is time for them."""
@@ -97,7 +104,7 @@ class _Measurement:
             }
             for number in range(1, self._plan.rounds + 1):
                 began = self.spent
-                if self._plan.minutes is not None and began + self._longest_round > 60 * self._plan.minutes:
+                if began + self._longest_round > self._ends(journal):
                     self._say(f"no time for round {number} with {processes} worker processes, journal {journal}")
                     break
                 for form in self._order.sample(forms, len(forms)):

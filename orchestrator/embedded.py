@@ -33,8 +33,8 @@ NAMESPACE = "default"
 """The development server's own."""
 
 Journal = Literal["wal", "delete"]
-"""SQLite's way to commit. `wal` writes ahead: an execution takes a third to a half less time than with `delete`,
-the rollback journal that Temporal's server has unless told (`make bench` measures both)."""
+"""SQLite's way to commit. `wal` writes ahead, which takes less time than `delete`, the rollback journal that
+Temporal's server has unless told (`make bench` measures both)."""
 
 _LOCK_FILE = "temporal.lock"
 _DATABASE_FILE = "temporal.db"

@@ -185,7 +185,7 @@ class Database:
         try:
             _driven(connection).begin()  # says nothing to PostgreSQL until the first statement
             answer = await work(connection)
-            has_filled_outbox = await connection.run_sync(self._commit_and_close)
+            await connection.run_sync(self._commit_and_close)
         except BaseException:
             driven = connection.sync_connection
             if driven is not None and not (driven.closed or driven.invalidated):
@@ -194,8 +194,6 @@ class Database:
             closing = asyncio.create_task(self._give_back(connection))
             await asyncio.shield(closing)
             raise
-        if has_filled_outbox:
-            self._tell_of_outbox()
         return answer
 
     def _tell_of_outbox(self) -> None:
@@ -227,14 +225,14 @@ class Database:
             closing = asyncio.create_task(self._give_back(connection))
             await asyncio.shield(closing)
 
-    def _commit_and_close(self, connection: Connection) -> bool:
-        """Whether events that are to be sent were committed."""
+    def _commit_and_close(self, connection: Connection) -> None:
         has_filled_outbox = connection.info.pop(FILLED, False)
         connection.commit()
+        if has_filled_outbox:
+            self._tell_of_outbox()
         if self._is_closed:
             connection.invalidate()  # as `_give_back`
         connection.close()
-        return bool(has_filled_outbox)
 
     async def _give_back(self, connection: AsyncConnection) -> None:
         if self._is_closed and not connection.closed:

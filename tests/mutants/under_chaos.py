@@ -17,7 +17,7 @@ from rich.table import Table
 from tests.mutants.mutants import MUTANTS
 from tests.mutants.sandbox import ROOT
 
-_LIMIT = 600.0
+_LIMIT = 1200.0
 """Seconds for one run, with all that it starts and stops."""
 _TRIES = ((400, 0.8), (400, 0.8), (1500, 2.4))
 """Sagas and minutes, each with another seed, until one shows it: what is met in a short run is chance."""
