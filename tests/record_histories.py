@@ -9,11 +9,14 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 
 from events.account import MoneyTransferRequested
@@ -31,7 +34,7 @@ from starter.seed import seed
 from starter.tables import create_tables
 from tests import swarm
 from tests.cast import Script, fails, refuses, tables
-from tests.house import CATALOG, House, open_house, opening_of
+from tests.house import CATALOG, House, eventually, open_house, opening_of
 from tests.orchestrators import (
     Approval,
     ApprovalRequested,
@@ -103,41 +106,51 @@ async def record_cast(client: Client) -> None:
 
 async def record_partition(client: Client) -> None:
     """Waves, a saga that is left and taken again, a dead letter, a wait for more."""
-    with tempfile.TemporaryDirectory() as folder:
-        database = Database(f"sqlite:///{folder}/record.db")
-        await migrate(database, application=tables)
-        async with open_house(client, database, swarm.CATALOG, task_queue="record-swarm") as house:
-            keyed = swarm.SwarmRequested(source="a", target="b", coins=1, key="k")
-            Script.before["write_note"] = fails(times=4)
-            handles = await house.bus.publish_many([keyed] * 60)
-            for [saga] in handles:
-                await saga.outcome()
-            await client.get_workflow_handle(handles[0][0].workflow_id).signal("event", "garbage")
-            [saga] = await house.bus.publish(keyed)
-            await record(house, saga, "swarm_partition")
-        await database.close()
+    async with _swarm_at_home(client, "record-swarm") as house:
+        keyed = swarm.SwarmRequested(source="a", target="b", coins=1, key="k")
+        Script.before["write_note"] = fails(times=4)
+        handles = await house.bus.publish_many([keyed] * 60)
+        for [saga] in handles:
+            await saga.outcome()
+        await client.get_workflow_handle(handles[0][0].workflow_id).signal("event", "garbage")
+        [saga] = await house.bus.publish(keyed)
+        await record(house, saga, "swarm_partition")
 
 
 async def record_partition_of_strangers(client: Client) -> None:
     """One that takes a saga which a wake names, as its terminated partition's next run does, and goes on anew."""
+    async with _swarm_at_home(client, "record-strangers") as house:
+        keyed = swarm.SwarmRequested(source="a", target="b", coins=1, key="k")
+        holder = opening_of(swarm.Swarm, keyed, "holder")
+        async with house.database.transaction() as connection:
+            await open_sagas(connection, [holder], swarm.CATALOG, begins=True)
+        [orphan] = await house.bus.publish(keyed)
+
+        async def is_opened() -> bool:
+            return len(await house.sagas()) == 2
+
+        await eventually(is_opened, "it waits behind the holder")
+        await client.get_workflow_handle(orphan.workflow_id).terminate()
+        [saga] = await house.bus.publish(keyed)
+        await client.get_workflow_handle(saga.workflow_id).signal("wake", "nobody")
+        ended = FinishCommand(opening=holder, completed={"coins": 1})
+        await finish_saga(house.database, swarm.CATALOG, ended, SignalWaker(client))
+        await orphan.outcome()
+        await record(house, saga, "swarm_strangers_partition")
+
+
+@asynccontextmanager
+async def _swarm_at_home(client: Client, task_queue: str) -> AsyncGenerator[House]:
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{folder}/record.db")
         await migrate(database, application=tables)
-        async with open_house(client, database, swarm.CATALOG, task_queue="record-strangers") as house:
-            keyed = swarm.SwarmRequested(source="a", target="b", coins=1, key="k")
-            holder = opening_of(swarm.Swarm, keyed, "holder")
-            async with database.transaction() as connection:
-                await open_sagas(connection, [holder], swarm.CATALOG, begins=True)
-            [orphan] = await house.bus.publish(keyed)
-            while len(await house.sagas()) < 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-            await client.get_workflow_handle(orphan.workflow_id).terminate()
-            [saga] = await house.bus.publish(keyed)
-            await client.get_workflow_handle(saga.workflow_id).signal("wake", "nobody")
-            ended = FinishCommand(opening=holder, completed={"coins": 1})
-            await finish_saga(database, swarm.CATALOG, ended, SignalWaker(client))
-            await orphan.outcome()
-            await record(house, saga, "swarm_strangers_partition")
+        async with open_house(client, database, swarm.CATALOG, task_queue=task_queue) as house:
+            yield house
+            # The next recording's sagas would go to the same partitions, which nobody works for any more.
+            for number in (1, 2):
+                with suppress(RPCError):
+                    await client.get_workflow_handle(f"Swarm/partition/{number}-of-2").terminate()
+        Script.clear()
         await database.close()
 
 
