@@ -1,5 +1,1 @@
 """A person's door: the console script `orchestrator`. Sits on top of the engine; nothing of the engine knows it."""
-
-from orchestrator.cli.main import main
-
-__all__ = ["main"]

@@ -9,8 +9,6 @@ from orchestrator.catalog import Catalog
 from orchestrator.cli.faults import Exit
 from orchestrator.cli.invocation import command
 from orchestrator.cli.output import Output
-from orchestrator.documents.diagram import diagram_of
-from orchestrator.documents.pages import files_of, page, stale, write
 from orchestrator.settings import Settings
 
 _FOLDER = Path("docs/catalog")
@@ -30,6 +28,9 @@ def catalog(
       orchestrator catalog --write
       orchestrator catalog --check
     """
+    # Here, not above: no other command waits for what walks orchestrators.
+    from orchestrator.documents.pages import files_of, page, stale, write
+
     output = Output()
     found = Catalog.discover(Settings().packages)
     if not (writes or checks):
@@ -54,6 +55,8 @@ def diagram(
     Examples:
       orchestrator diagram MoneyTransfer
     """
+    from orchestrator.documents.diagram import diagram_of
+
     found = Catalog.discover(Settings().packages)
     orchestrator = found.orchestrators.get(name)
     if orchestrator is None:

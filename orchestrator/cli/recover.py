@@ -14,8 +14,6 @@ from orchestrator.client import connect_temporal
 from orchestrator.settings import Settings
 from orchestrator.store.databases import Databases
 from orchestrator.store.reading import namespace_of
-from orchestrator.worker.recovery import Recovery
-from orchestrator.worker.sweeping import Limits
 from orchestrator.workflow.recovery import Action, Sweep
 
 
@@ -51,11 +49,7 @@ def recover(
     """
     if adopt and dry_run:
         raise typer.BadParameter("--adopt changes what the database belongs to; with --dry-run nothing is changed")
-    settings = Settings()
-    limits = Limits.of(settings)
-    if grace is not None:
-        limits = Limits(timedelta(seconds=grace), limits.ceiling)
-    swept = asyncio.run(_recover(settings, limits, dry_run=dry_run, adopt=adopt))
+    swept = asyncio.run(_recover(Settings(), grace, dry_run=dry_run, adopt=adopt))
     output = Output(as_json)
     if as_json:
         output.document(_document(swept, dry_run=dry_run))
@@ -64,7 +58,14 @@ def recover(
     return Exit.COMPLETED
 
 
-async def _recover(settings: Settings, limits: Limits, *, dry_run: bool, adopt: bool) -> Sweep:
+async def _recover(settings: Settings, grace: float | None, *, dry_run: bool, adopt: bool) -> Sweep:
+    # Here, not above: no other command waits for what a worker needs.
+    from orchestrator.worker.recovery import Recovery
+    from orchestrator.worker.sweeping import Limits
+
+    limits = Limits.of(settings)
+    if grace is not None:
+        limits = Limits(timedelta(seconds=grace), limits.ceiling)
     catalog = Catalog.discover(settings.packages)
     databases = Databases.at(settings.resolved_database_url, settings.databases)
     try:

@@ -1,4 +1,4 @@
-"""The console script as a person runs it: a process of its own, with an environment of its own."""
+"""A command as a person runs it: a process of its own, with an environment of its own."""
 
 import asyncio
 import json
@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from tests.cli.forkserver import forked_program
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(sys.executable).with_name("orchestrator")
@@ -44,8 +46,9 @@ class Shell:
         """The same shell with other settings."""
         return replace(self, variables={**self.variables, **variables})
 
-    async def start(self, *arguments: str, program: tuple[str, ...] = (str(SCRIPT),), stdin: int = PIPE) -> Process:
-        """Start a command; `stdin` may be a terminal's file descriptor."""
+    async def start(self, *arguments: str, program: tuple[str, ...] | None = None, stdin: int = PIPE) -> Process:
+        """Start a command, or another program; `stdin` may be a terminal's file descriptor."""
+        program = program or (*forked_program(), str(SCRIPT))
         usual = {
             name: value for name, value in os.environ.items() if not name.startswith(("ORCHESTRATOR_", "TEMPORAL_"))
         }

@@ -1,0 +1,132 @@
+"""Commands that need not load the engine: a process that has loaded it forks one for each command.
+
+From its arguments on a command is a process of its own, with its own streams, folder and surroundings. Only what Python
+takes to load is spared, four fifths of a command. The documents' tests start the script itself.
+
+    python -m tests.cli.forkserver SOCKET   serves until its standard input ends
+"""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+from tests.cli.forked import NUMBER
+
+_CLIENT = Path(__file__).with_name("forked.py")
+_STREAMS = 3
+_PRELOADED = (
+    "aiosqlite",
+    "asyncpg",
+    "sqlalchemy.dialects.postgresql.asyncpg",
+    "sqlalchemy.dialects.sqlite.aiosqlite",
+    "orchestrator.cli.main",
+    "orchestrator.client",
+    "orchestrator.documents.pages",
+    "orchestrator.worker.recovery",
+)
+
+
+@cache
+def forked_program() -> tuple[str, ...]:
+    """What to start instead of the script; its arguments follow."""
+    folder = tempfile.TemporaryDirectory(prefix="fork-", ignore_cleanup_errors=True)
+    address = str(Path(folder.name) / "socket")
+    server = subprocess.Popen(
+        [sys.executable, "-m", __name__, address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    said = server.stdout.readline()
+    assert said == b"ready\n", f"the forkserver did not start: {said!r}"
+
+    def stop() -> None:
+        server.communicate()
+        folder.cleanup()
+
+    atexit.register(stop)
+    return (sys.executable, "-I", "-S", str(_CLIENT), address)
+
+
+def serve(address: str) -> None:
+    """Serve until standard input ends."""
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a handler ended
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(address)
+    listening.listen(64)
+    threading.Thread(target=_leave_at_end_of_input, daemon=True).start()
+    print("ready", flush=True)
+    while True:
+        connection, _ = listening.accept()
+        if os.fork() == 0:
+            listening.close()
+            _handle(connection)
+        connection.close()
+
+
+def _leave_at_end_of_input() -> NoReturn:
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+def _handle(connection: socket.socket) -> NoReturn:
+    """Run a command in a process of its own, and tell how it ended. If who asked leaves, so does the command."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    size, streams, _, _ = socket.recv_fds(connection, NUMBER, _STREAMS)
+    asked = b""
+    while len(asked) < int.from_bytes(size):
+        asked += connection.recv(1 << 16)
+    command = os.fork()
+    if command == 0:
+        connection.close()
+        _become(streams, **json.loads(asked))
+    connection.sendall(command.to_bytes(NUMBER))
+
+    def kill_if_left() -> None:
+        if not connection.recv(1):
+            os.kill(command, signal.SIGKILL)
+
+    threading.Thread(target=kill_if_left, daemon=True).start()
+    _, status = os.waitpid(command, 0)
+    connection.sendall(status.to_bytes(NUMBER))
+    os._exit(0)
+
+
+def _become(
+    streams: list[int], script: str, arguments: list[str], environment: dict[str, str], folder: str
+) -> NoReturn:
+    """The process that Python would have made of the script."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in enumerate("rww"))
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = [script, *arguments]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    random.seed()
+    from orchestrator.cli.main import main
+
+    main()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
