@@ -8,7 +8,7 @@ import asyncio
 
 from orchestrator.drive.messages import Phase
 from orchestrator.envelope import Envelope, UnreadableEvent, read, unwrap
-from orchestrator.store.recovery import RecordedSaga, UndoAnswer, undo_if_still_owned, would_undo
+from orchestrator.store.recovery import RecordedSaga, UndoAnswer, recorded_sagas, undo_if_still_owned, would_undo
 from orchestrator.worker.fate import Fate, fate_of, fate_of_chain, why_terminated
 from orchestrator.worker.sweeping import Sweeping
 from orchestrator.workflow.names import is_partition, own_workflow_id
@@ -64,7 +64,7 @@ async def _decide(sweeping: Sweeping, recorded: RecordedSaga, last: Fate) -> tup
     ended = last.was_terminated and not is_partition(last.workflow_id)
     reason = await why_terminated(sweeping.client, last) if ended else None
     if reason is None or recorded.phase is not Phase.FORWARD:
-        return Action.RESUME, str(last)
+        return None if await _has_ended(sweeping, recorded) else (Action.RESUME, str(last))
     message = f"its execution was terminated: {reason}" if reason else "its execution was terminated"
     undo = would_undo(sweeping.databases, recorded) if sweeping.dry_run else None
     match await (undo or undo_if_still_owned(sweeping.databases, recorded, message)):
@@ -74,6 +74,12 @@ async def _decide(sweeping: Sweeping, recorded: RecordedSaga, last: Fate) -> tup
             return Action.RESUME, f"{last}, and it is past its pivot"
         case UndoAnswer.ENDED | UndoAnswer.OWNER_CHANGED:
             return None
+
+
+async def _has_ended(sweeping: Sweeping, recorded: RecordedSaga) -> bool:
+    """Whether it has, now that nobody drives it: its execution may have come to its end since the row was read."""
+    now = await recorded_sagas(sweeping.databases.home, [recorded.id])
+    return recorded.id in now and now[recorded.id].phase.is_final
 
 
 async def _last_driver(sweeping: Sweeping, recorded: RecordedSaga, own: Fate) -> Fate:

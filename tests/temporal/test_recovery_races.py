@@ -1,10 +1,12 @@
 """Recovery beside others: two sweeps, a sweep that is cut off, a driver that was faster."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from orchestrator.envelope import wrap
+from orchestrator.worker.fate import Fate, fate_of
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.recovery import SagaRecovery
 from tests.cast import Script
@@ -92,6 +94,27 @@ async def test_a_saga_that_another_execution_has_taken_up_is_not_undone(
     assert done(swept) == {}
     assert (await saga.ended()).phase == "completed"
     assert await house.holdings() == before.moved("a", "b", 10)
+
+
+async def test_a_saga_that_ends_after_the_sweep_read_its_row_is_not_driven_again(
+    house: House, stops: Stops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saga = await publish_until(house, stops, "finish")
+
+    async def asked_late(*asked: Any) -> Fate:
+        stops.open_all()
+        await saga.closed()
+        return await fate_of(*asked)
+
+    monkeypatch.setattr("orchestrator.worker.silent_sagas.fate_of", asked_late)
+
+    swept = await sweep(house)
+
+    assert (swept.looked_at, done(swept)) == (1, {})
+    assert (await saga.row()).phase == "completed"
+    assert [run.status.name async for run in house.client.list_workflows(f"WorkflowId = '{saga.workflow_id}'")] == [
+        "COMPLETED"
+    ]
 
 
 async def test_a_saga_that_was_terminated_twice_is_undone_for_its_last_termination(house: House, stops: Stops) -> None:
