@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from temporalio.client import WorkflowExecutionStatus
 
 from orchestrator.envelope import wrap
 from orchestrator.worker.fate import Fate, fate_of
@@ -112,9 +113,8 @@ async def test_a_saga_that_ends_after_the_sweep_read_its_row_is_not_driven_again
 
     assert (swept.looked_at, done(swept)) == (1, {})
     assert (await saga.row()).phase == "completed"
-    assert [run.status.name async for run in house.client.list_workflows(f"WorkflowId = '{saga.workflow_id}'")] == [
-        "COMPLETED"
-    ]
+    runs = house.client.list_workflows(f"WorkflowId = '{saga.workflow_id}'")
+    assert [run.status async for run in runs] == [WorkflowExecutionStatus.COMPLETED]
 
 
 async def test_a_saga_that_was_terminated_twice_is_undone_for_its_last_termination(house: House, stops: Stops) -> None:
