@@ -50,9 +50,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             on[KINDS[crc32(test.encode()) % len(KINDS)]].add_marker(pytest.mark.exhaustive)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """PostgreSQL's wheel asks for this folder when it is imported, and warns where the machine has none."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="runtime-"))
+    if "XDG_RUNTIME_DIR" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="runtime-", ignore_cleanup_errors=True)
+        os.environ["XDG_RUNTIME_DIR"] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 @pytest.fixture(autouse=True)
