@@ -67,7 +67,11 @@ def _values(random: Random, *, writes_alone: bool) -> dict[str, Any]:
     target = random.choice([name for name in ACCOUNTS if name != source])
     amount = random.randint(1, 100) if random.random() > _TOO_MUCH else BALANCE * 1000
     values: dict[str, Any] = {"source": source, "target": target, "amount": amount}
-    values |= {"shape": random.choice(SHAPES), "refuse": random.random() < _REFUSED}
+    shape = random.choice(SHAPES)
+    if shape == "parallel" and amount > BALANCE:
+        # Its target would have the money before its source is refused, and somebody else could pass it on.
+        shape = "steps"
+    values |= {"shape": shape, "refuse": random.random() < _REFUSED}
     if random.random() < _DAWDLES:
         # With the hot account's row written, a dawdler would only keep the others waiting.
         after = source != HOT and random.random() < 0.3

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from tests.chaos.load import orders
+from tests.chaos.load import ACCOUNTS, BALANCE, orders
 from tests.chaos.plan import FULL_MINUTES, FULL_SAGAS, Act, Dialect, Target, minima, plan
 
 DATABASES: tuple[Dialect, ...] = ("postgresql", "sqlite")
@@ -56,3 +56,13 @@ def test_the_same_seed_asks_for_the_same_and_a_keys_events_come_from_one_client_
     for published in by_key.values():
         assert len({client for client, _ in published}) == 1
         assert [sequence for _, sequence in published] == list(range(1, len(published) + 1))
+
+
+def test_what_is_refused_for_too_little_money_gives_nobody_any_before() -> None:
+    """Sagas see each other's effects: money that is nowhere could be passed on, and could then not be taken back."""
+    made = [order.event for order in orders(seed=14, sagas=10_000, seconds=720, clients=3, writes_alone=False)]
+
+    too_much = [event for event in made if event.amount > BALANCE * len(ACCOUNTS)]
+    assert len(too_much) > 100
+    assert "parallel" not in {event.shape for event in too_much}
+    assert max(event.amount for event in made if event not in too_much) <= 100
