@@ -192,8 +192,12 @@ class Manager:
         stop = stop or asyncio.Event()
         loop = asyncio.get_running_loop()
         try:
-            # The relay ends last: what ends while the worker drains is sent, too.
-            async with self.relaying(ready), self.worker(ready, workflow_task_executor=threads):
+            # The relay ends last: what ends while the worker drains is sent, and who waited for its locks is woken.
+            async with (
+                self.relaying(ready),
+                self.waker(ready) as waker,
+                self.worker(ready, waker, workflow_task_executor=threads),
+            ):
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, _stopping, stop, number)
                 await self.schedule_recovery(ready)
@@ -241,10 +245,14 @@ class Manager:
         await check_shared(databases)
         return Ready(client, databases.home, catalog, databases.others)
 
-    def worker(self, ready: Ready, **options: Any) -> Worker:
-        """A Temporal worker for everything in the catalog; `options` go to Temporal's `Worker`."""
+    def waker(self, ready: Ready) -> SignalWaker:
+        """Wakes who waited for a lock that a saga gives back."""
         recover = self.recovery(ready).recover if self.settings.recovery_interval else recover_later
-        steps = self._steps(ready.databases, ready.catalog, SignalWaker(ready.client, recover))
+        return SignalWaker(ready.client, recover)
+
+    def worker(self, ready: Ready, waker: SignalWaker | None = None, **options: Any) -> Worker:
+        """A Temporal worker for everything in the catalog; `options` go to Temporal's `Worker`."""
+        steps = self._steps(ready.databases, ready.catalog, waker or self.waker(ready))
         return Worker(
             ready.client,
             task_queue=self.settings.task_queue,

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from typing import Self
 from uuid import UUID
 
 from temporalio.client import Client
@@ -28,6 +29,8 @@ async def recover_later(sagas: Sequence[UUID]) -> None:
 class SignalWaker:
     """A `Waker` that signals the execution that owns a saga. Who does not hear looks by itself.
 
+    As a context manager it has sent what it began, or tried for five seconds, when it ends.
+
     Args:
         client: a connection.
         recover: is told of sagas whose owner runs no more: in a line of them each would wait for recovery in turn.
@@ -37,6 +40,16 @@ class SignalWaker:
         self._client = client
         self._recover = recover
         self._sending: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._sending:
+            _, left = await asyncio.wait(self._sending, timeout=_PATIENCE.total_seconds())
+            for sending in left:
+                sending.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     async def __call__(self, woken: Sequence[Woken]) -> None:
         """Begin to send; the finish that found them does not wait for it."""

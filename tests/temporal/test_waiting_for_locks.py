@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 from sqlalchemy import update
 from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowHandle
 
 from orchestrator.drive.messages import FinishCommand
 from orchestrator.errors import SagaCancelled
@@ -51,6 +53,31 @@ async def test_the_next_one_is_woken_and_need_not_look_by_itself(house: House, m
     async with asyncio.timeout(30):
         await waiting
     assert await tickets(house.database) == {}
+
+
+async def test_a_wake_that_was_begun_has_been_sent_when_its_waker_ends(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that drains may be the last one for a while."""
+    monkeypatch.setattr(port, "LOOKS", (3_600.0,))
+    event_id = new_id()
+    waiting = await one_waits(house, event_id)
+    server_answers = asyncio.Event()
+    signal = cast(Any, WorkflowHandle[Any, Any]).signal
+
+    async def signal_late(*arguments: Any, **options: Any) -> None:
+        await server_answers.wait()
+        await signal(*arguments, **options)
+
+    monkeypatch.setattr(WorkflowHandle, "signal", signal_late)
+    async with SignalWaker(house.client) as waker:
+        await end_holder(house, waker)
+        asyncio.get_running_loop().call_later(0.1, server_answers.set)
+    history = await house.client.get_workflow_handle(names.own_workflow_id("TurnTaking", event_id)).fetch_history()
+    signals = [event.workflow_execution_signaled_event_attributes.signal_name for event in history.events]
+    assert names.WAKE_SIGNAL in signals
+    async with asyncio.timeout(30):
+        await waiting
 
 
 async def test_nobody_wakes_it_and_it_looks_by_itself(house: House) -> None:
