@@ -1,29 +1,61 @@
-"""The cast's orchestrators and their events."""
+"""The cast's orchestrators."""
 
 from collections.abc import Sequence
 from datetime import timedelta
 
-from orchestrator import DomainEvent, FailureEvent, Orchestrator, Refused, Saga
+from orchestrator import Orchestrator, Refused, Saga
 from tests.cast import Plan, count, deliver, lots, put, send_letter, take, write_note
-
-
-class CoinsMoveRequested(DomainEvent):
-    """Move coins from a box to another."""
-
-    source: str
-    target: str
-    coins: int
-
-
-class CoinsMoveCompleted(DomainEvent):
-    """Moved."""
-
-    coins: int
-    note: str
-
-
-class CoinsMoveFailed(FailureEvent):
-    """Not moved."""
+from tests.cast_events import (
+    ApprovalCompleted,
+    ApprovalFailed,
+    ApprovalRequested,
+    Approved,
+    AtomicMoveCompleted,
+    AtomicMoveFailed,
+    AtomicMoveRequested,
+    BulkyCompleted,
+    BulkyFailed,
+    BulkyRequested,
+    CoinsMoveCompleted,
+    CoinsMoveFailed,
+    CoinsMoveRequested,
+    FlawedCompleted,
+    FlawedFailed,
+    FlawedRequested,
+    HurryCompleted,
+    HurryFailed,
+    HurryRequested,
+    LateApprovalCompleted,
+    LateApprovalFailed,
+    LateApprovalRequested,
+    LetterCompleted,
+    LetterFailed,
+    LetterRequested,
+    ManyNotesCompleted,
+    ManyNotesFailed,
+    ManyNotesRequested,
+    NapCompleted,
+    NapFailed,
+    NapRequested,
+    NothingCompleted,
+    NothingFailed,
+    NothingRequested,
+    ParallelMoveCompleted,
+    ParallelMoveFailed,
+    ParallelMoveRequested,
+    ParcelCompleted,
+    ParcelFailed,
+    ParcelRequested,
+    TimedCompleted,
+    TimedFailed,
+    TimedRequested,
+    TippedCompleted,
+    TippedFailed,
+    TippedRequested,
+    TurnTakingCompleted,
+    TurnTakingFailed,
+    TurnTakingRequested,
+)
 
 
 class CoinsMove(Orchestrator[CoinsMoveRequested, CoinsMoveCompleted, CoinsMoveFailed]):
@@ -37,21 +69,6 @@ class CoinsMove(Orchestrator[CoinsMoveRequested, CoinsMoveCompleted, CoinsMoveFa
         return CoinsMoveCompleted(coins=taken, note=key)
 
 
-class LetterRequested(DomainEvent):
-    """Send a letter with coins."""
-
-    source: str
-    coins: int
-
-
-class LetterCompleted(DomainEvent):
-    """Sent."""
-
-
-class LetterFailed(FailureEvent):
-    """Not sent."""
-
-
 class Letter(Orchestrator[LetterRequested, LetterCompleted, LetterFailed]):
     """A step that can be undone, then one that cannot."""
 
@@ -60,20 +77,6 @@ class Letter(Orchestrator[LetterRequested, LetterCompleted, LetterFailed]):
         await saga.execute(take(event.source, event.coins))
         await saga.execute(send_letter("coins inside"))
         return LetterCompleted()
-
-
-class NothingRequested(DomainEvent):
-    """Do nothing, or say no without a step."""
-
-    refuse: bool
-
-
-class NothingCompleted(DomainEvent):
-    """Done nothing."""
-
-
-class NothingFailed(FailureEvent):
-    """Refused without a step."""
 
 
 class Nothing(Orchestrator[NothingRequested, NothingCompleted, NothingFailed]):
@@ -86,24 +89,6 @@ class Nothing(Orchestrator[NothingRequested, NothingCompleted, NothingFailed]):
         return NothingCompleted()
 
 
-class ParallelMoveRequested(DomainEvent):
-    """Move coins, both sides at once."""
-
-    source: str
-    target: str
-    coins: int
-
-
-class ParallelMoveCompleted(DomainEvent):
-    """Moved."""
-
-    before: int
-
-
-class ParallelMoveFailed(FailureEvent):
-    """Not moved."""
-
-
 class ParallelMove(Orchestrator[ParallelMoveRequested, ParallelMoveCompleted, ParallelMoveFailed]):
     """Steps at once, the first of the saga among them."""
 
@@ -113,25 +98,6 @@ class ParallelMove(Orchestrator[ParallelMoveRequested, ParallelMoveCompleted, Pa
             count(event.source), take(event.source, event.coins), put(event.target, event.coins), parallel=True
         )
         return ParallelMoveCompleted(before=before)
-
-
-class AtomicMoveRequested(DomainEvent):
-    """Move coins in one transaction, then note it."""
-
-    source: str
-    target: str
-    coins: int
-
-
-class AtomicMoveCompleted(DomainEvent):
-    """Moved."""
-
-    before: int
-    note: str
-
-
-class AtomicMoveFailed(FailureEvent):
-    """Not moved."""
 
 
 class AtomicMove(Orchestrator[AtomicMoveRequested, AtomicMoveCompleted, AtomicMoveFailed]):
@@ -146,20 +112,6 @@ class AtomicMove(Orchestrator[AtomicMoveRequested, AtomicMoveCompleted, AtomicMo
         return AtomicMoveCompleted(before=before, note=key)
 
 
-class TimedRequested(DomainEvent):
-    """Write down the day."""
-
-
-class TimedCompleted(DomainEvent):
-    """Written."""
-
-    year_day: str
-
-
-class TimedFailed(FailureEvent):
-    """Not written."""
-
-
 class Timed(Orchestrator[TimedRequested, TimedCompleted, TimedFailed]):
     """Its steps depend on the event's time."""
 
@@ -171,21 +123,6 @@ class Timed(Orchestrator[TimedRequested, TimedCompleted, TimedFailed]):
         return TimedCompleted(year_day=day)
 
 
-class TippedRequested(DomainEvent):
-    """Take coins; its contract got a field with a default later."""
-
-    name: str
-    tip: int = 0
-
-
-class TippedCompleted(DomainEvent):
-    """Taken."""
-
-
-class TippedFailed(FailureEvent):
-    """Not taken."""
-
-
 class Tipped(Orchestrator[TippedRequested, TippedCompleted, TippedFailed]):
     """For events that were sent before and after the field came."""
 
@@ -193,21 +130,6 @@ class Tipped(Orchestrator[TippedRequested, TippedCompleted, TippedFailed]):
         """Take ten, and the tip."""
         await saga.execute(take(event.name, 10 + event.tip))
         return TippedCompleted()
-
-
-class ManyNotesRequested(DomainEvent):
-    """Write many notes at once."""
-
-    text: str
-    notes: int
-
-
-class ManyNotesCompleted(DomainEvent):
-    """Written."""
-
-
-class ManyNotesFailed(FailureEvent):
-    """Not written."""
 
 
 class ManyNotes(Orchestrator[ManyNotesRequested, ManyNotesCompleted, ManyNotesFailed]):
@@ -223,22 +145,6 @@ class ManyNotes(Orchestrator[ManyNotesRequested, ManyNotesCompleted, ManyNotesFa
         return ManyNotesCompleted()
 
 
-class ParcelRequested(DomainEvent):
-    """Pay, then deliver."""
-
-    source: str
-    coins: int
-    refuse: bool = False
-
-
-class ParcelCompleted(DomainEvent):
-    """Delivered."""
-
-
-class ParcelFailed(FailureEvent):
-    """Neither paid nor delivered."""
-
-
 class Parcel(Orchestrator[ParcelRequested, ParcelCompleted, ParcelFailed]):
     """A pivot between what can be undone and what is tried until it is done."""
 
@@ -250,30 +156,6 @@ class Parcel(Orchestrator[ParcelRequested, ParcelCompleted, ParcelFailed]):
         if event.refuse:
             raise Refused("parcel.refused", "asked to refuse after the pivot")
         return ParcelCompleted()
-
-
-class ApprovalRequested(DomainEvent):
-    """Move coins once somebody agrees."""
-
-    coins: int
-    wait_seconds: float = 30.0
-
-
-class Approved(DomainEvent):
-    """Somebody agrees, or not."""
-
-    coins: int
-    by: str
-
-
-class ApprovalCompleted(DomainEvent):
-    """Moved."""
-
-    by: str
-
-
-class ApprovalFailed(FailureEvent):
-    """Not moved."""
 
 
 class Approval(Orchestrator[ApprovalRequested, ApprovalCompleted, ApprovalFailed]):
@@ -295,21 +177,6 @@ class Approval(Orchestrator[ApprovalRequested, ApprovalCompleted, ApprovalFailed
         return ApprovalCompleted(by=said.by)
 
 
-class NapRequested(DomainEvent):
-    """Move coins, with a pause."""
-
-    coins: int
-    seconds: float
-
-
-class NapCompleted(DomainEvent):
-    """Moved."""
-
-
-class NapFailed(FailureEvent):
-    """Not moved."""
-
-
 class Nap(Orchestrator[NapRequested, NapCompleted, NapFailed]):
     """Sleeps between two steps."""
 
@@ -319,21 +186,6 @@ class Nap(Orchestrator[NapRequested, NapCompleted, NapFailed]):
         await saga.sleep(timedelta(seconds=event.seconds))
         await saga.execute(put("b", event.coins))
         return NapCompleted()
-
-
-class HurryRequested(DomainEvent):
-    """Move coins before it is too late."""
-
-    coins: int
-    pivot: bool = False
-
-
-class HurryCompleted(DomainEvent):
-    """Moved."""
-
-
-class HurryFailed(FailureEvent):
-    """Not moved."""
 
 
 class Hurry(Orchestrator[HurryRequested, HurryCompleted, HurryFailed]):
@@ -352,20 +204,6 @@ class Hurry(Orchestrator[HurryRequested, HurryCompleted, HurryFailed]):
         return HurryCompleted()
 
 
-class FlawedRequested(DomainEvent):
-    """Take coins."""
-
-    coins: int
-
-
-class FlawedCompleted(DomainEvent):
-    """Taken."""
-
-
-class FlawedFailed(FailureEvent):
-    """Not taken."""
-
-
 class Flawed(Orchestrator[FlawedRequested, FlawedCompleted, FlawedFailed]):
     """Has a bug, until a test mends it."""
 
@@ -377,24 +215,6 @@ class Flawed(Orchestrator[FlawedRequested, FlawedCompleted, FlawedFailed]):
         return FlawedCompleted()
 
 
-class BulkyRequested(DomainEvent):
-    """Ask often, for much."""
-
-    times: int
-    size: int
-    parallel: bool
-
-
-class BulkyCompleted(DomainEvent):
-    """Asked."""
-
-    letters: int
-
-
-class BulkyFailed(FailureEvent):
-    """Not asked."""
-
-
 class Bulky(Orchestrator[BulkyRequested, BulkyCompleted, BulkyFailed]):
     """Many steps, large results."""
 
@@ -402,22 +222,6 @@ class Bulky(Orchestrator[BulkyRequested, BulkyCompleted, BulkyFailed]):
         """Ask, and count the letters."""
         texts = await saga.execute_all([lots(event.size)] * event.times, parallel=event.parallel)
         return BulkyCompleted(letters=sum(len(text) for text in texts))
-
-
-class LateApprovalRequested(DomainEvent):
-    """Deliver, and then ask who agrees."""
-
-    wait_seconds: float = 60.0
-
-
-class LateApprovalCompleted(DomainEvent):
-    """Delivered."""
-
-    by: str
-
-
-class LateApprovalFailed(FailureEvent):
-    """Not delivered."""
 
 
 class LateApproval(Orchestrator[LateApprovalRequested, LateApprovalCompleted, LateApprovalFailed]):
@@ -430,22 +234,6 @@ class LateApproval(Orchestrator[LateApprovalRequested, LateApprovalCompleted, La
         await saga.pivot()
         said = await saga.wait_for(Approved, timeout=timedelta(seconds=event.wait_seconds))
         return LateApprovalCompleted(by="nobody" if said is None else said.by)
-
-
-class TurnTakingRequested(DomainEvent):
-    """Move coins while holding keys."""
-
-    keys: tuple[str, ...]
-    ordering_key: str | None = None
-    coins: int = 1
-
-
-class TurnTakingCompleted(DomainEvent):
-    """Moved."""
-
-
-class TurnTakingFailed(FailureEvent):
-    """Not moved."""
 
 
 class TurnTaking(Orchestrator[TurnTakingRequested, TurnTakingCompleted, TurnTakingFailed]):

@@ -34,15 +34,9 @@ from starter.seed import seed
 from starter.tables import create_tables
 from tests import swarm
 from tests.cast import Script, fails, refuses, tables
+from tests.cast_events import ApprovalRequested, Approved, CoinsMoveRequested, NapRequested, ParcelRequested
 from tests.house import CATALOG, House, eventually, open_house, opening_of
-from tests.orchestrators import (
-    Approval,
-    ApprovalRequested,
-    Approved,
-    CoinsMoveRequested,
-    NapRequested,
-    ParcelRequested,
-)
+from tests.orchestrators import Approval
 
 FOLDER = Path(__file__).parent / "histories"
 VERSION = "v0.1"

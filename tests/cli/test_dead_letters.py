@@ -16,9 +16,9 @@ from orchestrator.errors import Unreachable
 from orchestrator.store.kept_letters import Settled
 from orchestrator.workflow.execution import raw_json
 from tests import cast
+from tests.cast_events import CoinsMoveRequested
 from tests.cli.shell import Ran
 from tests.house import CATALOG, House, eventually, new_id
-from tests.orchestrators import CoinsMoveRequested
 
 on_sqlite = pytest.mark.parametrize("kind", ["sqlite"])
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)

@@ -24,12 +24,13 @@ from orchestrator.store.steps import StoreSteps
 from orchestrator.workflow.local_first import LOCAL_ATTEMPTS
 from tests import cast
 from tests.cast import Script, box, fails, refuses
+from tests.cast_events import CoinsMoveRequested, ParallelMoveRequested
 from tests.cli import mailing
 from tests.cli.conftest import shell_of
 from tests.cli.mailing import Mailing, MailingRequested
 from tests.cli.shell import Ran, Shell, ended
 from tests.house import CATALOG, House, eventually, new_id, open_house
-from tests.orchestrators import CoinsMove, CoinsMoveRequested, ParallelMoveRequested
+from tests.orchestrators import CoinsMove
 
 on_sqlite = pytest.mark.parametrize("kind", ["sqlite"])
 """For what does not depend on the database."""

@@ -10,9 +10,9 @@ from orchestrator.cli.main import run
 from orchestrator.store.database import Database
 from orchestrator.store.outbox import postpone
 from orchestrator.store.schema import saga_outbox
+from tests.cast_events import NothingRequested
 from tests.cli.shell import Ran
 from tests.house import rows
-from tests.orchestrators import NothingRequested
 
 EVENT = NothingRequested(refuse=False)
 

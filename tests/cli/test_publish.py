@@ -196,8 +196,8 @@ async def test_the_limit_is_of_the_whole_event() -> None:
     """The command line checks the payload's size; the bus, also what would be sent."""
     from orchestrator import DomainEvent, EventRejected
     from orchestrator.client.checking import envelope_of
+    from tests.cast_events import CoinsMoveRequested
     from tests.house import CATALOG
-    from tests.orchestrators import CoinsMoveRequested
 
     event: DomainEvent = CoinsMoveRequested(source="s" * 300_000, target="b", coins=1)
 

@@ -8,9 +8,10 @@ from sqlalchemy import update
 from orchestrator import SagaFailed
 from orchestrator.store.schema import saga
 from tests.cast import Script, refuses
+from tests.cast_events import CoinsMoveRequested
 from tests.cli.shell import Shell
 from tests.house import House, new_id
-from tests.orchestrators import CoinsMove, CoinsMoveRequested
+from tests.orchestrators import CoinsMove
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 

@@ -5,9 +5,9 @@ from sqlalchemy import update
 
 from orchestrator.store.schema import saga_meta
 from tests.cast import Script, fails
+from tests.cast_events import CoinsMoveRequested
 from tests.cli.shell import Shell
 from tests.house import House, eventually
-from tests.orchestrators import CoinsMoveRequested
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 

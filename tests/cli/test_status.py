@@ -17,12 +17,13 @@ from orchestrator.store.reading import counts, list_sagas, sagas_of_event
 from orchestrator.store.schema import saga
 from tests import cast
 from tests.cast import Gate, Script, fails, refuses
+from tests.cast_events import CoinsMoveRequested
 from tests.cli.conftest import shell_of
 from tests.cli.shell import Shell
 from tests.house import House, eventually, new_id, open_house
 from tests.misbehaving import Clock
 from tests.misbehaving_events import ClockRequested
-from tests.orchestrators import CoinsMove, CoinsMoveRequested
+from tests.orchestrators import CoinsMove
 
 on_sqlite = pytest.mark.parametrize("kind", ["sqlite"])
 """For what does not depend on the database."""

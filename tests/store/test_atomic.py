@@ -28,8 +28,9 @@ from orchestrator.store.reading import sagas_of_event
 from orchestrator.store.schema import saga, saga_step
 from orchestrator.store.steps import StoreSteps
 from tests.cast import Script, count, deliver, fails, note, put, refuses, send_letter, take, write_note
+from tests.cast_events import AtomicMoveRequested
 from tests.house import CATALOG, Holdings, rows
-from tests.orchestrators import AtomicMove, AtomicMoveRequested
+from tests.orchestrators import AtomicMove
 from tests.store.pacing import Pacer, driver_of, stop_inside_operations, until_stopped
 from tests.store.test_two_drivers import until_done_or_waiting
 

@@ -32,8 +32,9 @@ from orchestrator.store.fence import run_step
 from orchestrator.store.schema import saga_step
 from orchestrator.store.steps import StoreSteps
 from tests.cast import Gate, Script, fails
+from tests.cast_events import CoinsMoveRequested
 from tests.house import CATALOG, Holdings, eventually, rows
-from tests.orchestrators import CoinsMove, CoinsMoveRequested
+from tests.orchestrators import CoinsMove
 from tests.store.pacing import waits_for_lock
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)

@@ -20,23 +20,17 @@ from orchestrator.store.fence import SagaMissing, TransactionLost, run_step
 from orchestrator.store.opening import open_sagas
 from orchestrator.store.schema import saga, saga_outbox, saga_step
 from tests.cast import Gate, Script, box, fails, refuses, tables
-from tests.house import CATALOG, Holdings, rows
-from tests.orchestrators import (
-    CoinsMove,
+from tests.cast_events import (
     CoinsMoveRequested,
-    Letter,
     LetterRequested,
-    ManyNotes,
     ManyNotesRequested,
-    Nothing,
     NothingRequested,
-    ParallelMove,
     ParallelMoveRequested,
-    Timed,
     TimedRequested,
-    Tipped,
     TippedRequested,
 )
+from tests.house import CATALOG, Holdings, rows
+from tests.orchestrators import CoinsMove, Letter, ManyNotes, Nothing, ParallelMove, Timed, Tipped
 from tests.store.pacing import PacedSteps, Pacer, driver_of, until_stopped
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)

@@ -19,8 +19,9 @@ from orchestrator.store.intervention import Skip, Skipped, SkipRefused, cancel_s
 from orchestrator.store.schema import saga, saga_step
 from orchestrator.store.turn import undo_step
 from tests.cast import Script
+from tests.cast_events import CoinsMoveRequested, LetterRequested
 from tests.house import CATALOG, Holdings, new_id, rows
-from tests.orchestrators import CoinsMove, CoinsMoveRequested, Letter, LetterRequested
+from tests.orchestrators import CoinsMove, Letter
 from tests.store.pacing import Pacer, driver_of, stop_inside_operations, until_stopped
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)

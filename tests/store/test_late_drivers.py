@@ -10,8 +10,9 @@ from orchestrator.store.fence import run_step
 from orchestrator.store.schema import saga_outbox, saga_step
 from orchestrator.store.steps import StoreSteps
 from tests.cast import Script
+from tests.cast_events import CoinsMoveRequested
 from tests.house import CATALOG, Holdings, rows
-from tests.orchestrators import CoinsMove, CoinsMoveRequested
+from tests.orchestrators import CoinsMove
 from tests.store.pacing import Pacer, driver_of, until_stopped
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)

@@ -14,8 +14,9 @@ from orchestrator.external import ExternalCall, Happened, external_operation
 from orchestrator.store.database import Database
 from orchestrator.store.schema import saga_step
 from orchestrator.store.steps import StoreSteps
+from tests.cast_events import NothingRequested
 from tests.house import rows
-from tests.orchestrators import Nothing, NothingRequested
+from tests.orchestrators import Nothing
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 SAGA = SagaRef(id=saga_id("Nothing", "one"), orchestrator="Nothing", event_id="one")

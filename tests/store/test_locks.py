@@ -36,8 +36,9 @@ from orchestrator.store.opening import OpenSaga, open_sagas
 from orchestrator.store.schema import saga, saga_lock, saga_step
 from orchestrator.store.waiting import begin_wait
 from tests.cast import Script
+from tests.cast_events import TurnTakingRequested
 from tests.house import CATALOG, Holdings, eventually, opening_of, rows
-from tests.orchestrators import TurnTaking, TurnTakingRequested
+from tests.orchestrators import TurnTaking
 from tests.store.lost_answers import answers_to_commits_lost
 from tests.store.pacing import Pacer, driver_of, until_stopped, waits_for_lock
 

@@ -18,15 +18,9 @@ from orchestrator.store.schema import saga, saga_outbox, saga_step
 from orchestrator.store.turn import mark_stuck
 from orchestrator.transaction import Transaction
 from tests.cast import Script, refuses
+from tests.cast_events import AtomicMoveRequested, CoinsMoveRequested, NapRequested
 from tests.house import CATALOG, Holdings, rows
-from tests.orchestrators import (
-    AtomicMove,
-    AtomicMoveRequested,
-    CoinsMove,
-    CoinsMoveRequested,
-    Nap,
-    NapRequested,
-)
+from tests.orchestrators import AtomicMove, CoinsMove, Nap
 from tests.store.lost_answers import answers_to_commits_lost
 from tests.store.pacing import Pacer, driver_of
 

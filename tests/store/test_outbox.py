@@ -22,8 +22,9 @@ from orchestrator.store.schema import saga_outbox
 from orchestrator.store.steps import StoreSteps
 from orchestrator.testing import added_events, step_transaction
 from tests.cast import Script, note, refuses
+from tests.cast_events import CoinsMoveRequested, NothingRequested
 from tests.house import CATALOG, eventually, rows
-from tests.orchestrators import CoinsMove, CoinsMoveRequested, Nothing, NothingRequested
+from tests.orchestrators import CoinsMove, Nothing
 from tests.store.pacing import driver_of, waits_for_lock
 
 EVENT = NothingRequested(refuse=False)

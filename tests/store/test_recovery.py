@@ -25,8 +25,9 @@ from orchestrator.store.recovery import (
     would_undo,
 )
 from orchestrator.store.schema import saga, saga_lock, saga_meta, saga_step
+from tests.cast_events import CoinsMoveRequested, LetterRequested
 from tests.house import eventually, new_id, rows
-from tests.orchestrators import CoinsMove, CoinsMoveRequested, Letter, LetterRequested
+from tests.orchestrators import CoinsMove, Letter
 from tests.store.pacing import Pacer, driver_of, stop_inside_operations, until_stopped, waits_for_lock
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)

@@ -25,9 +25,10 @@ from orchestrator.worker.manager import Manager, Ready
 from orchestrator.worker.retention import sweep
 from tests import cast as the_cast
 from tests.cast import Script, refuses
+from tests.cast_events import CoinsMoveRequested, TippedRequested, TurnTakingRequested
 from tests.conftest import KINDS, Kind, new_database
 from tests.house import CATALOG, Holdings, eventually, rows
-from tests.orchestrators import CoinsMove, CoinsMoveRequested, Tipped, TippedRequested, TurnTaking, TurnTakingRequested
+from tests.orchestrators import CoinsMove, Tipped, TurnTaking
 from tests.store import books
 from tests.store.books import BOOKS, BookingRequested, SealingRequested, coins_and_entries
 from tests.store.pacing import Pacer, driver_of

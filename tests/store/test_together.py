@@ -23,8 +23,9 @@ from orchestrator.store.schema import saga, saga_step
 from orchestrator.store.steps import StoreSteps
 from orchestrator.store.together import may_go_together, run_steps_together
 from tests.cast import Act, Script, box, fails, refuses
+from tests.cast_events import CoinsMoveRequested
 from tests.house import CATALOG, Holdings, eventually, rows
-from tests.orchestrators import CoinsMove, CoinsMoveRequested
+from tests.orchestrators import CoinsMove
 from tests.store.lost_answers import answers_to_commits_lost
 from tests.store.pacing import PacedSteps, Pacer, driver_of, how_many_wait, stop_inside_operations, until_stopped
 from tests.store.test_two_drivers import check_one_outcome

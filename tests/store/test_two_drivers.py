@@ -12,8 +12,9 @@ from orchestrator.drive.messages import Outcome, Phase
 from orchestrator.store.database import Database
 from orchestrator.store.schema import saga_outbox, saga_step
 from tests.cast import Script
+from tests.cast_events import CoinsMoveRequested
 from tests.house import Holdings, rows
-from tests.orchestrators import CoinsMove, CoinsMoveRequested
+from tests.orchestrators import CoinsMove
 from tests.store.pacing import Pacer, driver_of, stop_inside_operations, until_stopped
 
 STEPS = (1, 2, 3)

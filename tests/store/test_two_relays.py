@@ -29,8 +29,9 @@ from orchestrator.store.schema import saga_dead_letter, saga_meta, saga_outbox
 from orchestrator.store.steps import StoreSteps
 from orchestrator.worker.relay import Fate, Relay, RelayLimits
 from tests import chain
+from tests.cast_events import NothingRequested
 from tests.house import CATALOG, eventually, rows
-from tests.orchestrators import Nothing, NothingRequested
+from tests.orchestrators import Nothing
 from tests.store.pacing import Pacer, until_stopped
 
 R = TypeVar("R")

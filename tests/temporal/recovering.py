@@ -23,8 +23,8 @@ from orchestrator.worker.manager import Manager
 from orchestrator.worker.recovery import Recovery
 from orchestrator.worker.sweeping import Limits
 from orchestrator.workflow.recovery import Sweep
+from tests.cast_events import CoinsMoveRequested, LetterRequested
 from tests.house import House, eventually, new_id
-from tests.orchestrators import CoinsMoveRequested, LetterRequested
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 LETTER = LetterRequested(source="a", coins=10)

@@ -26,8 +26,9 @@ from orchestrator.store.schema import saga_meta, saga_outbox
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.names import own_workflow_id
 from tests.cast import Script, refuses
+from tests.cast_events import CoinsMoveCompleted, CoinsMoveFailed, CoinsMoveRequested
 from tests.house import CATALOG, House, new_id, open_house
-from tests.orchestrators import CoinsMove, CoinsMoveCompleted, CoinsMoveFailed, CoinsMoveRequested
+from tests.orchestrators import CoinsMove
 from tests.store.pacing import driver_of
 from tests.temporal.recovering import EVENT, Published, Stops, is_visible, sweep
 

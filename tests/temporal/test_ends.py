@@ -19,23 +19,18 @@ from orchestrator.drive.messages import STUCK_AFTER
 from orchestrator.store.schema import saga as saga_table
 from orchestrator.worker.activities import FEWEST_ATTEMPTS
 from tests.cast import Act, Gate, Plan, Script, fails, refuses
-from tests.house import House, eventually, new_id
-from tests.orchestrators import (
-    Approval,
+from tests.cast_events import (
     ApprovalRequested,
     Approved,
-    Bulky,
     BulkyRequested,
-    CoinsMove,
     CoinsMoveRequested,
     FlawedRequested,
-    Hurry,
     HurryRequested,
-    Nap,
     NapRequested,
-    Parcel,
     ParcelRequested,
 )
+from tests.house import House, eventually, new_id
+from tests.orchestrators import Approval, Bulky, CoinsMove, Hurry, Nap, Parcel
 
 MOVE = CoinsMoveRequested(source="a", target="b", coins=10)
 BEFORE = {"a": 100, "b": 0}

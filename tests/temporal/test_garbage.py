@@ -14,8 +14,8 @@ from temporalio.exceptions import ApplicationError
 from orchestrator.envelope import EVENT_SIZE_LIMIT, wrap
 from orchestrator.workflow.execution import raw_json
 from tests.cast import Gate, Script
+from tests.cast_events import CoinsMoveRequested, NothingRequested
 from tests.house import House, new_id, update
-from tests.orchestrators import CoinsMoveRequested, NothingRequested
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 

@@ -15,8 +15,8 @@ from orchestrator.store import dead_letters
 from orchestrator.store.steps import StoreSteps
 from orchestrator.workflow import inbox
 from orchestrator.workflow.execution import raw_json
+from tests.cast_events import ApprovalRequested, Approved, LateApprovalRequested
 from tests.house import House, eventually, new_id, update
-from tests.orchestrators import ApprovalRequested, Approved, LateApprovalRequested
 
 
 def enveloped(event: DomainEvent, event_id: str | None = None) -> RawValue:

@@ -22,22 +22,18 @@ from orchestrator.worker.manager import Manager, Ready
 from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.execution import raw_json
 from tests.cast import Gate, Script, fails, refuses, take
-from tests.house import House, eventually, new_id
-from tests.orchestrators import (
+from tests.cast_events import (
     AtomicMoveRequested,
-    CoinsMove,
     CoinsMoveCompleted,
     CoinsMoveFailed,
     CoinsMoveRequested,
-    ManyNotes,
     ManyNotesRequested,
-    Nothing,
     NothingRequested,
-    ParallelMove,
     ParallelMoveRequested,
-    Tipped,
     TippedRequested,
 )
+from tests.house import House, eventually, new_id
+from tests.orchestrators import CoinsMove, ManyNotes, Nothing, ParallelMove, Tipped
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 

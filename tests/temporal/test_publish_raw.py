@@ -11,8 +11,8 @@ from temporalio.exceptions import ApplicationError
 from orchestrator import EventBus, EventRejected
 from orchestrator.envelope import EVENT_SIZE_LIMIT, wrap
 from orchestrator.workflow.execution import raw_json
+from tests.cast_events import CoinsMoveCompleted, CoinsMoveRequested
 from tests.house import House, eventually, new_id, update
-from tests.orchestrators import CoinsMoveCompleted, CoinsMoveRequested
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 

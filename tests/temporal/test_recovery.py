@@ -18,8 +18,8 @@ from orchestrator.worker import fate, sweeping
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.recovery import Action
 from tests.cast import Script, refuses
+from tests.cast_events import CoinsMoveRequested, NothingRequested
 from tests.house import House, new_id, rows
-from tests.orchestrators import CoinsMoveRequested, NothingRequested
 from tests.temporal.recovering import (
     EVENT,
     LETTER,

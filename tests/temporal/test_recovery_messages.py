@@ -5,8 +5,8 @@ import pytest
 from orchestrator.envelope import wrap
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.recovery import Action
+from tests.cast_events import CoinsMoveRequested
 from tests.house import House, new_id, update
-from tests.orchestrators import CoinsMoveRequested
 from tests.temporal.recovering import (
     EVENT,
     Published,

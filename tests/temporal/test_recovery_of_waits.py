@@ -4,8 +4,8 @@ import json
 
 from orchestrator.envelope import wrap
 from orchestrator.workflow.execution import raw_json
+from tests.cast_events import ApprovalRequested, Approved
 from tests.house import House, new_id
-from tests.orchestrators import ApprovalRequested, Approved
 from tests.temporal.recovering import done, is_visible, publish, sweep
 
 

@@ -11,9 +11,9 @@ from temporalio.client import Client
 
 from orchestrator import SagaCancelled
 from orchestrator.store.database import Database
+from tests.cast_events import CoinsMoveRequested
 from tests.conftest import Kind
 from tests.house import CATALOG, eventually, new_id, open_house
-from tests.orchestrators import CoinsMoveRequested
 
 
 async def until_there(file: Path, within: float = 60.0) -> str:

@@ -17,8 +17,9 @@ from orchestrator.store.locks import Waker, Woken, wake_nobody
 from orchestrator.store.schema import saga
 from orchestrator.worker.waking import SignalWaker
 from orchestrator.workflow import names, port
+from tests.cast_events import TurnTakingCompleted, TurnTakingRequested
 from tests.house import House, eventually, new_id
-from tests.orchestrators import TurnTaking, TurnTakingCompleted, TurnTakingRequested
+from tests.orchestrators import TurnTaking
 from tests.store.test_locks import opened, opening, tickets
 
 HOLDER = opening("holder", "k")

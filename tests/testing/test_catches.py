@@ -19,8 +19,9 @@ from orchestrator.testing.report import Verdict
 from orchestrator.testing.stage import Play, Stage
 from orchestrator.testing.suite import Group, Players, Suite
 from tests import cast
+from tests.cast_events import TurnTakingRequested
 from tests.house import CATALOG as CAST
-from tests.orchestrators import TurnTaking, TurnTakingRequested
+from tests.orchestrators import TurnTaking
 from tests.testing import post, wrong
 from tests.testing.test_conformance_of_the_cast import boxes as coins
 from tests.testing.wrong import Asked, Outside, boxes

@@ -12,7 +12,8 @@ from orchestrator.testing.checks import nothing_open, one_outcome
 from orchestrator.testing.example import Equality, Row
 from orchestrator.testing.state import State, read_rows
 from tests import cast
-from tests.orchestrators import CoinsMove, CoinsMoveRequested, TurnTaking, TurnTakingRequested
+from tests.cast_events import CoinsMoveRequested, TurnTakingRequested
+from tests.orchestrators import CoinsMove, TurnTaking
 from tests.store.pacing import Pacer, driver_of
 
 MOVE = CoinsMoveRequested(source="a", target="b", coins=10)

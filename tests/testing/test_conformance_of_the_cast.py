@@ -12,21 +12,16 @@ from orchestrator import Catalog, DomainEvent, Transaction
 from orchestrator.testing import Example, conformance
 from orchestrator.testing.suite import Group
 from tests import cast
-from tests.house import CATALOG
-from tests.orchestrators import (
-    AtomicMove,
+from tests.cast_events import (
     AtomicMoveRequested,
-    CoinsMove,
     CoinsMoveRequested,
-    Letter,
     LetterRequested,
-    Nothing,
     NothingRequested,
-    ParallelMove,
     ParallelMoveRequested,
-    TurnTaking,
     TurnTakingRequested,
 )
+from tests.house import CATALOG
+from tests.orchestrators import AtomicMove, CoinsMove, Letter, Nothing, ParallelMove, TurnTaking
 from tests.store import books
 from tests.store.books import CATALOG as BOOKS
 from tests.store.books import Booking, BookingRequested

@@ -35,7 +35,7 @@ from orchestrator.drive.messages import (
 from orchestrator.drive.steps import StepFailed
 from orchestrator.envelope import Envelope, wrap
 from tests.cast import deliver, put, send_letter, take, write_note
-from tests.orchestrators import NothingCompleted, NothingFailed, NothingRequested
+from tests.cast_events import NothingCompleted, NothingFailed, NothingRequested
 
 Handle = Callable[[Saga], Awaitable[object]]
 

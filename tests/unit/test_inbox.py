@@ -4,7 +4,7 @@ from orchestrator.envelope import wrap
 from orchestrator.workflow import names
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.inbox import Inbox
-from tests.orchestrators import NothingRequested
+from tests.cast_events import NothingRequested
 
 EVENT = NothingRequested(refuse=True)
 SENT = raw_json(wrap(EVENT, event_id="sent", source="tests").text.encode())
