@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import random
+import select
 import signal
 import socket
 import subprocess
@@ -71,19 +72,14 @@ def serve(address: str) -> None:
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen(64)
-    threading.Thread(target=_leave_at_end_of_input, daemon=True).start()
     print("ready", flush=True)
-    while True:
+    # No thread: what forks must have none.
+    while sys.stdin not in select.select([listening, sys.stdin], [], [])[0]:
         connection, _ = listening.accept()
         if os.fork() == 0:
             listening.close()
             _handle(connection)
         connection.close()
-
-
-def _leave_at_end_of_input() -> NoReturn:
-    sys.stdin.buffer.read()
-    os._exit(0)
 
 
 def _handle(connection: socket.socket) -> NoReturn:
