@@ -21,24 +21,30 @@ def main(address: str, script: str, *arguments: str) -> int:
         server.connect(address)
         socket.send_fds(server, [len(content).to_bytes(NUMBER)], [0, 1, 2])
         server.sendall(content)
-        command = _number(server)
+        command = number_from(server)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: os.kill(command, number))
-        code = os.waitstatus_to_exitcode(_number(server))
+        code = os.waitstatus_to_exitcode(number_from(server))
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     return code
 
 
-def _number(server: socket.socket) -> int:
+def number_from(connection: socket.socket) -> int:
+    """The next number; ends this process if the other end has left."""
+    return int.from_bytes(bytes_from(connection, NUMBER))
+
+
+def bytes_from(connection: socket.socket, size: int) -> bytes:
+    """The next bytes; ends this process if the other end has left."""
     content = b""
-    while len(content) < NUMBER:
-        received = server.recv(NUMBER - len(content))
+    while len(content) < size:
+        received = connection.recv(size - len(content))
         if not received:
-            sys.exit("the forkserver left")
+            sys.exit("the other end has left")
         content += received
-    return int.from_bytes(content)
+    return content
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
-from tests.cli.forked import NUMBER
+from tests.cli.forked import NUMBER, bytes_from
 
 _CLIENT = Path(__file__).with_name("forked.py")
 _STREAMS = 3
@@ -86,9 +86,7 @@ def _handle(connection: socket.socket) -> NoReturn:
     """Run a command in a process of its own, and tell how it ended. If who asked leaves, so does the command."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     size, streams, _, _ = socket.recv_fds(connection, NUMBER, _STREAMS)
-    asked = b""
-    while len(asked) < int.from_bytes(size):
-        asked += connection.recv(1 << 16)
+    asked = bytes_from(connection, int.from_bytes(size))
     command = os.fork()
     if command == 0:
         connection.close()
