@@ -16,7 +16,7 @@ from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import SagaRef, StepCommand, UndoCommand
 from orchestrator.errors import OrchestratorError, Refused
 from orchestrator.operation import Reversal
-from orchestrator.store.database import guarded
+from orchestrator.store.misuse_guard import guarded
 from orchestrator.transaction import Transaction
 
 

@@ -38,8 +38,9 @@ from orchestrator.envelope import CONTENT_LIMIT, canonical, digest
 from orchestrator.errors import OrchestratorError, Refused
 from orchestrator.operation import HOME, Operation, Reversal
 from orchestrator.store.atomic import RefusedWithin, refusal_record, run_calls
-from orchestrator.store.database import Database, guarded
+from orchestrator.store.database import Database
 from orchestrator.store.driver_text import DriverText
+from orchestrator.store.misuse_guard import guarded
 from orchestrator.store.opening import OpenedBefore, begin_saga
 from orchestrator.store.schema import saga, saga_step
 from orchestrator.transaction import Transaction

@@ -21,7 +21,8 @@ from orchestrator.drive.driver import CANCELLED
 from orchestrator.drive.messages import Phase, StepState
 from orchestrator.errors import OrchestratorError, storable
 from orchestrator.operation import HOME
-from orchestrator.store.database import Database, sqlstate
+from orchestrator.store.database import Database
+from orchestrator.store.database_errors import sqlstate
 from orchestrator.store.databases import Databases
 from orchestrator.store.other_fence import FENCE, copy_home, insert_first, once_settled
 from orchestrator.store.schema import saga, saga_step

@@ -13,9 +13,9 @@ from orchestrator.atomic import AtomicOperation
 from orchestrator.catalog import Catalog
 from orchestrator.drive.messages import Decided, Phase, StepState, UndoCommand, Undone, UndoReply
 from orchestrator.store.atomic import undo_calls
-from orchestrator.store.database import guarded
 from orchestrator.store.databases import Databases
 from orchestrator.store.fence import SagaMissing, TransactionLost
+from orchestrator.store.misuse_guard import guarded
 from orchestrator.store.other_fence import FENCE, copy_home, home_row, insert_first
 from orchestrator.store.schema import saga, saga_step
 from orchestrator.store.turn import count_undo_failure

@@ -26,9 +26,10 @@ from orchestrator.drive.messages import Phase, StepCommand, StepDone, StepReply,
 from orchestrator.envelope import canonical, digest
 from orchestrator.errors import OrchestratorError
 from orchestrator.operation import HOME, Operation, Reversal
-from orchestrator.store.database import Database, untouched
+from orchestrator.store.database import Database
 from orchestrator.store.driver_text import DriverText
 from orchestrator.store.fence import perform, recordable
+from orchestrator.store.misuse_guard import untouched
 from orchestrator.store.outbox import at_home
 
 _log = logging.getLogger(__name__)

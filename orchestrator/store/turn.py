@@ -38,9 +38,10 @@ from orchestrator.envelope import canonical, digest, read
 from orchestrator.errors import OrchestratorError, storable
 from orchestrator.operation import HOME
 from orchestrator.store.atomic import undo_calls
-from orchestrator.store.database import Database, guarded
+from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.fence import SagaMissing, TransactionLost, phase_under_share_lock
+from orchestrator.store.misuse_guard import guarded
 from orchestrator.store.opening import OpenSaga, insert_into, lock_saga
 from orchestrator.store.other_fence import Unsettled, once_settled
 from orchestrator.store.schema import saga, saga_step

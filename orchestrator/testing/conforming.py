@@ -16,7 +16,7 @@ from sqlmodel import SQLModel
 
 from orchestrator.catalog import AnyOrchestrator, Catalog
 from orchestrator.operation import Operation
-from orchestrator.store.database import Dialect
+from orchestrator.store.database_url import Dialect
 from orchestrator.testing.example import Equality, Example
 from orchestrator.testing.grounds import KINDS, NotHere, Server
 from orchestrator.testing.report import Report, Verdict

@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.store.database import Dialect
+from orchestrator.store.database_url import Dialect
 from orchestrator.testing.conforming import SUITE
 from orchestrator.testing.report import Report, Result
 from orchestrator.testing.suite import Suite, play_suite

@@ -19,7 +19,8 @@ from orchestrator.catalog import Catalog
 from orchestrator.definition_of_databases import database_of
 from orchestrator.envelope import saga_id
 from orchestrator.operation import HOME
-from orchestrator.store.database import Database, Dialect
+from orchestrator.store.database import Database
+from orchestrator.store.database_url import Dialect
 from orchestrator.store.databases import Databases
 from orchestrator.store.migrate import migrate
 from orchestrator.store.schema import saga, saga_dead_letter, saga_lock, saga_outbox, saga_step

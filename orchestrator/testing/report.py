@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from orchestrator.store.database import Dialect
+from orchestrator.store.database_url import Dialect
 
 _WIDE = 160
 _FAULT_WIDTH = 40

@@ -14,7 +14,7 @@ from orchestrator.envelope import saga_id
 from orchestrator.errors import UsageError
 from orchestrator.event import DomainEvent
 from orchestrator.settings import Settings
-from orchestrator.store.database import Dialect
+from orchestrator.store.database_url import Dialect
 from orchestrator.store.schema import saga_step
 from orchestrator.testing.checks import nothing_open, one_outcome, state_of_phase, unlike
 from orchestrator.testing.example import Equality, Example

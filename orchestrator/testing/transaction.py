@@ -10,7 +10,8 @@ from sqlalchemy import MetaData
 from sqlmodel import SQLModel, select
 
 from orchestrator.envelope import Envelope, read, saga_id
-from orchestrator.store.database import Database, guarded
+from orchestrator.store.database import Database
+from orchestrator.store.misuse_guard import guarded
 from orchestrator.store.schema import metadata, saga_outbox
 from orchestrator.store.schema import saga as sagas
 from orchestrator.transaction import Transaction

@@ -28,7 +28,8 @@ from orchestrator.envelope import Envelope
 from orchestrator.errors import TransactionMisuse, Unreachable, UsageError, storable
 from orchestrator.event import DomainEvent
 from orchestrator.external import ExternalOperation
-from orchestrator.store.database import Database, sqlstate
+from orchestrator.store.database import Database
+from orchestrator.store.database_errors import sqlstate
 from orchestrator.store.fence import ResultTooLarge
 from orchestrator.store.finish import finish_sagas
 from orchestrator.store.locks import Waker

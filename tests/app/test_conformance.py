@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from events.account import AccountCreated
 from events.identity import AccountId
 from orchestrator import Transaction
-from orchestrator.store.database import Dialect
+from orchestrator.store.database_url import Dialect
 from orchestrator.testing import Equality, Example, conformance
 from orchestrator.testing.plays import FAULTS
 from orchestrator.testing.suite import Group

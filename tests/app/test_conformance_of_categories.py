@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from events.category import BudgetType
 from orchestrator import Transaction
-from orchestrator.store.database import Dialect
+from orchestrator.store.database_url import Dialect
 from orchestrator.testing import Example, conformance
 from orchestrator.testing.suite import Group
 from starter.seed import COFFEE, drink_coffee, seed

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import text, update
 
 from orchestrator import Transaction, TransactionMisuse
-from orchestrator.store.database import Database, guarded
+from orchestrator.store.database import Database
 from orchestrator.store.fence import run_step
+from orchestrator.store.misuse_guard import guarded
 from orchestrator.store.schema import saga_step
 from tests.cast import Script, box, fails
 from tests.house import CATALOG, Holdings, rows

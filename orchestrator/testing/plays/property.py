@@ -10,7 +10,7 @@ from pydantic import JsonValue, ValidationError
 
 from orchestrator.errors import Refused
 from orchestrator.operation import Operation
-from orchestrator.store.database import guarded
+from orchestrator.store.misuse_guard import guarded
 from orchestrator.testing.arguments import arguments_of
 from orchestrator.testing.checks import unlike
 from orchestrator.testing.example import EVENT_TIME

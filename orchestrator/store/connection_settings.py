@@ -1,0 +1,63 @@
+"""How connections are made: the pool, PostgreSQL's session settings, SQLite's pragmas."""
+
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from orchestrator.store.database_url import Dialect
+from orchestrator.store.misuse_guard import watch
+from orchestrator.store.sqlite import connect_steadily
+
+WAIT_FOR_CONNECTION = 10
+"""Seconds that a transaction waits for a connection of the pool."""
+
+
+def create_engine(url: URL, dialect: Dialect, pool_size: int) -> AsyncEngine:
+    """Create the engine of a database; nothing is connected yet."""
+    options: dict[str, Any] = {
+        "hide_parameters": True,
+        # What goes over a pool's size is closed when it comes back: under load one was opened for every other saga.
+        "pool_size": pool_size,
+        "max_overflow": 0,
+        "pool_timeout": WAIT_FOR_CONNECTION,
+        # The last one used is the next: it has its statements prepared, and at low load a few do all the work.
+        "pool_use_lifo": True,
+    }
+    if dialect == "postgresql":
+        options["isolation_level"] = "READ COMMITTED"
+        options["connect_args"] = {
+            "timeout": 10,
+            "server_settings": {
+                # A worker that is stopped inside a step lets go of its locks, and its late commit fails.
+                "idle_in_transaction_session_timeout": "10s",
+                "lock_timeout": "10s",
+                "statement_timeout": "20s",
+                "tcp_keepalives_idle": "10",
+                "tcp_keepalives_interval": "5",
+                "tcp_keepalives_count": "3",
+                "application_name": "orchestrator",
+            },
+        }
+    else:
+        options["connect_args"] = {"async_creator_fn": connect_steadily}
+    engine = create_async_engine(url, **options)
+    if dialect == "sqlite":
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    watch(engine)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy begins transactions itself, in `_begin_sqlite`
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reads = connection.get_execution_options().get("orchestrator_reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
