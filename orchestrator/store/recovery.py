@@ -211,13 +211,20 @@ async def swept_until(database: Database) -> datetime | None:
         return await connection.scalar(select(saga_meta.c.swept_until))
 
 
-async def advance_swept(database: Database, until: datetime) -> None:
-    """Remember up to when closed executions were looked through. It never goes back."""
+async def record_swept(database: Database, until: datetime, *, latest: datetime) -> None:
+    """Record up to when closed executions were looked through.
+
+    It never goes back, unless it lies in the future: a worker whose clock was ahead has written it then.
+
+    Args:
+        database: the home database.
+        until: executions that closed before then were looked through, by Temporal's clock.
+        latest: a mark after this one lies in the future.
+    """
+    mark = saga_meta.c.swept_until
     async with database.transaction() as connection:
         await connection.execute(
-            update(saga_meta)
-            .where(or_(saga_meta.c.swept_until.is_(None), saga_meta.c.swept_until < until))
-            .values(swept_until=until)
+            update(saga_meta).where(or_(mark.is_(None), mark < until, mark > latest)).values(swept_until=until)
         )
 
 

@@ -8,7 +8,7 @@ every start a signal-with-start, and what a sweep did not come to is the next on
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
 from orchestrator.catalog import Catalog
+from orchestrator.store.clock import read_clock
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.external_undo import LeftStanding
@@ -26,13 +27,13 @@ from orchestrator.store.recovery import (
     RecordedSaga,
     RecoveryRefused,
     adopt,
-    advance_swept,
     check_belonging,
     overdue_sagas,
+    record_swept,
     recorded_sagas,
     swept_until,
 )
-from orchestrator.worker.closed_runs import ClosedRun, closed_abnormally
+from orchestrator.worker.closed_runs import ClosedRun, closed_abnormally, newest_close
 from orchestrator.worker.left_messages import settle_messages
 from orchestrator.worker.left_outside import next_left, settle_left, workflow_id_of
 from orchestrator.worker.silent_sagas import recover_saga
@@ -51,7 +52,8 @@ _HEAD_BATCHES = 20
 _LOOKS_APART = timedelta(seconds=30)
 """Of a saga that waits for locks. Hundreds may, and to ask the server for each in every sweep is most of its work."""
 _VISIBILITY_LAG = timedelta(minutes=2)
-"""How late an execution that closed may become visible: what closed within it is looked through once more."""
+"""How late an execution that closed may become visible: what closed within it is looked through once more. A mark that
+is further ahead of Temporal's clock than this was written by a worker whose clock was ahead."""
 
 
 class Recovery:
@@ -95,7 +97,13 @@ class Recovery:
         for _, database in self._databases:
             await adopt(database, self._client.namespace, await self._cluster_id())
 
-    async def sweep(self, *, dry_run: bool = False, heard: Callable[[int], None] = lambda _: None) -> Sweep:
+    async def sweep(
+        self,
+        *,
+        dry_run: bool = False,
+        heard: Callable[[int], None] = lambda _: None,
+        temporal_time: datetime | None = None,
+    ) -> Sweep:
         """Look at every silent saga and every execution that was cut off since the last sweep, and act.
 
         What fails on one saga is told, and stops no other.
@@ -103,6 +111,7 @@ class Recovery:
         Args:
             dry_run: say what would be done, and do nothing.
             heard: called with each saga and execution, so that whoever watches knows that the sweep lives.
+            temporal_time: what Temporal's clock says, if the caller knows.
 
         Raises:
             RecoveryRefused: the database belongs to another Temporal.
@@ -110,7 +119,7 @@ class Recovery:
         """
         await self.check_belonging()
         sweeping = self._sweeping(dry_run=dry_run, heard=heard)
-        now = datetime.now(UTC)
+        now = await read_clock(self._database)
         quiet = now - self._limits.grace
         last: RecordedSaga | None = None
         waiting = quiet - min(_LOOKS_APART, self._limits.grace * 8)
@@ -121,7 +130,7 @@ class Recovery:
         while steps := await next_left(sweeping, now, left):
             await _each(steps, lambda step: _take_back(sweeping, step))
             left = steps[-1]
-        swept = await self._look_through_closed(sweeping, quiet)
+        swept = await self._look_through_closed(sweeping, now, temporal_time)
         if not dry_run:
             await self._remove_heads(heard)
         return Sweep(
@@ -161,20 +170,41 @@ class Recovery:
             if await remove_unused_heads(self._database) < BATCH:
                 return
 
-    async def _look_through_closed(self, sweeping: Sweeping, until: datetime) -> datetime | None:
-        """Returns up to when everything is settled, None if something is left or nothing is changed."""
+    async def _look_through_closed(
+        self, sweeping: Sweeping, database_time: datetime, temporal_time: datetime | None
+    ) -> datetime | None:
+        """Settle what executions that were cut off have left.
+
+        The mark is compared with times at which executions closed, so it must never pass Temporal's own clock: what
+        closes before a mark that lies in the future would not be looked at. Only the grace time of `orchestrator
+        recover`, which does not learn that clock, is measured with the database's.
+
+        Returns:
+            Up to when everything is settled, None if something is left or nothing is changed.
+        """
         if not self._catalog.orchestrators:
             return None
+        reached = temporal_time or await newest_close(self._client)
+        until = (temporal_time or max(reached or database_time, database_time)) - self._limits.grace
+        latest = None if reached is None else reached + _VISIBILITY_LAG
         before = await swept_until(self._database)
-        since = None if before is None else before - _VISIBILITY_LAG
+        if before is not None and latest is not None and before > latest:
+            _log.warning(
+                "executions that closed were marked as looked through until %s, and Temporal's clock says %s: a worker "
+                "whose clock was ahead has written that. All that are still kept are looked through once more",
+                *(before.isoformat(), reached),
+            )
+        since = None if before is None or latest is None or before > latest else before - _VISIBILITY_LAG
         runs = await closed_abnormally(
             self._client, self._catalog.orchestrators, self._task_queue, since=since, until=until
         )
         settled = await _each(runs, lambda run: _look_through(sweeping, run))
-        if sweeping.dry_run or not all(settled):
+        seen = [run.closed_at for run in runs] + ([] if reached is None else [reached])
+        if sweeping.dry_run or not all(settled) or not seen:
             return None
-        await advance_swept(self._database, until)
-        return until
+        swept = min(until, max(seen))
+        await record_swept(self._database, swept, latest=max(seen) + _VISIBILITY_LAG)
+        return swept
 
     async def _cluster_id(self) -> str:
         info = await self._client.workflow_service.get_cluster_info(GetClusterInfoRequest())
@@ -187,7 +217,7 @@ def recovery_activity(recovery: Recovery) -> Callable[..., Any]:
     @activity.defn(name=RECOVER)
     async def recover() -> Sweep:
         try:
-            swept = await recovery.sweep(heard=activity.heartbeat)
+            swept = await recovery.sweep(heard=activity.heartbeat, temporal_time=activity.info().started_time)
         except RecoveryRefused as fault:
             _log.warning("%s", fault)
             raise ApplicationError(str(fault), type="recovery.refused", non_retryable=True) from None

@@ -20,6 +20,7 @@ ATOMIC = "orchestrator/store/atomic.py"
 OTHER_UNDO = "orchestrator/store/other_undo.py"
 TOGETHER = "orchestrator/store/together.py"
 WAVE = "orchestrator/worker/wave.py"
+RECOVERY = "orchestrator/worker/recovery.py"
 
 
 class NoLongerFits(Exception):
@@ -293,5 +294,16 @@ MUTANTS = (
         replaced={"if catalog.shared:": "if not catalog:"},
         caught_by=("tests/store/test_two_relays.py::test_what_started_a_saga_comes_to_those_listeners_that_have_none",),
         unseen="each of its events has one listener",
+    ),
+    Mutant(
+        name="future-mark",
+        breaks="what was cut off is found though a worker whose clock was ahead marked it as looked through",
+        file=RECOVERY,
+        replaced={"latest is None or before > latest else": "latest is None else"},
+        caught_by=(
+            "tests/temporal/test_wrong_clocks.py"
+            "::test_a_mark_that_a_worker_set_into_the_future_hides_no_execution_that_was_cut_off",
+        ),
+        unseen="its workers take the mark from Temporal's clock, so none of them sets one into the future",
     ),
 )

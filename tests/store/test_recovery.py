@@ -16,9 +16,9 @@ from orchestrator.store.recovery import (
     RecoveryRefused,
     UndoAnswer,
     adopt,
-    advance_swept,
     check_belonging,
     overdue_sagas,
+    record_swept,
     recorded_sagas,
     swept_until,
     undo_if_still_owned,
@@ -233,13 +233,16 @@ async def test_a_saga_that_is_undone_by_recovery_is_undone_by_whoever_drives_it(
     assert row.ended_by == "recovery"
 
 
-async def test_how_far_was_swept_never_goes_back(database: Database) -> None:
+async def test_how_far_was_swept_goes_back_only_from_the_future(database: Database) -> None:
     await say(database)
     assert await swept_until(database) is None
 
     for moment in (NOW, NOW - timedelta(hours=1)):
-        await advance_swept(database, moment)
+        await record_swept(database, moment, latest=NOW)
 
+    assert await swept_until(database) == NOW
+    await say(database, swept_until=NOW + timedelta(hours=1))
+    await record_swept(database, NOW, latest=NOW + timedelta(minutes=2))
     assert await swept_until(database) == NOW
 
 

@@ -1,0 +1,60 @@
+"""Workers whose clocks are an hour wrong, beside a Temporal and a database whose clocks are right."""
+
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import update
+
+from orchestrator.store.recovery import swept_until
+from orchestrator.store.schema import saga_meta
+from tests.house import House
+from tests.temporal.recovering import done, is_visible, publish, sweep
+from tests.wrong_clock import true_now, wrong_clock
+
+AHEAD, BEHIND = timedelta(hours=1), timedelta(hours=-1)
+
+pytestmark = pytest.mark.usefixtures("impatient")
+
+
+async def set_mark(house: House, mark: datetime) -> None:
+    """Write up to when closed executions were looked through, as an older worker did by its own clock."""
+    async with house.database.transaction() as connection:
+        await connection.execute(update(saga_meta).values(swept_until=mark))
+
+
+async def test_a_mark_that_a_worker_set_into_the_future_hides_no_execution_that_was_cut_off(idle: House) -> None:
+    sagas = [await publish(idle) for _ in range(4)]
+    for saga in sagas[:2]:
+        await saga.terminate()
+        await is_visible(idle, saga.workflow_id)
+    await set_mark(idle, true_now() + AHEAD)
+
+    swept = [await sweep(idle) for _ in range(2)]
+
+    assert done(swept[0]) == {"publish": 2}
+    mark = await swept_until(idle.database)
+    assert mark is not None
+    assert mark <= true_now()
+    async with idle.another_worker():
+        assert [(await saga.ended()).phase for saga in sagas] == ["completed"] * 4
+
+
+@pytest.mark.parametrize("ahead", [AHEAD, BEHIND], ids=["ahead", "behind"])
+async def test_a_worker_with_a_wrong_clock_looks_through_what_was_cut_off_and_sets_a_right_mark(
+    idle: House, ahead: timedelta
+) -> None:
+    first = await publish(idle)
+    await first.terminate()
+    await is_visible(idle, first.workflow_id)
+
+    with wrong_clock(ahead):
+        swept = await sweep(idle)
+
+    assert done(swept) == {"publish": 1}
+    mark = await swept_until(idle.database)
+    assert mark is not None
+    assert true_now() - timedelta(minutes=5) < mark <= true_now()
+    later = await publish(idle)
+    await later.terminate()
+    await is_visible(idle, later.workflow_id)
+    assert done(await sweep(idle)) == {"publish": 1}
