@@ -8,7 +8,7 @@ STATE = $${ORCHESTRATOR_STATE_DIR:-.state}
 PIP = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up simulate storm reference test test-all conformance mutants mutants-under-chaos chaos doors bench check format constraints clean clean-all ready not-running
+.PHONY: help demo up simulate storm reference test test-all conformance mutants mutants-under-chaos chaos doors bench check docs format constraints clean clean-all ready not-running
 
 help:
 	@echo "make demo         see it work: accounts, transfers, a refusal, a worker killed in the middle of a saga"
@@ -24,6 +24,7 @@ help:
 	@echo "make chaos        2000 sagas while everything under them is killed and stopped; SAGAS= MINUTES= SEED= DATABASE="
 	@echo "make doors        5000 events, repeats and garbage through all doors, and a count; EVENTS= SEED= DATABASE="
 	@echo "make check        style, types, who may import whom, and whether events keep to their published contracts"
+	@echo "make docs         build the documentation site in site/; fails on a broken link or an orphan page"
 	@echo "make format       put the style right"
 	@echo "make constraints  pin the newest versions of all dependencies in constraints.txt"
 	@echo "make clean        remove the state (.state) and caches; make clean-all removes .venv too"
@@ -83,6 +84,10 @@ check: $(VENV)/.dev
 	$(BIN)/orchestrator contracts
 	$(BIN)/orchestrator catalog --check
 
+docs: $(VENV)/.docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "The site is in site/: open site/index.html, or run .venv/bin/mkdocs serve"
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -110,11 +115,16 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	@$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.embedded
 
+$(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing what the documentation needs into $(VENV) ..."
+	@$(PIP) -e '.[docs]'
+	@touch $@
+
 # Versions alone: no addresses and no hashes, so that every package index and every platform will do.
 constraints:
 	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	$(PYTHON) -m venv "$$fresh"; \
-	"$$fresh/bin/python" -m pip install --quiet --quiet --disable-pip-version-check '.[dev]' $(BUILD); \
+	"$$fresh/bin/python" -m pip install --quiet --quiet --disable-pip-version-check '.[dev,docs]' $(BUILD); \
 	{ echo "# Every dependency as it was tried, for Python 3.11 to 3.13. Made by: make constraints"; \
 	  "$$fresh/bin/python" -m pip freeze --exclude temporal-saga-orchestrator; } > constraints.txt
 

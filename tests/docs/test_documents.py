@@ -11,6 +11,7 @@ import pytest
 from tests.docs.markdown import ROOT, Document, every_document
 
 DOCUMENTS = every_document()
+HOME = Document("docs/index.md")
 
 
 def test_the_documents_are_there() -> None:
@@ -20,7 +21,7 @@ def test_the_documents_are_there() -> None:
         "CONTRIBUTING.md",
         "docs/errors.md",
         "docs/guarantees.md",
-        "docs/new-orchestrator.md",
+        "docs/tutorial/new-orchestrator.md",
         "docs/pattern.md",
     } <= set(DOCUMENTS)
     assert "MIT License" in (ROOT / "LICENSE").read_text()
@@ -88,6 +89,20 @@ def test_what_a_contributor_types_is_there(line: str) -> None:
 
     assert collected.returncode == 0, collected.stdout + collected.stderr
     assert " tests collected" in collected.stdout or "::" in collected.stdout
+
+
+def test_the_diagrams_of_the_home_page_are_well_formed() -> None:
+    pictures = HOME.of("mermaid")
+
+    assert len(pictures) == 2
+    flow, states = pictures[0].text, pictures[1].text
+    assert flow.startswith("flowchart ")
+    assert flow.count("subgraph ") == len(re.findall(r"^\s*end$", flow, re.M))
+    for opening, closing in ("[]", "()", "{}"):
+        assert flow.count(opening) == flow.count(closing)
+    assert flow.count('"') % 2 == 0
+    for phase in ("forward", "undoing", "completed", "failed", "cancelled"):
+        assert phase in states
 
 
 def _anchor(heading: str) -> str:

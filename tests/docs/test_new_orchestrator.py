@@ -1,4 +1,4 @@
-"""docs/new-orchestrator.md is true: its files are dropped into a copy of the project, tested, and run to each end."""
+"""The second tutorial is true: its files are added to a copy of the project, tested, and run to each end."""
 
 from collections.abc import AsyncGenerator
 from itertools import pairwise
@@ -8,7 +8,7 @@ import pytest
 from tests.docs.markdown import Document
 from tests.docs.project import Project, check_commands
 
-TUTORIAL = Document("docs/new-orchestrator.md")
+TUTORIAL = Document("docs/tutorial/new-orchestrator.md")
 
 
 @pytest.fixture(scope="module")
