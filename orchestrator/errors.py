@@ -149,7 +149,7 @@ class SagaUnknown(OrchestratorError):
 
 
 class Unreachable(OrchestratorError):
-    """Temporal or the database cannot be reached. The message says which address and what to do."""
+    """Temporal or the database cannot be reached or used. The message says which one, why and what to do."""
 
 
 class PublishIncomplete(OrchestratorError):

@@ -16,6 +16,7 @@ from orchestrator.errors import (
     SagaUnknown,
     Unreachable,
 )
+from orchestrator.store.database_errors import DatabaseUnusable
 from orchestrator.store.intervention import SkipRefused
 from orchestrator.store.reading import NoTables
 from orchestrator.store.recovery import RecoveryRefused
@@ -94,6 +95,8 @@ def told(fault: BaseException) -> Told | None:
             return Told(Exit.UNREACHABLE, "database.no_tables", str(fault))
         case PublishIncomplete():
             return Told(Exit.UNREACHABLE, "publish.incomplete", str(fault))
+        case DatabaseUnusable(condition=condition):
+            return Told(Exit.UNREACHABLE, condition.value, str(fault))
         case Unreachable():
             return Told(Exit.UNREACHABLE, "unreachable", str(fault))
         case NotFinished():

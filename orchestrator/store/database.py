@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import Unreachable
 from orchestrator.store.connection_settings import WAIT_FOR_CONNECTION, create_engine
-from orchestrator.store.database_errors import sqlstate
+from orchestrator.store.database_errors import NoConnectionLeft, explain, sqlstate
 from orchestrator.store.database_url import Dialect, parse_database_url
 from orchestrator.store.misuse_guard import sync_connection_of
 
@@ -37,10 +37,6 @@ _PING = text("SELECT 1")
 FILLED = "orchestrator_outbox_filled"
 """On a connection whose transaction writes an event that is to be sent: a relay is woken when it has committed."""
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Lock]] = WeakKeyDictionary()
-
-
-class NoConnectionLeft(PoolTimeout, Unreachable):
-    """All connections of the pool were in use for too long."""
 
 
 class Database:
@@ -89,13 +85,8 @@ class Database:
             raise self.unreachable(fault) from fault
 
     def unreachable(self, fault: BaseException) -> Unreachable:
-        """What to tell a person when a connection failed."""
-        cause = getattr(fault, "orig", None) or fault
-        first = (str(cause).splitlines() or [""])[0] or type(cause).__name__
-        return Unreachable(
-            f"The database at {self.shown} cannot be reached ({first}). "
-            f"Start it, or set {self._setting} to the right one."
-        )
+        """What to tell a person about an error of this database: the message says what is wrong and what to do."""
+        return explain(fault, self.shown, self._setting)
 
     @asynccontextmanager
     async def transaction(self, *, is_repeated: bool = False) -> AsyncGenerator[AsyncConnection]:

@@ -29,7 +29,7 @@ from orchestrator.errors import TransactionMisuse, Unreachable, UsageError, stor
 from orchestrator.event import DomainEvent
 from orchestrator.external import ExternalOperation
 from orchestrator.store.database import Database
-from orchestrator.store.database_errors import sqlstate
+from orchestrator.store.database_errors import condition_of, sqlstate
 from orchestrator.store.fence import ResultTooLarge
 from orchestrator.store.finish import finish_sagas
 from orchestrator.store.locks import Waker
@@ -47,8 +47,6 @@ _FINISHED_TOGETHER = 20
 _GATHERED = 0.003
 """Seconds that the first one that ends waits for others, where many are under way."""
 _MANY = 4
-_AWAY = ("08", "53", "57P")
-"""SQLSTATE classes of a database that is away, or has no connection to spare."""
 
 
 class Postponed(Exception):
@@ -64,13 +62,16 @@ class NeedsOwn(Exception):
 
 
 def is_lost(fault: BaseException) -> bool:
-    """Whether the database is away, which is no saga's own fault."""
-    if isinstance(fault, DBAPIError):
-        if fault.connection_invalidated or isinstance(fault, InterfaceError):
-            return True
-        state = sqlstate(fault)
-        return isinstance(fault, OperationalError) if state is None else state.startswith(_AWAY)
-    return isinstance(fault, OSError | PoolTimeout | Unreachable)
+    """Whether the database is away or cannot be used at all, which is no saga's own fault."""
+    if not isinstance(fault, DBAPIError):
+        return isinstance(fault, OSError | PoolTimeout | Unreachable)
+    return (
+        condition_of(fault).is_outage
+        or fault.connection_invalidated
+        # An `InterfaceError` has no SQLSTATE: the driver itself found that the connection is unusable.
+        or isinstance(fault, InterfaceError)
+        or (isinstance(fault, OperationalError) and sqlstate(fault) is None)
+    )
 
 
 class Finishing:

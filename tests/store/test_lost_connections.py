@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.drive.messages import Phase, SagaRef, StuckCommand
 from orchestrator.envelope import saga_id
 from orchestrator.event import DomainEvent
-from orchestrator.store.database import Database, NoConnectionLeft
+from orchestrator.store.database import Database
+from orchestrator.store.database_errors import NoConnectionLeft
 from orchestrator.store.intervention import Skip, cancel_saga, skip_step
 from orchestrator.store.recovery import UndoAnswer, recorded_sagas, undo_if_still_owned
 from orchestrator.store.schema import saga, saga_outbox, saga_step
