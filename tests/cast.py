@@ -154,6 +154,8 @@ async def tear_up(tx: Transaction, result: str) -> None:
 async def count(tx: Transaction, name: str) -> int:
     """How many coins are in a box."""
     Script.runs.append("count")
+    if "count" in Script.before:
+        await Script.before["count"](tx)
     coins: int = (await tx.exec(select(box.c.coins).where(box.c.name == name))).one()
     return coins
 

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from orchestrator.store.database_url import Dialect
 from orchestrator.store.misuse_guard import watch
+from orchestrator.store.read_only import end_read_only
 from orchestrator.store.sqlite import connect_steadily
 
 WAIT_FOR_CONNECTION = 10
@@ -59,5 +60,6 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
+    end_read_only(connection)
     reads = connection.get_execution_options().get("orchestrator_reads", False)
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -7,10 +7,11 @@ from functools import lru_cache
 from typing import Any, Literal, NoReturn
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchestrator.errors import TransactionMisuse
+from orchestrator.store.read_only import ends_read_only, read_only, refused_write
 from orchestrator.transaction import FLUSHING
 
 Guarded = Literal["operation", "query"]
@@ -18,18 +19,14 @@ Guarded = Literal["operation", "query"]
 _GUARD = "orchestrator_guard"
 _REFUSED = "orchestrator_refused"
 _SET = "orchestrator_set"
+_ONLY_READS = "a @query only reads, because it is never undone"
+_MAKE_IT_AN_OPERATION = "Make it an @operation with a compensation"
 _COMMENTS = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|;)*"
 _ENDS_TRANSACTION = re.compile(
     _COMMENTS + r"(?:(?:commit|end|abort|begin|start\s+transaction|prepare\s+transaction|rollback(?!\s+to))\b"
     r"|(?:insert|update)\s+or\s+rollback\b)",
     re.IGNORECASE | re.DOTALL,
 )
-_WRITES = re.compile(
-    _COMMENTS + r"(?:(?:insert|update|delete|merge|truncate|create|alter|drop|replace)\b"
-    r"|with\b.*\b(?:insert\s+into|update|delete\s+from|merge\s+into)\b)",
-    re.IGNORECASE | re.DOTALL,
-)
-
 _SETS = re.compile(r"\A" + _COMMENTS + r"(?:set|reset)\b|\bset_config\s*\(", re.IGNORECASE | re.DOTALL)
 
 
@@ -38,15 +35,26 @@ def watch(engine: AsyncEngine) -> None:
     event.listen(engine.sync_engine, "commit", _refuse_commit)
     event.listen(engine.sync_engine, "rollback", _refuse_rollback)
     event.listen(engine.sync_engine, "before_cursor_execute", _refuse_statement)
+    event.listen(engine.sync_engine, "handle_error", _refuse_write)
 
 
 @asynccontextmanager
 async def guarded(connection: AsyncConnection, what: Guarded) -> AsyncGenerator[None]:
-    """While an author's code runs: the transaction cannot be ended, and a query cannot write.
+    """Keep an author's code from ending the transaction within the block, and a query from writing.
 
     Raises:
         TransactionMisuse: it was tried, even if the author's code caught the error.
     """
+    if what == "operation":
+        async with _watched(connection, what):
+            yield
+        return
+    async with read_only(connection), _watched(connection, what):
+        yield
+
+
+@asynccontextmanager
+async def _watched(connection: AsyncConnection, what: Guarded) -> AsyncGenerator[None]:
     # Asked for once: a connection that was lost in between has none any more.
     info = connection.sync_connection.info if connection.sync_connection else {}
     info[_GUARD] = what
@@ -111,18 +119,23 @@ def _refuse_statement(
         _refuse(connection, "an operation may not begin or end its transaction in SQL; the engine does")
     if _sets(statement):
         connection.info[_SET] = True
-    if guard == "query" and _writes(statement):
-        _refuse(connection, "a @query only reads: it is never undone. Make it an @operation with a compensation")
+    if guard == "query" and ends_read_only(statement):
+        _refuse(connection, f"{_ONLY_READS}, so it may not end its read-only mode. {_MAKE_IT_AN_OPERATION}")
+
+
+def _refuse_write(context: ExceptionContext) -> None:
+    """Report a write that the database refused a query; recorded, because the author's code may catch the error."""
+    connection = context.connection
+    if connection is None or connection.info.get(_GUARD) != "query":
+        return
+    message = refused_write(context)
+    if message is not None:
+        _refuse(connection, f"{_ONLY_READS}, and the database refused a write: {message}. {_MAKE_IT_AN_OPERATION}")
 
 
 @lru_cache(maxsize=512)
 def _ends_transaction(statement: str) -> bool:
     return _ENDS_TRANSACTION.match(statement) is not None
-
-
-@lru_cache(maxsize=512)
-def _writes(statement: str) -> bool:
-    return _WRITES.match(statement) is not None
 
 
 @lru_cache(maxsize=512)

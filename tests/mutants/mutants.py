@@ -21,6 +21,7 @@ OTHER_UNDO = "orchestrator/store/other_undo.py"
 TOGETHER = "orchestrator/store/together.py"
 WAVE = "orchestrator/worker/wave.py"
 RECOVERY = "orchestrator/worker/recovery.py"
+READ_ONLY = "orchestrator/store/read_only.py"
 
 
 class NoLongerFits(Exception):
@@ -267,6 +268,17 @@ MUTANTS = (
             "tests/store/test_fence.py::test_a_finish_that_does_not_commit_leaves_no_event_in_the_outbox[postgresql]",
         ),
         unseen="a crash would have to fall between two commits that are a millisecond apart",
+    ),
+    Mutant(
+        name="read-only",
+        breaks="a query changes nothing, not even through a function that it calls",
+        file=READ_ONLY,
+        replaced={"; SET LOCAL transaction_read_only = on": ""},
+        caught_by=(
+            "tests/store/test_query_read_only.py"
+            "::test_a_query_cannot_write_whatever_its_statement_looks_like[postgresql-a function]",
+        ),
+        unseen="no query of it writes",
     ),
     Mutant(
         name="repeat",
