@@ -6,7 +6,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from orchestrator.store.database_url import Dialect
+from orchestrator.store.database_url import DatabaseUrl
 from orchestrator.store.misuse_guard import watch
 from orchestrator.store.read_only import end_read_only
 from orchestrator.store.sqlite import connect_steadily
@@ -15,7 +15,20 @@ WAIT_FOR_CONNECTION = 10
 """Seconds that a transaction waits for a connection of the pool."""
 
 
-def create_engine(url: URL, dialect: Dialect, pool_size: int) -> AsyncEngine:
+SESSION_SETTINGS = {
+    # A worker that is stopped inside a step lets go of its locks, and its late commit fails.
+    "idle_in_transaction_session_timeout": "10s",
+    "lock_timeout": "10s",
+    "statement_timeout": "20s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "application_name": "orchestrator",
+}
+"""PostgreSQL's settings for each connection; `options` and `application_name` of the URL come before them."""
+
+
+def create_engine(address: DatabaseUrl, pool_size: int) -> AsyncEngine:
     """Create the engine of a database; nothing is connected yet."""
     options: dict[str, Any] = {
         "hide_parameters": True,
@@ -26,25 +39,20 @@ def create_engine(url: URL, dialect: Dialect, pool_size: int) -> AsyncEngine:
         # The last one used is the next: it has its statements prepared, and at low load a few do all the work.
         "pool_use_lifo": True,
     }
-    if dialect == "postgresql":
+    url = address.url
+    if address.postgres is not None:
+        from orchestrator.store.postgres import PostgresConnector  # a client on SQLite does not wait for asyncpg
+
+        # The connector knows the address. SQLAlchemy does not, so no error of its own can show a password.
+        url = URL.create(url.drivername)
         options["isolation_level"] = "READ COMMITTED"
-        options["connect_args"] = {
-            "timeout": 10,
-            "server_settings": {
-                # A worker that is stopped inside a step lets go of its locks, and its late commit fails.
-                "idle_in_transaction_session_timeout": "10s",
-                "lock_timeout": "10s",
-                "statement_timeout": "20s",
-                "tcp_keepalives_idle": "10",
-                "tcp_keepalives_interval": "5",
-                "tcp_keepalives_count": "3",
-                "application_name": "orchestrator",
-            },
-        }
+        connector = PostgresConnector(address.postgres, address.shown, SESSION_SETTINGS)
+        caches = {name: size for name, size in address.postgres.caches.items() if name.startswith("prepared")}
+        options["connect_args"] = {"async_creator_fn": connector, **caches}
     else:
         options["connect_args"] = {"async_creator_fn": connect_steadily}
     engine = create_async_engine(url, **options)
-    if dialect == "sqlite":
+    if address.dialect == "sqlite":
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
     watch(engine)

@@ -27,6 +27,7 @@ from orchestrator.store.misuse_guard import sync_connection_of
 
 R = TypeVar("R")
 
+_FIRST_ANSWER = 10  # seconds
 POOL_SIZE = 20
 """Connections that a process keeps. Four processes stay below the hundred that PostgreSQL takes by itself."""
 
@@ -53,11 +54,12 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = POOL_SIZE, setting: str = "ORCHESTRATOR_DATABASE_URL") -> None:
         self._setting = setting
-        self.url = parse_database_url(url, setting)
-        self.dialect: Dialect = "sqlite" if self.url.get_backend_name() == "sqlite" else "postgresql"
+        self._address = parse_database_url(url, setting)
+        self.url = self._address.url
+        self.dialect: Dialect = self._address.dialect
         self.pool_size = pool_size
         self._file = os.path.abspath(self.url.database or ":memory:")
-        self.engine = create_engine(self.url, self.dialect, pool_size)
+        self.engine = create_engine(self._address, pool_size)
         self._is_closed = False
         self.when_outbox_filled: set[Callable[[], None]] = set()
         """Told after a transaction of this process has put events in the outbox."""
@@ -65,7 +67,7 @@ class Database:
     @property
     def shown(self) -> str:
         """The address as a person would type it, without a password."""
-        return self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True)
+        return self._address.shown
 
     async def check(self) -> None:
         """Make sure that it answers.
@@ -79,10 +81,18 @@ class Database:
             except OSError as fault:
                 raise self.unreachable(fault) from fault
         try:
-            async with asyncio.timeout(10), self.engine.connect() as connection:
+            async with asyncio.timeout(self._patience), self.engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
         except (SQLAlchemyError, OSError, TimeoutError) as fault:
             raise self.unreachable(fault) from fault
+
+    @property
+    def _patience(self) -> float | None:
+        """Seconds that a first answer may take; a URL may allow more for connecting, or any time."""
+        if self._address.postgres is None:
+            return _FIRST_ANSWER
+        connecting = self._address.postgres.patience
+        return None if connecting is None else connecting + _FIRST_ANSWER
 
     def unreachable(self, fault: BaseException) -> Unreachable:
         """What to tell a person about an error of this database: the message says what is wrong and what to do."""

@@ -79,7 +79,7 @@ def kind() -> str:
 async def test_what_a_user_has_is_shown_and_told_as_json(
     books: Books, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ORCHESTRATOR_DATABASE_URL", books.database.engine.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE_URL", books.database.url.render_as_string(hide_password=False))
     await books.handle(CategoryTransaction, spending())
     await books.handle(MonthReset, ending())
     await books.handle(CategoryTransaction, spending())
