@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import sample
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 import asyncpg  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs]
@@ -57,7 +57,7 @@ class PostgresConnector:
             hosts = sample(hosts, len(hosts))
         sessions = ("standby", "any") if address.session == "prefer-standby" else (address.session,)
         faults: dict[str, Exception] = {}
-        connect: Any = asyncpg.connect  # pyright: ignore[reportUnknownMemberType]
+        connect = cast(Any, asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]
         for session in sessions:
             for host, port in hosts:
                 try:

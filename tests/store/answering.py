@@ -1,0 +1,73 @@
+"""A server that speaks the beginning of PostgreSQL's protocol: TLS or not, then one error that ends the connection."""
+
+import asyncio
+import ssl
+import struct
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+_SSL_REQUEST = 80877103
+
+
+@dataclass
+class AnsweringServer:
+    """What a client asked for.
+
+    Attributes:
+        port: where it listens.
+        startups: parameters of each connection's startup message.
+        encrypted: for each of them, whether it came over TLS.
+    """
+
+    port: int = 0
+    startups: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    encrypted: list[bool] = field(default_factory=list[bool])
+
+
+@asynccontextmanager
+async def answering(
+    context: ssl.SSLContext | None = None, *, sqlstate: str = "3D000", host: str = "127.0.0.1"
+) -> AsyncGenerator[AnsweringServer]:
+    """Run such a server.
+
+    Args:
+        context: its certificate; without one it refuses TLS.
+        sqlstate: of the error that it answers to every login.
+        host: where it listens.
+    """
+    seen = AnsweringServer()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            code, body = await _message(reader)
+            encrypted = False
+            if code == _SSL_REQUEST:
+                writer.write(b"N" if context is None else b"S")
+                await writer.drain()
+                if context is not None:
+                    await writer.start_tls(context)
+                    encrypted = True
+                code, body = await _message(reader)
+            words = body.decode().split("\x00")
+            seen.startups.append(dict(zip(words[::2], words[1::2], strict=False)))
+            seen.encrypted.append(encrypted)
+            fields = b"SFATAL\x00VFATAL\x00C" + sqlstate.encode() + b"\x00Mthe test answers this\x00\x00"
+            writer.write(b"E" + struct.pack("!i", len(fields) + 4) + fields)
+            await writer.drain()
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client did not like the certificate
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, host, 0)
+    seen.port = server.sockets[0].getsockname()[1]
+    try:
+        yield seen
+    finally:
+        server.close()
+
+
+async def _message(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    length, code = struct.unpack("!ii", await reader.readexactly(8))
+    return code, await reader.readexactly(length - 8)

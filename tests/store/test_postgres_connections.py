@@ -1,0 +1,201 @@
+"""Connecting to PostgreSQL with a URL's parameters: TLS, startup settings, several hosts, timeouts."""
+
+import asyncio
+import shutil
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from orchestrator.store.database import Database
+from orchestrator.store.database_errors import DatabaseCondition, DatabaseUnusable
+from tests.store.answering import answering
+
+
+class Certificates:
+    """A certificate authority, a server's certificate for `localhost`, and an authority that signed nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority, self.stranger = folder / "ca.pem", folder / "stranger.pem"
+        certificate = folder / "server.pem"
+        request, extensions = folder / "server.csr", folder / "extensions"
+        extensions.write_text("subjectAltName=DNS:localhost")
+        new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+        for name in (self.authority, self.stranger):
+            _openssl("req", "-x509", *new_key, "-keyout", f"{name}.key", "-out", name, "-subj", "/CN=ca", "-days", "2")
+        _openssl("req", *new_key, "-keyout", f"{certificate}.key", "-out", request, "-subj", "/CN=localhost")
+        signing = ("-CA", self.authority, "-CAkey", f"{self.authority}.key", "-CAcreateserial", "-days", "2")
+        _openssl("x509", "-req", "-in", request, "-out", certificate, "-extfile", extensions, *signing)
+        self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.server.load_cert_chain(certificate, f"{certificate}.key")
+
+
+def _openssl(*arguments: object) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Made once."""
+    if shutil.which("openssl") is None:
+        pytest.skip("the openssl command is missing")
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(autouse=True)
+def no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's ~/.postgresql takes part."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+async def answer_to(url: str) -> DatabaseUnusable:
+    """What a person is told who starts a worker on it."""
+    database = Database(url)
+    try:
+        with pytest.raises(DatabaseUnusable) as raised:
+            await database.check()
+    finally:
+        await database.close()
+    return raised.value
+
+
+ANSWERED = DatabaseCondition.NO_SUCH_DATABASE
+"""The login came through, and the server said its error."""
+
+
+@pytest.mark.parametrize(
+    ("mode", "has_tls", "condition", "encrypted"),
+    [
+        ("disable", True, ANSWERED, [False]),
+        ("disable", False, ANSWERED, [False]),
+        ("allow", True, ANSWERED, [False]),
+        ("prefer", True, ANSWERED, [True]),
+        ("prefer", False, ANSWERED, [False]),
+        ("require", True, ANSWERED, [True]),
+        ("require", False, DatabaseCondition.TLS_FAILED, []),
+        ("verify-ca", True, ANSWERED, [True]),
+        ("verify-ca", False, DatabaseCondition.TLS_FAILED, []),
+        ("verify-full", True, ANSWERED, [True]),
+        ("verify-full", False, DatabaseCondition.TLS_FAILED, []),
+    ],
+)
+async def test_each_sslmode_encrypts_as_libpq_does(
+    certificates: Certificates, mode: str, has_tls: bool, condition: DatabaseCondition, encrypted: list[bool]
+) -> None:
+    async with answering(certificates.server if has_tls else None) as server:
+        root = f"&sslrootcert={certificates.authority}" if mode.startswith("verify") else ""
+        answer = await answer_to(f"postgresql://joe:hush@localhost:{server.port}/shop?sslmode={mode}{root}")
+
+    # After the server's error, `allow` and `prefer` try the other way, too.
+    assert (answer.condition, server.encrypted[:1]) == (condition, encrypted)
+    assert "hush" not in str(answer)
+
+
+@pytest.mark.parametrize(
+    ("mode", "host", "is_strange", "condition"),
+    [
+        ("require", "localhost", True, DatabaseCondition.TLS_FAILED),  # as libpq: a root certificate is verified
+        ("verify-ca", "localhost", True, DatabaseCondition.TLS_FAILED),
+        ("verify-ca", "127.0.0.1", False, ANSWERED),
+        ("verify-full", "127.0.0.1", False, DatabaseCondition.TLS_FAILED),
+        ("verify-full", "localhost", True, DatabaseCondition.TLS_FAILED),
+    ],
+)
+async def test_a_certificate_is_verified_as_the_sslmode_asks(
+    certificates: Certificates, mode: str, host: str, is_strange: bool, condition: DatabaseCondition
+) -> None:
+    root = certificates.stranger if is_strange else certificates.authority
+    async with answering(certificates.server) as server:
+        answer = await answer_to(f"postgresql://{host}:{server.port}/shop?sslmode={mode}&sslrootcert={root}")
+
+    assert answer.condition is condition
+    assert ("sslrootcert" in str(answer)) is (condition is DatabaseCondition.TLS_FAILED)
+
+
+@pytest.mark.parametrize("name", ["sslrootcert", "sslcert", "sslkey", "sslcrl"])
+async def test_a_file_that_cannot_be_read_is_named_with_its_parameter(name: str) -> None:
+    answer = await answer_to(f"postgresql://localhost:1/shop?sslmode=require&{name}=/nowhere/file.pem")
+
+    assert answer.condition is DatabaseCondition.MISCONFIGURED
+    assert f"{name} names /nowhere/file.pem, which cannot be read: No such file" in str(answer)
+
+
+async def test_verifying_without_a_root_certificate_says_that_one_is_missing() -> None:
+    answer = await answer_to("postgresql://localhost:1/shop?sslmode=verify-full")
+
+    assert answer.condition is DatabaseCondition.MISCONFIGURED
+    assert "root certificate file" in str(answer)
+
+
+async def test_settings_of_the_url_come_before_the_engines_own() -> None:
+    async with answering() as server:
+        await answer_to(
+            f"postgresql://joe@127.0.0.1:{server.port}/shop?application_name=till%207&sslmode=disable"
+            "&options=-c%20search_path%3Dshop%20-c%20statement_timeout%3D60s"
+        )
+
+    [startup] = server.startups
+    assert (startup["user"], startup["database"], startup["application_name"]) == ("joe", "shop", "till 7")
+    assert (startup["search_path"], startup["statement_timeout"], startup["lock_timeout"]) == ("shop", "60s", "10s")
+
+
+async def test_the_next_host_is_tried_after_one_that_refuses_or_is_starting_up() -> None:
+    async with answering() as last, answering(sqlstate="57P03") as starting:
+        answer = await answer_to(
+            f"postgresql://127.0.0.1:1,127.0.0.1:{starting.port},127.0.0.1:{last.port}/shop?sslmode=disable"
+        )
+
+    assert answer.condition is ANSWERED
+    assert (len(starting.startups), len(last.startups)) == (1, 1)
+
+
+async def test_a_host_that_refuses_the_login_is_the_last_one_tried() -> None:
+    async with answering(sqlstate="28P01") as first, answering() as second:
+        answer = await answer_to(
+            f"postgresql://joe:hush@127.0.0.1:{first.port},127.0.0.1:{second.port}/shop?sslmode=disable"
+        )
+
+    assert answer.condition is DatabaseCondition.LOGIN_REFUSED
+    assert second.startups == []
+
+
+async def test_hosts_that_all_fail_are_named_each_with_its_error() -> None:
+    answer = await answer_to("postgresql://127.0.0.1:1,127.0.0.1:2/shop")
+
+    assert answer.condition is DatabaseCondition.DOWN
+    assert "127.0.0.1:1: " in str(answer)
+    assert "127.0.0.1:2: " in str(answer)
+
+
+async def test_a_host_that_never_answers_costs_its_own_connect_timeout_and_no_more() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with answering() as second:
+            port = silent.getsockname()[1]
+            async with asyncio.timeout(9):
+                answer = await answer_to(
+                    f"postgresql://127.0.0.1:{port},127.0.0.1:{second.port}/shop?connect_timeout=1&sslmode=disable"
+                )
+
+    assert answer.condition is ANSWERED
+
+
+@pytest.mark.parametrize(
+    ("session", "is_accepted"),
+    [("any", True), ("read-write", True), ("prefer-standby", True), ("read-only", False), ("standby", False)],
+)
+async def test_the_kind_of_session_is_looked_for_among_the_hosts(
+    postgres: str, session: str, is_accepted: bool
+) -> None:
+    folder = postgres.rpartition("host=")[2]
+    url = f"postgresql://postgres@/postgres?host=/nowhere,{folder}&target_session_attrs={session}"
+    if not is_accepted:
+        assert f"its session is not {session}" in str(await answer_to(url))
+        return
+
+    database = Database(url)
+    async with database.reading() as connection:
+        assert await connection.scalar(text("SELECT 1")) == 1
+    await database.close()
