@@ -19,6 +19,7 @@ from orchestrator.atomic import ATOMIC, atomic_operation, names_in
 from orchestrator.definition import problems_in
 from orchestrator.errors import DefinitionError, OrchestratorError, Problem
 from orchestrator.event import DomainEvent, FailureEvent
+from orchestrator.main_module import adopt_script
 from orchestrator.operation import PIVOT, Operation, Source
 from orchestrator.orchestrator import Orchestrator
 
@@ -208,6 +209,7 @@ def _modules(packages: Sequence[str], broken: _Broken) -> Iterator[ModuleType]:
 
 def _import(name: str, root: str, broken: _Broken) -> ModuleType | None:
     try:
+        adopt_script(name)
         return importlib.import_module(name)
     except Exception as fault:  # an author's module may raise anything; every fault is told at once
         text = f"cannot be imported, {type(fault).__name__}: {(str(fault).splitlines() or [''])[0]}"

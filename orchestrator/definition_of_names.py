@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.catalog import Catalog
 from orchestrator.errors import DefinitionError, Problem
 from orchestrator.event import DomainEvent, event_type_of
+from orchestrator.main_module import importable_name
 from orchestrator.operation import Operation, Source
 from orchestrator.orchestrator import Orchestrator
 
@@ -65,7 +66,7 @@ def is_past_tense(event_type: str) -> bool:
 
 
 def _domain(module: str) -> str:
-    return module.rpartition(".")[2].upper()
+    return importable_name(module).rpartition(".")[2].upper()
 
 
 def _begins_with(name: str, subject: str) -> bool:

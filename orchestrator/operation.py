@@ -23,6 +23,7 @@ from typing_extensions import TypedDict
 from orchestrator.envelope import canonical
 from orchestrator.errors import Problem, UsageError
 from orchestrator.event import unstorable
+from orchestrator.main_module import importable_name
 from orchestrator.transaction import Transaction
 
 P = ParamSpec("P")
@@ -459,4 +460,4 @@ def _name(body: Callable[..., Any]) -> str:
 
 def activity_name(body: Callable[..., Any]) -> str:
     """The activity's type of a function: last part of its module, and its name."""
-    return f"{getattr(body, '__module__', '?').rpartition('.')[2]}.{_name(body)}"
+    return f"{importable_name(getattr(body, '__module__', '?')).rpartition('.')[2]}.{_name(body)}"

@@ -1,20 +1,29 @@
 """Settings: from the environment, then `[tool.orchestrator]` in `pyproject.toml`, then what the embedded mode left."""
 
 import json
+import logging
+import os
+import tomllib
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
     PydanticBaseSettingsSource,
     PyprojectTomlConfigSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from orchestrator.definition_of_databases import fault_of_name
+from orchestrator.envelope import describe
+from orchestrator.errors import InvalidSettings
 from orchestrator.operation import HOME
+
+_PREFIX = "ORCHESTRATOR_"
 
 RUNNING_FILE = "running.json"
 """In the state folder: where the embedded server listens, for every other process."""
@@ -23,10 +32,13 @@ RUNNING_FILE = "running.json"
 class Settings(BaseSettings):
     """Each as `ORCHESTRATOR_<NAME>` in the environment. Temporal's own `TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`,
     `TEMPORAL_API_KEY`, `TEMPORAL_TLS_*` and `TEMPORAL_PROFILE` are read by its SDK and come first.
+
+    Raises:
+        InvalidSettings: a value is wrong, or a variable is set and empty, or `pyproject.toml` cannot be read.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="ORCHESTRATOR_", pyproject_toml_table_header=("tool", "orchestrator"), extra="ignore"
+        env_prefix=_PREFIX, pyproject_toml_table_header=("tool", "orchestrator"), extra="ignore"
     )
 
     packages: Annotated[tuple[str, ...], NoDecode] = ("events", "activities", "workflows")
@@ -39,7 +51,7 @@ class Settings(BaseSettings):
     databases: dict[str, str] = {}
     """The databases of domains that have one of their own, by the name that `@operation(database=...)` gives: in the
     environment a JSON object, in `pyproject.toml` a table."""
-    task_queue: str = "orchestrator"
+    task_queue: str = Field(default="orchestrator", min_length=1, max_length=1000, pattern=r"\S")
     """Temporal task queue of workers and bus; the two must agree."""
     temporal_address: str = ""
     """`host:port`; `TEMPORAL_ADDRESS` comes first, then this, then the embedded server, then localhost:7233."""
@@ -51,7 +63,7 @@ class Settings(BaseSettings):
     """Folder of the application's own Alembic migrations, which a worker that creates tables runs in the home database
     first."""
     log_level: str = "WARNING"
-    """Of the worker: DEBUG, INFO, WARNING or ERROR."""
+    """Of the worker: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
     max_concurrent_steps: int = Field(default=100, ge=1)
     """Activities that one worker runs at once."""
     pool_size: int = Field(default=20, ge=1)
@@ -69,10 +81,41 @@ class Settings(BaseSettings):
     recovery_ceiling: int = Field(default=500, ge=1)
     """Sagas that one recovery acts upon at most; the others are the next one's."""
 
+    if not TYPE_CHECKING:  # the type checkers know the fields from pydantic
+
+        def __init__(self, **values: Any) -> None:
+            _refuse_empty_variables(type(self).model_fields)
+            try:
+                super().__init__(**values)
+            except ValidationError as fault:
+                raise InvalidSettings(f"The settings {_PREFIX}… are wrong: {describe(fault)}") from None
+            except SettingsError as fault:
+                cause = f" ({fault.__cause__})" if fault.__cause__ else ""
+                raise InvalidSettings(f"The settings {_PREFIX}… are wrong: {fault}{cause}") from None
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as fault:
+                raise InvalidSettings(f"pyproject.toml cannot be read: {fault}") from None
+
     @field_validator("packages", mode="before")
     @classmethod
     def _split(cls, given: object) -> object:
         return tuple(name.strip() for name in given.split(",") if name.strip()) if isinstance(given, str) else given
+
+    @field_validator("packages")
+    @classmethod
+    def _named(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        if not given:
+            raise ValueError("no package is named; write the modules of the application, with commas between")
+        for name in given:
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise ValueError(f"{name!r} is no name of a module; write it as an import statement does")
+        return given
+
+    @field_validator("log_level")
+    @classmethod
+    def _level(cls, given: str) -> str:
+        if given.upper() not in logging.getLevelNamesMapping():
+            raise ValueError(f"{given!r} is no level; write DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        return given.upper()
 
     @field_validator("retention", mode="before")
     @classmethod
@@ -127,3 +170,19 @@ class Settings(BaseSettings):
         except (OSError, ValueError):
             return {}
         return loaded if isinstance(loaded, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+
+
+_MAY_BE_EMPTY = ("retention",)
+"""Settings to which an empty value says something: never."""
+
+
+def _refuse_empty_variables(fields: Collection[str]) -> None:
+    """An empty variable is a mistake in whatever sets it, as in `ORCHESTRATOR_DATABASE_URL=$UNSET`.
+
+    Raises:
+        InvalidSettings: there is one. With the default instead, a worker would write into another database.
+    """
+    for name, value in os.environ.items():
+        field = name.upper().removeprefix(_PREFIX).lower()
+        if name.upper().startswith(_PREFIX) and field in fields and field not in _MAY_BE_EMPTY and not value.strip():
+            raise InvalidSettings(f"{name} is set and empty. Give it a value, or unset it to have the default")

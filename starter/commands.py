@@ -31,7 +31,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
 from starter import reading
-from starter.process import GaveUp
+from starter.process import GaveUp, exit_code_of
 from starter.rates import load_rates, read_rates
 from starter.schedules import make_schedule, schedules
 from starter.tables import EXCHANGE_RATE, create_tables
@@ -299,7 +299,10 @@ def _writing(write: Callable[[AsyncConnection], Coroutine[Any, Any, R]]) -> Coro
 def _run(work: Coroutine[Any, Any, R]) -> R:
     try:
         return asyncio.run(work)
-    except (GaveUp, OrchestratorError) as fault:
+    except OrchestratorError as fault:
+        typer.echo(str(fault), err=True)
+        raise typer.Exit(exit_code_of(fault)) from fault
+    except GaveUp as fault:
         raise _gave_up(str(fault)) from fault
 
 

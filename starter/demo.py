@@ -7,7 +7,7 @@ from orchestrator.client import EventBus, ui_link
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
 from starter.hints import commands_to_try, make_up
-from starter.process import run_script
+from starter.process import run_script, settings_or_exit
 from starter.show import Show
 from starter.stack import Stack
 from starter.story import Story
@@ -54,5 +54,5 @@ def _make_up(stack: Stack) -> str:
 
 if __name__ == "__main__":
     # SQLite in the state folder, whatever database the environment names: this one invents accounts.
-    _settings = Settings(database_url="")
+    _settings = settings_or_exit(database_url="")
     run_script(lambda: demo(_settings), log=_settings.state_dir / "demo.log")

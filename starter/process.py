@@ -10,7 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.cli.faults import Exit, told
+from orchestrator.errors import InvalidSettings, OrchestratorError
+from orchestrator.settings import Settings
 
 _STOPPED = 128
 """Added to a signal's number, as shells do."""
@@ -18,6 +20,21 @@ _STOPPED = 128
 
 class GaveUp(Exception):
     """The script cannot go on. The message is for a person, who sees no traceback."""
+
+
+def settings_or_exit(**values: Any) -> Settings:
+    """The settings, with these instead of what is set; an invalid one ends the script with its sentence and code."""
+    try:
+        return Settings(**values)
+    except InvalidSettings as fault:
+        _tell(str(fault))
+        sys.exit(exit_code_of(fault))
+
+
+def exit_code_of(fault: OrchestratorError) -> int:
+    """The code that the command line ends with for the same fault; 1 for one that it does not expect."""
+    expected = told(fault)
+    return Exit.FAILED if expected is None else expected.exit
 
 
 def run_script(main: Callable[[], Coroutine[Any, Any, int]], *, log: Path) -> NoReturn:
@@ -60,7 +77,10 @@ async def _stoppable(main: Callable[[], Coroutine[Any, Any, int]], log: Path) ->
         return _STOPPED + (received[0] if received else signal.SIGTERM)
     except BrokenPipeError:
         pass  # whoever read our output has seen enough
-    except (GaveUp, OrchestratorError) as fault:
+    except OrchestratorError as fault:
+        _tell(str(fault))
+        return exit_code_of(fault)
+    except GaveUp as fault:
         _tell(str(fault))
     except Exception as fault:
         _write(log, fault)

@@ -2,7 +2,7 @@
 
 from orchestrator.settings import Settings
 from starter.hints import commands_to_try
-from starter.process import run_script
+from starter.process import run_script, settings_or_exit
 from starter.show import Show
 from starter.stack import Stack
 
@@ -28,5 +28,5 @@ async def up(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    _settings = Settings()
+    _settings = settings_or_exit()
     run_script(lambda: up(_settings), log=_settings.state_dir / _LOG)

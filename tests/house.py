@@ -20,7 +20,8 @@ from orchestrator.lock_keys import lock_keys_of
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
 from orchestrator.store.schema import saga, saga_dead_letter, saga_outbox, saga_step
-from orchestrator.worker.manager import Manager, Ready, ensure_search_attributes
+from orchestrator.worker.manager import Manager, Ready
+from orchestrator.worker.search_attributes import ensure_search_attributes
 from orchestrator.workflow.converter import worker_data_converter
 from tests import cast
 from tests.cast import box, note

@@ -1,7 +1,10 @@
-"""Orchestrators that do what `handle` may not, and one whose bug a test can mend."""
+"""Orchestrators that do what `handle` may not, in a module that declares tables too."""
 
 import random
 from datetime import datetime
+
+from sqlalchemy import Column, Index, MetaData, String, Table
+from sqlmodel import Field, SQLModel
 
 from orchestrator import Orchestrator, Saga
 from tests.cast import take
@@ -13,6 +16,17 @@ from tests.misbehaving_events import (
     DiceFailed,
     DiceRequested,
 )
+
+MISBEHAVIOUR = MetaData()
+THROWS = Table("throws", MISBEHAVIOUR, Column("throw", String, primary_key=True))
+Index("ix_throws", THROWS.c.throw)
+
+
+class Misdeed(SQLModel, table=True):
+    """A table beside an orchestrator: it can be declared once in a process."""
+
+    metadata = MISBEHAVIOUR
+    what: str = Field(primary_key=True)
 
 
 class Clock(Orchestrator[ClockRequested, ClockCompleted, ClockFailed]):

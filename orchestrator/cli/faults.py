@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
-from pydantic import ValidationError
 from typer import TyperException
 
-from orchestrator.envelope import describe
 from orchestrator.errors import (
     DefinitionError,
     EventRejected,
+    InvalidSettings,
     NotFinished,
     PublishIncomplete,
     SagaFailed,
@@ -105,7 +104,7 @@ def told(fault: BaseException) -> Told | None:
             return Told(Exit.STOPPED, "stopped", str(fault))
         case TyperException():
             return Told(Exit.MISUSE, "usage", fault.format_message())
-        case ValidationError(title="Settings"):
-            return Told(Exit.MISUSE, "settings.invalid", f"the settings ORCHESTRATOR_… are wrong: {describe(fault)}")
+        case InvalidSettings():
+            return Told(Exit.MISUSE, "settings.invalid", str(fault))
         case _:
             return None

@@ -4,13 +4,15 @@ import asyncio
 import atexit
 import time
 from functools import cache
+from shlex import quote as quote_for_shell
 from urllib.parse import quote
 
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig
-from temporalio.service import RetryConfig, RPCError
+from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
 from orchestrator.errors import Unreachable
 from orchestrator.settings import Settings
@@ -48,12 +50,46 @@ async def connect_temporal(settings: Settings, *, data_converter: DataConverter 
     config["target_host"] = address
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
-            return await Client.connect(**config, data_converter=data_converter, retry_config=_RETRIES)
+            client = await Client.connect(**config, data_converter=data_converter, retry_config=_RETRIES)
+            await _check_namespace(client, address)
+            return client
     except (RuntimeError, RPCError, OSError, ValueError) as fault:
+        if _is_refusal(fault):
+            raise Unreachable(
+                f"Temporal at {address} refuses this client ({_short(fault)}). "
+                "Set TEMPORAL_API_KEY or TEMPORAL_TLS_… to what the server accepts."
+            ) from fault
         raise Unreachable(
             f"Temporal at {address} cannot be reached ({_short(fault)}). "
             "Start it (`make up` starts one here), or set TEMPORAL_ADDRESS to the right one."
         ) from fault
+
+
+async def _check_namespace(client: Client, address: str) -> None:
+    """Make sure that the namespace exists: without it each call is refused, and some as if the saga were unknown.
+
+    Raises:
+        Unreachable: it does not.
+    """
+    try:
+        await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
+    except RPCError as fault:
+        if fault.status is RPCStatusCode.PERMISSION_DENIED:
+            return  # whoever may not describe it may still use it
+        if fault.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        raise Unreachable(
+            f"Temporal at {address} has no namespace {client.namespace!r}. Set TEMPORAL_NAMESPACE to one that it has, "
+            f"or create it: temporal operator namespace create --namespace {quote_for_shell(client.namespace)}"
+        ) from fault
+
+
+def _is_refusal(fault: Exception) -> bool:
+    """Whether the server answered, and does not let this client in."""
+    if isinstance(fault, RPCError):
+        return fault.status in (RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.PERMISSION_DENIED)
+    text = str(fault).lower()
+    return any(word in text for word in ("unauthenticated", "permissiondenied", "permission denied"))
 
 
 def ui_link(settings: Settings, namespace: str, workflow_id: str, run_id: str | None = None) -> str:

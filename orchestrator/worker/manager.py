@@ -7,27 +7,27 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sqlmodel import SQLModel
-from temporalio.api.enums.v1 import IndexedValueType
-from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import GetClusterInfoRequest
 from temporalio.client import Client
 from temporalio.runtime import Runtime
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from orchestrator.catalog import Catalog
 from orchestrator.client.connection import connect_temporal
 from orchestrator.definition_of_databases import problems_of_databases
-from orchestrator.errors import DefinitionError, OrchestratorError, Unreachable
+from orchestrator.errors import DefinitionError, InvalidSettings, OrchestratorError
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
@@ -45,6 +45,7 @@ from orchestrator.worker.relay import RelayLimits, relaying
 from orchestrator.worker.retention import purge_by_itself
 from orchestrator.worker.schedule import ensure_schedule, schedule_id
 from orchestrator.worker.scheduled import publish_activity
+from orchestrator.worker.search_attributes import ensure_search_attributes
 from orchestrator.worker.supervisor import HEART_LIMIT, Supervisor, own_command
 from orchestrator.worker.sweeping import Limits
 from orchestrator.worker.waking import SignalWaker, recover_later
@@ -52,9 +53,8 @@ from orchestrator.worker.watchdog import Watchdog
 from orchestrator.worker.wave import wave_activity
 from orchestrator.worker.workflow_threads import WorkflowThreads
 from orchestrator.workflow.answers import SagaAnswers
-from orchestrator.workflow.attributes import SEARCH_ATTRIBUTES
 from orchestrator.workflow.converter import worker_data_converter
-from orchestrator.workflow.hosts import hosts_of, sandbox_for
+from orchestrator.workflow.hosts import hosts_of, sandbox_for, sandbox_problem
 from orchestrator.workflow.publishing import PublishEvent
 from orchestrator.workflow.recovery import SagaRecovery
 from orchestrator.workflow.scheduled import ScheduledPublish
@@ -67,6 +67,7 @@ own hundred, executions that began at once ran out of their tasks' five seconds 
 seconds and 30 of CPU, and with this 12 and 9."""
 EXIT_MISUSE = 2
 EXIT_UNREACHABLE = 3
+EXIT_BUG = 70
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +104,27 @@ class Manager:
         catalog: Catalog | None = None,
         steps: type[StoreSteps] = StoreSteps,
     ) -> None:
-        self.settings = settings or Settings()
+        self._settings = settings
         self._catalog = catalog
         self._steps = steps
         self._supervised: Supervised | None = None
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What was given, or else read at first use: so `main` reports an invalid one.
+
+        Raises:
+            InvalidSettings: a setting has a wrong value.
+        """
+        return self._settings or Settings()
 
     def main(self, arguments: Sequence[str] | None = None) -> NoReturn:
         """Read the options, run until told to stop, then exit the process.
 
         A supervisor runs as many processes as `--processes` says, each by the command that started this one; with
         `--no-supervisor` this process works itself. Exit codes: 0 drained, 1 one of them had to be killed, 2 faults of
-        definition or of options, 3 unreachable, 4 a blocked process ended itself.
+        definition, of settings or of options, 3 unreachable, 4 a blocked process ended itself, 70 an error of the
+        engine, with its traceback.
 
         Args:
             arguments: by default this process's.
@@ -121,7 +132,11 @@ class Manager:
         supervised = Supervised.take()
         if supervised is not None:
             sys.exit(self._work(supervised))
-        run_command(self._start, arguments, program=Path(sys.argv[0]).name, processes=self.settings.processes)
+        try:
+            processes = self.settings.processes
+        except InvalidSettings as fault:
+            sys.exit(_told(str(fault), EXIT_MISUSE))
+        run_command(self._start, arguments, program=Path(sys.argv[0]).name, processes=processes)
         sys.exit(0)
 
     def _start(self, processes: int, supervisor: bool) -> int:
@@ -134,16 +149,17 @@ class Manager:
 
     def _work(self, supervised: Supervised | None = None) -> int:
         """Be a worker process, with a watchdog; returns its exit code."""
-        logging.basicConfig(
-            level=self.settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-        )
         self._supervised = supervised
         try:
+            logging.basicConfig(level=self.settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
             asyncio.run(self._watched())
-        except DefinitionError as fault:
+        except (DefinitionError, InvalidSettings) as fault:
             return _told(str(fault), EXIT_MISUSE)
         except OrchestratorError as fault:
             return _told(str(fault), EXIT_UNREACHABLE)
+        except Exception as fault:
+            traceback.print_exception(fault)
+            return EXIT_BUG
         return 0
 
     async def _watched(self) -> None:
@@ -231,7 +247,8 @@ class Manager:
         )
         await databases.check()
         client = await connect_temporal(self.settings, data_converter=worker_data_converter)
-        await ensure_search_attributes(client)
+        if lost := await ensure_search_attributes(client):
+            _remark(lost)
         cluster = await client.workflow_service.get_cluster_info(GetClusterInfoRequest())
         for name, database in databases:
             await migrate(
@@ -251,8 +268,20 @@ class Manager:
         return SignalWaker(ready.client, recover)
 
     def worker(self, ready: Ready, waker: SignalWaker | None = None, **options: Any) -> Worker:
-        """A Temporal worker for everything in the catalog; `options` go to Temporal's `Worker`."""
-        steps = self._steps(ready.databases, ready.catalog, waker or self.waker(ready))
+        """A Temporal worker for everything in the catalog; `options` go to Temporal's `Worker`.
+
+        Raises:
+            DefinitionError: an orchestrator's module cannot be loaded in the sandbox.
+        """
+        try:
+            return self._worker(ready, waker or self.waker(ready), **options)
+        except RuntimeError as fault:
+            if (problem := sandbox_problem(ready.catalog, fault)) is None:
+                raise
+            raise DefinitionError([problem]) from fault
+
+    def _worker(self, ready: Ready, waker: SignalWaker, **options: Any) -> Worker:
+        steps = self._steps(ready.databases, ready.catalog, waker)
         return Worker(
             ready.client,
             task_queue=self.settings.task_queue,
@@ -344,36 +373,6 @@ class Manager:
             "Ctrl-C drains.",
             flush=True,
         )
-
-
-async def ensure_search_attributes(client: Client) -> None:
-    """Register the engine's search attributes in the client's namespace, if they are missing.
-
-    Raises:
-        Unreachable: the server does not let us; the message gives the command for whoever may.
-    """
-    names = [key.name for key in SEARCH_ATTRIBUTES]
-    try:
-        known = await client.operator_service.list_search_attributes(
-            ListSearchAttributesRequest(namespace=client.namespace)
-        )
-        missing = [name for name in names if name not in known.custom_attributes]
-        if not missing:
-            return
-        await client.operator_service.add_search_attributes(
-            AddSearchAttributesRequest(
-                namespace=client.namespace,
-                search_attributes=dict.fromkeys(missing, IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD),
-            )
-        )
-    except RPCError as fault:
-        if fault.status is RPCStatusCode.ALREADY_EXISTS:
-            return
-        options = " ".join(f"--name {name} --type Keyword" for name in names)
-        raise Unreachable(
-            f"The search attributes {', '.join(names)} cannot be created ({fault.message}). Have someone who may run: "
-            f"temporal operator search-attribute create --namespace {client.namespace} {options}"
-        ) from fault
 
 
 def spare_collections() -> None:

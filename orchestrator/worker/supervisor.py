@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from orchestrator.child import TIE, tied
 from orchestrator.worker.heart import INTERVAL, READY, VARIABLE, Supervised
 from orchestrator.worker.silence import Silence
+from orchestrator.worker.watchdog import EXIT_BLOCKED
 
 HEART_LIMIT = 5.0
 """Seconds without a sign of life after which a process is killed."""
@@ -26,8 +27,10 @@ _BEYOND_DRAIN = 5.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _STEADY = 10.0
 """A process that was ready for so many seconds did not die at once."""
-_FATAL = (2, 3)
-"""Exit codes of faults that another start would meet again: of definition, and what is unreachable."""
+_LASTING = 2
+"""Exit code of faults that another start would meet again: of definition, and of settings."""
+_MAY_PASS = (0, EXIT_BLOCKED)
+"""Exit codes of a process that was not ready yet, after which another is started: it was told to stop, or blocked."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -51,6 +54,8 @@ class _Place:
     deaths: int = 0
     """In a row, each at once."""
     start_at: float = 0.0
+    is_given_up: bool = False
+    """No process follows: the last one had a fault that will not go away, before it was ready."""
 
 
 @dataclass(slots=True)
@@ -79,7 +84,8 @@ class Supervisor:
         """Run until SIGTERM or Ctrl-C, then drain; the second one ends everything at once.
 
         Returns:
-            The exit code: 0 drained, 1 one had to be killed; 2 and 3 what the first process ended with.
+            The exit code: 0 drained, 1 one had to be killed; what the first process ended with, if that was before any
+            was ready; 2 if every process ended with a fault that will not go away.
         """
         self._places = [_Place(number) for number in range(1, self.processes + 1)]
         for number in _SIGNALS:
@@ -94,7 +100,7 @@ class Supervisor:
                 if place.process is not None:
                     self._look_at(place, place.process, now, drained_by)
                 fatal = self._reap(place, now)
-                if fatal is not None and self._told is None and not self._was_ready:
+                if fatal is not None:
                     self._kill_all()
                     return fatal
                 if place.process is None and self._told is None and self._may_start(place, now):
@@ -107,7 +113,7 @@ class Supervisor:
 
     def _may_start(self, place: _Place, now: float) -> bool:
         """The first goes ahead: what is wrong with all of them is told once, and it brings the tables up to date."""
-        return now >= place.start_at and (place.number == 1 or self._was_ready)
+        return not place.is_given_up and now >= place.start_at and (place.number == 1 or self._was_ready)
 
     def _start(self, place: _Place) -> None:
         hears, says = os.pipe()
@@ -154,7 +160,7 @@ class Supervisor:
             process.silence.seconds = 0.0  # said once
 
     def _reap(self, place: _Place, now: float) -> int | None:
-        """Bury a process that has ended, and decide when another follows; its exit code if that is a fatal one."""
+        """Collect a process that has ended, and decide when another follows; the code to leave with, if none may."""
         process = place.process
         if process is None or (code := process.popen.poll()) is None:
             return None
@@ -162,8 +168,17 @@ class Supervisor:
         os.close(process.pipe)
         if process.popen.stdin is not None:
             process.popen.stdin.close()
-        if self._told is not None or (code in _FATAL and not self._was_ready):
-            return code if code in _FATAL else None
+        if self._told is not None:
+            return None
+        if not self._was_ready and code > 0 and code not in _MAY_PASS:
+            return code  # the process has said why
+        if process.ready_at is None and code == _LASTING:
+            place.is_given_up = True
+            _remark(
+                f"Worker process {process.popen.pid} ended ({_ending(code)}) before it was ready. Another would meet "
+                "the same fault, so none is started; the other processes go on. Correct it, then restart the worker."
+            )
+            return code if all(one.is_given_up for one in self._places) else None
         steady = process.ready_at is not None and now - process.ready_at >= _STEADY
         place.deaths = 0 if steady else place.deaths + 1
         wait = 0.0 if place.deaths == 0 else min(_FIRST_WAIT * 2 ** (place.deaths - 1), _LONGEST_WAIT)

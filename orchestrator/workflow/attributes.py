@@ -1,5 +1,6 @@
 """Search attributes: how executions are found in the Web UI."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from temporalio import workflow
@@ -12,7 +13,8 @@ SAGA_STATUS = SearchAttributeKey.for_keyword("SagaStatus")
 ERROR_CODE = SearchAttributeKey.for_keyword("ErrorCode")
 
 SEARCH_ATTRIBUTES = (EVENT_TYPE, EVENT_ID, SAGA_STATUS, ERROR_CODE)
-
+_left_out: dict[str, frozenset[str]] = {}
+"""By namespace: names of attributes that are not registered there, and that no execution sets."""
 
 RUNNING = "running"
 
@@ -52,7 +54,16 @@ class SagaStatus:
         upsert(SAGA_STATUS.value_set(status))
 
 
+def leave_out(namespace: str, names: Iterable[str]) -> None:
+    """Have the executions of this process set no attribute of these names: the server would refuse it again and again.
+
+    `SagaStatus` is never among them. Each upsert sets it, so the commands are the same with and without the others.
+    """
+    _left_out[namespace] = frozenset(names)
+
+
 def upsert(*updates: SearchAttributeUpdate[Any]) -> None:
-    """Set search attributes of the execution that runs."""
+    """Set search attributes of the execution that runs, as far as they are registered."""
+    left_out = _left_out.get(workflow.info().namespace, frozenset())
     # Temporal leaves the update's value unknown to pyright.
-    workflow.upsert_search_attributes(updates)  # pyright: ignore[reportUnknownMemberType]
+    workflow.upsert_search_attributes([one for one in updates if one.key.name not in left_out])  # pyright: ignore[reportUnknownMemberType]

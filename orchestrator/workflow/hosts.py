@@ -18,11 +18,15 @@ from temporalio.common import RawValue
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from orchestrator.catalog import Catalog
+from orchestrator.errors import Problem
+from orchestrator.main_module import adopt_script, importable_name
+from orchestrator.operation import Source
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.workflow import names
 from orchestrator.workflow.execution import SagaExecution
 from orchestrator.workflow.partition import PartitionExecution
 from orchestrator.workflow.runner import PlainPayloadsRunner
+from orchestrator.workflow.shared_tables import share_tables
 
 
 class Host:
@@ -71,7 +75,9 @@ def hosts_of(catalog: Catalog) -> list[type]:
     made: list[type] = []
     for name, orchestrator in catalog.orchestrators.items():
         attribute = f"{name}_{next(_numbers)}"
-        _places[attribute] = _Place(orchestrator.__module__, name)
+        module = importable_name(orchestrator.__module__)
+        adopt_script(module)
+        _places[attribute] = _Place(module, name)
         made.append(getattr(importlib.import_module(__name__), attribute))
     return made
 
@@ -79,10 +85,12 @@ def hosts_of(catalog: Catalog) -> list[type]:
 def sandbox_for(catalog: Catalog) -> SandboxedWorkflowRunner:
     """Temporal's sandbox, in which only the orchestrators' own modules are imported anew for each execution.
 
-    Everything else that is loaded by now is passed through: a library imported anew each time costs seconds.
+    Everything else that is loaded by now is passed through: a library imported anew each time costs seconds. So are
+    the tables of the orchestrators' own modules, which cannot be declared twice.
     """
-    watched = {orchestrator.__module__ for orchestrator in catalog.orchestrators.values()}
+    watched = {importable_name(orchestrator.__module__) for orchestrator in catalog.orchestrators.values()}
     passed: set[str] = set()
+    imported_anew: set[str] = set()
     for name in [*sys.modules, __name__]:
         top = name.partition(".")[0]
         if top in sys.stdlib_module_names or name == "__main__":
@@ -91,7 +99,24 @@ def sandbox_for(catalog: Catalog) -> SandboxedWorkflowRunner:
             passed.add(top)
         elif not any(one == name or one.startswith(f"{name}.") for one in watched):
             passed.add(name)
+        else:
+            imported_anew.add(name)
+    share_tables(imported_anew)
     return PlainPayloadsRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*passed))
+
+
+def sandbox_problem(catalog: Catalog, fault: BaseException) -> Problem | None:
+    """The fault of definition because of which Temporal's `Worker` could not be made; None if it is something else."""
+    cause = fault.__cause__
+    name = str(fault).rpartition(" ")[2]
+    if cause is None or name not in catalog.orchestrators or not str(fault).startswith("Failed validating workflow "):
+        return None
+    orchestrator = catalog.orchestrators[name]
+    return Source.of(orchestrator).problem(
+        f"{name} cannot be loaded in Temporal's sandbox, which imports its module anew for each execution: "
+        f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}. Move what may happen only once, or reads a "
+        "clock or a file as it is imported, into a module without orchestrators"
+    )
 
 
 def __getattr__(attribute: str) -> type:

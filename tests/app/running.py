@@ -14,7 +14,8 @@ from orchestrator.catalog import AnyOrchestrator
 from orchestrator.envelope import saga_id
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
-from orchestrator.worker.manager import Manager, Ready, ensure_search_attributes
+from orchestrator.worker.manager import Manager, Ready
+from orchestrator.worker.search_attributes import ensure_search_attributes
 from starter.seed import open_account, seed
 from tests.app.books import Books
 from tests.app.scenarios import CASH, CATALOG

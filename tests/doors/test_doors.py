@@ -12,7 +12,8 @@ from orchestrator.client import EventBus
 from orchestrator.drive.messages import Phase
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
-from orchestrator.worker.manager import Manager, Ready, ensure_search_attributes
+from orchestrator.worker.manager import Manager, Ready
+from orchestrator.worker.search_attributes import ensure_search_attributes
 from tests.doors.audit import Books, Findings, Row, audit
 from tests.doors.crowd import Crowd
 from tests.doors.garbage import KINDS

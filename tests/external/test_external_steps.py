@@ -14,8 +14,8 @@ from orchestrator.drive.messages import Decided, Outcome, Phase, StepDone
 from orchestrator.store.external_undo import LeftStanding, left_standing, take_back_left
 from orchestrator.store.intervention import Skip, skip_step
 from orchestrator.store.steps import StoreSteps
-from orchestrator.worker.manager import ensure_search_attributes
 from orchestrator.worker.recovery import Recovery
+from orchestrator.worker.search_attributes import ensure_search_attributes
 from orchestrator.worker.sweeping import Limits
 from orchestrator.workflow.recovery import Action
 from tests.cast import Script, refuses
