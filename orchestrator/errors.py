@@ -61,10 +61,6 @@ class DefinitionError(OrchestratorError):
         return (type(self), (self.problems,))
 
 
-class InvalidSettings(OrchestratorError):
-    """A setting has a wrong value, or the settings cannot be read. The message names the setting and what to write."""
-
-
 class Refused(OrchestratorError):
     """An operation, or `handle`, says no by a business rule. What came before it is undone; nothing is retried.
 

@@ -20,13 +20,17 @@ from pydantic_settings import (
 
 from orchestrator.definition_of_databases import fault_of_name
 from orchestrator.envelope import describe
-from orchestrator.errors import InvalidSettings
+from orchestrator.errors import OrchestratorError
 from orchestrator.operation import HOME
 
 _PREFIX = "ORCHESTRATOR_"
 
 RUNNING_FILE = "running.json"
 """In the state folder: where the embedded server listens, for every other process."""
+
+
+class InvalidSettings(OrchestratorError):
+    """A setting has a wrong value, or the settings cannot be read. The message names the setting and what to write."""
 
 
 class Settings(BaseSettings):
@@ -63,7 +67,7 @@ class Settings(BaseSettings):
     """Folder of the application's own Alembic migrations, which a worker that creates tables runs in the home database
     first."""
     log_level: str = "WARNING"
-    """Of the worker: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
+    """Of the worker: DEBUG, INFO, WARNING or ERROR."""
     max_concurrent_steps: int = Field(default=100, ge=1)
     """Activities that one worker runs at once."""
     pool_size: int = Field(default=20, ge=1)

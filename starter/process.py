@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from orchestrator.cli.faults import Exit, told
-from orchestrator.errors import InvalidSettings, OrchestratorError
-from orchestrator.settings import Settings
+from orchestrator.errors import OrchestratorError
+from orchestrator.settings import InvalidSettings, Settings
 
 _STOPPED = 128
 """Added to a signal's number, as shells do."""

@@ -8,13 +8,13 @@ from typer import TyperException
 from orchestrator.errors import (
     DefinitionError,
     EventRejected,
-    InvalidSettings,
     NotFinished,
     PublishIncomplete,
     SagaFailed,
     SagaUnknown,
     Unreachable,
 )
+from orchestrator.settings import InvalidSettings
 from orchestrator.store.database_errors import DatabaseUnusable
 from orchestrator.store.intervention import SkipRefused
 from orchestrator.store.reading import NoTables

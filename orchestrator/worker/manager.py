@@ -27,8 +27,8 @@ from temporalio.worker import Worker
 from orchestrator.catalog import Catalog
 from orchestrator.client.connection import connect_temporal
 from orchestrator.definition_of_databases import problems_of_databases
-from orchestrator.errors import DefinitionError, InvalidSettings, OrchestratorError
-from orchestrator.settings import Settings
+from orchestrator.errors import DefinitionError, OrchestratorError
+from orchestrator.settings import InvalidSettings, Settings
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.migrate import migrate
