@@ -1,7 +1,6 @@
 """The smallest application: its table, events, operations and orchestrator in one file, which is its worker too."""
 
-from sqlalchemy import insert
-from sqlmodel import Field, SQLModel, col, update
+from sqlmodel import Field, SQLModel
 
 from orchestrator import DomainEvent, FailureEvent, Orchestrator, Refused, Saga, Transaction, operation
 from orchestrator.worker import Manager
@@ -33,7 +32,7 @@ class OrderFailed(FailureEvent):
 @operation
 async def stock(tx: Transaction, thing: str) -> None:
     """Make sure that there is a row."""
-    await tx.execute(insert(Stock).values(thing=thing, count=3))
+    tx.add(Stock(thing=thing, count=3))
 
 
 @stock.compensation
@@ -49,19 +48,18 @@ async def reserve(tx: Transaction, thing: str) -> int:
     Raises:
         Refused: `order.unknown_thing`
     """
-    taken = await tx.execute(
-        update(Stock).where(col(Stock.thing) == thing).values(count=Stock.count - 1).returning(col(Stock.count))
-    )
-    left: int | None = taken.scalar()
-    if left is None:
+    row = await tx.get(Stock, thing, with_for_update=True)
+    if row is None:
         raise Refused("order.unknown_thing", thing)
-    return left
+    row.count -= 1
+    return row.count
 
 
 @reserve.compensation
 async def release(tx: Transaction, thing: str) -> None:
     """Put it back."""
-    await tx.execute(update(Stock).where(col(Stock.thing) == thing).values(count=Stock.count + 1))
+    row = await tx.get_one(Stock, thing, with_for_update=True)
+    row.count += 1
 
 
 class Order(Orchestrator[OrderPlaced, OrderCompleted, OrderFailed]):
