@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from orchestrator.containment import contained
 from orchestrator.errors import UsageError
 from orchestrator.event import DomainEvent, unstorable
 from orchestrator.orchestrator import Orchestrator
@@ -30,11 +31,12 @@ def lock_keys_of(orchestrator: type[Orchestrator[Any, Any, Any]], event: DomainE
         UsageError: they say something that can be no key.
     """
     name = orchestrator.__name__
-    declared = orchestrator()
-    given = cast(object, declared.locks(event))
+    with contained(f"{name}.locks"):
+        declared = orchestrator()
+        given = cast(object, declared.locks(event))
+        ordering_key = declared.ordering_key(event)
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise UsageError(f'{name}.locks must return a list of keys, as in `return [f"user/{{event.user_id}}"]`')
-    ordering_key = declared.ordering_key(event)
     keys = {_checked(f"{name}.locks", key) for key in cast(Sequence[object], given)}
     ordered = None if ordering_key is None else _checked(f"{name}.ordering_key", ordering_key)
     if ordered is not None:

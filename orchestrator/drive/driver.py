@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
+from orchestrator.containment import interrupted, is_closing
 from orchestrator.drive.messages import (
     Decided,
     Diverged,
@@ -42,6 +43,16 @@ CANCELLED = "saga.cancelled"
 """Error code of a saga that a person cancelled."""
 DEADLINE_EXCEEDED = "saga.deadline_exceeded"
 """Error code of a saga that was undone because it took longer than its orchestrator allows."""
+
+
+NOT_CANCELLED = (
+    "`handle` cancelled a step that was running, or left it behind: `asyncio.timeout`, `wait_for`, `task.cancel()` and "
+    "a `TaskGroup` in which another task fails do so. What became of the step is then unknown, so nothing is undone. "
+    "To let time pass use `saga.sleep(...)`; to bound the time of one step use `@operation(deadline=...)`, and of "
+    "the saga `deadline` of its orchestrator. You want several steps at once: "
+    "`await saga.execute_batch(first, second, parallel=True)`"
+)
+"""What is said when a step was cancelled and neither a person nor the clock did so."""
 
 
 class EventIdReused(OrchestratorError):
@@ -83,6 +94,8 @@ class Driver:
         self._envelope = envelope
         self._steps = steps
         self._why_cancelled = why_cancelled
+        self._cancels_followed = 0
+        self._handling: asyncio.Task[Any] | None = None
         self._opened = opened
         self._driving: asyncio.Task[Any] | None = None
         self._left = False
@@ -104,12 +117,13 @@ class Driver:
             EventIdReused: its id was used before for other content.
             SagaStuck: a person must look; the row says so too.
             Exception: a bug in `handle`; nothing is undone, and a fixed version resumes.
-            asyncio.CancelledError: it was told to leave.
+            asyncio.CancelledError: `leave` was called.
         """
         self._driving = asyncio.current_task()
         timer = self._armed()
         try:
-            return await self._forward()
+            # A task of its own, so that what `handle` cancels is its own task: a cancel of this one is a person's.
+            return await asyncio.ensure_future(self._forward())
         except asyncio.CancelledError:
             if self._left:
                 raise
@@ -146,9 +160,16 @@ class Driver:
 
         return asyncio.get_running_loop().call_later(self._opening.deadline, expire)
 
+    def _is_stopped(self) -> bool:
+        """Whether a person, the clock or `leave` stopped the driving, and not the author's own code."""
+        return self._driving is not None and self._driving.cancelling() > self._cancels_followed
+
     async def _stop(self) -> Outcome:
-        """Go back because a person said so, or the clock."""
+        """Undo the saga because a person cancelled it, or because its deadline is past."""
+        if self._driving is not None:
+            self._cancels_followed = self._driving.cancelling()
         if self._expired:
+            self._expired = False
             return await self._back(Phase.FAILED, DEADLINE_EXCEEDED, self._too_late())
         said = self._why_cancelled()
         reason = f"cancelled while it was running: {said}" if said else "cancelled while it was running"
@@ -162,6 +183,7 @@ class Driver:
         return await uninterrupted(self._back(ends_as, error_code, message))
 
     async def _forward(self) -> Outcome:
+        self._handling = asyncio.current_task()
         # Here, and not when this driver is made: a mistake in `locks` keeps nobody from cancelling the saga.
         locks = lock_keys_of(self._orchestrator, self._event)
         self._opening = self._opening.model_copy(update={"lock_keys": locks.keys, "ordering_key": locks.ordering_key})
@@ -174,22 +196,11 @@ class Driver:
             if saga.misused:
                 raise saga.misused
             if saga.is_busy:
-                raise UsageError("handle returned while a step was running: await each `saga.execute(...)`")
+                raise saga.misuse("handle returned while a step was running: await each `saga.execute(...)`")
             if forgotten := saga.forgotten(described):
                 raise forgotten
-        except Refused as refusal:
-            if saga.interrupted is not None:
-                return await self._follow(saga.interrupted)
-            if saga.misused:
-                raise saga.misused from None
-            return await uninterrupted(self._back(Phase.FAILED, refusal.code, refusal.message))
-        except Interrupted as interruption:
-            return await self._follow(interruption)
-        except Exception:
-            # What `handle` raises on its way out of an interruption, in a `finally:` say, is not its answer.
-            if saga.interrupted is None:
-                raise
-            return await self._follow(saga.interrupted)
+        except BaseException as raised:
+            return await self._answer(raised, saga)
         fields = self._fields(completed)
         finish = FinishCommand(
             opening=self._opening,
@@ -202,6 +213,34 @@ class Driver:
             return reply
         return await self._follow(Interrupted(reply))
 
+    async def _answer(self, raised: BaseException, saga: DrivenSaga) -> Outcome:
+        """Do what an exception that `handle` raised demands.
+
+        What it raises on its way out of an interruption, in a `finally:` for example, or in a group of other errors, is
+        not its answer.
+        """
+        if isinstance(raised, GeneratorExit) and is_closing(self._handling):
+            raise raised  # an execution that Temporal evicts: nothing may be awaited any more
+        if raised is saga.ended_by:
+            raise raised
+        if isinstance(raised, asyncio.CancelledError) and self._is_stopped():
+            raise raised
+        if saga.interrupted is not None:
+            return await self._follow(saga.interrupted, saga.misused)
+        if self._is_stopped() and not isinstance(raised, Refused):
+            raise asyncio.CancelledError from raised
+        if saga.misused is not None:
+            raise saga.misused from (None if saga.misused is raised else raised)
+        if isinstance(raised, Refused):
+            return await uninterrupted(self._back(Phase.FAILED, raised.code, raised.message))
+        if isinstance(raised, Interrupted):
+            return await self._follow(raised)
+        if saga.is_busy or isinstance(raised, asyncio.CancelledError):
+            raise UsageError(NOT_CANCELLED) from raised
+        if isinstance(raised, Exception):
+            raise raised
+        raise interrupted("handle", raised) from raised
+
     def _fields(self, completed: object) -> dict[str, Any]:
         wanted = self._orchestrator.completed
         if not isinstance(completed, wanted):
@@ -213,8 +252,8 @@ class Driver:
             raise UsageError(f"{wanted.__name__} takes {size:,} bytes and the limit is {CONTENT_LIMIT:,}")
         return fields
 
-    async def _follow(self, interruption: Interrupted) -> Outcome:
-        """Go the way that was decided elsewhere, or that a failure demands."""
+    async def _follow(self, interruption: Interrupted, misused: Exception | None = None) -> Outcome:
+        """Do what was decided elsewhere, or what a failure demands; `misused` is a mistake that `handle` made."""
         match interruption.why:
             case Decided(phase=phase):
                 # Turning answers with the outcome if there is one, and with what is left to undo if not.
@@ -236,6 +275,8 @@ class Driver:
             case CancelRequested():
                 if self._left:
                     raise asyncio.CancelledError
+                if not self._is_stopped():
+                    raise misused or UsageError(NOT_CANCELLED)
                 return await uninterrupted(self._stop())
             case Expired():
                 return await uninterrupted(self._back(Phase.FAILED, DEADLINE_EXCEEDED, self._too_late()))

@@ -82,6 +82,8 @@ class DrivenSaga(Saga):
         """A mistake in `handle`: raised again by every later step, and by the driver when `handle` swallowed it."""
         self.interrupted: Interrupted | None = None
         """Set once; every later step raises it again, and so does the driver when `handle` swallowed it."""
+        self.ended_by: BaseException | None = None
+        """What the port raised that is no `Exception`: the driving itself ends, and `handle` has no say in it."""
         self.reached = 0
         """Number of the last step that `handle` called."""
 
@@ -100,9 +102,7 @@ class DrivenSaga(Saga):
         """Wait for an event that is sent to this saga."""
         name = event.type_name()
         if event not in self._awaited:
-            raise self._misuse(
-                f"the orchestrator waits for {name} and does not say so: `awaited = ({event.__name__},)`"
-            )
+            raise self.misuse(f"the orchestrator waits for {name} and does not say so: `awaited = ({event.__name__},)`")
         is_wanted: Any = matching or _any_event
         seconds = self._seconds("wait_for", timeout)
 
@@ -119,13 +119,13 @@ class DrivenSaga(Saga):
             self._steps.received(envelope, taken)
             return taken
         except UnreadableEvent as fault:
-            raise self._misuse(f"the recorded {name} is none of today's: {fault.message}") from fault
+            raise self.misuse(f"the recorded {name} is none of today's: {fault.message}") from fault
 
     def _seconds(self, what: str, duration: timedelta) -> float:
         if duration < timedelta(0):
-            raise self._misuse(f"`saga.{what}` for {duration}: time does not go back")
+            raise self.misuse(f"`saga.{what}` for {duration}: time does not go back")
         if duration > WAIT_LIMIT:
-            raise self._misuse(f"`saga.{what}` for {duration}: {WAIT_LIMIT.days:,} days are the most")
+            raise self.misuse(f"`saga.{what}` for {duration}: {WAIT_LIMIT.days:,} days are the most")
         return duration.total_seconds()
 
     async def _wait(
@@ -162,7 +162,7 @@ class DrivenSaga(Saga):
             case StepDone(result=result):
                 return result
             case StepRefused() | Blocked():
-                raise self._misuse(f"step {self.reached} waits, and is answered as {reply.kind}")
+                raise self.misuse(f"step {self.reached} waits, and is answered as {reply.kind}")
             case elsewhere:
                 raise self._interrupt(elsewhere)
 
@@ -170,7 +170,7 @@ class DrivenSaga(Saga):
         try:
             return super()._atomically(calls)
         except UsageError as fault:
-            raise self._misuse(str(fault)) from None
+            raise self.misuse(str(fault)) from None
 
     async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
         # Each call of an atomic step is a line of the failure event, too.
@@ -179,7 +179,7 @@ class DrivenSaga(Saga):
         self._beside += beside
         past_pivot = self._past_pivot
         if parallel and len(calls) > 1 and any(call.operation.reversal is Reversal.IRREVERSIBLE for call in calls):
-            raise self._misuse(
+            raise self.misuse(
                 "a step that cannot be undone is run at once with others, so when one of them is refused there is no "
                 "way back and none forward: give it an `execute` of its own"
             )
@@ -205,7 +205,7 @@ class DrivenSaga(Saga):
     def _carry(self, size: int) -> None:
         self._carried += size
         if self._carried > SAGA_LIMIT:
-            raise self._misuse(
+            raise self.misuse(
                 f"the arguments and results of one saga take {self._carried:,} bytes and the limit is {SAGA_LIMIT:,}: "
                 "let operations keep large values in their tables, and hand on their ids"
             )
@@ -216,12 +216,12 @@ class DrivenSaga(Saga):
         if self.misused:
             raise self.misused
         if self.is_busy:
-            raise self._misuse(
+            raise self.misuse(
                 "a second step was begun while one is running, so their numbers would depend on timing. "
                 "You want: `await saga.execute_batch(first, second, parallel=True)`"
             )
         if self.reached + self._beside + steps > STEPS_LIMIT:
-            raise self._misuse(f"a saga takes {STEPS_LIMIT:,} steps at most: let it publish events for the rest")
+            raise self.misuse(f"a saga takes {STEPS_LIMIT:,} steps at most: let it publish events for the rest")
 
     async def _at_once(self, numbered: Sequence[tuple[int, OperationCall[Any]]]) -> list[Any]:
         replies: list[StepAnswer] = []
@@ -280,12 +280,15 @@ class DrivenSaga(Saga):
             raise
         except Exception as failure:
             raise self._interrupt(failure) from failure
+        except BaseException as end:
+            self.ended_by = end
+            raise
 
     def _result(self, call: OperationCall[Any], reply: StepAnswer) -> Any:
         match reply:
             case StepDone():
                 if reply.operation != call.operation.name:
-                    raise self._misuse(f"step {reply.number} answered as {reply.operation}, asked was {call!r}")
+                    raise self.misuse(f"step {reply.number} answered as {reply.operation}, asked was {call!r}")
                 if call.operation.reversal is Reversal.IRREVERSIBLE:
                     self._past_pivot = _named(call)
                 self._carry(len(canonical(reply.result).encode()))
@@ -293,7 +296,7 @@ class DrivenSaga(Saga):
                     return call.operation.signature.load_result(reply.result)
                 except ValidationError as fault:
                     message = f"the recorded result of {_named(call)} is none of today's: {describe(fault)}"
-                    raise self._misuse(message) from fault
+                    raise self.misuse(message) from fault
             case StepRefused():
                 raise Refused(reply.code, reply.message)
             case elsewhere:
@@ -305,7 +308,7 @@ class DrivenSaga(Saga):
         for call in described:
             if id(call) not in given:
                 short = call.operation.name.rpartition(".")[2]
-                return self._misuse(
+                return self.misuse(
                     f"`{short}(...)` only describes a call, and nothing ran it. "
                     f"You want: `await saga.execute({short}(...))`"
                 )
@@ -316,7 +319,8 @@ class DrivenSaga(Saga):
             self.interrupted = Interrupted(why)
         return self.interrupted
 
-    def _misuse(self, message: str) -> UsageError:
+    def misuse(self, message: str) -> UsageError:
+        """Remember a mistake in `handle`; the first one is what the driver raises."""
         error = UsageError(message)
         self.misused = self.misused or error
         return error
@@ -324,26 +328,24 @@ class DrivenSaga(Saga):
     def _check(self, call: OperationCall[Any], past_pivot: str | None) -> int:
         """Bytes of a call's arguments, if it may be run here."""
         if not isinstance(call, OperationCall):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise self._misuse(
+            raise self.misuse(
                 f"`saga.execute` takes a described call, as in `saga.execute(withdraw(...))`, not {type(call).__name__}"
             )
         if (size := _size(call)) > CONTENT_LIMIT:
-            raise self._misuse(
-                f"the arguments of {_named(call)} take {size:,} bytes and the limit is {CONTENT_LIMIT:,}"
-            )
+            raise self.misuse(f"the arguments of {_named(call)} take {size:,} bytes and the limit is {CONTENT_LIMIT:,}")
         for one in call.calls if isinstance(call, Atomically) else (call,):
             self._check_place(one, past_pivot)
         return size
 
     def _check_place(self, call: OperationCall[Any], past_pivot: str | None) -> None:
         if past_pivot and call.operation.reversal is Reversal.COMPENSATED:
-            raise self._misuse(
+            raise self.misuse(
                 f"{call.operation.name} comes after {past_pivot}, which cannot be undone, so a refusal here "
                 "could not be answered by undoing: put the irreversible step last, or make this one "
                 "`@operation(retriable=True)`, without a compensation"
             )
         if not past_pivot and call.operation.reversal is Reversal.RETRIABLE:
-            raise self._misuse(
+            raise self.misuse(
                 f"{call.operation.name} is retriable, so it has no compensation, and nothing before it is the pivot: "
                 "write `await saga.pivot()` first, or give it a compensation"
             )

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.atomic import ATOMIC, AtomicOperation, calls_in
 from orchestrator.catalog import Catalog
+from orchestrator.containment import contained
 from orchestrator.drive.messages import SagaRef, StepCommand, UndoCommand
 from orchestrator.errors import OrchestratorError, Refused
 from orchestrator.operation import Reversal
@@ -44,8 +45,9 @@ async def run_calls(connection: AsyncConnection, operation: AtomicOperation, com
         tx = _transaction(connection, command.saga, command.number, place, command.event_time)
         try:
             async with guarded(connection, "query" if one.reversal is Reversal.NOTHING else "operation"):
-                returned.append(await one.body(tx, **given))
-                await tx.write_out()
+                with contained(one.name):
+                    returned.append(await one.body(tx, **given))
+                    await tx.write_out()
         except Refused as refusal:
             raise RefusedWithin(refusal, one.name) from refusal
     return returned
@@ -71,8 +73,9 @@ async def undo_calls(
             continue
         tx = _transaction(connection, command.saga, -command.number, place, command.event_time)
         async with guarded(connection, "operation"):
-            await one.compensate(tx, given, result)
-            await tx.flush()
+            with contained(f"the compensation of {one.name}"):
+                await one.compensate(tx, given, result)
+                await tx.flush()
 
 
 def refusal_record(refusal: Refused) -> dict[str, str]:

@@ -17,6 +17,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.catalog import Catalog
+from orchestrator.containment import contained
 from orchestrator.drive.messages import (
     Decided,
     Phase,
@@ -98,7 +99,8 @@ async def run_external_step(
         raise TimeoutError(f"the time limit of {operation.name} was over before the call began")
     try:
         async with asyncio.timeout_at(until):
-            returned = await operation.body(call, **arguments)
+            with contained(operation.name):
+                returned = await operation.body(call, **arguments)
     except Refused as refusal:
         if command.past_pivot:
             raise RefusedPastPivot(f"{refusal.code}: {refusal.message}") from refusal

@@ -17,6 +17,7 @@ from sqlalchemy import Row, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.catalog import Catalog
+from orchestrator.containment import contained
 from orchestrator.drive.messages import SagaRef, StepState
 from orchestrator.errors import OrchestratorError
 from orchestrator.external import ExternalCall, ExternalOperation, Happened
@@ -83,7 +84,8 @@ async def verified(
         return None
     wanted = operation.recorded(operation.verify.wants, arguments)
     async with asyncio.timeout(operation.time_limit.total_seconds()):
-        return await operation.verify.body(call, **wanted)
+        with contained(f"the verification of {operation.name}"):
+            return await operation.verify.body(call, **wanted)
 
 
 async def fate(operation: AnyExternal, call: ExternalCall, row: Row[Any]) -> Happened[Any] | None:

@@ -19,6 +19,7 @@ from sqlalchemy import Row, and_, false, or_, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.catalog import Catalog
+from orchestrator.containment import contained
 from orchestrator.drive.messages import Phase, SagaRef, StepCommand, StepState, UndoCommand, Undone, UndoReply
 from orchestrator.envelope import read
 from orchestrator.errors import OrchestratorError
@@ -254,7 +255,8 @@ async def _compensate(operation: AnyExternal, command: UndoCommand, row: Row[Any
     result = None if row.result is None else json.loads(row.result)
     wanted = operation.recorded(operation.undo.wants, json.loads(row.arguments), result)
     async with asyncio.timeout(operation.time_limit.total_seconds()):
-        await operation.undo.body(call, **wanted)
+        with contained(f"the compensation of {operation.name}"):
+            await operation.undo.body(call, **wanted)
 
 
 def _phases_of(state: str, otherwise: tuple[str, ...]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.atomic import AtomicOperation
 from orchestrator.catalog import Catalog
 from orchestrator.columns import UtcTime
+from orchestrator.containment import contained
 from orchestrator.drive.messages import (
     Decided,
     Diverged,
@@ -163,8 +164,9 @@ async def perform(connection: AsyncConnection, operation: Operation[..., object]
     )
     arguments = operation.signature.load_arguments(command.arguments)
     async with guarded(connection, "query" if operation.reversal is Reversal.NOTHING else "operation"):
-        returned = await operation.body(tx, **arguments)
-        await tx.write_out()
+        with contained(operation.name):
+            returned = await operation.body(tx, **arguments)
+            await tx.write_out()
     return returned
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.atomic import AtomicOperation
 from orchestrator.catalog import Catalog
+from orchestrator.containment import contained
 from orchestrator.drive.messages import Decided, Phase, StepState, UndoCommand, Undone, UndoReply
 from orchestrator.store.atomic import undo_calls
 from orchestrator.store.databases import Databases
@@ -87,8 +88,9 @@ async def _compensate(connection: AsyncConnection, catalog: Catalog, command: Un
         await undo_calls(connection, operation, command, arguments, result)
     else:
         async with guarded(connection, "operation"):
-            await operation.compensate(tx, arguments, result)
-            await tx.flush()
+            with contained(f"the compensation of {operation.name}"):
+                await operation.compensate(tx, arguments, result)
+                await tx.flush()
     # Last, as in `fence`: it fails, or finds no such row, where a swallowed error has ended the transaction.
     written = await connection.execute(
         swap.where(saga_step.c.state == StepState.UNDONE.value).values(undone_at=datetime.now(UTC)).returning(*FENCE)

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.atomic import ATOMIC, AtomicOperation, names_in
 from orchestrator.catalog import Catalog
+from orchestrator.containment import contained
 from orchestrator.drive.messages import (
     STUCK_AFTER,
     Decided,
@@ -209,8 +210,9 @@ async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) 
             await undo_calls(connection, operation, command, arguments, result)
         else:
             async with guarded(connection, "operation"):
-                await operation.compensate(tx, arguments, result)
-                await tx.flush()
+                with contained(f"the compensation of {operation.name}"):
+                    await operation.compensate(tx, arguments, result)
+                    await tx.flush()
         # As in `fence`: a transaction that a swallowed error has ended must not pass for one that committed.
         written = await connection.execute(_WRITE_UNDONE, {**key, "now": datetime.now(UTC)})
         if written.rowcount != 1:

@@ -22,6 +22,8 @@ TOGETHER = "orchestrator/store/together.py"
 WAVE = "orchestrator/worker/wave.py"
 RECOVERY = "orchestrator/worker/recovery.py"
 READ_ONLY = "orchestrator/store/read_only.py"
+CONTAINMENT = "orchestrator/containment.py"
+DRIVER = "orchestrator/drive/driver.py"
 
 
 class NoLongerFits(Exception):
@@ -317,5 +319,21 @@ MUTANTS = (
             "::test_a_mark_that_a_worker_set_into_the_future_hides_no_execution_that_was_cut_off",
         ),
         unseen="its workers take the mark from Temporal's clock, so none of them sets one into the future",
+    ),
+    Mutant(
+        name="contained",
+        breaks="what would end the worker, raised by an operation, is a failed attempt",
+        file=CONTAINMENT,
+        replaced={"raise interrupted(self._what, raised) from raised": "return"},
+        caught_by=("tests/store/test_code_interrupted.py::test_locks_that_raise_it_are_a_bug[CancelledError]",),
+        unseen="no operation of chaos raises it",
+    ),
+    Mutant(
+        name="own-cancel",
+        breaks="a step that handle cancels itself is its author's mistake and no person's cancel",
+        file=DRIVER,
+        replaced={"if not self._is_stopped():": "if False:"},
+        caught_by=("tests/unit/test_cancels_in_handle.py::test_a_step_that_handle_cancels_is_its_authors_mistake",),
+        unseen="no handle of chaos cancels its steps",
     ),
 )

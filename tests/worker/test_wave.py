@@ -315,6 +315,22 @@ async def test_an_error_that_no_except_catches_hurts_only_its_saga(home: Databas
     assert (reply.done, reply.own, given_away) == (1, 1, ["odd"])
 
 
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
+async def test_an_operation_that_would_end_the_worker_is_a_failed_attempt(
+    home: Database, kind: type[BaseException]
+) -> None:
+    async def raise_it(tx: Transaction) -> None:
+        if tx.event_id == "odd":
+            raise kind
+
+    Script.before["put"] = raise_it
+
+    reply = await drive(home, ("odd", EVENT), ("even", EVENT))
+
+    assert [(left.event_id, left.why) for left in reply.left] == [("odd", Why.FAILED)]
+    assert {row.event_id: row.phase for row in await rows(home, saga)} == {"odd": "forward", "even": "completed"}
+
+
 def test_having_no_connection_to_spare_is_no_sagas_fault() -> None:
     assert is_lost(Unreachable("all connections were in use"))
 
