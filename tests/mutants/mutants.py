@@ -326,7 +326,6 @@ MUTANTS = (
         file=CONTAINMENT,
         replaced={"raise interrupted(self._what, raised) from raised": "return"},
         caught_by=("tests/store/test_code_interrupted.py::test_locks_that_raise_it_are_a_bug[CancelledError]",),
-        caught_by=("tests/store/test_code_interrupted.py::test_locks_that_raise_it_are_a_bug[CancelledError]",),
         unseen="no operation of chaos raises it",
     ),
     Mutant(
