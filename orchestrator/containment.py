@@ -12,7 +12,13 @@ from typing import Any
 
 from orchestrator.errors import OrchestratorError, storable
 
-_CONTAINED = (asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit, BaseExceptionGroup)
+_CONTAINED: tuple[type[BaseException], ...] = (
+    asyncio.CancelledError,
+    SystemExit,
+    KeyboardInterrupt,
+    GeneratorExit,
+    BaseExceptionGroup,
+)
 """What means something else to the event loop than to the code that raised it.
 
 An author's own subclass of BaseException means nothing to anybody: whoever runs the attempt counts it as failed.
@@ -32,8 +38,6 @@ class contained:
     Raises:
         CodeInterrupted: the code raised one of those, and neither a cancel of this task nor a close caused it.
     """
-
-    __slots__ = ("_cancels", "_task", "_what")
 
     def __init__(self, what: str) -> None:
         self._what = what
