@@ -10,18 +10,20 @@ import sys
 from pathlib import Path
 
 MAIN = "__main__"
+_SCRIPTS = (MAIN, "__mp_main__")
+"""The script's names in `sys.modules`: the second one is in a process that `multiprocessing` spawned."""
 
 
 def importable_name(module: str) -> str:
     """A module's name as an import statement gives it: the script's own for `__main__`, any other as it is."""
-    if module != MAIN:
+    if module not in _SCRIPTS:
         return module
     main = sys.modules[MAIN]
     for name, loaded in list(sys.modules.items()):
-        if loaded is main and name != MAIN:
+        if loaded is main and name not in _SCRIPTS:
             return name
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-    if spec is not None:
+    if spec is not None and spec.name not in _SCRIPTS:
         return str(spec.name)
     return Path(file).stem if file else MAIN
 

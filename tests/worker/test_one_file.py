@@ -47,9 +47,15 @@ async def test_an_application_in_one_file_works(
     worker = await shell.start(*command, program=(sys.executable,))
 
     published = await shell.run("publish", "ORDER_PLACED", '{"thing": "tea"}', "--timeout", "40", "--json")
+    status = await shell.run("status", published.document["event_id"], "--json")
     worker.send_signal(signal.SIGTERM)
     stopped = await ended(worker)
 
+    # The name is recorded: the same one in a supervised process, in the script itself, and for the command line.
+    assert [step["operation"] for step in status.document["sagas"][0]["steps"]] == [
+        "one_file.stock",
+        "one_file.reserve",
+    ]
     assert published.code == 0, f"{published}\n{stopped}"
     assert published.document["sagas"][0]["outcome"]["data"] == {"left": 2}
     assert stopped.code == 0, stopped
