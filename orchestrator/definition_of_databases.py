@@ -39,7 +39,7 @@ def problems_of_databases(
         if operation.database != HOME and operation.database not in known:
             short = operation.name.rpartition(".")[2]
             yield operation.source.problem(f"{short} runs in the database {_missing(operation.database)}")
-    places = _places(tables)
+    places = places_of_tables(tables)
     for table in tables.sorted_tables:
         say = places.get(table.name, Source(f"table {table.name}", 0)).problem
         here = database_of(table)
@@ -63,14 +63,14 @@ def _missing(name: str) -> str:
     )
 
 
-def _places(tables: MetaData) -> dict[str, Source]:
-    """Where each table's class is written, if it is a SQLModel's."""
+def places_of_tables(tables: MetaData) -> dict[str, Source]:
+    """Where each table's class is defined, if it is a SQLModel."""
     found: dict[str, Source] = {}
     left: list[Any] = [SQLModel]
     while left:
-        one = left.pop()
-        left += one.__subclasses__()
-        table = getattr(one, "__table__", None)
+        model = left.pop()
+        left += model.__subclasses__()
+        table = getattr(model, "__table__", None)
         if isinstance(table, Table) and table.metadata is tables:
-            found[table.name] = Source.of(one)
+            found[table.name] = Source.of(model)
     return found

@@ -13,10 +13,9 @@ from orchestrator.definition_of_types import Use, faults_of_type, name_of, probl
 from orchestrator.errors import Problem
 from orchestrator.external import ExternalCall, ExternalOperation, Happened, Verification
 from orchestrator.operation import Compensation, Operation, Reversal, Source
+from orchestrator.reserved import ACTIVITY_PREFIX, TEMPORAL_PREFIX
 from orchestrator.transaction import Transaction
 
-_RESERVED = "saga."
-"""The engine's own activities are named so."""
 NAME_LIMIT = 200
 """Characters of a name, as its column holds them."""
 _BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -87,7 +86,11 @@ def _problems_of_options(operation: Operation[..., Any]) -> Iterator[Problem]:
 
 
 def _problems_of_name(name: str, source: Source) -> Iterator[Problem]:
-    if name.startswith(_RESERVED):
+    if name.startswith(TEMPORAL_PREFIX):
+        yield source.problem(
+            f"{name} begins with {TEMPORAL_PREFIX}, as only Temporal's own activities do: rename the module"
+        )
+    if name.startswith(ACTIVITY_PREFIX):
         yield source.problem(
             f'{name} is a name of the engine\'s own, as is all that begins with "saga.": rename the module'
         )

@@ -13,6 +13,7 @@ from orchestrator.errors import Problem
 from orchestrator.event import DomainEvent, FailureEvent
 from orchestrator.operation import Source
 from orchestrator.orchestrator import Orchestrator
+from orchestrator.reserved import TEMPORAL_PREFIX, WORKFLOWS
 from orchestrator.saga import Saga
 
 PARTITIONS_LIMIT = 1_000
@@ -27,6 +28,10 @@ def problems_of_orchestrator(orchestrator: AnyOrchestrator) -> Iterator[Problem]
     name = orchestrator.__name__
     if "." in orchestrator.__qualname__:
         yield say(f"{orchestrator.__qualname__} cannot be imported by its name: define {name} at the top of a module")
+    if name in WORKFLOWS:
+        yield say(f"{name} is a workflow of the engine's own, as are {_listed(WORKFLOWS - {name})}: rename the class")
+    elif name.startswith(TEMPORAL_PREFIX):
+        yield say(f"{name} begins with {TEMPORAL_PREFIX}, as only Temporal's own workflows do: rename the class")
     if len(name) > NAME_LIMIT:
         yield say(f"{name} is longer than {NAME_LIMIT} characters: shorten it")
     yield from _problems_of_init(orchestrator)
@@ -85,6 +90,10 @@ def _faults_of_events(requests: tuple[Any, ...], completed: Any, failed: Any) ->
         if requested is not completed and requested is not failed:
             continue
         yield f"{name_of(requested)} both starts and ends it, so it would start itself for ever: end with another event"
+
+
+def _listed(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def _is_event(one: Any) -> bool:

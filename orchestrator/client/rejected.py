@@ -13,11 +13,12 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from orchestrator.errors import EventRejected, Unreachable
+from orchestrator.reserved import PUBLISH_EVENT_WORKFLOW
 from orchestrator.store.database import Database
 from orchestrator.store.dead_letters import keep_letter
 from orchestrator.workflow.execution import raw_json
 from orchestrator.workflow.names import BUS_DOOR
-from orchestrator.workflow.publishing import FROM_BUS, PUBLISH_EVENT_WORKFLOW
+from orchestrator.workflow.publishing import FROM_BUS
 
 _LARGEST = 2 * 1024 * 1024 - 16 * 1024
 """Bytes that a start may carry."""

@@ -32,14 +32,13 @@ from orchestrator.envelope import describe
 from orchestrator.errors import MESSAGE_LIMIT, OrchestratorError, TransactionMisuse, UsageError, storable
 from orchestrator.external import ExternalOperation
 from orchestrator.operation import PIVOT, Operation, Reversal
+from orchestrator.reserved import PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW
 from orchestrator.store.dead_letters import keep_piece
 from orchestrator.store.fence import ResultTooLarge
 from orchestrator.store.steps import StoreSteps
 from orchestrator.workflow import names
 from orchestrator.workflow.dead_letters import DeadLetterPiece
 from orchestrator.workflow.local_first import LOCAL_REPLY, REPLY_TOO_LARGE
-from orchestrator.workflow.publishing import PUBLISH_EVENT_WORKFLOW
-from orchestrator.workflow.scheduled import SCHEDULED_WORKFLOW
 
 M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")

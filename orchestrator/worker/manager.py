@@ -27,6 +27,7 @@ from temporalio.worker import Worker
 from orchestrator.catalog import Catalog
 from orchestrator.client.connection import connect_temporal
 from orchestrator.definition_of_databases import problems_of_databases
+from orchestrator.definition_of_tables import problems_of_tables
 from orchestrator.errors import DefinitionError, OrchestratorError
 from orchestrator.settings import InvalidSettings, Settings
 from orchestrator.store.database import Database
@@ -240,7 +241,8 @@ class Manager:
         """
         catalog = self._catalog or Catalog.discover(self.settings.packages)
         tables = SQLModel.metadata
-        if faults := list(problems_of_databases(catalog.operations.values(), tables, self.settings.databases)):
+        faults = [*problems_of_databases(catalog.operations.values(), tables, self.settings.databases)]
+        if faults := [*faults, *problems_of_tables(tables)]:
             raise DefinitionError(faults)
         databases = Databases.at(
             self.settings.resolved_database_url, self.settings.databases, pool_size=self.settings.pool_size

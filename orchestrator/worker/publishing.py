@@ -13,9 +13,10 @@ from temporalio.exceptions import ApplicationError
 from orchestrator.catalog import Catalog
 from orchestrator.client.bus import EventBus
 from orchestrator.errors import EventRejected
+from orchestrator.reserved import PUBLISH_EVENT_WORKFLOW
 from orchestrator.store.database import Database
 from orchestrator.store.dead_letters import keep_letter
-from orchestrator.workflow.publishing import PUBLISH_EVENT, PUBLISH_EVENT_WORKFLOW, Taken
+from orchestrator.workflow.publishing import PUBLISH_EVENT, Taken
 
 
 def bus_of(client: Client, catalog: Catalog, task_queue: str, *, source: str) -> EventBus:

@@ -9,6 +9,7 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 
 from orchestrator.answers import Answer, Question
+from orchestrator.reserved import ANSWERS_WORKFLOW
 
 ANSWER = "saga.answer"
 """The activity; `SagaAnswers` is the workflow. Names on the wire, as those in `names`."""
@@ -19,7 +20,7 @@ RUN = timedelta(seconds=60)
 _SILENCE = timedelta(seconds=5)
 
 
-@workflow.defn(name="SagaAnswers")
+@workflow.defn(name=ANSWERS_WORKFLOW)
 class SagaAnswers:
     """Tells a client without a database how sagas ended and which events went through."""
 

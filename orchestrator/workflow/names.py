@@ -3,7 +3,7 @@
 import re
 from hashlib import sha256
 
-_PARTITION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*/partition/[1-9][0-9]*-of-[1-9][0-9]*")
+_PARTITION = re.compile(r"[^\W\d]\w*/partition/[1-9][0-9]*-of-[1-9][0-9]*")
 
 TURN = "saga.turn_to_undoing"
 FINISH = "saga.finish"

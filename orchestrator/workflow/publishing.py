@@ -15,6 +15,7 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ApplicationError
 
 from orchestrator.envelope import EVENT_SIZE_LIMIT, too_large
+from orchestrator.reserved import PUBLISH_EVENT_WORKFLOW
 from orchestrator.workflow import names
 from orchestrator.workflow.dead_letters import pieces
 from orchestrator.workflow.execution import raw_json
@@ -22,7 +23,6 @@ from orchestrator.workflow.inbox import CARRIED, Inbound
 
 PUBLISH_EVENT = "saga.publish_event"
 """The activity; `PublishEvent` is the workflow. Names on the wire, as those in `names`."""
-PUBLISH_EVENT_WORKFLOW = "PublishEvent"
 FROM_BUS = f"{PUBLISH_EVENT_WORKFLOW}/bus/"
 """With it begin the ids of those that a bus starts."""
 

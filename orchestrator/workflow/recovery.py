@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
 
+from orchestrator.reserved import RECOVERY_WORKFLOW
+
 RECOVER = "saga.recover"
 """The activity; `SagaRecovery` is the workflow. Names on the wire, as those in `names`."""
 SHOWN = 100
@@ -78,7 +80,7 @@ class Sweep(BaseModel):
         return f"{self.looked_at} silent sagas, {self.alive} of them alive; {done or 'nothing to do'}"
 
 
-@workflow.defn(name="SagaRecovery")
+@workflow.defn(name=RECOVERY_WORKFLOW)
 class SagaRecovery:
     """Looks for sagas that nobody drives any more, and sees that they end. Run by a schedule; harmless at any time."""
 

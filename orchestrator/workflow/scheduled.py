@@ -13,12 +13,12 @@ from temporalio.common import RawValue, RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ApplicationError
 
 from orchestrator.envelope import describe
+from orchestrator.reserved import SCHEDULED_WORKFLOW
 from orchestrator.workflow import names
 from orchestrator.workflow.dead_letters import pieces
 
 PUBLISH_SCHEDULED = "saga.publish_scheduled"
 """The activity; `ScheduledPublish` is the workflow. Names on the wire, as those in `names`."""
-SCHEDULED_WORKFLOW = "ScheduledPublish"
 
 _STARTED_FOR = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 

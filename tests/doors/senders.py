@@ -25,9 +25,9 @@ from orchestrator.client.partitions import partition_of
 from orchestrator.embedded import find_temporal
 from orchestrator.envelope import read, unwrap
 from orchestrator.errors import EventRejected, Unreachable
+from orchestrator.reserved import PUBLISH_EVENT_WORKFLOW
 from orchestrator.store.database import Database
 from orchestrator.workflow.names import own_workflow_id, partition_for
-from orchestrator.workflow.publishing import PUBLISH_EVENT_WORKFLOW
 from tests.doors.house import CATALOG
 from tests.doors.plan import Sending
 

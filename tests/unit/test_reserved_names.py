@@ -1,0 +1,88 @@
+"""The engine's own names are its own: an application that takes one is told before anything starts."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Column, Index, Integer, MetaData, Table, UniqueConstraint
+from temporalio import workflow
+
+from orchestrator import Orchestrator
+from orchestrator.definition_of_orchestrators import problems_of_orchestrator
+from orchestrator.definition_of_tables import problems_of_tables
+from orchestrator.errors import Problem
+from orchestrator.reserved import ACTIVITY_PREFIX, TABLE_PREFIX, WORKFLOWS
+from orchestrator.store.migrate import VERSION_TABLE
+from orchestrator.store.schema import metadata
+from orchestrator.workflow import answers, publishing, recovery, scheduled
+from orchestrator.workflow.names import is_partition, partition_workflow_id
+
+
+def told(*tables: tuple[str, str | None]) -> list[str]:
+    """What is told of tables of these names and schemas."""
+    declared = MetaData()
+    for name, schema in tables:
+        Table(name, declared, Column("id", Integer, primary_key=True), schema=schema)
+    return [problem.text for problem in problems_of_tables(declared)]
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [
+        *((name, None) for name in (*metadata.tables, VERSION_TABLE, "saga_of_ours")),
+        ("Saga", None),
+        ("SAGA_STEP", None),
+        ("saga", "public"),
+        ("saga", "main"),
+    ],
+)
+def test_a_table_with_a_name_of_the_engines_is_told_with_the_right_form(name: str, schema: str | None) -> None:
+    [problem] = told((name, schema))
+
+    assert problem.startswith(f"the table {name} has a name of the engine's own")
+    assert f'__tablename__ = "our_{name.lower()}"' in problem
+
+
+@pytest.mark.parametrize(("name", "schema"), [("sagas", None), ("our_saga", None), ("saga", "shop"), ("stock", None)])
+def test_other_tables_are_the_applications_own(name: str, schema: str | None) -> None:
+    assert told((name, schema)) == []
+
+
+def test_an_index_or_a_constraint_with_a_name_of_the_engines_is_told() -> None:
+    declared = MetaData()
+    stock = Table("stock", declared, Column("id", Integer), UniqueConstraint("id", name="uq_saga_dead_letter_origin"))
+    Index("IX_saga_unfinished", stock.c.id)
+
+    problems = [problem.text for problem in problems_of_tables(declared)]
+
+    assert [text.partition(",")[0] for text in problems] == [
+        "the table stock names an index or a constraint IX_saga_unfinished",
+        "the table stock names an index or a constraint uq_saga_dead_letter_origin",
+    ]
+
+
+def test_two_tables_that_differ_in_case_alone_are_told_unless_they_are_apart() -> None:
+    assert "in other letters' case" in told(("Stock", None), ("stock", None))[0]
+    assert told(("Stock", "north"), ("stock", "south")) == []
+
+
+def problems_of(name: str) -> Iterator[Problem]:
+    """Faults of an orchestrator with this name."""
+    return problems_of_orchestrator(type(name, (Orchestrator,), {}))
+
+
+@pytest.mark.parametrize("name", [*WORKFLOWS, "__temporal_move"])
+def test_an_orchestrator_with_a_name_of_the_engines_or_temporals_is_told(name: str) -> None:
+    assert any("rename the class" in problem.text and name in problem.text for problem in problems_of(name))
+
+
+def test_every_name_of_the_engines_is_known_as_one() -> None:
+    defined = [publishing.PublishEvent, scheduled.ScheduledPublish, recovery.SagaRecovery, answers.SagaAnswers]
+    assert {workflow._Definition.must_from_class(one).name for one in defined} == WORKFLOWS  # pyright: ignore[reportPrivateUsage]
+    assert all(name == "saga" or name.startswith(TABLE_PREFIX) for name in (*metadata.tables, VERSION_TABLE))
+    activities = [publishing.PUBLISH_EVENT, scheduled.PUBLISH_SCHEDULED, recovery.RECOVER, answers.ANSWER]
+    assert all(name.startswith(ACTIVITY_PREFIX) for name in activities)
+
+
+def test_a_partition_is_known_whatever_the_letters_of_its_orchestrator() -> None:
+    assert is_partition(partition_workflow_id("Überweisung", 3, 8))
+    assert not is_partition("Überweisung/event/1")
