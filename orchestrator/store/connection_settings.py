@@ -13,6 +13,8 @@ from orchestrator.store.sqlite import connect_steadily
 
 WAIT_FOR_CONNECTION = 10
 """Seconds that a transaction waits for a connection of the pool."""
+BUSY_TIMEOUT = 30_000
+"""Milliseconds that SQLite waits for another process that writes."""
 
 
 SESSION_SETTINGS = {
@@ -62,7 +64,7 @@ def create_engine(address: DatabaseUrl, pool_size: int) -> AsyncEngine:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy begins transactions itself, in `_begin_sqlite`
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT}", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -2,25 +2,28 @@
 
 from functools import cache
 from pathlib import Path
+from traceback import walk_tb
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, MetaData, inspect, text
+from sqlalchemy import Connection, MetaData, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.definition_of_databases import database_of
-from orchestrator.errors import Unreachable
+from orchestrator.errors import DefinitionError, Problem, Unreachable
 from orchestrator.operation import HOME
 from orchestrator.store.database import Database
+from orchestrator.store.database_errors import DatabaseCondition, condition_of
+from orchestrator.store.migration_lock import migrating
 from orchestrator.store.migrations import HOME_CONFIGURED
 from orchestrator.store.opening import insert_into
 from orchestrator.store.schema import SCHEMA_VERSION, saga, saga_meta
 
+_OF_A_STATEMENT = (DatabaseCondition.FAILED, DatabaseCondition.TABLE_MISSING)
+"""Errors that a statement of a migration is to blame for, and not the database."""
 VERSION_TABLE = "saga_alembic_version"
-_LOCK = 7_164_201
-"""Advisory lock under which PostgreSQL migrates; SQLite has one writer anyway."""
 
 
 def alembic_config(connection: Connection | None = None, *, is_home: bool = True) -> Config:
@@ -54,15 +57,14 @@ async def migrate(
         migrations: folder of the application's own Alembic migrations, which run first; home's alone.
 
     Raises:
-        Unreachable: the database cannot be reached, or does not let us create tables, or is home and another at once.
+        DefinitionError: a migration of the application fails.
+        Unreachable: the database cannot be used, does not let us create tables, or is home and another at once.
     """
     try:
-        async with database.transaction() as connection:
-            if database.dialect == "postgresql":
-                await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        async with migrating(database) as connection:
             await connection.run_sync(_upgrade, name, database.shown)
             if application is not None and migrations is not None and name == HOME:
-                await connection.run_sync(upgrade_application, migrations)
+                await connection.run_sync(_upgrade_reporting, migrations)
             if application is not None:
                 tables = [table for table in application.sorted_tables if database_of(table) == name]
                 await connection.run_sync(application.create_all, tables=tables)
@@ -72,6 +74,35 @@ async def migrate(
             await connection.execute(statement.on_conflict_do_nothing())
     except (SQLAlchemyError, OSError) as fault:
         raise database.unreachable(fault) from fault
+
+
+def _upgrade_reporting(connection: Connection, migrations: Path) -> None:
+    """`upgrade_application`; what goes wrong in a migration itself is a fault of definition, at its line.
+
+    Raises:
+        DefinitionError: a migration fails, other than because the database is away or refuses permission.
+    """
+    try:
+        upgrade_application(connection, migrations)
+    except Exception as fault:
+        is_statement = isinstance(fault, SQLAlchemyError) and condition_of(fault) in _OF_A_STATEMENT
+        if isinstance(fault, SQLAlchemyError | OSError) and not is_statement:
+            raise
+        cause = getattr(fault, "orig", None) or fault
+        first = (str(cause).splitlines() or [""])[0]
+        file, line = _line_in(migrations, fault)
+        text = f"the migration fails, and nothing of it was applied: {type(cause).__name__}: {first}"
+        raise DefinitionError([Problem(file, line, text)]) from fault
+
+
+def _line_in(folder: Path, fault: BaseException) -> tuple[str, int]:
+    """The innermost line of the folder's code in an error's traceback, or the folder."""
+    found = (str(folder), 0)
+    root = str(folder.resolve())
+    for frame, line in walk_tb(fault.__traceback__):
+        if str(Path(frame.f_code.co_filename).resolve()).startswith(root):
+            found = (str(folder / Path(frame.f_code.co_filename).resolve().relative_to(root)), line)
+    return found
 
 
 def upgrade_application(connection: Connection, migrations: Path) -> None:
