@@ -82,12 +82,12 @@ class Project:
         return Typed(process.returncode or 0, output.decode())
 
     @asynccontextmanager
-    async def running(self) -> AsyncGenerator[None]:
-        """With a server and a worker on its state, as `make up` has them."""
+    async def running(self, worker_command: str = WORKER) -> AsyncGenerator[None]:
+        """Run a server and a worker on the copy's state, as `make up` does."""
         async with EmbeddedServer(self.folder / ".state", port=0, headless=True, in_memory=True) as server:
             self.environment["TEMPORAL_ADDRESS"] = server.address
             worker = await asyncio.create_subprocess_shell(
-                f"exec {WORKER}",
+                f"exec env {worker_command}",
                 cwd=self.folder,
                 env=self.environment,
                 stdout=asyncio.subprocess.PIPE,

@@ -1,12 +1,31 @@
 """The README is short, its commands exist, and what CI runs is what it names."""
 
 import re
+from collections.abc import AsyncGenerator
 
 import pytest
 
 from tests.docs.markdown import ROOT, Document
+from tests.docs.project import Project, check_commands
 
 README = Document("README.md")
+WORKER = "ORCHESTRATOR_PACKAGES=shop .venv/bin/python shop.py"
+
+
+@pytest.fixture(scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Project]:
+    """A copy of the project with the example's worker."""
+    project = Project.copied(tmp_path_factory.mktemp("readme") / "project", README)
+    async with project.running(WORKER):
+        yield project
+
+
+async def test_its_example_does_what_it_shows(running: Project) -> None:
+    commands = [command for command in README.commands if " publish " in command.line]
+    assert WORKER in {command.line for command in README.commands}
+    assert len(commands) == 2
+
+    assert await check_commands(running, commands) == []
 
 
 def test_it_fits_on_two_screens() -> None:
