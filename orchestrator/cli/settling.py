@@ -13,7 +13,6 @@ from orchestrator.cli.invocation import command
 from orchestrator.cli.output import Output
 from orchestrator.cli.standing import Standing, find
 from orchestrator.cli.status import say_next
-from orchestrator.cli.why import Kind
 from orchestrator.drive.messages import Phase, StepState
 from orchestrator.errors import SagaUnknown
 from orchestrator.settings import Settings
@@ -155,6 +154,6 @@ class _Following:
                 now = await look_again(self._client, self._settings, self._standing)
         except (TimeoutError, RPCError):
             return
-        if now.reason is not None and now.reason.kind is Kind.NO_WORKER:
+        if now.reason is not None and now.reason.kind.is_untaken:
             self._remarked = True
             self._output.remark(now.reason.sentence)

@@ -65,7 +65,7 @@ async def watch(
     said: set[Kind] = set()
 
     def remark_once(reason: Reason) -> None:
-        if reason.kind is Kind.NO_WORKER and reason.kind not in said:
+        if reason.kind.is_untaken and reason.kind not in said:
             said.add(reason.kind)
             remark(reason.sentence)
 

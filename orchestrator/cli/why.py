@@ -1,7 +1,7 @@
 """Why a saga is not done, in one sentence: read from its execution, as the database does not know who drives."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -27,7 +27,9 @@ from orchestrator.workflow import names
 _POLL = timedelta(seconds=70)
 """A worker asks for work at least once a minute; one that has not asked for longer is gone."""
 _PATIENCE = timedelta(seconds=5)
-"""Work that lies longer than this although a worker was seen: it is gone since, or has too much to do."""
+"""Seconds that work may lie although a worker polls, before that is worth a sentence."""
+_QUEUES = (TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY)
+"""A worker whose steps are all busy asks for one kind of work only."""
 _LOCKS_TOLD = 3
 LAST_FAILURE = "; the last failure: "
 _ENGINE_ACTIVITIES = {
@@ -44,6 +46,9 @@ class Kind(StrEnum):
     WORKING = "working"
     """Nothing does."""
     NO_WORKER = "no_worker"
+    """No worker asks for work on its task queue."""
+    BACKLOG = "backlog"
+    """A worker asks for work, and has not taken this yet."""
     RETRYING = "retrying"
     """A step or an undoing fails, and is tried again."""
     BUG = "bug"
@@ -59,6 +64,11 @@ class Kind(StrEnum):
     """Its execution has ended, and the saga may not have."""
     GONE = "gone"
     """There is no execution."""
+
+    @property
+    def is_untaken(self) -> bool:
+        """Whether work lies in a task queue."""
+        return self in (Kind.NO_WORKER, Kind.BACKLOG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +109,7 @@ async def reason_of(client: Client, workflow_id: str) -> Reason | None:
         name = "unknown" if status is None else status.name.lower().replace("_", " ")
         return Reason(Kind.CLOSED, f"its execution has ended as {name}", status=status)
     raw = description.raw_description
-    reason = await _of_workflow_task(client, description, raw) or await _of_activities(client, raw)
+    reason = await _of_workflow_task(client, description, raw) or await reason_of_activities(client, raw)
     return reason or Reason(Kind.WAITING, "it waits for a message: nothing is to be done just now", status=status)
 
 
@@ -134,12 +144,13 @@ async def _of_workflow_task(
             )
     waiting = task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
     since = _moment(task.original_scheduled_time if _is_set(task) else task.scheduled_time)
-    if waiting and (reason := await _no_worker(client, raw.execution_config.task_queue.name, since)):
+    if waiting and (reason := await _not_taken(client, raw.execution_config.task_queue.name, since)):
         return reason
     return Reason(Kind.WORKING, "it is being worked on", attempt=task.attempt)
 
 
-async def _of_activities(client: Client, raw: DescribeWorkflowExecutionResponse) -> Reason | None:
+async def reason_of_activities(client: Client, raw: DescribeWorkflowExecutionResponse) -> Reason | None:
+    """Why the activities of an execution are not done; None if none is pending."""
     pending = sorted(raw.pending_activities, key=lambda one: one.attempt, reverse=True)
     if not pending:
         return None
@@ -148,12 +159,15 @@ async def _of_activities(client: Client, raw: DescribeWorkflowExecutionResponse)
     if activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_PAUSED:
         return Reason(Kind.WAITING, f"{what} is paused: unpause it in the Web UI", attempt=activity.attempt)
     is_waiting = activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+    not_taken: Reason | None = None
     if is_waiting and not _is_backing_off(activity):
-        since = _moment(activity.scheduled_time)
-        if reason := await _no_worker(client, raw.execution_config.task_queue.name, since):
-            return reason
+        # Of a retry, `scheduled_time` is still the first attempt's.
+        since = max(_moment(activity.scheduled_time), _moment(activity.next_attempt_schedule_time))
+        not_taken = await _not_taken(client, raw.execution_config.task_queue.name, since)
+    last = f"{LAST_FAILURE}{_told(activity.last_failure)}" if activity.HasField("last_failure") else ""
+    if not_taken is not None and (activity.attempt == 1 or not_taken.kind is Kind.NO_WORKER):
+        return replace(not_taken, sentence=f"{not_taken.sentence}{last}", attempt=activity.attempt)
     if activity.attempt > 1:
-        last = f"{LAST_FAILURE}{_told(activity.last_failure)}" if activity.HasField("last_failure") else ""
         soon = ""
         if _is_backing_off(activity):
             left = _moment(activity.next_attempt_schedule_time) - datetime.now(UTC)
@@ -162,17 +176,30 @@ async def _of_activities(client: Client, raw: DescribeWorkflowExecutionResponse)
     return Reason(Kind.WORKING, f"{what} is running", attempt=activity.attempt)
 
 
-async def _no_worker(client: Client, task_queue: str, since: datetime) -> Reason | None:
-    """Whether work lies on a task queue that nobody takes it from."""
-    now = datetime.now(UTC)
+async def _not_taken(client: Client, task_queue: str, since: datetime) -> Reason | None:
+    """Why work lies on a task queue since then: no worker asks for it, or the workers that do have not taken it yet."""
+    seen = [await _last_poll(client, task_queue, kind) for kind in _QUEUES]
+    return reason_for_backlog(task_queue, since, max((one for one in seen if one is not None), default=None))
+
+
+async def _last_poll(client: Client, task_queue: str, kind: TaskQueueType.ValueType) -> datetime | None:
     described = await client.workflow_service.describe_task_queue(
         DescribeTaskQueueRequest(
-            namespace=client.namespace,
-            task_queue=TaskQueue(name=task_queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+            namespace=client.namespace, task_queue=TaskQueue(name=task_queue), task_queue_type=kind
         )
     )
-    seen = max((_moment(poller.last_access_time) for poller in described.pollers), default=None)
+    return max((_moment(poller.last_access_time) for poller in described.pollers), default=None)
+
+
+def reason_for_backlog(task_queue: str, since: datetime, seen: datetime | None) -> Reason | None:
+    """What to say of work that nobody has taken from a task queue; None if that is not worth a sentence yet.
+
+    Args:
+        task_queue: its name.
+        since: since when the work lies there.
+        seen: when a worker last asked for work of any kind; None if none did of late.
+    """
+    now = datetime.now(UTC)
     start = f"Start one: {worker_command()}"
     if seen is None or now - seen > _POLL:
         return Reason(
@@ -180,9 +207,9 @@ async def _no_worker(client: Client, task_queue: str, since: datetime) -> Reason
         )
     if now - since > _PATIENCE:
         return Reason(
-            Kind.NO_WORKER,
-            f"nobody has taken the work from the task queue {task_queue!r} for {ago(since, now)}; a worker was last "
-            f"seen {ago(seen, now)} ago, and is gone or has too much to do. {start}",
+            Kind.BACKLOG,
+            f"its work has waited in the task queue {task_queue!r} for {ago(since, now)}. A worker polls that queue, "
+            f"last {ago(seen, now)} ago: it is busy, or was stopped since. Look whether it still runs, and at its log",
         )
     return None
 
