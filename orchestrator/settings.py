@@ -47,6 +47,8 @@ class Settings(BaseSettings):
 
     packages: Annotated[tuple[str, ...], NoDecode] = ("events", "activities", "workflows")
     """Where events, operations and orchestrators are found; in the environment with commas between."""
+    title: str = ""
+    """The application's name in its catalog; without it, the name of its folder."""
     state_dir: Path = Path(".state")
     """Folder of the embedded mode: both databases, logs, `running.json`."""
     database_url: str = ""

@@ -18,7 +18,7 @@ def catalog(
     writes: Annotated[bool, typer.Option("--write", help="Write the files into the folder.")] = False,
     checks: Annotated[bool, typer.Option("--check", help="Fail if the folder is not what the code says.")] = False,
     folder: Annotated[Path, typer.Option("--folder", help="Where the files are.")] = _FOLDER,
-    title: Annotated[str, typer.Option("--title", help="The application's name.")] = "SmartExpense",
+    title: Annotated[str | None, typer.Option("--title", help="The application's name.")] = None,
 ) -> int:
     """Show which event starts which orchestrator, with its operations, tables and outcomes.
 
@@ -32,7 +32,9 @@ def catalog(
     from orchestrator.documents.pages import files_of, page, stale, write
 
     output = Output()
-    found = Catalog.discover(Settings().packages)
+    settings = Settings()
+    title = title or settings.title or Path.cwd().name
+    found = Catalog.discover(settings.packages)
     if not (writes or checks):
         output.say(page(found, title))
         return Exit.COMPLETED

@@ -27,10 +27,10 @@ def test_a_subject_and_a_past_participle_are_a_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("GoalReached", "begins with no subject that is registered: ACCOUNT, MONEY_TRANSFER. Begin its name with one"),
-        ("Accounted", "begins with no subject"),
-        ("AccountOpening", "does not end in the past tense"),
-        ("AccountNeed", "Name it as in AccountNeedRequested"),
+        ("GoalReached", "does not start with a registered subject: ACCOUNT, MONEY_TRANSFER. Start its name with one"),
+        ("Accounted", "does not start with a registered subject"),
+        ("AccountOpening", "still going on"),
+        ("AccountClosing", "use the past tense, as in AccountClosingRequested"),
     ],
 )
 def test_other_names_are_told_with_the_rule_and_the_fix(name: str, part: str) -> None:
