@@ -13,6 +13,7 @@ from orchestrator.cli.letters import dead_letters
 from orchestrator.cli.listing import list_
 from orchestrator.cli.locks import locks
 from orchestrator.cli.outbox import outbox
+from orchestrator.cli.output import Output
 from orchestrator.cli.publish import publish
 from orchestrator.cli.purge import purge
 from orchestrator.cli.recover import recover
@@ -30,7 +31,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"orchestrator {version('temporal-saga-orchestrator')}")
+        Output().raw(f"orchestrator {version('temporal-saga-orchestrator')}")
         raise typer.Exit
 
 
@@ -63,10 +64,11 @@ def orchestrator(
 
     \b
     Exit codes: 0 completed, 1 failed or cancelled, 2 misuse, 3 the server or the database cannot be reached,
-    4 not finished (within the timeout), 130 stopped by Ctrl-C. Run it in the application's folder.
+    4 not finished (within the timeout), 70 a bug, 74 the answer could not be written to stdout, 130 stopped by Ctrl-C.
+    Run it in the application's folder.
     """
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        Output().raw(context.get_help())
         return 2
     return 0
 

@@ -65,5 +65,5 @@ def diagram(
         raise typer.BadParameter(
             f"no orchestrator {name} is here; there are {', '.join(found.orchestrators) or 'none'}"
         )
-    print(diagram_of(found, orchestrator))
+    Output().raw(diagram_of(found, orchestrator))
     return Exit.COMPLETED

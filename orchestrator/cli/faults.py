@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from errno import ENOSPC
 
+from temporalio.service import RPCError
 from typer import TyperException
 
 from orchestrator.errors import (
@@ -32,6 +34,8 @@ class Exit(IntEnum):
     NOT_FINISHED = 4
     BUG = 70
     """Ours; `EX_SOFTWARE` of sysexits.h, as 1 would read as a failed saga."""
+    OUTPUT_LOST = 74
+    """The command did its work and its answer could not be written to stdout. `EX_IOERR` of sysexits.h."""
     STOPPED = 130
     """By Ctrl-C, or by a no to what was asked."""
 
@@ -102,6 +106,10 @@ def told(fault: BaseException) -> Told | None:
             return Told(Exit.NOT_FINISHED, "saga.not_finished", str(fault))
         case Stopped():
             return Told(Exit.STOPPED, "stopped", str(fault))
+        case RPCError():
+            return Told(Exit.UNREACHABLE, "unreachable", f"Temporal refused a request: {fault.message}")
+        case OSError() if fault.errno == ENOSPC:
+            return Told(Exit.OUTPUT_LOST, "output.lost", f"Something could not be written: {fault}")
         case TyperException():
             return Told(Exit.MISUSE, "usage", fault.format_message())
         case InvalidSettings():

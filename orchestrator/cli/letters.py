@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -63,7 +62,7 @@ def _dead_letters(context: typer.Context) -> int:
       orchestrator dead-letters drop 9 --reason "a test of ours"  nobody will replay it
     """
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        Output().raw(context.get_help())
         return Exit.MISUSE
     return Exit.COMPLETED
 
@@ -144,8 +143,7 @@ def show(
     found, namespace = asyncio.run(with_database(settings, read))
     letter = there(found, number)
     if raw:
-        sys.stdout.buffer.write(letter.raw)
-        sys.stdout.buffer.flush()
+        output.content(letter.raw)
         return Exit.COMPLETED
     link = None if letter.edited_from or "/" not in letter.workflow_id else link_of(settings, namespace, letter)
     if as_json:

@@ -27,7 +27,7 @@ from orchestrator.cli.letters_shown import (
     with_letters,
     would,
 )
-from orchestrator.cli.options import AsJson
+from orchestrator.cli.options import AsJson, read_stdin
 from orchestrator.cli.output import Output
 from orchestrator.client.dead_letters import Fate
 from orchestrator.envelope import NESTING_LIMIT
@@ -65,7 +65,7 @@ def edit(
     if not letter.is_open:
         raise NotPossible("event.settled", f"dead letter {number} is settled: {letter.settled_as}")
     if file is not None:
-        raw = sys.stdin.buffer.read() if file == "-" else _file(file)
+        raw = read_stdin() if file == "-" else _file(file)
     else:
         raw = _changed(letter, changes) if changes else _in_editor(letter)
     if raw == letter.raw:

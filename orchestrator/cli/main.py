@@ -1,6 +1,5 @@
 """The console script's entry: runs a command, tells what went wrong in one sentence, and leaves with its exit code."""
 
-import io
 import os
 import sys
 import traceback
@@ -12,21 +11,28 @@ import typer
 from orchestrator.cli.app import app
 from orchestrator.cli.faults import Exit, told
 from orchestrator.cli.invocation import this_script
-from orchestrator.cli.output import Output, sentence
+from orchestrator.cli.output import Output, lost_answer, sentence
+from orchestrator.streams import open_standard_streams, silence, write_line
 
 
 def main() -> NoReturn:
     """Run the command line of this process, and leave it."""
     # The application lies in the checkout; only the engine is installed.
     sys.path.insert(0, os.getcwd())
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    open_standard_streams()
     _leave(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; every fault that can be expected becomes its exit code and one sentence."""
+    """Run one command; every expected failure becomes an exit code and a one-sentence message."""
+    exit_code = _run(arguments)
+    if (fault := lost_answer()) is None:
+        return exit_code
+    sentence(f"The answer could not be written to stdout ({fault.strerror or fault}); what the command did is done.")
+    return exit_code or Exit.OUTPUT_LOST
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         exit_code = app(args=list(arguments), prog_name=this_script(), standalone_mode=False)
         return int(exit_code or 0)
@@ -41,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
 def _tell(fault: Exception, *, as_json: bool) -> int:
     expected = told(fault)
     if expected is None:
-        traceback.print_exception(fault)
+        write_line("".join(traceback.format_exception(fault)), to_stderr=True)
         if as_json:
             Output(as_json).document({"error": {"code": "bug", "message": f"{type(fault).__name__}: {fault}"}})
         return Exit.BUG
@@ -61,5 +67,5 @@ def _leave(exit_code: int) -> NoReturn:
         try:
             stream.flush()
         except (OSError, ValueError):
-            continue
+            silence(stream)
     os._exit(exit_code)

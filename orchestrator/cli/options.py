@@ -1,6 +1,7 @@
 """Options and arguments that several commands take."""
 
 import math
+import sys
 from typing import Annotated
 
 import typer
@@ -18,6 +19,18 @@ def finite(seconds: float | None) -> float | None:
     if seconds is not None and not math.isfinite(seconds):
         raise typer.BadParameter("takes a number of seconds, such as 30 or 0.5")
     return seconds
+
+
+def read_stdin(limit: int = -1) -> bytes:
+    """What is given on stdin, up to a limit.
+
+    Raises:
+        typer.BadParameter: it cannot be read, because it is a folder for instance.
+    """
+    try:
+        return sys.stdin.buffer.read(limit)
+    except OSError as fault:
+        raise typer.BadParameter(f"stdin cannot be read: {fault.strerror or fault}") from fault
 
 
 EventId = Annotated[str, typer.Argument(metavar="EVENT_ID", help="As `publish` printed it.")]

@@ -4,16 +4,18 @@ On a terminal with colours and in its width; otherwise plain and as wide as it t
 """
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from orchestrator.streams import silence
 
 _WIDE = 10_000
 _STYLES = {
@@ -41,12 +43,19 @@ class Output:
 
     def document(self, value: object) -> None:
         """The one JSON document."""
-        encoding = (sys.stdout.encoding or "").lower().replace("-", "")
-        _write(json.dumps(value, indent=2, ensure_ascii=encoding != "utf8") + "\n", sys.stdout)
+        self.raw(json_text(value, indent=2))
 
     def raw(self, text: str) -> None:
         """A line of the answer for a program, without any form."""
         _write(f"{text}\n", sys.stdout)
+
+    def content(self, content: bytes) -> None:
+        """Bytes as they are, and nothing else."""
+        try:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+        except OSError as fault:
+            _lose(fault, sys.stdout)
 
     def say(self, text: str = "", *, style: str | None = None) -> None:
         """A line of the answer; with `--json` it goes to stderr, for whoever watches."""
@@ -75,6 +84,12 @@ class Output:
         for row in rows:
             table.add_row(*(Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row))
         _print(table, to_stderr=self.as_json)
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """JSON that stdout can hold: a character that its encoding does not have is escaped as JSON does."""
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    return json.dumps(value, indent=indent, ensure_ascii=encoding != "utf8")
 
 
 def sentence(text: str) -> None:
@@ -114,18 +129,39 @@ def moment_json(moment: datetime | None) -> str | None:
 def _print(what: Any, *, to_stderr: bool) -> None:
     stream = sys.stderr if to_stderr else sys.stdout
     if stream.isatty():
-        Console(file=stream, highlight=False).print(what, soft_wrap=isinstance(what, Text))
+        try:
+            Console(file=stream, highlight=False).print(what, soft_wrap=isinstance(what, Text))
+        except OSError as fault:
+            _lose(fault, stream)
         return
-    console = Console(file=stream, highlight=False, width=_WIDE, no_color=True, force_terminal=False)
-    with console.capture() as captured:
-        console.print(what, soft_wrap=isinstance(what, Text))
-    _write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines() or [""]), stream)
+    # Not with the stream's own console: that writes to it even while it is captured, and a full disk is met there.
+    printed = StringIO()
+    console = Console(file=printed, highlight=False, width=_WIDE, no_color=True, force_terminal=False)
+    console.print(what, soft_wrap=isinstance(what, Text))
+    _write("".join(f"{line.rstrip()}\n" for line in printed.getvalue().splitlines() or [""]), stream)
 
 
 def _write(text: str, stream: TextIO) -> None:
     try:
         stream.write(text)
         stream.flush()
-    except BrokenPipeError:
-        # Whoever read has read enough, as `head` does; the exit code still tells what became of the saga.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except OSError as fault:
+        _lose(fault, stream)
+
+
+def _lose(fault: OSError, stream: TextIO) -> None:
+    """Go on without a stream that takes nothing: what the command does must not depend on who reads about it.
+
+    A pipe whose reader has read enough, as `head` does, is no fault: the exit code says what became of the saga.
+    """
+    silence(stream)
+    if stream is sys.stdout and not isinstance(fault, BrokenPipeError):
+        _lost.append(fault)
+
+
+def lost_answer() -> OSError | None:
+    """Why the answer, or a part of it, could not be written to stdout; None if it was."""
+    return _lost[0] if _lost else None
+
+
+_lost: list[OSError] = []

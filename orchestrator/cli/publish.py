@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,8 +12,8 @@ from orchestrator.cli.events import example_of
 from orchestrator.cli.faults import Exit, Stopped, told, worst_of
 from orchestrator.cli.fields import fields_of
 from orchestrator.cli.invocation import command
-from orchestrator.cli.options import LONGEST, finite
-from orchestrator.cli.output import Output, is_terminal
+from orchestrator.cli.options import LONGEST, finite, read_stdin
+from orchestrator.cli.output import Output, is_terminal, json_text
 from orchestrator.cli.watch import Watched, watch
 from orchestrator.client import EventBus, SagaHandle, ui_link
 from orchestrator.client.checking import envelope_of, event_class_of, read_event
@@ -155,13 +154,13 @@ def _print_example(event_class: type[DomainEvent], output: Output) -> int:
     if output.as_json:
         output.document(example)
     else:
-        output.raw(json.dumps(example, indent=2 if is_terminal() else None, ensure_ascii=False))
+        output.raw(json_text(example, indent=2 if is_terminal() else None))
     return Exit.COMPLETED
 
 
 def _read_stdin() -> bytes:
     # More than enough to refuse it by name, and endless input ends.
-    return sys.stdin.buffer.read(16 * EVENT_SIZE_LIMIT)
+    return read_stdin(16 * EVENT_SIZE_LIMIT)
 
 
 def _teller(output: Output, count: int) -> Any:

@@ -35,6 +35,7 @@ from orchestrator.store.databases import Databases
 from orchestrator.store.migrate import migrate
 from orchestrator.store.recovery import RecoveryRefused, check_shared
 from orchestrator.store.steps import StoreSteps
+from orchestrator.streams import open_standard_streams, write_line
 from orchestrator.worker.activities import activities_of
 from orchestrator.worker.answers import answer_activity
 from orchestrator.worker.command_line import run_command
@@ -130,6 +131,7 @@ class Manager:
         Args:
             arguments: by default this process's.
         """
+        open_standard_streams()
         supervised = Supervised.take()
         if supervised is not None:
             sys.exit(self._work(supervised))
@@ -224,13 +226,13 @@ class Manager:
                 async with self.purging(ready):
                     await stop.wait()
                 if self._supervised is None:
-                    print("Draining: steps in progress end, nothing new begins. Ctrl-C again ends at once.", flush=True)
+                    write_line("Draining: steps in progress end, nothing new begins. Ctrl-C again ends at once.")
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
             await ready.databases.close()
         if self._supervised is None:
-            print("Drained.", flush=True)
+            write_line("Drained.")
 
     async def prepare(self) -> Ready:
         """Find what there is, reach what is needed, create what is missing.
@@ -360,11 +362,11 @@ class Manager:
     def _say(self, ready: Ready) -> None:
         if self._supervised is not None and self._supervised.number > 1:
             number, processes = self._supervised.number, self._supervised.processes
-            print(f"Worker ready: process {number} of {processes}, pid {os.getpid()}", flush=True)
+            write_line(f"Worker ready: process {number} of {processes}, pid {os.getpid()}")
             return
         others = "".join(f"    {name:<13}{database.shown}\n" for name, database in ready.others.items())
         orchestrators = ", ".join(ready.catalog.orchestrators) or "none: add a class to workflows/"
-        print(
+        write_line(
             f"Worker ready on task queue {self.settings.task_queue!r}, namespace {ready.client.namespace!r}\n"
             f"  orchestrators  {orchestrators}\n"
             f"  operations     {len(ready.catalog.operations)}\n"
@@ -372,8 +374,7 @@ class Manager:
             f"{others}"
             f"  Temporal       {ready.client.service_client.config.target_host}\n"
             f"  Web UI         {self.settings.resolved_ui_url}\n"
-            "Ctrl-C drains.",
-            flush=True,
+            "Ctrl-C drains."
         )
 
 
@@ -390,9 +391,9 @@ def _stopping(stop: asyncio.Event, number: signal.Signals) -> None:
 
 
 def _remark(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    write_line(text, to_stderr=True)
 
 
 def _told(message: str, code: int) -> int:
-    print(message, file=sys.stderr, flush=True)
+    write_line(message, to_stderr=True)
     return code

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.child import TIE, tied
+from orchestrator.streams import write_line
 from orchestrator.worker.heart import INTERVAL, READY, VARIABLE, Supervised
 from orchestrator.worker.silence import Silence
 from orchestrator.worker.watchdog import EXIT_BLOCKED
@@ -107,7 +108,7 @@ class Supervisor:
                     self._start(place)
             if self._told is not None and all(place.process is None for place in self._places):
                 if not self._killed:
-                    print("Drained.", flush=True)
+                    write_line("Drained.")
                 return int(self._killed)
             self._listen()
 
@@ -189,7 +190,7 @@ class Supervisor:
         return None
 
     def _begin_drain(self) -> None:
-        print("Draining: steps in progress end, nothing new begins. Ctrl-C again ends at once.", flush=True)
+        write_line("Draining: steps in progress end, nothing new begins. Ctrl-C again ends at once.")
         for process in self._living():
             process.popen.send_signal(signal.SIGTERM)
 
@@ -231,4 +232,4 @@ def _ending(code: int) -> str:
 
 
 def _remark(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    write_line(text, to_stderr=True)
