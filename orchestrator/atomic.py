@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from orchestrator.errors import UsageError
 from orchestrator.external import ExternalOperation
 from orchestrator.operation import HOME, PIVOT, Compensation, Operation, OperationCall, Reversal, Signature, Source
+from orchestrator.results import result_as_json
 from orchestrator.transaction import Transaction
 
 AnyOperation = Operation[..., Any]
@@ -70,10 +71,12 @@ class _Signature(Signature):
         """The calls' results as a list.
 
         Raises:
-            pydantic.ValidationError: one is not of the declared type.
-            ValueError: its text cannot be stored.
+            ResultInvalid: one is not what its operation declares.
         """
-        return [operation.signature.dump_result(one) for operation, one in zip(self._operations, result, strict=True)]
+        return [
+            result_as_json(operation.name, operation.signature, one)
+            for operation, one in zip(self._operations, result, strict=True)
+        ]
 
     def load_result(self, recorded: JsonValue) -> Any:
         """Recorded results as today's types have them: a tuple. None, of a step that was skipped: no call gave one.

@@ -86,11 +86,23 @@ class Refused(OrchestratorError):
         return (type(self), (self.code, self.message))
 
 
-class TransactionMisuse(OrchestratorError):
+class AuthorsMistake(OrchestratorError):
+    """The engine has proved that a step's code is wrong: another attempt would fail in the same way.
+
+    Before the pivot such a step is final at once: the saga is undone, and the author learns of it immediately. Past the
+    pivot, and in compensations, it is retried like any other error, because nothing may be given up there.
+    """
+
+
+class ResultInvalid(AuthorsMistake):
+    """An operation returned something other than it declares, or a verification did. The message names both."""
+
+
+class TransactionMisuse(AuthorsMistake):
     """An operation tried to end the step's transaction itself. Nothing was committed."""
 
 
-class UsageError(OrchestratorError):
+class UsageError(AuthorsMistake):
     """`handle` used its saga in a way that could not be resumed, or an operation was called in the wrong place."""
 
 

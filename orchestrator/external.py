@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from orchestrator.exception_groups import ungrouped
 from orchestrator.operation import (
     DEFAULT_DEADLINE,
     Operation,
@@ -95,7 +96,8 @@ class ExternalOperation(Operation[P, R]):
             Refused: the other side said no, and nothing happened.
         """
         outside: Callable[..., Awaitable[R]] = self._body
-        return await outside(call, *args, **kwargs)
+        with ungrouped():
+            return await outside(call, *args, **kwargs)
 
     def verification(self, body: VerificationBody) -> VerificationBody:
         """Declare what tells whether a call took effect: `@charge_card.verification` above an `async def`.

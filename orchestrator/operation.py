@@ -23,6 +23,7 @@ from typing_extensions import TypedDict
 from orchestrator.envelope import canonical
 from orchestrator.errors import Problem, UsageError
 from orchestrator.event import unstorable
+from orchestrator.exception_groups import ungrouped
 from orchestrator.main_module import importable_name
 from orchestrator.transaction import Transaction
 
@@ -313,7 +314,8 @@ class Operation(Generic[P, R]):
         Raises:
             Refused: the operation said no.
         """
-        return await self._body(tx, *args, **kwargs)
+        with ungrouped():
+            return await self._body(tx, *args, **kwargs)
 
     async def compensate(self, tx: Transaction, arguments: Mapping[str, JsonValue], result: JsonValue) -> None:
         """Run the compensation with what the step recorded."""

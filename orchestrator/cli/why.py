@@ -23,6 +23,7 @@ from orchestrator.cli.invocation import worker_command
 from orchestrator.cli.output import ago, lasting
 from orchestrator.drive.messages import Blocker
 from orchestrator.workflow import names
+from orchestrator.workflow.failures import failure_text
 
 _POLL = timedelta(seconds=70)
 """A worker asks for work at least once a minute; one that has not asked for longer is gone."""
@@ -139,7 +140,7 @@ async def _of_workflow_task(
             return Reason(
                 Kind.BUG,
                 f"its workflow task fails, which is a bug in `handle` or an incompatible change of it "
-                f"(attempt {task.attempt}): {_told(failure)}. Nothing is undone; deploy a fix, and it goes on",
+                f"(attempt {task.attempt}): {failure_text(failure)}. Nothing is undone; deploy a fix, and it goes on",
                 attempt=task.attempt,
             )
     waiting = task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
@@ -164,7 +165,7 @@ async def reason_of_activities(client: Client, raw: DescribeWorkflowExecutionRes
         # Of a retry, `scheduled_time` is still the first attempt's.
         since = max(_moment(activity.scheduled_time), _moment(activity.next_attempt_schedule_time))
         not_taken = await _not_taken(client, raw.execution_config.task_queue.name, since)
-    last = f"{LAST_FAILURE}{_told(activity.last_failure)}" if activity.HasField("last_failure") else ""
+    last = f"{LAST_FAILURE}{failure_text(activity.last_failure)}" if activity.HasField("last_failure") else ""
     if not_taken is not None and (activity.attempt == 1 or not_taken.kind is Kind.NO_WORKER):
         return replace(not_taken, sentence=f"{not_taken.sentence}{last}", attempt=activity.attempt)
     if activity.attempt > 1:
@@ -232,12 +233,6 @@ async def _last_task_failure(client: Client, description: WorkflowExecutionDescr
             case _:
                 pass
     return None
-
-
-def _told(failure: Failure) -> str:
-    kind = failure.application_failure_info.type
-    first = (failure.message.splitlines() or [""])[0]
-    return f"{kind}: {first}" if kind and not first.startswith(f"{kind}:") else first
 
 
 def _is_backing_off(activity: PendingActivityInfo) -> bool:

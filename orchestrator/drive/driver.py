@@ -30,6 +30,7 @@ from orchestrator.drive.steps import CancelRequested, StepFailed, Steps
 from orchestrator.envelope import CONTENT_LIMIT, Envelope, canonical, parse, read, saga_id
 from orchestrator.errors import OrchestratorError, Refused, UsageError, storable
 from orchestrator.event import DomainEvent
+from orchestrator.exception_groups import ungrouped
 from orchestrator.lock_keys import lock_keys_of
 from orchestrator.operation import describing
 from orchestrator.orchestrator import Orchestrator
@@ -164,13 +165,18 @@ class Driver:
         """Whether a person, the clock or `leave` stopped the driving, and not the author's own code."""
         return self._driving is not None and self._driving.cancelling() > self._cancels_followed
 
-    async def _stop(self) -> Outcome:
-        """Undo the saga because a person cancelled it, or because its deadline is past."""
+    async def _stop(self, failing: str | None = None) -> Outcome:
+        """Undo the saga because a person cancelled it, or because its deadline is past.
+
+        Args:
+            failing: the step that is being retried, with its last error.
+        """
         if self._driving is not None:
             self._cancels_followed = self._driving.cancelling()
         if self._expired:
             self._expired = False
-            return await self._back(Phase.FAILED, DEADLINE_EXCEEDED, self._too_late())
+            late = f"{self._too_late()}; {failing}" if failing else self._too_late()
+            return await self._back(Phase.FAILED, DEADLINE_EXCEEDED, storable(late))
         said = self._why_cancelled()
         reason = f"cancelled while it was running: {said}" if said else "cancelled while it was running"
         return await self._back(Phase.CANCELLED, CANCELLED, reason)
@@ -189,7 +195,7 @@ class Driver:
         self._opening = self._opening.model_copy(update={"lock_keys": locks.keys, "ordering_key": locks.ordering_key})
         saga = DrivenSaga(self._opening, self._envelope, self._steps, self._orchestrator.awaited, opened=self._opened)
         try:
-            with describing() as described:
+            with describing() as described, ungrouped():
                 completed = await self._orchestrator().handle(self._event, saga)
             if saga.interrupted:
                 raise saga.interrupted
@@ -272,12 +278,12 @@ class Driver:
                 self._envelope = read(first)
                 self._opening = self._opening.model_copy(update={"envelope": first})
                 return await self._forward()
-            case CancelRequested():
+            case CancelRequested(failing=failing):
                 if self._left:
                     raise asyncio.CancelledError
                 if not self._is_stopped():
                     raise misused or UsageError(NOT_CANCELLED)
-                return await uninterrupted(self._stop())
+                return await uninterrupted(self._stop(failing))
             case Expired():
                 return await uninterrupted(self._back(Phase.FAILED, DEADLINE_EXCEEDED, self._too_late()))
             case StepFailed(error=error):

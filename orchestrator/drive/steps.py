@@ -32,7 +32,17 @@ class StepFailed(Exception):
 
 
 class CancelRequested(Exception):
-    """A person asked for the saga to be cancelled while this step ran. The step's fate may be unknown."""
+    """The driver is to stop while this step runs, because a person said so or the saga's time is up.
+
+    The step's fate may be unknown.
+
+    Args:
+        failing: the step and its last error, if it has failed before and is being retried.
+    """
+
+    def __init__(self, failing: str | None = None) -> None:
+        self.failing = failing
+        super().__init__(failing or "")
 
 
 class Steps(Protocol):

@@ -19,7 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.catalog import Catalog
 from orchestrator.containment import contained
 from orchestrator.drive.messages import SagaRef, StepState
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, ResultInvalid
+from orchestrator.exception_groups import ungrouped
 from orchestrator.external import ExternalCall, ExternalOperation, Happened
 from orchestrator.store.database import Database
 from orchestrator.store.fence import clock, phase_under_share_lock
@@ -79,13 +80,25 @@ async def external_row(database: Database, ref: SagaRef, number: int) -> Row[Any
 async def verified(
     operation: AnyExternal, call: ExternalCall, arguments: Mapping[str, JsonValue]
 ) -> Happened[Any] | None:
-    """Ask the other side. None also if there is no way to ask."""
+    """Ask the other side. None also if there is no way to ask.
+
+    Raises:
+        ResultInvalid: the verification returned something else than its answer or None.
+        Exception: what the verification raised.
+    """
     if operation.verify is None:
         return None
     wanted = operation.recorded(operation.verify.wants, arguments)
     async with asyncio.timeout(operation.time_limit.total_seconds()):
-        with contained(f"the verification of {operation.name}"):
-            return await operation.verify.body(call, **wanted)
+        with contained(f"the verification of {operation.name}"), ungrouped():
+            happened = await operation.verify.body(call, **wanted)
+    answer: object = happened
+    if not isinstance(answer, Happened | None):
+        raise ResultInvalid(
+            f"the verification of {operation.name} returned a value of type {type(answer).__qualname__}. "
+            "Return `Happened(result)` if the call took effect, and None if it did not"
+        )
+    return happened
 
 
 async def fate(operation: AnyExternal, call: ExternalCall, row: Row[Any]) -> Happened[Any] | None:

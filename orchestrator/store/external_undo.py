@@ -24,6 +24,7 @@ from orchestrator.drive.messages import Phase, SagaRef, StepCommand, StepState, 
 from orchestrator.envelope import read
 from orchestrator.errors import OrchestratorError
 from orchestrator.store.database import Database
+from orchestrator.store.error_text import error_text
 from orchestrator.store.external_fate import (
     AnyExternal,
     compensation_key,
@@ -168,7 +169,7 @@ async def _counted(database: Database, catalog: Catalog, command: UndoCommand, p
     except Exception as fault:
         # What counts is the fault itself: that it could not be counted must not stand in its place.
         with contextlib.suppress(SQLAlchemyError, OSError):
-            await count_undo_failure(database, command, f"{type(fault).__name__}: {fault}")
+            await count_undo_failure(database, command, error_text(fault))
         raise
 
 

@@ -36,8 +36,9 @@ from orchestrator.drive.messages import (
     text_of,
 )
 from orchestrator.envelope import CONTENT_LIMIT, canonical, digest
-from orchestrator.errors import OrchestratorError, Refused
+from orchestrator.errors import AuthorsMistake, OrchestratorError, Refused
 from orchestrator.operation import HOME, Operation, Reversal
+from orchestrator.results import result_as_json, result_as_text
 from orchestrator.store.atomic import RefusedWithin, refusal_record, run_calls
 from orchestrator.store.database import Database
 from orchestrator.store.driver_text import DriverText
@@ -59,7 +60,7 @@ class SagaMissing(OrchestratorError):
     """The saga's row is not in this database, though a step of it was done here."""
 
 
-class ResultTooLarge(OrchestratorError):
+class ResultTooLarge(AuthorsMistake):
     """An operation's result takes more than a history should carry."""
 
 
@@ -196,10 +197,11 @@ def recordable(operation: Operation[..., object], returned: object) -> tuple[Jso
     """What an operation returned, as JSON and as its row keeps it.
 
     Raises:
+        ResultInvalid: it is not what the operation declares.
         ResultTooLarge: it is.
     """
-    result = operation.signature.dump_result(returned)
-    recorded = None if result is None else canonical(result)
+    result = result_as_json(operation.name, operation.signature, returned)
+    recorded = result_as_text(operation.name, operation.signature, returned, result)
     if recorded is not None and len(recorded.encode()) > CONTENT_LIMIT:
         raise ResultTooLarge(f"the result of {operation.name} takes {len(recorded):,} bytes of {CONTENT_LIMIT:,}")
     return result, recorded

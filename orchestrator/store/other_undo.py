@@ -15,6 +15,7 @@ from orchestrator.containment import contained
 from orchestrator.drive.messages import Decided, Phase, StepState, UndoCommand, Undone, UndoReply
 from orchestrator.store.atomic import undo_calls
 from orchestrator.store.databases import Databases
+from orchestrator.store.error_text import error_text
 from orchestrator.store.fence import SagaMissing, TransactionLost
 from orchestrator.store.misuse_guard import guarded
 from orchestrator.store.other_fence import FENCE, copy_home, home_row, insert_first
@@ -39,7 +40,7 @@ async def undo_other_step(databases: Databases, catalog: Catalog, command: UndoC
     except Exception as fault:
         # What counts is the fault itself: that it could not be counted must not stand in its place.
         with contextlib.suppress(SQLAlchemyError, OSError):
-            await count_undo_failure(databases.home, command, f"{type(fault).__name__}: {fault}")
+            await count_undo_failure(databases.home, command, error_text(fault))
         raise
 
 

@@ -41,6 +41,7 @@ from orchestrator.operation import HOME
 from orchestrator.store.atomic import undo_calls
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
+from orchestrator.store.error_text import error_text
 from orchestrator.store.fence import SagaMissing, TransactionLost, phase_under_share_lock
 from orchestrator.store.misuse_guard import guarded
 from orchestrator.store.opening import OpenSaga, insert_into, lock_saga
@@ -224,7 +225,7 @@ async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) 
     except Exception as fault:
         # What counts is the fault itself: that it could not be counted must not stand in its place.
         with contextlib.suppress(SQLAlchemyError, OSError):
-            await count_undo_failure(database, command, f"{type(fault).__name__}: {fault}")
+            await count_undo_failure(database, command, error_text(fault))
         raise
 
 

@@ -37,13 +37,12 @@ from orchestrator.drive.messages import (
 )
 from orchestrator.drive.steps import StepFailed
 from orchestrator.envelope import Envelope, unwrap
-from orchestrator.errors import TransactionMisuse, UsageError
+from orchestrator.errors import AuthorsMistake
 from orchestrator.event import DomainEvent
 from orchestrator.external import ExternalCall, ExternalOperation
 from orchestrator.operation import Operation, Reversal
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
-from orchestrator.store.fence import ResultTooLarge
 from orchestrator.store.steps import StoreSteps
 from orchestrator.transaction import Transaction
 
@@ -54,7 +53,6 @@ ATTEMPTS = 3
 """Attempts of a step before it has failed for good."""
 INSISTED = 12
 """Attempts of what is tried without end in the world. Here it ends, so that a test does."""
-_MISTAKES = (TransactionMisuse, UsageError, ResultTooLarge)
 
 
 class Injected(Exception):
@@ -235,7 +233,7 @@ class InjectedSteps(StoreSteps):
             except StepFailed:
                 raise
             except Exception as fault:
-                if number_of_attempt < ATTEMPTS and not isinstance(fault, _MISTAKES):
+                if number_of_attempt < ATTEMPTS and not isinstance(fault, AuthorsMistake):
                     continue
                 settled = await self.settle(command) if self._leaves_a_doubt(command) else None
                 if settled is None:

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from temporalio import activity
+from temporalio.api.failure.v1 import Failure
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
@@ -29,15 +30,17 @@ from orchestrator.drive.messages import (
     WaitReply,
 )
 from orchestrator.envelope import describe
-from orchestrator.errors import MESSAGE_LIMIT, OrchestratorError, TransactionMisuse, UsageError, storable
+from orchestrator.errors import AuthorsMistake, OrchestratorError, storable
 from orchestrator.external import ExternalOperation
 from orchestrator.operation import PIVOT, Operation, Reversal
 from orchestrator.reserved import PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW
 from orchestrator.store.dead_letters import keep_piece
-from orchestrator.store.fence import ResultTooLarge
 from orchestrator.store.steps import StoreSteps
+from orchestrator.worker.attempt_failure import attempt_failed
+from orchestrator.worker.last_failure import last_failure
 from orchestrator.workflow import names
 from orchestrator.workflow.dead_letters import DeadLetterPiece
+from orchestrator.workflow.failures import failure_text, was_cut_off
 from orchestrator.workflow.local_first import LOCAL_REPLY, REPLY_TOO_LARGE
 
 M = TypeVar("M", bound=BaseModel)
@@ -46,10 +49,10 @@ R = TypeVar("R")
 FEWEST_ATTEMPTS = 3
 """A step is tried this often even if its deadline has passed meanwhile, for example while no worker ran."""
 _BEAT = 1.0
+_LAST_MESSAGE = 1_800
+"""Characters of the last attempt's message in the error of a step that is given up."""
 _PUBLISHERS = (PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW)
 """Workflows that have no saga, and may be sent what cannot be read all the same."""
-_AUTHORS_MISTAKES = (TransactionMisuse, UsageError, ResultTooLarge)
-"""The same again however often it is tried: the saga is undone at once, and its author learns at once."""
 
 
 def activities_of(catalog: Catalog, steps: StoreSteps) -> list[Callable[..., Any]]:
@@ -72,22 +75,27 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
         try:
             deadline = steps.catalog.called(command.operation, command.arguments).deadline
         except OrchestratorError as fault:
-            raise _failure(fault, final=False) from None  # an atomic step of newer code: another worker takes it
+            # An atomic step of newer code: another worker takes it.
+            raise attempt_failed(fault, final=False) from fault
         if may_give_up and info.attempt > FEWEST_ATTEMPTS + 1 and _is_overdue(info, deadline):
-            # An attempt that takes its worker down never gets to say that it failed: say so for it.
-            raise ApplicationError(
-                f"not done in {info.attempt - 1} attempts and {deadline}",
-                type="DeadlineExceeded",
-                non_retryable=True,
-            )
-        try:
-            reply = await _beating(steps.run(command, deadline, attempt=info.attempt))
-        except Exception as fault:
-            final = may_give_up and (isinstance(fault, _AUTHORS_MISTAKES) or _is_overdue(info, deadline))
-            settled = await _told(steps.settle(command)) if final and _leaves_a_doubt(operation) else None
+            # The attempt before this one may have taken its worker down: then this one must not run.
+            last = await last_failure()
+            if last is not None and was_cut_off(last):
+                raise _given_up(info, deadline, last)
+            settled = await _told(steps.settle(command)) if _leaves_a_doubt(operation) else None
             if settled is None:
-                raise _failure(fault, final=final) from _told_cause(fault)
+                raise _given_up(info, deadline, last)
             reply = settled
+        else:
+            try:
+                reply = await _beating(steps.run(command, deadline, attempt=info.attempt))
+            except Exception as fault:
+                final = may_give_up and (isinstance(fault, AuthorsMistake) or _is_overdue(info, deadline))
+                leaves_doubt = final and _leaves_a_doubt(operation)
+                settled = await _told(steps.settle(command)) if leaves_doubt else None
+                if settled is None:
+                    raise attempt_failed(fault, final=final) from fault
+                reply = settled
         if isinstance(reply, StepRefused):
             raise ApplicationError(
                 reply.message,
@@ -219,21 +227,19 @@ async def _told(work: Awaitable[R]) -> R:
     except ApplicationError:
         raise
     except Exception as fault:
-        raise _failure(fault, final=False) from _told_cause(fault)
+        raise attempt_failed(fault, final=False) from fault
 
 
-def _failure(fault: Exception, *, final: bool) -> ApplicationError:
-    """An error as the Web UI shows it: its type, and its text cut to a size that a history can carry."""
-    return ApplicationError(storable(str(fault)), type=type(fault).__name__, non_retryable=final)
-
-
-def _told_cause(fault: Exception) -> Exception | None:
-    """The error itself, with its trace for the Web UI, unless its texts are larger than a history should carry."""
-    size, one = 0, cast(BaseException | None, fault)
-    while one is not None and size <= 4 * MESSAGE_LIMIT:
-        size += len(str(one))
-        one = one.__cause__ or one.__context__
-    return fault if size <= 4 * MESSAGE_LIMIT else None
+def _given_up(info: activity.Info, deadline: timedelta, last: Failure | None) -> ApplicationError:
+    """The error of a step whose deadline is past: that of its last attempt, as far as it is known."""
+    given_up = f"given up after {info.attempt - 1} attempts, past its deadline of {deadline}"
+    kind = "" if last is None or was_cut_off(last) else last.application_failure_info.type
+    if last is None:
+        return ApplicationError(given_up, type="DeadlineExceeded", non_retryable=True)
+    message = failure_text(last).removeprefix(f"{kind}: ")
+    return ApplicationError(
+        storable(f"{message[:_LAST_MESSAGE]}; {given_up}"), type=kind or "DeadlineExceeded", non_retryable=True
+    )
 
 
 def _is_overdue(info: activity.Info, deadline: timedelta) -> bool:

@@ -26,14 +26,15 @@ from orchestrator.client.own_execution import OwnExecution, ensure_own_execution
 from orchestrator.drive.driver import Driver, EventIdReused, SagaStuck
 from orchestrator.drive.messages import Opening, Phase, SagaRef
 from orchestrator.envelope import Envelope, UnreadableEvent, read, saga_id, unwrap
-from orchestrator.errors import storable
 from orchestrator.event import DomainEvent
 from orchestrator.lock_keys import LockKeys, lock_keys_of
 from orchestrator.store.dead_letters import keep_piece
+from orchestrator.store.error_text import error_text
 from orchestrator.store.locks import Woken
 from orchestrator.store.opening import OpenSaga, open_sagas
 from orchestrator.store.schema import saga
 from orchestrator.store.steps import StoreSteps
+from orchestrator.worker.attempt_failure import attempt_failed
 from orchestrator.worker.step_groups import Odds, StepGroups
 from orchestrator.worker.wave_steps import DrivePlace, Finishing, NeedsOwn, Postponed, WaveSteps, is_lost
 from orchestrator.workflow import names
@@ -414,7 +415,7 @@ class Wave:
         """An author's code may raise anything; in an execution of its own a person sees it, and a fixed one goes on."""
         name, event_id = self._orchestrator.__name__, one.envelope.event_id
         _log.warning("%s failed for event %s", name, event_id, exc_info=bug)
-        return _Own(one, f"{type(bug).__name__}: {bug}")
+        return _Own(one, error_text(bug))
 
     def _reused(self, one: _Given) -> _Letter:
         return _Letter(one.place, one.envelope.text.encode(), _reused(one.envelope))
@@ -525,8 +526,8 @@ def wave_activity(steps: StoreSteps, client: Client, task_queue: str) -> Callabl
         try:
             return await wave.drive(command, [raw.payload.data for raw in arguments[1:]])
         except Exception as fault:
-            kind = AWAY if is_lost(fault) else type(fault).__name__
-            raise ApplicationError(storable(str(fault)), type=kind, non_retryable=True) from fault
+            kind = AWAY if is_lost(fault) else None
+            raise attempt_failed(fault, final=True, kind=kind) from fault
 
     return drive_wave
 

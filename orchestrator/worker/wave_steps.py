@@ -25,12 +25,12 @@ from orchestrator.drive.messages import (
 )
 from orchestrator.drive.steps import StepFailed
 from orchestrator.envelope import Envelope
-from orchestrator.errors import TransactionMisuse, Unreachable, UsageError, storable
+from orchestrator.errors import AuthorsMistake, Unreachable
 from orchestrator.event import DomainEvent
 from orchestrator.external import ExternalOperation
 from orchestrator.store.database import Database
 from orchestrator.store.database_errors import condition_of, sqlstate
-from orchestrator.store.fence import ResultTooLarge
+from orchestrator.store.error_text import error_text
 from orchestrator.store.finish import finish_sagas
 from orchestrator.store.locks import Waker
 from orchestrator.store.steps import StoreSteps
@@ -39,8 +39,6 @@ from orchestrator.workflow.wave import Why
 
 R = TypeVar("R")
 
-AUTHORS_MISTAKES = (TransactionMisuse, UsageError, ResultTooLarge)
-"""The same again however often it is tried: the saga is undone at once, and its author learns at once."""
 _TRIES = 2
 _PAUSE = 0.03
 _FINISHED_TOGETHER = 20
@@ -54,7 +52,7 @@ class Postponed(Exception):
 
     def __init__(self, why: Why, cause: Exception | None = None) -> None:
         self.why = why
-        super().__init__(f"{why.value}: {type(cause).__name__}: {cause}" if cause is not None else why.value)
+        super().__init__(f"{why.value}: {error_text(cause)}" if cause is not None else why.value)
 
 
 class NeedsOwn(Exception):
@@ -201,11 +199,10 @@ class WaveSteps:
             if together is not None:
                 return together
             return await self._tried(lambda attempt: self._store.run(command, deadline, attempt=attempt))
-        except AUTHORS_MISTAKES as mistake:
+        except AuthorsMistake as mistake:
             if command.past_pivot:
                 raise Postponed(Why.FAILED, mistake) from mistake
-            error = f"{type(mistake).__name__}: {storable(str(mistake))}"
-            raise StepFailed(f"step {command.number}, {command.operation}: {error}") from mistake
+            raise StepFailed(f"step {command.number}, {command.shown}: {error_text(mistake)}") from mistake
 
     async def wait_for_locks(self, blocked: Blocked) -> None:
         """The wave waits for locks before it drives."""
@@ -256,7 +253,7 @@ class WaveSteps:
         while True:
             try:
                 return await attempt(number)
-            except AUTHORS_MISTAKES:
+            except AuthorsMistake:
                 raise
             except Exception as fault:
                 if is_lost(fault):

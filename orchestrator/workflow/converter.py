@@ -12,6 +12,8 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
 
+from orchestrator.workflow.failures import BoundedFailureConverter
+
 _CONVERTERS = PydanticPayloadConverter().converters
 """Made once: Temporal makes a converter for each activation, and pydantic then forgot what it knew of each type."""
 
@@ -29,5 +31,9 @@ class RawUnlessTyped(PydanticPayloadConverter):
         return super().from_payloads(payloads, type_hints)
 
 
-worker_data_converter = replace(pydantic_data_converter, payload_converter_class=RawUnlessTyped)
+worker_data_converter = replace(
+    pydantic_data_converter,
+    payload_converter_class=RawUnlessTyped,
+    failure_converter_class=BoundedFailureConverter,
+)
 """For worker processes. Clients use Temporal's `pydantic_data_converter`; on the wire the two are the same."""

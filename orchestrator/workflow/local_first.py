@@ -44,7 +44,16 @@ class Activities:
         self._markers = 0
         """Since a workflow task ended."""
 
-    async def local_first(self, name: str, argument: Any, result: Any, summary: str, retries: RetryPolicy) -> Any:
+    async def local_first(
+        self,
+        name: str,
+        argument: Any,
+        result: Any,
+        summary: str,
+        retries: RetryPolicy,
+        *,
+        failed: Callable[[FailureError], None] = lambda _: None,
+    ) -> Any:
         """Run an activity; after a failure that may pass it goes on as a regular one.
 
         Args:
@@ -53,6 +62,7 @@ class Activities:
             result: the type of its result.
             summary: what the Web UI shows beside its type.
             retries: of the regular one.
+            failed: called with the error of the last local attempt, before the regular one takes over.
 
         Raises:
             FailureError: it failed for good, or was cancelled.
@@ -65,6 +75,7 @@ class Activities:
             except FailureError as failure:
                 if is_cancelled_exception(failure) or _is_final(failure):
                     raise
+                failed(failure)
         return await self.regular(name, argument, result, summary, retries)
 
     async def regular(

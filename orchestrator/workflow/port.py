@@ -14,7 +14,7 @@ from typing import Any, NoReturn, cast
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
 
 from orchestrator.atomic import ATOMIC
 from orchestrator.drive.messages import (
@@ -45,6 +45,7 @@ from orchestrator.event import DomainEvent
 from orchestrator.workflow import names
 from orchestrator.workflow.attributes import SagaStatus
 from orchestrator.workflow.details import StepsTable
+from orchestrator.workflow.failures import failure_text
 from orchestrator.workflow.inbox import Inbox, InboxFull
 from orchestrator.workflow.local_first import ATTEMPT, LOCAL_ATTEMPTS, Activities
 
@@ -106,6 +107,11 @@ class TemporalSteps:
         """
         self._show(command.number, "running", command.shown)
         summary = f"step {command.number}"
+        failing: list[str] = []
+
+        def failed(failure: FailureError) -> None:
+            failing[:] = [f"step {command.number}, {command.shown}, failed last with {_cause(failure)}"]
+
         if command.operation == ATOMIC.name:
             summary = f"{summary}: {_short(command.shown)}"
         try:
@@ -114,11 +120,11 @@ class TemporalSteps:
                 stuck = StuckCommand(saga=command.saga, number=command.number, error="", step=command)
                 reply = await self._insist(command.operation, command, StepReply, summary, stuck=stuck)
             else:
-                reply = await self._once(command, summary)
+                reply = await self._once(command, summary, failed)
         except FailureError as failure:
             if is_cancelled_exception(failure):
                 self._show(command.number, "cancelled")
-                raise CancelRequested from failure
+                raise CancelRequested(failing[0] if failing else None) from failure
             refused = _refusal(failure)
             if refused is None:
                 self._show(command.number, "failed")
@@ -127,12 +133,14 @@ class TemporalSteps:
         self._tell(command.number, reply)
         return reply
 
-    async def _once(self, command: StepCommand, summary: str) -> StepReply:
+    async def _once(self, command: StepCommand, summary: str, failed: Callable[[FailureError], None]) -> StepReply:
         activities = self._activities
         if command.attempt_limit is None:
             return cast(
                 StepReply,
-                await activities.local_first(command.operation, command, StepReply, summary, _STEP_RETRIES),
+                await activities.local_first(
+                    command.operation, command, StepReply, summary, _STEP_RETRIES, failed=failed
+                ),
             )
         attempt = _attempt_of(command)
         return cast(
@@ -366,9 +374,4 @@ def _application_error(failure: FailureError) -> ApplicationError | None:
 
 
 def _cause(failure: FailureError) -> str:
-    error = _application_error(failure)
-    if error is not None:
-        return f"{error.type}: {error.message}" if error.type else error.message
-    if isinstance(failure.cause, TimeoutError) or isinstance(failure, TimeoutError):
-        return "no attempt ended in time"
-    return str(failure.cause or failure)
+    return str(failure.cause or failure) if failure.failure is None else failure_text(failure.failure)

@@ -310,6 +310,33 @@ async def test_what_handle_raises_on_its_way_out_of_an_interruption_is_not_its_a
     assert (await drive(handle, Port(failing="cast.take"))).phase is Phase.FAILED
 
 
+@pytest.mark.parametrize(
+    "group",
+    [
+        [Refused("box.closed", "no")],
+        [ExceptionGroup("inner", [Refused("box.closed", "no")])],
+        [ValueError("boom"), Refused("box.closed", "no"), Refused("box.other", "no")],
+    ],
+)
+async def test_a_refusal_inside_a_group_that_handle_raises_is_the_refusal(group: list[Exception]) -> None:
+    async def handle(saga: Saga) -> object:
+        raise ExceptionGroup("tasks", group)
+
+    port = Port()
+
+    await drive(handle, port)
+
+    assert port.asked == ["turn box.closed", "finish undone"]
+
+
+async def test_a_group_of_other_errors_that_handle_raises_is_a_bug() -> None:
+    async def handle(saga: Saga) -> object:
+        raise ExceptionGroup("tasks", [ValueError("boom")])
+
+    with pytest.raises(ExceptionGroup):
+        await drive(handle, Port())
+
+
 async def test_a_step_that_is_not_awaited_is_told() -> None:
     async def handle(saga: Saga) -> object:
         running = asyncio.ensure_future(saga.execute(take("a", 1)))

@@ -1,0 +1,44 @@
+"""What an author's code says with an exception group, which is how `asyncio.TaskGroup` raises whatever its tasks raise.
+
+A refusal is an answer, also from inside a group, however deep, and beside other errors: the step's effects are rolled
+back in either case, and a retry would ask the same question again.
+"""
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from orchestrator.errors import AuthorsMistake, Refused
+
+E = TypeVar("E", bound=Exception)
+
+
+def leaves(fault: BaseException) -> Iterator[BaseException]:
+    """The errors inside nested groups, in order; an error that is no group is its own and only leaf."""
+    waiting = [fault]
+    while waiting:
+        first = waiting.pop(0)
+        if isinstance(first, BaseExceptionGroup):
+            inner: tuple[BaseException, ...] = getattr(first, "exceptions", ())
+            waiting[:0] = inner
+        else:
+            yield first
+
+
+@contextmanager
+def ungrouped() -> Generator[None]:
+    """Around an author's code: a group with a refusal in it is raised as that refusal, the first if there are several.
+
+    A group with an author's mistake in it, and no refusal, is raised as that mistake. Any other group stays as it is.
+    """
+    try:
+        yield
+    except ExceptionGroup as group:
+        answer = _first(group, Refused) or _first(group, AuthorsMistake)
+        if answer is None:
+            raise
+        raise answer from None
+
+
+def _first(group: BaseException, kind: type[E]) -> E | None:
+    return next((leaf for leaf in leaves(group) if isinstance(leaf, kind)), None)

@@ -1,0 +1,82 @@
+"""Failures as Temporal carries them: kept small on their way out, and read as one line on their way back.
+
+The server keeps a retried activity's last failure only up to 4 KiB; a larger one is replaced by the sentence "Failure
+exceeds size limit.", and the cause is gone for whoever looks at the saga meanwhile.
+"""
+
+from temporalio.api.enums.v1 import TimeoutType
+from temporalio.api.failure.v1 import Failure
+from temporalio.converter import DefaultFailureConverter, PayloadConverter
+from temporalio.exceptions import FailureError
+
+FAILURE_LIMIT = 3_500
+"""Bytes of a failure with its causes and traceback, but for a reply that it carries as its details."""
+_MESSAGE, _CAUSE_MESSAGE, _TYPE = 2_400, 300, 200
+_CAUSES = 2
+
+
+class BoundedFailureConverter(DefaultFailureConverter):
+    """Temporal's own converter, with every failure cut to a size that the server keeps."""
+
+    def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
+        """See base class."""
+        super().to_failure(exception, payload_converter, failure)
+        is_engines = isinstance(exception, FailureError)
+        if is_engines and not isinstance(exception.__cause__, FailureError):
+            failure.ClearField("cause")  # the message names it; the log has its traceback
+        _bound(failure, with_traceback=not is_engines)
+
+
+def _bound(failure: Failure, *, with_traceback: bool) -> None:
+    traceback = failure.stack_trace if with_traceback else ""
+    current, limit = failure, _MESSAGE
+    for depth in range(_CAUSES + 1):
+        current.message = _cut(current.message, limit)
+        current.stack_trace = ""
+        if current.HasField("application_failure_info"):
+            current.application_failure_info.type = _cut(current.application_failure_info.type, _TYPE)
+        if not current.HasField("cause"):
+            break
+        if depth == _CAUSES:
+            current.ClearField("cause")
+            break
+        current, limit = current.cause, _CAUSE_MESSAGE
+    left = FAILURE_LIMIT - len(failure.message.encode()) - _CAUSES * (_CAUSE_MESSAGE + _TYPE)
+    # Its end is where the error was raised.
+    failure.stack_trace = traceback.encode()[-left:].decode("utf-8", "ignore") if traceback and left > 0 else ""
+
+
+def _cut(text: str, limit: int) -> str:
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= limit:
+        return encoded.decode()
+    return f"{encoded[: limit - 3].decode('utf-8', 'ignore')}…"
+
+
+def failure_text(failure: Failure) -> str:
+    """What a failure says, in one line: the type and the message of the error, or how an attempt was cut off."""
+    match failure.WhichOneof("failure_info"):
+        case "activity_failure_info" if failure.HasField("cause"):
+            return failure_text(failure.cause)
+        case "timeout_failure_info":
+            said = _TIMEOUTS.get(failure.timeout_failure_info.timeout_type, "no attempt ended in time")
+            return f"{said}; before that {failure_text(failure.cause)}" if failure.HasField("cause") else said
+        case "application_failure_info":
+            kind = failure.application_failure_info.type
+            message = " ".join(failure.message.split())
+            if not kind or message.startswith(f"{kind}:"):
+                return message
+            return f"{kind}: {message}" if message else kind
+        case _:
+            return " ".join(failure.message.split())
+
+
+def was_cut_off(failure: Failure) -> bool:
+    """Whether an attempt ended without a word from its worker."""
+    return failure.WhichOneof("failure_info") == "timeout_failure_info"
+
+
+_TIMEOUTS = {
+    TimeoutType.TIMEOUT_TYPE_HEARTBEAT: "the worker that ran it ended, or gave no sign of life for too long",
+    TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE: "an attempt took longer than an attempt may",
+}

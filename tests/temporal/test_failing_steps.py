@@ -1,0 +1,107 @@
+"""What is said of a step that fails: while it is retried, when it is given up, and whatever drives it."""
+
+import json
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import insert
+from temporalio.client import Client
+
+from orchestrator import SagaFailed, Transaction
+from orchestrator.cli.why import reason_of
+from orchestrator.store.database import Database
+from orchestrator.workflow.names import own_workflow_id
+from tests.cast import Act, Script, box, refuses
+from tests.cast_events import CoinsMoveRequested
+from tests.house import CATALOG, House, eventually, open_house
+from tests.orchestrators import CoinsMove
+
+MOVE = CoinsMoveRequested(source="a", target="b", coins=10)
+
+
+@pytest.fixture
+async def house(database: Database, client: Client) -> AsyncGenerator[House]:
+    """A house of its own."""
+    async with open_house(client, database, CATALOG, task_queue=f"failing-{uuid4()}") as made:
+        yield made
+
+
+async def duplicate(tx: Transaction) -> None:
+    """Insert a key that is there, with a long statement."""
+    await tx.exec(insert(box).values([{"name": "a", "coins": number} for number in range(300)]))
+
+
+async def boom(tx: Transaction) -> None:
+    """Raise."""
+    try:
+        raise KeyError("x")
+    except KeyError as cause:
+        raise ValueError("boom" + "!" * 5_000) from cause
+
+
+def patient(house: House, monkeypatch: pytest.MonkeyPatch, deadline: timedelta) -> None:
+    """Each operation is tried for so long."""
+    for operation in house.catalog.operations.values():
+        monkeypatch.setattr(operation, "deadline", deadline)
+
+
+@pytest.mark.parametrize(
+    ("act", "said"), [(boom, "ValueError: boom!!!"), (duplicate, "IntegrityError: ")], ids=["error", "duplicate key"]
+)
+async def test_the_last_error_is_shown_during_retries_and_when_the_step_is_given_up(
+    house: House, act: Act, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient(house, monkeypatch, timedelta(seconds=2))
+    Script.before["put"] = act
+    event_id = str(uuid4())
+    [saga] = await house.bus.publish(MOVE, event_id=event_id)
+    shown: list[str] = []
+
+    async def is_retried() -> bool:
+        reason = await reason_of(house.client, own_workflow_id("CoinsMove", event_id))
+        shown[:] = [reason.sentence if reason else ""]
+        return "the last failure" in shown[0]
+
+    await eventually(is_retried, "the step is retried")
+    with pytest.raises(SagaFailed) as told:
+        await saga.result()
+
+    assert said in shown[0]
+    assert "size limit" not in shown[0]
+    message = told.value.message
+    assert message.startswith(f"step 2, cast.put: {said}")
+    assert "; given up after " in message
+    [row] = await house.sagas()
+    assert row.message == message
+    assert json.loads(row.outcome)["event"]["message"] == message
+
+
+async def test_the_last_error_is_told_when_the_sagas_own_deadline_ends_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CoinsMove, "deadline", timedelta(seconds=3))
+    Script.before["put"] = boom
+
+    with pytest.raises(SagaFailed) as told:
+        await house.bus.execute(CoinsMove, MOVE)
+
+    assert told.value.code == "saga.deadline_exceeded"
+    assert "; step 2, cast.put, failed last with ValueError: boom" in told.value.message
+
+
+async def test_a_compensation_that_fails_shows_its_error(house: House) -> None:
+    Script.before["write_note"] = refuses()
+    Script.before["take_out"] = boom
+    event_id = str(uuid4())
+    await house.bus.publish(MOVE, event_id=event_id)
+
+    async def is_stuck() -> bool:
+        return any(row.stuck_error for row in await house.sagas())
+
+    await eventually(is_stuck, "the saga is stuck")
+    [row] = await house.sagas()
+    Script.clear()  # so that the saga ends
+    assert row.stuck_error.startswith("undoing cast.put: ValueError: boom!!!")
+    assert row.stuck_error.endswith("caused by KeyError: 'x'")
