@@ -31,7 +31,7 @@ class Raises:
     """What the operations below do."""
 
     returned: Any = 1
-    error: Callable[[], BaseException] | None = None
+    error: Any = None
     found: Any = None
 
 
