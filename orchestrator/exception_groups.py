@@ -18,11 +18,11 @@ def leaves(fault: BaseException) -> Iterator[BaseException]:
     waiting = [fault]
     while waiting:
         first = waiting.pop(0)
-        if isinstance(first, BaseExceptionGroup):
-            inner: tuple[BaseException, ...] = getattr(first, "exceptions", ())
-            waiting[:0] = inner
-        else:
+        inner = _inside(first)
+        if inner is None:
             yield first
+        else:
+            waiting[:0] = inner
 
 
 @contextmanager
@@ -38,6 +38,11 @@ def ungrouped() -> Generator[None]:
         if answer is None:
             raise
         raise answer from None
+
+
+def _inside(fault: object) -> tuple[BaseException, ...] | None:
+    group: BaseExceptionGroup[BaseException] | None = fault if isinstance(fault, BaseExceptionGroup) else None
+    return None if group is None else group.exceptions
 
 
 def _first(group: BaseException, kind: type[E]) -> E | None:

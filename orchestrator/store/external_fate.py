@@ -92,13 +92,16 @@ async def verified(
     async with asyncio.timeout(operation.time_limit.total_seconds()):
         with contained(f"the verification of {operation.name}"), ungrouped():
             happened = await operation.verify.body(call, **wanted)
-    answer: object = happened
-    if not isinstance(answer, Happened | None):
+    _must_be_an_answer(operation, happened)
+    return happened
+
+
+def _must_be_an_answer(operation: AnyExternal, answer: object) -> None:
+    if answer is not None and not isinstance(answer, Happened):
         raise ResultInvalid(
             f"the verification of {operation.name} returned a value of type {type(answer).__qualname__}. "
             "Return `Happened(result)` if the call took effect, and None if it did not"
         )
-    return happened
 
 
 async def fate(operation: AnyExternal, call: ExternalCall, row: Row[Any]) -> Happened[Any] | None:
