@@ -6,7 +6,7 @@ back in either case, and a retry would ask the same question again.
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from orchestrator.errors import AuthorsMistake, Refused
 
@@ -41,8 +41,7 @@ def ungrouped() -> Generator[None]:
 
 
 def _inside(fault: object) -> tuple[BaseException, ...] | None:
-    group: BaseExceptionGroup[BaseException] | None = fault if isinstance(fault, BaseExceptionGroup) else None
-    return None if group is None else group.exceptions
+    return cast(Any, fault).exceptions if isinstance(fault, BaseExceptionGroup) else None
 
 
 def _first(group: BaseException, kind: type[E]) -> E | None:
