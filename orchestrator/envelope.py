@@ -140,12 +140,14 @@ def wrap(
 
     Raises:
         UnreadableEvent: `event.invalid_id`, `event.too_large` with the limit, or `event.invalid` for a time without
-            its zone.
+            its zone or an empty source.
     """
     if not valid_event_id(event_id):
         raise UnreadableEvent(
             "event.invalid_id", f"id: {event_id!r} is no event id; it takes 1 to 128 letters, digits and ._:@=+-"
         )
+    if not source.strip():
+        raise UnreadableEvent("event.invalid", "source: is empty; it says who publishes, as in `my-service`")
     if time is not None and time.tzinfo is None:
         raise UnreadableEvent("event.invalid", "time: has no time zone; write `datetime.now(UTC)`")
     happened = (time or datetime.now(UTC)).astimezone(UTC)

@@ -34,6 +34,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
+        _refuse_empty(arguments)
         exit_code = app(args=list(arguments), prog_name=this_script(), standalone_mode=False)
         return int(exit_code or 0)
     except typer.Abort:
@@ -42,6 +43,22 @@ def _run(arguments: Sequence[str]) -> int:
         return left.code if isinstance(left.code, int) else Exit.COMPLETED
     except Exception as fault:
         return _tell(fault, as_json="--json" in arguments)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """An empty argument is mostly a shell variable that is not set: with the default instead, another thing is done.
+
+    Raises:
+        typer.TyperException: there is one.
+    """
+    for number, argument in enumerate(arguments):
+        option, assigned, value = argument.partition("=")
+        is_option = option.startswith("-") and bool(assigned)
+        if (value if is_option else argument).strip():
+            continue
+        before = arguments[number - 1] if number else ""
+        what = option if is_option else before if before.startswith("-") and before != "-" else f"Argument {number + 1}"
+        raise typer.TyperException(f"{what} is empty. Give it a value, or leave it out; is a shell variable not set?")
 
 
 def _tell(fault: Exception, *, as_json: bool) -> int:

@@ -104,7 +104,7 @@ def publish(
             f"One to begin with: {command('publish', event_type, '--example')}",
         )
     event = read_event(catalog, event_type, _read_stdin() if payload == "-" else payload)
-    wish = _Wish(event, event_id or new_event_id(), follow, timeout)
+    wish = _Wish(event, new_event_id() if event_id is None else event_id, follow, timeout)
     envelope_of(catalog, event, event_id=wish.event_id, source=_SOURCE)  # misuse is told without asking any server
     return asyncio.run(_publish(wish, settings, catalog, output))
 

@@ -139,7 +139,8 @@ class EventBus:
             PublishIncomplete: some listeners took it, and the server failed before the others did.
             Unreachable: the server could not be reached, and nobody took it.
         """
-        envelope = envelope_of(self.catalog, event, event_id=event_id or new_event_id(), source=self.source, time=time)
+        event_id = new_event_id() if event_id is None else event_id  # an empty one is refused, as any other wrong one
+        envelope = envelope_of(self.catalog, event, event_id=event_id, source=self.source, time=time)
         return await self._deliver(self.catalog.listeners(type(event)), event, envelope)
 
     async def publish_raw(self, raw: bytes | str) -> list[SagaHandle[Any]]:
@@ -370,7 +371,8 @@ class EventBus:
         if type(event) not in to.awaited:
             known = ", ".join(sorted(one.type_name() for one in to.awaited)) or "none"
             raise EventRejected("event.not_awaited", f"{to.__name__} does not wait for {name}; it waits for {known}")
-        envelope = checked_envelope(event, event_id=event_id or new_event_id(), source=self.source, time=time)
+        event_id = new_event_id() if event_id is None else event_id
+        envelope = checked_envelope(event, event_id=event_id, source=self.source, time=time)
         handle = self.client.get_workflow_handle(own_workflow_id(to.__name__, saga))
         try:
             await handle.signal(EVENT_SIGNAL, raw_json(envelope.text.encode()))

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from temporalio.client import Client
 
-from orchestrator import Orchestrator, Saga
+from orchestrator import EventRejected, Orchestrator, Saga
 from orchestrator.catalog import Catalog
 from orchestrator.client import EventBus, bus
 from orchestrator.client.own_execution import OwnExecution
@@ -19,6 +19,8 @@ from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from tests import cast as the_cast
 from tests.swarm import EVENT, Swarm, SwarmCompleted, SwarmFailed, SwarmRequested
+
+SWARM = SwarmRequested(source="a", target="b", coins=1, key="k")
 
 
 class Aside(Orchestrator[SwarmRequested, SwarmCompleted, SwarmFailed]):
@@ -102,3 +104,22 @@ async def test_who_waits_for_an_outcome_is_told_when_the_bus_is_closed(database:
 
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(waiting, 10)
+
+
+@pytest.mark.parametrize("event_id", ["", " "])
+async def test_an_empty_event_id_is_refused_and_none_is_made_up_for_it(event_id: str) -> None:
+    publisher = EventBus(cast(Client, None), Catalog.of(orchestrators=[Aside]))
+
+    for publishing in (
+        publisher.publish(SWARM, event_id=event_id),
+        publisher.execute(Aside, SWARM, event_id=event_id),
+        publisher.publish_many([SWARM], event_ids=[event_id]),
+    ):
+        with pytest.raises(EventRejected, match="no event id") as refused:
+            await publishing
+        assert refused.value.code == "event.invalid_id"
+
+
+async def test_an_event_of_nobody_is_refused() -> None:
+    with pytest.raises(EventRejected, match="source: is empty"):
+        await EventBus(cast(Client, None), Catalog.of(orchestrators=[Aside]), source="").publish(SWARM)
