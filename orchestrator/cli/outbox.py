@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -81,11 +80,10 @@ def _tried(group: WaitingGroup) -> tuple[str, str]:
 
 
 def _document(found: _Found) -> dict[str, Any]:
-    oldest = found.waiting.oldest
     return {
         "database": found.name,
         "waiting": found.waiting.count,
-        "lag_seconds": 0.0 if oldest is None else max((datetime.now(UTC) - oldest).total_seconds(), 0.0),
+        "lag_seconds": found.waiting.lag.total_seconds(),
         "groups": [
             {
                 "event_type": group.event_type,

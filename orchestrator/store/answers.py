@@ -8,7 +8,7 @@ since some time before the last look, and says what of it is known.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -27,9 +27,9 @@ from orchestrator.answers import (
     SagaTold,
 )
 from orchestrator.drive.messages import Outcome
+from orchestrator.store import clock
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
-from orchestrator.store.fence import clock
 from orchestrator.store.outbox import Target
 from orchestrator.store.saga_ids import OF_SAGAS, ids_as_json
 from orchestrator.store.schema import saga, saga_outbox
@@ -102,9 +102,8 @@ async def _sagas(connection: AsyncConnection, question: Question, room: int) -> 
 
 
 async def _events(databases: Databases, wanted: EventsWanted, room: int) -> Answer:
-    async with databases.home.reading() as connection:
-        now: datetime | None = await connection.scalar(select(clock(connection)))
-    since = wanted.since or (now or datetime.now(UTC)) - OVERLAP
+    now = await clock.read_clock(databases.home)
+    since = wanted.since or now - OVERLAP
     rows: dict[str, _Row] = {}
     for _, database in databases:
         for row in await _rows(database, wanted.types, since, is_home=database is databases.home):

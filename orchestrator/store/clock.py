@@ -24,6 +24,8 @@ _SQLITE_FORMAT = "'%Y-%m-%d %H:%M:%f000'"
 NOW_AS_TEXT = {"postgresql": "statement_timestamp()", "sqlite": f"strftime({_SQLITE_FORMAT}, 'now')"}
 """`now()` by dialect, for statements that are written as text."""
 _EVALUATED_AS_TEXT = {"postgresql": "clock_timestamp()", "sqlite": NOW_AS_TEXT["sqlite"]}
+AHEAD = 10.0
+"""Seconds. A stored time that is further ahead of the database's clock than this was written by another clock."""
 
 
 class _Now(FunctionElement[datetime]):

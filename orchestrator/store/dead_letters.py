@@ -1,12 +1,12 @@
 """Dead letters: messages that were no events of ours, kept as they came."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from sqlalchemy import LargeBinary, cast, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import storable
+from orchestrator.store import clock
 from orchestrator.store.database import Database
 from orchestrator.store.opening import insert_into
 from orchestrator.store.schema import saga_dead_letter
@@ -79,7 +79,7 @@ async def insert_letter(
         size=len(raw),
         code=code,
         reason=storable(reason),
-        created_at=datetime.now(UTC),
+        created_at=clock.now(),
     )
     await connection.execute(statement.on_conflict_do_nothing())
     return await _number_of(connection, where)
@@ -113,7 +113,7 @@ async def keep_piece(
                 size=size,
                 code=code,
                 reason=storable(reason),
-                created_at=datetime.now(UTC),
+                created_at=clock.now(),
             )
             await connection.execute(statement.on_conflict_do_nothing())
             return await _number_of(connection, where)

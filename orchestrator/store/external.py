@@ -9,7 +9,6 @@ what was left somewhere in between can be found.
 """
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -31,6 +30,7 @@ from orchestrator.drive.messages import (
 )
 from orchestrator.envelope import canonical
 from orchestrator.errors import Refused
+from orchestrator.store import clock
 from orchestrator.store.database import Database
 from orchestrator.store.external_fate import (
     AnyExternal,
@@ -48,7 +48,6 @@ from orchestrator.store.fence import (
     Attempting,
     RefusedPastPivot,
     claim,
-    clock,
     phase_under_share_lock,
     recordable,
     recorded_reply,
@@ -141,7 +140,7 @@ async def _begin_again(database: Database, command: StepCommand, attempt: int) -
             _FORWARD,
             saga_step.c.state == StepState.ATTEMPTING.value,
             attempt_token=uuid4(),
-            attempted_at=clock(connection),
+            attempted_at=clock.evaluated_now(),
             attempts=attempt,
         )
 
@@ -155,7 +154,7 @@ async def _refuse(database: Database, command: StepCommand, operation: AnyExtern
             StepState.ATTEMPTING,
             state=StepState.REFUSED.value,
             error=error,
-            done_at=datetime.now(UTC),
+            done_at=clock.now(),
             attempted_at=None,
         ):
             return StepRefused(
@@ -169,14 +168,14 @@ async def _record(
 ) -> StepReply:
     """Write the result down, whatever the saga's phase: it has happened. Who undoes finds it there."""
     result, recorded = recordable(operation, returned)
-    done: dict[str, Any] = {"state": StepState.DONE.value, "result": recorded, "done_at": datetime.now(UTC)}
+    done: dict[str, Any] = {"state": StepState.DONE.value, "result": recorded, "done_at": clock.now()}
     async with database.transaction() as connection:
         if await _changed(connection, command, StepState.ATTEMPTING, **done, attempted_at=None):
             return StepDone(number=command.number, operation=operation.name, result=result)
         # Now it is here: what was barred because nothing had been seen of it, or refused to another attempt. A finish
         # that is under way comes first, so that either it sees this result or this attempt sees the saga's end.
         await connection.execute(phase_under_share_lock(command.saga.id))
-        came_late: dict[str, Any] = {"attempted_at": clock(connection), "done_at": datetime.now(UTC)}
+        came_late: dict[str, Any] = {"attempted_at": clock.evaluated_now(), "done_at": clock.now()}
         if not await _changed(connection, command, StepState.BARRED, **done, attempted_at=came_late["attempted_at"]):
             # A refusal stays the answer, for `handle` may have gone another way on it.
             came_late["result"] = NOTHING_RETURNED if recorded is None else recorded

@@ -8,7 +8,7 @@ the attempt was written down: workers' clocks differ.
 import asyncio
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -22,8 +22,9 @@ from orchestrator.drive.messages import SagaRef, StepState
 from orchestrator.errors import OrchestratorError, ResultInvalid
 from orchestrator.exception_groups import ungrouped
 from orchestrator.external import ExternalCall, ExternalOperation, Happened
+from orchestrator.store import clock
 from orchestrator.store.database import Database
-from orchestrator.store.fence import clock, phase_under_share_lock
+from orchestrator.store.fence import phase_under_share_lock
 from orchestrator.store.schema import saga, saga_step
 
 AnyExternal = ExternalOperation[..., Any]
@@ -70,7 +71,7 @@ async def external_row(database: Database, ref: SagaRef, number: int) -> Row[Any
     async with database.reading() as connection:
         phase = select(saga.c.phase).where(saga.c.id == ref.id).scalar_subquery()
         found = await connection.execute(
-            select(saga_step, phase.label("saga_phase"), clock(connection).label("now")).where(
+            select(saga_step, phase.label("saga_phase"), clock.evaluated_now().label("now")).where(
                 saga_step.c.saga_id == ref.id, saga_step.c.number == number
             )
         )
@@ -147,7 +148,7 @@ async def settle_attempt(
             saga_step.c.attempt_token == row.attempt_token,
             state=to.value,
             result=result,
-            done_at=datetime.now(UTC),
+            done_at=clock.now(),
         )
 
 

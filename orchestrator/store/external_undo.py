@@ -11,7 +11,7 @@ import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from orchestrator.containment import contained
 from orchestrator.drive.messages import Phase, SagaRef, StepCommand, StepState, UndoCommand, Undone, UndoReply
 from orchestrator.envelope import read
 from orchestrator.errors import OrchestratorError
+from orchestrator.store import clock
 from orchestrator.store.database import Database
 from orchestrator.store.error_text import error_text
 from orchestrator.store.external_fate import (
@@ -116,6 +117,8 @@ async def left_standing(
         and_(saga_step.c.state == StepState.DONE.value, saga.c.phase.in_(_ENDED)),
         and_(saga_step.c.state == StepState.REFUSED.value, saga_step.c.result.is_not(None)),
     )
+    # What is done in the future was written by a worker whose clock was ahead.
+    settled = or_(saga_step.c.done_at <= now - grace, saga_step.c.done_at > clock.now_plus(clock.AHEAD))
     unsure = and_(saga_step.c.state == StepState.BARRED.value, saga.c.phase.in_(_ENDED))
     statement = (
         select(
@@ -134,7 +137,7 @@ async def left_standing(
             # Empty wherever a step is settled: few rows are left to look at.
             saga_step.c.attempted_at.is_not(None),
             or_(
-                and_(stands, saga_step.c.done_at <= now - grace),
+                and_(stands, settled),
                 and_(unsure, saga_step.c.attempted_at <= now - LOOK_AGAIN_AFTER),
             ),
         )
@@ -189,7 +192,7 @@ async def _take_back(database: Database, catalog: Catalog, command: UndoCommand,
         elif _stands(row):
             await _compensate(operation, command, row)
             values: dict[str, Any] = {
-                "undone_at": datetime.now(UTC),
+                "undone_at": clock.now(),
                 "undo_attempts": saga_step.c.undo_attempts + 1,
                 "attempted_at": None,
             }
@@ -234,7 +237,7 @@ async def _is_there_after_all(database: Database, catalog: Catalog, command: Und
     values: dict[str, Any] = {"attempted_at": None}
     if happened is not None:
         _, recorded = recordable(operation, happened.result)
-        values = {"state": StepState.DONE.value, "result": recorded, "done_at": datetime.now(UTC)}
+        values = {"state": StepState.DONE.value, "result": recorded, "done_at": clock.now()}
     async with database.transaction() as connection:
         await swapped(
             connection,

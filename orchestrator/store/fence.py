@@ -8,19 +8,18 @@ recorded, a result or a refusal. The idea is DTM's sub-transaction barrier (a un
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
 from pydantic import JsonValue, ValidationError
-from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, func, literal, select, update
+from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.atomic import AtomicOperation
 from orchestrator.catalog import Catalog
-from orchestrator.columns import UtcTime
 from orchestrator.containment import contained
 from orchestrator.drive.messages import (
     Decided,
@@ -39,6 +38,7 @@ from orchestrator.envelope import CONTENT_LIMIT, canonical, digest
 from orchestrator.errors import AuthorsMistake, OrchestratorError, Refused
 from orchestrator.operation import HOME, Operation, Reversal
 from orchestrator.results import result_as_json, result_as_text
+from orchestrator.store import clock
 from orchestrator.store.atomic import RefusedWithin, refusal_record, run_calls
 from orchestrator.store.database import Database
 from orchestrator.store.driver_text import DriverText
@@ -77,13 +77,6 @@ def phase_under_share_lock(saga_id: UUID | BindParameter[UUID]) -> Select[tuple[
     return select(saga.c.phase).where(saga.c.id == saga_id).with_for_update(read=True)
 
 
-def clock(connection: AsyncConnection) -> ColumnElement[datetime]:
-    """The database's time as this is evaluated, whatever a worker's clock says. (SQLite is on the worker's machine.)"""
-    if connection.dialect.name == "sqlite":
-        return literal(datetime.now(UTC), UtcTime(timezone=True))
-    return func.clock_timestamp(type_=UtcTime(timezone=True))
-
-
 _WRITE_RESULT = DriverText(
     update(saga_step)
     .where(
@@ -91,7 +84,7 @@ _WRITE_RESULT = DriverText(
         saga_step.c.number == bindparam("of_number"),
         saga_step.c.state == StepState.DONE.value,
     )
-    .values(result=bindparam("recorded"), done_at=bindparam("now"))
+    .values(result=bindparam("recorded"), done_at=clock.now())
 )
 
 
@@ -140,7 +133,6 @@ async def _attempt(
             "of_saga": command.saga.id,
             "of_number": command.number,
             "recorded": recorded,
-            "now": datetime.now(UTC),
         },
     )
     if written.rowcount != 1:
@@ -221,9 +213,6 @@ _CLAIMED = (
     "error",
     "attempts",
     "idempotency_key",
-    "created_at",
-    "attempted_at",
-    "done_at",
 )
 
 
@@ -237,8 +226,8 @@ def _claiming(dialect: str, *, attempting: bool) -> DriverText:
     given: dict[str, ColumnElement[Any]] = {
         name: bindparam(_given(name), type_=saga_step.c[name].type) for name in _CLAIMED
     }
-    if attempting and dialect != "sqlite":
-        given["attempted_at"] = func.clock_timestamp(type_=UtcTime(timezone=True))
+    # The guard may wait for seconds: who asks later whether a call is still under way counts from its end.
+    given |= {"created_at": clock.now(), "attempted_at" if attempting else "done_at": clock.evaluated_now()}
     key: BindParameter[UUID] = bindparam(_given("saga_id"), type_=saga_step.c.saga_id.type)
     guard = phase_under_share_lock(key).subquery("guard")
     source = select(*given.values()).select_from(guard).where(guard.c.phase == Phase.FORWARD.value)
@@ -282,7 +271,6 @@ async def claim(
     arguments = canonical(command.arguments)
     described = digest(f"{operation.name}{arguments}")
     token = uuid4()
-    now = datetime.now(UTC)
     attempting = state is StepState.ATTEMPTING
     values: dict[str, Any] = {
         "saga_id": command.saga.id,
@@ -298,9 +286,6 @@ async def claim(
         "error": error,
         "attempts": attempt,
         "idempotency_key": idempotency_key,
-        "created_at": now,
-        "attempted_at": now if attempting else None,
-        "done_at": None if attempting else now,
     }
     statement = _claiming(connection.dialect.name, attempting=attempting)
     met = (await statement.execute(connection, {_given(name): value for name, value in values.items()})).first()
@@ -326,7 +311,7 @@ async def claim(
     if operation.kind == "external" or operation.database != HOME:
         return Attempting(met.attempted_at)
     # Past the pivot, and shown as stuck: written down for a person to skip, and ours to do.
-    taken: dict[str, Any] = {"state": state.value, "error": error, "attempts": attempt, "done_at": now}
+    taken: dict[str, Any] = {"state": state.value, "error": error, "attempts": attempt, "done_at": clock.now()}
     taken |= {"kind": operation.kind, "irreversible": operation.reversal is Reversal.IRREVERSIBLE}
     await connection.execute(
         update(saga_step)

@@ -7,7 +7,6 @@ keeps no other from ending.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -19,6 +18,7 @@ from orchestrator.drive.messages import Decided, Diverged, FinishCommand, Finish
 from orchestrator.envelope import OUTCOME_SIZE_LIMIT, Envelope, canonical, parse, read, wrap
 from orchestrator.errors import OrchestratorError
 from orchestrator.event import DomainEvent, UndoneStep
+from orchestrator.store import clock
 from orchestrator.store.atomic import undone_calls
 from orchestrator.store.database import Database
 from orchestrator.store.locks import Waker, Woken, release, wake_nobody
@@ -34,8 +34,8 @@ _END = (
         phase=bindparam("phase"),
         outcome=bindparam("outcome"),
         outcome_event_id=bindparam("outcome_event_id"),
-        finished_at=bindparam("now"),
-        progressed_at=bindparam("now"),
+        finished_at=clock.now(),
+        progressed_at=clock.now(),
         next_at=None,
         stuck_step=None,
         stuck_error=None,
@@ -166,7 +166,6 @@ async def _ending(
 async def _write(connection: AsyncConnection, ended: Sequence[_Ended]) -> None:
     if not ended:
         return
-    now = datetime.now(UTC)
     await connection.execute(
         _END,
         [
@@ -176,13 +175,12 @@ async def _write(connection: AsyncConnection, ended: Sequence[_Ended]) -> None:
                 "phase": one.outcome.phase.value,
                 "outcome": one.outcome.model_dump_json(),
                 "outcome_event_id": one.event.event_id,
-                "now": now,
             }
             for one in ended
         ],
     )
-    quiet = [{**_sent(one, now), "sent_at": now} for one in ended if not one.starts_others]
-    heard = [{**_sent(one, now), "of_saga": one.saga} for one in ended if one.starts_others]
+    quiet = [_sent(one) for one in ended if not one.starts_others]
+    heard = [{**_sent(one), "of_saga": one.saga} for one in ended if one.starts_others]
     if quiet:
         await connection.execute(SENT_AT_ONCE, quiet)
     if heard:
@@ -190,8 +188,8 @@ async def _write(connection: AsyncConnection, ended: Sequence[_Ended]) -> None:
         fills(connection)
 
 
-def _sent(one: _Ended, now: datetime) -> dict[str, Any]:
-    return {"event_id": one.event.event_id, "saga_id": one.saga, "envelope": one.event.text, "created_at": now}
+def _sent(one: _Ended) -> dict[str, Any]:
+    return {"event_id": one.event.event_id, "saga_id": one.saga, "envelope": one.event.text}
 
 
 async def _received(connection: AsyncConnection, saga_id: UUID) -> tuple[str, ...]:

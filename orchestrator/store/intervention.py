@@ -7,7 +7,6 @@ nothing to do. Who decided, and why, stands on the rows.
 
 import json
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +20,7 @@ from orchestrator.drive.driver import CANCELLED
 from orchestrator.drive.messages import Phase, StepState
 from orchestrator.errors import OrchestratorError, storable
 from orchestrator.operation import HOME
+from orchestrator.store import clock
 from orchestrator.store.database import Database
 from orchestrator.store.database_errors import sqlstate
 from orchestrator.store.databases import Databases
@@ -175,7 +175,6 @@ async def _decide(connection: AsyncConnection, catalog: Catalog, skip: Skip) -> 
     if step.state == StepState.SKIPPED.value:
         return Skipped(by=step.skipped_by or "", reason=step.skip_reason or "", before=True)
     await _must_allow(connection, catalog, skip.saga_id, row, step)
-    now = datetime.now(UTC)
     settled = saga_step.c.undone_at if row.phase == Phase.UNDOING.value else saga_step.c.done_at
     by, reason = storable(skip.by), storable(skip.reason)
     swapped = await connection.execute(
@@ -186,13 +185,13 @@ async def _decide(connection: AsyncConnection, catalog: Catalog, skip: Skip) -> 
                 saga_step.c.state: StepState.SKIPPED.value,
                 saga_step.c.skipped_by: by,
                 saga_step.c.skip_reason: reason,
-                settled: now,
+                settled: clock.now(),
             }
         )
     )
     if swapped.rowcount != 1:
         raise SkipRefused(f"step {skip.number} changed just now, nothing was skipped; look at it again")
-    await connection.execute(update(saga).where(saga.c.id == skip.saga_id).values(progressed_at=now))
+    await connection.execute(update(saga).where(saga.c.id == skip.saga_id).values(progressed_at=clock.now()))
     await connection.execute(
         update(saga)
         .where(saga.c.id == skip.saga_id, saga.c.stuck_step == skip.number)

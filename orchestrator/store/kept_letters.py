@@ -7,7 +7,7 @@ it has: whoever drops or edits a letter leaves one alone that is being replayed.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, LargeBinary, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import storable
+from orchestrator.store import clock
 from orchestrator.store.database import Database
 from orchestrator.store.dead_letters import EDITED_DOOR, edited_from, edited_origin, insert_letter
 from orchestrator.store.reading import reading
@@ -155,7 +156,8 @@ async def claim_for_replay(database: Database, number: int, *, by: str) -> str |
     Returns:
         The mark, for `give_up_replay`; None if the letter was settled before.
     """
-    claim = storable(f"{_UNDER_WAY} since {datetime.now(UTC).isoformat()} by {by}")
+    since = await clock.read_clock(database)
+    claim = storable(f"{_UNDER_WAY} since {since.isoformat()} by {by}")
     claimed = await _settle(database, number, {"settled_as": claim}, heeds_claims=False)
     return claim if claimed is Settled.DONE else None
 
@@ -176,7 +178,7 @@ async def settle_letter(database: Database, number: int, settled_as: str, *, hee
         settled_as: how and by whom, in a sentence.
         heeds_claims: leave it alone while somebody replays it.
     """
-    values = {"settled_at": datetime.now(UTC), "settled_as": storable(settled_as)}
+    values = {"settled_at": clock.now(), "settled_as": storable(settled_as)}
     return await _settle(database, number, values, heeds_claims=heeds_claims)
 
 
@@ -186,7 +188,7 @@ async def keep_edited(
     """Keep an edited copy as a letter of its own, and settle the one that it is of; None if that was settled before, or
     is being replayed. What was edited stays as it came."""
     async with database.transaction() as connection:
-        now = datetime.now(UTC)
+        now = await clock.clock_of(connection)
         if not await _set(connection, letter.id, {"settled_at": now}, heeds_claims=True):
             return None
         number = await insert_letter(
@@ -257,8 +259,11 @@ async def _set(connection: AsyncConnection, number: int, values: dict[str, Any],
     """The compare-and-set: of several at once the first one to commit counts."""
     statement = update(saga_dead_letter).where(_table.id == number, _table.settled_at.is_(None))
     if heeds_claims:
-        dead = f"{_UNDER_WAY} since {(datetime.now(UTC) - _CLAIM).isoformat()}"
-        statement = statement.where(or_(_table.settled_as.is_(None), _table.settled_as < dead))
+        now = await clock.clock_of(connection)
+        dead, future = (f"{_UNDER_WAY} since {moment.isoformat()}" for moment in (now - _CLAIM, now + _CLAIM))
+        # A claim from the future was made by a worker whose clock was ahead, and would hold until then.
+        no_claim = or_(_table.settled_as.is_(None), _table.settled_as < dead, _table.settled_as > future)
+        statement = statement.where(no_claim)
     changed = await connection.execute(statement.values(**values))
     return changed.rowcount == 1
 

@@ -21,15 +21,14 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import Text, TextClause, Uuid, bindparam, insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import TextualSelect
 
-from orchestrator.columns import UtcTime
 from orchestrator.drive.messages import Blocker, SagaRef
+from orchestrator.store import clock
 from orchestrator.store.saga_ids import OF_SAGAS, ids_as_json
 from orchestrator.store.schema import saga_lock
 
@@ -55,17 +54,18 @@ async def wake_nobody(woken: Sequence[Woken]) -> None:
 class _Dialect:
     """The same statements for each database. None of their texts depends on how many sagas or keys there are."""
 
+    now: str
     of_sagas: str
     of_keys: str
 
     def heads(self) -> TextClause:
         return text(
             "INSERT INTO saga_lock (key, ticket, next_ticket, created_at) "  # noqa: S608
-            f"SELECT given.value, 0, 1 + count(*), :now FROM {self.of_keys} AS given "
+            f"SELECT given.value, 0, 1 + count(*), {self.now} FROM {self.of_keys} AS given "
             "WHERE true GROUP BY given.value ORDER BY given.value "
             "ON CONFLICT (key, ticket) DO UPDATE SET next_ticket = saga_lock.next_ticket + excluded.next_ticket - 1 "
             "RETURNING key, next_ticket"
-        ).bindparams(bindparam("now", type_=UtcTime(timezone=True)), bindparam("keys", type_=Text()))
+        ).bindparams(bindparam("keys", type_=Text()))
 
     def holding(self) -> TextualSelect:
         statement = f"SELECT DISTINCT saga_id FROM saga_lock WHERE saga_id IN {self.of_sagas}"  # noqa: S608
@@ -113,10 +113,11 @@ class _Dialect:
 
 
 _POSTGRESQL = _Dialect(
+    clock.NOW_AS_TEXT["postgresql"],
     OF_SAGAS["postgresql"],
     "json_array_elements_text(CAST(:keys AS json))",
 )
-_SQLITE = _Dialect(OF_SAGAS["sqlite"], "json_each(:keys)")
+_SQLITE = _Dialect(clock.NOW_AS_TEXT["sqlite"], OF_SAGAS["sqlite"], "json_each(:keys)")
 _STATEMENTS: Mapping[str, Mapping[str, TextClause | TextualSelect]] = {
     name: {
         "heads": dialect.heads(),
@@ -128,7 +129,7 @@ _STATEMENTS: Mapping[str, Mapping[str, TextClause | TextualSelect]] = {
     }
     for name, dialect in (("postgresql", _POSTGRESQL), ("sqlite", _SQLITE))
 }
-_TICKETS = insert(saga_lock)
+_TICKETS = insert(saga_lock).values(created_at=clock.now())
 
 
 async def draw(connection: AsyncConnection, sagas: Mapping[UUID, Sequence[str]]) -> None:
@@ -145,15 +146,12 @@ async def draw(connection: AsyncConnection, sagas: Mapping[UUID, Sequence[str]])
     wanted = Counter(lock for locks in drawing.values() for lock in locks)
     if not wanted:
         return
-    now = datetime.now(UTC)
-    heads = await connection.execute(
-        _of(connection, "heads"), {"keys": json.dumps(sorted(wanted.elements())), "now": now}
-    )
+    heads = await connection.execute(_of(connection, "heads"), {"keys": json.dumps(sorted(wanted.elements()))})
     tickets = {head.key: head.next_ticket - wanted[head.key] for head in heads}
     drawn: list[dict[str, object]] = []
     for key, locks in drawing.items():
         for lock in locks:
-            drawn.append({"key": lock, "ticket": tickets[lock], "saga_id": key, "created_at": now})
+            drawn.append({"key": lock, "ticket": tickets[lock], "saga_id": key})
             tickets[lock] += 1
     await connection.execute(_TICKETS, drawn)
 

@@ -6,12 +6,13 @@ It leaves the row locked unless the saga has ended; ended sagas are never writte
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, bindparam, select, text, update
+from sqlalchemy import Text, bindparam, column, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,6 +20,7 @@ from orchestrator.catalog import Catalog
 from orchestrator.columns import UtcTime
 from orchestrator.drive.messages import Blocked, Blocker, Decided, Expired, Opening, Outcome, Phase, Reused
 from orchestrator.envelope import UnreadableEvent, read, unwrap
+from orchestrator.store import clock
 from orchestrator.store.locks import blockers, draw
 from orchestrator.store.outbox import forward
 from orchestrator.store.saga_ids import OF_SAGAS, ids_as_json
@@ -37,7 +39,10 @@ _COLUMNS = (
     saga.c.drives,
     saga.c.lock_keys,
     saga.c.purged_at,
+    saga.c.progressed_at,
 )
+_SEEN_AT = clock.now().label("seen_at")
+_READ = select(*_COLUMNS, _SEEN_AT)
 
 
 class OpenedBefore(Exception):
@@ -63,6 +68,8 @@ class OpenSaga:
     envelope: str
     content_digest: str
     created_at: datetime
+    seen_at: datetime = field(compare=False)
+    """When it was read, by the database's clock; `created_at` is written by the same one."""
     drives: int
     """How often a driver began it; those that only waited for locks are not counted."""
     lock_keys: tuple[str, ...]
@@ -70,6 +77,12 @@ class OpenSaga:
     """The row is another event's that has the same id; nothing was changed."""
     blocked_by: tuple[Blocker, ...] = ()
     """For whom it waits; only told by an opening that draws."""
+    _read: float = field(default_factory=monotonic, compare=False)
+
+    @property
+    def age(self) -> timedelta:
+        """How long ago the saga was opened, whatever the clock of this worker says."""
+        return self.seen_at - self.created_at + timedelta(seconds=monotonic() - self._read)
 
 
 def insert_into(connection: AsyncConnection, table: Any) -> Any:
@@ -94,18 +107,15 @@ async def open_sagas(
     Returns:
         Each saga by its id.
     """
-    now = datetime.now(UTC)
     given = {opening.saga.id: opening for opening in openings}
     rows = [_values(connection, opening, catalog) for opening in given.values()]
     statement = _UPSERTS[connection.dialect.name, begins]
-    found = {
-        row.id: _open(row, reused=False)
-        for row in await connection.execute(statement, {"rows": json.dumps(rows), "now": now})
-    }
+    upserted = (await connection.execute(statement, {"rows": json.dumps(rows)})).all()
+    found = {row.id: _open(row, reused=False) for row in upserted}
     # Ended sagas, and those with other content, are not touched by the upsert: read them as they are.
     missing = [key for key in sorted(given) if key not in found]
     if missing:
-        result = await connection.execute(select(*_COLUMNS).where(saga.c.id.in_(missing)))
+        result = await connection.execute(_READ.where(saga.c.id.in_(missing)))
         met = {row.id: row for row in result}
         for key in missing:
             row = met[key]
@@ -113,11 +123,13 @@ async def open_sagas(
             if not reused and not Phase(row.phase).is_final:
                 # The same event, written by an older contract: take the row as ours, now under its lock.
                 statement = update(saga).where(saga.c.id == key, saga.c.phase.in_(_UNFINISHED))
-                touched = statement.values(progressed_at=now).returning(*_COLUMNS)
+                touched = statement.values(progressed_at=clock.now()).returning(*_COLUMNS, _SEEN_AT)
                 row = (await connection.execute(touched)).first() or await _row(connection, key)
             found[key] = _open(row, reused=reused)
     if catalog.shared:
-        await forward(connection, [given[key] for key, row in found.items() if row.created_at == now], catalog)
+        # A row that this statement has inserted has one time in both columns, the statement's own.
+        new = [given[row.id] for row in upserted if row.created_at == row.progressed_at]
+        await forward(connection, new, catalog)
     locking = [found[key] for key in given if found[key].lock_keys and not found[key].reused]
     if locking and (begins or draws):
         found |= await _with_locks(connection, locking, given, begins=begins)
@@ -166,7 +178,7 @@ async def begin_saga(
         return Decided(phase=row.phase)
     if row.envelope != opening.envelope and read(row.envelope).time != read(opening.envelope).time:
         raise OpenedBefore(row.envelope)
-    if opening.deadline is not None and datetime.now(UTC) - row.created_at > timedelta(seconds=opening.deadline):
+    if opening.deadline is not None and row.age > timedelta(seconds=opening.deadline):
         return Expired()
     return Blocked(by=row.blocked_by) if row.blocked_by else None
 
@@ -240,15 +252,15 @@ _BEGINS = (
 def _upsert(dialect: str, *, begins: bool) -> Any:
     """One text for any number of sagas, so that it is prepared once."""
     columns, source = _SOURCES[dialect]
+    now = clock.NOW_AS_TEXT[dialect]
     statement = (
         f"INSERT INTO saga ({', '.join(_GIVEN)}, phase, progressed_at, created_at) "  # noqa: S608
-        f"SELECT {columns}, 'forward', :now, :now FROM {source} WHERE true ORDER BY 1 "
+        f"SELECT {columns}, 'forward', {now}, {now} FROM {source} WHERE true ORDER BY 1 "
         f"ON CONFLICT (id) DO UPDATE SET progressed_at = excluded.progressed_at{_BEGINS if begins else ''} "
         "WHERE saga.phase IN ('forward', 'undoing') AND saga.content_digest = excluded.content_digest "
-        f"RETURNING {', '.join(column.name for column in _COLUMNS)}"
+        f"RETURNING {', '.join(column.name for column in _COLUMNS)}, {now} AS seen_at"
     )
-    bound = text(statement).bindparams(bindparam("rows", type_=Text()), bindparam("now", type_=UtcTime(timezone=True)))
-    return bound.columns(*_COLUMNS)
+    return text(statement).bindparams(bindparam("rows", type_=Text())).columns(*_COLUMNS, column("seen_at", UtcTime()))
 
 
 _UPSERTS = {
@@ -259,9 +271,9 @@ _UPSERTS = {
 
 
 def _lock(dialect: str, locking: str) -> Any:
-    columns = ", ".join(column.name for column in _COLUMNS)
+    columns = f"{', '.join(column.name for column in _COLUMNS)}, {clock.NOW_AS_TEXT[dialect]} AS seen_at"
     statement = f"SELECT {columns} FROM saga WHERE id IN {OF_SAGAS[dialect]} ORDER BY id{locking}"  # noqa: S608
-    return text(statement).bindparams(bindparam("sagas", type_=Text())).columns(*_COLUMNS)
+    return text(statement).bindparams(bindparam("sagas", type_=Text())).columns(*_COLUMNS, column("seen_at", UtcTime()))
 
 
 _LOCKS = {
@@ -271,7 +283,7 @@ _LOCKS = {
 
 
 async def _row(connection: AsyncConnection, key: UUID) -> Any:
-    return (await connection.execute(select(*_COLUMNS).where(saga.c.id == key))).one()
+    return (await connection.execute(_READ.where(saga.c.id == key))).one()
 
 
 def _values(connection: AsyncConnection, opening: Opening, catalog: Catalog) -> dict[str, Any]:
@@ -306,6 +318,7 @@ def _open(row: Any, *, reused: bool) -> OpenSaga:
         envelope=row.envelope,
         content_digest=row.content_digest,
         created_at=row.created_at,
+        seen_at=row.seen_at,
         drives=row.drives,
         lock_keys=tuple(json.loads(row.lock_keys)) if row.lock_keys else (),
         reused=reused,

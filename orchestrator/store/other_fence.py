@@ -10,7 +10,6 @@ A query has no effect, so it has no row there: its answer is recorded at home be
 """
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -18,6 +17,7 @@ from sqlalchemy import Row, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.drive.messages import StepState
+from orchestrator.store import clock
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.opening import insert_into
@@ -102,7 +102,6 @@ async def insert_first(connection: AsyncConnection, step: Any, state: StepState,
         The row, and whether it was inserted now.
     """
     token = uuid4()
-    now = datetime.now(UTC)
     insertion = insert_into(connection, saga_step).values(
         saga_id=step.saga_id,
         number=step.number,
@@ -114,8 +113,8 @@ async def insert_first(connection: AsyncConnection, step: Any, state: StepState,
         irreversible=step.irreversible,
         attempt_token=token,
         state=state.value,
-        created_at=now,
-        done_at=now,
+        created_at=clock.now(),
+        done_at=clock.now(),
         **more,
     )
     # As in `fence`: DO NOTHING would not see what it waited for.
@@ -140,7 +139,7 @@ async def bar(there: Database, step: Any, state: StepState = StepState.BARRED, *
 async def copy_home(home: Database, saga_id: UUID, number: int, there: Any) -> bool:
     """Write at home what the row there says. False: the row at home gives way to it no more."""
     state = StepState(there.state)
-    now = datetime.now(UTC)
+    now = clock.now()
     values: dict[str, Any] = {"state": state.value}
     match state:
         case StepState.DONE | StepState.REFUSED:

@@ -1,7 +1,6 @@
 """A step in another database on its way forward: written down at home, done there, recorded at home."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +12,7 @@ from orchestrator.drive.messages import Decided, Diverged, Phase, Resume, StepCo
 from orchestrator.envelope import canonical, digest
 from orchestrator.errors import Refused
 from orchestrator.operation import Operation, Reversal
+from orchestrator.store import clock
 from orchestrator.store.atomic import refusal_record
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
@@ -127,7 +127,7 @@ async def _do(there: Database, command: StepCommand, operation: AnyOperation, at
                 saga_step.c.number == command.number,
                 saga_step.c.state == StepState.DONE.value,
             )
-            .values(result=recorded, done_at=datetime.now(UTC))
+            .values(result=recorded, done_at=clock.now())
             .returning(*FENCE)
         )
         return written.first() or _lost(operation)

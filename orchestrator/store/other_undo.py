@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
@@ -13,6 +13,7 @@ from orchestrator.atomic import AtomicOperation
 from orchestrator.catalog import Catalog
 from orchestrator.containment import contained
 from orchestrator.drive.messages import Decided, Phase, StepState, UndoCommand, Undone, UndoReply
+from orchestrator.store import clock
 from orchestrator.store.atomic import undo_calls
 from orchestrator.store.databases import Databases
 from orchestrator.store.error_text import error_text
@@ -94,7 +95,7 @@ async def _compensate(connection: AsyncConnection, catalog: Catalog, command: Un
                 await tx.flush()
     # Last, as in `fence`: it fails, or finds no such row, where a swallowed error has ended the transaction.
     written = await connection.execute(
-        swap.where(saga_step.c.state == StepState.UNDONE.value).values(undone_at=datetime.now(UTC)).returning(*FENCE)
+        swap.where(saga_step.c.state == StepState.UNDONE.value).values(undone_at=clock.now()).returning(*FENCE)
     )
     undone = written.first()
     if undone is None:

@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -22,7 +22,6 @@ from uuid import UUID, uuid5
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    ColumnElement,
     Connection,
     Float,
     Select,
@@ -39,10 +38,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.catalog import Catalog
-from orchestrator.columns import UtcTime
 from orchestrator.drive.messages import Opening
 from orchestrator.envelope import Envelope, read
 from orchestrator.errors import storable
+from orchestrator.store import clock
 from orchestrator.store.database import FILLED, Database
 from orchestrator.store.schema import saga, saga_outbox
 
@@ -122,7 +121,7 @@ def write(connection: Connection, envelope: Envelope, *, key: str | None, target
         target=target.value,
         ordering_key=key,
         envelope=envelope.text,
-        created_at=datetime.now(UTC),
+        created_at=clock.now(),
     )
     written = connection.execute(statement.on_conflict_do_nothing().returning(saga_outbox.c.id)).first()
     if written is not None:
@@ -153,35 +152,34 @@ async def forward(connection: AsyncConnection, openings: Sequence[Opening], cata
     shared = [one for one in openings if read(one.envelope).event_type in catalog.shared]
     if not shared:
         return
-    now = datetime.now(UTC)
     make: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     await connection.execute(
-        make(saga_outbox).on_conflict_do_nothing(),
+        make(saga_outbox)
+        .values(created_at=clock.now(), next_at=clock.now_plus(FORWARD_AFTER.total_seconds()))
+        .on_conflict_do_nothing(),
         [
             {
                 "event_id": str(uuid5(one.saga.id, "forward")),
                 "saga_id": one.saga.id,
                 "target": Target.MISSING.value,
                 "envelope": one.envelope,
-                "created_at": now,
-                "next_at": now + FORWARD_AFTER,
             }
             for one in sorted(shared, key=lambda one: one.saga.id)
         ],
     )
 
 
-SENT_AT_ONCE = insert(saga_outbox)
+SENT_AT_ONCE = insert(saga_outbox).values(created_at=clock.now(), sent_at=clock.now())
 """An outcome's event that nobody listens to: it stands for who asks."""
 _KEY_OF_SAGA = select(saga.c.ordering_key).where(saga.c.id == bindparam("of_saga")).scalar_subquery()
-TO_BE_SENT = insert(saga_outbox).values(ordering_key=_KEY_OF_SAGA)
+TO_BE_SENT = insert(saga_outbox).values(ordering_key=_KEY_OF_SAGA, created_at=clock.now())
 """An outcome's event that starts others, in the order of its saga's key."""
 
 
 async def is_due(database: Database) -> bool:
     """Whether there is something to send; asked so that looking writes nothing."""
     async with database.reading() as connection:
-        found = await connection.execute(_due(connection.dialect.name), _times(connection, timedelta(0)))
+        found = await connection.execute(_DUE)
         return found.first() is not None
 
 
@@ -199,7 +197,7 @@ async def claim(database: Database, *, limit: int, lease: timedelta) -> list[Out
 
     async def take(connection: AsyncConnection) -> list[OutboxRow]:
         dialect = connection.dialect.name
-        given = {"most": limit, **_times(connection, lease)}
+        given = {"most": limit, "seconds": lease.total_seconds()}
         claimed = [_row(one) for one in await connection.execute(_claiming(dialect), given)]
         keys = sorted({one.ordering_key for one in claimed if one.ordering_key is not None})
         if keys:
@@ -217,7 +215,7 @@ async def mark_sent(database: Database, ids: Sequence[int]) -> None:
         return
 
     async def mark(connection: AsyncConnection) -> None:
-        given = {"ids": _list(connection.dialect.name, list(ids)), "sent": datetime.now(UTC)}
+        given = {"ids": _list(connection.dialect.name, list(ids))}
         await connection.execute(_marking(connection.dialect.name), given)
 
     await database.in_transaction(mark)
@@ -228,7 +226,7 @@ async def mark_buried(database: Database, row: OutboxRow, error: str) -> None:
     statement = (
         update(saga_outbox)
         .where(saga_outbox.c.id == row.id, saga_outbox.c.sent_at.is_(None))
-        .values(sent_at=datetime.now(UTC), error=storable(error), attempts=saga_outbox.c.attempts + 1)
+        .values(sent_at=clock.now(), error=storable(error), attempts=saga_outbox.c.attempts + 1)
     )
 
     async def mark(connection: AsyncConnection) -> None:
@@ -243,8 +241,8 @@ async def postpone(database: Database, rows: Sequence[tuple[int, str, timedelta]
         return
 
     async def mark(connection: AsyncConnection) -> None:
-        given = [{"row": key, "why": storable(why), **_times(connection, wait)} for key, why, wait in rows]
-        await connection.execute(_postponing(connection.dialect.name), given)
+        given = [{"row": key, "why": storable(why), "seconds": wait.total_seconds()} for key, why, wait in rows]
+        await connection.execute(_POSTPONING, given)
 
     await database.in_transaction(mark)
 
@@ -263,29 +261,10 @@ def _row(found: Any) -> OutboxRow:
     return OutboxRow(**{column.name: getattr(found, column.name) for column in _COLUMNS})
 
 
-def _now(dialect: str) -> ColumnElement[datetime]:
-    """The database's clock, so that machines agree when a claim runs out. (SQLite is on this machine.)"""
-    if dialect == "sqlite":
-        return bindparam("now", type_=UtcTime(timezone=True))
-    return func.clock_timestamp(type_=UtcTime(timezone=True))
+_LATER = clock.now_plus(bindparam("seconds", type_=Float()))
 
 
-def _then(dialect: str) -> ColumnElement[datetime]:
-    if dialect == "sqlite":
-        return bindparam("then", type_=UtcTime(timezone=True))
-    seconds = bindparam("seconds", type_=Float())
-    later: ColumnElement[datetime] = _now(dialect) + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-    return later
-
-
-def _times(connection: AsyncConnection, wait: timedelta) -> dict[str, Any]:
-    if connection.dialect.name == "sqlite":
-        now = datetime.now(UTC)
-        return {"now": now, "then": now + wait}
-    return {"seconds": wait.total_seconds()}
-
-
-def _ready(dialect: str) -> Select[tuple[int]]:
+def _ready() -> Select[tuple[int]]:
     """Rows that may be taken: of each key at most the first unsent one."""
     earlier = saga_outbox.alias("earlier")
     is_first = (
@@ -297,7 +276,7 @@ def _ready(dialect: str) -> Select[tuple[int]]:
         )
         .exists()
     )
-    may_be_taken = or_(saga_outbox.c.next_at.is_(None), saga_outbox.c.next_at <= _now(dialect))
+    may_be_taken = or_(saga_outbox.c.next_at.is_(None), saga_outbox.c.next_at <= clock.now())
     return (
         select(saga_outbox.c.id)
         .where(_UNSENT, may_be_taken, or_(saga_outbox.c.ordering_key.is_(None), is_first))
@@ -305,23 +284,18 @@ def _ready(dialect: str) -> Select[tuple[int]]:
     )
 
 
-@cache
-def _due(dialect: str) -> Any:
-    return _ready(dialect).limit(1)
+_DUE = _ready().limit(1)
 
 
 @cache
 def _claiming(dialect: str) -> Any:
     # Locked one after the other and passed over if another relay is at them; seen again as they are by then.
-    ready = _ready(dialect).limit(bindparam("most")).with_for_update(skip_locked=True)
+    ready = _ready().limit(bindparam("most")).with_for_update(skip_locked=True)
     taken = ready.cte("ready")
     if dialect == "postgresql":
         taken = taken.prefix_with("MATERIALIZED")
     return (
-        update(saga_outbox)
-        .where(saga_outbox.c.id.in_(select(taken.c.id)))
-        .values(next_at=_then(dialect))
-        .returning(*_COLUMNS)
+        update(saga_outbox).where(saga_outbox.c.id.in_(select(taken.c.id))).values(next_at=_LATER).returning(*_COLUMNS)
     )
 
 
@@ -351,17 +325,15 @@ def _marking(dialect: str) -> Any:
     return (
         update(saga_outbox)
         .where(saga_outbox.c.id.in_(given), _UNSENT)
-        .values(sent_at=bindparam("sent", type_=UtcTime(timezone=True)), error=None, next_at=None)
+        .values(sent_at=clock.now(), error=None, next_at=None)
     )
 
 
-@cache
-def _postponing(dialect: str) -> Any:
-    return (
-        update(saga_outbox)
-        .where(saga_outbox.c.id == bindparam("row"), _UNSENT)
-        .values(attempts=saga_outbox.c.attempts + 1, error=bindparam("why"), next_at=_then(dialect))
-    )
+_POSTPONING = (
+    update(saga_outbox)
+    .where(saga_outbox.c.id == bindparam("row"), _UNSENT)
+    .values(attempts=saga_outbox.c.attempts + 1, error=bindparam("why"), next_at=_LATER)
+)
 
 
 def _listed(name: str, dialect: str, kind: Any) -> Any:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, func, or_, select
 
 from orchestrator.envelope import UnreadableEvent, read
+from orchestrator.store import clock
 from orchestrator.store.database import Database
 from orchestrator.store.outbox import Target
 from orchestrator.store.reading import reading
@@ -22,8 +23,8 @@ class Waiting:
 
     count: int
     """At most 100,000 are counted."""
-    oldest: datetime | None
-    """When the first of them was added; None if none waits."""
+    lag: timedelta
+    """How long the first of them has waited; nothing if none waits."""
     error: str | None
     """Why the first of them was not sent when that was tried last."""
 
@@ -46,15 +47,14 @@ class WaitingGroup:
 async def waiting(database: Database) -> Waiting:
     """How many events wait to be sent, and since when."""
     unsent = select(saga_outbox.c.id).where(_is_waiting()).limit(_COUNTED).subquery()
-    first = (
-        select(saga_outbox.c.created_at, saga_outbox.c.error).where(_is_waiting()).order_by(saga_outbox.c.id).limit(1)
-    )
+    first = select(saga_outbox.c.created_at, clock.now().label("now"), saga_outbox.c.error)
+    first = first.where(_is_waiting()).order_by(saga_outbox.c.id).limit(1)
     async with database.reading() as connection:
         count = await connection.scalar(select(func.count()).select_from(unsent)) or 0
         found = (await connection.execute(first)).first()
-    return Waiting(
-        count=count, oldest=None if found is None else found.created_at, error=None if found is None else found.error
-    )
+    if found is None:
+        return Waiting(count=count, lag=timedelta(0), error=None)
+    return Waiting(count=count, lag=max(found.now - found.created_at, timedelta(0)), error=found.error)
 
 
 async def waiting_groups(database: Database, *, limit: int) -> Sequence[WaitingGroup]:

@@ -6,7 +6,7 @@ what was seen before: the undoing is a compare-and-set on phase and owner, under
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -16,11 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.drive.messages import Phase
 from orchestrator.errors import OrchestratorError, Unreachable
+from orchestrator.store import clock
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.other_fence import Unsettled, has_happened, home_row, once_settled
 from orchestrator.store.schema import saga, saga_dead_letter, saga_lock, saga_meta
 from orchestrator.store.turn import begin_undoing, first_past_undoing, steps_of
+from orchestrator.store.waiting import LOOK_AFTER
 
 TERMINATED = "saga.terminated"
 """Error code of a saga that was undone because its execution was terminated."""
@@ -90,6 +92,7 @@ async def overdue_sagas(
     before: datetime,
     now: datetime,
     waiting_before: datetime | None = None,
+    from_future: bool = False,
     after: RecordedSaga | None = None,
     limit: int = 200,
 ) -> Sequence[RecordedSaga]:
@@ -100,18 +103,25 @@ async def overdue_sagas(
         before: only those that progressed last before then.
         now: those that are to be looked at later than this are left out.
         waiting_before: the same as `before` for those that wait for a lock that another saga holds: they look seldom.
+        from_future: instead those whose last progress lies in the future: a worker whose clock was ahead wrote it, and
+            nobody would look at them until then.
         after: the last one of the page before.
         limit: sagas a page.
     """
+    latest = now + LOOK_AFTER + timedelta(seconds=clock.AHEAD)
+    silent = saga.c.progressed_at <= before
+    if from_future:
+        silent, waiting_before = saga.c.progressed_at > clock.now_plus(clock.AHEAD), None
     statement = (
         select(*_COLUMNS)
         .where(
             saga.c.phase.in_(_UNFINISHED),
-            saga.c.progressed_at <= before,
-            or_(saga.c.next_at.is_(None), saga.c.next_at <= now),
+            silent,
+            # No wait is to be looked at later than that: what says so was written by a clock that was ahead.
+            or_(saga.c.next_at.is_(None), saga.c.next_at <= now, saga.c.next_at > latest),
             or_(
                 saga.c.lock_keys.is_(None),
-                saga.c.progressed_at <= (before if waiting_before is None else waiting_before),
+                silent if waiting_before is None else saga.c.progressed_at <= waiting_before,
                 not_(_WAITS),
             ),
         )

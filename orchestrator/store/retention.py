@@ -21,9 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.drive.messages import Outcome, Phase, StepState
 from orchestrator.envelope import stripped
 from orchestrator.operation import HOME
+from orchestrator.store import clock
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
-from orchestrator.store.fence import clock
 from orchestrator.store.schema import saga, saga_dead_letter, saga_outbox, saga_step
 
 PURGED_VERSION = 0
@@ -96,7 +96,7 @@ _EMPTY = (
         outcome=bindparam("ended"),
         lock_keys=None,
         ordering_key=None,
-        purged_at=bindparam("now"),
+        purged_at=clock.now(),
     )
 )
 
@@ -153,10 +153,10 @@ async def purgeable(databases: Databases, *, before: datetime) -> Purge:
 
 
 async def database_time(database: Database) -> datetime:
-    """Its clock: what is deleted must not hang on a worker's that is wrong."""
-    async with database.reading() as connection:
-        now: datetime | None = await connection.scalar(select(clock(connection)))
-    return min(now or datetime.now(UTC), datetime.now(UTC))
+    """The time before which nothing is deleted too early: what the database's clock says, or this machine's if that is
+    earlier. Rows are written by the database's clock alone; the second one only protects from a database whose clock
+    has jumped ahead, because what is deleted cannot be brought back."""
+    return min(await clock.read_clock(database), datetime.now(UTC))
 
 
 async def _candidates(databases: Databases, before: datetime) -> list[UUID]:
@@ -195,9 +195,8 @@ async def _purge_sagas(databases: Databases, candidates: Sequence[UUID]) -> tupl
         if not rows:
             return 0, 0
         gone = await connection.execute(delete(saga_step).where(saga_step.c.saga_id.in_([row.id for row in rows])))
-        now = datetime.now(UTC)
         emptied = [
-            {"purged": row.id, "stripped": stripped(row.envelope), "ended": _stripped_outcome(row.outcome), "now": now}
+            {"purged": row.id, "stripped": stripped(row.envelope), "ended": _stripped_outcome(row.outcome)}
             for row in rows
         ]
         await connection.execute(_EMPTY, emptied)

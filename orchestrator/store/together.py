@@ -14,7 +14,6 @@ import json
 import logging
 from collections.abc import Sequence
 from contextvars import Context, copy_context
-from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -26,6 +25,7 @@ from orchestrator.drive.messages import Phase, StepCommand, StepDone, StepReply,
 from orchestrator.envelope import canonical, digest
 from orchestrator.errors import OrchestratorError
 from orchestrator.operation import HOME, Operation, Reversal
+from orchestrator.store import clock
 from orchestrator.store.database import Database
 from orchestrator.store.driver_text import DriverText
 from orchestrator.store.fence import perform, recordable
@@ -54,13 +54,12 @@ _GIVEN = {
     "state": "text",
     "result": "text",
     "attempts": "integer",
-    "created_at": "timestamptz",
-    "done_at": "timestamptz",
 }
+_NOW = clock.NOW_AS_TEXT["postgresql"]
 _INSERT = DriverText(
     text(
-        f"INSERT INTO saga_step ({', '.join(_GIVEN)}) "  # noqa: S608
-        f"SELECT {', '.join(f'given.{name}' for name in _GIVEN)} "
+        f"INSERT INTO saga_step ({', '.join(_GIVEN)}, created_at, done_at) "  # noqa: S608
+        f"SELECT {', '.join(f'given.{name}' for name in _GIVEN)}, {_NOW}, {_NOW} "
         f"FROM json_to_recordset(CAST(:rows AS json)) "
         f"AS given({', '.join(f'{name} {kind}' for name, kind in _GIVEN.items())}) "
         "CROSS JOIN LATERAL (SELECT phase FROM saga WHERE saga.id = given.saga_id FOR SHARE) AS guard "
@@ -139,7 +138,6 @@ async def _perform(
 
 def _row(command: StepCommand, operation: Operation[..., object], recorded: str | None) -> dict[str, Any]:
     arguments = canonical(command.arguments)
-    now = datetime.now(UTC).isoformat()
     return {
         "saga_id": str(command.saga.id),
         "number": command.number,
@@ -153,6 +151,4 @@ def _row(command: StepCommand, operation: Operation[..., object], recorded: str 
         "state": StepState.DONE.value,
         "result": recorded,
         "attempts": 1,
-        "created_at": now,
-        "done_at": now,
     }

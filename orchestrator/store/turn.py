@@ -8,7 +8,7 @@ import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID, uuid4
 
 from sqlalchemy import bindparam, literal, select, update
@@ -38,6 +38,7 @@ from orchestrator.drive.messages import (
 from orchestrator.envelope import canonical, digest, read
 from orchestrator.errors import OrchestratorError, storable
 from orchestrator.operation import HOME
+from orchestrator.store import clock
 from orchestrator.store.atomic import undo_calls
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
@@ -162,7 +163,7 @@ async def begin_undoing(
             message=storable(message),
             ended_by=ended_by,
             next_at=None,
-            progressed_at=datetime.now(UTC),
+            progressed_at=clock.now(),
         )
     )
 
@@ -176,11 +177,11 @@ _UNDO = (
         saga_step.c.state == StepState.DONE.value,
         phase_under_share_lock(bindparam("of_saga", type_=saga.c.id.type)).scalar_subquery() == Phase.UNDOING.value,
     )
-    .values(state=StepState.UNDONE.value, undone_at=bindparam("now"), undo_attempts=saga_step.c.undo_attempts + 1)
+    .values(state=StepState.UNDONE.value, undone_at=clock.now(), undo_attempts=saga_step.c.undo_attempts + 1)
     .returning(saga_step.c.operation, saga_step.c.arguments, saga_step.c.result)
 )
 _WRITE_UNDONE = (
-    update(saga_step).where(*_THE_STEP, saga_step.c.state == StepState.UNDONE.value).values(undone_at=bindparam("now"))
+    update(saga_step).where(*_THE_STEP, saga_step.c.state == StepState.UNDONE.value).values(undone_at=clock.now())
 )
 
 
@@ -194,7 +195,7 @@ async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) 
 
     async def take_back(connection: AsyncConnection) -> UndoReply:
         key = {"of_saga": command.saga.id, "of_number": command.number}
-        step = (await connection.execute(_UNDO, {**key, "now": datetime.now(UTC)})).first()
+        step = (await connection.execute(_UNDO, key)).first()
         if step is None:
             return await why_not_undone(connection, command)
         arguments = json.loads(step.arguments)
@@ -215,7 +216,7 @@ async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) 
                     await operation.compensate(tx, arguments, result)
                     await tx.flush()
         # As in `fence`: a transaction that a swallowed error has ended must not pass for one that committed.
-        written = await connection.execute(_WRITE_UNDONE, {**key, "now": datetime.now(UTC)})
+        written = await connection.execute(_WRITE_UNDONE, key)
         if written.rowcount != 1:
             raise TransactionLost(f"the transaction of {operation.name}'s compensation was ended before it was")
         return Undone(number=command.number)
@@ -258,12 +259,14 @@ async def _write_down(connection: AsyncConnection, catalog: Catalog, step: StepC
         saga_step.c.irreversible: False,
         saga_step.c.attempt_token: uuid4(),
         saga_step.c.state: StepState.ATTEMPTING.value,
-        saga_step.c.created_at: datetime.now(UTC),
     }
-    source = select(*(literal(value, column.type) for column, value in values.items())).select_from(phase)
+    given = [*(literal(value, column.type) for column, value in values.items()), clock.now()]
+    source = select(*given).select_from(phase)
     forward = source.where(phase.c.phase == Phase.FORWARD.value)
     await connection.execute(
-        insert_into(connection, saga_step).from_select(list(values), forward).on_conflict_do_nothing()
+        insert_into(connection, saga_step)
+        .from_select([*values, saga_step.c.created_at], forward)
+        .on_conflict_do_nothing()
     )
 
 
@@ -313,7 +316,7 @@ async def _stick(connection: AsyncConnection, ref: SagaRef, number: int, error: 
     await connection.execute(
         update(saga)
         .where(saga.c.id == ref.id, saga.c.phase.in_((Phase.FORWARD.value, Phase.UNDOING.value)))
-        .values(stuck_step=number, stuck_error=storable(error), stuck_since=datetime.now(UTC))
+        .values(stuck_step=number, stuck_error=storable(error), stuck_since=clock.now())
     )
 
 
@@ -321,7 +324,7 @@ async def _unstick(connection: AsyncConnection, ref: SagaRef, number: int) -> No
     await connection.execute(
         update(saga)
         .where(saga.c.id == ref.id, saga.c.stuck_step == number)
-        .values(stuck_step=None, stuck_error=None, stuck_since=None, progressed_at=datetime.now(UTC))
+        .values(stuck_step=None, stuck_error=None, stuck_since=None, progressed_at=clock.now())
     )
 
 

@@ -5,7 +5,7 @@ every attempt. Both are transitions: they lock the saga's row first, since they 
 """
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import uuid4
 
 from sqlalchemy import insert, select, update
@@ -27,11 +27,13 @@ from orchestrator.drive.messages import (
     text_of,
 )
 from orchestrator.envelope import canonical, digest
+from orchestrator.store import clock
 from orchestrator.store.database import Database
 from orchestrator.store.fence import SagaMissing, recorded_reply
 from orchestrator.store.opening import OpenedBefore, begin_saga
 from orchestrator.store.schema import saga, saga_step
 
+_NOW = clock.now().label("now")
 LOOK_AFTER = timedelta(hours=1)
 """How long recovery leaves a saga alone that waits."""
 
@@ -50,17 +52,18 @@ async def begin_wait(database: Database, catalog: Catalog, command: WaitCommand)
                 return elsewhere
         elif (decided := await _lock(connection, command.saga)) is not None:
             return decided
-        now = datetime.now(UTC)
         arguments = canonical(command.arguments)
         met = (
             await connection.execute(
-                select(saga_step).where(saga_step.c.saga_id == command.saga.id, saga_step.c.number == command.number)
+                select(saga_step, _NOW).where(
+                    saga_step.c.saga_id == command.saga.id, saga_step.c.number == command.number
+                )
             )
         ).first()
         if met is None:
-            until = now + timedelta(seconds=command.seconds)
-            await connection.execute(
-                insert(saga_step).values(
+            begun = await connection.execute(
+                insert(saga_step)
+                .values(
                     saga_id=command.saga.id,
                     number=command.number,
                     kind="sleep" if command.operation == "saga.sleep" else "wait",
@@ -70,10 +73,12 @@ async def begin_wait(database: Database, catalog: Catalog, command: WaitCommand)
                     attempt_token=uuid4(),
                     state=StepState.ATTEMPTING.value,
                     attempts=1,
-                    created_at=now,
-                    attempted_at=until,
+                    created_at=clock.now(),
+                    attempted_at=clock.now_plus(command.seconds),
                 )
+                .returning(saga_step.c.attempted_at, _NOW)
             )
+            until, now = begun.one()
         elif met.digest != digest(f"{command.operation}{arguments}"):
             return Diverged(
                 number=command.number,
@@ -84,7 +89,7 @@ async def begin_wait(database: Database, catalog: Catalog, command: WaitCommand)
             reply = recorded_reply(command.number, command.operation, met)
             return Decided(phase=Phase.UNDOING) if reply.kind == "refused" else reply
         else:
-            until = met.attempted_at
+            until, now = met.attempted_at, met.now
         # Recovery looks sooner than in a month: who sends an event finds nobody while its execution is gone.
         look = min(until, now + LOOK_AFTER)
         await connection.execute(update(saga).where(saga.c.id == command.saga.id).values(next_at=look))
@@ -106,7 +111,6 @@ async def end_wait(database: Database, command: EndWaitCommand) -> StepReply:
     async def end(connection: AsyncConnection) -> StepReply:
         if (decided := await _lock(connection, command.saga)) is not None:
             return decided
-        now = datetime.now(UTC)
         where = (saga_step.c.saga_id == command.saga.id) & (saga_step.c.number == command.number)
         await connection.execute(
             update(saga_step)
@@ -114,11 +118,11 @@ async def end_wait(database: Database, command: EndWaitCommand) -> StepReply:
             .values(
                 state=StepState.DONE.value,
                 result=None if command.result is None else canonical(command.result),
-                done_at=now,
+                done_at=clock.now(),
             )
         )
         await connection.execute(
-            update(saga).where(saga.c.id == command.saga.id).values(next_at=None, progressed_at=now)
+            update(saga).where(saga.c.id == command.saga.id).values(next_at=None, progressed_at=clock.now())
         )
         met = (await connection.execute(select(saga_step).where(where))).one()
         return recorded_reply(command.number, command.operation, met)

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from time import monotonic
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -70,14 +71,14 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
     @activity.defn(name=operation.name)
     async def run(*arguments: RawValue) -> StepReply:
         command = _command(StepCommand, arguments, steps.catalog)
-        info = activity.info()
+        info, began = activity.info(), monotonic()
         may_give_up = not command.past_pivot
         try:
             deadline = steps.catalog.called(command.operation, command.arguments).deadline
         except OrchestratorError as fault:
             # An atomic step of newer code: another worker takes it.
             raise attempt_failed(fault, final=False) from fault
-        if may_give_up and info.attempt > FEWEST_ATTEMPTS + 1 and _is_overdue(info, deadline):
+        if may_give_up and info.attempt > FEWEST_ATTEMPTS + 1 and _is_overdue(info, deadline, began):
             # The attempt before this one may have taken its worker down: then this one must not run.
             last = await last_failure()
             if last is not None and was_cut_off(last):
@@ -90,7 +91,7 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
             try:
                 reply = await _beating(steps.run(command, deadline, attempt=info.attempt))
             except Exception as fault:
-                final = may_give_up and (isinstance(fault, AuthorsMistake) or _is_overdue(info, deadline))
+                final = may_give_up and (isinstance(fault, AuthorsMistake) or _is_overdue(info, deadline, began))
                 leaves_doubt = final and _leaves_a_doubt(operation)
                 settled = await _told(steps.settle(command)) if leaves_doubt else None
                 if settled is None:
@@ -242,5 +243,11 @@ def _given_up(info: activity.Info, deadline: timedelta, last: Failure | None) ->
     )
 
 
-def _is_overdue(info: activity.Info, deadline: timedelta) -> bool:
-    return info.attempt >= FEWEST_ATTEMPTS and datetime.now(UTC) - info.scheduled_time > deadline
+def _is_overdue(info: activity.Info, deadline: timedelta, began: float) -> bool:
+    """Whether a step's deadline is over.
+
+    Both times come from the Temporal server (of a local activity both from this process), so the clock of this worker
+    does not matter; the attempt itself is measured with the monotonic clock, from `began` on.
+    """
+    elapsed = info.started_time - info.scheduled_time + timedelta(seconds=monotonic() - began)
+    return info.attempt >= FEWEST_ATTEMPTS and elapsed > deadline

@@ -120,12 +120,8 @@ class Recovery:
         await self.check_belonging()
         sweeping = self._sweeping(dry_run=dry_run, heard=heard)
         now = await read_clock(self._database)
-        quiet = now - self._limits.grace
-        last: RecordedSaga | None = None
-        waiting = quiet - min(_LOOKS_APART, self._limits.grace * 8)
-        while page := await overdue_sagas(self._database, before=quiet, now=now, waiting_before=waiting, after=last):
-            await _each(page, lambda recorded: _look_at(sweeping, recorded))
-            last = page[-1]
+        for from_future in (False, True):
+            await self._look_at_sagas(sweeping, now, from_future=from_future)
         left: LeftStanding | None = None
         while steps := await next_left(sweeping, now, left):
             await _each(steps, lambda step: _take_back(sweeping, step))
@@ -140,6 +136,17 @@ class Recovery:
             swept_until=swept.isoformat() if swept else None,
             findings=tuple(sweeping.findings),
         )
+
+    async def _look_at_sagas(self, sweeping: Sweeping, now: datetime, *, from_future: bool) -> None:
+        """Look at every saga that has made no progress for the grace time, or whose progress lies in the future."""
+        quiet = now - self._limits.grace
+        waiting = quiet - min(_LOOKS_APART, self._limits.grace * 8)
+        last: RecordedSaga | None = None
+        while page := await overdue_sagas(
+            self._database, before=quiet, now=now, waiting_before=waiting, from_future=from_future, after=last
+        ):
+            await _each(page, lambda recorded: _look_at(sweeping, recorded))
+            last = page[-1]
 
     async def recover(self, sagas: Sequence[UUID]) -> None:
         """Look at these sagas at once, and not when they have been silent for a while. Never raises: what fails is

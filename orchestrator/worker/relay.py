@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from random import uniform
 from time import monotonic
 from uuid import UUID
@@ -354,14 +354,13 @@ class Relay:
             return
         self._measured = now
         found = await waiting(self.database)
-        lag = timedelta(0) if found.oldest is None else datetime.now(UTC) - found.oldest
         self._waiting.set(found.count, {"database": self.name})
-        self._lag.set(max(lag.total_seconds(), 0.0), {"database": self.name})
-        if lag > self.limits.late and now - self._told > self.limits.late.total_seconds():
+        self._lag.set(found.lag.total_seconds(), {"database": self.name})
+        if found.lag > self.limits.late and now - self._told > self.limits.late.total_seconds():
             self._told = now
             _log.warning(
                 "the outbox of %s: %d waiting to be sent, the oldest for %d s%s",
-                *(self.name, found.count, lag.total_seconds(), f": {found.error}" if found.error else ""),
+                *(self.name, found.count, found.lag.total_seconds(), f": {found.error}" if found.error else ""),
             )
 
 

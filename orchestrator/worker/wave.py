@@ -10,7 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -533,7 +533,7 @@ def wave_activity(steps: StoreSteps, client: Client, task_queue: str) -> Callabl
 
 
 def _is_late(deadline: timedelta | None, row: OpenSaga) -> bool:
-    return deadline is not None and datetime.now(UTC) - row.created_at > deadline
+    return deadline is not None and row.age > deadline
 
 
 def _reused(envelope: Envelope) -> UnreadableEvent:

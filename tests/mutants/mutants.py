@@ -215,13 +215,12 @@ MUTANTS = (
         breaks="all tickets of a saga are drawn in one transaction, so nobody waits in a circle",
         file=LOCKS,
         replaced={
-            """heads = await connection.execute(
-        _of(connection, "heads"), {"keys": json.dumps(sorted(wanted.elements())), "now": now}
-    )""": """heads = []
+            """heads = await connection.execute("""
+            """_of(connection, "heads"), {"keys": json.dumps(sorted(wanted.elements()))})""": """heads = []
     for lock in wanted:
         async with connection.engine.begin() as another:
             keys = json.dumps([lock] * wanted[lock])
-            heads += (await another.execute(_of(connection, "heads"), {"keys": keys, "now": now})).all()
+            heads += (await another.execute(_of(connection, "heads"), {"keys": keys})).all()
             await another.execute(text("SELECT pg_sleep(0.01)"))"""
         },
         caught_by=(
@@ -335,5 +334,29 @@ MUTANTS = (
         replaced={"if not self._is_stopped():": "if False:"},
         caught_by=("tests/unit/test_cancels_in_handle.py::test_a_step_that_handle_cancels_is_its_authors_mistake",),
         unseen="no handle of chaos cancels its steps",
+    ),
+    Mutant(
+        name="future-progress",
+        breaks="a saga is found though a worker whose clock was ahead wrote when it last made progress",
+        file="orchestrator/store/recovery.py",
+        replaced={"saga.c.progressed_at > clock.now_plus(clock.AHEAD)": "saga.c.progressed_at <= before"},
+        caught_by=("tests/store/test_clock.py::test_a_saga_whose_progress_lies_in_the_future_is_found",),
+        unseen="its workers write the database's time, so none of them writes one in the future",
+    ),
+    Mutant(
+        name="workers-clock",
+        breaks="a saga's progress is written by the database's clock, so that a worker's cannot hide it from recovery",
+        file="orchestrator/store/clock.py",
+        replaced={
+            "def now() -> ColumnElement[datetime]:": """def now() -> ColumnElement[datetime]:
+    from sqlalchemy import bindparam
+
+    return bindparam(None, callable_=datetime.now, type_=UtcTime(), unique=True)
+
+
+def database_now() -> ColumnElement[datetime]:"""
+        },
+        caught_by=("tests/store/test_clock.py::test_every_time_in_the_tables_is_the_databases",),
+        unseen="a saga whose driver dies is hidden for an hour only if that driver was ahead, and few are",
     ),
 )

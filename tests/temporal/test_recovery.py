@@ -139,7 +139,7 @@ async def test_a_saga_that_sleeps_is_recovered_as_soon_as_its_execution_is_termi
 ) -> None:
     saga = await publish_until(house, stops, "step 2")
     async with house.database.transaction() as connection:
-        later = (await saga.row()).created_at + timedelta(days=1)
+        later = (await saga.row()).created_at + timedelta(minutes=30)
         await connection.execute(update(saga_table).values(next_at=later))
     swept = await sweep(house)
     assert swept.looked_at == 0

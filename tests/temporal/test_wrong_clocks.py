@@ -7,7 +7,8 @@ from sqlalchemy import update
 
 from orchestrator.store.recovery import swept_until
 from orchestrator.store.schema import saga_meta
-from tests.house import House
+from orchestrator.worker.closed_runs import newest_close
+from tests.house import House, eventually
 from tests.temporal.recovering import done, is_visible, publish, sweep
 from tests.wrong_clock import true_now, wrong_clock
 
@@ -22,7 +23,19 @@ async def set_mark(house: House, mark: datetime) -> None:
         await connection.execute(update(saga_meta).values(swept_until=mark))
 
 
+async def has_seen_temporals_clock(house: House) -> None:
+    """Wait until visibility has an execution that completed, from which `recover` learns what Temporal's clock says."""
+
+    async def has_completed() -> bool:
+        return await newest_close(house.client) is not None
+
+    await eventually(has_completed, "an execution that completed is visible")
+
+
 async def test_a_mark_that_a_worker_set_into_the_future_hides_no_execution_that_was_cut_off(idle: House) -> None:
+    async with idle.another_worker():
+        await (await publish(idle)).closed()
+    await has_seen_temporals_clock(idle)
     sagas = [await publish(idle) for _ in range(4)]
     for saga in sagas[:2]:
         await saga.terminate()

@@ -1,0 +1,216 @@
+"""The engine's tables are written and compared by the database's clock, whatever the clock of a worker says."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, insert, select, update
+
+from orchestrator import DomainEvent
+from orchestrator.drive.messages import Expired, Opening, StepCommand
+from orchestrator.envelope import read
+from orchestrator.store import clock
+from orchestrator.store.database import Database
+from orchestrator.store.dead_letters import keep_letter
+from orchestrator.store.kept_letters import Settled, claim_for_replay, settle_letter
+from orchestrator.store.opening import begin_saga, open_sagas
+from orchestrator.store.outbox import claim, is_due, postpone
+from orchestrator.store.reading_outbox import waiting
+from orchestrator.store.recovery import overdue_sagas
+from orchestrator.store.retention import database_time
+from orchestrator.store.schema import metadata, saga, saga_dead_letter, saga_outbox
+from orchestrator.store.together import run_steps_together
+from tests.cast_events import (
+    AtomicMoveRequested,
+    CoinsMoveRequested,
+    HurryRequested,
+    LetterRequested,
+    TurnTakingRequested,
+)
+from tests.house import CATALOG, opening_of, rows
+from tests.orchestrators import AtomicMove, CoinsMove, Hurry, Letter, TurnTaking
+from tests.store.pacing import driver_of
+from tests.wrong_clock import true_now, wrong_clock
+
+HOUR = timedelta(hours=1)
+WRONG = pytest.mark.parametrize("ahead", [HOUR, -HOUR], ids=["ahead", "behind"])
+MOVE = CoinsMoveRequested(source="a", target="b", coins=10)
+
+
+async def stored_times(database: Database) -> dict[str, datetime]:
+    """Every time in the engine's tables that is not empty, by table and column."""
+    found: dict[str, datetime] = {}
+    for table in metadata.sorted_tables:
+        for number, row in enumerate(await rows(database, table)):
+            times = {f"{table.name}.{name} {number}": value for name, value in row._mapping.items()}
+            found |= {name: value for name, value in times.items() if isinstance(value, datetime)}
+    return found
+
+
+@WRONG
+async def test_every_time_in_the_tables_is_the_databases(stocked: Database, ahead: timedelta) -> None:
+    began = await clock.read_clock(stocked)
+    sagas: Sequence[tuple[type, DomainEvent]] = [
+        (CoinsMove, MOVE),
+        (CoinsMove, CoinsMoveRequested(source="a", target="nowhere", coins=10)),
+        (AtomicMove, AtomicMoveRequested(source="a", target="b", coins=10)),
+        (Letter, LetterRequested(source="a", coins=10)),
+        (TurnTaking, TurnTakingRequested(keys=("k", "l"), coins=1)),
+    ]
+
+    with wrong_clock(ahead):
+        for number, (orchestrator, event) in enumerate(sagas):
+            await driver_of(stocked, orchestrator, event, f"saga-{number}").drive()
+        async with stocked.transaction() as connection:
+            blocked = [opening_of(TurnTaking, TurnTakingRequested(keys=("k",), coins=1), name) for name in "xy"]
+            await open_sagas(connection, blocked, CATALOG, begins=True)
+        await keep_letter(
+            stocked, door="bus", workflow_id="w", run_id="r", position=1, code="c", reason="r", raw=b"letter"
+        )
+
+    times = await stored_times(stocked)
+    ended = await clock.read_clock(stocked)
+    tables = {name.split(".")[0] for name in times}
+    assert tables == {"saga", "saga_step", "saga_lock", "saga_outbox", "saga_dead_letter"}
+    assert {name: time for name, time in times.items() if not began <= time <= ended} == {}
+
+
+@WRONG
+async def test_steps_that_are_recorded_together_have_the_databases_time(stocked: Database, ahead: timedelta) -> None:
+    if stocked.dialect == "sqlite":
+        pytest.skip("on SQLite each step has a transaction of its own")
+    began = await clock.read_clock(stocked)
+    openings = [opening_of(CoinsMove, MOVE, name) for name in ("one", "two")]
+
+    with wrong_clock(ahead):
+        async with stocked.transaction() as connection:
+            await open_sagas(connection, openings, CATALOG, begins=True)
+        assert await run_steps_together(stocked, CATALOG, [_take(one) for one in openings]) is not None
+
+    ended = await clock.read_clock(stocked)
+    assert all(began <= time <= ended for time in (await stored_times(stocked)).values())
+
+
+def _take(opening: Opening) -> StepCommand:
+    return StepCommand(
+        saga=opening.saga,
+        number=1,
+        operation="cast.take",
+        arguments={"name": "a", "coins": 10},
+        event_time=read(opening.envelope).time.isoformat(),
+    )
+
+
+async def _begin(database: Database, opening: Opening) -> object:
+    async with database.transaction() as connection:
+        return await begin_saga(connection, opening, CATALOG, begins=True)
+
+
+@pytest.mark.parametrize("opened", [HOUR, timedelta(0), -HOUR], ids=["opened-ahead", "opened-right", "opened-behind"])
+@pytest.mark.parametrize("began", [HOUR, timedelta(0), -HOUR], ids=["began-ahead", "began-right", "began-behind"])
+async def test_a_sagas_deadline_is_over_when_the_database_says_so(
+    database: Database, opened: timedelta, began: timedelta
+) -> None:
+    event = HurryRequested(coins=1)
+    opening = opening_of(Hurry, event, "one").model_copy(update={"deadline": 60.0})
+    with wrong_clock(opened):
+        assert await _begin(database, opening) is None
+
+    with wrong_clock(began):
+        assert await _begin(database, opening) is None
+        async with database.transaction() as connection:
+            await connection.execute(update(saga).values(created_at=clock.now_plus(-61)))
+        assert isinstance(await _begin(database, opening), Expired)
+
+
+async def _a_saga(database: Database, **values: Any) -> None:
+    async with database.transaction() as connection:
+        row = (await open_sagas(connection, [opening_of(CoinsMove, MOVE, "one")], CATALOG, begins=True)).popitem()[1]
+        await connection.execute(update(saga).where(saga.c.id == row.id).values(**values))
+
+
+async def _found(database: Database, *, from_future: bool) -> int:
+    now = await clock.read_clock(database)
+    before = now - timedelta(seconds=30)
+    return len(await overdue_sagas(database, before=before, now=now, from_future=from_future))
+
+
+async def test_a_saga_whose_progress_lies_in_the_future_is_found(database: Database) -> None:
+    await _a_saga(database, progressed_at=clock.now_plus(3_600))
+
+    assert (await _found(database, from_future=False), await _found(database, from_future=True)) == (0, 1)
+
+
+async def test_a_saga_that_has_just_made_progress_does_not_lie_in_the_future(database: Database) -> None:
+    await _a_saga(database, progressed_at=clock.now())
+
+    assert (await _found(database, from_future=False), await _found(database, from_future=True)) == (0, 0)
+
+
+@pytest.mark.parametrize(("next_at", "found"), [(3_000.0, 0), (7_200.0, 1)], ids=["waits", "beyond any wait"])
+async def test_a_saga_is_looked_at_that_is_to_be_looked_at_later_than_any_wait_allows(
+    database: Database, next_at: float, found: int
+) -> None:
+    await _a_saga(database, progressed_at=clock.now_plus(-60), next_at=clock.now_plus(next_at))
+
+    assert await _found(database, from_future=False) == found
+
+
+@WRONG
+async def test_a_letter_that_is_being_replayed_is_left_alone_for_a_minute_by_the_databases_clock(
+    database: Database, ahead: timedelta
+) -> None:
+    number = await keep_letter(
+        database, door="bus", workflow_id="w", run_id="r", position=1, code="c", reason="r", raw=b"letter"
+    )
+    with wrong_clock(ahead):
+        assert await claim_for_replay(database, number, by="somebody") is not None
+
+    assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.UNDER_WAY
+
+    with wrong_clock(ahead):
+        assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.UNDER_WAY
+    future = f"being replayed since {(true_now() + HOUR).isoformat()} by an older worker"
+    async with database.transaction() as connection:
+        await connection.execute(update(saga_dead_letter).values(settled_as=future))
+    assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.DONE
+
+
+async def test_nothing_is_purged_too_early_by_a_clock_that_is_ahead(database: Database) -> None:
+    with wrong_clock(HOUR):
+        assert await database_time(database) <= true_now()
+
+
+@WRONG
+async def test_an_event_is_sent_when_the_database_says_that_it_is_due(database: Database, ahead: timedelta) -> None:
+    with wrong_clock(ahead):
+        async with database.transaction() as connection:
+            row = {"event_id": "one", "saga_id": opening_of(CoinsMove, MOVE, "one").saga.id, "envelope": "{}"}
+            await connection.execute(insert(saga_outbox).values(**row, created_at=clock.now_plus(-5)))
+        assert 5 <= (await waiting(database)).lag.total_seconds() < 60
+        [claimed] = await claim(database, limit=1, lease=timedelta(minutes=1))
+        assert not await is_due(database)
+        await postpone(database, [(claimed.id, "later", timedelta(minutes=1))])
+        assert not await is_due(database)
+        await postpone(database, [(claimed.id, "now", timedelta(0))])
+
+    assert await is_due(database)
+
+
+async def test_the_clock_uses_an_index(database: Database) -> None:
+    """A function that may change within a statement could not."""
+    statement = select(saga.c.id).where(saga.c.phase.in_(("forward", "undoing")), saga.c.progressed_at > clock.now())
+
+    def explained(connection: Connection) -> str:
+        explain = "EXPLAIN QUERY PLAN" if database.dialect == "sqlite" else "EXPLAIN"
+        text = statement.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+        if database.dialect == "postgresql":
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        return "\n".join(str(row) for row in connection.exec_driver_sql(f"{explain} {text}"))
+
+    async with database.transaction() as connection:
+        plan = await connection.run_sync(explained)
+
+    assert "ix_saga_unfinished" in plan
+    assert "Filter" not in plan or "progressed_at" not in plan.partition("Filter")[2]

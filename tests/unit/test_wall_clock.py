@@ -1,0 +1,71 @@
+"""The engine reads a worker's clock only where this list says why it may.
+
+A time that is stored or compared comes from the database (`orchestrator.store.clock`) or from Temporal, because the
+clocks of workers differ. A duration is measured with `time.monotonic`.
+"""
+
+import ast
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+import orchestrator
+
+ROOT = Path(orchestrator.__file__).parent
+_READS = {
+    "datetime": {"now", "utcnow", "today"},
+    "date": {"today"},
+    "time": {"time", "time_ns", "gmtime", "localtime", "strftime"},
+}
+# By file, or by file and function.
+ALLOWED: Mapping[str, str] = {
+    "envelope.py:wrap": "an event's time is what its publisher believes, and nothing is decided by it",
+    "event_id.py:import of time.time_ns": "an id sorts by its publisher's clock, and nothing is decided by that",
+    "cli/output.py:ago": "an age that is shown to a person",
+    "cli/letters_shown.py:moment": "what a person means by an hour ago, to filter what is shown",
+    "cli/why.py": "how long ago something was, and how long until the next attempt, shown to a person",
+    "store/retention.py:database_time": "the earlier one of two clocks, because what is deleted is gone",
+}
+
+
+def readings(file: Path) -> Iterable[str]:
+    """Functions of a file that read the wall clock, as `file:function`."""
+    name = file.relative_to(ROOT).as_posix()
+    tree = ast.parse(file.read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "time":
+            for alias in node.names:
+                if alias.name in _READS["time"]:
+                    yield f"{name}:import of time.{alias.name}"
+        if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute)):
+            continue
+        owner = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
+        if node.attr in _READS.get(owner, ()):
+            inside = [one for one in functions if one.lineno <= node.lineno <= (one.end_lineno or 0)]
+            yield f"{name}:{max(inside, key=lambda one: one.lineno).name if inside else '(module)'}"
+
+
+def test_a_workers_clock_is_read_nowhere_else() -> None:
+    found = {reading for file in ROOT.rglob("*.py") for reading in readings(file)}
+    found = {reading.partition(":")[0] if reading.partition(":")[0] in ALLOWED else reading for reading in found}
+
+    assert found - set(ALLOWED) == set(), "use orchestrator.store.clock, a time of Temporal's, or time.monotonic"
+    assert set(ALLOWED) - found == set(), "no longer there"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from datetime import datetime\ndef f(): return datetime.now()",
+        "import datetime\ndef f(): return datetime.datetime.now()",
+        "import time\ndef f(): return time.time()",
+        "from time import time\n",
+    ],
+)
+def test_each_way_to_read_it_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
+    monkeypatch.setattr("tests.unit.test_wall_clock.ROOT", tmp_path)
+    (tmp_path / "some.py").write_text(code)
+
+    assert len(list(readings(tmp_path / "some.py"))) == 1
