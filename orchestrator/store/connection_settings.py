@@ -57,8 +57,16 @@ def create_engine(address: DatabaseUrl, pool_size: int) -> AsyncEngine:
     if address.dialect == "sqlite":
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    else:
+        event.listen(engine.sync_engine, "do_connect", _connect_postgres)
     watch(engine)
     return engine
+
+
+def _connect_postgres(dialect: Any, _record: Any, args: Any, options: Any) -> Any:
+    from orchestrator.store.pooler import adapted
+
+    return adapted(dialect, dialect.connect(*args, **options))
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -14,6 +14,13 @@ from sqlalchemy.sql.compiler import SQLCompiler
 _Parameter = tuple[str, Any, Callable[[Any], Any] | None]
 """Its name, its value if none is given, and what makes the driver's value of it."""
 
+_ENGINE_STATEMENTS: set[str] = set()
+
+
+def is_engine_statement(text: str) -> bool:
+    """Whether a text is one of the engine's own statements, on tables whose columns keep their types."""
+    return text in _ENGINE_STATEMENTS
+
 
 class DriverText:
     """A statement that is sent often.
@@ -52,4 +59,5 @@ class DriverText:
             kind = bound.type.dialect_impl(dialect)
             parameters.append((bound.key, bound.effective_value, kind.bind_processor(dialect)))
         self._compiled = (compiled.string, tuple(parameters))
+        _ENGINE_STATEMENTS.add(compiled.string)
         return self._compiled

@@ -5,10 +5,9 @@ import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import sample
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlencode
 
-import asyncpg  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs]
 from asyncpg.exceptions import (  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs]
     CannotConnectNowError,
     ClientConfigurationError,
@@ -18,6 +17,7 @@ from asyncpg.exceptions import (  # type: ignore[import-untyped] # pyright: igno
 
 from orchestrator.store.database_errors import DatabaseCondition, DatabaseUnusable, condition_of
 from orchestrator.store.libpq_parameters import PostgresAddress
+from orchestrator.store.pooler import PoolerAwareConnect
 
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _NEXT_HOST = (OSError, TargetServerAttributeNotMatched, CannotConnectNowError, ConnectionDoesNotExistError)
@@ -43,6 +43,7 @@ class PostgresConnector:
         self._address = address
         self._shown = shown
         self._settings = {**settings, **address.settings}
+        self._connect = PoolerAwareConnect()
 
     async def __call__(self, **options: Any) -> Any:
         """Connect to the first host that accepts; `options` go to `asyncpg.connect`.
@@ -57,11 +58,10 @@ class PostgresConnector:
             hosts = sample(hosts, len(hosts))
         sessions = ("standby", "any") if address.session == "prefer-standby" else (address.session,)
         faults: dict[str, Exception] = {}
-        connect = cast(Any, asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]
         for session in sessions:
             for host, port in hosts:
                 try:
-                    connection = await connect(host=host, port=port, target_session_attrs=session, **options)
+                    connection = await self._connect(host=host, port=port, target_session_attrs=session, **options)
                 except ClientConfigurationError as fault:
                     raise self._misconfigured(str(fault)) from fault
                 except _NEXT_HOST as fault:

@@ -18,14 +18,14 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.store.database_errors import DatabaseCondition, condition_of
+
 _IS_ON = "orchestrator_read_only"
 _SAVEPOINT = "orchestrator_read_only"
 _BEGIN = f"SAVEPOINT {_SAVEPOINT}; SET LOCAL transaction_read_only = on"
 _END = f"RELEASE SAVEPOINT {_SAVEPOINT}"
 _PING = text("SELECT 1")
 _ENDS_READ_ONLY = re.compile(rf"\b(?:{_SAVEPOINT}|query_only)\b", re.IGNORECASE)
-_POSTGRESQL_REFUSED_WRITE = "25006"
-_SQLITE_REFUSED_WRITE = "attempt to write a readonly database"
 
 
 @asynccontextmanager
@@ -58,7 +58,7 @@ def ends_read_only(statement: str) -> bool:
 def refused_write(context: ExceptionContext) -> str | None:
     """The database's message if an error says that it refused to write in read-only mode, otherwise None."""
     fault = context.original_exception
-    if getattr(fault, "sqlstate", None) == _POSTGRESQL_REFUSED_WRITE or _SQLITE_REFUSED_WRITE in str(fault):
+    if condition_of(fault) is DatabaseCondition.READ_ONLY:
         return str(fault).splitlines()[0].rpartition(">: ")[2]
     return None
 

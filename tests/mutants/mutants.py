@@ -22,6 +22,7 @@ TOGETHER = "orchestrator/store/together.py"
 WAVE = "orchestrator/worker/wave.py"
 RECOVERY = "orchestrator/worker/recovery.py"
 READ_ONLY = "orchestrator/store/read_only.py"
+POOLER = "orchestrator/store/pooler.py"
 CONTAINMENT = "orchestrator/containment.py"
 DRIVER = "orchestrator/drive/driver.py"
 
@@ -280,6 +281,28 @@ MUTANTS = (
             "::test_a_query_cannot_write_whatever_its_statement_looks_like[postgresql-a function]",
         ),
         unseen="no query of it writes",
+    ),
+    Mutant(
+        name="pooled-timeouts",
+        breaks="each transaction through a pooler has the engine's timeouts",
+        file=POOLER,
+        replaced={"query += self._settings": "pass"},
+        caught_by=(
+            "tests/store/test_pooler.py::test_each_transaction_has_the_timeouts_and_leaves_none_to_another_client",
+        ),
+        unseen="it has no pooler",
+    ),
+    Mutant(
+        name="pooled-statements",
+        breaks="no prepared statement stays on a connection that a pooler gives to another client",
+        file=POOLER,
+        replaced={
+            'return await driver.prepare(query, name="", **options)': (
+                "return await driver.prepare(query, name=str(__import__('uuid').uuid4()), **options)"
+            ),
+        },
+        caught_by=("tests/store/test_pooler.py::test_no_prepared_statement_stays_on_a_server_connection",),
+        unseen="it has no pooler",
     ),
     Mutant(
         name="repeat",

@@ -1,0 +1,72 @@
+"""Debian's PgBouncer in front of a PostgreSQL, for tests and for measuring."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+from sqlalchemy.engine import make_url
+
+from orchestrator.ports import free_port
+from orchestrator.store.database import Database
+
+Mode = Literal["session", "transaction", "statement"]
+
+PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+"""The program, if it is installed (Debian's package `pgbouncer`)."""
+_PATIENCE = 20.0
+_LOOK = 0.02
+
+
+@asynccontextmanager
+async def pgbouncer(url: str, mode: Mode, *, connections: int = 4, settings: str = "") -> AsyncGenerator[str]:
+    """Run PgBouncer without any setting that the engine would need; yields the URL of the database through it.
+
+    Args:
+        url: of the database behind it, whose server trusts local users.
+        mode: its `pool_mode`.
+        connections: to the server; fewer than clients have, so that they share them.
+        settings: further lines of its configuration.
+    """
+    assert PGBOUNCER is not None
+    target = make_url(url)
+    port = free_port(0)
+    behind = f"host={target.query['host']} dbname={target.database} user={target.username}"
+    folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
+    os.chmod(folder, 0o755)  # it refuses to run as root, so it runs as the user of PostgreSQL
+    configuration = folder / "pgbouncer.ini"
+    configuration.write_text(
+        f"[databases]\n{target.database} = {behind}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
+        f"unix_socket_dir =\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = {connections}\n"
+        f"max_client_conn = 200\n{settings}\n"
+    )
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            PGBOUNCER,
+            str(configuration),
+            stdout=output,
+            stderr=output,
+            user=os.stat(str(target.query["host"])).st_uid if os.geteuid() == 0 else None,
+        )
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            while b"process up" not in log.read_bytes():
+                if process.returncode is not None:
+                    raise AssertionError(f"PgBouncer ended: {log.read_text()}")
+                await asyncio.sleep(_LOOK)
+        yield f"postgresql://{target.username}@127.0.0.1:{port}/{target.database}"
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def behind(database: Database) -> str:
+    """The URL of a database, with everything that PgBouncer needs to reach it."""
+    return database.url.render_as_string(hide_password=False)

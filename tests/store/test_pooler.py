@@ -1,0 +1,158 @@
+"""PgBouncer between the engine and PostgreSQL, in both modes, with more clients than connections to the server."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from orchestrator import Transaction
+from orchestrator.drive.messages import Phase
+from orchestrator.errors import Unreachable
+from orchestrator.store.database import Database
+from orchestrator.store.fence import run_step
+from orchestrator.store.migrate import migrate
+from orchestrator.store.pooler import PooledConnection
+from orchestrator.store.schema import saga_step
+from tests import cast
+from tests.cast import Script
+from tests.cast_events import CoinsMoveRequested
+from tests.conftest import new_database
+from tests.house import CATALOG, Holdings, rows
+from tests.orchestrators import CoinsMove
+from tests.store.pacing import driver_of
+from tests.store.pgbouncer import PGBOUNCER, Mode, behind, pgbouncer
+from tests.store.test_fence import first_step
+
+pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (apt-get install pgbouncer)")
+IGNORING = (
+    "ignore_startup_parameters = statement_timeout, lock_timeout, idle_in_transaction_session_timeout, "
+    "tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count"
+)
+TIMEOUTS = text(
+    "SELECT current_setting('statement_timeout'), current_setting('lock_timeout'), "
+    "current_setting('idle_in_transaction_session_timeout'), current_setting('application_name')"
+)
+EVENT = CoinsMoveRequested(source="a", target="b", coins=1)
+
+
+@pytest.fixture
+async def direct(request: pytest.FixtureRequest, postgres: str, tmp_path: Path) -> AsyncGenerator[Database]:
+    """The database without PgBouncer, with a thousand coins in box `a`."""
+    made = Database(await new_database(request, "postgresql", tmp_path))
+    async with made.transaction() as connection:
+        await cast.stock(connection, a=1_000, b=0)
+    yield made
+    await made.close()
+
+
+@pytest.fixture(params=["session", "transaction"])
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """PgBouncer's `pool_mode`."""
+    found: Mode = request.param
+    return found
+
+
+@pytest.fixture(params=["refused", "ignored"])
+def settings(request: pytest.FixtureRequest) -> str:
+    """Whether PgBouncer refuses startup parameters that it does not know, or has been told to ignore them."""
+    return IGNORING if request.param == "ignored" else ""
+
+
+@pytest.fixture
+async def pooled(direct: Database, mode: Mode, settings: str) -> AsyncGenerator[Database]:
+    """The same database through PgBouncer."""
+    async with pgbouncer(behind(direct), mode, connections=20 if mode == "session" else 3, settings=settings) as url:
+        made = Database(url)
+        yield made
+        await made.close()
+
+
+async def test_sagas_complete_through_it_and_each_moves_its_coins_once(direct: Database, pooled: Database) -> None:
+    drivers = [driver_of(pooled, CoinsMove, EVENT, f"saga-{number}") for number in range(30)]
+
+    outcomes = await asyncio.gather(*(driver.drive() for driver in drivers))
+
+    assert {outcome.phase for outcome in outcomes} == {Phase.COMPLETED}
+    assert (await Holdings.of(direct)).boxes == {"a": 970, "b": 30}
+
+
+async def test_each_transaction_has_the_timeouts_and_leaves_none_to_another_client(
+    direct: Database, pooled: Database
+) -> None:
+    for _ in range(3):
+        async with pooled.transaction() as connection:
+            assert tuple((await connection.execute(TIMEOUTS)).one()) == ("20s", "10s", "10s", "orchestrator")
+
+    async with pooled.engine.connect() as connection:
+        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        assert tuple((await connection.execute(TIMEOUTS)).one())[:3] == ("0", "0", "0")
+
+
+async def test_no_prepared_statement_stays_on_a_server_connection(pooled: Database) -> None:
+    await run_step(pooled, CATALOG, first_step())
+
+    async with pooled.transaction() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM pg_prepared_statements"))).scalar_one() == 0
+
+
+async def test_a_column_that_gets_another_type_is_read_with_that_type(direct: Database, pooled: Database) -> None:
+    """A description that is kept would read the eight bytes of a float as an integer."""
+    read = text("SELECT coins FROM box WHERE name = 'a'")
+    async with direct.transaction() as connection:
+        await connection.execute(text("ALTER TABLE box ALTER COLUMN coins TYPE bigint"))
+    async with pooled.transaction() as connection:
+        assert (await connection.execute(read)).scalar_one() == 1_000
+    async with direct.transaction() as connection:
+        await connection.execute(text("ALTER TABLE box ALTER COLUMN coins TYPE double precision"))
+
+    async with pooled.transaction() as connection:
+        assert (await connection.execute(read)).scalar_one() == 1_000.0
+
+
+async def test_several_workers_migrate_through_it_at_once(
+    request: pytest.FixtureRequest, postgres: str, mode: Mode, tmp_path: Path
+) -> None:
+    empty = await new_database(request, "postgresql", tmp_path, empty=True)
+    async with pgbouncer(empty, mode) as url:
+        workers = [Database(url) for _ in range(3)]
+
+        await asyncio.gather(*(migrate(worker, application=cast.tables) for worker in workers))
+
+        assert await rows(workers[0], saga_step) == []
+        for worker in workers:
+            await worker.close()
+
+
+async def test_a_step_whose_server_connection_is_lost_is_done_once(direct: Database, pooled: Database) -> None:
+    async def is_cut_off(tx: Transaction) -> None:
+        if Script.runs.count("take") == 1:
+            connection = await tx.connection()
+            pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+            async with direct.transaction() as other:
+                await other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+
+    Script.after["take"] = is_cut_off
+
+    await run_step(pooled, CATALOG, first_step())
+
+    assert Script.runs == ["take", "take"]
+    assert (await Holdings.of(direct)).boxes["a"] == 990
+
+
+async def test_statement_mode_is_refused_with_what_to_do(direct: Database) -> None:
+    async with pgbouncer(behind(direct), "statement") as url:
+        database = Database(url)
+        with pytest.raises(Unreachable, match="pool_mode"):
+            await database.check()
+        await database.close()
+
+
+async def test_a_direct_connection_keeps_its_statements_and_its_settings(direct: Database) -> None:
+    async with direct.transaction() as connection:
+        raw = await connection.get_raw_connection()
+        assert type(raw.driver_connection) is not PooledConnection
+        assert tuple((await connection.execute(TIMEOUTS)).one()) == ("20s", "10s", "10s", "orchestrator")
+        names = (await connection.execute(text("SELECT count(*) FROM pg_prepared_statements"))).scalar_one()
+        assert names > 0
