@@ -63,6 +63,12 @@ def show_hits(console: Console, needed: Sequence[Hit], least: Minima, had: Count
         console.print("Minima in proportion; they hold in full from SAGAS=2000 MINUTES=3 on.", highlight=False)
 
 
+def show_clocks(console: Console, clocks: Sequence[str]) -> None:
+    """How the clocks of the worker processes were wrong, the supervisors' among them."""
+    kinds = Counter(clocks).most_common()
+    console.print("clocks of processes: " + ", ".join(f"{kind} {count}" for kind, count in kinds), highlight=False)
+
+
 def show_findings(console: Console, found: Findings, books: Books) -> None:
     """How the sagas ended, and the first of what is wrong."""
     ends = Counter(row["error_code"] or row["phase"] for row in books.sagas)

@@ -34,7 +34,7 @@ from tests.chaos.interventions import AWAY, Interventions, until_answered
 from tests.chaos.load import ACCOUNTS, BALANCE, Order, accepted, orders, write_orders
 from tests.chaos.plan import CANCELLED, Dialect, Fault, Target, minima, plan
 from tests.chaos.progress import Progress
-from tests.chaos.report import hits, show_findings, show_hits, show_plan
+from tests.chaos.report import hits, show_clocks, show_findings, show_hits, show_plan
 from tests.chaos.victims import Victims
 from tests.mutants.mutants import MUTANTS, Mutant
 from tests.mutants.sandbox import ROOT, Sandbox
@@ -207,6 +207,7 @@ class Run:
         least = minima(self._plan, minutes=options.minutes, sagas=options.sagas)
         needed = hits(least, had, books, late)
         show_hits(console, needed, least, had)
+        show_clocks(console, self._victims.clocks.read_text().splitlines())
         show_findings(console, found, books)
         console.print(
             f"{len(taken)} events accepted in {taken.total()} publishes, {len(books.sagas)} sagas, "

@@ -17,7 +17,7 @@ from tests.chaos.accounts import JOURNAL
 from tests.chaos.plan import Act, Fault, Target
 from tests.chaos.postgres import Postgres
 from tests.chaos.processes import children, go_on, kill, stop
-from tests.chaos.worker import LATE
+from tests.chaos.worker import CLOCKS, LATE
 from tests.mutants.sandbox import ROOT
 
 _DRAIN = 30.0
@@ -55,6 +55,11 @@ class Victims:
         return self.folder / "late"
 
     @property
+    def clocks(self) -> Path:
+        """Where each worker process writes how its clock is wrong."""
+        return self.folder / "clocks"
+
+    @property
     def database_url(self) -> str:
         """The bank's database."""
         return self.postgres.url if self.postgres else f"sqlite:///{self.folder / 'bank.db'}"
@@ -83,6 +88,7 @@ class Victims:
             "PYTHONPATH": str(self._root),
             "PYTHONDONTWRITEBYTECODE": "1",
             LATE: str(self.late),
+            CLOCKS: str(self.clocks),
         }
 
     async def start(self) -> None:

@@ -1,6 +1,7 @@
 """The bank's worker: `python -m tests.chaos.worker --processes 2`, with the supervisor that every worker has.
 
-It counts attempts that came too late: that met a saga which something else had decided. `CHAOS_LATE` names the file.
+It counts attempts that came too late: that met a saga which something else had decided. `CHAOS_LATE` names the file. Its clock is wrong in most processes, and `CHAOS_CLOCKS` names
+the file that says in which way.
 """
 
 import os
@@ -20,9 +21,18 @@ from orchestrator.drive.messages import (
 from orchestrator.store.steps import StoreSteps
 from orchestrator.worker import Manager
 from tests.chaos.bank import CATALOG
+from tests.chaos.clocks import set_clock
 
 LATE = "CHAOS_LATE"
+CLOCKS = "CHAOS_CLOCKS"
 R = TypeVar("R")
+
+
+def append_line(name: str, line: str) -> None:
+    """Add a line to the file that an environment variable names; whole, whoever else adds one."""
+    file = os.open(os.environ[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.write(file, f"{line}\n".encode())
+    os.close(file)
 
 
 class CountingSteps(StoreSteps):
@@ -46,11 +56,10 @@ class CountingSteps(StoreSteps):
 
     def _counted(self, reply: R) -> R:
         if isinstance(reply, Decided):
-            file = os.open(os.environ[LATE], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            os.write(file, b"barred\n")
-            os.close(file)
+            append_line(LATE, "barred")
         return reply
 
 
 if __name__ == "__main__":
+    append_line(CLOCKS, set_clock())
     Manager(catalog=CATALOG, steps=CountingSteps).main()
