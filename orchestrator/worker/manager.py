@@ -38,6 +38,7 @@ from orchestrator.store.steps import StoreSteps
 from orchestrator.streams import open_standard_streams, write_line
 from orchestrator.worker.activities import activities_of
 from orchestrator.worker.answers import answer_activity
+from orchestrator.worker.clocks import comparing_clocks
 from orchestrator.worker.command_line import run_command
 from orchestrator.worker.delivery import Delivery
 from orchestrator.worker.heart import READY, Heart, Supervised
@@ -208,7 +209,7 @@ class Manager:
             Unreachable: Temporal or the database cannot be reached.
         """
         ready = await self.prepare()
-        stop = stop or asyncio.Event()
+        task_queue, stop = self.settings.task_queue, stop or asyncio.Event()
         loop = asyncio.get_running_loop()
         try:
             # The relay ends last: what ends while the worker drains is sent, and who waited for its locks is woken.
@@ -223,7 +224,7 @@ class Manager:
                 if when_ready is not None:
                     when_ready()
                 self._say(ready)
-                async with self.purging(ready):
+                async with self.purging(ready), comparing_clocks(ready.databases, ready.client, task_queue):
                     await stop.wait()
                 if self._supervised is None:
                     write_line("Draining: steps in progress end, nothing new begins. Ctrl-C again ends at once.")

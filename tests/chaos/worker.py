@@ -1,7 +1,8 @@
 """The bank's worker: `python -m tests.chaos.worker --processes 2`, with the supervisor that every worker has.
 
-It counts attempts that came too late: that met a saga which something else had decided. `CHAOS_LATE` names the file. Its clock is wrong in most processes, and `CHAOS_CLOCKS` names
-the file that says in which way.
+It counts attempts that came too late: that met a saga which something else had decided. `CHAOS_LATE` names the file.
+
+Most processes have a wrong clock. `CHAOS_CLOCKS` names the file in which each says how.
 """
 
 import os

@@ -7,6 +7,7 @@ from sqlalchemy import update
 
 from orchestrator.store.recovery import swept_until
 from orchestrator.store.schema import saga_meta
+from orchestrator.worker.clocks import ahead_of_database, ahead_of_temporal, warn_of
 from orchestrator.worker.closed_runs import newest_close
 from tests.house import House, eventually
 from tests.temporal.recovering import done, is_visible, publish, sweep
@@ -71,3 +72,27 @@ async def test_a_worker_with_a_wrong_clock_looks_through_what_was_cut_off_and_se
     await later.terminate()
     await is_visible(idle, later.workflow_id)
     assert done(await sweep(idle)) == {"publish": 1}
+
+
+@pytest.mark.parametrize("ahead", [AHEAD, BEHIND], ids=["ahead", "behind"])
+async def test_a_worker_says_that_its_clock_is_wrong(
+    house: House, ahead: timedelta, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has polled for an unknown time by then, so it knows Temporal's clock only to about a minute."""
+
+    async def is_polling() -> bool:
+        with wrong_clock(ahead):
+            found = await ahead_of_temporal(house.ready.client, house.task_queue, polling_for=60.0)
+        return abs(found - ahead) < timedelta(minutes=2)
+
+    await eventually(is_polling, "Temporal knows when this worker polled")
+    with wrong_clock(ahead):
+        found = await ahead_of_database(house.database)
+    assert abs(found - ahead) < timedelta(seconds=5)
+    assert abs(await ahead_of_database(house.database)) < timedelta(seconds=5)
+    assert await ahead_of_temporal(house.ready.client, house.task_queue, polling_for=60.0) == timedelta(0)
+
+    warn_of(found, "that of the database 'home'")
+
+    says = "ahead of" if ahead > timedelta(0) else "behind"
+    assert f"{says} that of the database 'home'" in caplog.text

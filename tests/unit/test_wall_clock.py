@@ -25,6 +25,7 @@ ALLOWED: Mapping[str, str] = {
     "cli/output.py:ago": "an age that is shown to a person",
     "cli/letters_shown.py:moment": "what a person means by an hour ago, to filter what is shown",
     "cli/why.py": "how long ago something was, and how long until the next attempt, shown to a person",
+    "worker/clocks.py:_worker_time": "compared with the other clocks, to warn of it",
     "store/retention.py:database_time": "the earlier one of two clocks, because what is deleted is gone",
 }
 
