@@ -8,7 +8,6 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from random import uniform
 from typing import TypeVar
 from weakref import WeakKeyDictionary
@@ -24,6 +23,7 @@ from orchestrator.store.connection_settings import WAIT_FOR_CONNECTION, create_e
 from orchestrator.store.database_errors import NoConnectionLeft, explain, sqlstate
 from orchestrator.store.database_url import Dialect, parse_database_url
 from orchestrator.store.misuse_guard import sync_connection_of
+from orchestrator.store.startup_check import check_postgresql, check_sqlite_file
 
 R = TypeVar("R")
 
@@ -70,19 +70,21 @@ class Database:
         return self._address.shown
 
     async def check(self) -> None:
-        """Make sure that it answers.
+        """Make sure that it answers, and that the engine can keep its promises on it.
 
         Raises:
-            Unreachable: it does not; the message says where and what to do.
+            Unreachable: it does not, or cannot be used; the message says why and what to do.
         """
-        if self.dialect == "sqlite" and self.url.database:
-            try:
-                Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-            except OSError as fault:
-                raise self.unreachable(fault) from fault
         try:
+            if self.dialect == "sqlite" and self.url.database:
+                check_sqlite_file(self.url.database, self.shown, self._setting)
             async with asyncio.timeout(self._patience), self.engine.connect() as connection:
-                await connection.execute(text("SELECT 1"))
+                if self.dialect == "postgresql":
+                    await check_postgresql(connection, self.shown, self._setting)
+                    return
+                # As a reader, because another process may be changing its tables for as long as it needs.
+                reading = await connection.execution_options(orchestrator_reads=True)
+                await reading.execute(text("SELECT count(*) FROM sqlite_master"))
         except (SQLAlchemyError, OSError, TimeoutError) as fault:
             raise self.unreachable(fault) from fault
 

@@ -143,7 +143,7 @@ async def test_a_migration_that_fails_is_reported_as_itself_at_its_line(
 
 @pytest.mark.parametrize("kind", ["postgresql"])
 async def test_a_user_who_may_not_create_tables_is_told_so(
-    request: pytest.FixtureRequest, kind: Kind, tmp_path: Path
+    request: pytest.FixtureRequest, kind: Kind, postgres: str, tmp_path: Path
 ) -> None:
     url = await new_database(request, kind, tmp_path, empty=True)
     owner = Database(url)
