@@ -12,7 +12,7 @@ Dialect = Literal["postgresql", "sqlite"]
 
 FULL_SAGAS, FULL_MINUTES = 2000, 3.0
 """From these on the minima hold in full."""
-_KILLS, _STOPS, _TERMINATIONS, _RESETS = 12, 6, 30, 16
+_KILLS, _STOPS, _TERMINATIONS, _RESETS, _FAILOVERS = 12, 6, 30, 16, 4
 """Of a run of three minutes."""
 CANCELLED = 0.09
 """Part of the sagas that are cancelled, if they can be met."""
@@ -37,6 +37,8 @@ class Act(StrEnum):
     STOP = "stop"
     TERMINATE = "terminate"
     RESET = "reset"
+    FAIL_OVER = "fail over"
+    """The primary is killed, and its standby takes over."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -66,6 +68,8 @@ class Minima:
     late: int
     """Attempts that were barred."""
     terminations: int
+    failovers: int
+    """Of PostgreSQL, from the primary to its standby."""
     is_full: bool
 
 
@@ -99,6 +103,8 @@ def plan(*, seed: int, minutes: float, sagas: int, database: Dialect) -> tuple[F
     spread(6, Target.PARTITION, Act.TERMINATE)
     spread(_RESETS - 4, Target.SAGA, Act.RESET)
     spread(4, Target.PARTITION, Act.RESET)
+    if is_postgresql:
+        spread(_FAILOVERS, Target.POSTGRESQL, Act.FAIL_OVER)
     return tuple(sorted(found))
 
 
@@ -112,6 +118,7 @@ def minima(planned: Sequence[Fault], *, minutes: float, sagas: int) -> Minima:
         cancelled=0.05 if share == 1 else 0.02,
         late=_scaled(50, share / 2 if share < 1 else 1),
         terminations=_scaled(20, share),
+        failovers=_scaled(3, share) if any(fault.act is Act.FAIL_OVER for fault in planned) else 0,
         is_full=share == 1,
     )
 

@@ -41,6 +41,7 @@ def hits(least: Minima, had: Counter[tuple[Act, Target]], books: Books, late: in
         Hit("sagas cancelled after their first step began, %", 100 * least.cancelled, round(percent, 1)),
         Hit("late attempts barred", least.late, late),
         Hit("executions terminated", least.terminations, terminations),
+        *([Hit("failovers", least.failovers, had[Act.FAIL_OVER, Target.POSTGRESQL])] if least.failovers else []),
     ]
 
 

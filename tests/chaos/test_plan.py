@@ -28,6 +28,7 @@ def test_a_plan_has_more_of_everything_than_the_run_needs(database: Dialect, sag
     assert all(counted[Act.KILL, Target(part)] >= count for part, count in least.kills.items())
     terminations = counted[Act.TERMINATE, Target.SAGA] + counted[Act.TERMINATE, Target.PARTITION]
     assert terminations >= least.terminations
+    assert counted[Act.FAIL_OVER, Target.POSTGRESQL] >= least.failovers
     assert all(0 <= fault.at <= minutes * 60 for fault in planned)
     assert all(fault.seconds <= 15 for fault in planned)
     assert list(planned) == sorted(planned)
@@ -41,6 +42,7 @@ def test_the_minima_hold_in_full_from_a_full_run_on() -> None:
     assert least.is_full
     assert least.kills == {"worker": 10, "temporal": 10, "postgresql": 10}
     assert (least.cancelled, least.late, least.terminations) == (0.05, 50, 20)
+    assert least.failovers == 3
     assert not minima(planned, minutes=FULL_MINUTES, sagas=FULL_SAGAS - 1).is_full
 
 

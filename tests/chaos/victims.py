@@ -14,8 +14,8 @@ from orchestrator.embedded import NAMESPACE, EmbeddedServer
 from orchestrator.errors import OrchestratorError
 from orchestrator.ports import free_port
 from tests.chaos.accounts import JOURNAL
+from tests.chaos.pair import PostgresPair
 from tests.chaos.plan import Act, Fault, Target
-from tests.chaos.postgres import Postgres
 from tests.chaos.processes import children, go_on, kill, stop
 from tests.chaos.worker import CLOCKS, LATE
 from tests.mutants.sandbox import ROOT
@@ -41,7 +41,7 @@ class Victims:
         self.folder = folder
         self.hits: Counter[tuple[Act, Target]] = Counter()
         self.server = EmbeddedServer(folder / "temporal", port=free_port(0), headless=True)
-        self.postgres = Postgres(folder / "postgres") if is_postgresql else None
+        self.postgres = PostgresPair(folder / "postgres") if is_postgresql else None
         self._random = random
         self._root = root
         self._processes = processes
@@ -194,6 +194,8 @@ class Victims:
             await _stand_still(self._random.choice(backends).pid, fault.seconds)
         elif fault.act is Act.STOP:
             await _stand_still(self.postgres.pid, fault.seconds)
+        elif fault.act is Act.FAIL_OVER:
+            await self.postgres.fail_over()
         else:
             await self.postgres.kill()
             await self.postgres.revive()

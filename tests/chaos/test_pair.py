@@ -1,0 +1,32 @@
+"""A pair of PostgreSQL servers: what was committed is still there after the standby took over."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from orchestrator.store.database import Database
+from tests.chaos.pair import PostgresPair
+
+
+@pytest.mark.exhaustive
+async def test_the_standby_takes_over_with_every_commit_and_the_old_primary_becomes_its_standby(tmp_path: Path) -> None:
+    pair = PostgresPair(tmp_path / "pair")
+    try:
+        await pair.start()
+        database = Database(pair.url)
+        async with database.transaction() as connection:
+            await connection.execute(text("CREATE TABLE kept (id integer)"))
+        for number in range(3):
+            async with database.transaction() as connection:
+                await connection.execute(text("INSERT INTO kept VALUES (:id)"), {"id": number})
+            await pair.fail_over()
+        async with database.transaction() as connection:
+            kept = list(await connection.scalars(text("SELECT id FROM kept ORDER BY id")))
+            standbys = (await connection.execute(text("SELECT count(*) FROM pg_stat_replication"))).scalar_one()
+        await database.close()
+    finally:
+        await pair.close()
+
+    assert kept == [0, 1, 2]
+    assert standbys == 1
