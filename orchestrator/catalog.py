@@ -21,7 +21,7 @@ from orchestrator.errors import DefinitionError, OrchestratorError, Problem
 from orchestrator.event import DomainEvent, FailureEvent
 from orchestrator.main_module import adopt_script
 from orchestrator.operation import PIVOT, Operation, Source
-from orchestrator.orchestrator import Orchestrator
+from orchestrator.orchestrator import Orchestrator, is_base
 
 AnyOrchestrator = type[Orchestrator[Any, Any, Any]]
 
@@ -161,7 +161,7 @@ class _Found:
                     if isinstance(inner, Operation):
                         self._take_operation(cast(Operation[..., Any], inner), module)
                 if _is_orchestrator(value):
-                    if value not in self.orchestrators:
+                    if not is_base(value) and value not in self.orchestrators:
                         self.orchestrators.append(value)
                 elif issubclass(value, DomainEvent) and value not in self.events:
                     self.events.append(value)

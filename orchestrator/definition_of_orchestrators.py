@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 from inspect import Parameter
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from orchestrator.definition_of_operations import NAME_LIMIT
 from orchestrator.definition_of_types import name_of
 from orchestrator.errors import Problem
 from orchestrator.event import DomainEvent, FailureEvent
 from orchestrator.operation import Source
-from orchestrator.orchestrator import Orchestrator
+from orchestrator.orchestrator import Orchestrator, is_base
 from orchestrator.reserved import TEMPORAL_PREFIX, WORKFLOWS
 from orchestrator.saga import Saga
 
@@ -38,9 +38,10 @@ def problems_of_orchestrator(orchestrator: AnyOrchestrator) -> Iterator[Problem]
     yield from (say(f"{name}: {fault}") for fault in _faults_of_options(orchestrator))
     requests, completed, failed = (getattr(orchestrator, role, None) for role in ("requests", "completed", "failed"))
     if requests is None or completed is None or failed is None:
+        base = next((one.__name__ for one in orchestrator.__bases__ if is_base(one)), "Orchestrator")
         yield say(
             f"{name} does not name its three events: write "
-            f"`class {name}(Orchestrator[{name}Requested, {name}Completed, {name}Failed])`"
+            f"`class {name}({base}[{name}Requested, {name}Completed, {name}Failed])`"
         )
         yield from _problems_of_handle(orchestrator, None)
         yield from _problems_of_keys(orchestrator, None)
@@ -151,6 +152,8 @@ def _problems_of_handle(
     requests, completed = events
     expected = {parameters[1].name: requests, parameters[2].name: (Saga,), "return": (completed,)}
     for place, wanted in expected.items():
+        if isinstance(hints.get(place), TypeVar) and "handle" not in vars(orchestrator):
+            continue  # a generic base's, which this class has filled in
         if place not in hints or set(_alternatives(hints[place])) != set(wanted):
             what = "what it returns" if place == "return" else place
             shown = f"is {_named(hints[place])}, not {_named(wanted)}" if place in hints else "has no type"

@@ -48,16 +48,15 @@ class Orchestrator(ABC, Generic[Requested, Completed, Failed]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for base in getattr(cls, "__orig_bases__", ()):
-            if get_origin(base) is Orchestrator:
-                arguments = get_args(base)
-                if len(arguments) != 3:
-                    continue
-                first, *ends = arguments
-                requests = get_args(first) if get_origin(first) in (Union, UnionType) else (first,)
-                if all(isinstance(argument, type) for argument in (*requests, *ends)):
-                    cls.requests = requests
-                    cls.completed, cls.failed = ends
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            arguments = _arguments_of(base)
+            if len(arguments) != 3:
+                continue
+            first, *ends = arguments
+            requests = get_args(first) if get_origin(first) in (Union, UnionType) else (first,)
+            if all(isinstance(argument, type) for argument in (*requests, *ends)):
+                cls.requests = requests
+                cls.completed, cls.failed = ends
 
     def locks(self, event: Requested) -> Sequence[str]:
         """Keys that nobody else may hold while this saga is open, as in `[f"user/{event.user_id}"]`.
@@ -84,3 +83,27 @@ class Orchestrator(ABC, Generic[Requested, Completed, Failed]):
         Raises:
             Refused: a rule that spans domains says no; or let an operation's pass. Everything done is undone.
         """
+
+
+def is_base(orchestrator: type[Orchestrator[Any, Any, Any]]) -> bool:
+    """Whether a class is there to be inherited from: it is generic, or names `ABC` among its bases."""
+    return bool(getattr(orchestrator, "__parameters__", ())) or ABC in orchestrator.__bases__
+
+
+def _arguments_of(base: Any) -> tuple[Any, ...]:
+    """The arguments of `Orchestrator` that a base stands for, also by way of generic classes in between."""
+    origin = get_origin(base)
+    if origin is Orchestrator:
+        return get_args(base)
+    if not isinstance(origin, type) or not issubclass(origin, Orchestrator):
+        return ()
+    given = dict(zip(getattr(origin, "__parameters__", ()), get_args(base), strict=False))
+    for inner in getattr(origin, "__orig_bases__", ()):
+        free = getattr(inner, "__parameters__", ())
+        if (
+            free
+            and all(one in given for one in free)
+            and (found := _arguments_of(inner[tuple(given[one] for one in free)]))
+        ):
+            return found
+    return ()

@@ -8,6 +8,8 @@ from typing import Any
 from orchestrator.contracts.schemas import Schema, schema_of
 from orchestrator.event import DomainEvent
 
+_NESTED = 4
+"""Levels of nesting that are shown; below, and where a type contains itself, its name stands."""
 _MANY = 4
 """From so many allowed values on, only the first are shown."""
 
@@ -43,14 +45,17 @@ def fields_of(event: type[DomainEvent]) -> list[FieldView]:
     ]
 
 
-def _type(schema: Schema, defined: Schema, *, nested: bool = False) -> str:
+def _type(schema: Schema, defined: Schema, *, nested: bool = False, within: tuple[str, ...] = ()) -> str:
     """The type in words; limits only where there is room for them."""
 
     def inner(one: Schema) -> str:
-        return _type(one, defined, nested=True)
+        return _type(one, defined, nested=True, within=within)
 
     if "$ref" in schema:
-        return inner(defined[schema["$ref"].rpartition("/")[2]])
+        name: str = schema["$ref"].rpartition("/")[2]
+        if name in within or len(within) >= _NESTED:
+            return name
+        return _type(defined[name], defined, nested=True, within=(*within, name))
     if "anyOf" in schema:
         return " or ".join(inner(one) for one in schema["anyOf"])
     if "enum" in schema:

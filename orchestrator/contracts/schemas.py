@@ -40,11 +40,23 @@ _BY_FORMAT = {
 
 def schema_of(event: type[DomainEvent]) -> dict[str, Any]:
     """The JSON schema of an event's fields, described by their docstrings."""
-    schema = event.model_json_schema()
+    schema = _json_schema(event)
     for name, text in _docstrings(event):
         if name in schema.get("properties", {}):
             schema["properties"][name].setdefault("description", text)
     return schema
+
+
+def _json_schema(event: type[DomainEvent]) -> dict[str, Any]:
+    """pydantic's schema; of an event that contains itself, with its fields at the top as of any other."""
+    schema = event.model_json_schema()
+    if "$ref" not in schema:
+        return schema
+    return {**schema["$defs"][schema["$ref"].rpartition("/")[2]], "$defs": schema["$defs"]}
+
+
+class Endless(ValueError):
+    """A value of the type contains another of it, and so on: none has an end."""
 
 
 def sample_event(event: type[DomainEvent]) -> DomainEvent | None:
@@ -52,11 +64,11 @@ def sample_event(event: type[DomainEvent]) -> DomainEvent | None:
     example = event.example()
     if example is not None:
         return example
-    schema = event.model_json_schema()
+    schema = _json_schema(event)
     for text in _TEXTS:
         try:
             return parse(canonical(sample(schema, schema.get("$defs", {}), text)), event)
-        except UnreadableEvent:
+        except (UnreadableEvent, Endless):
             continue
     return None
 
@@ -81,7 +93,9 @@ def sample_value(hint: Any, *, other: bool = False) -> Any:
     raise ValueError(f"no sample of {hint} could be made")
 
 
-def sample(schema: Schema, defined: Schema, text: str, other: bool = False) -> JsonValue:
+def sample(
+    schema: Schema, defined: Schema, text: str, other: bool = False, *, within: frozenset[str] = frozenset()
+) -> JsonValue:
     """A value that fits a schema as far as the schema tells.
 
     Args:
@@ -89,9 +103,20 @@ def sample(schema: Schema, defined: Schema, text: str, other: bool = False) -> J
         defined: schemas by name, for references.
         text: what a string is that may be anything.
         other: as of `sample_value`.
+        within: names of the types that the value is a part of.
+
+    Raises:
+        Endless: there is no such value.
     """
+
+    def inner(part: Schema) -> JsonValue:
+        return sample(part, defined, text, other, within=within)
+
     if "$ref" in schema:
-        return sample(defined[schema["$ref"].rpartition("/")[2]], defined, text, other)
+        name: str = schema["$ref"].rpartition("/")[2]
+        if name in within:
+            raise Endless(f"each {name} contains another")
+        return sample(defined[name], defined, text, other, within=within | {name})
     if "const" in schema:
         return schema["const"]  # type: ignore[no-any-return]
     if "enum" in schema:
@@ -99,18 +124,21 @@ def sample(schema: Schema, defined: Schema, text: str, other: bool = False) -> J
     for choice in ("anyOf", "oneOf", "allOf"):
         if choice in schema:
             members: list[Schema] = [one for one in schema[choice] if one.get("type") != "null"]
-            return sample(members[0], defined, text, other) if members else None
+            for member in members:
+                try:
+                    return inner(member)
+                except Endless:
+                    if member is members[-1] and len(members) == len(schema[choice]):
+                        raise
+            return None
     match schema.get("type"):
         case "object":
             required = schema.get("required", [])
-            return {
-                name: sample(one, defined, text, other)
-                for name, one in schema.get("properties", {}).items()
-                if name in required
-            }
+            return {name: inner(one) for name, one in schema.get("properties", {}).items() if name in required}
         case "array":
-            items = [sample(one, defined, text, other) for one in schema.get("prefixItems", [])]
-            return items or [sample(schema.get("items", {}), defined, text, other)] * schema.get("minItems", 0)
+            items = [inner(one) for one in schema.get("prefixItems", [])]
+            least: int = schema.get("minItems", 0)
+            return items or ([inner(schema.get("items", {}))] * least if least else [])
         case "string":
             return _text(schema, text)
         case "integer" | "number":

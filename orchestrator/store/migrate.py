@@ -29,7 +29,7 @@ VERSION_TABLE = "saga_alembic_version"
 def alembic_config(connection: Connection | None = None, *, is_home: bool = True) -> Config:
     """Alembic's configuration for the engine's tables, for those who run it themselves."""
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    _locate(config, Path(__file__).parent / "migrations")
     config.attributes[HOME_CONFIGURED] = is_home
     if connection is not None:
         config.attributes["connection"] = connection
@@ -115,9 +115,14 @@ def upgrade_application(connection: Connection, migrations: Path) -> None:
     if MigrationContext.configure(connection).get_current_revision() == _newest(migrations):
         return
     config = Config()
-    config.set_main_option("script_location", str(migrations))
+    _locate(config, migrations)
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def _locate(config: Config, scripts: Path) -> None:
+    """Set the folder of the revisions, in which Alembic reads a `%` as the beginning of a variable."""
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
 
 
 @cache

@@ -88,7 +88,12 @@ def sandbox_for(catalog: Catalog) -> SandboxedWorkflowRunner:
     Everything else that is loaded by now is passed through: a library imported anew each time costs seconds. So are
     the tables of the orchestrators' own modules, which cannot be declared twice.
     """
-    watched = {importable_name(orchestrator.__module__) for orchestrator in catalog.orchestrators.values()}
+    watched = {
+        importable_name(base.__module__)
+        for orchestrator in catalog.orchestrators.values()
+        for base in orchestrator.__mro__
+        if issubclass(base, Orchestrator) and base is not Orchestrator
+    }
     passed: set[str] = set()
     imported_anew: set[str] = set()
     for name in [*sys.modules, __name__]:

@@ -1,0 +1,204 @@
+"""Contracts that contain themselves, and orchestrators that share a generic base."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC
+from pathlib import Path
+from types import ModuleType
+from typing import Generic, TypeVar
+
+import pytest
+from sqlalchemy import inspect
+
+from orchestrator import Catalog, Contract, DefinitionError, DomainEvent, FailureEvent, Orchestrator, Saga
+from orchestrator.catalog import _Found  # pyright: ignore[reportPrivateUsage]
+from orchestrator.cli.fields import fields_of
+from orchestrator.contracts.schemas import sample_event, schema_of
+from orchestrator.documents.pages import files_of
+from orchestrator.settings import Settings
+from orchestrator.store.database import Database
+from orchestrator.store.migrate import migrate
+
+
+class Part(Contract):
+    """Consists of parts."""
+
+    name: str
+    parts: tuple[Part, ...] = ()
+    whole: Part | None
+
+
+class Give(Contract):
+    """Mutually with `Take`."""
+
+    take: Take | None = None
+
+
+class Take(Contract):
+    """Mutually with `Give`, which comes first where either may stand."""
+
+    give: Loop | Give
+
+
+class Loop(Contract):
+    """Has no end by itself."""
+
+    again: Loop
+
+
+class Level1(Contract):
+    """The first of many levels, each with two of the next."""
+
+    a: Level2
+    b: Level2
+
+
+class Level2(Contract):
+    a: Level3
+    b: Level3
+
+
+class Level3(Contract):
+    a: Level4
+    b: Level4
+
+
+class Level4(Contract):
+    a: Level5
+    b: Level5
+
+
+class Level5(Contract):
+    depth: int
+
+
+class ShapeRequested(DomainEvent):
+    """All of them."""
+
+    part: Part
+    take: Take
+    level: Level1
+
+
+class NestRequested(DomainEvent):
+    """Contains itself."""
+
+    size: int
+    inside: NestRequested | None = None
+
+
+class ShapeCompleted(DomainEvent):
+    """Done."""
+
+
+class ShapeFailed(FailureEvent):
+    """Not done."""
+
+
+R = TypeVar("R", bound=DomainEvent)
+C = TypeVar("C", bound=DomainEvent)
+F = TypeVar("F", bound=FailureEvent)
+
+
+class Base(Orchestrator[R, C, F], Generic[R, C, F]):
+    """What several share."""
+
+    def ordering_key(self, event: R) -> str | None:
+        """One key."""
+        return "all"
+
+
+class Half(Base[R, ShapeCompleted, ShapeFailed], Generic[R]):
+    """Ends as all do."""
+
+    async def handle(self, event: R, saga: Saga) -> ShapeCompleted:
+        """Nothing."""
+        return ShapeCompleted()
+
+
+class Named(Orchestrator[ShapeRequested, ShapeCompleted, ShapeFailed], ABC):
+    """Is abstract, though all of its events are named."""
+
+
+class Shape(Half[ShapeRequested | NestRequested]):
+    """Has a base."""
+
+
+class Forgot(Base):  # type: ignore[type-arg]  # pyright: ignore[reportMissingTypeArgument, reportImplicitAbstractClass]
+    """Names no events."""
+
+
+CATALOG = Catalog.of(orchestrators=[Shape])
+
+
+def test_fields_of_a_type_that_contains_itself_end_with_its_name() -> None:
+    shown = {field.name: field.type for field in fields_of(ShapeRequested)}
+
+    assert shown["part"] == "{name: string, parts: list of Part, whole: Part or null}"
+    assert shown["take"] == "{give: {again: Loop} or {take: Take or null}}"
+    assert shown["level"].count("Level5") == 16
+    assert {field.name: field.type for field in fields_of(NestRequested)} == {
+        "size": "integer",
+        "inside": "{size: integer, inside: NestRequested or null} or null",
+    }
+
+
+def test_a_sample_of_a_type_that_contains_itself_has_an_end() -> None:
+    sample = sample_event(ShapeRequested)
+
+    assert isinstance(sample, ShapeRequested)
+    assert sample.part.whole is None
+    assert sample.take.give == Give()
+    assert isinstance(sample_event(NestRequested), NestRequested)
+
+
+def test_every_document_is_made_of_types_that_contain_themselves() -> None:
+    files = files_of(CATALOG, title="Shapes", version="1")
+
+    assert '"parts"?: (ShapeRequested_Part)[];' in files["events.ts"]
+    assert "size" in schema_of(NestRequested)["properties"]
+    assert "Shape" in files["README.md"]
+
+
+def test_an_orchestrator_takes_its_events_through_generic_bases() -> None:
+    assert Shape.requests == (ShapeRequested, NestRequested)
+    assert (Shape.completed, Shape.failed) == (ShapeCompleted, ShapeFailed)
+    assert [one.__name__ for one in CATALOG.listeners(NestRequested)] == ["Shape"]
+
+
+def test_a_base_is_no_orchestrator_of_its_own() -> None:
+    found = _Found([], [], [])
+    module = ModuleType(__name__)
+    vars(module).update({one.__name__: one for one in (Base, Half, Named, Shape, Forgot)})
+
+    found.take(module)
+
+    assert found.orchestrators == [Shape, Forgot]
+
+
+def test_a_base_without_its_events_is_told_with_the_base_in_the_right_form() -> None:
+    with pytest.raises(DefinitionError) as told:
+        Catalog.of(orchestrators=[Forgot])
+
+    assert "`class Forgot(Base[ForgotRequested, ForgotCompleted, ForgotFailed])`" in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["50%(here)s off", "it's", 'a "b"', "#1", "größe", "a&b=c", "a+b"])
+def test_any_folder_can_be_a_projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    folder = tmp_path / name
+    (folder / "migrations" / "versions").mkdir(parents=True)
+    (folder / "migrations" / "env.py").write_text("")
+    monkeypatch.chdir(folder)
+    database = Database(Settings(state_dir=folder / "state").resolved_database_url)
+
+    async def made() -> list[str]:
+        await database.check()
+        await migrate(database, migrations=folder / "migrations")
+        async with database.reading() as connection:
+            tables = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+        await database.close()
+        return tables
+
+    assert "saga" in asyncio.run(made())
+    assert (folder / "state" / "application.db").is_file()
