@@ -179,7 +179,7 @@ def test_a_base_is_no_orchestrator_of_its_own() -> None:
 
 def test_a_base_without_its_events_is_told_with_the_base_in_the_right_form() -> None:
     with pytest.raises(DefinitionError) as told:
-        Catalog.of(orchestrators=[Forgot])
+        Catalog.of(orchestrators=[Forgot])  # type: ignore[type-abstract]
 
     assert "`class Forgot(Base[ForgotRequested, ForgotCompleted, ForgotFailed])`" in str(told.value)
 
