@@ -92,14 +92,13 @@ def is_base(orchestrator: type[Orchestrator[Any, Any, Any]]) -> bool:
 
 def _arguments_of(base: Any) -> tuple[Any, ...]:
     """The arguments of `Orchestrator` that a base stands for, also by way of generic classes in between."""
-    origin = get_origin(base)
+    origin: Any = get_origin(base)
     if origin is Orchestrator:
         return get_args(base)
-    if not isinstance(origin, type) or not issubclass(origin, Orchestrator):
-        return ()
-    given = dict(zip(getattr(origin, "__parameters__", ()), get_args(base), strict=False))
-    for inner in getattr(origin, "__orig_bases__", ()):
-        free = getattr(inner, "__parameters__", ())
+    parameters, bases = (getattr(origin, name, ()) for name in ("__parameters__", "__orig_bases__"))
+    given = dict(zip(parameters, get_args(base), strict=False))
+    for inner in bases:
+        free: tuple[Any, ...] = getattr(inner, "__parameters__", ())
         if (
             free
             and all(one in given for one in free)
