@@ -15,8 +15,9 @@ from pydantic_core import PydanticCustomError
 
 from orchestrator.errors import UsageError
 from orchestrator.external import ExternalOperation
-from orchestrator.operation import HOME, PIVOT, Compensation, Operation, OperationCall, Reversal, Signature, Source
+from orchestrator.operation import HOME, PIVOT, Compensation, Operation, OperationCall, Reversal, Source
 from orchestrator.results import result_as_json
+from orchestrator.signature import Signature
 from orchestrator.transaction import Transaction
 
 AnyOperation = Operation[..., Any]
@@ -135,6 +136,7 @@ class Atomically(OperationCall[tuple[Any, ...]]):
         arguments = recorded_calls((call.operation.name, dict(call.arguments)) for call in calls)
         for name, value in {"operation": operation, "arguments": arguments, "calls": calls}.items():
             object.__setattr__(self, name, value)  # a call is frozen
+        self.__post_init__()
 
     def __repr__(self) -> str:
         return f"Atomically({', '.join(repr(call) for call in self.calls)})"

@@ -12,6 +12,7 @@ from orchestrator.envelope import TYPE_LIMIT, VERSION_LIMIT, UnreadableEvent, ca
 from orchestrator.errors import Problem
 from orchestrator.event import Contract, DomainEvent, FailureEvent, upcasters_of
 from orchestrator.operation import Source
+from orchestrator.overlap import hint_of_field
 
 _TYPE = re.compile(r"[A-Z][A-Z0-9_]*")
 _CONFIGURATION: tuple[tuple[str, Any], ...] = (
@@ -110,7 +111,7 @@ def _problems_of_contract(contract: type[Contract], seen: set[type[BaseModel]]) 
             yield say(f"{name}.{field} has an alias: a field travels under its own name, so take it out")
         if info.exclude:
             yield say(f"{name}.{field} is excluded, so it would not travel: take `exclude` out")
-        faults = faults_of_type(info.annotation, Use.FIELD)
+        faults = faults_of_type(hint_of_field(info), Use.FIELD)
         yield from (say(f"{name}.{field}: {one}") for one in faults)
         if not faults and (refused := problem_of_schema(info.annotation)):
             yield say(f"{name}.{field}: {name_of(info.annotation)} cannot be carried as JSON ({refused})")

@@ -7,15 +7,25 @@ on the way: a tuple in `Any` comes back as a list, a set in another order in eac
 import dataclasses
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from enum import Enum, StrEnum
-from pathlib import PurePath
+from itertools import combinations
 from types import UnionType
-from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
-from uuid import UUID
+from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, JsonValue, TypeAdapter
+from pydantic import BaseModel, JsonValue, SecretBytes, SecretStr, TypeAdapter
+from typing_extensions import is_typeddict
+
+from orchestrator.overlap import (
+    TEXTUAL,
+    Overlap,
+    bare,
+    clash,
+    discriminator_of,
+    hint_of_field,
+    is_union,
+    may_be_key,
+    shape_of,
+)
 
 
 class Use(StrEnum):
@@ -29,7 +39,6 @@ class Use(StrEnum):
     """Of an operation: recorded once."""
 
 
-_TEXTUAL = (UUID, date, datetime, time, timedelta, Decimal, PurePath)
 _ONCE = (Iterable, Iterator, Generator)
 
 
@@ -42,7 +51,7 @@ def name_of(hint: Any) -> str:
 
 
 def faults_of_type(hint: Any, use: Use) -> list[str]:
-    """Why values of this type would not come back as they were; empty if they do. Stops at pydantic models."""
+    """Why values of this type would not come back as they were; empty if they do. Stops at contracts of events."""
     return list(dict.fromkeys(_faults(hint, use, set())))
 
 
@@ -67,7 +76,10 @@ def _faults(hint: Any, use: Use, seen: set[Any]) -> Iterator[str]:
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is JsonValue:
         return
-    if origin is Annotated:
+    if origin is Annotated and discriminator_of(hint) is not None and is_union(bare(hint)):
+        for member in get_args(bare(hint)):
+            yield from _faults(member, use, seen)
+    elif origin is Annotated:
         yield from _faults(arguments[0], use, seen)
     elif hasattr(hint, "__supertype__"):  # a NewType
         yield from _faults(hint.__supertype__, use, seen)
@@ -90,12 +102,19 @@ def _faults(hint: Any, use: Use, seen: set[Any]) -> Iterator[str]:
 def _faults_of_class(hint: type[Any], use: Use, seen: set[Any]) -> Iterator[str]:
     if issubclass(hint, (bytes, bytearray, memoryview)):
         yield f"{name_of(hint)} is carried only while it happens to be UTF-8: use a str, in base64 for instance"
+    elif issubclass(hint, (SecretStr, SecretBytes)):
+        yield f"{name_of(hint)} is written as asterisks and comes back as them: use a str, or a reference to the secret"
     elif getattr(hint, "__table__", None) is not None:
         yield f"{name_of(hint)} is a database table: use a Contract with the fields that are needed"
     elif issubclass(hint, Enum):
         odd = [member.name for member in hint if not isinstance(member.value, str | int)]
         if odd:
             yield f"{name_of(hint)}.{odd[0]} has a value that JSON changes: give its members str or int values"
+    elif issubclass(hint, BaseModel):
+        if use is not Use.FIELD:  # an event's contracts are checked one by one, where they are written
+            for name, info in hint.model_fields.items():
+                for fault in _faults(hint_of_field(info), use, seen):
+                    yield f"{hint.__name__}.{name}: {fault}"
     elif dataclasses.is_dataclass(hint) or is_typeddict(hint) or hasattr(hint, "_fields"):
         try:
             hints = get_type_hints(hint, include_extras=True)
@@ -120,7 +139,7 @@ def _faults_of_container(hint: Any, origin: type[Any], arguments: tuple[Any, ...
         if use is not Use.RESULT:
             yield f"{shown} is written in another order by each process, so a repeat would differ: use a sorted tuple"
     elif issubclass(origin, Mapping):
-        if arguments and (get_origin(arguments[0]) is tuple or _is_model(arguments[0])):
+        if arguments and not may_be_key(arguments[0]):
             yield f"{shown} has keys that JSON turns into text: use a tuple of pairs"
         if use is Use.FIELD:
             yield f"{shown} can be changed after it was checked: use a Contract, or a tuple of pairs"
@@ -130,12 +149,30 @@ def _faults_of_container(hint: Any, origin: type[Any], arguments: tuple[Any, ...
 
 
 def _faults_of_union(members: tuple[Any, ...]) -> Iterator[str]:
-    textual = [one for one in members if isinstance(one, type) and issubclass(one, _TEXTUAL)]
-    if str in members and textual:
+    shown = " | ".join(name_of(one) for one in members)
+    plain = [bare(one) for one in members]
+    textual = [one for one in plain if isinstance(one, type) and issubclass(one, TEXTUAL)]
+    if str in plain and textual:
         yield (
-            f"{' | '.join(name_of(one) for one in members)} is ambiguous, as a str that reads like a "
-            f"{name_of(textual[0])} comes back as one: use one of the two"
+            f"{shown} is ambiguous, as a str that reads like a {name_of(textual[0])} comes back as one: use one of the "
+            "two"
         )
+        return
+    for first, second in combinations(members, 2):
+        if clash(first, second) is not Overlap.CERTAIN:
+            continue
+        names = name_of(first), name_of(second)
+        said = (
+            f"{shown} is ambiguous, as {names[0]} and {names[1]} can be written alike and one comes back as the other"
+        )
+        if all(shape_of(bare(one)) is not None for one in (first, second)):
+            yield (
+                f'{said}: give each a field that tells them apart, as in `kind: Literal["..."]`, and write '
+                f'`Annotated[{names[0]} | {names[1]}, Field(discriminator="kind")]`'
+            )
+        else:
+            yield f"{said}: use one of the two, or a Contract for each, told apart by a field in a discriminated union"
+        return
 
 
 def _is_model(hint: Any) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
-from math import isfinite
 from typing import Any, TypeVar, cast
 from uuid import UUID, uuid5
 
@@ -21,6 +20,8 @@ from pydantic import JsonValue, ValidationError
 
 from orchestrator.errors import OrchestratorError, storable
 from orchestrator.event import DomainEvent, Fields, unstorable, upcasters_of
+from orchestrator.json_text import GivenTwice, loads_keeping_digits, loads_strictly, rounded_field
+from orchestrator.round_trip import deeper_than
 
 EVENT_SIZE_LIMIT = 256 * 1024
 """Bytes of an envelope. Far under Temporal's 2 MiB a payload: an envelope travels inside commands, with more around."""
@@ -31,7 +32,10 @@ CONTENT_LIMIT = EVENT_SIZE_LIMIT - 4 * 1024
 """Bytes of arguments, of a result, or of an event's fields: room is left for the envelope around them."""
 
 NESTING_LIMIT = 100
-"""Levels of lists and objects in an event's fields: far from where Python's own recursion ends, wherever it is read."""
+"""Levels of lists and objects in an event's fields, in arguments and in a result: far from where the recursion of
+Python and of pydantic ends, wherever they are read."""
+OUTCOME_NESTING = 150
+"""Levels of an outcome's event: a failure event carries the triggering event, which may be a failure event, too."""
 TYPE_LIMIT = 200
 """Characters of an event's type."""
 VERSION_LIMIT = 2**31 - 1
@@ -102,6 +106,8 @@ class Envelope:
     """Id of the event with which it all began, if that was another: CloudEvents' extension `correlationid`."""
     causation_id: str = ""
     """Id of the event that made this one happen, if one did: CloudEvents' extension `causationid`."""
+    has_rounded_numbers: bool = False
+    """`text` holds a number whose last digits are lost in `data`: see `json_text`."""
 
     @property
     def began_with(self) -> str:
@@ -151,7 +157,10 @@ def wrap(
     if time is not None and time.tzinfo is None:
         raise UnreadableEvent("event.invalid", "time: has no time zone; write `datetime.now(UTC)`")
     happened = (time or datetime.now(UTC)).astimezone(UTC)
-    data: dict[str, JsonValue] = event.model_dump(mode="json")
+    try:
+        data: dict[str, JsonValue] = event.model_dump(mode="json")
+    except (ValueError, RecursionError) as fault:
+        raise UnreadableEvent("event.invalid", f"its fields cannot be written as JSON: {_first_line(fault)}") from fault
     attributes: dict[str, Any] = {
         "specversion": "1.0",
         "id": event_id,
@@ -164,7 +173,10 @@ def wrap(
     correlation, causation = ("", "") if because is None else (because.began_with, because.event_id)
     if because is not None:
         attributes |= {"correlationid": correlation, "causationid": causation}
-    text = _FORMAT.write(CloudEvent(attributes, data)).decode()
+    try:
+        text = _FORMAT.write(CloudEvent(attributes, data)).decode()
+    except (ValueError, RecursionError) as fault:
+        raise UnreadableEvent("event.invalid", f"its fields cannot be written as JSON: {_first_line(fault)}") from fault
     if (size := len(text.encode())) > limit:
         raise UnreadableEvent("event.too_large", too_large(size, limit))
     return Envelope(
@@ -198,7 +210,7 @@ def read(raw: bytes | str, *, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
     if len(raw) > _REMEMBERED:
         return _read(raw, limit)
     try:
-        return _read_again(raw if isinstance(raw, str) else raw.decode("utf-8"))
+        return _read_again(raw if isinstance(raw, str) else raw.decode("utf-8"), limit)
     except UnicodeDecodeError:
         return _read(raw, limit)
 
@@ -210,10 +222,8 @@ def _read(raw: bytes | str, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
     try:
         text = raw if isinstance(raw, str) else raw.decode("utf-8")
         text.encode("utf-8")  # a str may hold a lone surrogate, which no database and no wire takes
-        parsed: object = json.loads(
-            text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_each_once
-        )
-    except _GivenTwice as fault:
+        parsed, has_rounded_numbers = loads_strictly(text)
+    except GivenTwice as fault:
         raise UnreadableEvent("event.not_json", f"not JSON as it should be: {fault} is given twice") from fault
     except (ValueError, RecursionError) as fault:
         raise UnreadableEvent("event.not_json", f"not JSON: {_first_line(fault)}") from fault
@@ -226,7 +236,8 @@ def _read(raw: bytes | str, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
         message = _FORMAT.read(CloudEvent, text)
     except (BaseCloudEventException, ValueError, TypeError, KeyError, AttributeError) as fault:
         raise UnreadableEvent("event.not_cloudevent", f"not a CloudEvent 1.0: {_first_line(fault)}") from fault
-    return _checked(message, text)
+    nesting = NESTING_LIMIT if limit <= EVENT_SIZE_LIMIT else OUTCOME_NESTING
+    return _checked(message, text, nesting, has_rounded_numbers=has_rounded_numbers)
 
 
 _REMEMBERED = 16 * 1024
@@ -234,30 +245,7 @@ _REMEMBERED = 16 * 1024
 _read_again = lru_cache(maxsize=512)(_read)
 
 
-class _GivenTwice(ValueError):
-    """A field stands twice in one JSON object: of two amounts, which was meant?"""
-
-
-def doubled_field(text: str | bytes) -> str | None:
-    """Name of a field that stands twice in one object of a JSON text, if it is JSON and there is one."""
-    try:
-        json.loads(text, object_pairs_hook=_each_once)
-    except _GivenTwice as fault:
-        return str(fault.args[0])
-    except (ValueError, RecursionError):
-        pass
-    return None
-
-
-def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _GivenTwice(next(name for name in names if names.count(name) > 1)[:100])
-    return fields
-
-
-def _checked(message: Any, text: str) -> Envelope:
+def _checked(message: Any, text: str, nesting: int, *, has_rounded_numbers: bool) -> Envelope:
     attributes: dict[str, Any] = message.get_attributes()
     data: object = message.get_data()
     if attributes.get("specversion") != "1.0":
@@ -265,8 +253,8 @@ def _checked(message: Any, text: str) -> Envelope:
     if not isinstance(data, dict):
         raise UnreadableEvent("event.not_cloudevent", "data: must be a JSON object with the event's fields")
     fields = cast("dict[str, JsonValue]", data)
-    if _deeper_than(NESTING_LIMIT, fields):
-        raise UnreadableEvent("event.not_cloudevent", f"data: is nested deeper than {NESTING_LIMIT} levels")
+    if deeper_than(nesting, fields):
+        raise UnreadableEvent("event.not_cloudevent", f"data: is nested deeper than {nesting} levels")
     event_type, source = str(attributes["type"]), str(attributes["source"])
     for name, value in (("type", event_type), ("source", source)):
         if fault := unstorable(value):
@@ -298,6 +286,7 @@ def _checked(message: Any, text: str) -> Envelope:
         text=text,
         correlation_id=_extension(attributes, "correlationid"),
         causation_id=_extension(attributes, "causationid"),
+        has_rounded_numbers=has_rounded_numbers,
     )
 
 
@@ -322,9 +311,35 @@ def unwrap(envelope: Envelope, *event_classes: type[E]) -> E:
     """
     for event_class in event_classes:
         if envelope.event_type == event_class.type_name():
-            return unwrap_fields(envelope.data, envelope.version, event_class)
+            event = unwrap_fields(envelope.data, envelope.version, event_class)
+            if envelope.has_rounded_numbers:
+                refuse_rounded_numbers(loads_keeping_digits(envelope.text)["data"], envelope.version, event_class)
+            return event
     taken = " and ".join(event_class.type_name() for event_class in event_classes)
     raise UnreadableEvent("event.unknown_type", f"type: {envelope.event_type} is not taken here, only {taken}")
+
+
+def refuse_rounded_numbers(data: Any, version: int, event_class: type[DomainEvent]) -> None:
+    """Refuse fields of which a number would arrive as another one, because it passes through a binary float.
+
+    Args:
+        data: the fields, as `json_text.loads_keeping_digits` reads them.
+        version: of these fields.
+        event_class: what they were read as.
+
+    Raises:
+        UnreadableEvent: `event.invalid`, which asks for a string.
+    """
+    field = rounded_field(data, event_class if version == event_class.version else None)
+    if field is not None and version != event_class.version:
+        try:
+            unwrap_fields(data, version, event_class)
+        except UnreadableEvent:
+            return  # its upcasters calculate with a float, or it becomes one: it could not be sent as a string
+    if field is not None:
+        raise UnreadableEvent(
+            "event.invalid", f"{field}: the number has more digits than a JSON number keeps: send it as a string"
+        )
 
 
 def unwrap_fields(fields: Mapping[str, JsonValue], version: int, event_class: type[E]) -> E:
@@ -388,33 +403,6 @@ def describe(fault: ValidationError) -> str:
         text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         said.append(f"{place}: {text}" if place else text)
     return "; ".join(said)
-
-
-def _deeper_than(limit: int, data: object) -> bool:
-    """Level by level: a function that calls itself would need the very stack that is to be spared."""
-    level: list[object] = [data]
-    for _ in range(limit):
-        inner: list[object] = []
-        for value in level:
-            if isinstance(value, dict):
-                inner.extend(cast("dict[str, object]", value).values())
-            elif isinstance(value, list):
-                inner.extend(cast("list[object]", value))
-        if not inner:
-            return False
-        level = inner
-    return any(isinstance(value, dict | list) for value in level)
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not isfinite(number):
-        raise ValueError(f"{digits[:20]} is larger than a JSON number may be here")
-    return number
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _first_line(fault: BaseException) -> str:

@@ -106,6 +106,10 @@ class UsageError(AuthorsMistake):
     """`handle` used its saga in a way that could not be resumed, or an operation was called in the wrong place."""
 
 
+class Unrecordable(UsageError, ValueError):
+    """An argument or a result cannot be recorded: JSON would change it, no database holds it, or it is too large."""
+
+
 class EventRejected(OrchestratorError):
     """The bus refused an event; nothing was sent.
 

@@ -15,16 +15,15 @@ from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Concatenate, Generic, NoReturn, NotRequired, ParamSpec, TypeVar, get_type_hints, overload
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, overload
 
-from pydantic import ConfigDict, JsonValue, TypeAdapter
-from typing_extensions import TypedDict
+from pydantic import JsonValue
 
-from orchestrator.envelope import canonical
-from orchestrator.errors import Problem, UsageError
-from orchestrator.event import unstorable
+from orchestrator.envelope import CONTENT_LIMIT, canonical
+from orchestrator.errors import Problem, Unrecordable, UsageError
 from orchestrator.exception_groups import ungrouped
 from orchestrator.main_module import importable_name
+from orchestrator.signature import Signature, name_of_function
 from orchestrator.transaction import Transaction
 
 P = ParamSpec("P")
@@ -88,6 +87,16 @@ class OperationCall(Generic[R_co]):
     arguments: Mapping[str, JsonValue]
     """Every argument by name, as JSON."""
 
+    size: int = field(init=False, repr=False)
+    """Bytes of the arguments, as they are recorded."""
+
+    def __post_init__(self) -> None:
+        try:
+            size = len(canonical(dict(self.arguments)).encode())
+        except ValueError as fault:
+            raise Unrecordable(f"an argument of {self.operation.name} cannot be written as JSON: {fault}") from fault
+        object.__setattr__(self, "size", size)  # a call is frozen
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, OperationCall):
             return NotImplemented
@@ -108,108 +117,6 @@ class OperationCall(Generic[R_co]):
         raise UsageError(
             f"`{short}(...)` only describes a call, and nothing ran it. You want: `await saga.execute({short}(...))`"
         )
-
-
-class Signature:
-    """The parameters and the result of an operation, as JSON goes in and out. Built at first use."""
-
-    def __init__(self, body: Callable[..., Any]) -> None:
-        self.body = body
-
-    @cached_property
-    def whole(self) -> inspect.Signature:
-        """The function's signature, the transaction among its parameters."""
-        return inspect.signature(self.body)
-
-    @cached_property
-    def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """Parameters by name, without the transaction."""
-        return dict(list(self.whole.parameters.items())[1:])
-
-    @cached_property
-    def by_place(self) -> tuple[str, ...]:
-        """All parameters without the transaction, if a call may give each by its place; else none."""
-        may = all(one.kind is one.POSITIONAL_OR_KEYWORD for one in self.parameters.values())
-        return tuple(self.parameters) if may else ()
-
-    @cached_property
-    def hints(self) -> Mapping[str, Any]:
-        """Annotations by name, `return` among them."""
-        return get_type_hints(self.body, include_extras=True)
-
-    @cached_property
-    def _defaults(self) -> Mapping[str, Any]:
-        return {name: one.default for name, one in self.parameters.items() if one.default is not one.empty}
-
-    @cached_property
-    def _arguments(self) -> TypeAdapter[dict[str, Any]]:
-        fields: dict[str, Any] = {
-            name: self.hints[name] if parameter.default is parameter.empty else NotRequired[self.hints[name]]
-            for name, parameter in self.parameters.items()
-        }
-        return _shape(_name(self.body), fields)
-
-    @cached_property
-    def _result(self) -> TypeAdapter[dict[str, Any]]:
-        # In a shape as the arguments are, since no other type takes a configuration: NaN would be recorded as null.
-        return _shape(_name(self.body), {"result": self.hints["return"]})
-
-    def build(self) -> None:
-        """Build the adapters now, so that a type pydantic cannot carry is found before a worker starts."""
-        _ = self._arguments, self._result
-
-    def dump_arguments(self, arguments: Mapping[str, Any]) -> dict[str, JsonValue]:
-        """Arguments as JSON, defaults filled in.
-
-        Raises:
-            pydantic.ValidationError: an argument is not of its declared type.
-            ValueError: its text cannot be stored.
-        """
-        checked = self._arguments.validate_python({**self._defaults, **arguments}, strict=True)
-        dumped: dict[str, JsonValue] = self._arguments.dump_python(checked, mode="json")
-        return self._storable(dumped)
-
-    def load_arguments(self, recorded: Mapping[str, JsonValue]) -> dict[str, Any]:
-        """Recorded arguments as today's types have them.
-
-        Raises:
-            pydantic.ValidationError: they do not fit today's types.
-        """
-        return self._arguments.validate_json(canonical(dict(recorded)), strict=True)
-
-    def dump_result(self, result: Any) -> JsonValue:
-        """A result as JSON.
-
-        Raises:
-            pydantic.ValidationError: it is not of the declared type.
-            ValueError: its text cannot be stored.
-        """
-        checked = self._result.validate_python({"result": result}, strict=True)
-        dumped: dict[str, JsonValue] = self._result.dump_python(checked, mode="json")
-        return self._storable(dumped)["result"]
-
-    def load_result(self, recorded: JsonValue) -> Any:
-        """A recorded result as today's type has it.
-
-        Raises:
-            pydantic.ValidationError: it does not fit today's type.
-        """
-        return self._result.validate_json(canonical({"result": recorded}), strict=True)["result"]
-
-    def _storable(self, dumped: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        for name, value in dumped.items():
-            if fault := unstorable(value):
-                raise ValueError(f"{_name(self.body)}: {name}: {fault}, which no database column holds")
-        return dumped
-
-
-def _shape(name: str, fields: dict[str, Any]) -> TypeAdapter[dict[str, Any]]:
-    make: Any = TypedDict  # made from a signature, so no type checker can know its fields
-    shape = make(name, fields)
-    shape.__pydantic_config__ = ConfigDict(
-        strict=True, extra="forbid", arbitrary_types_allowed=False, allow_inf_nan=False
-    )
-    return TypeAdapter(shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,9 +197,14 @@ class Operation(Generic[P, R]):
         Raises:
             TypeError: arguments are missing or too many.
             pydantic.ValidationError: an argument is not of its declared type.
-            ValueError: an argument's text cannot be stored.
+            ValueError: an argument could not be recorded and read back as it is, or they are too large.
         """
         call = OperationCall(self, self.signature.dump_arguments(self._given(args, kwargs)))
+        if call.size > CONTENT_LIMIT:
+            raise Unrecordable(
+                f"the arguments of {self.name} take {call.size:,} bytes and the limit is {CONTENT_LIMIT:,}: let an "
+                "operation keep large values in its table, and hand on their ids"
+            )
         if (described := _described.get()) is not None:
             described.append(call)
         return call
@@ -456,10 +368,6 @@ PIVOT: Operation[[], None] = Operation(
 """The engine's own operation: it has no effect, and its step cannot be undone."""
 
 
-def _name(body: Callable[..., Any]) -> str:
-    return getattr(body, "__name__", repr(body))
-
-
 def activity_name(body: Callable[..., Any]) -> str:
     """The activity's type of a function: last part of its module, and its name."""
-    return f"{importable_name(getattr(body, '__module__', '?')).rpartition('.')[2]}.{_name(body)}"
+    return f"{importable_name(getattr(body, '__module__', '?')).rpartition('.')[2]}.{name_of_function(body)}"

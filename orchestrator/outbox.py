@@ -23,6 +23,7 @@ from orchestrator.errors import EventRejected, UsageError
 from orchestrator.event import DomainEvent, unstorable
 from orchestrator.event_id import new_event_id
 from orchestrator.lock_keys import KEY_LIMIT
+from orchestrator.publishable import check_publishable
 from orchestrator.store.outbox import NO_SAGA, Target, home_of_step, write
 from orchestrator.store.schema import saga
 from orchestrator.transaction import Transaction
@@ -79,7 +80,7 @@ async def add(
     if isinstance(tx, Transaction):
         cause = await _cause(tx, connection)
         event_id = event_id or str(tx.uuid())
-    envelope = _envelope(event, event_id, time, cause)
+    envelope = enveloped(event, event_id, time, cause)
     await connection.run_sync(_add, envelope, event, key, cause, needs_listener)
     return envelope.event_id
 
@@ -95,7 +96,7 @@ def add_sync(
 ) -> str:
     """As `add`, in the transaction of a session or connection that is not asynchronous."""
     _check(session, (Session, Connection), event, key)
-    envelope = _envelope(event, event_id, time, None)
+    envelope = enveloped(event, event_id, time, None)
     connection = session if isinstance(session, Connection) else session.connection()
     _add(connection, envelope, event, key, None, needs_listener)
     return envelope.event_id
@@ -116,7 +117,14 @@ def _check(tx: object, wanted: tuple[type, ...], event: object, key: object) -> 
         raise UsageError(f"the outbox takes as a key a text of 1 to {KEY_LIMIT} characters that a database can hold")
 
 
-def _envelope(event: DomainEvent, event_id: str | None, time: datetime | None, cause: _Cause | None) -> Envelope:
+def enveloped(
+    event: DomainEvent, event_id: str | None, time: datetime | None = None, cause: _Cause | None = None
+) -> Envelope:
+    """The event in its envelope, as it will be sent.
+
+    Raises:
+        EventRejected: the id is none, the event is invalid or too large.
+    """
     try:
         envelope = wrap(
             event,
@@ -125,7 +133,7 @@ def _envelope(event: DomainEvent, event_id: str | None, time: datetime | None, c
             time=time,
             because=None if cause is None else cause.event,
         )
-        unwrap(envelope, type(event))  # what was built past its validation is caught here, not by the relay
+        check_publishable(event, envelope.data)
     except UnreadableEvent as fault:
         raise EventRejected(fault.code, f"{event.type_name()}: {fault.message}") from fault
     return envelope

@@ -7,19 +7,21 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from orchestrator.envelope import canonical, describe
-from orchestrator.errors import AuthorsMistake, ResultInvalid
-from orchestrator.operation import Signature
+from orchestrator.errors import AuthorsMistake, ResultInvalid, Unrecordable
+from orchestrator.signature import Signature
 
 
 def result_as_json(operation: str, signature: Signature, returned: object) -> JsonValue:
     """What an operation returned, as JSON.
 
     Raises:
-        ResultInvalid: it is not of the declared type, or has no JSON form. The message says what was returned and what
-            is declared, and repeats no value: it may be personal.
+        ResultInvalid: it is not of the declared type, or would not be read back as it is. The message says what was
+            returned and what is declared, and repeats no value: it may be personal.
     """
     try:
         return signature.dump_result(returned)
+    except Unrecordable as fault:
+        raise result_invalid(operation, signature, returned, fault) from fault
     except AuthorsMistake:
         raise
     except Exception as fault:  # pydantic's, or anything that a serializer of the author's raises

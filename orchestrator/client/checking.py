@@ -7,9 +7,20 @@ from datetime import datetime
 from difflib import get_close_matches
 
 from orchestrator.catalog import AnyOrchestrator, Catalog
-from orchestrator.envelope import EVENT_SIZE_LIMIT, Envelope, UnreadableEvent, doubled_field, parse, read, unwrap, wrap
+from orchestrator.envelope import (
+    EVENT_SIZE_LIMIT,
+    Envelope,
+    UnreadableEvent,
+    parse,
+    read,
+    refuse_rounded_numbers,
+    unwrap,
+    wrap,
+)
 from orchestrator.errors import EventRejected
 from orchestrator.event import DomainEvent, event_type_of
+from orchestrator.json_text import doubled_field, has_rounded_number, loads_keeping_digits
+from orchestrator.publishable import check_publishable
 
 
 def read_event(catalog: Catalog, event_type: str, payload: str | bytes) -> DomainEvent:
@@ -26,7 +37,10 @@ def read_event(catalog: Catalog, event_type: str, payload: str | bytes) -> Domai
             raise EventRejected("event.too_large", f"{size}{_largest_field(_loosely(data))}: send a reference")
         if (name := doubled_field(data)) is not None:
             raise EventRejected("event.invalid", f"{event_type}: {name}: is given twice")
-        return parse(data, event_class)
+        event = parse(data, event_class)
+        if has_rounded_number(data):
+            refuse_rounded_numbers(loads_keeping_digits(data), event.version, event_class)
+        return event
     except UnicodeEncodeError as fault:
         raise EventRejected("event.invalid", f"{event_type}: the JSON is not UTF-8 text") from fault
     except UnreadableEvent as fault:
@@ -74,7 +88,7 @@ def checked_envelope(event: DomainEvent, *, event_id: str, source: str, time: da
     name = event.type_name()
     try:
         envelope = wrap(event, event_id=event_id, source=source, time=time)
-        unwrap(envelope, type(event))  # what was built past its validation is caught here, not on arrival
+        check_publishable(event, envelope.data)
     except UnreadableEvent as fault:
         field = _largest_field(event.model_dump(mode="json")) if fault.code == "event.too_large" else ""
         raise EventRejected(fault.code, f"{name}: {fault.message}{field}") from fault

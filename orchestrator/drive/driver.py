@@ -27,13 +27,14 @@ from orchestrator.drive.messages import (
 )
 from orchestrator.drive.saga import DrivenSaga, Interrupted
 from orchestrator.drive.steps import CancelRequested, StepFailed, Steps
-from orchestrator.envelope import CONTENT_LIMIT, Envelope, canonical, parse, read, saga_id
+from orchestrator.envelope import CONTENT_LIMIT, Envelope, UnreadableEvent, canonical, read, saga_id
 from orchestrator.errors import OrchestratorError, Refused, UsageError, storable
 from orchestrator.event import DomainEvent
 from orchestrator.exception_groups import ungrouped
 from orchestrator.lock_keys import lock_keys_of
 from orchestrator.operation import describing
 from orchestrator.orchestrator import Orchestrator
+from orchestrator.publishable import check_publishable
 
 R = TypeVar("R")
 EndsAs = Literal[Phase.FAILED, Phase.CANCELLED]
@@ -251,10 +252,13 @@ class Driver:
         wanted = self._orchestrator.completed
         if not isinstance(completed, wanted):
             raise UsageError(f"handle must return {wanted.__name__}, and returned {type(completed).__name__}")
-        fields = completed.model_dump(mode="json")
-        text = canonical(fields)
-        parse(text, wanted)
-        if (size := len(text.encode())) > CONTENT_LIMIT:
+        try:
+            fields: dict[str, Any] = completed.model_dump(mode="json")
+            check_publishable(completed, fields, read_as=wanted)
+        except (ValueError, RecursionError, UnreadableEvent) as fault:
+            said = fault.message if isinstance(fault, UnreadableEvent) else str(fault).splitlines()[0]
+            raise UsageError(f"handle returned a {wanted.__name__} that cannot be recorded: {said}") from fault
+        if (size := len(canonical(fields).encode())) > CONTENT_LIMIT:
             raise UsageError(f"{wanted.__name__} takes {size:,} bytes and the limit is {CONTENT_LIMIT:,}")
         return fields
 

@@ -331,7 +331,7 @@ class DrivenSaga(Saga):
             raise self.misuse(
                 f"`saga.execute` takes a described call, as in `saga.execute(withdraw(...))`, not {type(call).__name__}"
             )
-        if (size := _size(call)) > CONTENT_LIMIT:
+        if (size := call.size) > CONTENT_LIMIT:
             raise self.misuse(f"the arguments of {_named(call)} take {size:,} bytes and the limit is {CONTENT_LIMIT:,}")
         for one in call.calls if isinstance(call, Atomically) else (call,):
             self._check_place(one, past_pivot)
@@ -359,10 +359,6 @@ def _named(call: OperationCall[Any]) -> str:
     return named(call.operation.name, call.arguments)
 
 
-def _size(call: OperationCall[Any]) -> int:
-    return len(canonical(dict(call.arguments)).encode())
-
-
 def _groups(
     numbered: Sequence[tuple[int, OperationCall[Any]]], *, alone: bool
 ) -> Iterator[Sequence[tuple[int, OperationCall[Any]]]]:
@@ -374,7 +370,7 @@ def _groups(
     together = 0
     for number, call in numbered:
         first_alone = alone and len(group) == 1 and group[0][0] == numbered[0][0]
-        size = _size(call)
+        size = call.size
         if group and (first_alone or together + size > GROUP_LIMIT or len(group) == GROUP_STEPS):
             yield group
             group, together = [], 0

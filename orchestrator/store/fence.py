@@ -190,12 +190,12 @@ def recordable(operation: Operation[..., object], returned: object) -> tuple[Jso
 
     Raises:
         ResultInvalid: it is not what the operation declares.
-        ResultTooLarge: it is.
+        ResultTooLarge: it takes more bytes than `CONTENT_LIMIT`.
     """
     result = result_as_json(operation.name, operation.signature, returned)
     recorded = result_as_text(operation.name, operation.signature, returned, result)
-    if recorded is not None and len(recorded.encode()) > CONTENT_LIMIT:
-        raise ResultTooLarge(f"the result of {operation.name} takes {len(recorded):,} bytes of {CONTENT_LIMIT:,}")
+    if recorded is not None and (size := len(recorded.encode())) > CONTENT_LIMIT:
+        raise ResultTooLarge(f"the result of {operation.name} takes {size:,} bytes and the limit is {CONTENT_LIMIT:,}")
     return result, recorded
 
 

@@ -25,6 +25,9 @@ READ_ONLY = "orchestrator/store/read_only.py"
 POOLER = "orchestrator/store/pooler.py"
 CONTAINMENT = "orchestrator/containment.py"
 DRIVER = "orchestrator/drive/driver.py"
+SIGNATURE = "orchestrator/signature.py"
+PUBLISHABLE = "orchestrator/publishable.py"
+ENVELOPE = "orchestrator/envelope.py"
 
 
 class NoLongerFits(Exception):
@@ -381,5 +384,36 @@ def database_now() -> ColumnElement[datetime]:"""
         },
         caught_by=("tests/store/test_clock.py::test_every_time_in_the_tables_is_the_databases",),
         unseen="a saga whose driver dies is hidden for an hour only if that driver was ahead, and few are",
+    ),
+    Mutant(
+        name="round-trip",
+        breaks="what is recorded is read back as it was, type included, or is refused before its step commits",
+        file=SIGNATURE,
+        replaced={"if how := difference(checked, back):": "if not back and (how := difference(checked, back)):"},
+        caught_by=(
+            "tests/unit/test_overlap.py"
+            "::test_a_value_that_would_come_back_as_another_is_neither_described_nor_recorded",
+        ),
+        unseen="no value of its bank could be read as another",
+    ),
+    Mutant(
+        name="publishable",
+        breaks="an event arrives as it was published, or is refused before it is sent",
+        file=PUBLISHABLE,
+        replaced={"(how := difference(event, again))": "(how := difference(again, again))"},
+        caught_by=(
+            "tests/unit/test_publishable.py::test_an_event_that_would_arrive_as_another_is_refused_before_it_is_sent",
+        ),
+        unseen="no event of its bank could be read as another",
+    ),
+    Mutant(
+        name="rounded-numbers",
+        breaks="a number arrives with the digits that were sent, or is asked for as a string",
+        file=ENVELOPE,
+        replaced={"if envelope.has_rounded_numbers:": "if not envelope:"},
+        caught_by=(
+            "tests/unit/test_publishable.py::test_a_number_with_more_digits_than_a_float_is_asked_for_as_a_string",
+        ),
+        unseen="its amounts are whole numbers",
     ),
 )

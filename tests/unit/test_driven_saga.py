@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
+from pydantic import JsonValue
 
 from orchestrator import DomainEvent, Orchestrator, Refused, Saga, UsageError
 from orchestrator.drive.driver import Driver, SagaStuck
@@ -281,6 +282,52 @@ async def test_a_handle_that_returns_something_else_is_told_so() -> None:
 
     with pytest.raises(UsageError, match="must return NothingCompleted, and returned str"):
         await drive(handle, Port())
+
+
+class AnyCompleted(DomainEvent):
+    """Any JSON."""
+
+    said: JsonValue = None
+
+
+class AnyCompletedElse(AnyCompleted):
+    """A field that nobody who reads an `AnyCompleted` expects."""
+
+    surplus: int = 1
+
+
+class Saying(Orchestrator[NothingRequested, AnyCompleted, NothingFailed]):
+    """Ends with what a test says."""
+
+    said: ClassVar[AnyCompleted]
+
+    async def handle(self, event: NothingRequested, saga: Saga) -> AnyCompleted:
+        return self.said
+
+
+def _nested(levels: int) -> JsonValue:
+    return [_nested(levels - 1)] if levels else 1
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (AnyCompleted(said=_nested(100)), "nested deeper than 100 levels"),
+        (AnyCompleted(said=_nested(220)), "nested deeper|cannot be written"),
+        (AnyCompleted.model_construct(said=float("nan")), "holds what JSON cannot"),
+        (AnyCompletedElse(), "surplus"),
+    ],
+    ids=["nested", "very nested", "NaN", "a subclass"],
+)
+async def test_an_outcome_that_could_not_be_read_as_it_is_ends_no_saga(said: AnyCompleted, why: str) -> None:
+    Saying.said = said
+    event = NothingRequested(refuse=False)
+    port = Port()
+
+    with pytest.raises(UsageError, match=f"returned a AnyCompleted that cannot be recorded: .*({why})"):
+        await Driver(Saying, event, wrap(event, event_id="one", source="tests"), port).drive()
+
+    assert port.asked == []
 
 
 @pytest.mark.parametrize("swallowed", [Exception, BaseException])

@@ -23,7 +23,7 @@ from orchestrator import (
     UsageError,
 )
 from orchestrator.envelope import UnreadableEvent
-from orchestrator.errors import MESSAGE_LIMIT, Problem, storable
+from orchestrator.errors import MESSAGE_LIMIT, AuthorsMistake, Problem, ResultInvalid, Unrecordable, storable
 
 
 class MoveFailed(FailureEvent):
@@ -36,6 +36,7 @@ class RefusedByUs(Refused):
 
 FAILURE = MoveFailed(event_id="e", event_type="MOVE", event={}, error_code="a.b", message="no", undone=())
 ERRORS: list[OrchestratorError] = [
+    AuthorsMistake("not so"),
     DefinitionError([Problem("b.py", 2, "second"), Problem("a.py", 1, "first")]),
     EventRejected("event.invalid", "no event"),
     NotFinished("not yet"),
@@ -43,6 +44,7 @@ ERRORS: list[OrchestratorError] = [
     PublishIncomplete(["One"], ["Two", "Three"]),
     Refused("account.closed", "it is closed"),
     RefusedByUs("account.closed", "it is closed"),
+    ResultInvalid("not so"),
     SagaCancelled("saga.cancelled", "by a person", FAILURE),
     SagaFailed("account.closed", "it is closed", FAILURE),
     SagaUnknown("none"),
@@ -50,6 +52,7 @@ ERRORS: list[OrchestratorError] = [
     Unreachable("localhost"),
     UnreadableEvent("event.not_json", "no JSON"),
     UsageError("not so"),
+    Unrecordable("not so"),
 ]
 
 
