@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from orchestrator import Transaction
-from orchestrator.drive.messages import Phase
+from orchestrator import Transaction, TransactionMisuse
+from orchestrator.drive.messages import Phase, StepDone
 from orchestrator.errors import Unreachable
 from orchestrator.store.database import Database
 from orchestrator.store.fence import run_step
@@ -24,6 +24,7 @@ from tests.orchestrators import CoinsMove
 from tests.store.pacing import driver_of
 from tests.store.pgbouncer import PGBOUNCER, Mode, behind, pgbouncer
 from tests.store.test_fence import first_step
+from tests.store.test_query_read_only import counting
 
 pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (apt-get install pgbouncer)")
 IGNORING = (
@@ -109,6 +110,19 @@ async def test_a_column_that_gets_another_type_is_read_with_that_type(direct: Da
 
     async with pooled.transaction() as connection:
         assert (await connection.execute(read)).scalar_one() == 1_000.0
+
+
+async def test_a_query_through_it_is_read_only_and_its_step_is_recorded(direct: Database, pooled: Database) -> None:
+    async def writes(tx: Transaction) -> None:
+        await (await tx.connection()).execute(text("UPDATE box SET coins = 0"))
+
+    Script.before["count"] = writes
+    with pytest.raises(TransactionMisuse):
+        await run_step(pooled, CATALOG, counting())
+    Script.clear()
+
+    assert await run_step(pooled, CATALOG, counting()) == StepDone(number=1, operation="cast.count", result=1_000)
+    assert (await Holdings.of(direct)).boxes["a"] == 1_000
 
 
 async def test_several_workers_migrate_through_it_at_once(
