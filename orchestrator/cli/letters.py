@@ -43,6 +43,8 @@ from orchestrator.store.database import Database
 from orchestrator.store.kept_letters import LetterView, Search, Settled, State, count_letters, find_letters, letter_of
 from orchestrator.store.reading import namespace_of
 
+_COUNTED = 10_000
+"""Letters at which counting stops."""
 _SHOWN = 4_000
 """Characters of a message that `show` prints by itself."""
 
@@ -100,7 +102,7 @@ def list_(
     output = Output(as_json)
 
     async def read(database: Database) -> tuple[Sequence[LetterView], int]:
-        return await find_letters(database, search), await count_letters(database, search)
+        return await find_letters(database, search), await count_letters(database, search, at_most=_COUNTED)
 
     found, count = asyncio.run(with_database(Settings(), read))
     if as_json:
@@ -114,7 +116,8 @@ def list_(
         ]
         output.table(("number", "code", "door", "type", "event id", "age", "state"), rows)
         output.say()
-        output.say(f"{len(found)} of {count}. One of them: {command('dead-letters', 'show', str(found[0].id))}")
+        of = f"{_COUNTED} or more" if count == _COUNTED else f"{count}"
+        output.say(f"{len(found)} of {of}. One of them: {command('dead-letters', 'show', str(found[0].id))}")
     return Exit.COMPLETED
 
 

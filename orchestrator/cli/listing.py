@@ -1,7 +1,7 @@
 """`orchestrator list`: the newest sagas, from the database alone; with `--parked`, from Temporal alone."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from orchestrator.client import connect_temporal
 from orchestrator.drive.messages import Phase
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
-from orchestrator.store.reading import SagaView, counts, list_sagas
+from orchestrator.store.reading import Counts, Position, SagaView, counts, list_sagas
 from orchestrator.workflow.names import own_workflow_id
 
 
@@ -28,6 +28,9 @@ def list_(
         bool, typer.Option("--parked", help="Events that wait for a worker of newer code; asks Temporal.")
     ] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many at most.")] = 20,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="POSITION", help="The next page, as the page before names it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")] = False,
 ) -> int:
     """List sagas, the newest first.
@@ -39,33 +42,40 @@ def list_(
       orchestrator list --parked
       orchestrator list --phase failed --limit 100
       orchestrator list --orchestrator MoneyTransfer --json
+      orchestrator list --after 20261130T162933.123456Z-5f0c7d625d0e4a389d0b6f6d8f8f4f6e
     """
     settings = Settings()
+    position = _position(after)
     if parked:
         found = asyncio.run(_read_parked(settings, orchestrator, limit))
         _show_parked(found, Output(as_json))
         return 0
-    sagas, counted = asyncio.run(_read(settings, phase, orchestrator, stuck, limit))
+    sagas, counted = asyncio.run(_read(settings, phase, orchestrator, stuck, limit, position))
+    following = str(Position(sagas[-1].created_at, sagas[-1].id)) if len(sagas) == limit else None
     output = Output(as_json)
     if as_json:
         output.document(
             {
                 "sagas": [_document(one) for one in sagas],
                 "counts": {phase.value: number for phase, number in counted.items()},
+                "ended_counted_among": counted.newest,
+                "next": following,
             }
         )
     else:
-        _show(sagas, counted, output, is_filtered=bool(phase or orchestrator or stuck))
+        _show(sagas, counted, output, is_filtered=bool(phase or orchestrator or stuck or after))
+        if following is not None:
+            output.say(f"the next page: the same command with --after {following}")
     return 0
 
 
 async def _read(
-    settings: Settings, phase: Phase | None, orchestrator: str | None, stuck: bool, limit: int
-) -> tuple[Sequence[SagaView], Mapping[Phase, int]]:
+    settings: Settings, phase: Phase | None, orchestrator: str | None, stuck: bool, limit: int, after: Position | None
+) -> tuple[Sequence[SagaView], Counts]:
     database = Database(settings.resolved_database_url)
     try:
         return (
-            await list_sagas(database, phase=phase, orchestrator=orchestrator, stuck=stuck, limit=limit),
+            await list_sagas(database, phase=phase, orchestrator=orchestrator, stuck=stuck, limit=limit, after=after),
             await counts(database, orchestrator=orchestrator),
         )
     finally:
@@ -86,7 +96,7 @@ def _show_parked(found: Sequence[Parked], output: Output) -> None:
         output.table(("event id", "orchestrator", "phase", "age", "why"), rows)
 
 
-def _show(sagas: Sequence[SagaView], counted: Mapping[Phase, int], output: Output, *, is_filtered: bool) -> None:
+def _show(sagas: Sequence[SagaView], counted: Counts, output: Output, *, is_filtered: bool) -> None:
     if not sagas and is_filtered:
         output.say(f"No such sagas. All of them: {command('list')}")
         return
@@ -105,7 +115,29 @@ def _show(sagas: Sequence[SagaView], counted: Mapping[Phase, int], output: Outpu
     ]
     output.table(("event id", "orchestrator", "phase", "error", "age"), rows)
     output.say()
-    output.say(", ".join(f"{number} {phase.value}" for phase, number in counted.items() if number))
+    output.say(_told_counts(counted))
+
+
+def _told_counts(counted: Counts) -> str:
+    def told(phases: Iterable[Phase]) -> str:
+        return ", ".join(f"{counted[phase]} {phase.value}" for phase in phases if counted[phase])
+
+    if counted.newest is None:
+        return told(Phase)
+    unfinished = told(phase for phase in Phase if not phase.is_final)
+    ended = told(phase for phase in Phase if phase.is_final)
+    return "; ".join(part for part in (unfinished, f"of the newest {counted.newest}: {ended}") if part)
+
+
+def _position(after: str | None) -> Position | None:
+    if after is None:
+        return None
+    try:
+        return Position.parse(after)
+    except ValueError as fault:
+        raise typer.BadParameter(
+            f"--after {after!r} is no position in the list: copy it from the last line of the page before"
+        ) from fault
 
 
 def _state(saga: SagaView) -> str:

@@ -1,6 +1,7 @@
 """`orchestrator recover`: a recovery now, or what one would do."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -65,7 +66,7 @@ async def _recover(settings: Settings, grace: float | None, *, dry_run: bool, ad
 
     limits = Limits.of(settings)
     if grace is not None:
-        limits = Limits(timedelta(seconds=grace), limits.ceiling)
+        limits = replace(limits, grace=timedelta(seconds=grace))
     catalog = Catalog.discover(settings.packages)
     databases = Databases.at(settings.resolved_database_url, settings.databases)
     try:
@@ -89,6 +90,10 @@ def _show(swept: Sweep, output: Output, *, dry_run: bool) -> None:
         f"{sum(swept.counts[action] for action in Action if action.changes)} "
         f"{'would be' if dry_run else 'were'} acted upon."
     )
+    if (untold := sum(swept.counts.values()) - len(swept.findings)) > 0:
+        output.say(f"{untold} more findings are counted and not listed.")
+    if swept.has_more:
+        output.say("More sagas were silent than one recovery looks at. The next one begins with those that are left.")
 
 
 def _word(action: Action) -> str:

@@ -1,8 +1,11 @@
 """Dead letters: messages that were no events of ours, kept as they came."""
 
+import json
+import re
 from collections.abc import Mapping
+from typing import cast as cast_type
 
-from sqlalchemy import LargeBinary, cast, func, select, update
+from sqlalchemy import LargeBinary, bindparam, cast, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import storable
@@ -14,6 +17,49 @@ from orchestrator.store.schema import saga_dead_letter
 EDITED_DOOR = "edited"
 """Of a letter that is an edited copy of another one."""
 _COPY_OF = "dead-letter/"
+PEEK = 64 * 1024
+"""Bytes of a message that is looked at without reading all of it."""
+ID_LENGTH = 128
+_ID = re.compile(rb'"id"\s*:\s*"([^"\\]{1,128})"')
+_NAME = (
+    update(saga_dead_letter)
+    .where(saga_dead_letter.c.id == bindparam("letter"), saga_dead_letter.c.event_id.is_(None))
+    .values(event_id=bindparam("named"))
+)
+
+
+def event_id_of(raw: bytes) -> str:
+    """The event id that a message gives itself; empty if it gives none, or one that no event can have.
+
+    Args:
+        raw: the message, or its beginning: then the first id in it counts.
+    """
+    try:
+        message: object = json.loads(raw)
+    except (ValueError, RecursionError):
+        found = _ID.search(raw)
+        named: object = found.group(1).decode("utf-8", "replace") if found else ""
+    else:
+        named = cast_type("dict[str, object]", message).get("id") if isinstance(message, dict) else ""
+    is_id = isinstance(named, str) and len(named) <= ID_LENGTH
+    return storable(named) if isinstance(named, str) and is_id else ""
+
+
+async def name_letters(database: Database, *, limit: int = 500) -> int:
+    """Look up the event ids of letters that an older version wrote. Returns how many there were."""
+    table = saga_dead_letter.c
+    unnamed = (
+        select(table.id, func.substr(table.raw, 1, PEEK, type_=LargeBinary).label("raw"))
+        .where(table.event_id.is_(None))
+        .order_by(table.id)
+        .limit(limit)
+    )
+    async with database.reading() as connection:
+        named = [{"letter": row.id, "named": event_id_of(row.raw)} for row in await connection.execute(unnamed)]
+    if named:
+        async with database.transaction() as connection:
+            await connection.execute(_NAME, named)
+    return len(named)
 
 
 def edited_origin(number: int) -> str:
@@ -80,6 +126,7 @@ async def insert_letter(
         code=code,
         reason=storable(reason),
         created_at=clock.now(),
+        event_id=event_id_of(raw),
     )
     await connection.execute(statement.on_conflict_do_nothing())
     return await _number_of(connection, where)
@@ -114,6 +161,7 @@ async def keep_piece(
                 code=code,
                 reason=storable(reason),
                 created_at=clock.now(),
+                event_id=event_id_of(raw),
             )
             await connection.execute(statement.on_conflict_do_nothing())
             return await _number_of(connection, where)

@@ -4,7 +4,6 @@ A letter is open until somebody settles it, and is never deleted. A replay marks
 it has: whoever drops or edits a letter leaves one alone that is being replayed. Knows SQL alone.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,12 +16,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.errors import storable
 from orchestrator.store import clock
 from orchestrator.store.database import Database
-from orchestrator.store.dead_letters import EDITED_DOOR, edited_from, edited_origin, insert_letter
+from orchestrator.store.dead_letters import (
+    EDITED_DOOR,
+    PEEK,
+    edited_from,
+    edited_origin,
+    event_id_of,
+    insert_letter,
+)
 from orchestrator.store.reading import reading
 from orchestrator.store.schema import saga_dead_letter
 
-_PEEK = 64 * 1024
-"""Bytes of a message that a list looks at."""
+_UNNAMED = 200
+"""Letters without an event id that are looked through for one event."""
 _UNDER_WAY = "being replayed"
 _CLAIM = timedelta(minutes=1)
 """After so long a replay that was not heard of again counts as dead."""
@@ -108,21 +114,23 @@ async def find_letters(database: Database, search: Search) -> Sequence[LetterVie
         NoTables: no worker has run on this database.
         Unreachable: the database cannot be reached.
     """
+    # By time where that bounds the search: by number, a search that finds little would go through all older letters.
+    newest_first = [_table.id.desc()] if search.since is None else [_table.created_at.desc(), _table.id.desc()]
     statement = select(*_COLUMNS, _BEGINNING).where(*_terms(database, search))
     async with reading(database) as connection:
-        found = await connection.execute(statement.order_by(_table.id.desc()).limit(search.limit))
+        found = await connection.execute(statement.order_by(*newest_first).limit(search.limit))
         return [_view(row) for row in found]
 
 
-async def count_letters(database: Database, search: Search) -> int:
-    """How many there are, whatever the search's limit.
+async def count_letters(database: Database, search: Search, *, at_most: int | None = None) -> int:
+    """How many letters there are, whatever the search's limit; counting stops at `at_most`.
 
     Raises:
         NoTables, Unreachable: as `find_letters`.
     """
-    statement = select(func.count()).select_from(saga_dead_letter).where(*_terms(database, search))
+    matching = select(_table.id).where(*_terms(database, search)).limit(at_most).subquery()
     async with reading(database) as connection:
-        return int(await connection.scalar(statement) or 0)
+        return int(await connection.scalar(select(func.count()).select_from(matching)) or 0)
 
 
 async def letter_of(database: Database, number: int) -> LetterView | None:
@@ -142,12 +150,14 @@ async def letters_of_event(database: Database, event_id: str, *, limit: int = 5)
     Raises:
         NoTables, Unreachable: as `find_letters`.
     """
-    wanted = event_id.encode("utf-8", "replace")
-    named = re.compile(rb'"id"\s*:\s*"' + re.escape(wanted) + b'"')
-    statement = select(*_COLUMNS, _BEGINNING).where(_holds(database, wanted))
+    columns = select(*_COLUMNS, _BEGINNING).order_by(_table.id.desc()).limit(limit)
     async with reading(database) as connection:
-        found = await connection.execute(statement.order_by(_table.id.desc()).limit(10 * limit))
-        return [_view(row) for row in found if named.search(row.raw)][:limit]
+        found = [_view(row) for row in await connection.execute(columns.where(_table.event_id == event_id))]
+        # Written by an older version. Recovery looks their ids up, so that soon there are none.
+        unnamed = columns.where(_table.event_id.is_(None)).limit(_UNNAMED)
+        others = [_view(row) for row in await connection.execute(unnamed)]
+    found += [letter for letter in others if event_id_of(letter.raw) == event_id]
+    return sorted(found, key=lambda letter: letter.id, reverse=True)[:limit]
 
 
 async def claim_for_replay(database: Database, number: int, *, by: str) -> str | None:
@@ -220,7 +230,7 @@ _COLUMNS: tuple[ColumnElement[Any], ...] = (
     _table.settled_at,
     _table.settled_as,
 )
-_BEGINNING = func.substr(_table.raw, 1, _PEEK, type_=LargeBinary).label("raw")
+_BEGINNING = func.substr(_table.raw, 1, PEEK, type_=LargeBinary).label("raw")
 
 
 def _terms(database: Database, search: Search) -> Sequence[ColumnElement[bool]]:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator.definition_of_databases import database_of
 from orchestrator.errors import DefinitionError, Problem, Unreachable
 from orchestrator.operation import HOME
+from orchestrator.store.building_indexes import build_missing_indexes
 from orchestrator.store.database import Database
 from orchestrator.store.database_errors import DatabaseCondition, condition_of
 from orchestrator.store.migration_lock import migrating
@@ -72,6 +73,7 @@ async def migrate(
                 id=1, schema_version=SCHEMA_VERSION, temporal_namespace=namespace, temporal_cluster_id=cluster_id
             )
             await connection.execute(statement.on_conflict_do_nothing())
+        await build_missing_indexes(database)
     except (SQLAlchemyError, OSError) as fault:
         raise database.unreachable(fault) from fault
 

@@ -4,15 +4,15 @@ Knows SQL alone. Why a saga is not done takes Temporal, too: that is for whoever
 """
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, inspect, select
+from sqlalchemy import Connection, Row, TextClause, and_, func, inspect, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,7 +22,7 @@ from orchestrator.errors import Unreachable
 from orchestrator.operation import HOME
 from orchestrator.store.database import Database
 from orchestrator.store.locks import blockers, waiting
-from orchestrator.store.schema import saga, saga_meta, saga_step
+from orchestrator.store.schema import IS_UNDONE, IS_UNFINISHED, saga, saga_meta, saga_step
 
 
 class NoTables(Unreachable):
@@ -149,6 +149,34 @@ async def sagas_of_event(database: Database, event_id: str) -> Sequence[SagaView
         return [_saga(row, tuple(of_saga[row.id]), blocked.get(row.id, ())) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A saga's position in the list, which has the newest first. A page is read after a position, not by number."""
+
+    created_at: datetime
+    id: UUID
+
+    def __str__(self) -> str:
+        return f"{self.created_at.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{self.id.hex}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Position":
+        """Read what `str` wrote.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        moment, _, key = text.rpartition("-")
+        return cls(datetime.strptime(moment, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC), UUID(hex=key))
+
+
+class Counts(dict[Phase, int]):
+    """The number of sagas in each phase; every phase is a key. No more than `COUNTED` ended sagas are counted."""
+
+    newest: int | None = None
+    """Ended sagas are counted among so many of the newest sagas; None: among all."""
+
+
 async def list_sagas(
     database: Database,
     *,
@@ -156,8 +184,17 @@ async def list_sagas(
     orchestrator: str | None = None,
     stuck: bool = False,
     limit: int = 20,
+    after: Position | None = None,
 ) -> Sequence[SagaView]:
-    """Sagas, the newest first, without their steps; with `stuck`, only those that wait for a person.
+    """Sagas, the newest first, without their steps.
+
+    Args:
+        database: the home database.
+        phase: only sagas in this phase.
+        orchestrator: only sagas of this orchestrator.
+        stuck: only sagas that wait for a person.
+        limit: how many at most.
+        after: the position of the last saga of the page before.
 
     Raises:
         NoTables: no worker has run on this database.
@@ -165,31 +202,54 @@ async def list_sagas(
     """
     statement = select(saga).order_by(saga.c.created_at.desc(), saga.c.id).limit(limit)
     if phase is not None:
-        statement = statement.where(saga.c.phase == phase.value)
+        statement = statement.where(saga.c.phase == phase.value, *_words_of_index(phase))
     if orchestrator is not None:
         statement = statement.where(saga.c.orchestrator == orchestrator)
     if stuck:
-        open_phases = [one.value for one in Phase if not one.is_final]
-        statement = statement.where(saga.c.stuck_step.is_not(None), saga.c.phase.in_(open_phases))
+        statement = statement.where(saga.c.stuck_step.is_not(None), IS_UNFINISHED)
+    if after is not None:
+        # The first term repeats the second in a form with which the index is entered at that position.
+        same_moment = and_(saga.c.created_at == after.created_at, saga.c.id > after.id)
+        statement = statement.where(
+            saga.c.created_at <= after.created_at, or_(saga.c.created_at < after.created_at, same_moment)
+        )
     async with reading(database) as connection:
         rows = (await connection.execute(statement)).all()
         in_line = await waiting(connection, _in_line(rows))
     return [_saga(row, is_waiting=row.id in in_line) for row in rows]
 
 
-async def counts(database: Database, *, orchestrator: str | None = None) -> Mapping[Phase, int]:
-    """How many sagas stand in each phase; every phase is in it.
+def _words_of_index(phase: Phase) -> Sequence[TextClause]:
+    """The condition of the partial index that has the sagas of a phase."""
+    if not phase.is_final:
+        return (IS_UNFINISHED,)
+    return () if phase is Phase.COMPLETED else (IS_UNDONE,)
+
+
+COUNTED = 10_000
+"""Newest sagas among which ended ones are counted: the table never shrinks, so counting all takes ever longer."""
+_COUNTED_OPEN = 100_000
+"""Unfinished sagas that are counted at most."""
+
+
+async def counts(database: Database, *, orchestrator: str | None = None) -> Counts:
+    """How many sagas are in each phase. Unfinished ones are counted wherever they are, ended ones among the newest.
 
     Raises:
         NoTables: no worker has run on this database.
         Unreachable: the database cannot be reached.
     """
-    statement = select(saga.c.phase, func.count()).group_by(saga.c.phase)
-    if orchestrator is not None:
-        statement = statement.where(saga.c.orchestrator == orchestrator)
+    of_orchestrator = () if orchestrator is None else (saga.c.orchestrator == orchestrator,)
+    newest = select(saga.c.phase).where(*of_orchestrator).order_by(saga.c.created_at.desc()).limit(COUNTED).subquery()
+    unfinished = select(saga.c.phase).where(IS_UNFINISHED, *of_orchestrator).limit(_COUNTED_OPEN).subquery()
+    found = Counts(dict.fromkeys(Phase, 0))
     async with reading(database) as connection:
-        found = {Phase(phase): number for phase, number in await connection.execute(statement)}
-    return {phase: found.get(phase, 0) for phase in Phase}
+        for some in (newest, unfinished):
+            by_phase = select(some.c.phase, func.count()).group_by(some.c.phase)
+            found |= {Phase(phase): number for phase, number in await connection.execute(by_phase)}
+            if some is newest and sum(found.values()) >= COUNTED:
+                found.newest = COUNTED
+    return found
 
 
 async def namespace_of(database: Database) -> str | None:

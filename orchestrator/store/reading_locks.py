@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, Select, and_, func, select
 
 from orchestrator.drive.messages import Phase
 from orchestrator.store.database import Database
 from orchestrator.store.reading import reading
 from orchestrator.store.schema import saga, saga_lock
 
-_DRAWN = saga_lock.c.ticket > 0
+_DRAWN = and_(saga_lock.c.ticket > 0, saga_lock.c.saga_id >= UUID(int=0))
+"""A ticket, not a head. Only tickets have a saga's id, and its index leads past heads; there may be very many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

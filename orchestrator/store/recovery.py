@@ -20,7 +20,7 @@ from orchestrator.store import clock
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.other_fence import Unsettled, has_happened, home_row, once_settled
-from orchestrator.store.schema import saga, saga_dead_letter, saga_lock, saga_meta
+from orchestrator.store.schema import IS_UNFINISHED, saga, saga_dead_letter, saga_lock, saga_meta
 from orchestrator.store.turn import begin_undoing, first_past_undoing, steps_of
 from orchestrator.store.waiting import LOOK_AFTER
 
@@ -28,7 +28,6 @@ TERMINATED = "saga.terminated"
 """Error code of a saga that was undone because its execution was terminated."""
 ENDED_BY = "recovery"
 """Who ended it, on the saga's row."""
-_UNFINISHED = (Phase.FORWARD.value, Phase.UNDOING.value)
 _COLUMNS = (
     saga.c.id,
     saga.c.orchestrator,
@@ -115,7 +114,7 @@ async def overdue_sagas(
     statement = (
         select(*_COLUMNS)
         .where(
-            saga.c.phase.in_(_UNFINISHED),
+            IS_UNFINISHED,
             silent,
             # No wait is to be looked at later than that: what says so was written by a clock that was ahead.
             or_(saga.c.next_at.is_(None), saga.c.next_at <= now, saga.c.next_at > latest),
@@ -130,7 +129,11 @@ async def overdue_sagas(
     )
     if after is not None:
         same_moment = and_(saga.c.progressed_at == after.progressed_at, saga.c.id > after.id)
-        statement = statement.where(or_(saga.c.progressed_at > after.progressed_at, same_moment))
+        statement = statement.where(
+            # Says the same as the next term, in words with which an index is entered at this place.
+            saga.c.progressed_at >= after.progressed_at,
+            or_(saga.c.progressed_at > after.progressed_at, same_moment),
+        )
     async with database.reading() as connection:
         return [_recorded(row) for row in await connection.execute(statement)]
 

@@ -69,7 +69,8 @@ class Purge:
 _outside = saga_step.alias("outside")
 # As `external_undo.left_standing` finds them: recovery is still to look at these, or to take them back.
 _LEFT_OUTSIDE = (
-    select(_outside.c.number)
+    select(func.count())
+    .select_from(_outside)
     .where(
         _outside.c.saga_id == saga.c.id,
         _outside.c.kind == "external",
@@ -86,8 +87,9 @@ _LEFT_OUTSIDE = (
         ),
     )
     .correlate(saga)
-    .exists()
+    .scalar_subquery()
 )
+"""Counted for each saga that is looked at: of an EXISTS, PostgreSQL may make a hash of all steps of all sagas."""
 _EMPTY = (
     update(saga)
     .where(saga.c.id == bindparam("purged"))
@@ -104,8 +106,12 @@ _EMPTY = (
 def _held(databases: Databases) -> Any:
     """What stays though it is old enough: a database that is not known here may have a step's payload, too."""
     known = [name for name, _ in databases]
-    elsewhere = select(_outside.c.number).where(_outside.c.saga_id == saga.c.id, _outside.c.database.not_in(known))
-    return or_(_LEFT_OUTSIDE, elsewhere.correlate(saga).exists())
+    elsewhere = (
+        select(func.count())
+        .select_from(_outside)
+        .where(_outside.c.saga_id == saga.c.id, _outside.c.database.not_in(known))
+    )
+    return or_(_LEFT_OUTSIDE > 0, elsewhere.correlate(saga).scalar_subquery() > 0)
 
 
 def _old(before: datetime) -> Any:

@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from orchestrator.columns import UtcTime
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 metadata = MetaData(
     naming_convention={
@@ -35,6 +35,12 @@ metadata = MetaData(
 )
 
 NOW = func.now()
+IS_UNFINISHED = text("saga.phase IN ('forward', 'undoing')")
+"""With the words of the indexes, not with parameters: SQLite uses a partial index only where it reads its condition."""
+IS_UNDONE = text("saga.phase IN ('failed', 'cancelled')")
+_STUCK = "stuck_step IS NOT NULL AND phase IN ('forward', 'undoing')"
+_UNDONE = "phase IN ('failed', 'cancelled')"
+
 _Number = BigInteger().with_variant(Integer, "sqlite")
 _Time = UtcTime()
 
@@ -86,6 +92,9 @@ saga = Table(
     Column("purged_at", _Time),
     Index(None, "event_id"),
     Index(None, "created_at"),
+    Index(None, "orchestrator", "created_at"),
+    Index("ix_saga_stuck", "created_at", postgresql_where=text(_STUCK), sqlite_where=text(_STUCK)),
+    Index("ix_saga_undone", "phase", "created_at", postgresql_where=text(_UNDONE), sqlite_where=text(_UNDONE)),
     Index(
         "ix_saga_unfinished",
         "progressed_at",
@@ -205,7 +214,18 @@ saga_dead_letter = Table(
     Column("created_at", _Time, nullable=False, server_default=NOW),
     Column("settled_at", _Time),
     Column("settled_as", Text),
+    Column("event_id", String(128)),
     UniqueConstraint("origin_workflow_id", "origin_run_id", "origin_position", name="uq_saga_dead_letter_origin"),
+    Index(None, "event_id", "id"),
+    Index(None, "code", "id"),
+    Index(None, "door", "id"),
+    Index(None, "created_at"),
+    Index(
+        "ix_saga_dead_letter_open",
+        "id",
+        postgresql_where=text("settled_at IS NULL"),
+        sqlite_where=text("settled_at IS NULL"),
+    ),
     Index(
         "ix_saga_dead_letter_settled",
         "settled_at",
@@ -213,4 +233,8 @@ saga_dead_letter = Table(
         sqlite_where=text("settled_at IS NOT NULL"),
     ),
 )
-"""Messages that were no events of ours, kept as they came, with where from and why."""
+"""Messages that were no events of ours, kept as they came, with where from and why.
+
+`event_id` is the id that the message gives itself, or empty if it gives none. NULL: written by an older version, and
+not looked at yet.
+"""

@@ -6,7 +6,7 @@ which order, and which position each had. A dead letter is named by its position
 
 import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -62,8 +62,8 @@ class _Sent:
 
 async def closed_abnormally(
     client: Client, orchestrators: Iterable[str], task_queue: str, *, since: datetime | None, until: datetime
-) -> list[ClosedRun]:
-    """Runs on a task queue that closed and may have left messages.
+) -> AsyncIterator[ClosedRun]:
+    """Runs on a task queue that closed and may have left messages, page by page as the server gives them.
 
     Raises:
         temporalio.service.RPCError: the server does not answer.
@@ -79,12 +79,9 @@ async def closed_abnormally(
     ]
     if since is not None:
         terms.append(f"CloseTime >= {_moment(since)}")
-    found = client.list_workflows(" AND ".join(terms))
-    return [
-        ClosedRun(run.workflow_type, run.id, run.run_id, run.close_time)
-        async for run in found
-        if run.close_time is not None
-    ]
+    async for run in client.list_workflows(" AND ".join(terms)):
+        if run.close_time is not None:
+            yield ClosedRun(run.workflow_type, run.id, run.run_id, run.close_time)
 
 
 async def newest_close(client: Client) -> datetime | None:

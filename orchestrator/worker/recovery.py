@@ -7,7 +7,7 @@ every start a signal-with-start, and what a sweep did not come to is the next on
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -21,6 +21,7 @@ from orchestrator.catalog import Catalog
 from orchestrator.store.clock import read_clock
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
+from orchestrator.store.dead_letters import name_letters
 from orchestrator.store.external_undo import LeftStanding
 from orchestrator.store.lock_heads import BATCH, remove_unused_heads
 from orchestrator.store.recovery import (
@@ -28,7 +29,6 @@ from orchestrator.store.recovery import (
     RecoveryRefused,
     adopt,
     check_belonging,
-    overdue_sagas,
     record_swept,
     recorded_sagas,
     swept_until,
@@ -36,6 +36,7 @@ from orchestrator.store.recovery import (
 from orchestrator.worker.closed_runs import ClosedRun, closed_abnormally, newest_close
 from orchestrator.worker.left_messages import settle_messages
 from orchestrator.worker.left_outside import next_left, settle_left, workflow_id_of
+from orchestrator.worker.silent_pages import SilentPages
 from orchestrator.worker.silent_sagas import recover_saga
 from orchestrator.worker.sweeping import Limits, Sweeping
 from orchestrator.workflow.names import own_workflow_id
@@ -47,10 +48,15 @@ _log = logging.getLogger(__name__)
 
 _AT_ONCE = 20
 """Sagas, or executions, that are looked at at once."""
-_HEAD_BATCHES = 20
-"""Batches of unused lock heads that one sweep removes at most."""
-_LOOKS_APART = timedelta(seconds=30)
-"""Of a saga that waits for locks. Hundreds may, and to ask the server for each in every sweep is most of its work."""
+_HEAD_BATCHES = 200
+"""Batches of unused lock heads that one sweep removes at most: more heads than sagas with new keys can leave between
+two sweeps, otherwise the table would only grow."""
+_LETTER_BATCHES = 20
+"""Batches of dead letters of an older version that one sweep looks up event ids for."""
+_RUNS = 200
+"""Closed runs that are looked through before the next ones are asked for."""
+_SETTLED_RUNS = 50_000
+"""Closed runs that a process remembers to have settled, so that it does not read their histories again."""
 _VISIBILITY_LAG = timedelta(minutes=2)
 """How late an execution that closed may become visible: what closed within it is looked through once more. A mark that
 is further ahead of Temporal's clock than this was written by a worker whose clock was ahead."""
@@ -82,6 +88,9 @@ class Recovery:
         self._catalog = catalog
         self._task_queue = task_queue
         self._limits = limits or Limits()
+        self._silent = [SilentPages(from_future=from_future) for from_future in (False, True)]
+        self._settled_runs: set[str] = set()
+        """Closed runs that were settled since executions were looked through completely, by run id."""
 
     async def check_belonging(self) -> None:
         """Make sure that the database's sagas run on this Temporal.
@@ -120,33 +129,27 @@ class Recovery:
         await self.check_belonging()
         sweeping = self._sweeping(dry_run=dry_run, heard=heard)
         now = await read_clock(self._database)
-        for from_future in (False, True):
-            await self._look_at_sagas(sweeping, now, from_future=from_future)
+
+        async def look_at_all(page: Sequence[RecordedSaga]) -> None:
+            await _each(page, lambda recorded: _look_at(sweeping, recorded))
+
+        has_more = any([await pages.look(sweeping, look_at_all, now=now) for pages in self._silent])
         left: LeftStanding | None = None
-        while steps := await next_left(sweeping, now, left):
+        while not sweeping.is_full and (steps := await next_left(sweeping, now, left)):
             await _each(steps, lambda step: _take_back(sweeping, step))
             left = steps[-1]
         swept = await self._look_through_closed(sweeping, now, temporal_time)
         if not dry_run:
             await self._remove_heads(heard)
+            await self._name_letters(heard)
         return Sweep(
             looked_at=len(sweeping.seen),
             alive=sweeping.alive,
             counts={action: sweeping.counts[action] for action in Action},
             swept_until=swept.isoformat() if swept else None,
             findings=tuple(sweeping.findings),
+            has_more=has_more,
         )
-
-    async def _look_at_sagas(self, sweeping: Sweeping, now: datetime, *, from_future: bool) -> None:
-        """Look at every saga that has made no progress for the grace time, or whose progress lies in the future."""
-        quiet = now - self._limits.grace
-        waiting = quiet - min(_LOOKS_APART, self._limits.grace * 8)
-        last: RecordedSaga | None = None
-        while page := await overdue_sagas(
-            self._database, before=quiet, now=now, waiting_before=waiting, from_future=from_future, after=last
-        ):
-            await _each(page, lambda recorded: _look_at(sweeping, recorded))
-            last = page[-1]
 
     async def recover(self, sagas: Sequence[UUID]) -> None:
         """Look at these sagas at once, and not when they have been silent for a while. Never raises: what fails is
@@ -177,6 +180,12 @@ class Recovery:
             if await remove_unused_heads(self._database) < BATCH:
                 return
 
+    async def _name_letters(self, heard: Callable[[int], None]) -> None:
+        for batch in range(_LETTER_BATCHES):
+            heard(batch)
+            if not await name_letters(self._database):
+                return
+
     async def _look_through_closed(
         self, sweeping: Sweeping, database_time: datetime, temporal_time: datetime | None
     ) -> datetime | None:
@@ -202,15 +211,23 @@ class Recovery:
                 *(before.isoformat(), reached),
             )
         since = None if before is None or latest is None or before > latest else before - _VISIBILITY_LAG
-        runs = await closed_abnormally(
-            self._client, self._catalog.orchestrators, self._task_queue, since=since, until=until
-        )
-        settled = await _each(runs, lambda run: _look_through(sweeping, run))
-        seen = [run.closed_at for run in runs] + ([] if reached is None else [reached])
-        if sweeping.dry_run or not all(settled) or not seen:
+        newest, is_all_settled = reached, True
+        async for some in _in_pages(
+            closed_abnormally(self._client, self._catalog.orchestrators, self._task_queue, since=since, until=until)
+        ):
+            if sweeping.is_full:
+                return None
+            runs = [run for run in some if run.run_id not in self._settled_runs]
+            settled = await _each(runs, lambda run: _look_through(sweeping, run))
+            is_all_settled = is_all_settled and all(settled)
+            newest = max([run.closed_at for run in some] + ([] if newest is None else [newest]))
+            if not sweeping.dry_run and len(self._settled_runs) < _SETTLED_RUNS:
+                self._settled_runs |= {run.run_id for run, is_settled in zip(runs, settled, strict=True) if is_settled}
+        if sweeping.dry_run or not is_all_settled or newest is None:
             return None
-        swept = min(until, max(seen))
-        await record_swept(self._database, swept, latest=max(seen) + _VISIBILITY_LAG)
+        swept = min(until, newest)
+        await record_swept(self._database, swept, latest=newest + _VISIBILITY_LAG)
+        self._settled_runs.clear()
         return swept
 
     async def _cluster_id(self) -> str:
@@ -236,6 +253,8 @@ def recovery_activity(recovery: Recovery) -> Callable[..., Any]:
 
 
 async def _look_at(sweeping: Sweeping, recorded: RecordedSaga) -> None:
+    if sweeping.has_looked_enough:
+        return
     try:
         await recover_saga(sweeping, recorded)
     except Exception as fault:
@@ -252,6 +271,8 @@ async def _take_back(sweeping: Sweeping, left: LeftStanding) -> None:
 
 
 async def _look_through(sweeping: Sweeping, run: ClosedRun) -> bool:
+    if sweeping.is_full:
+        return False  # to read its history costs a request, and whatever is in it would be postponed
     try:
         return await settle_messages(sweeping, run)
     except Exception as fault:
@@ -275,3 +296,14 @@ async def _each(these: Sequence[T], look: Callable[[T], Awaitable[Any]]) -> list
             return await look(this)
 
     return await asyncio.gather(*(one(this) for this in these))
+
+
+async def _in_pages(runs: AsyncIterator[ClosedRun]) -> AsyncGenerator[list[ClosedRun]]:
+    page: list[ClosedRun] = []
+    async for run in runs:
+        page.append(run)
+        if len(page) == _RUNS:
+            yield page
+            page = []
+    if page:
+        yield page

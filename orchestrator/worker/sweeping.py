@@ -27,7 +27,11 @@ class Limits:
     grace: timedelta = timedelta(seconds=30)
     """Silence after which it is asked who drives a saga."""
     ceiling: int = 500
-    """Sagas and messages that one sweep acts upon at most. It looks at all of them."""
+    """Sagas and messages that one sweep acts upon at most. Once it has, it asks the server about no other saga."""
+    looks: int = 10_000
+    """Silent sagas that one sweep asks the server about at most: each costs a request or two, and most may be alive."""
+    findings: int = 1_000
+    """Findings that one sweep keeps at most; it counts all of them."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
@@ -61,6 +65,16 @@ class Sweeping:
     findings: list[Finding] = field(default_factory=list[Finding])
 
     @property
+    def is_full(self) -> bool:
+        """Whether the ceiling is reached: whatever is looked at from now on would only be postponed."""
+        return self.acted >= self.limits.ceiling
+
+    @property
+    def has_looked_enough(self) -> bool:
+        """Whether no other silent saga is looked at."""
+        return self.is_full or len(self.seen) >= self.limits.looks
+
+    @property
     def database(self) -> Database:
         """The home database."""
         return self.databases.home
@@ -82,9 +96,10 @@ class Sweeping:
                 self._change.notify_all()
 
     def note(self, action: Action, workflow_id: str, why: str) -> Action:
-        """Remember what was found."""
+        """Count what was found; the first so many findings are kept."""
         self.counts[action] += 1
-        self.findings.append(Finding(action=action, workflow_id=workflow_id, why=why))
+        if len(self.findings) < self.limits.findings:
+            self.findings.append(Finding(action=action, workflow_id=workflow_id, why=why))
         return action
 
     def postpone(self, workflow_id: str, why: str) -> Action:

@@ -73,11 +73,15 @@ class Sweep(BaseModel):
     swept_until: str | None = None
     """Executions that closed before then were looked through, RFC 3339; None if some are left."""
     findings: tuple[Finding, ...] = ()
+    """The first of them; the counts are of all."""
+    has_more: bool = False
+    """Other silent sagas were not looked at: the next recovery begins with them."""
 
     def sentence(self) -> str:
         """In one line."""
         done = ", ".join(f"{number} {action.value}" for action, number in self.counts.items() if number)
-        return f"{self.looked_at} silent sagas, {self.alive} of them alive; {done or 'nothing to do'}"
+        more = "; more are left for the next recovery" if self.has_more else ""
+        return f"{self.looked_at} silent sagas, {self.alive} of them alive; {done or 'nothing to do'}{more}"
 
 
 @workflow.defn(name=RECOVERY_WORKFLOW)

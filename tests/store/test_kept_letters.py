@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import update
 
 from orchestrator.store.database import Database
-from orchestrator.store.dead_letters import keep_letter, keep_piece
+from orchestrator.store.dead_letters import keep_letter, keep_piece, name_letters
 from orchestrator.store.kept_letters import (
     LetterView,
     Search,
@@ -23,6 +23,7 @@ from orchestrator.store.kept_letters import (
     settle_letter,
 )
 from orchestrator.store.schema import saga_dead_letter
+from tests.house import rows
 
 RAW = b'{"id": "order-17", "type": "COINS_MOVE_REQUESTED"}'
 
@@ -155,6 +156,43 @@ async def test_letters_are_found_by_the_id_that_they_name_as_theirs_and_by_no_ot
     await keep(database, b'{"id": "order-170", "source": "order-17"}', position=3)
 
     assert [one.id for one in await letters_of_event(database, "order-17")] == [cut_off, mine]
+
+
+@pytest.mark.parametrize(
+    ("raw", "event_id"),
+    [
+        (b'{"id": "order-17"}', "order-17"),
+        (b'{"data": {"id": "inner"}, "id": "order-17"}', "order-17"),
+        (b'{"data": {"id": "inner"}}', ""),
+        (b'{"id": 17}', ""),
+        (b'{"id": "order\\u002d17"}', "order-17"),
+        (b'{"id" : "order-17", "da', "order-17"),
+        (b'["id"]', ""),
+        (b"\x00\xff", ""),
+        (b"", ""),
+        (b'{"id": "' + b"x" * 129 + b'"}', ""),
+        (b'{"id": "a\\u0000b"}', "a\ufffdb"),
+        (b'{"id": "a\\ud800b"}', "a?b"),
+        (b"[" * 100_000 + b'"id": "order-17"', "order-17"),
+    ],
+)
+async def test_a_letter_is_kept_with_the_id_that_it_gives_itself(database: Database, raw: bytes, event_id: str) -> None:
+    await keep(database, raw)
+
+    [row] = await rows(database, saga_dead_letter)
+    assert row.event_id == event_id
+
+
+async def test_letters_of_an_older_version_are_found_and_get_their_ids(database: Database) -> None:
+    mine = await keep(database)
+    async with database.transaction() as connection:
+        await connection.execute(update(saga_dead_letter).values(event_id=None))
+
+    before = [one.id for one in await letters_of_event(database, "order-17")]
+    named = [await name_letters(database) for _ in range(2)]
+    after = [one.id for one in await letters_of_event(database, "order-17")]
+
+    assert (before, named, after) == ([mine], [1, 0], [mine])
 
 
 async def test_one_that_has_not_all_arrived_says_so(database: Database) -> None:

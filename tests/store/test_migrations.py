@@ -8,10 +8,14 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from orchestrator import Unreachable
+from orchestrator.store.building_indexes import build_missing_indexes
 from orchestrator.store.database import Database
+from orchestrator.store.dead_letters import keep_letter
 from orchestrator.store.migrate import VERSION_TABLE, migrate
 from orchestrator.store.schema import metadata, saga_meta
-from tests.house import rows
+from tests.house import eventually, rows
+from tests.store.pacing import waits_for_lock
+from tests.store.test_recovery import a_saga
 
 
 def differences(connection: Connection) -> list[object]:
@@ -55,6 +59,80 @@ async def test_many_workers_may_migrate_at_once_and_the_namespace_is_written_onc
     async with database.reading() as connection:
         assert await connection.run_sync(differences) == []
     assert len(await rows(database, saga_meta)) == 1
+
+
+NEWEST_INDEXES = [
+    *("ix_saga_orchestrator_created_at", "ix_saga_stuck", "ix_saga_undone", "ix_saga_dead_letter_event_id_id"),
+    *("ix_saga_dead_letter_code_id", "ix_saga_dead_letter_door_id", "ix_saga_dead_letter_created_at"),
+    "ix_saga_dead_letter_open",
+]
+
+
+async def as_of_revision_5(database: Database) -> None:
+    """Take back the last revision, with rows in its tables."""
+    await a_saga(database)
+    await keep_letter(
+        database, door="event", workflow_id="w", run_id="r", position=1, code="event.not_json", reason="x", raw=b"{}"
+    )
+    async with database.transaction() as connection:
+        for index in NEWEST_INDEXES:
+            await connection.execute(text(f"DROP INDEX {index}"))
+        await connection.execute(text("ALTER TABLE saga_dead_letter DROP COLUMN event_id"))
+        await connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0005'"))
+
+
+async def test_several_workers_upgrade_tables_that_have_rows(database: Database) -> None:
+    await as_of_revision_5(database)
+
+    await asyncio.gather(*(migrate(database) for _ in range(3)))
+    await migrate(database)
+
+    async with database.reading() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+async def test_sagas_are_written_while_an_index_of_a_table_with_rows_is_built(database: Database) -> None:
+    await as_of_revision_5(database)
+    async with database.transaction() as connection:
+        await connection.execute(text("UPDATE saga SET message = 'open'"))
+        migrating = asyncio.create_task(migrate(database))
+
+        async def waits() -> bool:
+            return await waits_for_lock(database)
+
+        await eventually(waits, "the build waits for the transaction that was open")
+        # With a build that locks the table, this would wait until the lock timeout, and so would every step.
+        await asyncio.wait_for(a_saga(database), timeout=5)
+        assert not migrating.done()
+    await migrating
+
+    async with database.reading() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+async def test_what_a_build_that_was_cut_off_has_left_is_built_anew(database: Database) -> None:
+    async with database.transaction() as connection:
+        cut_off = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_saga_stuck'::regclass"
+        await connection.execute(text(cut_off))
+
+    assert await build_missing_indexes(database) == ["ix_saga_stuck"]
+    assert await build_missing_indexes(database) == []
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+async def test_an_index_that_cannot_be_built_is_logged_with_what_to_do_and_stops_no_worker(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(text("DROP INDEX ix_saga_stuck"))
+        await connection.execute(text("CREATE TABLE ix_saga_stuck (id integer)"))
+
+    await migrate(database)
+
+    assert "could not be built" in caplog.text
+    assert "CREATE INDEX CONCURRENTLY ix_saga_stuck ON saga" in caplog.text
 
 
 async def test_tables_of_a_newer_engine_are_left_alone_with_a_clear_sentence(database: Database) -> None:

@@ -183,10 +183,10 @@ async def is_visible(house: House, workflow_id: str) -> None:
     """Wait until visibility knows that an execution was cut off."""
 
     async def known() -> bool:
-        runs = await closed_abnormally(
+        runs = closed_abnormally(
             house.client, house.catalog.orchestrators, house.task_queue, since=None, until=datetime.now(UTC)
         )
-        return workflow_id in {run.workflow_id for run in runs}
+        return workflow_id in {run.workflow_id async for run in runs}
 
     await eventually(known, f"visibility knows of {workflow_id}")
 

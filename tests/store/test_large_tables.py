@@ -1,0 +1,262 @@
+"""No statement of the engine reads a large table as a whole.
+
+Every public function of the store is either called here, or excepted by name with the reason. A new function fails
+`test_every_function_of_the_store_was_run_on_large_tables` until it has its line.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from types import CodeType
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from orchestrator import store
+from orchestrator.answers import EventsWanted, Question
+from orchestrator.drive.messages import Phase
+from orchestrator.store import (
+    answers,
+    dead_letters,
+    external_undo,
+    intervention,
+    kept_letters,
+    lock_heads,
+    outbox,
+    reading,
+    reading_locks,
+    reading_outbox,
+    recovery,
+    retention,
+)
+from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
+from tests import cast
+from tests.cast import Script, refuses
+from tests.cast_events import CoinsMoveRequested, TurnTakingRequested
+from tests.house import new_id
+from tests.orchestrators import CoinsMove, TurnTaking
+from tests.store.large_tables import fill
+from tests.store.pacing import driver_of
+from tests.store.plans import large_reads, recording
+
+MOST = 10_500
+"""Rows of one table that a statement may read: as many as `list` counts, and a few."""
+NOW = datetime.now(UTC)
+MOVE = CoinsMoveRequested(source="a", target="b", coins=1)
+Work = Callable[[Database], Awaitable[object]]
+
+COUNTS_WHAT_IT_WOULD_DELETE = "purge --dry-run"
+"""Reads as much as its answer says, for a person who asks."""
+OF_ONE_SAGA = {
+    # Reads and writes the rows of single sagas and steps by their primary keys.
+    *("run_calls", "undo_calls", "run_external_step", "settle_external_step", "external_row", "verified", "fate"),
+    *("settle_attempt", "swapped", "undo_external_step", "take_back_late", "take_back_left", "once_settled"),
+    *("home_row", "has_happened", "insert_first", "bar", "copy_home", "run_other_step", "undo_other_step"),
+    *("skip_step", "check_skip", "mark_stuck", "count_undo_failure", "begin_wait", "end_wait", "run_steps_together"),
+    *(
+        "finish_sagas",
+        "open_sagas",
+        "lock_sagas",
+        "lock_saga",
+        "turn_to_undoing",
+        "why_not_undone",
+        "steps_of_each",
+        "forward",
+    ),
+}
+OF_NO_LARGE_TABLE = {
+    # The one row of `saga_meta`, the catalog, or nothing.
+    *("migrate", "build_missing_indexes", "namespace_of", "swept_until", "record_swept", "check_belonging"),
+    *("check_shared", "adopt", "wake_nobody", "database_time", "clock_of", "read_clock"),
+}
+
+
+async def overdue(database: Database) -> None:
+    """Recovery's pages."""
+    last = None
+    for _ in range(3):
+        page = await recovery.overdue_sagas(database, before=NOW, now=NOW, waiting_before=NOW, after=last, limit=40)
+        last = page[-1]
+    [one] = (await recovery.recorded_sagas(database, [last.id] if last else [])).values()
+    await recovery.would_undo(database, one)
+    await recovery.undo_if_still_owned(database, one, "a test")
+
+
+async def second_page(database: Database) -> None:
+    """`list --after`, for each filter."""
+    filters: list[dict[str, Any]] = [{}, {"phase": Phase.FAILED}, {"orchestrator": "Letter"}, {"stuck": True}]
+    for options in filters:
+        page = await reading.list_sagas(database, limit=5, **options)
+        after = reading.Position(page[-1].created_at, page[-1].id)
+        assert len(await reading.list_sagas(database, limit=5, after=after, **options)) == 5
+
+
+async def letters(database: Database) -> None:
+    """What becomes of a dead letter."""
+    origin: dict[str, Any] = {
+        "door": "event",
+        "workflow_id": "w",
+        "run_id": "r",
+        "code": "event.not_json",
+        "reason": "x",
+    }
+    number = await dead_letters.keep_letter(database, position=1, raw=b"{}", **origin)
+    await dead_letters.keep_piece(database, position=2, raw=b"1", size=2, offset=0, **origin)
+    await dead_letters.keep_piece(database, position=2, raw=b"2", size=2, offset=1, **origin)
+    letter = await kept_letters.letter_of(database, number)
+    assert letter is not None
+    claim = await kept_letters.claim_for_replay(database, number, by="test")
+    await kept_letters.give_up_replay(database, number, claim or "")
+    await kept_letters.keep_edited(database, letter, b"{}", by="test", code="x", reason="x")
+    await kept_letters.settle_letter(database, number, "dropped", heeds_claims=True)
+    await recovery.kept_positions(database, "w", "r")
+
+
+async def find_letters(database: Database) -> None:
+    """`dead-letters list`, with each option, and its count."""
+    everything = kept_letters.State.ALL
+    for search in (
+        kept_letters.Search(),
+        kept_letters.Search(orchestrator="CoinsMove"),
+        kept_letters.Search(event_type="UNHEARD"),
+        kept_letters.Search(state=kept_letters.State.SETTLED),
+        kept_letters.Search(state=everything),
+        kept_letters.Search(state=everything, code="event.not_json"),
+        kept_letters.Search(state=everything, door="edited"),
+        kept_letters.Search(since=NOW - timedelta(hours=2)),
+        kept_letters.Search(state=everything, since=NOW - timedelta(hours=2)),
+    ):
+        await kept_letters.find_letters(database, search)
+        await kept_letters.count_letters(database, search, at_most=10_000)
+    assert [one.id for one in await kept_letters.letters_of_event(database, "letter-301")] == [301]
+    assert [one.id for one in await kept_letters.letters_of_event(database, "letter-300")] == [300]
+    assert await dead_letters.name_letters(database) == 300
+
+
+async def relay(database: Database) -> None:
+    """What a relay does with the outbox."""
+    assert await outbox.is_due(database)
+    rows = await outbox.claim(database, limit=50, lease=timedelta(seconds=1))
+    await outbox.postpone(database, [(row.id, "why", timedelta(0)) for row in rows[:5]])
+    await outbox.mark_buried(database, rows[6], "why")
+    await outbox.mark_sent(database, [row.id for row in rows[7:]])
+    await outbox.sagas_among(database, [UUID(int=1)])
+
+
+async def events(database: Database) -> None:
+    """What listeners and those who wait for an outcome ask."""
+    wanted = EventsWanted(types=("COINS_MOVE_REQUESTED",), since=NOW - timedelta(hours=1, minutes=1))
+    ids = tuple(UUID(int=number) for number in (1, 2, 29_990))
+    await answers.answer(Databases(database), Question(sagas=ids, open_too=True, events=wanted))
+
+
+async def drive(database: Database) -> None:
+    """Sagas from their opening to their end, one completed, one refused and undone, with and without locks."""
+    await driver_of(database, CoinsMove, MOVE, new_id()).drive()
+    Script.before["put"] = refuses()
+    await driver_of(database, CoinsMove, MOVE, new_id()).drive()
+    await driver_of(database, TurnTaking, TurnTakingRequested(keys=("k2",)), new_id()).drive()
+
+
+async def cancel(database: Database) -> None:
+    """`cancel` of a saga that waits for a lock."""
+    [waiting] = await reading.list_sagas(database, limit=1)
+    assert waiting.is_waiting
+    await intervention.cancel_saga(database, waiting.id, by="test")
+
+
+RUN: dict[str, Work] = {
+    "list": reading.list_sagas,
+    "list --phase failed": lambda database: reading.list_sagas(database, phase=Phase.FAILED),
+    "list --phase cancelled": lambda database: reading.list_sagas(database, phase=Phase.CANCELLED),
+    "list --phase completed": lambda database: reading.list_sagas(database, phase=Phase.COMPLETED),
+    "list --phase forward": lambda database: reading.list_sagas(database, phase=Phase.FORWARD),
+    "list --phase undoing": lambda database: reading.list_sagas(database, phase=Phase.UNDOING),
+    "list --stuck": lambda database: reading.list_sagas(database, stuck=True),
+    "list --orchestrator": lambda database: reading.list_sagas(database, orchestrator="Letter"),
+    "list --orchestrator of none": lambda database: reading.list_sagas(database, orchestrator="Unheard"),
+    "list --orchestrator --phase": lambda database: reading.list_sagas(
+        database, orchestrator="Letter", phase=Phase.FAILED
+    ),
+    "list --orchestrator --stuck": lambda database: reading.list_sagas(database, orchestrator="Letter", stuck=True),
+    "list --limit": lambda database: reading.list_sagas(database, limit=2_000),
+    "list --after": second_page,
+    "counts": reading.counts,
+    "counts of one orchestrator": lambda database: reading.counts(database, orchestrator="Letter"),
+    "status": lambda database: reading.sagas_of_event(database, "event-29990"),
+    "status of no saga": lambda database: reading.sagas_of_event(database, "event-0"),
+    "dead-letters list": find_letters,
+    "locks": lambda database: reading_locks.held_locks(database, limit=20),
+    "locks of a key": lambda database: reading_locks.held_lock(database, "k", limit=20),
+    "outbox": lambda database: reading_outbox.waiting_groups(database, limit=1_000),
+    "the outbox's metrics": reading_outbox.waiting,
+    "a cancel": cancel,
+    "recovery": overdue,
+    "recovery of effects": lambda database: external_undo.left_standing(database, now=NOW),
+    "recovery of lock heads": lock_heads.remove_unused_heads,
+    "the relay": relay,
+    "listening": events,
+    "dead letters": letters,
+    "retention": lambda database: retention.purge_some(Databases(database), before=NOW - timedelta(hours=1)),
+    COUNTS_WHAT_IT_WOULD_DELETE: lambda database: retention.purgeable(
+        Databases(database), before=NOW - timedelta(hours=1)
+    ),
+    "sagas": drive,
+}
+
+
+@contextmanager
+def code_that_runs() -> Generator[set[CodeType]]:
+    """The functions that are called while this is open."""
+    called: set[CodeType] = set()
+    sys.setprofile(lambda frame, _event, _argument: called.add(frame.f_code))
+    try:
+        yield called
+    finally:
+        sys.setprofile(None)
+
+
+def functions_of_the_store() -> dict[str, Callable[..., Any]]:
+    """Every public coroutine function, by name."""
+    modules = [importlib.import_module(f"{store.__name__}.{one.name}") for one in pkgutil.iter_modules(store.__path__)]
+    return {
+        name: function
+        for module in modules
+        for name, function in inspect.getmembers(module, inspect.iscoroutinefunction)
+        if not name.startswith("_") and function.__module__ == module.__name__
+    }
+
+
+async def reads(database: Database, sagas: int) -> tuple[dict[str, list[str]], set[CodeType]]:
+    """Run everything on a large database; statements that read too much, and the functions that ran."""
+    await fill(database, sagas)
+    async with database.transaction() as connection:
+        await cast.stock(connection, a=1_000, b=0)
+    with recording(database) as recorded, code_that_runs() as called:
+        for recorded.during, work in RUN.items():
+            await work(database)
+    return await large_reads(recorded, at_most=MOST), called
+
+
+async def test_no_statement_reads_a_large_table_as_a_whole(database: Database) -> None:
+    found, called = await reads(database, 30_000)
+
+    found.pop(COUNTS_WHAT_IT_WOULD_DELETE, None)
+    assert not found, "\n\n".join(f"{during}: {reason}" for during, reasons in found.items() for reason in reasons)
+    excepted = OF_ONE_SAGA | OF_NO_LARGE_TABLE
+    forgotten = [name for name, one in functions_of_the_store().items() if one.__code__ not in called]
+    assert set(forgotten) <= excepted
+
+
+@pytest.mark.exhaustive
+async def test_no_statement_reads_a_table_of_a_million_sagas_as_a_whole(database: Database) -> None:
+    found, _ = await reads(database, 1_000_000)
+
+    found.pop(COUNTS_WHAT_IT_WOULD_DELETE, None)
+    assert not found, "\n\n".join(f"{during}: {reason}" for during, reasons in found.items() for reason in reasons)
