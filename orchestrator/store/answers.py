@@ -8,7 +8,7 @@ since some time before the last look, and says what of it is known.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -36,6 +36,8 @@ from orchestrator.store.schema import saga, saga_outbox
 
 T = TypeVar("T")
 
+_NEGLIGIBLE = timedelta(seconds=1)
+"""A difference of two databases' clocks that the overlap of two looks makes up for."""
 _AT_ONCE = 50
 """Envelopes that are read at once: there may be much in each."""
 
@@ -106,7 +108,9 @@ async def _events(databases: Databases, wanted: EventsWanted, room: int) -> Answ
     since = wanted.since or now - OVERLAP
     rows: dict[str, _Row] = {}
     for _, database in databases:
-        for row in await _rows(database, wanted.types, since, is_home=database is databases.home):
+        is_home = database is databases.home
+        ahead = timedelta(0) if is_home else await _ahead(database, now)
+        for row in await _rows(database, wanted.types, since, ahead, is_home=is_home):
             rows.setdefault(row.told.key, row)
     new = sorted(
         (row for key, row in rows.items() if key not in wanted.seen),
@@ -129,20 +133,29 @@ async def _events(databases: Databases, wanted: EventsWanted, room: int) -> Answ
     return Answer(events=tuple(told), now=now)
 
 
-async def _rows(database: Database, types: Sequence[str], since: datetime, *, is_home: bool) -> list[_Row]:
+async def _ahead(database: Database, now: datetime) -> timedelta:
+    """By how much another database's clock is ahead of home's, of which a listener keeps the time."""
+    ahead = await clock.read_clock(database) - now
+    return ahead if abs(ahead) > _NEGLIGIBLE else timedelta(0)
+
+
+async def _rows(
+    database: Database, types: Sequence[str], since: datetime, ahead: timedelta, *, is_home: bool
+) -> list[_Row]:
+    """Events of a database since a time by home's clock, of which the database's own is so much ahead."""
     found: list[_Row] = []
     async with database.reading() as connection:
         if is_home:
             accepted = await connection.execute(_ACCEPTED, {"since": since, "types": list(types)})
             found += [_row(row, database, row.id) for row in accepted]
         for event_type in types:
-            sent = await connection.execute(_sent(event_type), {"since": since})
-            found += [_row(row, database, None) for row in sent]
+            sent = await connection.execute(_sent(event_type), {"since": since + ahead})
+            found += [_row(row, database, None, ahead) for row in sent]
     return found
 
 
-def _row(row: Any, database: Database, saga_id: UUID | None) -> _Row:
-    told = EventTold(key=f"{row.type}/{row.event_id}", type=row.type, recorded_at=row.recorded_at)
+def _row(row: Any, database: Database, saga_id: UUID | None, ahead: timedelta = timedelta(0)) -> _Row:
+    told = EventTold(key=f"{row.type}/{row.event_id}", type=row.type, recorded_at=row.recorded_at - ahead)
     return _Row(told, database, saga_id, row.event_id)
 
 

@@ -2,20 +2,24 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, insert, select, update
 
 from orchestrator import DomainEvent
+from orchestrator.answers import EventsWanted, Question
 from orchestrator.drive.messages import Expired, Opening, StepCommand
-from orchestrator.envelope import read
+from orchestrator.envelope import read, wrap
 from orchestrator.store import clock
+from orchestrator.store.answers import answer
 from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
 from orchestrator.store.dead_letters import keep_letter
 from orchestrator.store.kept_letters import Settled, claim_for_replay, settle_letter
 from orchestrator.store.opening import begin_saga, open_sagas
-from orchestrator.store.outbox import claim, is_due, postpone
+from orchestrator.store.outbox import NO_SAGA, claim, is_due, postpone
 from orchestrator.store.reading_outbox import waiting
 from orchestrator.store.recovery import overdue_sagas
 from orchestrator.store.retention import database_time
@@ -28,6 +32,7 @@ from tests.cast_events import (
     LetterRequested,
     TurnTakingRequested,
 )
+from tests.conftest import Kind, new_database
 from tests.house import CATALOG, opening_of, rows
 from tests.orchestrators import AtomicMove, CoinsMove, Hurry, Letter, TurnTaking
 from tests.store.pacing import driver_of
@@ -214,3 +219,27 @@ async def test_the_clock_uses_an_index(database: Database) -> None:
 
     assert "ix_saga_unfinished" in plan
     assert "Filter" not in plan or "progressed_at" not in plan.partition("Filter")[2]
+
+
+async def test_an_event_of_a_database_whose_clock_is_behind_is_not_missed(
+    database: Database, kind: Kind, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind = timedelta(minutes=10)
+    books = Database(await new_database(request, kind, tmp_path))
+    envelope = wrap(MOVE, event_id="one", source="tests")
+    async with books.transaction() as connection:
+        row = {"event_id": "one", "saga_id": NO_SAGA, "target": "listeners", "envelope": envelope.text}
+        await connection.execute(insert(saga_outbox).values(**row, created_at=clock.now_plus(-behind.total_seconds())))
+    read_clock = clock.read_clock
+
+    async def read_wrong_clock(asked: Database) -> datetime:
+        return await read_clock(asked) - (behind if asked is books else timedelta(0))
+
+    monkeypatch.setattr(clock, "read_clock", read_wrong_clock)
+
+    wanted = EventsWanted(types=(CoinsMoveRequested.type_name(),))
+    answered = await answer(Databases(database, {"books": books}), Question(events=wanted))
+
+    await books.close()
+    [told] = answered.events
+    assert abs(told.recorded_at - true_now()) < timedelta(minutes=1)
