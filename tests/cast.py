@@ -38,6 +38,7 @@ class Script:
         cls.after.clear()
         cls.runs.clear()
         Plan.has_bug = False
+        Plan.deployed = ""
 
 
 async def _play(name: str, tx: Transaction, effect: Act) -> None:
@@ -183,6 +184,8 @@ class Plan:
     """What `handle` of the cast's flawed orchestrator does; a test sets it."""
 
     has_bug: ClassVar[bool] = False
+    deployed: ClassVar[str] = ""
+    """What the version of `Deployed` does that runs now."""
 
 
 async def stock(connection: AsyncConnection, **boxes: int) -> None:

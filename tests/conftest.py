@@ -148,6 +148,8 @@ async def server() -> AsyncGenerator[WorkflowEnvironment]:
             "history.timerProcessorMaxPollRPS=1000",
             "--dynamic-config-value",
             'history.timerProcessorMaxTimeShift="10ms"',
+            "--dynamic-config-value",
+            "system.numConsecutiveWorkflowTaskProblemsToTriggerSearchAttribute=2",
         ],
     )
     async with environment:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.catalog import Catalog
 from orchestrator.cli.consent import ask
-from orchestrator.cli.driving import send_cancel, send_retry
+from orchestrator.cli.driving import begin_undoing_again, send_cancel
 from orchestrator.cli.faults import Exit, NotPossible, Stopped, worst_of
 from orchestrator.cli.invocation import command
 from orchestrator.cli.options import AsJson, EventId, OrchestratorName, Wait, WaitSeconds, Yes
@@ -21,6 +21,9 @@ from orchestrator.drive.messages import Phase
 from orchestrator.settings import Settings
 from orchestrator.store.databases import Databases
 from orchestrator.store.intervention import cancel_saga
+
+_PATIENCE = 3.0
+"""Seconds that a running step may keep the decision from being written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +140,24 @@ async def _cancel(wish: _Wish, saga: Standing, plan: Sequence[PlannedUndo]) -> i
             did = "nothing"
             if not saga.is_driven:
                 did = "started"
-                await send_retry(client, wish.settings, saga)
+                await send_cancel(client, wish.settings, saga, by=by)
+            elif await begin_undoing_again(client, saga):
+                did = "started"
         else:
             did = "cancelled"
-            if saga.saga is not None and (saga.is_carried or not saga.is_driven):
+            if saga.saga is not None:
                 await _decide(wish, saga, by)
             await send_cancel(client, wish.settings, saga, by=by)
+            if await begin_undoing_again(client, saga, undoes=True):
+                await send_cancel(client, wish.settings, saga, by=by)
             output.state("accepted", f"the cancel of {saga.workflow_id}")
         if not wish.wait:
             output.say(f"See what becomes of it: {command('status', saga.event_id)}")
             ended, exit_code = saga, Exit.COMPLETED
         else:
-            ended = await settle(client, wish.settings, saga, timeout_seconds=wish.timeout_seconds, output=output)
+            ended = await settle(
+                client, wish.settings, saga, timeout_seconds=wish.timeout_seconds, output=output, begins_again=True
+            )
             exit_code = tell_outcome(ended, output, timeout_seconds=wish.timeout_seconds)
     except asyncio.CancelledError:
         raise Stopped(f"Stopped; what was sent counts all the same. See: {command('status', saga.event_id)}") from None
@@ -158,9 +167,19 @@ async def _cancel(wish: _Wish, saga: Standing, plan: Sequence[PlannedUndo]) -> i
 
 
 async def _decide(wish: _Wish, saga: Standing, by: str) -> None:
+    """Write the cancel to the database, so that it counts whatever the execution can still hear.
+
+    A step that runs holds the saga's row. If it does for long, the execution has to decide, or recovery.
+    """
     assert saga.saga is not None
     databases = Databases.at(wish.settings.resolved_database_url, wish.settings.databases)
     try:
-        await cancel_saga(databases, saga.saga.id, by=by)
+        waits = asyncio.timeout(_PATIENCE if saga.is_driven and not saga.is_carried else None)
+        try:
+            async with waits:
+                await cancel_saga(databases, saga.saga.id, by=by)
+        except TimeoutError:
+            if not waits.expired():
+                raise
     finally:
         await databases.close()

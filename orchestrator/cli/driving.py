@@ -5,7 +5,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.cli.faults import NotPossible
 from orchestrator.cli.standing import Standing
+from orchestrator.cli.why import Kind
 from orchestrator.client.own_execution import ensure_own_execution
+from orchestrator.client.renewal import begin_again, cancel_if_running
+from orchestrator.drive.messages import Phase
 from orchestrator.envelope import read
 from orchestrator.errors import Unreachable
 from orchestrator.settings import Settings
@@ -30,7 +33,8 @@ async def send_retry(client: Client, settings: Settings, standing: Standing) -> 
             except RPCError as fault:
                 if fault.status is not RPCStatusCode.NOT_FOUND:
                     raise
-        await _start(client, settings, standing)
+        undoes = standing.saga is not None and standing.saga.phase is Phase.UNDOING
+        await _start(client, settings, standing, undoes=undoes)
     except RPCError as fault:
         raise _unreachable(standing, fault) from fault
     return True
@@ -50,7 +54,7 @@ async def send_cancel(client: Client, settings: Settings, standing: Standing, *,
         if standing.is_driven and not standing.is_carried:
             await client.get_workflow_handle(standing.workflow_id).cancel(reason=reason)
             return
-        workflow_id = await _start(client, settings, standing)
+        workflow_id = await _start(client, settings, standing, undoes=True)
         try:
             await client.get_workflow_handle(workflow_id).cancel(reason=reason)
         except RPCError as fault:
@@ -61,7 +65,32 @@ async def send_cancel(client: Client, settings: Settings, standing: Standing, *,
         raise _unreachable(standing, fault) from fault
 
 
-async def _start(client: Client, settings: Settings, standing: Standing) -> str:
+async def begin_undoing_again(client: Client, standing: Standing, *, undoes: bool = False) -> bool:
+    """Have an execution whose workflow task fails begin again with an empty history, as `recover` does.
+
+    A saga that is to be undone is then undone without its `handle`; any other runs `handle` from its first line.
+
+    Returns:
+        Whether it did.
+
+    Raises:
+        Unreachable: Temporal does not answer.
+    """
+    reason = standing.reason
+    if reason is None or reason.kind is not Kind.BUG or standing.is_carried:
+        return False
+    try:
+        undoes = undoes or (standing.saga is not None and standing.saga.phase is Phase.UNDOING)
+        told = "with the command line"
+        begun = await begin_again(client, standing.workflow_id, reason.run_id, reason=told, undoes=undoes)
+        if reason.is_cancel_requested:
+            await cancel_if_running(client, standing.workflow_id, reason=told)
+    except RPCError as fault:
+        raise _unreachable(standing, fault) from fault
+    return begun
+
+
+async def _start(client: Client, settings: Settings, standing: Standing, *, undoes: bool) -> str:
     if standing.saga is None:
         raise NotPossible(
             "saga.not_driven",
@@ -71,7 +100,7 @@ async def _start(client: Client, settings: Settings, standing: Standing) -> str:
     envelope = read(standing.saga.envelope)
     # The database decides that it is not done, whatever became of an earlier execution.
     started = await ensure_own_execution(
-        client, standing.orchestrator, envelope, settings.task_queue, although_completed=True
+        client, standing.orchestrator, envelope, settings.task_queue, although_completed=True, undoes=undoes
     )
     return started.workflow_id
 

@@ -3,7 +3,7 @@
 import asyncio
 
 from orchestrator.cli.cancel import tell_ended
-from orchestrator.cli.driving import send_retry
+from orchestrator.cli.driving import begin_undoing_again, send_retry
 from orchestrator.cli.faults import Exit
 from orchestrator.cli.invocation import command
 from orchestrator.cli.options import AsJson, EventId, OrchestratorName
@@ -36,8 +36,10 @@ async def _retry(settings: Settings, output: Output, event_id: str, orchestrator
     if saga is None:
         return tell_ended(found, orchestrator, output)
     is_started = await send_retry(client, settings, saga)
-    did = "started" if is_started else _did(saga)
+    did = "started" if is_started else "begun_again" if await begin_undoing_again(client, saga) else _did(saga)
     match did:
+        case "begun_again":
+            output.state("accepted", f"{saga.workflow_id} begins again with an empty history: {saga.why}")
         case "started":
             output.state("accepted", f"{saga.workflow_id} was started, as nothing drove it; it goes on where it stands")
         case "retried":

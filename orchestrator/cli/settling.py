@@ -8,6 +8,7 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from orchestrator.cli.driving import begin_undoing_again
 from orchestrator.cli.faults import Exit
 from orchestrator.cli.invocation import command
 from orchestrator.cli.output import Output
@@ -34,6 +35,7 @@ async def settle(
     timeout_seconds: float,
     output: Output,
     known: Mapping[int, StepState] | None = None,
+    begins_again: bool = False,
 ) -> Standing:
     """Wait for a saga's outcome, and say what happens meanwhile.
 
@@ -44,6 +46,7 @@ async def settle(
         timeout_seconds: how long at most.
         output: the command's voice.
         known: steps whose state has been told already.
+        begins_again: have an execution whose workflow task fails begin again, because what was decided must be done.
 
     Returns:
         Where it stands at the end; still open if the timeout was over first.
@@ -52,7 +55,7 @@ async def settle(
         Unreachable: the database cannot be reached.
     """
     database = Database(settings.resolved_database_url)
-    following = _Following(client, settings, standing, output, known or {})
+    following = _Following(client, settings, standing, output, known or {}, begins_again=begins_again)
     try:
         async with asyncio.timeout(timeout_seconds):
             await following.until_ended(database)
@@ -100,7 +103,14 @@ class _Following:
     """What was seen of a saga so far."""
 
     def __init__(
-        self, client: Client, settings: Settings, standing: Standing, output: Output, known: Mapping[int, StepState]
+        self,
+        client: Client,
+        settings: Settings,
+        standing: Standing,
+        output: Output,
+        known: Mapping[int, StepState],
+        *,
+        begins_again: bool,
     ) -> None:
         self._client = client
         self._settings = settings
@@ -110,6 +120,7 @@ class _Following:
         self._states = {one.number: one.state for one in steps} | dict(known)
         self._is_stuck = standing.saga is not None and standing.saga.is_stuck
         self._remarked = False
+        self._begins_again = begins_again
 
     async def until_ended(self, database: Database) -> None:
         looks = 0
@@ -154,6 +165,11 @@ class _Following:
                 now = await look_again(self._client, self._settings, self._standing)
         except (TimeoutError, RPCError):
             return
+        if self._begins_again and await begin_undoing_again(self._client, now):
+            self._remarked = True
+            self._output.remark(
+                f"its workflow task fails, so {now.workflow_id} begins again with an empty history, and undoes"
+            )
         if now.reason is not None and now.reason.kind.is_untaken:
             self._remarked = True
             self._output.remark(now.reason.sentence)

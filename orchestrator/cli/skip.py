@@ -144,6 +144,7 @@ async def _skip(wish: _Wish, saga: Standing, row: SagaView, catalog: Catalog) ->
                 timeout_seconds=wish.timeout_seconds,
                 output=output,
                 known={wish.number: StepState.SKIPPED},
+                begins_again=True,
             )
             exit_code = tell_outcome(ended, output, timeout_seconds=wish.timeout_seconds)
     except asyncio.CancelledError:

@@ -25,6 +25,7 @@ from orchestrator.store.kept_letters import LetterView, letters_of_event
 from orchestrator.store.reading import NoTables, SagaView, namespace_of, sagas_of_event
 from orchestrator.workflow.names import is_partition, own_workflow_id
 
+RECOVERY = "Recovery, which runs every 30 seconds,"
 _PATIENCE = 5.0
 """Seconds that Temporal may take to answer; the database's answer is worth showing without it."""
 
@@ -100,6 +101,31 @@ class Standing:
         return "; ".join(said) or None
 
     @property
+    def pending_cancel(self) -> str | None:
+        """That a cancel was asked for and is not carried out yet, and why; None if there is no such cancel."""
+        if self.reason is None or not self.is_open:
+            return None
+        is_asked = self.reason.is_cancel_requested and self.is_driven
+        ends_as = self.saga.ends_as if self.saga is not None and self._is_undoing else None
+        if ends_as is Phase.FAILED or not (is_asked or ends_as is Phase.CANCELLED):
+            return None  # undone for another reason, its execution is cancelled only so that it does that
+        if self.saga is not None and self.saga.pivot is not None:
+            return f"a cancel was asked for, but step {self.saga.pivot} cannot be undone: the saga goes on to its end"
+        match self.reason.kind:
+            case Kind.BUG:
+                how = (
+                    f"the execution cannot carry it out: its workflow task fails. {RECOVERY} has it begin again and "
+                    f"undo, without that code. At once: {self.command('cancel')}"
+                )
+            case kind if kind.is_untaken:
+                how = "no worker takes the work"
+            case Kind.RETRYING if self._is_undoing:
+                how = "the undoing fails and is tried again"
+            case _:
+                how = "it is being carried out"
+        return f"a cancel is pending; {how}"
+
+    @property
     def hold_up(self) -> Kind | None:
         """What holds it up, for programs; None if it is done, or nobody knows."""
         if not self.why:
@@ -164,8 +190,14 @@ class Standing:
                 return f"{reason.sentence} before anything was done. Publish the event again with the same id"
             case Kind.CLOSED | Kind.GONE:
                 return f"{reason.sentence} before the saga did, so nobody drives it"
+            case Kind.BUG if self.pending_cancel is None and not self._is_undoing:
+                return f"{reason.sentence}. Nothing is undone; deploy a fix, and it goes on"
             case _:
                 return reason.sentence
+
+    @property
+    def _is_undoing(self) -> bool:
+        return self.saga is not None and self.saga.phase is Phase.UNDOING
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,8 @@ def _show(standing: Standing, output: Output, *, arguments: bool) -> None:
     if standing.why:
         output.say(f"  not done: {standing.why}", style="yellow")
         say_next(standing, output)
+    if standing.pending_cancel:
+        output.say(f"  {standing.pending_cancel}", style="yellow")
     if saga is not None and saga.purged_at is not None:
         output.say(f"  purged on {saga.purged_at:%Y-%m-%d}: its steps and its event's fields are deleted")
     steps = () if saga is None else saga.steps
@@ -142,6 +144,7 @@ def saga_document(standing: Standing, *, arguments: bool = False) -> dict[str, A
         "is_stuck": saga is not None and saga.is_stuck,
         "is_waiting": saga is not None and saga.is_waiting,
         "why_not_done": standing.why,
+        "pending_cancel": standing.pending_cancel,
         "hold_up": standing.hold_up.value if standing.hold_up else None,
     }
     if saga is None:

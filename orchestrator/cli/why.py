@@ -81,6 +81,10 @@ class Reason:
     attempt: int | None = None
     status: WorkflowExecutionStatus | None = None
     """The execution's."""
+    run_id: str = ""
+    """Of the execution's present run."""
+    is_cancel_requested: bool = False
+    """Whether its cancel was asked for; an execution that has undone its saga ends."""
 
 
 def told_of_locks(by: Sequence[Blocker]) -> str:
@@ -111,7 +115,13 @@ async def reason_of(client: Client, workflow_id: str) -> Reason | None:
         return Reason(Kind.CLOSED, f"its execution has ended as {name}", status=status)
     raw = description.raw_description
     reason = await _of_workflow_task(client, description, raw) or await reason_of_activities(client, raw)
-    return reason or Reason(Kind.WAITING, "it waits for a message: nothing is to be done just now", status=status)
+    if reason is None:
+        reason = Reason(Kind.WAITING, "it waits for a message: nothing is to be done just now", status=status)
+    return replace(
+        reason,
+        run_id=description.run_id,
+        is_cancel_requested=raw.workflow_extended_info.cancel_requested,
+    )
 
 
 async def _of_workflow_task(
@@ -140,7 +150,7 @@ async def _of_workflow_task(
             return Reason(
                 Kind.BUG,
                 f"its workflow task fails, which is a bug in `handle` or an incompatible change of it "
-                f"(attempt {task.attempt}): {failure_text(failure)}. Nothing is undone; deploy a fix, and it goes on",
+                f"(attempt {task.attempt}): {failure_text(failure)}",
                 attempt=task.attempt,
             )
     waiting = task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED

@@ -11,7 +11,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from orchestrator.envelope import Envelope
 from orchestrator.workflow.attributes import of_event
 from orchestrator.workflow.execution import raw_json
-from orchestrator.workflow.names import EVENT_SIGNAL, own_workflow_id
+from orchestrator.workflow.names import EVENT_SIGNAL, UNDO_SIGNAL, own_workflow_id
 
 _TASK_TIMEOUT_SECONDS = 5
 
@@ -27,7 +27,13 @@ class OwnExecution:
 
 
 async def ensure_own_execution(
-    client: Client, orchestrator: str, envelope: Envelope, task_queue: str, *, although_completed: bool = False
+    client: Client,
+    orchestrator: str,
+    envelope: Envelope,
+    task_queue: str,
+    *,
+    although_completed: bool = False,
+    undoes: bool = False,
 ) -> OwnExecution:
     """Signal the saga's execution with its event, starting it if none runs and none has completed.
 
@@ -39,6 +45,7 @@ async def ensure_own_execution(
         envelope: the event.
         task_queue: where it runs.
         although_completed: start it also if it has completed; for a saga that the database says is not done.
+        undoes: the database has decided that the saga is undone, so the author's code is not to run before that.
 
     Raises:
         temporalio.service.RPCError: the server did not take it.
@@ -47,13 +54,16 @@ async def ensure_own_execution(
     only_failed, always = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY, WorkflowIDReusePolicy.ALLOW_DUPLICATE
     reuse = always if although_completed else only_failed
 
+    event = [raw_json(envelope.text.encode())]
+
     async def start(attributes: TypedSearchAttributes | None) -> str | None:
         handle = await client.start_workflow(
             orchestrator,
+            args=event if undoes else [],
             id=workflow_id,
             task_queue=task_queue,
-            start_signal=EVENT_SIGNAL,
-            start_signal_args=[raw_json(envelope.text.encode())],
+            start_signal=UNDO_SIGNAL if undoes else EVENT_SIGNAL,
+            start_signal_args=[] if undoes else event,
             id_reuse_policy=reuse,
             task_timeout=timedelta(seconds=_TASK_TIMEOUT_SECONDS),
             static_summary=f"{envelope.event_type} {envelope.event_id}",

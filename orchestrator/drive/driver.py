@@ -70,7 +70,7 @@ class Driver:
 
     Args:
         orchestrator: its class; an instance lives for one run of `handle`.
-        event: the event, read.
+        event: the event, read; or why it cannot be read: then the saga can only be undone.
         envelope: the same event, as it arrived.
         steps: the way to the database.
         owner: workflow id and first run id of the execution that drives, for recovery.
@@ -81,7 +81,7 @@ class Driver:
     def __init__(
         self,
         orchestrator: type[Orchestrator[Any, Any, Any]],
-        event: DomainEvent,
+        event: DomainEvent | UnreadableEvent,
         envelope: Envelope,
         steps: Steps,
         *,
@@ -145,7 +145,7 @@ class Driver:
 
     async def expire(self) -> Outcome:
         """Undo the saga because its deadline is past."""
-        return await self.undo(Phase.FAILED, DEADLINE_EXCEEDED, self._too_late())
+        return await self.undo(Phase.FAILED, DEADLINE_EXCEEDED, too_late(self._orchestrator))
 
     def _armed(self) -> asyncio.TimerHandle | None:
         """A timer that stops the driving task at the saga's deadline.
@@ -176,14 +176,13 @@ class Driver:
             self._cancels_followed = self._driving.cancelling()
         if self._expired:
             self._expired = False
-            late = f"{self._too_late()}; {failing}" if failing else self._too_late()
-            return await self._back(Phase.FAILED, DEADLINE_EXCEEDED, storable(late))
+            late = too_late(self._orchestrator)
+            return await self._back(
+                Phase.FAILED, DEADLINE_EXCEEDED, storable(f"{late}; {failing}" if failing else late)
+            )
         said = self._why_cancelled()
         reason = f"cancelled while it was running: {said}" if said else "cancelled while it was running"
         return await self._back(Phase.CANCELLED, CANCELLED, reason)
-
-    def _too_late(self) -> str:
-        return f"not done within {self._orchestrator.deadline}, the deadline of {self._orchestrator.__name__}"
 
     async def undo(self, ends_as: EndsAs, error_code: str, message: str) -> Outcome:
         """Undo the saga, wherever it stands, unless it is past its pivot or has ended."""
@@ -191,6 +190,8 @@ class Driver:
 
     async def _forward(self) -> Outcome:
         self._handling = asyncio.current_task()
+        if isinstance(self._event, UnreadableEvent):
+            raise self._event
         # Here, and not when this driver is made: a mistake in `locks` keeps nobody from cancelling the saga.
         locks = lock_keys_of(self._orchestrator, self._event)
         self._opening = self._opening.model_copy(update={"lock_keys": locks.keys, "ordering_key": locks.ordering_key})
@@ -289,7 +290,7 @@ class Driver:
                     raise misused or UsageError(NOT_CANCELLED)
                 return await uninterrupted(self._stop(failing))
             case Expired():
-                return await uninterrupted(self._back(Phase.FAILED, DEADLINE_EXCEEDED, self._too_late()))
+                return await uninterrupted(self._back(Phase.FAILED, DEADLINE_EXCEEDED, too_late(self._orchestrator)))
             case StepFailed(error=error):
                 return await uninterrupted(self._back(Phase.FAILED, OPERATION_FAILED, storable(error)))
             case other:
@@ -297,7 +298,13 @@ class Driver:
 
     async def _back(self, ends_as: EndsAs, error_code: str, message: str) -> Outcome:
         turned = await self._steps.turn(
-            TurnCommand(opening=self._opening, ends_as=ends_as, error_code=error_code, message=message)
+            TurnCommand(
+                opening=self._opening,
+                ends_as=ends_as,
+                error_code=error_code,
+                message=message,
+                only_recorded=isinstance(self._event, UnreadableEvent) and not self._event.is_newer,
+            )
         )
         match turned:
             case Outcome():
@@ -334,6 +341,11 @@ class Driver:
         if isinstance(reply, Outcome):
             return reply
         return await self._follow(Interrupted(reply))
+
+
+def too_late(orchestrator: type[Orchestrator[Any, Any, Any]]) -> str:
+    """What is said of a saga that is undone because its deadline is past."""
+    return f"not done within {orchestrator.deadline}, the deadline of {orchestrator.__name__}"
 
 
 async def uninterrupted(work: Coroutine[Any, Any, R] | Awaitable[R]) -> R:

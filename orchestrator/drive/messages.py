@@ -238,6 +238,8 @@ class TurnCommand(Message):
     ends_as: Literal[Phase.FAILED, Phase.CANCELLED]
     error_code: str
     message: str
+    only_recorded: bool = False
+    """Not if the saga has no row: then the answer is `Reused`, and nothing is written."""
 
 
 class UndoableStep(Message):

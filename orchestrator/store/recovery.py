@@ -39,6 +39,7 @@ _COLUMNS = (
     saga.c.owner_workflow_id,
     saga.c.owner_first_run_id,
     saga.c.progressed_at,
+    saga.c.created_at,
 )
 
 
@@ -70,6 +71,7 @@ class RecordedSaga:
     """The execution that drove it last; empty if no execution did."""
     owner_first_run_id: str
     progressed_at: datetime
+    created_at: datetime
 
 
 class UndoAnswer(StrEnum):
@@ -145,15 +147,24 @@ async def recorded_sagas(database: Database, ids: Iterable[UUID]) -> Mapping[UUI
         return {row.id: _recorded(row) for row in await connection.execute(statement)}
 
 
-async def undo_if_still_owned(given: Database | Databases, recorded: RecordedSaga, message: str) -> UndoAnswer:
-    """Turn a saga to undoing because its execution was terminated, if nothing has changed since it was looked at.
+async def undo_if_still_owned(
+    given: Database | Databases,
+    recorded: RecordedSaga,
+    message: str,
+    *,
+    ends_as: Phase = Phase.CANCELLED,
+    error_code: str = TERMINATED,
+) -> UndoAnswer:
+    """Turn a saga to undoing because its execution cannot, if nothing has changed since it was looked at.
 
     The compensations are its next driver's. Safe to repeat, and from several at once: the first one decides.
 
     Args:
         given: the home database, with the others if steps are in them.
-        recorded: the saga, with the owner whose execution was terminated.
+        recorded: the saga, with the owner whose execution was terminated, or fails.
         message: why, for a person.
+        ends_as: the phase that it ends in.
+        error_code: why, for programs.
     """
     databases = Databases.of(given)
 
@@ -163,8 +174,8 @@ async def undo_if_still_owned(given: Database | Databases, recorded: RecordedSag
             await begin_undoing(
                 connection,
                 recorded.id,
-                ends_as=Phase.CANCELLED,
-                error_code=TERMINATED,
+                ends_as=ends_as,
+                error_code=error_code,
                 message=message,
                 ended_by=ENDED_BY,
             )
@@ -305,4 +316,5 @@ def _recorded(row: Any) -> RecordedSaga:
         owner_workflow_id=row.owner_workflow_id or "",
         owner_first_run_id=row.owner_first_run_id or "",
         progressed_at=row.progressed_at,
+        created_at=row.created_at,
     )

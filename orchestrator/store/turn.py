@@ -23,6 +23,7 @@ from orchestrator.drive.messages import (
     Decided,
     PastPivot,
     Phase,
+    Reused,
     SagaRef,
     StepCommand,
     StepState,
@@ -37,7 +38,7 @@ from orchestrator.drive.messages import (
 )
 from orchestrator.envelope import canonical, digest, read
 from orchestrator.errors import OrchestratorError, storable
-from orchestrator.operation import HOME
+from orchestrator.operation import HOME, Reversal
 from orchestrator.store import clock
 from orchestrator.store.atomic import undo_calls
 from orchestrator.store.database import Database
@@ -90,6 +91,10 @@ class RecordedStep:
         return self.database != HOME
 
 
+class UnknownCompensation(OrchestratorError):
+    """A recorded step is to be undone, and this worker's code cannot: its operation was renamed or removed."""
+
+
 def first_past_undoing(saga_id: UUID, steps: Sequence[RecordedStep]) -> int | None:
     """Number of the first step that is done and cannot be undone: the pivot. None: the saga can be undone.
 
@@ -104,11 +109,17 @@ def first_past_undoing(saga_id: UUID, steps: Sequence[RecordedStep]) -> int | No
 
 
 async def turn_to_undoing(given: Database | Databases, catalog: Catalog, command: TurnCommand) -> TurnReply:
-    """Decide that the saga is undone, or learn what was decided already. Safe to repeat."""
+    """Decide that the saga is undone, or learn what was decided already. Safe to repeat.
+
+    Raises:
+        UnknownCompensation: the decision stands, and a worker that knows the compensation has to carry it out.
+    """
     databases = Databases.of(given)
 
-    async def decide(connection: AsyncConnection) -> TurnReply:
+    async def decide(connection: AsyncConnection) -> TurnReply | UnknownCompensation:
         key = command.opening.saga.id
+        if command.only_recorded and await connection.scalar(select(saga.c.id).where(saga.c.id == key)) is None:
+            return Reused()
         row = await lock_saga(connection, command.opening, catalog)
         if not isinstance(row, OpenSaga):
             return row
@@ -124,6 +135,10 @@ async def turn_to_undoing(given: Database | Databases, catalog: Catalog, command
                 connection, key, ends_as=ends_as, error_code=command.error_code, message=command.message
             )
         left = [step for step in steps if step.is_to_undo]
+        for step in left[::-1]:
+            if (unknown := _unknown(catalog, step)) is not None:
+                await _stick(connection, command.opening.saga, step.number, str(unknown))
+                return unknown  # and the decision stands
         return UndoPlan(
             steps=tuple(
                 UndoableStep(
@@ -140,7 +155,10 @@ async def turn_to_undoing(given: Database | Databases, catalog: Catalog, command
             event_time=read(row.envelope).time.isoformat(),
         )
 
-    return await once_settled(databases, lambda: databases.home.in_transaction(decide))
+    reply = await once_settled(databases, lambda: databases.home.in_transaction(decide))
+    if isinstance(reply, UnknownCompensation):
+        raise reply
+    return reply
 
 
 async def begin_undoing(
@@ -300,10 +318,23 @@ async def steps_of_each(connection: AsyncConnection, sagas: Sequence[UUID]) -> d
     return found
 
 
+def _unknown(catalog: Catalog, step: RecordedStep) -> UnknownCompensation | None:
+    """Why a recorded step cannot be undone by this worker's code, or None if it can."""
+    for name in names_in(step.operation, json.loads(step.arguments)):
+        known = catalog.operations.get(name)
+        if known is None or (known.undo is None and known.reversal is Reversal.COMPENSATED):
+            lacks = "no operation" if known is None else "no compensation of the operation"
+            return UnknownCompensation(
+                f"step {step.number} is to be undone, and this worker's code has {lacks} {name}. Deploy code that has "
+                "it, under the name that is recorded; or take its effect back by hand and skip the step"
+            )
+    return None
+
+
 def _compensation(catalog: Catalog, operation: str) -> str:
     known = ATOMIC if operation == ATOMIC.name else catalog.operations.get(operation)
     if known is None or known.undo is None:
-        raise OrchestratorError(f"{operation} is to be undone, and this worker knows no compensation of it")
+        raise UnknownCompensation(f"{operation} is to be undone, and this worker knows no compensation of it")
     return known.undo.name
 
 

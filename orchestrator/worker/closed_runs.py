@@ -182,7 +182,7 @@ def _start(run: ClosedRun, event: HistoryEvent) -> _Sent:
 
 def _signal(event: HistoryEvent) -> _Sent:
     sent = event.workflow_execution_signaled_event_attributes
-    if sent.signal_name in (names.RETRY_SIGNAL, names.WAKE_SIGNAL):
+    if sent.signal_name in (names.RETRY_SIGNAL, names.WAKE_SIGNAL, names.UNDO_SIGNAL):
         return _Sent(event.event_id, [])
     return _Sent(
         event.event_id, [(sent.signal_name, one.data) for one in sent.input.payloads] or [(sent.signal_name, b"")]

@@ -18,6 +18,8 @@ _NO_REASON = "terminated by user via frontend"
 """The server's own words where nobody gave a reason."""
 _DELETES = ("history-service", "Delete workflow execution")
 """Identity and reason with which the server terminates a running execution that is to be deleted."""
+_FAILED_OFTEN = 2
+"""Attempts at one workflow task. A worker that dies costs one, so a single one says nothing."""
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _NOT_THERE = WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_UNSPECIFIED
 _RUNS = (
@@ -39,11 +41,20 @@ class Fate:
     closed_at: datetime = _LONG_AGO
     reset_run_id: str = ""
     """The run that goes on instead of this one, if it was reset."""
+    task_attempt: int = 0
+    """Attempts at its present workflow task; 0 if it has none."""
+    is_cancel_requested: bool = False
+    """Whether somebody has asked for its cancel."""
 
     @property
     def runs(self) -> bool:
         """Whether it has not ended."""
         return self.status in _RUNS
+
+    @property
+    def keeps_failing(self) -> bool:
+        """Whether its workflow task has failed several times, so that it may hear of nothing."""
+        return self.runs and self.task_attempt > _FAILED_OFTEN
 
     @property
     def was_terminated(self) -> bool:
@@ -149,6 +160,8 @@ def _fate(described: DescribeWorkflowExecutionResponse) -> Fate:
         status=info.status,
         closed_at=closed,
         reset_run_id=described.workflow_extended_info.reset_run_id,
+        task_attempt=described.pending_workflow_task.attempt,
+        is_cancel_requested=described.workflow_extended_info.cancel_requested,
     )
 
 

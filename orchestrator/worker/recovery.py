@@ -39,6 +39,7 @@ from orchestrator.worker.left_outside import next_left, settle_left, workflow_id
 from orchestrator.worker.silent_pages import SilentPages
 from orchestrator.worker.silent_sagas import recover_saga
 from orchestrator.worker.sweeping import Limits, Sweeping
+from orchestrator.worker.wedged import failing_sagas
 from orchestrator.workflow.names import own_workflow_id
 from orchestrator.workflow.recovery import RECOVER, SHOWN, Action, Sweep
 
@@ -134,6 +135,7 @@ class Recovery:
             await _each(page, lambda recorded: _look_at(sweeping, recorded))
 
         has_more = any([await pages.look(sweeping, look_at_all, now=now) for pages in self._silent])
+        await look_at_all(await failing_sagas(sweeping))
         left: LeftStanding | None = None
         while not sweeping.is_full and (steps := await next_left(sweeping, now, left)):
             await _each(steps, lambda step: _take_back(sweeping, step))

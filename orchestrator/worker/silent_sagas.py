@@ -8,9 +8,16 @@ import asyncio
 
 from orchestrator.drive.messages import Phase
 from orchestrator.envelope import Envelope, UnreadableEvent, read, unwrap
-from orchestrator.store.recovery import RecordedSaga, UndoAnswer, recorded_sagas, undo_if_still_owned, would_undo
+from orchestrator.store.recovery import (
+    RecordedSaga,
+    UndoAnswer,
+    recorded_sagas,
+    undo_if_still_owned,
+    would_undo,
+)
 from orchestrator.worker.fate import Fate, fate_of, fate_of_chain, why_terminated
 from orchestrator.worker.sweeping import Sweeping
+from orchestrator.worker.wedged import carry_out
 from orchestrator.workflow.names import is_partition, own_workflow_id
 from orchestrator.workflow.recovery import Action
 
@@ -31,8 +38,10 @@ async def recover_saga(sweeping: Sweeping, recorded: RecordedSaga) -> Action | N
     own = await fate_of(sweeping.client, own_workflow_id(recorded.orchestrator, recorded.event_id))
     last = await _last_driver(sweeping, recorded, own)
     if own.runs or last.runs:
-        sweeping.alive += 1
-        return None
+        driver = last if last.runs else own
+        done = await carry_out(sweeping, recorded, driver) if driver.keeps_failing else None
+        sweeping.alive += done is None
+        return done
     envelope = _event_of(sweeping, recorded)
     if isinstance(envelope, str):
         return sweeping.note(Action.LEAVE, own.workflow_id, envelope)
@@ -42,7 +51,8 @@ async def recover_saga(sweeping: Sweeping, recorded: RecordedSaga) -> Action | N
         decided = await _decide(sweeping, recorded, last)
         if decided is None:
             return None
-        await sweeping.drive(recorded.orchestrator, envelope, own)
+        undoes = decided[0] is Action.UNDO or recorded.phase is Phase.UNDOING
+        await sweeping.drive(recorded.orchestrator, envelope, own, undoes=undoes)
     return sweeping.note(decided[0], own.workflow_id, decided[1])
 
 

@@ -12,6 +12,7 @@ from temporalio.client import Client
 
 from orchestrator.catalog import Catalog
 from orchestrator.client.own_execution import ensure_own_execution
+from orchestrator.client.renewal import begin_again, cancel_if_running
 from orchestrator.envelope import Envelope
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
@@ -106,13 +107,14 @@ class Sweeping:
         """Remember what the next sweep will act upon."""
         return self.note(Action.POSTPONE, workflow_id, f"{why}; the ceiling of {self.limits.ceiling} is reached")
 
-    async def drive(self, orchestrator: str, envelope: Envelope, own: Fate) -> None:
+    async def drive(self, orchestrator: str, envelope: Envelope, own: Fate, *, undoes: bool = False) -> None:
         """See that a saga has its own execution.
 
         Args:
             orchestrator: its name.
             envelope: its event.
             own: how its own execution stands.
+            undoes: the database has decided that the saga is undone.
 
         Raises:
             temporalio.service.RPCError: the server did not take it.
@@ -121,5 +123,18 @@ class Sweeping:
             return
         # One that has completed though the database says that the saga has not: the database was restored, say.
         await ensure_own_execution(
-            self.client, orchestrator, envelope, self.task_queue, although_completed=own.has_completed
+            self.client, orchestrator, envelope, self.task_queue, although_completed=own.has_completed, undoes=undoes
         )
+
+    async def begin_again(self, execution: Fate, *, cancelled: bool) -> None:
+        """Have an execution begin again with an empty history, and undo.
+
+        Raises:
+            temporalio.service.RPCError: the server does not answer.
+        """
+        if self.dry_run:
+            return
+        reason = "its workflow task fails, and its saga is to be undone"
+        await begin_again(self.client, execution.workflow_id, execution.run_id, reason=reason, undoes=True)
+        if cancelled:
+            await cancel_if_running(self.client, execution.workflow_id, reason=reason)

@@ -27,6 +27,8 @@ from orchestrator.workflow.inbox import CARRIED, Fault, Inbound, Inbox
 from orchestrator.workflow.parking import EventParked
 from orchestrator.workflow.port import TemporalSteps
 
+UNDONE_UNREAD = "undone-unread"
+"""Patch: a cancelled saga is undone though its event cannot be read. Before, the event was kept as a dead letter."""
 _FIRST_MESSAGE = timedelta(seconds=10)
 """How long an execution that was started with nothing waits for its event."""
 
@@ -45,6 +47,7 @@ class SagaExecution:
         self._rejected: ApplicationError | None = None
         self._retries = 0
         self._wakes = 0
+        self._is_undo_asked = False
 
     def receive(self, door: str, arguments: Sequence[RawValue]) -> None:
         """Put messages in the inbox."""
@@ -53,6 +56,8 @@ class SagaExecution:
             self._retries += 1
         elif door == names.WAKE_SIGNAL:
             self._wakes += 1
+        elif door == names.UNDO_SIGNAL:
+            self._is_undo_asked = True
         else:
             self._inbox.receive(door, arguments)
 
@@ -102,6 +107,8 @@ class SagaExecution:
             if self._is_repeat(envelope, event):
                 return
         except UnreadableEvent as fault:
+            if await self._is_undone_unread(message, fault):
+                return
             if fault.is_newer and self._waits_for_newer_worker(message):
                 raise EventParked(fault.message) from fault
             await self._keep(message, fault.code, fault.message)
@@ -116,10 +123,37 @@ class SagaExecution:
         if self._outcome is None:
             self._outcome = outcome
 
+    @property
+    def _is_to_undo(self) -> bool:
+        """Whether the saga is to be undone before `handle` has a say: it was cancelled, or the database decided so."""
+        return self._is_undo_asked or workflow.cancellation_reason() is not None
+
+    async def _is_undone_unread(self, message: Inbound, fault: UnreadableEvent) -> bool:
+        """Undo the saga of an event that today's contract cannot read, if a person has cancelled it."""
+        if not self._is_to_undo or not self._is_own_event(message):
+            return False
+        if not workflow.patched(UNDONE_UNREAD):
+            return False
+        envelope = read(message.raw)
+        try:
+            outcome = await self._drive(envelope, fault)
+        except EventIdReused:
+            return False
+        self._first = self._first or envelope
+        self._outcome = self._outcome or outcome
+        return True
+
+    def _is_own_event(self, message: Inbound) -> bool:
+        """Whether it is the event that this execution is named after, and its envelope can be read."""
+        try:
+            own = names.own_workflow_id(self.orchestrator.__name__, read(message.raw).event_id)
+        except UnreadableEvent:
+            return False
+        return workflow.info().workflow_id == own
+
     def _waits_for_newer_worker(self, message: Inbound) -> bool:
         """Only this execution's own event; who sends it something else must not bring it to a halt."""
-        own = names.own_workflow_id(self.orchestrator.__name__, read(message.raw).event_id)
-        return not self._taken and workflow.info().workflow_id == own
+        return not self._taken and self._is_own_event(message)
 
     def _read(self, message: Inbound) -> tuple[Envelope, DomainEvent]:
         if message.door not in names.EVENT_DOORS:
@@ -137,7 +171,7 @@ class SagaExecution:
             raise UnreadableEvent("event.id_reused", _reused(envelope))
         return known is not None
 
-    async def _drive(self, envelope: Envelope, event: DomainEvent) -> Outcome:
+    async def _drive(self, envelope: Envelope, event: DomainEvent | UnreadableEvent) -> Outcome:
         info = workflow.info()
         status = SagaStatus()
         status.begin(envelope.event_type, envelope.event_id)
@@ -162,7 +196,7 @@ class SagaExecution:
         while True:
             heard = self._retries
             try:
-                if not cancel_tried and workflow.cancellation_reason() is not None:
+                if not cancel_tried and self._is_to_undo:
                     cancel_tried = True
                     said = workflow.cancellation_reason()
                     reason = f"cancelled before it was done: {said}" if said else "cancelled before it was done"
@@ -174,7 +208,7 @@ class SagaExecution:
                 raise
             except Exception:
                 # A bug in `handle` waits for its fix, unless a person wants no more of it.
-                if cancel_tried or workflow.cancellation_reason() is None:
+                if cancel_tried or not self._is_to_undo:
                     raise
 
     async def _wait_for_a_person(self, envelope: Envelope, heard: int, *, heeds_cancel: bool) -> None:

@@ -20,6 +20,9 @@ RETRY_SIGNAL = "retry"
 WAKE_SIGNAL = "wake"
 """A saga that waits for a lock looks at once whether it holds it now."""
 
+UNDO_SIGNAL = "undo"
+"""The database has decided: an execution that has this signal before it runs undoes without the author's code."""
+
 START_DOOR = "start"
 """Where a message came in that was a start argument; other doors are named after their signal."""
 UPDATE_DOOR = "update"

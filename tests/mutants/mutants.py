@@ -28,6 +28,7 @@ DRIVER = "orchestrator/drive/driver.py"
 SIGNATURE = "orchestrator/signature.py"
 PUBLISHABLE = "orchestrator/publishable.py"
 ENVELOPE = "orchestrator/envelope.py"
+SILENT = "orchestrator/worker/silent_sagas.py"
 
 
 class NoLongerFits(Exception):
@@ -415,5 +416,16 @@ def database_now() -> ColumnElement[datetime]:"""
             "tests/unit/test_publishable.py::test_a_number_with_more_digits_than_a_float_is_asked_for_as_a_string",
         ),
         unseen="its amounts are whole numbers",
+    ),
+    Mutant(
+        name="unheard-cancel",
+        breaks="a cancel is carried out though the execution fails on each replay and never hears it",
+        file=SILENT,
+        replaced={"if driver.keeps_failing else None": "if driver.was_terminated else None"},
+        caught_by=(
+            "tests/temporal/test_decisions_on_changed_code.py"
+            "::test_what_the_database_decided_is_carried_out_by_an_execution_that_begins_again",
+        ),
+        unseen="no code of chaos changes while its sagas are under way",
     ),
 )

@@ -1,0 +1,175 @@
+"""What was decided about a saga is carried out although its execution fails on each replay of changed code."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from temporalio.client import Client, WorkflowExecutionStatus
+
+from orchestrator.catalog import Catalog
+from orchestrator.operation import Operation
+from orchestrator.store.database import Database
+from orchestrator.store.intervention import cancel_saga
+from orchestrator.worker.manager import Ready
+from tests import cast
+from tests.cast import Plan
+from tests.deployed import Deployed
+from tests.deployed_events import DeployedRequested
+from tests.house import House, eventually, new_id, open_house
+from tests.temporal.recovering import Published, done, recovery_of, sweep
+
+OPERATIONS: list[Operation[..., Any]] = [cast.take, cast.put, cast.write_note]
+CATALOG = Catalog.of(orchestrators=[Deployed], operations=OPERATIONS)
+
+
+@pytest.fixture
+async def idle(database: Database, client: Client) -> AsyncGenerator[House]:
+    async with open_house(client, database, CATALOG, task_queue=f"deployed-{uuid4()}", working=False) as made:
+        yield made
+
+
+@asynccontextmanager
+async def deployed(
+    house: House, change: str, operations: Sequence[Operation[..., Any]] = OPERATIONS
+) -> AsyncGenerator[House]:
+    """A worker with the next version of the code."""
+    Plan.deployed = change
+    catalog = Catalog.of(orchestrators=[Deployed], operations=operations)
+    async with house.manager.worker(Ready(house.ready.client, house.database, catalog)):
+        yield house
+
+
+async def asleep(house: House) -> Published:
+    """A saga whose first step is done, and that sleeps; no worker runs any more."""
+    event_id = new_id()
+    async with deployed(house, ""):
+        await house.bus.publish(DeployedRequested(coins=10), event_id=event_id)
+
+        async def sleeps() -> bool:
+            return any(row.next_at is not None for row in await house.sagas())
+
+        await eventually(sleeps, "it sleeps")
+    return Published(house, event_id, f"Deployed/event/{event_id}")
+
+
+async def keeps_failing(house: House, saga: Published) -> None:
+    """Its workflow task has failed three times."""
+
+    async def fails() -> bool:
+        described = await saga.handle.describe()
+        return bool(described.raw_description.pending_workflow_task.attempt > 2)
+
+    await eventually(fails, "its workflow task fails", within=60)
+
+
+async def swept_as_undone(house: House) -> None:
+    """Sweep until visibility shows the execution that fails, and its saga is undone."""
+
+    async def is_undone() -> bool:
+        return done(await sweep(house)) == {"undo": 1}
+
+    await eventually(is_undone, "a sweep has it undone", within=60)
+
+
+async def assert_undone(house: House, saga: Published, shown: str = "CANCELED") -> None:
+    row = await saga.ended()
+    assert row.phase == "cancelled"
+    assert (await house.holdings()).boxes == {"a": 100, "b": 0}
+    assert len(await house.outbox()) == 1
+
+    async def has_ended() -> bool:
+        return (await saga.handle.describe()).status is WorkflowExecutionStatus[shown]
+
+    await eventually(has_ended, f"its execution has ended as {shown}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["raises", *(pytest.param(one, marks=pytest.mark.exhaustive) for one in ("another step", "another operation"))],
+)
+async def test_a_cancel_from_the_web_is_carried_out_though_the_execution_never_hears_it(
+    idle: House, change: str
+) -> None:
+    saga = await asleep(idle)
+    async with deployed(idle, change):
+        await saga.handle.cancel(reason="the wrong account")
+        await keeps_failing(idle, saga)
+        assert (await saga.row()).phase == "forward"
+
+        await swept_as_undone(idle)
+
+        await assert_undone(idle, saga)
+    row = await saga.row()
+    assert (row.error_code, row.ended_by) == ("saga.cancelled", "recovery")
+    assert "the wrong account" in row.message
+
+
+async def test_what_the_database_decided_is_carried_out_by_an_execution_that_begins_again(idle: House) -> None:
+    saga = await asleep(idle)
+    await cancel_saga(idle.database, (await saga.row()).id, by="a test")
+    await saga.handle.signal("retry")
+    async with deployed(idle, "raises"):
+        await keeps_failing(idle, saga)
+
+        assert done(await recovery_of(idle).sweep(dry_run=True)) == {"undo": 1}
+        assert done(await sweep(idle)) == {"undo": 1}
+
+        await assert_undone(idle, saga, "FAILED")
+
+
+@pytest.mark.exhaustive
+async def test_two_sweeps_at_once_have_it_undone_once(idle: House) -> None:
+    saga = await asleep(idle)
+    await saga.handle.cancel()
+    async with deployed(idle, "raises"):
+        await keeps_failing(idle, saga)
+        key = (await saga.row()).id
+        await asyncio.gather(*(recovery_of(idle).recover([key]) for _ in range(2)))
+
+        await assert_undone(idle, saga)
+
+
+async def test_a_terminated_saga_is_undone_though_the_code_that_is_deployed_now_raises(idle: House) -> None:
+    saga = await asleep(idle)
+    await saga.terminate("the wrong account")
+    async with deployed(idle, "locks raise"):
+        await recovery_of(idle).recover([(await saga.row()).id])
+
+        row = await saga.ended()
+
+    assert (row.phase, row.error_code) == ("cancelled", "saga.terminated")
+    assert (await idle.holdings()).boxes == {"a": 100, "b": 0}
+
+
+@pytest.mark.exhaustive
+async def test_a_bug_alone_undoes_nothing(idle: House) -> None:
+    saga = await asleep(idle)
+    await saga.handle.signal("retry")
+    async with deployed(idle, "raises"):
+        await keeps_failing(idle, saga)
+
+        assert done(await sweep(idle)) == {}
+
+    assert (await saga.row()).phase == "forward"
+
+
+async def test_an_operation_that_the_code_no_longer_has_is_named_and_the_saga_ends_once_it_is_back(idle: House) -> None:
+    saga = await asleep(idle)
+    await saga.handle.cancel()
+    async with deployed(idle, "another operation", OPERATIONS[1:]):
+        await keeps_failing(idle, saga)
+        await recovery_of(idle).recover([(await saga.row()).id])
+
+        async def is_stuck() -> bool:
+            row = await saga.row()
+            return row.stuck_step == 1 and "cast.take" in row.stuck_error
+
+        await eventually(is_stuck, "it is stuck and names the operation", within=60)
+        assert (await saga.row()).phase == "undoing"
+        assert (await idle.holdings()).boxes == {"a": 90, "b": 0}
+    async with deployed(idle, ""):
+        await saga.handle.signal("retry")
+        await assert_undone(idle, saga)

@@ -1,0 +1,55 @@
+"""What `status` says of a cancel that was asked for and is not carried out yet."""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from orchestrator.cli.standing import Standing
+from orchestrator.cli.why import Kind, Reason
+from orchestrator.drive.messages import Phase
+
+
+class Row:
+    """As much of a saga's row as is looked at."""
+
+    def __init__(self, phase: Phase, ends_as: Phase | None = None, pivot: int | None = None) -> None:
+        self.phase, self.ends_as, self.pivot = phase, ends_as, pivot
+        self.is_stuck = self.is_waiting = False
+        self.blocked_by = ()
+
+
+def standing(row: Row | None, kind: Kind, *, asked: bool = True) -> Standing:
+    reason = Reason(kind, "its workflow task fails", is_cancel_requested=asked)
+    return Standing("Nap", "one", "Nap/event/one", "link", cast(Any, row), reason, is_only=True)
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "said"),
+    [
+        (None, Kind.NO_WORKER, "a cancel is pending; no worker takes the work"),
+        (Row(Phase.FORWARD), Kind.WORKING, "a cancel is pending; it is being carried out"),
+        (Row(Phase.FORWARD), Kind.BUG, "its workflow task fails. Recovery, which runs every 30 seconds"),
+        (Row(Phase.UNDOING, Phase.CANCELLED), Kind.RETRYING, "the undoing fails and is tried again"),
+        (Row(Phase.FORWARD, pivot=2), Kind.WORKING, "step 2 cannot be undone: the saga goes on to its end"),
+    ],
+)
+def test_a_cancel_that_is_pending_is_told_with_its_reason(row: Row | None, kind: Kind, said: str) -> None:
+    assert said in (standing(row, kind).pending_cancel or "")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [Row(Phase.CANCELLED), Row(Phase.UNDOING, Phase.FAILED), Row(Phase.COMPLETED)],
+    ids=lambda row: row.phase.value,
+)
+def test_none_is_told_where_none_is_pending(row: Row) -> None:
+    assert standing(row, Kind.WORKING).pending_cancel is None
+
+
+def test_a_bug_without_a_cancel_undoes_nothing() -> None:
+    one = standing(Row(Phase.FORWARD), Kind.BUG, asked=False)
+
+    assert one.pending_cancel is None
+    assert "Nothing is undone; deploy a fix" in (one.why or "")
+    assert "Nothing is undone" not in (replace(one, reason=standing(None, Kind.BUG).reason).why or "")
