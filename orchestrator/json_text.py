@@ -120,24 +120,25 @@ def loads_keeping_digits(text: str | bytes) -> Any:
     return json.loads(text, parse_float=lambda digits: Digits(digits) if is_rounded(digits) else float(digits))
 
 
-def rewrite(text: str | bytes, change: Callable[[Any], Any], *, indent: int | None = None) -> str:
-    """Parse a JSON text, change it, and write it again with the digits of every number that was not changed.
+def rewrite(text: str, change: Callable[[Any, Callable[[str], Any]], Any], *, indent: int | None = None) -> str:
+    """Parse a JSON text, change it, and write it again with the digits that each number had.
 
     Args:
         text: the JSON.
-        change: takes the parsed value, in which a number with a fraction stands as a string; returns what is written.
+        change: takes what was parsed, in which a number with a fraction stands as a string, and a parser for JSON that
+            is put into it; returns what is written.
         indent: as of `json.dumps`.
 
     Raises:
         ValueError: it is no JSON.
+        RecursionError: it is nested deeper than Python reads.
     """
     mark = uuid4().hex
 
-    def keep(digits: str) -> str:
-        return f"{mark}{digits}{mark}"
+    def loads(part: str) -> Any:
+        return json.loads(part, parse_float=lambda digits: f"{mark}{digits}{mark}")
 
-    changed = change(json.loads(text, parse_float=keep))
-    written = json.dumps(changed, ensure_ascii=False, indent=indent)
+    written = json.dumps(change(loads(text), loads), ensure_ascii=False, indent=indent)
     return re.sub(f'"{mark}([^"]*?){mark}"', r"\1", written)
 
 

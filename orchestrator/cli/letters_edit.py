@@ -1,12 +1,11 @@
 """`orchestrator dead-letters edit`: a copy with other content; what came stays as it came."""
 
 import asyncio
-import json
 import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import environ
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +17,6 @@ from orchestrator.cli.invocation import command
 from orchestrator.cli.letters_shown import (
     By,
     Number,
-    parsed,
     text_of,
     there,
     verdict_document,
@@ -31,6 +29,7 @@ from orchestrator.cli.options import AsJson, read_stdin
 from orchestrator.cli.output import Output
 from orchestrator.client.dead_letters import Fate
 from orchestrator.envelope import NESTING_LIMIT
+from orchestrator.json_text import rewrite
 from orchestrator.settings import Settings
 from orchestrator.store.kept_letters import LetterView, letter_of
 
@@ -67,7 +66,7 @@ def edit(
     if file is not None:
         raw = read_stdin() if file == "-" else _file(file)
     else:
-        raw = _changed(letter, changes) if changes else _in_editor(letter)
+        raw = changed(letter, changes) if changes else _in_editor(letter)
     if raw == letter.raw:
         raise NotPossible("event.unchanged", "nothing was changed, so nothing was kept")
     verdict = asyncio.run(with_letters(settings, lambda letters: letters.edit(letter, raw, by=who), sends=False))
@@ -89,19 +88,29 @@ def _file(path: str) -> bytes:
         raise typer.BadParameter(f"{path} cannot be read: {fault.strerror}") from fault
 
 
-def _changed(letter: LetterView, changes: Sequence[str]) -> bytes:
-    message = parsed(letter.raw)
-    if not isinstance(message, dict):
-        raise NotPossible("event.not_json", f"dead letter {letter.id} is no JSON object: edit it whole, with --file")
-    for change in changes:
-        path, equals, value = change.partition("=")
-        if not equals or not path:
-            raise typer.BadParameter(f"--set takes PATH=VALUE, as in data.amount=500, not {change}")
-        _set(message, path.split("."), value, change)
-    return json.dumps(message, ensure_ascii=False).encode("utf-8", "surrogatepass")
+def changed(letter: LetterView, changes: Sequence[str]) -> bytes:
+    """The message with some values set; every other number keeps its digits."""
+
+    def change(message: Any, loads: Callable[[str], Any]) -> Any:
+        if not isinstance(message, dict):
+            raise ValueError
+        for one in changes:
+            path, equals, value = one.partition("=")
+            if not equals or not path:
+                raise typer.BadParameter(f"--set takes PATH=VALUE, as in data.amount=500, not {one}")
+            _set(message, path.split("."), value, one, loads)
+        return message  # pyright: ignore[reportUnknownVariableType]
+
+    try:
+        written = rewrite(letter.raw.decode("utf-8"), change)
+    except (ValueError, RecursionError) as fault:
+        raise NotPossible(
+            "event.not_json", f"dead letter {letter.id} is no JSON object: edit it whole, with --file"
+        ) from fault
+    return written.encode("utf-8", "surrogatepass")
 
 
-def _set(message: Any, path: Sequence[str], value: str, change: str) -> None:
+def _set(message: Any, path: Sequence[str], value: str, change: str, loads: Callable[[str], Any]) -> None:
     *way, last = path
     if len(path) > NESTING_LIMIT:
         raise typer.BadParameter(f"--set {change}: so deep nothing may be nested")
@@ -119,7 +128,7 @@ def _set(message: Any, path: Sequence[str], value: str, change: str) -> None:
         place.pop(last, None)  # pyright: ignore[reportUnknownMemberType]
         return
     try:
-        place[last] = json.loads(value)
+        place[last] = loads(value)
     except ValueError:
         place[last] = value
 

@@ -18,6 +18,7 @@ from orchestrator.cli.output import moment_json
 from orchestrator.cli.person import this_person
 from orchestrator.client import EventBus, connect_temporal, ui_link
 from orchestrator.client.dead_letters import DeadLetters, Fate, Verdict
+from orchestrator.json_text import rewrite
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
 from orchestrator.store.kept_letters import LetterView
@@ -140,7 +141,7 @@ def text_of(raw: bytes) -> tuple[str, str]:
     except UnicodeDecodeError:
         return raw.hex(" ", 4), "no text, in hexadecimal"
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False), "JSON"
+        return rewrite(text, lambda message, _: message, indent=2), "JSON"
     except (ValueError, RecursionError):
         escaped = "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
         return escaped, "text, not JSON"

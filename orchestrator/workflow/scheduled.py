@@ -13,6 +13,7 @@ from temporalio.common import RawValue, RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ApplicationError
 
 from orchestrator.envelope import describe
+from orchestrator.json_text import has_rounded_number
 from orchestrator.reserved import SCHEDULED_WORKFLOW
 from orchestrator.workflow import names
 from orchestrator.workflow.dead_letters import pieces
@@ -20,6 +21,7 @@ from orchestrator.workflow.dead_letters import pieces
 PUBLISH_SCHEDULED = "saga.publish_scheduled"
 """The activity; `ScheduledPublish` is the workflow. Names on the wire, as those in `names`."""
 
+_EXACT = "scheduled-numbers-are-exact"
 _STARTED_FOR = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 
 
@@ -48,6 +50,8 @@ class ScheduledPublish:
             await self._keep(arguments, f"this is nothing that a schedule is for: {describe(fault)}")
         except ValueError:
             await self._keep(arguments, f"takes one argument, and was given {len(arguments)}")
+        if has_rounded_number(only.payload.data) and workflow.patched(_EXACT):
+            await self._keep(arguments, "a number has more digits than a JSON number keeps: give it as a string")
         info = workflow.info()
         at = info.typed_search_attributes.get(_STARTED_FOR) or info.start_time
         event_id: str = await workflow.execute_activity(

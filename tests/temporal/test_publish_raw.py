@@ -162,6 +162,18 @@ async def test_an_engine_workflow_that_is_started_with_garbage_fails_with_the_re
     assert len(await house.dead_letters()) == 2
 
 
+async def test_a_schedule_is_asked_for_a_string_where_a_number_would_lose_digits(house: House) -> None:
+    wanted = b'{"event_type": "NOTHING_REQUESTED", "arguments": {"price": 12345678901234567.89}}'
+
+    with pytest.raises(WorkflowFailureError) as told:
+        await house.client.execute_workflow(
+            "ScheduledPublish", raw_json(wanted), id=new_id(), task_queue=house.task_queue
+        )
+
+    assert "give it as a string" in str(told.value.cause)
+    assert [letter.code for letter in await house.dead_letters()] == ["event.invalid"]
+
+
 async def test_recovery_runs_whatever_it_is_given(house: House) -> None:
     handle = await house.client.start_workflow(
         "SagaRecovery", args=[raw_json(b"{"), 7], id=new_id(), task_queue=house.task_queue

@@ -13,6 +13,8 @@ import pytest
 from pydantic import JsonValue
 
 from orchestrator import Contract, DomainEvent
+from orchestrator.cli.letters_edit import changed
+from orchestrator.cli.letters_shown import text_of
 from orchestrator.client.checking import checked_envelope, read_event
 from orchestrator.envelope import NESTING_LIMIT, OUTCOME_SIZE_LIMIT, UnreadableEvent, read, unwrap, wrap
 from orchestrator.errors import EventRejected
@@ -212,7 +214,7 @@ def test_so_does_a_number_of_an_old_version() -> None:
 def test_a_json_text_is_rewritten_with_the_digits_that_it_had() -> None:
     text = '{"a": 12345678901234567.89, "b": [1.10, 1e400, "ü", 7], "c": 1}'
 
-    assert rewrite(text, lambda fields: {**fields, "c": 2}) == text.replace('"c": 1', '"c": 2')
+    assert rewrite(text, lambda fields, loads: {**fields, "c": loads("2.50")}) == text.replace('"c": 1', '"c": 2.50')
 
 
 @pytest.mark.parametrize(
@@ -230,6 +232,15 @@ def test_a_json_text_is_rewritten_with_the_digits_that_it_had() -> None:
 def test_a_number_is_rounded_if_its_float_is_written_otherwise(digits: str, rounded: bool) -> None:
     assert is_rounded(digits) is rounded
     assert has_rounded_number(f'{{"a": [{digits}]}}') is rounded
+
+
+def test_an_edited_dead_letter_keeps_the_digits_of_its_numbers_and_so_it_is_shown() -> None:
+    letter: Any = SimpleNamespace(id=7, raw=f'{{"data": {{"price": {LONG}, "rate": 1.10}}, "id": "x"}}'.encode())
+
+    edited = changed(letter, ["data.rate=98765432109876543.21", "id=y"])
+
+    assert edited.decode() == f'{{"data": {{"price": {LONG}, "rate": 98765432109876543.21}}, "id": "y"}}'
+    assert f'"price": {LONG},' in text_of(letter.raw)[0]
 
 
 def test_what_is_no_json_holds_no_number() -> None:
