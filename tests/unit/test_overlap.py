@@ -17,10 +17,11 @@ from typing_extensions import TypedDict
 
 from orchestrator import Contract
 from orchestrator.definition_of_types import Use, faults_of_type
-from orchestrator.errors import Unrecordable
+from orchestrator.errors import ResultInvalid, Unrecordable
 from orchestrator.operation import Operation, query
 from orchestrator.overlap import bare
 from orchestrator.round_trip import may_change
+from orchestrator.store.fence import ResultTooLarge, recordable
 from orchestrator.transaction import Transaction
 
 
@@ -292,6 +293,18 @@ def test_a_value_is_nested_no_deeper_than_an_event() -> None:
 def test_arguments_that_are_too_large_are_refused_where_the_call_is_described() -> None:
     with pytest.raises(Unrecordable, match=r"take 516,0\d\d bytes and the limit is 258,048"):
         carrier(str)("ä" * 258_000)
+
+
+def test_a_result_over_the_limit_is_refused_with_its_size_in_bytes() -> None:
+    with pytest.raises(ResultTooLarge, match=r"takes 300,002 bytes and the limit is 258,048"):
+        recordable(carrier(str), "ä" * 150_000)
+
+
+def test_a_result_that_would_be_read_as_another_is_its_authors_mistake() -> None:
+    with pytest.raises(
+        ResultInvalid, match=r"a value of type Iban and declares .* \(carry: .*a Iban comes back as a Card"
+    ):
+        recordable(carrier(Card | Iban), Iban(reference="a"))
 
 
 SCALARS: Mapping[Any, st.SearchStrategy[Any]] = {
