@@ -402,9 +402,9 @@ async def test_a_retry_where_nothing_waits_changes_nothing_and_says_so(empty_hou
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("1", "--reason", " "), "write some words"),
+        (("1", "--reason", " "), "--reason is empty"),
         (("1", "--reason", "..."), "write some words"),
-        (("1", "--reason", "so", "--as", " "), "write some words"),
+        (("1", "--reason", "so", "--as", " "), "--as is empty"),
         (("1",), "--reason"),
         (("0", "--reason", "so"), "STEP"),
         (("9", "--reason", "so", "--yes"), "has no step 9: its steps are 1, 2"),

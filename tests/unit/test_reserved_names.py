@@ -70,7 +70,7 @@ def problems_of(name: str) -> Iterator[Problem]:
     return problems_of_orchestrator(type(name, (Orchestrator,), {}))
 
 
-@pytest.mark.parametrize("name", [*WORKFLOWS, "__temporal_move"])
+@pytest.mark.parametrize("name", [*sorted(WORKFLOWS), "__temporal_move"])
 def test_an_orchestrator_with_a_name_of_the_engines_or_temporals_is_told(name: str) -> None:
     assert any("rename the class" in problem.text and name in problem.text for problem in problems_of(name))
 
