@@ -5,6 +5,7 @@ a library adds to its messages: they may be personal.
 """
 
 import re
+import traceback
 
 from pydantic import ValidationError
 from sqlalchemy.exc import StatementError
@@ -18,6 +19,9 @@ _CAUSES = 3
 _OWN = 1_200
 """Characters of one error's own message; the rest of `MESSAGE_LIMIT` is for its causes."""
 _LEAVES = 3
+_FRAMES = 30
+"""Innermost frames of one error in a traceback."""
+_THEN = "which led to:"
 _DRIVERS_CLASS = re.compile(r"\A<class '[\w.]+'>: ")
 _QUERY_ARGUMENT = re.compile(r"(invalid input for query argument \$\d+): .* (\(.*\))\Z", re.DOTALL)
 
@@ -42,6 +46,25 @@ def error_message(fault: BaseException) -> str:
         if not (message and message in said[0]):  # the engine's own errors repeat what they wrap
             said.append(f"{relation} {_joined(type(current).__name__, message)}")
     return storable("; ".join(part for part in said if part))
+
+
+def traceback_text(fault: BaseException) -> str:
+    """The traceback of an error and of its causes, the first cause first; with the messages of `error_text`."""
+    parts: list[str] = []
+    known: set[int] = set()
+    current: BaseException | None = fault
+    while current is not None and id(current) not in known and len(parts) <= _CAUSES:
+        known.add(id(current))
+        inner = [leaf for leaf in leaves(current) if leaf is not current][:_LEAVES]
+        parts.append("".join(_frames(one) for one in [*inner, current]))
+        following = _cause_of(current)
+        current = None if following is None else following[1]
+    return f"\n{_THEN}\n".join(reversed(parts)).rstrip()
+
+
+def _frames(fault: BaseException) -> str:
+    frames = "".join(traceback.format_tb(fault.__traceback__)[-_FRAMES:])
+    return f"Traceback (most recent call last):\n{frames}{_joined(type(fault).__name__, _own_message(fault))}\n"
 
 
 def _cause_of(fault: BaseException) -> tuple[str, BaseException] | None:

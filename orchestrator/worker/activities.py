@@ -77,13 +77,13 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
             deadline = steps.catalog.called(command.operation, command.arguments).deadline
         except OrchestratorError as fault:
             # An atomic step of newer code: another worker takes it.
-            raise attempt_failed(fault, final=False) from fault
+            raise attempt_failed(fault, steps.databases, final=False) from fault
         if may_give_up and info.attempt > FEWEST_ATTEMPTS + 1 and _is_overdue(info, deadline, began):
             # The attempt before this one may have taken its worker down: then this one must not run.
             last = await last_failure()
             if last is not None and was_cut_off(last):
                 raise _given_up(info, deadline, last)
-            settled = await _told(steps.settle(command)) if _leaves_a_doubt(operation) else None
+            settled = await _told(steps.settle(command), steps) if _leaves_a_doubt(operation) else None
             if settled is None:
                 raise _given_up(info, deadline, last)
             reply = settled
@@ -91,11 +91,13 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
             try:
                 reply = await _beating(steps.run(command, deadline, attempt=info.attempt))
             except Exception as fault:
-                final = may_give_up and (isinstance(fault, AuthorsMistake) or _is_overdue(info, deadline, began))
+                is_overdue = may_give_up and _is_overdue(info, deadline, began)
+                final = is_overdue or (may_give_up and isinstance(fault, AuthorsMistake))
                 leaves_doubt = final and _leaves_a_doubt(operation)
-                settled = await _told(steps.settle(command)) if leaves_doubt else None
+                settled = await _told(steps.settle(command), steps) if leaves_doubt else None
                 if settled is None:
-                    raise attempt_failed(fault, final=final) from fault
+                    note = f"; {_after(info.attempt, deadline)}" if is_overdue else ""
+                    raise attempt_failed(fault, steps.databases, final=final, note=note) from fault
                 reply = settled
         if isinstance(reply, StepRefused):
             raise ApplicationError(
@@ -119,7 +121,7 @@ def _compensation_activity(name: str, steps: StoreSteps) -> Callable[..., Any]:
     @activity.defn(name=name)
     async def run(*arguments: RawValue) -> UndoReply:
         command = _command(UndoCommand, arguments, steps.catalog)
-        return await _told(steps.undo(command, name))
+        return await _told(steps.undo(command, name), steps)
 
     return run
 
@@ -128,27 +130,27 @@ def _engine_activities(steps: StoreSteps) -> list[Callable[..., Any]]:
     @activity.defn(name=names.BEGIN_WAIT)
     async def begin_wait(*arguments: RawValue) -> WaitReply:
         command = _command(WaitCommand, arguments, steps.catalog)
-        return await _told(steps.begin_wait(command))
+        return await _told(steps.begin_wait(command), steps)
 
     @activity.defn(name=names.END_WAIT)
     async def end_wait(*arguments: RawValue) -> StepReply:
         command = _command(EndWaitCommand, arguments, steps.catalog)
-        return await _told(steps.end_wait(command))
+        return await _told(steps.end_wait(command), steps)
 
     @activity.defn(name=names.TURN)
     async def turn(*arguments: RawValue) -> TurnReply:
         command = _command(TurnCommand, arguments, steps.catalog)
-        return await _told(steps.turn(command))
+        return await _told(steps.turn(command), steps)
 
     @activity.defn(name=names.FINISH)
     async def finish(*arguments: RawValue) -> FinishReply:
         command = _command(FinishCommand, arguments, steps.catalog)
-        return await _told(steps.finish(command))
+        return await _told(steps.finish(command), steps)
 
     @activity.defn(name=names.STICK)
     async def stick(*arguments: RawValue) -> None:
         command = _command(StuckCommand, arguments, steps.catalog)
-        await _told(steps.stick(command))
+        await _told(steps.stick(command), steps)
 
     @activity.defn(name=names.DEAD_LETTER)
     async def dead_letter(*arguments: RawValue) -> int:
@@ -166,7 +168,7 @@ def _engine_activities(steps: StoreSteps) -> list[Callable[..., Any]]:
             offset=piece.offset,
             raw=piece.raw,
         )
-        return await _told(kept)
+        return await _told(kept, steps)
 
     return [begin_wait, end_wait, turn, finish, stick, dead_letter]
 
@@ -222,18 +224,22 @@ def _carried(reply: R) -> R:
     return reply
 
 
-async def _told(work: Awaitable[R]) -> R:
+async def _told(work: Awaitable[R], steps: StoreSteps) -> R:
     try:
         return _carried(await _beating(work))
     except ApplicationError:
         raise
     except Exception as fault:
-        raise attempt_failed(fault, final=False) from fault
+        raise attempt_failed(fault, steps.databases, final=False) from fault
+
+
+def _after(attempts: int, deadline: timedelta) -> str:
+    return f"given up after {attempts} attempts, past its deadline of {deadline}"
 
 
 def _given_up(info: activity.Info, deadline: timedelta, last: Failure | None) -> ApplicationError:
     """The error of a step whose deadline is past: that of its last attempt, as far as it is known."""
-    given_up = f"given up after {info.attempt - 1} attempts, past its deadline of {deadline}"
+    given_up = _after(info.attempt - 1, deadline)
     kind = "" if last is None or was_cut_off(last) else last.application_failure_info.type
     if last is None:
         return ApplicationError(given_up, type="DeadlineExceeded", non_retryable=True)

@@ -1,16 +1,35 @@
-"""How an activity reports a failed attempt to Temporal: in one line, without traceback, small enough for the server."""
+"""How an activity reports a failed attempt: to Temporal in one line, small enough for the server, and to the log."""
 
-from temporalio.exceptions import ApplicationError
+from temporalio import activity
 
+from orchestrator.store.databases import Databases
 from orchestrator.store.error_text import error_message
+from orchestrator.worker.fault_log import AttemptFailed, fault_log_of
 
 
-class AttemptFailed(ApplicationError):
-    """An attempt failed with an author's error or the database's. Its cause keeps the error for the log alone."""
+def attempt_failed(
+    fault: Exception,
+    databases: Databases,
+    *,
+    final: bool,
+    kind: str | None = None,
+    note: str = "",
+    waiting: tuple[str, ...] | None = None,
+) -> AttemptFailed:
+    """The failure that stands for an error: its type and message, and those of its causes. It is logged here.
 
-
-def attempt_failed(fault: Exception, *, final: bool, kind: str | None = None) -> AttemptFailed:
-    """The failure that stands for an error: its type and message, and those of its causes."""
-    failed = AttemptFailed(error_message(fault), type=kind or type(fault).__name__, non_retryable=final)
+    Args:
+        fault: the error.
+        databases: one of which may be down.
+        final: whether it is retried no more.
+        kind: its type, if not the error's own.
+        note: follows the message.
+        waiting: the sagas that wait because of it; by default the one that the execution drives.
+    """
+    info = activity.info()
+    what = f"{info.activity_type} of {info.workflow_id}, attempt {info.attempt}{' in place' if info.is_local else ''}"
+    sagas = (info.workflow_id or "",) if waiting is None else waiting
+    fault_log_of(databases).failed(f"{what}, fails{' for good' if final else ''}", fault, waiting=sagas)
+    failed = AttemptFailed(f"{error_message(fault)}{note}", type=kind or type(fault).__name__, non_retryable=final)
     failed.__cause__ = fault
     return failed

@@ -41,6 +41,7 @@ from orchestrator.worker.answers import answer_activity
 from orchestrator.worker.clocks import comparing_clocks
 from orchestrator.worker.command_line import run_command
 from orchestrator.worker.delivery import Delivery
+from orchestrator.worker.fault_log import fault_log_of, shorten_library_logs
 from orchestrator.worker.heart import READY, Heart, Supervised
 from orchestrator.worker.publishing import message_activity
 from orchestrator.worker.recovery import Recovery, recovery_activity
@@ -231,6 +232,7 @@ class Manager:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+            await fault_log_of(ready.databases).close()
             await ready.databases.close()
         if self._supervised is None:
             write_line("Drained.")
@@ -286,6 +288,7 @@ class Manager:
             raise DefinitionError([problem]) from fault
 
     def _worker(self, ready: Ready, waker: SignalWaker, **options: Any) -> Worker:
+        shorten_library_logs()
         steps = self._steps(ready.databases, ready.catalog, waker)
         return Worker(
             ready.client,

@@ -22,6 +22,7 @@ from orchestrator.store.clock import read_clock
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.dead_letters import name_letters
+from orchestrator.store.error_text import error_text
 from orchestrator.store.external_undo import LeftStanding
 from orchestrator.store.lock_heads import BATCH, remove_unused_heads
 from orchestrator.store.recovery import (
@@ -33,7 +34,9 @@ from orchestrator.store.recovery import (
     recorded_sagas,
     swept_until,
 )
+from orchestrator.worker.attempt_failure import attempt_failed
 from orchestrator.worker.closed_runs import ClosedRun, closed_abnormally, newest_close
+from orchestrator.worker.fault_log import fault_log_of
 from orchestrator.worker.left_messages import settle_messages
 from orchestrator.worker.left_outside import next_left, settle_left, workflow_id_of
 from orchestrator.worker.silent_pages import SilentPages
@@ -84,8 +87,8 @@ class Recovery:
         limits: Limits | None = None,
     ) -> None:
         self._client = client
-        self._databases = Databases.of(databases)
-        self._database = self._databases.home
+        self.databases = Databases.of(databases)
+        self._database = self.databases.home
         self._catalog = catalog
         self._task_queue = task_queue
         self._limits = limits or Limits()
@@ -99,12 +102,12 @@ class Recovery:
         Raises:
             RecoveryRefused: they do not; the message says what to do.
         """
-        for _, database in self._databases:
+        for _, database in self.databases:
             await check_belonging(database, self._client.namespace, await self._cluster_id())
 
     async def adopt(self) -> None:
         """Make the databases belong to this Temporal."""
-        for _, database in self._databases:
+        for _, database in self.databases:
             await adopt(database, self._client.namespace, await self._cluster_id())
 
     async def sweep(
@@ -161,14 +164,14 @@ class Recovery:
             await self.check_belonging()
             recorded = await recorded_sagas(self._database, sagas)
         except Exception as fault:
-            _log.warning("%s sagas could not be looked at: %s", len(sagas), fault)
+            fault_log_of(self.databases).failed(f"{len(sagas)} sagas could not be looked at", fault)
             return
         await _each([one for one in recorded.values() if not one.phase.is_final], lambda one: _look_at(sweeping, one))
 
     def _sweeping(self, *, dry_run: bool, heard: Callable[[int], None]) -> Sweeping:
         return Sweeping(
             client=self._client,
-            databases=self._databases,
+            databases=self.databases,
             catalog=self._catalog,
             task_queue=self._task_queue,
             limits=self._limits,
@@ -247,6 +250,8 @@ def recovery_activity(recovery: Recovery) -> Callable[..., Any]:
         except RecoveryRefused as fault:
             _log.warning("%s", fault)
             raise ApplicationError(str(fault), type="recovery.refused", non_retryable=True) from None
+        except Exception as fault:
+            raise attempt_failed(fault, recovery.databases, final=False, waiting=()) from fault
         if any(swept.counts[action] for action in Action):
             _log.info("recovery: %s", swept.sentence())
         return swept.model_copy(update={"findings": swept.findings[:SHOWN]})
@@ -285,8 +290,8 @@ async def _look_through(sweeping: Sweeping, run: ClosedRun) -> bool:
 
 
 def _fail(sweeping: Sweeping, workflow_id: str, fault: Exception) -> None:
-    _log.warning("recovery of %s failed", workflow_id, exc_info=fault)
-    sweeping.note(Action.FAIL, workflow_id, f"{type(fault).__name__}: {fault}")
+    fault_log_of(sweeping.databases).failed(f"recovery of {workflow_id} failed", fault)
+    sweeping.note(Action.FAIL, workflow_id, error_text(fault))
 
 
 async def _each(these: Sequence[T], look: Callable[[T], Awaitable[Any]]) -> list[Any]:

@@ -17,7 +17,6 @@ from random import uniform
 from time import monotonic
 from uuid import UUID
 
-from sqlalchemy.exc import SQLAlchemyError
 from temporalio.common import MetricMeter
 
 from orchestrator.catalog import AnyOrchestrator, Catalog
@@ -28,6 +27,7 @@ from orchestrator.operation import HOME
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
 from orchestrator.store.dead_letters import keep_piece
+from orchestrator.store.error_text import error_text
 from orchestrator.store.outbox import (
     OutboxRow,
     Target,
@@ -41,6 +41,7 @@ from orchestrator.store.outbox import (
 from orchestrator.store.reading_outbox import waiting
 from orchestrator.store.recovery import RecoveryRefused
 from orchestrator.worker.delivery import Deliver
+from orchestrator.worker.fault_log import fault_log_of
 
 _log = logging.getLogger(__name__)
 
@@ -178,8 +179,7 @@ class Relay:
                     may_send = await self._belongs_here() and await is_due(self.database)
                     passed = await self.pass_on(few=failures > 0) if may_send else Pass()
                 except Exception as fault:  # of the database, or a bug: neither may leave events unsent for good
-                    is_ordinary = isinstance(fault, SQLAlchemyError | OSError | OrchestratorError)
-                    _log.warning("the outbox of %s: %s", self.name, fault, exc_info=None if is_ordinary else fault)
+                    fault_log_of(self.home).failed(f"the outbox of {self.name}", fault)
                     passed = Pass(postponed=1)
                 if last:
                     return
@@ -257,7 +257,7 @@ class Relay:
             return _Later(row, f"not taken within {self.limits.patience}", self._wait(row))
         for failure in delivered:
             if isinstance(failure, Exception):
-                return _Later(row, f"{type(failure).__name__}: {failure}", self._wait(row))
+                return _Later(row, error_text(failure), self._wait(row))
             if failure is not None:  # a cancel
                 raise failure
         return _Sent(row)

@@ -10,6 +10,7 @@ from random import uniform
 
 from orchestrator.store.databases import Databases
 from orchestrator.store.retention import Purge, database_time, purge_some
+from orchestrator.worker.fault_log import fault_log_of
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ async def purge_by_itself(databases: Databases, retention: timedelta) -> None:
             if purged.rows:
                 _log.info("purged %s", purged)
         except Exception as fault:
-            _log.warning("purging failed, and is tried again in %.0f s", wait, exc_info=fault)
+            fault_log_of(databases).failed(f"purging, which is tried again in {wait:.0f} s,", fault)
         await asyncio.sleep(wait)
 
 

@@ -35,10 +35,12 @@ from orchestrator.store.opening import OpenSaga, open_sagas
 from orchestrator.store.schema import saga
 from orchestrator.store.steps import StoreSteps
 from orchestrator.worker.attempt_failure import attempt_failed
+from orchestrator.worker.fault_log import fault_log_of
 from orchestrator.worker.step_groups import Odds, StepGroups
 from orchestrator.worker.wave_steps import DrivePlace, Finishing, NeedsOwn, Postponed, WaveSteps, is_lost
 from orchestrator.workflow import names
 from orchestrator.workflow.dead_letters import pieces
+from orchestrator.workflow.names import own_workflow_id
 from orchestrator.workflow.wave import AWAY, SMALL_WAVE, Left, Place, WaveCommand, WaveReply, Why
 
 _log = logging.getLogger(__name__)
@@ -128,6 +130,7 @@ class Wave:
         odds: Odds | None = None,
     ) -> None:
         self._steps = steps
+        self._faults = fault_log_of(steps.databases)
         self._client = client
         self._task_queue = task_queue
         self._orchestrator = orchestrator
@@ -280,7 +283,7 @@ class Wave:
         except Exception as fault:
             if is_lost(fault):
                 raise
-            _log.warning("a wave of %s could not be opened at once", self._orchestrator.__name__, exc_info=fault)
+            self._faults.failed(f"a wave of {self._orchestrator.__name__} could not be opened at once", fault)
         rows: dict[int, OpenSaga] = {}
         unopened: list[_Fate] = []
         passed_over: set[str] = set()
@@ -294,7 +297,7 @@ class Wave:
             except Exception as fault:
                 if is_lost(fault):
                     raise
-                _log.warning("%s cannot be opened", one.envelope.event_id, exc_info=fault)
+                self._faults.failed(f"{self._saga(one)} cannot be opened", fault)
                 passed_over.update(one.locks.keys)
                 unopened.append(self._failed(one, Why.FAILED))
         return rows, unopened
@@ -413,14 +416,18 @@ class Wave:
 
     def _buggy(self, one: _Given, bug: BaseException) -> _Own:
         """An author's code may raise anything; in an execution of its own a person sees it, and a fixed one goes on."""
-        name, event_id = self._orchestrator.__name__, one.envelope.event_id
-        _log.warning("%s failed for event %s", name, event_id, exc_info=bug)
+        self._faults.failed(f"{self._saga(one)} fails", bug, waiting=[self._saga(one)])
         return _Own(one, error_text(bug))
 
     def _reused(self, one: _Given) -> _Letter:
         return _Letter(one.place, one.envelope.text.encode(), _reused(one.envelope))
 
+    def _saga(self, one: _Enveloped) -> str:
+        return own_workflow_id(self._orchestrator.__name__, one.envelope.event_id)
+
     def _failed(self, one: _Given, why: Why, postponed: Postponed | None = None) -> _Fate:
+        if postponed is not None and postponed.__cause__ is not None:
+            self._faults.failed(f"{self._saga(one)} fails in a wave", postponed.__cause__, waiting=[self._saga(one)])
         # In a large wave being slow says only that there is much to do: the next one is smaller.
         failures = one.place.failures + (why is Why.FAILED or (why is Why.SLOW and self._is_small))
         losses = one.place.losses + (why is Why.LOST)
@@ -444,7 +451,7 @@ class Wave:
             if own.given.is_open:
                 await self._hand_over(saga_id(name, envelope.event_id), execution)
         except Exception as fault:
-            _log.warning("no execution of its own for %s", envelope.event_id, exc_info=fault)
+            self._faults.failed(f"no execution of its own for {name}/event/{envelope.event_id}", fault)
             return own.given.left(Why.LOST)
         _log.info("%s has an execution of its own: %s", envelope.event_id, own.why)
         return None
@@ -464,7 +471,7 @@ class Wave:
             async with self._steps.database.transaction() as connection:
                 await connection.execute(statement)
         except Exception as fault:  # they count as one drive more, which does no harm
-            _log.info("drives could not be taken back: %s", fault)
+            self._faults.failed("drives could not be taken back", fault)
 
     async def _keep(self, letter: _Letter) -> None:
         cut = pieces(
@@ -527,7 +534,8 @@ def wave_activity(steps: StoreSteps, client: Client, task_queue: str) -> Callabl
             return await wave.drive(command, [raw.payload.data for raw in arguments[1:]])
         except Exception as fault:
             kind = AWAY if is_lost(fault) else None
-            raise attempt_failed(fault, final=True, kind=kind) from fault
+            waiting = tuple(f"{info.workflow_id}/{info.workflow_run_id}/{place.position}" for place in command.places)
+            raise attempt_failed(fault, steps.databases, final=True, kind=kind, waiting=waiting) from fault
 
     return drive_wave
 

@@ -1,0 +1,36 @@
+"""Whether a database can be written just now: not read-only, its disk not full, its connections not all in use."""
+
+import secrets
+from uuid import uuid4
+
+from sqlalchemy import delete, insert
+
+from orchestrator.store.database import Database
+from orchestrator.store.schema import saga_dead_letter
+
+_SIZE = 16 * 1024
+"""Bytes that are written and deleted: more than is left free in the pages of a full database."""
+
+
+async def write_probe(database: Database) -> None:
+    """Write something and delete it again, in one transaction.
+
+    Raises:
+        Exception: the database's or the driver's; it cannot be written.
+    """
+    # A number of its own, so that the sequence of real dead letters stays without gaps.
+    number = -1 - secrets.randbelow(2**31 - 1)
+    letter = {
+        "id": number,
+        "door": "write_probe",
+        "origin_workflow_id": "write_probe",
+        "origin_run_id": str(uuid4()),
+        "origin_position": 1,
+        "raw": secrets.token_bytes(_SIZE),
+        "size": _SIZE,
+        "code": "write_probe",
+        "reason": "",
+    }
+    async with database.transaction() as connection:
+        await connection.execute(insert(saga_dead_letter).values(letter))
+        await connection.execute(delete(saga_dead_letter).where(saga_dead_letter.c.id == number))
