@@ -30,6 +30,11 @@ def attempt_failed(
     what = f"{info.activity_type} of {info.workflow_id}, attempt {info.attempt}{' in place' if info.is_local else ''}"
     sagas = (info.workflow_id or "",) if waiting is None else waiting
     fault_log_of(databases).failed(f"{what}, fails{' for good' if final else ''}", fault, waiting=sagas)
+    return failure_of(fault, final=final, kind=kind, note=note)
+
+
+def failure_of(fault: Exception, *, final: bool, kind: str | None = None, note: str = "") -> AttemptFailed:
+    """The failure alone; nothing is logged."""
     failed = AttemptFailed(f"{error_message(fault)}{note}", type=kind or type(fault).__name__, non_retryable=final)
     failed.__cause__ = fault
     return failed

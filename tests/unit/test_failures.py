@@ -10,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.exceptions import TimeoutError as TimedOut
 
 from orchestrator.store.error_text import error_message
-from orchestrator.worker.attempt_failure import attempt_failed
+from orchestrator.worker.attempt_failure import failure_of
 from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.failures import FAILURE_LIMIT, failure_text, was_cut_off
 
@@ -59,7 +59,7 @@ LONG: list[Callable[[], Exception]] = [
 
 @pytest.mark.parametrize("fault", LONG)
 async def test_a_failed_attempt_is_small_enough_for_the_server_to_keep(fault: Callable[[], Exception]) -> None:
-    failure = await carried(attempt_failed(fault(), final=False))
+    failure = await carried(failure_of(fault(), final=False))
 
     assert failure.ByteSize() < FAILURE_LIMIT < KEPT
     assert not failure.stack_trace
@@ -82,7 +82,7 @@ async def test_an_error_of_handle_keeps_the_end_of_its_traceback() -> None:
 
 
 async def test_a_failed_attempt_names_its_error_and_the_causes() -> None:
-    failure = await carried(attempt_failed(chained(ValueError("boom"), KeyError("x")), final=True))
+    failure = await carried(failure_of(chained(ValueError("boom"), KeyError("x")), final=True))
 
     assert failure_text(failure) == "ValueError: boom; caused by KeyError: 'x'"
     assert failure.application_failure_info.non_retryable
@@ -91,7 +91,7 @@ async def test_a_failed_attempt_names_its_error_and_the_causes() -> None:
 async def test_an_attempt_that_was_cut_off_is_named_as_such() -> None:
     failure = Failure(message="activity Heartbeat timeout")
     failure.timeout_failure_info.timeout_type = TimeoutType.TIMEOUT_TYPE_HEARTBEAT
-    failure.cause.CopyFrom(await carried(attempt_failed(ValueError("boom"), final=False)))
+    failure.cause.CopyFrom(await carried(failure_of(ValueError("boom"), final=False)))
 
     assert was_cut_off(failure)
     assert failure_text(failure).endswith("gave no sign of life for too long; before that ValueError: boom")
