@@ -464,7 +464,7 @@ def database_now() -> ColumnElement[datetime]:"""
         replaced={"if not is_outage(fault):\n            _tell": "if True:\n            _tell"},
         caught_by=(
             "tests/worker/test_fault_log.py"
-            "::test_a_database_that_cannot_be_written_is_told_when_it_begins_and_when_it_ends",
+            "::test_a_database_that_cannot_be_written_is_told_when_it_begins_and_when_it_ends[sqlite-cannot_be_written]",
         ),
         unseen="it counts effects, and no lines",
     ),

@@ -126,7 +126,7 @@ async def test_a_database_that_cannot_be_written_is_told_when_it_begins_and_when
         await asyncio.sleep(0.02)
         return "is back after" in caplog.text
 
-    await eventually(is_back, "the database is back")
+    await eventually(is_back, "the database is back", within=8)
     lines = [record.getMessage() for record in caplog.records]
     assert failed > SAGAS  # where a disk is full, small rows may still fit
     assert len(lines) == 2
