@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, insert
+from sqlalchemy.exc import DBAPIError
 from temporalio.exceptions import ApplicationError
 
+from orchestrator import Transaction
 from orchestrator.catalog import Catalog
 from orchestrator.store.database import Database
 from orchestrator.store.fence import run_step
 from orchestrator.worker import fault_log
 from orchestrator.worker.fault_log import AttemptFailed, FaultLog, OneLine, Tracebacks, fault_log_of, is_outage
 from tests import cast
-from tests.cast import box
+from tests.cast import Script, box
 from tests.house import CATALOG, eventually
 from tests.store.test_fence import first_step
 
@@ -237,3 +239,20 @@ def test_a_failure_of_the_engines_own_needs_no_traceback() -> None:
 
     assert record is not None
     assert "Traceback" not in record.getMessage()
+
+
+async def test_a_full_disk_inside_a_savepoint_is_an_outage_and_no_mistake_of_the_author(stocked: Database) -> None:
+    is_full(stocked)
+    if stocked.dialect == "sqlite":
+        await fill(stocked)
+
+    async def writes_in_a_savepoint(tx: Transaction) -> None:
+        async with tx.begin_nested():
+            await tx.exec(insert(box).values([{"name": f"{number}" * 15, "coins": 1} for number in range(2_000)]))
+
+    Script.before["take"] = writes_in_a_savepoint
+
+    with pytest.raises(DBAPIError) as raised:
+        await run_step(stocked, CATALOG, first_step())
+
+    assert is_outage(raised.value)
