@@ -362,43 +362,45 @@ async def release_removal(tx: Transaction, user_id: UserId, record_id: UUID, res
 
 
 @operation
-async def remove_record(tx: Transaction, user_id: UserId, record: CategoryChange) -> None:
-    """Remove a record that this saga has claimed.
+async def remove_record(tx: Transaction, user_id: UserId, record_id: UUID) -> CategoryChange:
+    """Remove a record that this saga has claimed. Returns the row that was deleted.
 
     Raises:
         Refused: `activity_log.not_found`.
     """
     removed = await tx.exec(
-        delete(ActivityRecord).where(
-            *_owned(user_id, record.record_id), col(ActivityRecord.removing) == record.removing
-        )
+        delete(ActivityRecord)
+        .where(*_owned(user_id, record_id), col(ActivityRecord.removing) == tx.event_id)
+        .returning(ActivityRecord)
     )
-    if removed.rowcount != 1:
-        raise Refused("activity_log.not_found", f"there is no record {record.record_id} that was claimed")
+    row = removed.scalars().one_or_none()
+    if row is None:
+        raise Refused("activity_log.not_found", f"there is no record {record_id} that was claimed")
+    return _category_change(row)
 
 
 @remove_record.compensation
-async def put_record_back(tx: Transaction, user_id: UserId, record: CategoryChange) -> None:
-    """Put the record back as it was."""
+async def put_record_back(tx: Transaction, user_id: UserId, result: CategoryChange) -> None:
+    """Insert the deleted row again, unchanged."""
     tx.add(
         ActivityRecord(
-            id=record.record_id,
+            id=result.record_id,
             user_id=user_id,
             kind=RecordKind.CATEGORY_VALUE_CHANGE,
-            occurred_at=record.occurred_at,
-            event_id=record.event_id,
-            account_id=record.account_id,
-            category_id=record.category_id,
-            budget_type=record.budget_type,
-            amount=record.amount.amount_minor,
-            currency=record.amount.currency,
-            converted=record.converted.amount_minor,
-            converted_currency=record.converted.currency,
-            rate=record.rate,
-            note=record.note,
-            reset_epoch=record.reset_epoch,
-            currency_epoch=record.currency_epoch,
-            removing=record.removing,
+            occurred_at=result.occurred_at,
+            event_id=result.event_id,
+            account_id=result.account_id,
+            category_id=result.category_id,
+            budget_type=result.budget_type,
+            amount=result.amount.amount_minor,
+            currency=result.amount.currency,
+            converted=result.converted.amount_minor,
+            converted_currency=result.converted.currency,
+            rate=result.rate,
+            note=result.note,
+            reset_epoch=result.reset_epoch,
+            currency_epoch=result.currency_epoch,
+            removing=result.removing,
         )
     )
 

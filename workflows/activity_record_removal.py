@@ -31,7 +31,7 @@ class ActivityRecordRemoval(
         taken = await saga.execute(
             category.take_out(user, record.category_id, record.converted, record.reset_epoch, record.currency_epoch)
         )
-        await saga.execute(activity_log.remove_record(user, record))
+        await saga.execute(activity_log.remove_record(user, event.record_id))
         return ActivityRecordRemovalCompleted(
             user_id=user, record_id=event.record_id, was_reset_since=taken.was_reset_since
         )

@@ -8,8 +8,10 @@ from sqlalchemy.exc import IntegrityError
 
 from activities import activity_log
 from activities.statements import RowGone
+from orchestrator import Refused
 from orchestrator.operation import OperationCall
 from starter.invariants import differences
+from starter.seed import COFFEE, drink_coffee
 from starter.tables import ACTIVITY_RECORD
 from tests.app.books import EVENT_TIME, ASaga, Books
 from tests.app.samples import OLENA, OLENA_EUR, OLENA_USD, TARAS, eur, usd
@@ -83,3 +85,33 @@ async def test_a_transfers_record_without_its_amounts_is_no_row(books: Books) ->
 
     with pytest.raises(IntegrityError, match="money_transfer_whole"):
         await books.write(ACTIVITY_RECORD.update().where(ACTIVITY_RECORD.c.id == record).values(currency_in=None))
+
+
+async def test_undoing_a_removal_restores_the_row_that_was_deleted(books: Books) -> None:
+    """Not the row that the claim saw: nothing else says that the two are the same."""
+    async with books.database.transaction() as connection:
+        await drink_coffee(connection)
+    saga = ASaga(books, "ActivityRecordRemoval", event_id="removal-1")
+    await saga.execute(activity_log.claim_removal(OLENA, COFFEE))
+    await books.write(ACTIVITY_RECORD.update().where(ACTIVITY_RECORD.c.id == COFFEE).values(note="with milk"))
+    before = await books.snapshot()
+
+    await saga.execute(activity_log.remove_record(OLENA, COFFEE))
+    await books.undo(*saga.done[-1])
+
+    assert differences(before, await books.snapshot()) == []
+
+
+async def test_a_record_that_another_saga_has_claimed_is_not_removed(books: Books) -> None:
+    async with books.database.transaction() as connection:
+        await drink_coffee(connection)
+    await ASaga(books, "ActivityRecordRemoval", event_id="removal-1").execute(activity_log.claim_removal(OLENA, COFFEE))
+    before = await books.snapshot()
+
+    with pytest.raises(Refused) as told:
+        await ASaga(books, "ActivityRecordRemoval", event_id="removal-2").execute(
+            activity_log.remove_record(OLENA, COFFEE)
+        )
+
+    assert told.value.code == "activity_log.not_found"
+    assert differences(before, await books.snapshot()) == []

@@ -53,6 +53,7 @@ OF_OLENA = CategoryChange(
 UNDONE_WITH: Mapping[Operation[..., Any], Any] = {
     account.set_balance: {"amount_minor": 5, "currency": "USD"},
     activity_log.claim_removal: OF_OLENA.model_dump(mode="json"),
+    activity_log.remove_record: OF_OLENA.model_dump(mode="json"),
     activity_log.record_account_created: str(COFFEE),
     activity_log.record_transfer: str(COFFEE),
     activity_log.record_category_change: str(COFFEE),
@@ -73,7 +74,7 @@ REACHING: Mapping[Operation[..., Any], tuple[OperationCall[Any], str | None]] = 
     account.set_balance: (account.set_balance(TARAS, OLENA_USD, usd(1)), "account.not_found"),
     activity_log.claim_removal: (activity_log.claim_removal(TARAS, COFFEE), "activity_log.not_found"),
     activity_log.open_record: (activity_log.open_record(TARAS, COFFEE), "activity_log.not_found"),
-    activity_log.remove_record: (activity_log.remove_record(TARAS, OF_OLENA), "activity_log.not_found"),
+    activity_log.remove_record: (activity_log.remove_record(TARAS, COFFEE), "activity_log.not_found"),
     activity_log.record_account_created: (
         activity_log.record_account_created(TARAS, OLENA_USD, usd(1)),
         None,
