@@ -19,10 +19,8 @@ from uuid import UUID
 
 from temporalio.common import MetricMeter
 
-from orchestrator.catalog import AnyOrchestrator, Catalog
-from orchestrator.envelope import Envelope, UnreadableEvent, read, saga_id, unwrap
-from orchestrator.errors import OrchestratorError
-from orchestrator.event import DomainEvent
+from orchestrator.catalog import Catalog
+from orchestrator.envelope import UnreadableEvent, read, saga_id
 from orchestrator.operation import HOME
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
@@ -42,6 +40,8 @@ from orchestrator.store.reading_outbox import waiting
 from orchestrator.store.recovery import RecoveryRefused
 from orchestrator.worker.delivery import Deliver
 from orchestrator.worker.fault_log import fault_log_of
+from orchestrator.worker.routing import Unroutable, route
+from orchestrator.worker.unknown_rows import UnknownRows
 
 _log = logging.getLogger(__name__)
 
@@ -80,15 +80,6 @@ class RelayLimits:
 
 
 CheckBelonging = Callable[[], Awaitable[None]]
-
-
-class Unroutable(OrchestratorError):
-    """An event that nobody takes here. Newer code may."""
-
-    def __init__(self, code: str, message: str) -> None:
-        self.code = code
-        self.message = message
-        super().__init__(f"{code}: {message}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +146,7 @@ class Relay:
     def __post_init__(self) -> None:
         self._wake = asyncio.Event()
         self._stopping = False
-        self._unknown: dict[int, float] = {}
-        """Rows that nobody here knows, and when they were met first."""
+        self._unknown = UnknownRows(self.limits.unknown_for)
         self._measured = self._told = self._checked = float("-inf")
         self._waiting = self.meter.create_gauge("orchestrator_outbox_waiting", "Events that wait to be sent", "1")
         self._lag = self.meter.create_gauge_float("orchestrator_outbox_lag", "Age of the oldest of them", "s")
@@ -237,10 +227,9 @@ class Relay:
 
     async def _send(self, row: OutboxRow, known: set[UUID]) -> Fate:
         try:
-            envelope, event, listeners = self._routed(row, known)
+            envelope, event, listeners = route(row, known, self.catalog)
         except Unroutable as fault:
-            met = self._unknown.setdefault(row.id, monotonic())
-            if monotonic() - met < self.limits.unknown_for.total_seconds():
+            if self._unknown.is_waited_for(row.id):
                 return _Later(row, str(fault), min(self.limits.newer_wait, self.limits.unknown_for))
             # Of a shared event's listeners one was taken away, it seems: the saga that is there is all there is to be.
             return _Sent(row) if row.target == Target.MISSING else _Buried(row, fault.code, fault.message)
@@ -261,24 +250,6 @@ class Relay:
             if failure is not None:  # a cancel
                 raise failure
         return _Sent(row)
-
-    def _routed(self, row: OutboxRow, known: set[UUID]) -> tuple[Envelope, DomainEvent, list[AnyOrchestrator]]:
-        """A row's event, and who is to have it."""
-        envelope = read(row.envelope)
-        event_class = self.catalog.events.get(envelope.event_type)
-        listeners = list(self.catalog.listeners_of(envelope.event_type))
-        if event_class is None:
-            raise Unroutable("event.unknown_type", f"type: {envelope.event_type} is no event here")
-        # Both are written only where there are more: by newer code than this, and its own relay has to send it.
-        if row.target is None and not listeners:
-            raise Unroutable("event.no_listener", f"nobody here listens to {envelope.event_type}, and somebody did")
-        if row.target == Target.MISSING and len(listeners) < 2:
-            raise Unroutable("event.no_listener", f"{envelope.event_type} had several listeners, and has fewer here")
-        if row.target == Target.MISSING:
-            listeners = [one for one in listeners if saga_id(one.__name__, envelope.event_id) not in known]
-        elif row.target == Target.REQUIRED and not listeners:
-            raise Unroutable("event.no_listener", f"nobody listens to {envelope.event_type}, and somebody is to")
-        return envelope, unwrap(envelope, event_class), listeners
 
     async def _sagas_of(self, rows: Sequence[OutboxRow]) -> set[UUID]:
         """Sagas that are there, of events that are to come to those who have none."""
@@ -302,7 +273,7 @@ class Relay:
         await postpone(self.database, [(fate.row.id, fate.why, fate.wait) for fate in later])
         for fate in fates:
             if not isinstance(fate, _Later):
-                self._unknown.pop(fate.row.id, None)
+                self._unknown.settle(fate.row.id)
 
     async def _bury(self, fate: _Buried) -> None:
         """The letter first: cut off in between, it is kept once and the row is met again."""
