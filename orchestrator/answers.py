@@ -17,7 +17,7 @@ OVERLAP = timedelta(minutes=1)
 ASKED_SAGAS = 500
 """Sagas in one question."""
 ASKED_SEEN = 2_000
-"""Events in one question that the asker has heard of."""
+"""Events in most questions that the asker has heard of; now and then it names all of the last `OVERLAP`."""
 
 
 class _Message(BaseModel):
@@ -32,10 +32,14 @@ class EventsWanted(_Message):
     types: tuple[str, ...]
     since: datetime | None = None
     """Recorded at that time or later, by the clock of whoever wrote them; None: within the last `OVERLAP`."""
+    heard: str = ""
+    """Fingerprints of those that the asker has, packed."""
     seen: frozenset[str] = frozenset()
-    """Keys of those that the asker has."""
+    """Keys of those that the asker has, from clients of before fingerprints."""
     keys_only: bool = False
     """The latest `ASKED_SEEN` of them, without what they say."""
+    as_fingerprints: bool = False
+    """With `keys_only`: all of them, as fingerprints."""
 
 
 class Question(_Message):
@@ -76,6 +80,10 @@ class Answer(_Message):
     """Those that have ended, perhaps not all at once; and others that have a row, if that was asked for."""
     events: tuple[EventTold, ...] = ()
     """By the time at which they were recorded."""
+    heard: str = ""
+    """Fingerprints of events, packed, if they were asked for."""
+    heard_since: datetime | None = None
+    """The fingerprints are of events recorded then or later; None: of all that were asked for."""
     has_more: bool = False
     """There are more events, recorded later than these."""
     now: datetime | None = None

@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -18,13 +19,14 @@ from orchestrator.client.tables import Tables, TablesAway
 from orchestrator.envelope import OUTCOME_SIZE_LIMIT, UnreadableEvent, canonical, read, unwrap
 from orchestrator.errors import NotHeard, UsageError
 from orchestrator.event import DomainEvent
+from orchestrator.heard import MOST_HEARD, fingerprint, pack, unpack
 
 E = TypeVar("E", bound=DomainEvent)
 
 _log = logging.getLogger(__name__)
 
-_REMEMBERED = 20_000
-"""Events that a listener knows to have heard."""
+_LOOKS_BACK = 1.0
+"""Seconds between two looks that go back the whole overlap, where more events go through than most questions name."""
 _AGAIN = 0.5
 """Seconds between two tries to begin."""
 
@@ -51,16 +53,14 @@ class Listening(Generic[E]):
         self.event = event
         self.floor = since
         """Recorded before it: known, or not wanted. None: not begun."""
-        self.seen: dict[str, datetime] = {}
+        self.seen: dict[bytes, datetime] = {}
+        """Fingerprints of events that were heard of, with when those were recorded."""
 
     async def __aenter__(self) -> Self:
         """Begin: what has been recorded by now is not told, unless a time was given since when it is."""
         if self.floor is None:
             known = await self._log.known(self.event.type_name())
-            self.seen = {one.key: one.recorded_at for one in known.events}
-            self.move_floor(known)
-            if len(known.events) >= ASKED_SEEN and self.floor is not None:
-                self.floor = max(self.floor, known.events[0].recorded_at)  # what is older is not known
+            self.know(known)
         return self
 
     async def __aexit__(
@@ -92,24 +92,42 @@ class Listening(Generic[E]):
         except TimeoutError:
             raise NotHeard(f"no {self.event.type_name()} that matches was heard of within {timeout}") from None
 
-    def move_floor(self, answer: Answer) -> None:
-        """All of an answer is known now."""
-        if answer.has_more:
-            self.floor = max(one.recorded_at for one in answer.events)
-        elif answer.now is not None:
-            floor = answer.now - OVERLAP
-            self.floor = floor if self.floor is None else max(self.floor, floor)
+    def know(self, known: Answer) -> None:
+        """Begin with what an answer has: none of it is told."""
+        if known.now is not None:
+            self.seen = dict.fromkeys(unpack(known.heard), known.now)
+        self.seen |= {fingerprint(one.key): one.recorded_at for one in known.events}
+        self.move_floor(known)
+        # What is older is not known. (A worker of before fingerprints says no more than so many keys.)
+        oldest = known.events[0].recorded_at if len(known.events) >= ASKED_SEEN else known.heard_since
+        if oldest is not None and self.floor is not None:
+            self.floor = max(self.floor, oldest)
 
-    def hear(self, told: EventTold) -> None:
-        """Take an event, if it is wanted and was not heard of."""
-        is_wanted = told.type == self.event.type_name() and self.floor is not None and told.recorded_at >= self.floor
-        if not is_wanted or told.key in self.seen:
+    def move_floor(self, answer: Answer) -> None:
+        """All of an answer to a question that went back to the floor is known now.
+
+        The floor never comes closer to the present than the overlap: what was recorded since may be committed later.
+        """
+        if answer.now is None or (answer.has_more and not answer.events):
             return
-        self.seen[told.key] = told.recorded_at
-        while len(self.seen) > _REMEMBERED:
-            del self.seen[next(iter(self.seen))]
+        floor = answer.now - OVERLAP
+        if answer.has_more:
+            floor = min(floor, answer.events[-1].recorded_at)
+        self.floor = floor if self.floor is None else max(self.floor, floor)
+        # Times of another database are converted anew by each look, so they may differ a little from one to the next.
+        forgotten = self.floor - OVERLAP
+        self.seen = {key: at for key, at in self.seen.items() if at >= forgotten}
+
+    def hear(self, told: EventTold) -> bool:
+        """Take an event, if it is wanted and was not heard of. Returns whether it was taken."""
+        is_wanted = told.type == self.event.type_name() and self.floor is not None and told.recorded_at >= self.floor
+        key = fingerprint(told.key)
+        if not is_wanted or key in self.seen:
+            return False
+        self.seen[key] = told.recorded_at
         self._told.append(told)
         self.wake()
+        return True
 
     def wake(self) -> None:
         """Whoever waits goes on."""
@@ -142,11 +160,12 @@ class EventLog:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._listeners: set[Listening[Any]] = set()
+        self._looks_back_at = 0.0
         self._asking = Asking(tables, self._look, lambda: bool(self._listeners), self._fail, Backoff(tables.pauses))
 
     async def known(self, event_type: str) -> Answer:
         """What of a type has gone through lately, without what it says."""
-        question = Question(events=EventsWanted(types=(event_type,), keys_only=True))
+        question = Question(events=EventsWanted(types=(event_type,), keys_only=True, as_fingerprints=True))
         while True:
             try:
                 return await self._tables.ask(question)
@@ -173,30 +192,36 @@ class EventLog:
         floors = [one.floor for one in listeners if one.floor is not None]
         if not floors:
             return False
-        since, seen = _asked(min(floors), listeners)
+        heard = _heard_by_all(min(floors), listeners)
+        goes_back = len(heard) <= ASKED_SEEN or monotonic() >= self._looks_back_at
+        since = min(floors)
+        if len(heard) > (most := MOST_HEARD if goes_back else ASKED_SEEN):
+            heard = heard[-most:]
+            since = heard[0][0]
         types = tuple(sorted({one.event.type_name() for one in listeners}))
-        wanted = EventsWanted(types=types, since=since, seen=seen)
-        answer = await self._tables.ask(Question(events=wanted, seconds=self._tables.patience))
-        for one in listeners:
-            for told in answer.events:
-                one.hear(told)
-            one.move_floor(answer)
-        return bool(answer.events)
+        wanted = EventsWanted(types=types, since=since, heard=pack(key for _, key in heard))
+        seconds = self._tables.patience if goes_back else min(self._tables.patience, _LOOKS_BACK)
+        answer = await self._tables.ask(Question(events=wanted, seconds=seconds))
+        news = [one.hear(told) for one in listeners for told in answer.events]
+        if goes_back:
+            # What did not fit into this answer may have been recorded long before its latest event.
+            self._looks_back_at = 0.0 if answer.has_more else monotonic() + _LOOKS_BACK
+            for one in listeners:
+                one.move_floor(answer)
+        return any(news)
 
     def _fail(self, fault: BaseException | None) -> None:
         for one in list(self._listeners):
             one.fail(fault)
 
 
-def _asked(floor: datetime, listeners: list[Listening[Any]]) -> tuple[datetime, frozenset[str]]:
-    """Since when is asked, and what all of them know of it. Of very many a question goes back less far."""
-    known = {
-        key: at
-        for one in listeners
-        for key, at in one.seen.items()
-        if at >= floor and all(key in other.seen for other in listeners if other.event is one.event)
-    }
-    if len(known) <= ASKED_SEEN:
-        return floor, frozenset(known)
-    latest = sorted(known.items(), key=lambda one: one[1])[-ASKED_SEEN:]
-    return latest[0][1], frozenset(key for key, _ in latest)
+def _heard_by_all(floor: datetime, listeners: list[Listening[Any]]) -> list[tuple[datetime, bytes]]:
+    """Fingerprints of events that all listeners of their type have heard of, by the time of their recording."""
+    return sorted(
+        {
+            (at, key)
+            for one in listeners
+            for key, at in one.seen.items()
+            if at >= floor and all(key in other.seen for other in listeners if other.event is one.event)
+        }
+    )

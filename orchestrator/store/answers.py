@@ -27,6 +27,7 @@ from orchestrator.answers import (
     SagaTold,
 )
 from orchestrator.drive.messages import Outcome
+from orchestrator.heard import MOST_HEARD, fingerprint, pack, unpack
 from orchestrator.store import clock
 from orchestrator.store.database import Database
 from orchestrator.store.databases import Databases
@@ -38,6 +39,8 @@ T = TypeVar("T")
 
 _NEGLIGIBLE = timedelta(seconds=1)
 """A difference of two databases' clocks that the overlap of two looks makes up for."""
+_NEW = 5_000
+"""Events that the asker has not heard of, and that one look takes from one source at most."""
 _AT_ONCE = 50
 """Envelopes that are read at once: there may be much in each."""
 
@@ -106,16 +109,39 @@ async def _sagas(connection: AsyncConnection, question: Question, room: int) -> 
 async def _events(databases: Databases, wanted: EventsWanted, room: int) -> Answer:
     now = await clock.read_clock(databases.home)
     since = wanted.since or now - OVERLAP
+    heard = unpack(wanted.heard)
+    most = len(heard) + len(wanted.seen) + _NEW
+    if wanted.keys_only:
+        most = MOST_HEARD
     rows: dict[str, _Row] = {}
+    latest: list[datetime] = []
     for _, database in databases:
         is_home = database is databases.home
         ahead = timedelta(0) if is_home else await _ahead(database, now)
-        for row in await _rows(database, wanted.types, since, ahead, is_home=is_home):
-            rows.setdefault(row.told.key, row)
+        for some in await _rows(database, wanted, since, ahead, is_home=is_home, most=most):
+            if len(some) == most:
+                latest.append(some[-1].told.recorded_at)
+            for row in some:
+                rows.setdefault(row.told.key, row)
+    # Where one source has more, the others are answered up to where it broke off: by time, nothing is passed over.
+    until = min(latest, default=None)
     new = sorted(
-        (row for key, row in rows.items() if key not in wanted.seen),
+        (
+            row
+            for key, row in rows.items()
+            if key not in wanted.seen
+            and not (heard and fingerprint(key) in heard)
+            and (until is None or wanted.keys_only or row.told.recorded_at <= until)
+        ),
         key=lambda row: (row.told.recorded_at, row.told.key),
     )
+    if wanted.keys_only and wanted.as_fingerprints:
+        known = new[-MOST_HEARD:]
+        return Answer(
+            heard=pack(fingerprint(row.told.key) for row in known),
+            heard_since=known[0].told.recorded_at if len(known) == MOST_HEARD else None,
+            now=now,
+        )
     if wanted.keys_only:
         return Answer(events=tuple(row.told for row in new[-ASKED_SEEN:]), now=now)
     told: list[EventTold] = []
@@ -130,7 +156,7 @@ async def _events(databases: Databases, wanted: EventsWanted, room: int) -> Answ
             if room < 0 and told:
                 return Answer(events=tuple(told), has_more=True, now=now)
             told.append(row.told.model_copy(update={"envelope": fields}))
-    return Answer(events=tuple(told), now=now)
+    return Answer(events=tuple(told), has_more=until is not None, now=now)
 
 
 async def _ahead(database: Database, now: datetime) -> timedelta:
@@ -140,18 +166,28 @@ async def _ahead(database: Database, now: datetime) -> timedelta:
 
 
 async def _rows(
-    database: Database, types: Sequence[str], since: datetime, ahead: timedelta, *, is_home: bool
-) -> list[_Row]:
-    """Events of a database since a time by home's clock, of which the database's own is so much ahead."""
-    found: list[_Row] = []
+    database: Database, wanted: EventsWanted, since: datetime, ahead: timedelta, *, is_home: bool, most: int
+) -> list[list[_Row]]:
+    """Events of a database since a time by home's clock, of which the database's own is so much ahead.
+
+    Returns:
+        From each source at most so many, the first ones by time; of keys alone the last ones.
+    """
+    found: list[list[_Row]] = []
     async with database.reading() as connection:
         if is_home:
-            accepted = await connection.execute(_ACCEPTED, {"since": since, "types": list(types)})
-            found += [_row(row, database, row.id) for row in accepted]
-        for event_type in types:
-            sent = await connection.execute(_sent(event_type), {"since": since + ahead})
-            found += [_row(row, database, None, ahead) for row in sent]
+            statement = _in_order(_ACCEPTED, saga.c.created_at, wanted, most)
+            accepted = await connection.execute(statement, {"since": since, "types": list(wanted.types)})
+            found.append([_row(row, database, row.id) for row in accepted])
+        for event_type in wanted.types:
+            statement = _in_order(_sent(event_type), saga_outbox.c.created_at, wanted, most)
+            sent = await connection.execute(statement, {"since": since + ahead})
+            found.append([_row(row, database, None, ahead) for row in sent])
     return found
+
+
+def _in_order(statement: Any, recorded_at: Any, wanted: EventsWanted, most: int) -> Any:
+    return statement.order_by(recorded_at.desc() if wanted.keys_only else recorded_at).limit(most)
 
 
 def _row(row: Any, database: Database, saga_id: UUID | None, ahead: timedelta = timedelta(0)) -> _Row:

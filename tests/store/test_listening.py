@@ -1,0 +1,178 @@
+"""A listener hears each event once, however many go through while a transaction is open."""
+
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator import NotHeard
+from orchestrator.answers import ASKED_SEEN, OVERLAP, Answer, EventsWanted, Question
+from orchestrator.client.listening import EventLog, Listening
+from orchestrator.client.tables import DatabaseTables
+from orchestrator.envelope import wrap
+from orchestrator.store.answers import answer
+from orchestrator.store.database import Database
+from orchestrator.store.databases import Databases
+from orchestrator.store.schema import saga_outbox
+from tests.cast_events import CoinsMoveCompleted
+
+SOON = timedelta(seconds=20)
+AT_ONCE = timedelta(milliseconds=300)
+
+
+class TablesByWorker(DatabaseTables):
+    """Question and answer travel as JSON, as they do where a worker answers; it says how long the questions were."""
+
+    longest = 0
+
+    async def ask(self, question: Question) -> Answer:
+        """Ask."""
+        asked = question.model_dump_json()
+        self.longest = max(self.longest, len(asked))
+        answered = await super().ask(Question.model_validate_json(asked))
+        return Answer.model_validate_json(answered.model_dump_json())
+
+
+@pytest.fixture(params=[DatabaseTables, TablesByWorker])
+async def log(request: pytest.FixtureRequest, database: Database) -> AsyncGenerator[EventLog]:
+    """A client's log of events."""
+    log = EventLog(request.param(Databases(database)))
+    yield log
+    await log.close()
+
+
+def row(number: int, ago: float, note: str = "") -> dict[str, Any]:
+    """An event in an outbox, recorded so many seconds ago."""
+    envelope = wrap(CoinsMoveCompleted(coins=number, note=note), event_id=f"event-{number}", source="tests")
+    recorded_at = datetime.now(UTC) - timedelta(seconds=ago)
+    return {"event_id": envelope.event_id, "saga_id": UUID(int=1), "envelope": envelope.text, "created_at": recorded_at}
+
+
+async def write(connection: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+    """Put events in the outbox."""
+    await connection.execute(insert(saga_outbox), rows)
+
+
+async def commit(database: Database, rows: list[dict[str, Any]]) -> None:
+    """Put events in the outbox, in a transaction of their own."""
+    async with database.transaction() as connection:
+        await write(connection, rows)
+
+
+async def hear(listening: Listening[CoinsMoveCompleted], number: int) -> list[int]:
+    """The next events, so many."""
+    return [(await listening.next(timeout=SOON)).coins for _ in range(number)]
+
+
+def listener(log: EventLog, since: datetime | None = None) -> Listening[CoinsMoveCompleted]:
+    """A listener for all of them."""
+    return Listening(log, CoinsMoveCompleted, None, since)
+
+
+async def test_what_a_transaction_wrote_15_seconds_ago_is_heard_after_3000_events_that_came_later(
+    database: Database, log: EventLog
+) -> None:
+    later = [row(number, ago=15 - number / 200) for number in range(1, 3_001)]
+    late = [row(0, ago=15)]
+    async with listener(log) as listening:
+        if database.dialect == "postgresql":
+            async with database.transaction() as open_transaction:
+                await write(open_transaction, late)
+                await commit(database, later)
+                heard = await hear(listening, 3_000)
+        else:  # one writer at a time: there a row that is committed late is only written late
+            await commit(database, later)
+            heard = await hear(listening, 3_000)
+            await commit(database, late)
+
+        assert sorted(heard) == list(range(1, 3_001))
+        assert await hear(listening, 1) == [0]
+        with pytest.raises(NotHeard):
+            await listening.next(timeout=AT_ONCE)
+
+
+async def test_who_begins_amid_3000_events_hears_what_was_being_written_by_then_and_none_of_these(
+    database: Database, log: EventLog
+) -> None:
+    await commit(database, [row(number, ago=40 - number / 100) for number in range(1, 3_001)])
+
+    async with listener(log) as listening:
+        await commit(database, [row(0, ago=45)])
+
+        assert await hear(listening, 1) == [0]
+        with pytest.raises(NotHeard):
+            await listening.next(timeout=AT_ONCE)
+
+
+async def test_an_answer_that_holds_only_some_of_the_events_hides_no_late_one(
+    database: Database, log: EventLog
+) -> None:
+    """One answer carries about a megabyte: here a tenth of them."""
+    large = "x" * 50_000
+    async with listener(log) as listening:
+        await commit(database, [row(number, ago=30 - number / 10, note=large) for number in range(1, 201)])
+        heard = await hear(listening, 30)
+        await commit(database, [row(0, ago=50)])
+
+        heard += await hear(listening, 171)
+
+    assert sorted(heard) == list(range(201))
+
+
+async def test_who_asks_for_all_since_long_ago_hears_all_of_it_in_order_and_remembers_a_minute(
+    database: Database, log: EventLog
+) -> None:
+    await commit(database, [row(number, ago=86_400 - number) for number in range(7_000)])
+    await commit(database, [row(7_000, ago=1)])
+
+    async with listener(log, datetime.now(UTC) - timedelta(days=2)) as listening:
+        heard = await hear(listening, 7_001)
+        with pytest.raises(NotHeard):
+            await listening.next(timeout=AT_ONCE)
+
+    assert heard == list(range(7_001))
+    assert len(listening.seen) == 1
+
+
+async def test_memory_and_questions_are_bounded_by_time(database: Database) -> None:
+    tables = TablesByWorker(Databases(database))
+    log = EventLog(tables)
+    async with listener(log) as listening:
+        assert listening.floor is not None
+        listening.seen = {number.to_bytes(8): listening.floor for number in range(200_000)}
+        await commit(database, [row(1, ago=0)])
+        await hear(listening, 1)
+
+        assert tables.longest < 1_500_000  # Temporal takes two megabytes
+        now = datetime.now(UTC) + OVERLAP * 3
+        listening.move_floor(Answer(now=now))
+        assert len(listening.seen) == 0
+    await log.close()
+
+
+async def test_a_client_of_before_fingerprints_is_answered_as_before(database: Database) -> None:
+    await commit(database, [row(number, ago=30 - number / 200) for number in range(2_100)])
+    types = (CoinsMoveCompleted.type_name(),)
+
+    known = await answer(Databases(database), Question(events=EventsWanted(types=types, keys_only=True)))
+    seen = frozenset(one.key for one in known.events)
+    rest = await answer(Databases(database), Question(events=EventsWanted(types=types, seen=seen)))
+
+    assert len(known.events) == ASKED_SEEN
+    assert [one.key for one in rest.events] == [f"{types[0]}/event-{number}" for number in range(100)]
+
+
+async def test_a_worker_of_before_fingerprints_is_understood(database: Database, log: EventLog) -> None:
+    await commit(database, [row(number, ago=30 - number / 200) for number in range(2_100)])
+    types = (CoinsMoveCompleted.type_name(),)
+    told = await answer(Databases(database), Question(events=EventsWanted(types=types, keys_only=True)))
+    listening = listener(log)
+
+    listening.know(told)
+
+    assert listening.floor == told.events[0].recorded_at
+    assert not any(listening.hear(one) for one in told.events)
