@@ -29,6 +29,8 @@ SIGNATURE = "orchestrator/signature.py"
 PUBLISHABLE = "orchestrator/publishable.py"
 ENVELOPE = "orchestrator/envelope.py"
 SILENT = "orchestrator/worker/silent_sagas.py"
+GROUPS = "orchestrator/exception_groups.py"
+FAILURES = "orchestrator/workflow/failures.py"
 
 
 class NoLongerFits(Exception):
@@ -428,5 +430,43 @@ def database_now() -> ColumnElement[datetime]:"""
             "::test_what_the_database_decided_is_carried_out_by_an_execution_that_begins_again",
         ),
         unseen="no code of chaos changes while its sagas are under way",
+    ),
+    Mutant(
+        name="grouped-refusal",
+        breaks="a refusal inside an exception group is the refusal",
+        file=GROUPS,
+        replaced={"_first(group, Refused) or ": ""},
+        caught_by=("tests/unit/test_driven_saga.py::test_a_refusal_inside_a_group_that_handle_raises_is_the_refusal",),
+        unseen="none of its operations raises a group",
+    ),
+    Mutant(
+        name="unbounded-failure",
+        breaks="the server keeps the cause of a step that is retried",
+        file=FAILURES,
+        replaced={"_MESSAGE, _CAUSE_MESSAGE, _TYPE = 2_400": "_MESSAGE, _CAUSE_MESSAGE, _TYPE = 24_000"},
+        caught_by=("tests/unit/test_failures.py::test_a_failed_attempt_is_small_enough_for_the_server_to_keep",),
+        unseen="it counts effects, and not what is said of a failure",
+    ),
+    Mutant(
+        name="invalid-result",
+        breaks="a result that is not what is declared is final at once",
+        file="orchestrator/errors.py",
+        replaced={"class ResultInvalid(AuthorsMistake)": "class ResultInvalid(OrchestratorError)"},
+        caught_by=(
+            "tests/store/test_authors_errors.py"
+            "::test_a_result_that_is_not_what_is_declared_is_a_mistake_that_names_both",
+        ),
+        unseen="its operations return what they declare",
+    ),
+    Mutant(
+        name="outage-log",
+        breaks="an outage of a database is logged when it begins and ends, and not for each attempt",
+        file="orchestrator/worker/fault_log.py",
+        replaced={"if not is_outage(fault):\n            _tell": "if True:\n            _tell"},
+        caught_by=(
+            "tests/worker/test_fault_log.py"
+            "::test_a_database_that_cannot_be_written_is_told_when_it_begins_and_when_it_ends[sqlite-cannot_be_written]",
+        ),
+        unseen="it counts effects, and no lines",
     ),
 )
