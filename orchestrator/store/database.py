@@ -23,6 +23,7 @@ from orchestrator.store.connection_settings import WAIT_FOR_CONNECTION, create_e
 from orchestrator.store.database_errors import NoConnectionLeft, explain, sqlstate
 from orchestrator.store.database_url import Dialect, parse_database_url
 from orchestrator.store.misuse_guard import sync_connection_of
+from orchestrator.store.session_state import leaves_state
 from orchestrator.store.startup_check import check_postgresql, check_sqlite_file
 
 R = TypeVar("R")
@@ -213,13 +214,16 @@ class Database:
         connection.commit()
         if has_filled_outbox:
             self._tell_of_outbox()
-        if self._is_closed:
+        if self._is_closed or leaves_state(connection):
             connection.invalidate()  # as `_give_back`
         connection.close()
 
     async def _give_back(self, connection: AsyncConnection) -> None:
-        if self._is_closed and not connection.closed:
-            await connection.invalidate()  # a pool would keep it, and nobody closes that any more
+        driven = connection.sync_connection
+        is_usable = driven is not None and not (driven.closed or driven.invalidated)
+        if driven is not None and is_usable and (self._is_closed or leaves_state(driven)):
+            # The pool would keep it: after the pool was closed, or for a transaction that must not meet this session.
+            await connection.invalidate()
         await connection.close()
 
     async def _revive(self, connection: AsyncConnection) -> None:

@@ -12,22 +12,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchestrator.errors import TransactionMisuse
 from orchestrator.store.read_only import ends_read_only, read_only, refused_write
+from orchestrator.store.session_state import COMMENTS, is_touched, note_statement, restore_names
 from orchestrator.transaction import FLUSHING
 
 Guarded = Literal["operation", "query"]
 
 _GUARD = "orchestrator_guard"
 _REFUSED = "orchestrator_refused"
-_SET = "orchestrator_set"
 _ONLY_READS = "a @query only reads, because it is never undone"
 _MAKE_IT_AN_OPERATION = "Make it an @operation with a compensation"
-_COMMENTS = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|;)*"
 _ENDS_TRANSACTION = re.compile(
-    _COMMENTS + r"(?:(?:commit|end|abort|begin|start\s+transaction|prepare\s+transaction|rollback(?!\s+to))\b"
+    COMMENTS + r"(?:(?:commit|end|abort|begin|start\s+transaction|prepare\s+transaction|rollback(?!\s+to))\b"
     r"|(?:insert|update)\s+or\s+rollback\b)",
     re.IGNORECASE | re.DOTALL,
 )
-_SETS = re.compile(r"\A" + _COMMENTS + r"(?:set|reset)\b|\bset_config\s*\(", re.IGNORECASE | re.DOTALL)
 
 
 def watch(engine: AsyncEngine) -> None:
@@ -48,9 +46,10 @@ async def guarded(connection: AsyncConnection, what: Guarded) -> AsyncGenerator[
     if what == "operation":
         async with _watched(connection, what):
             yield
-        return
-    async with read_only(connection), _watched(connection, what):
-        yield
+    else:
+        async with read_only(connection), _watched(connection, what):
+            yield
+    await restore_names(connection)
 
 
 @asynccontextmanager
@@ -78,12 +77,12 @@ def untouched(connection: AsyncConnection) -> Generator[Callable[[], bool]]:
     """
     driven = sync_connection_of(connection)
     options = driven.get_execution_options()
-    driven.info.pop(_SET, None)
+    is_touched(driven)
 
     def are_as_they_were() -> bool:
-        was_set = driven.info.pop(_SET, False)
+        was_touched = is_touched(driven)
         driver: Any = driven.connection.driver_connection
-        return not was_set and driven.get_execution_options() == options and bool(driver.is_in_transaction())
+        return not was_touched and driven.get_execution_options() == options and bool(driver.is_in_transaction())
 
     yield are_as_they_were
 
@@ -108,7 +107,7 @@ def _refuse_rollback(connection: Connection) -> None:
 
 
 def _refuse_statement(
-    connection: Connection, _cursor: Any, statement: str, _parameters: Any, _context: Any, _many: bool
+    connection: Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
 ) -> None:
     guard: Guarded | None = connection.info.get(_GUARD)
     if guard is None:
@@ -117,8 +116,7 @@ def _refuse_statement(
         _refuse(connection, "SQLite has rolled the transaction back; what comes now would stand without its record")
     if _ends_transaction(statement):
         _refuse(connection, "an operation may not begin or end its transaction in SQL; the engine does")
-    if _sets(statement):
-        connection.info[_SET] = True
+    note_statement(connection, statement, parameters)
     if guard == "query" and ends_read_only(statement):
         _refuse(connection, f"{_ONLY_READS}, so it may not end its read-only mode. {_MAKE_IT_AN_OPERATION}")
 
@@ -136,11 +134,6 @@ def _refuse_write(context: ExceptionContext) -> None:
 @lru_cache(maxsize=512)
 def _ends_transaction(statement: str) -> bool:
     return _ENDS_TRANSACTION.match(statement) is not None
-
-
-@lru_cache(maxsize=512)
-def _sets(statement: str) -> bool:
-    return _SETS.search(statement) is not None
 
 
 def _refuse(connection: Connection, why: str) -> NoReturn:

@@ -93,13 +93,13 @@ class PooledConnection(asyncpg.Connection):  # type: ignore[misc] # pyright: ign
             for name, value in settings.items()
             if name not in _PASSED_ON and not name.startswith(_OF_THE_SOCKET)
         ]
-        self._settings = f" SELECT {', '.join(local)}" if local else ""
+        self.transaction_settings = f" SELECT {', '.join(local)}" if local else ""
         self._engine_statements: dict[str, Any] = {}
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         """As in `asyncpg`; what begins a transaction also makes its settings."""
         if query.startswith("BEGIN") and query.endswith(";"):
-            query += self._settings
+            query += self.transaction_settings
         driver: Any = super()
         status: str = await driver.execute(query, *args, timeout=timeout)
         return status

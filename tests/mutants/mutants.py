@@ -23,6 +23,7 @@ WAVE = "orchestrator/worker/wave.py"
 RECOVERY = "orchestrator/worker/recovery.py"
 READ_ONLY = "orchestrator/store/read_only.py"
 POOLER = "orchestrator/store/pooler.py"
+SESSION_STATE = "orchestrator/store/session_state.py"
 CONTAINMENT = "orchestrator/containment.py"
 DRIVER = "orchestrator/drive/driver.py"
 SIGNATURE = "orchestrator/signature.py"
@@ -293,7 +294,7 @@ MUTANTS = (
         name="pooled-timeouts",
         breaks="each transaction through a pooler has the engine's timeouts",
         file=POOLER,
-        replaced={"query += self._settings": "pass"},
+        replaced={"query += self.transaction_settings": "pass"},
         caught_by=(
             "tests/store/test_pooler.py::test_each_transaction_has_the_timeouts_and_leaves_none_to_another_client",
         ),
@@ -409,6 +410,29 @@ def database_now() -> ColumnElement[datetime]:"""
             "tests/unit/test_publishable.py::test_an_event_that_would_arrive_as_another_is_refused_before_it_is_sent",
         ),
         unseen="no event of its bank could be read as another",
+    ),
+    Mutant(
+        name="session-kept",
+        breaks="another saga's step gets the session that an operation has changed",
+        file=SESSION_STATE,
+        replaced={"return _LEAVES_STATE in connection.info": "return False"},
+        caught_by=(
+            "tests/store/test_session_state.py::"
+            "test_what_a_step_leaves_in_its_session_takes_no_effect_of_another_one[postgresql]",
+            "tests/store/test_session_state.py::test_an_advisory_lock_of_a_session_ends_with_its_step[postgresql]",
+        ),
+        unseen="the operations of chaos change nothing in their session",
+    ),
+    Mutant(
+        name="redirected-record",
+        breaks="a step's record is looked for in the schema, or with the role, that its operation has set",
+        file=SESSION_STATE,
+        replaced={"not driven.info.pop(_REDIRECTED, False)": "True"},
+        caught_by=(
+            "tests/store/test_session_state.py::"
+            "test_what_a_step_leaves_in_its_session_takes_no_effect_of_another_one[postgresql]",
+        ),
+        unseen="the operations of chaos set no schema and no role",
     ),
     Mutant(
         name="rounded-numbers",
