@@ -96,7 +96,7 @@ class ExternalOperation(Operation[P, R]):
             Refused: the other side said no, and nothing happened.
         """
         outside: Callable[..., Awaitable[R]] = self._body
-        with ungrouped():
+        with ungrouped(is_external=True):
             return await outside(call, *args, **kwargs)
 
     def verification(self, body: VerificationBody) -> VerificationBody:
