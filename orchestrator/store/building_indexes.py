@@ -20,7 +20,8 @@ _log = logging.getLogger(__name__)
 _LOCK = 7_164_202
 """Advisory lock of whoever builds. It is the transaction's, so that it works behind a connection pooler, too."""
 _INDEXES = text(
-    "SELECT owner.relname AS table_name, relation.relname AS index_name, entry.indisvalid FROM pg_index AS entry "
+    "SELECT owner.relname AS table_name, owner.relnamespace::regnamespace::text AS schema, "
+    "relation.relname AS index_name, entry.indisvalid FROM pg_index AS entry "
     "JOIN pg_class AS relation ON relation.oid = entry.indexrelid "
     "JOIN pg_class AS owner ON owner.oid = entry.indrelid "
     "WHERE owner.relname = ANY(:tables) AND pg_table_is_visible(owner.oid)"
@@ -51,10 +52,10 @@ async def build_missing_indexes(database: Database) -> list[str]:
         # that for ever. So the last statement is one that needs no snapshot.
         for setting in _NO_TIMEOUTS:
             await holding.execute(text(f"SET LOCAL {setting} = 0"))
-        for index in missing:
-            statement = _concurrently(index)
+        for index, schema in missing:
+            statement = _concurrently(index, schema)
             try:
-                await _build(database, str(index.name), statement)
+                await _build(database, f"{schema}.{index.name}", statement)
             except (SQLAlchemyError, OSError) as fault:
                 _log.warning(
                     "the index %s could not be built (%s). Commands that need it are slow on a large table until it is "
@@ -68,27 +69,38 @@ async def build_missing_indexes(database: Database) -> list[str]:
 
 
 async def _build(database: Database, name: str, statement: str) -> None:
+    from orchestrator.store.pooler import is_pooled  # what runs on SQLite does not wait for asyncpg
+
     _log.info("building the index %s: this may take minutes on a large table, and blocks nothing", name)
     async with database.engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         try:
-            for setting in _NO_TIMEOUTS:
-                await connection.execute(text(f"SET {setting} = 0"))
+            # There is no transaction here. Through a pooler a session's setting would reach other clients, and this
+            # connection has no timeouts anyway, because its transactions set them.
+            if not await is_pooled(connection):
+                for setting in _NO_TIMEOUTS:
+                    await connection.execute(text(f"SET {setting} = 0"))
             await connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {name}"))
             await connection.execute(text(statement))
         finally:
             await connection.invalidate()  # no other work is to run without timeouts
 
 
-def _concurrently(index: Index) -> str:
+def _concurrently(index: Index, schema: str) -> str:
+    on = f" ON {index.table.name} "  # type: ignore[union-attr]
     dialect = registry.load("postgresql")()
-    return str(CreateIndex(index).compile(dialect=dialect)).replace("INDEX", "INDEX CONCURRENTLY", 1)
+    plain = str(CreateIndex(index).compile(dialect=dialect))
+    return plain.replace("INDEX", "INDEX CONCURRENTLY", 1).replace(on, f" ON {schema}.{on[4:]}", 1)
 
 
-def _missing(connection: Connection) -> list[Index]:
-    """The engine's indexes that are not there, or not valid, of tables that are there."""
+def _missing(connection: Connection) -> list[tuple[Index, str]]:
+    """The engine's indexes that are not there, or not valid, of tables that are there; each with its table's schema.
+
+    The schema is named because a statement outside of a transaction may find another one first: through a pooler the
+    `search_path` of the URL is set in transactions.
+    """
     rows = connection.execute(_INDEXES, {"tables": list(metadata.tables)}).all()
-    tables = {row.table_name for row in rows}
+    schemas = {row.table_name: row.schema for row in rows}
     valid = {row.index_name for row in rows if row.indisvalid}
-    indexes = [index for name in sorted(tables) for index in metadata.tables[name].indexes]
-    return sorted((index for index in indexes if index.name not in valid), key=lambda index: str(index.name))
+    indexes = [(index, schema) for name, schema in schemas.items() for index in metadata.tables[name].indexes]
+    return sorted((one for one in indexes if one[0].name not in valid), key=lambda one: str(one[0].name))

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import asyncpg  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs]
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.store.database_errors import DatabaseCondition, DatabaseUnusable
 from orchestrator.store.driver_text import is_engine_statement
@@ -117,6 +118,11 @@ class PooledConnection(asyncpg.Connection):  # type: ignore[misc] # pyright: ign
         if prepared is None:
             prepared = self._engine_statements[query] = await driver.prepare(query, name="", **options)
         return prepared
+
+
+async def is_pooled(connection: AsyncConnection) -> bool:
+    """Whether a pooler is in front of the server, so that nothing of a session may be set on this connection."""
+    return type((await connection.get_raw_connection()).driver_connection) is PooledConnection
 
 
 def adapted(dialect: Any, connection: Any) -> Any:

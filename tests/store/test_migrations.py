@@ -132,7 +132,7 @@ async def test_an_index_that_cannot_be_built_is_logged_with_what_to_do_and_stops
     await migrate(database)
 
     assert "could not be built" in caplog.text
-    assert "CREATE INDEX CONCURRENTLY ix_saga_stuck ON saga" in caplog.text
+    assert "CREATE INDEX CONCURRENTLY ix_saga_stuck ON public.saga" in caplog.text
 
 
 async def test_tables_of_a_newer_engine_are_left_alone_with_a_clear_sentence(database: Database) -> None:

@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
+import asyncpg  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs]
 import pytest
 from sqlalchemy import text
 
 from orchestrator import Transaction, TransactionMisuse
 from orchestrator.drive.messages import Phase, StepDone
 from orchestrator.errors import Unreachable
+from orchestrator.store.building_indexes import build_missing_indexes
 from orchestrator.store.database import Database
 from orchestrator.store.fence import run_step
 from orchestrator.store.migrate import migrate
@@ -170,3 +173,48 @@ async def test_a_direct_connection_keeps_its_statements_and_its_settings(direct:
         assert tuple((await connection.execute(TIMEOUTS)).one()) == ("20s", "10s", "10s", "orchestrator")
         names = (await connection.execute(text("SELECT count(*) FROM pg_prepared_statements"))).scalar_one()
         assert names > 0
+
+
+@pytest.mark.parametrize("mode", ["transaction"], indirect=True)
+@pytest.mark.parametrize("settings", ["refused"], indirect=True)
+async def test_an_index_is_built_through_it_without_a_trace_in_the_sessions_of_other_clients(
+    direct: Database, pooled: Database
+) -> None:
+    async with direct.transaction() as connection:
+        await connection.execute(text(f'ALTER DATABASE "{direct.url.database}" SET statement_timeout = 7000'))
+        await connection.execute(text("DROP INDEX ix_saga_stuck"))
+
+    assert await build_missing_indexes(pooled) == ["ix_saga_stuck"]
+    await pooled.close()
+
+    driver: Any = asyncpg
+    sessions = [await driver.connect(pooled_url(pooled), statement_cache_size=0) for _ in range(3)]
+    for session in sessions:
+        await session.execute("BEGIN")  # so that each has another connection to the server
+    timeouts = [await session.fetchval("SELECT current_setting('statement_timeout')") for session in sessions]
+    await asyncio.gather(*(session.close() for session in sessions))
+    assert timeouts == ["7s"] * 3
+
+
+@pytest.mark.parametrize("mode", ["transaction"], indirect=True)
+@pytest.mark.parametrize("settings", ["refused"], indirect=True)
+async def test_an_index_is_built_in_the_schema_that_the_url_names(direct: Database, pooled: Database) -> None:
+    async with direct.transaction() as connection:
+        await connection.execute(text("CREATE SCHEMA apart"))
+    apart = Database(f"{pooled_url(pooled)}?options=-csearch_path%3Dapart")
+    await migrate(apart)
+    async with direct.transaction() as connection:
+        await connection.execute(text("DROP INDEX apart.ix_saga_stuck"))
+        kept = await connection.scalar(text("SELECT 'public.ix_saga_stuck'::regclass::oid"))
+
+    assert await build_missing_indexes(apart) == ["ix_saga_stuck"]
+
+    assert await build_missing_indexes(apart) == []
+    async with direct.reading() as connection:
+        assert await connection.scalar(text("SELECT 'public.ix_saga_stuck'::regclass::oid")) == kept
+    await apart.close()
+
+
+def pooled_url(database: Database) -> str:
+    """The URL of a database that is reached through PgBouncer."""
+    return database.url.set(drivername="postgresql").render_as_string(hide_password=False)
