@@ -3,9 +3,10 @@
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Connection
+from sqlalchemy.engine import URL, Connection, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from orchestrator.store.database_errors import DatabaseCondition, condition_of
 from orchestrator.store.database_url import DatabaseUrl
 from orchestrator.store.misuse_guard import watch
 from orchestrator.store.read_only import end_read_only
@@ -60,6 +61,8 @@ def create_engine(address: DatabaseUrl, pool_size: int) -> AsyncEngine:
     else:
         event.listen(engine.sync_engine, "do_connect", _connect_postgres)
     watch(engine)
+    if address.dialect == "postgresql":
+        event.listen(engine.sync_engine, "handle_error", _drop_if_read_only)
     return engine
 
 
@@ -67,6 +70,17 @@ def _connect_postgres(dialect: Any, _record: Any, args: Any, options: Any) -> An
     from orchestrator.store.pooler import adapted
 
     return adapted(dialect, dialect.connect(*args, **options))
+
+
+def _drop_if_read_only(context: ExceptionContext) -> None:
+    """Keep no connection to a server that refuses writes.
+
+    It may have been opened to a standby, or while a database was set to read-only, and would stay so for as long as it
+    is pooled, whoever is the primary by then. A query's refused write does not come here: `misuse_guard` raises.
+    """
+    if condition_of(context.original_exception) is DatabaseCondition.READ_ONLY:
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import Unreachable
 from orchestrator.store.connection_settings import WAIT_FOR_CONNECTION, create_engine
-from orchestrator.store.database_errors import NoConnectionLeft, explain, sqlstate
+from orchestrator.store.database_errors import DatabaseCondition, NoConnectionLeft, condition_of, explain, sqlstate
 from orchestrator.store.database_url import Dialect, parse_database_url
 from orchestrator.store.misuse_guard import sync_connection_of
 from orchestrator.store.session_state import leaves_state
@@ -154,7 +154,9 @@ class Database:
                 return await self._attempted(work)
             except DBAPIError as fault:
                 # One lost connection marks all that were pooled before it: the next try gets a new one.
-                again = fault.connection_invalidated or sqlstate(fault) in _RETRIED_IN_PLACE
+                # A server that refuses writes would most likely refuse the next one, too.
+                is_lost = fault.connection_invalidated and condition_of(fault) is not DatabaseCondition.READ_ONLY
+                again = is_lost or sqlstate(fault) in _RETRIED_IN_PLACE
                 if attempt == tries or not again:
                     raise
                 await asyncio.sleep(uniform(0.005, 0.02) * attempt)  # noqa: S311

@@ -195,3 +195,24 @@ async def test_connections_in_use_for_long_are_told_with_what_to_set(stocked: Da
         with pytest.raises(NoConnectionLeft, match=r"All 1 connections.*ORCHESTRATOR_POOL_SIZE"):
             await few.in_transaction(AsyncConnection.commit)
     await few.close()
+
+
+async def test_a_connection_that_was_opened_while_the_server_was_read_only_is_not_kept(stocked: Database) -> None:
+    """As to a standby before it is promoted, or to a database that is frozen for a while."""
+    frozen = text(f'ALTER DATABASE "{stocked.url.database}" SET default_transaction_read_only = on')
+    thawed = text(f'ALTER DATABASE "{stocked.url.database}" RESET default_transaction_read_only')
+    before = await Holdings.of(stocked)
+    async with stocked.transaction() as connection:
+        await connection.execute(frozen)
+    worker = Database(stocked.url.render_as_string(hide_password=False))
+    driver = driver_of(worker, CoinsMove, EVENT, "frozen")
+    with pytest.raises(DBAPIError, match="read-only transaction"):
+        await driver.drive()
+
+    async with stocked.transaction() as connection:
+        await connection.execute(thawed)
+    outcome = await driver_of(worker, CoinsMove, EVENT, "frozen").drive()
+
+    assert outcome.phase is Phase.COMPLETED
+    assert await Holdings.of(stocked) == before.moved("a", "b", 10)
+    await worker.close()
