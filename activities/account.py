@@ -15,7 +15,7 @@ from activities.statements import ChangedMeanwhile, insert_into, must_have_chang
 from events.identity import AccountId, UserId
 from events.money import MONEY_LIMIT, Currency, Holding, Money, PositiveMoney
 from orchestrator import Refused, Transaction, operation, query
-from orchestrator.columns import UtcTime
+from orchestrator.store.core.columns import UtcTime
 
 BALANCE_CEILING = MONEY_LIMIT * 1_000
 """What the column holds at most, either way. An operation refuses at `MONEY_LIMIT`, an undoing never does: it needs

@@ -17,8 +17,8 @@ from events.category import BudgetType
 from events.identity import AccountId, CategoryId, UserId
 from events.money import MONEY_LIMIT, Currency, Money, NaturalMoney, PositiveMoney, Rate
 from orchestrator import Refused, Transaction, operation
-from orchestrator.columns import UtcTime
 from orchestrator.event import Contract
+from orchestrator.store.core.columns import UtcTime
 
 
 class RecordKind(StrEnum):

@@ -19,8 +19,8 @@ from events.category import BudgetType
 from events.identity import CategoryId, UserId
 from events.money import MONEY_LIMIT, Currency, NaturalMoney, Rate, inverse, minor_units_between
 from orchestrator import Refused, Transaction, operation, query
-from orchestrator.columns import UtcTime
 from orchestrator.event import Contract
+from orchestrator.store.core.columns import UtcTime
 
 VALUE_CEILING = MONEY_LIMIT * 1_000
 """What the column holds at most, either way. An operation refuses at `MONEY_LIMIT`, an undoing never does."""

@@ -11,8 +11,8 @@ from events.identity import CategoryId, UserId
 from events.money import Currency
 from events.month import Month
 from orchestrator import Transaction, operation
-from orchestrator.columns import UtcTime
 from orchestrator.event import Contract
+from orchestrator.store.core.columns import UtcTime
 
 
 class MonthSnapshot(SQLModel, table=True):

@@ -16,7 +16,7 @@ from benchmarks.report import Report
 from benchmarks.rounds import Plan, Say, measure
 from benchmarks.samples import JOURNALS
 from benchmarks.stack import ROOT, GaveUp
-from orchestrator.embedded import Journal
+from orchestrator.devserver.server import Journal
 from orchestrator.errors import OrchestratorError
 
 LATEST = ROOT / "benchmarks" / "latest.json"

@@ -29,7 +29,7 @@ from benchmarks.samples import Placement
 from benchmarks.stack import PLAIN_QUEUE, Side
 from orchestrator import Orchestrator
 from orchestrator.client import EventBus
-from orchestrator.drive.messages import Phase
+from orchestrator.protocol.commands import Phase
 
 AMOUNT = 7
 _LOOKED_AT = 5

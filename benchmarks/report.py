@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.samples import Placement, Row, Sample, Spread, compared, rows_of
-from orchestrator.embedded import Journal
+from orchestrator.devserver.server import Journal
 
 _WIDE = 195
 _PLAIN = "plain Temporal saga"

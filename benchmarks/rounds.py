@@ -23,7 +23,7 @@ from benchmarks.report import Report
 from benchmarks.samples import Sample, short
 from benchmarks.stack import GaveUp, Stack, open_stack
 from orchestrator.client import EventBus
-from orchestrator.embedded import Journal
+from orchestrator.devserver.server import Journal
 
 _TURN_PATIENCE = 120.0
 """Seconds beyond what is measured after which a form's turn is given up."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
-from orchestrator.embedded import Journal
+from orchestrator.devserver.server import Journal
 
 Placement = Literal["plain", "own execution", "partitions"]
 JOURNALS: tuple[Journal, ...] = ("delete", "wal")

@@ -20,8 +20,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from benchmarks import plain_worker
 from benchmarks.ledger import ACCOUNTS, OPENING_BALANCE, TABLES, Account, Record
-from orchestrator.child import Child
-from orchestrator.embedded import EmbeddedServer, Journal
+from orchestrator.devserver.child import Child
+from orchestrator.devserver.server import EmbeddedServer, Journal
 from orchestrator.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent

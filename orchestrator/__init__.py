@@ -7,12 +7,12 @@ neither Temporal nor SQL; `store` is the SQL that decides; `workflow` is what ru
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.catalog import Catalog
+from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import (
     DefinitionError,
     EventRejected,
+    EventTimeout,
     NotFinished,
-    NotHeard,
     OrchestratorError,
     PublishIncomplete,
     Refused,
@@ -24,7 +24,7 @@ from orchestrator.errors import (
     UsageError,
 )
 from orchestrator.event import Contract, DomainEvent, FailureEvent, Fields, UndoneStep, upcaster
-from orchestrator.external import ExternalCall, ExternalOperation, Happened, external_operation
+from orchestrator.external import Confirmed, ExternalCall, ExternalOperation, external_operation
 from orchestrator.operation import Operation, OperationCall, operation, query
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.saga import Saga
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Catalog",
+    "Confirmed",
     "Contract",
     "DefinitionError",
     "DomainEvent",
     "EventBus",
     "EventRejected",
+    "EventTimeout",
     "ExternalCall",
     "ExternalOperation",
     "FailureEvent",
     "Fields",
-    "Happened",
     "Listening",
     "NotFinished",
-    "NotHeard",
     "Operation",
     "OperationCall",
     "Orchestrator",

@@ -156,7 +156,7 @@ class NotFinished(OrchestratorError):
     """The saga has not ended within the time given. It goes on; ask again with the same event id."""
 
 
-class NotHeard(NotFinished):
+class EventTimeout(NotFinished):
     """No event that matches went through within the time given. Listen again."""
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from orchestrator.exception_groups import ungrouped
 from orchestrator.operation import (
     DEFAULT_DEADLINE,
     Operation,
@@ -23,6 +22,7 @@ from orchestrator.operation import (
     faults_of_use,
     reversal_of,
 )
+from orchestrator.protocol.exception_groups import ungrouped
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,7 +47,7 @@ class ExternalCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Happened(Generic[R_co]):
+class Confirmed(Generic[R_co]):
     """A verification's answer: the call took effect, and this is its result."""
 
     result: R_co
@@ -57,7 +57,7 @@ class Happened(Generic[R_co]):
 class Verification:
     """What tells whether a call took effect: any of the operation's parameters by name."""
 
-    body: Callable[..., Awaitable[Happened[Any] | None]]
+    body: Callable[..., Awaitable[Confirmed[Any] | None]]
     source: Source
 
     @property

@@ -19,12 +19,12 @@ from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, over
 
 from pydantic import JsonValue
 
-from orchestrator.envelope import CONTENT_LIMIT, canonical
+from orchestrator.definition.main_module import importable_name
 from orchestrator.errors import Problem, Unrecordable, UsageError
-from orchestrator.exception_groups import ungrouped
-from orchestrator.main_module import importable_name
-from orchestrator.signature import Signature, name_of_function
+from orchestrator.protocol.envelope import CONTENT_LIMIT, canonical
+from orchestrator.protocol.exception_groups import ungrouped
 from orchestrator.transaction import Transaction
+from orchestrator.values.signature import Signature, name_of_function
 
 P = ParamSpec("P")
 R = TypeVar("R")

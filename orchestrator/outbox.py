@@ -18,15 +18,15 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
-from orchestrator.envelope import Envelope, UnreadableEvent, read, unwrap, wrap
 from orchestrator.errors import EventRejected, UsageError
 from orchestrator.event import DomainEvent, unstorable
-from orchestrator.event_id import new_event_id
-from orchestrator.lock_keys import KEY_LIMIT
-from orchestrator.publishable import check_publishable
+from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, unwrap, wrap
+from orchestrator.protocol.event_ids import new_event_id
+from orchestrator.protocol.lock_keys import KEY_LIMIT
+from orchestrator.store.core.schema import saga
 from orchestrator.store.outbox import NO_SAGA, Target, home_of_step, write
-from orchestrator.store.schema import saga
 from orchestrator.transaction import Transaction
+from orchestrator.values.publishable import check_publishable
 
 __all__ = ["add", "add_sync"]
 

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any, TypeVar, overload
 from uuid import UUID, uuid5
 
-from orchestrator.atomic import Atomically
+from orchestrator.definition.atomic import Atomically
 from orchestrator.event import DomainEvent
 from orchestrator.operation import PIVOT, OperationCall
 

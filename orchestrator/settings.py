@@ -18,10 +18,10 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from orchestrator.definition_of_databases import fault_of_name
-from orchestrator.envelope import describe
+from orchestrator.definition.databases import fault_of_name
 from orchestrator.errors import OrchestratorError
 from orchestrator.operation import HOME
+from orchestrator.protocol.envelope import describe
 
 _PREFIX = "ORCHESTRATOR_"
 

@@ -16,11 +16,11 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
 from events.account import MoneyTransferCompleted
-from orchestrator.drive.messages import Outcome, Phase, StepState
-from orchestrator.envelope import canonical, saga_id
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga, saga_outbox, saga_step
-from orchestrator.workflow.names import own_workflow_id
+from orchestrator.protocol.commands import Outcome, Phase, StepState
+from orchestrator.protocol.envelope import canonical, saga_id
+from orchestrator.protocol.names import own_workflow_id
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_outbox, saga_step
 from starter.invariants import violations
 from starter.tables import ACCOUNT, ACTIVITY_RECORD
 from starter.workload import Workload

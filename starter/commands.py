@@ -26,10 +26,10 @@ from events.money import Currency, Money
 from events.month import Month
 from events.snapshot import MonthResetCompleted, MonthResetRequested
 from orchestrator.client import EventBus, connect_temporal
-from orchestrator.envelope import canonical
 from orchestrator.errors import OrchestratorError
+from orchestrator.protocol.envelope import canonical
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
+from orchestrator.store.core.database import Database
 from starter import reading
 from starter.process import GaveUp, exit_code_of
 from starter.rates import load_rates, read_rates

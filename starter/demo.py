@@ -5,7 +5,7 @@ On a terminal it stays up until Ctrl-C; elsewhere it stops everything and ends.
 
 from orchestrator.client import EventBus, ui_link
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
+from orchestrator.store.core.database import Database
 from starter.hints import commands_to_try, make_up
 from starter.process import run_script, settings_or_exit
 from starter.show import Show

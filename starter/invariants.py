@@ -15,8 +15,8 @@ from activities.account import AccountState
 from activities.activity_log import RecordKind
 from events.category import BudgetType
 from events.money import Currency, Money
-from orchestrator.drive.messages import Phase
-from orchestrator.store.schema import saga
+from orchestrator.protocol.commands import Phase
+from orchestrator.store.core.schema import saga
 from starter.category_invariants import category_violations
 from starter.tables import (
     ACCOUNT,

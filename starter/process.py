@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestrator.cli.faults import Exit, told
+from orchestrator.cli.terminal.exit_codes import Exit, told
 from orchestrator.errors import OrchestratorError
 from orchestrator.settings import InvalidSettings, Settings
 

@@ -19,8 +19,8 @@ from temporalio.client import (
 
 from events.identity import UserId
 from events.snapshot import MonthResetRequested
-from orchestrator.reserved import SCHEDULED_WORKFLOW
-from orchestrator.workflow.scheduled import ScheduledEvent
+from orchestrator.protocol.reserved_names import SCHEDULED_WORKFLOW
+from orchestrator.workflow.system.scheduled import ScheduledEvent
 from starter.process import GaveUp
 
 _PREFIX = "month-reset/"

@@ -28,10 +28,10 @@ from sqlalchemy import func, select
 from events.activity_log import ActivityRecordRemovalRequested
 from orchestrator import NotFinished, SagaHandle
 from orchestrator.client import EventBus
-from orchestrator.drive.messages import Outcome, Phase, StepState
+from orchestrator.protocol.commands import Outcome, Phase, StepState
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga, saga_step
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_step
 from starter.digest import digest
 from starter.invariants import snapshot, violations
 from starter.life import CATEGORIES, Asked, Life, TakenBack

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import Self
 
-from orchestrator.child import Child
-from orchestrator.embedded import NAMESPACE, AlreadyRunning, EmbeddedServer
+from orchestrator.devserver.child import Child
+from orchestrator.devserver.server import NAMESPACE, AlreadyRunning, EmbeddedServer
 from orchestrator.settings import Settings
-from orchestrator.worker.manager import DRAIN
+from orchestrator.worker.process.manager import DRAIN
 from starter.hints import commands_to_try
 from starter.process import GaveUp
 from starter.show import Show, as_typed

@@ -21,10 +21,10 @@ from sqlalchemy import func, select
 from events.account import MoneyTransferCompleted
 from orchestrator import SagaHandle
 from orchestrator.client import EventBus
-from orchestrator.drive.messages import Outcome, Phase
+from orchestrator.protocol.commands import Outcome, Phase
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga_step
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_step
 from starter.audit import Attempts, Books, Check, Kill, attempts, audit, kills_hit
 from starter.process import GaveUp, run_script
 from starter.show import Show

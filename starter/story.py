@@ -39,12 +39,12 @@ from events.metadata import CurrencyChangeCompleted, CurrencyChangeRequested
 from events.money import Currency, Money
 from events.month import Month
 from events.snapshot import MonthResetRequested
-from orchestrator.child import Child
 from orchestrator.client import EventBus, SagaHandle
-from orchestrator.drive.messages import Outcome, Phase, StepState
+from orchestrator.devserver.child import Child
 from orchestrator.event import DomainEvent
-from orchestrator.store.database import Database
-from orchestrator.store.reading import SagaView, counts, sagas_of_event
+from orchestrator.protocol.commands import Outcome, Phase, StepState
+from orchestrator.store.core.database import Database
+from orchestrator.store.queries.sagas import SagaView, counts, sagas_of_event
 from starter.invariants import violations
 from starter.process import GaveUp
 from starter.seed import DEMO_ACCOUNTS, EXCHANGE_RATES, seed

@@ -8,9 +8,9 @@ from sqlalchemy import select
 from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState
 from temporalio.client import Client
 
-from orchestrator.drive.messages import Phase, StepState
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga, saga_step
+from orchestrator.protocol.commands import Phase, StepState
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_step
 
 _LOOK = 0.005
 

@@ -12,7 +12,7 @@ from activities.activity_log import ActivityRecord
 from activities.category import Category, CategoryConversion
 from activities.metadata import ExchangeRate, UserMetadata
 from activities.snapshot import MonthCategory, MonthSnapshot
-from orchestrator.store.migrate import upgrade_application
+from orchestrator.store.migrations.migrate import upgrade_application
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 

@@ -1,7 +1,7 @@
 """Orchestrators that start each other: by what one ends with, on an event of two, and on either of two events."""
 
 from orchestrator import DomainEvent, FailureEvent, Orchestrator, Refused, Saga
-from orchestrator.catalog import Catalog
+from orchestrator.definition.catalog import Catalog
 from tests import cast
 from tests.cast import put, take, write_note
 

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from orchestrator.catalog import AnyOrchestrator
 from orchestrator.client import EventBus, SagaHandle
-from orchestrator.drive.messages import Outcome
-from orchestrator.envelope import Envelope
+from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator
-from orchestrator.workflow.names import is_partition
+from orchestrator.protocol.commands import Outcome
+from orchestrator.protocol.envelope import Envelope
+from orchestrator.protocol.names import is_partition
 
 C = TypeVar("C", bound=DomainEvent)
 

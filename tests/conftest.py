@@ -19,8 +19,8 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
-from orchestrator.store.database import Database
-from orchestrator.store.migrate import migrate
+from orchestrator.store.core.database import Database
+from orchestrator.store.migrations.migrate import migrate
 from tests.cast import Script
 from tests.cast import tables as cast_tables
 from tests.house import CATALOG, House, open_house

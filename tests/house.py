@@ -12,15 +12,15 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 
 from orchestrator import DomainEvent, Orchestrator
-from orchestrator.catalog import Catalog
 from orchestrator.client import EventBus
-from orchestrator.drive.messages import Opening, SagaRef
-from orchestrator.envelope import saga_id, wrap
-from orchestrator.lock_keys import lock_keys_of
+from orchestrator.definition.catalog import Catalog
+from orchestrator.protocol.commands import Opening, SagaRef
+from orchestrator.protocol.envelope import saga_id, wrap
+from orchestrator.protocol.lock_keys import lock_keys_of
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga, saga_dead_letter, saga_outbox, saga_step
-from orchestrator.worker.manager import Manager, Ready
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_dead_letter, saga_outbox, saga_step
+from orchestrator.worker.process.manager import Manager, Ready
 from orchestrator.worker.search_attributes import ensure_search_attributes
 from orchestrator.workflow.converter import worker_data_converter
 from tests import cast

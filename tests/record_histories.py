@@ -22,13 +22,13 @@ from temporalio.testing import WorkflowEnvironment
 from events.account import MoneyTransferRequested
 from events.identity import AccountId, UserId
 from events.money import Currency, Money
-from orchestrator.catalog import Catalog
 from orchestrator.client import SagaHandle
-from orchestrator.drive.messages import FinishCommand
-from orchestrator.store.database import Database
-from orchestrator.store.finish import finish_saga
-from orchestrator.store.migrate import migrate
-from orchestrator.store.opening import open_sagas
+from orchestrator.definition.catalog import Catalog
+from orchestrator.protocol.commands import FinishCommand
+from orchestrator.store.core.database import Database
+from orchestrator.store.migrations.migrate import migrate
+from orchestrator.store.saga.finish import finish_saga
+from orchestrator.store.saga.opening import open_sagas
 from orchestrator.worker.waking import SignalWaker
 from starter.seed import seed
 from starter.tables import create_tables

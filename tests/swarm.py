@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from orchestrator import DomainEvent, FailureEvent, Orchestrator, Saga
-from orchestrator.catalog import Catalog
+from orchestrator.definition.catalog import Catalog
 from tests import cast
 from tests.cast import Plan, put, take, write_note
 

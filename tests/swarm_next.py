@@ -3,7 +3,7 @@
 from typing import Any
 
 from orchestrator import Orchestrator, Saga
-from orchestrator.catalog import Catalog
+from orchestrator.definition.catalog import Catalog
 from orchestrator.operation import OperationCall
 from tests import cast
 from tests.cast import count, put, take, write_note

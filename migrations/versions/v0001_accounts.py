@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from activities.columns import ExactDecimal
-from orchestrator.columns import UtcTime
+from orchestrator.store.core.columns import UtcTime
 
 revision = "0001"
 down_revision = None

@@ -5,21 +5,21 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.cancel import cancel
-from orchestrator.cli.catalog import catalog, diagram
-from orchestrator.cli.contracts import contracts
-from orchestrator.cli.events import events
-from orchestrator.cli.letters import dead_letters
-from orchestrator.cli.listing import list_
-from orchestrator.cli.locks import locks
-from orchestrator.cli.outbox import outbox
-from orchestrator.cli.output import Output
-from orchestrator.cli.publish import publish
-from orchestrator.cli.purge import purge
-from orchestrator.cli.recover import recover
-from orchestrator.cli.retry import retry
-from orchestrator.cli.skip import skip
-from orchestrator.cli.status import status
+from orchestrator.cli.database.locks import locks
+from orchestrator.cli.database.outbox import outbox
+from orchestrator.cli.database.purge import purge
+from orchestrator.cli.dead_letters.commands import dead_letters
+from orchestrator.cli.events.catalog import catalog, diagram
+from orchestrator.cli.events.contracts import contracts
+from orchestrator.cli.events.events import events
+from orchestrator.cli.events.publish import publish
+from orchestrator.cli.sagas.cancel import cancel
+from orchestrator.cli.sagas.listing import list_
+from orchestrator.cli.sagas.recover import recover
+from orchestrator.cli.sagas.retry import retry
+from orchestrator.cli.sagas.skip import skip
+from orchestrator.cli.sagas.status import status
+from orchestrator.cli.terminal.output import Output
 
 app = typer.Typer(
     add_completion=False,

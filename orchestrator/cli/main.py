@@ -9,10 +9,10 @@ from typing import NoReturn
 import typer
 
 from orchestrator.cli.app import app
-from orchestrator.cli.faults import Exit, told
-from orchestrator.cli.invocation import this_script
-from orchestrator.cli.output import Output, lost_answer, sentence
-from orchestrator.streams import open_standard_streams, silence, write_line
+from orchestrator.cli.terminal.exit_codes import Exit, told
+from orchestrator.cli.terminal.invocation import this_script
+from orchestrator.cli.terminal.output import Output, lost_answer, sentence
+from orchestrator.telemetry.streams import open_standard_streams, silence, write_line
 
 
 def main() -> NoReturn:

@@ -13,26 +13,26 @@ from typing import Any, Self, TypeVar, cast
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.catalog import AnyOrchestrator, Catalog
-from orchestrator.client.checking import address, checked_envelope, envelope_of, read_event
 from orchestrator.client.connection import connect_temporal
 from orchestrator.client.handle import SagaHandle
 from orchestrator.client.listening import EventLog, Listening
+from orchestrator.client.outcomes.lookup import DatabaseLookup, WorkerLookup, is_of
+from orchestrator.client.outcomes.recorded import RecordedOutcomes
 from orchestrator.client.own_execution import ensure_own_execution
 from orchestrator.client.partitions import PartitionSender, partition_of
-from orchestrator.client.recorded_outcomes import RecordedOutcomes
 from orchestrator.client.rejected import keep_rejected
-from orchestrator.client.tables import DatabaseTables, WorkerTables, is_of
-from orchestrator.envelope import Envelope
-from orchestrator.errors import EventRejected, NotHeard, PublishIncomplete, Unreachable, UsageError
+from orchestrator.client.validation import address, checked_envelope, envelope_of, read_event
+from orchestrator.definition.catalog import AnyOrchestrator, Catalog
+from orchestrator.errors import EventRejected, EventTimeout, PublishIncomplete, Unreachable, UsageError
 from orchestrator.event import DomainEvent, FailureEvent
-from orchestrator.event_id import new_event_id
 from orchestrator.orchestrator import Orchestrator
+from orchestrator.protocol.envelope import Envelope
+from orchestrator.protocol.event_ids import new_event_id
+from orchestrator.protocol.names import EVENT_SIGNAL, own_workflow_id
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
-from orchestrator.store.databases import Databases
-from orchestrator.workflow.execution import raw_json
-from orchestrator.workflow.names import EVENT_SIGNAL, own_workflow_id
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.databases import Databases
+from orchestrator.workflow.own_execution import raw_json
 
 _logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class EventBus:
         self.source = source
         reached = None if database is None else Databases.of(database)
         self._database = None if reached is None else reached.home
-        self._tables = WorkerTables(client, task_queue) if reached is None else DatabaseTables(reached)
+        self._tables = WorkerLookup(client, task_queue) if reached is None else DatabaseLookup(reached)
         self._outcomes = RecordedOutcomes(self._tables)
         self._log = EventLog(self._tables)
         self._partitions = PartitionSender(client, task_queue)
@@ -332,7 +332,7 @@ class EventBus:
                 async with listening:
                     return await listening.next()
         except TimeoutError:
-            raise NotHeard(f"no {event.type_name()} that matches was heard of within {timeout}") from None
+            raise EventTimeout(f"no {event.type_name()} that matches was heard of within {timeout}") from None
 
     def listening(
         self, event: type[Heard], *, matching: Callable[[Heard], bool] | None = None, since: datetime | None = None

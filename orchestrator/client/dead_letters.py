@@ -10,12 +10,12 @@ from enum import StrEnum
 from uuid import UUID
 
 from orchestrator.client.bus import EventBus
-from orchestrator.client.checking import Addressed, address
-from orchestrator.drive.messages import Phase
-from orchestrator.envelope import VERSION_NEWER, Envelope, UnreadableEvent, read, saga_id, unwrap
+from orchestrator.client.validation import Addressed, address
 from orchestrator.errors import EventRejected
-from orchestrator.store.database import Database
-from orchestrator.store.kept_letters import (
+from orchestrator.protocol.commands import Phase
+from orchestrator.protocol.envelope import VERSION_NEWER, Envelope, UnreadableEvent, read, saga_id, unwrap
+from orchestrator.store.core.database import Database
+from orchestrator.store.dead_letters.resolution import (
     LetterView,
     Search,
     Settled,
@@ -33,7 +33,7 @@ EDITED = "event.edited"
 """Code of an edited copy with which nothing is wrong any more."""
 
 
-class Fate(StrEnum):
+class ReplayForecast(StrEnum):
     """What a replay does, or would do."""
 
     STARTS = "starts"
@@ -53,7 +53,7 @@ class Verdict:
     """What a replay of a letter does, or would do."""
 
     letter: LetterView
-    fate: Fate
+    fate: ReplayForecast
     event_type: str = ""
     event_id: str = ""
     starts: tuple[str, ...] = ()
@@ -68,13 +68,13 @@ class Verdict:
     def sentence(self) -> str:
         """In a line."""
         match self.fate:
-            case Fate.REFUSED:
+            case ReplayForecast.REFUSED:
                 return f"refused again: {self.code}: {self.reason}"
-            case Fate.SETTLED:
+            case ReplayForecast.SETTLED:
                 return f"settled already: {self.reason}"
-            case Fate.UNDER_WAY:
+            case ReplayForecast.UNDER_WAY:
                 return "somebody is replaying it just now"
-            case Fate.STARTS | Fate.REPEATS:
+            case ReplayForecast.STARTS | ReplayForecast.REPEATS:
                 said = [f"starts {', '.join(self.starts)}"] if self.starts else []
                 said += [f"repeats what {name} has as {phase.value}" for name, phase in (self.stands or {}).items()]
                 return f"{self.event_type} {self.event_id} {'; '.join(said)}"
@@ -145,7 +145,7 @@ class DeadLetters:
         if letter is None:
             return None
         verdict = await self._judge(letter)
-        if verdict.fate not in (Fate.STARTS, Fate.REPEATS):
+        if verdict.fate not in (ReplayForecast.STARTS, ReplayForecast.REPEATS):
             return verdict
         claim = await claim_for_replay(self._database, number, by=by)
         if claim is None:
@@ -154,7 +154,7 @@ class DeadLetters:
             await self._bus.publish_envelope(letter.raw)
         except EventRejected as fault:
             await give_up_replay(self._database, number, claim)
-            return Verdict(letter=letter, fate=Fate.REFUSED, code=fault.code, reason=fault.message)
+            return Verdict(letter=letter, fate=ReplayForecast.REFUSED, code=fault.code, reason=fault.message)
         except BaseException:
             await give_up_replay(self._database, number, claim)
             raise
@@ -189,22 +189,22 @@ class DeadLetters:
 
     async def _judge(self, letter: LetterView) -> Verdict:
         if not letter.is_open:
-            return Verdict(letter=letter, fate=Fate.SETTLED, reason=letter.settled_as or "")
+            return Verdict(letter=letter, fate=ReplayForecast.SETTLED, reason=letter.settled_as or "")
         if not letter.is_whole:
             reason = f"{letter.kept:,} of {letter.size:,} bytes have arrived so far"
-            return Verdict(letter=letter, fate=Fate.REFUSED, code=letter.code, reason=reason)
+            return Verdict(letter=letter, fate=ReplayForecast.REFUSED, code=letter.code, reason=reason)
         try:
             addressed = address(self._bus.catalog, letter.raw)
             _refuse_newer(addressed)
             known = await self._known(addressed)
         except EventRejected as fault:
-            return Verdict(letter=letter, fate=Fate.REFUSED, code=fault.code, reason=fault.message)
+            return Verdict(letter=letter, fate=ReplayForecast.REFUSED, code=fault.code, reason=fault.message)
         names = [one.__name__ for one in addressed.listeners]
         stands = {recorded.orchestrator: recorded.phase for recorded in known.values()}
         starts = tuple(name for name in names if name not in stands)
         return Verdict(
             letter=letter,
-            fate=Fate.STARTS if starts else Fate.REPEATS,
+            fate=ReplayForecast.STARTS if starts else ReplayForecast.REPEATS,
             event_type=addressed.envelope.event_type,
             event_id=addressed.envelope.event_id,
             starts=starts,

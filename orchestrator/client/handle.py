@@ -9,12 +9,15 @@ from uuid import UUID
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.client.outcome import Untold, told_by_execution
-from orchestrator.client.progress import FINISHING, Progress, progress_of
-from orchestrator.client.recorded_outcomes import RecordedOutcomes
-from orchestrator.client.tables import TablesAway
-from orchestrator.drive.messages import Outcome, Phase
-from orchestrator.envelope import (
+from orchestrator.client.outcomes.execution_outcome import Untold, told_by_execution
+from orchestrator.client.outcomes.lookup import LookupUnavailable
+from orchestrator.client.outcomes.progress import FINISHING, Progress, progress_of
+from orchestrator.client.outcomes.recorded import RecordedOutcomes
+from orchestrator.errors import EventRejected, NotFinished, SagaCancelled, SagaFailed, SagaUnknown, Unreachable
+from orchestrator.event import DomainEvent
+from orchestrator.orchestrator import Orchestrator
+from orchestrator.protocol.commands import Outcome, Phase
+from orchestrator.protocol.envelope import (
     OUTCOME_SIZE_LIMIT,
     Envelope,
     UnreadableEvent,
@@ -25,10 +28,7 @@ from orchestrator.envelope import (
     unwrap,
     unwrap_fields,
 )
-from orchestrator.errors import EventRejected, NotFinished, SagaCancelled, SagaFailed, SagaUnknown, Unreachable
-from orchestrator.event import DomainEvent
-from orchestrator.orchestrator import Orchestrator
-from orchestrator.workflow.names import is_partition
+from orchestrator.protocol.names import is_partition
 
 C = TypeVar("C", bound=DomainEvent)
 
@@ -197,7 +197,7 @@ class SagaHandle(Generic[C]):
         while True:
             try:
                 return await self._outcomes.standing(self._saga_id) is not None
-            except TablesAway:
+            except LookupUnavailable:
                 await asyncio.sleep(_LOOK_AGAIN)
 
     @property

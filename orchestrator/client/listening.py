@@ -13,13 +13,13 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from orchestrator.answers import ASKED_SEEN, OVERLAP, Answer, EventsWanted, EventTold, Question
-from orchestrator.client.asking import Asking, Backoff
-from orchestrator.client.tables import Tables, TablesAway
-from orchestrator.envelope import OUTCOME_SIZE_LIMIT, UnreadableEvent, canonical, read, unwrap
-from orchestrator.errors import NotHeard, UsageError
+from orchestrator.client.outcomes.lookup import LookupSource, LookupUnavailable
+from orchestrator.client.outcomes.polling import Backoff, Polling
+from orchestrator.errors import EventTimeout, UsageError
 from orchestrator.event import DomainEvent
 from orchestrator.heard import MOST_HEARD, fingerprint, pack, unpack
+from orchestrator.protocol.envelope import OUTCOME_SIZE_LIMIT, UnreadableEvent, canonical, read, unwrap
+from orchestrator.protocol.lookup import ASKED_SEEN, OVERLAP, EventEntry, EventFilter, Lookup, LookupReply
 
 E = TypeVar("E", bound=DomainEvent)
 
@@ -48,7 +48,7 @@ class Listening(Generic[E]):
             raise UsageError("`since` has no time zone; write `datetime.now(UTC)`")
         self._log = log
         self._matching = matching
-        self._told: deque[EventTold] = deque()
+        self._told: deque[EventEntry] = deque()
         self._waiting: asyncio.Future[None] | None = None
         self.event = event
         self.floor = since
@@ -90,9 +90,9 @@ class Listening(Generic[E]):
                         self._waiting = None
                         self._log.remove(self)
         except TimeoutError:
-            raise NotHeard(f"no {self.event.type_name()} that matches was heard of within {timeout}") from None
+            raise EventTimeout(f"no {self.event.type_name()} that matches was heard of within {timeout}") from None
 
-    def know(self, known: Answer) -> None:
+    def know(self, known: LookupReply) -> None:
         """Begin with what an answer has: none of it is told."""
         if known.now is not None:
             self.seen = dict.fromkeys(unpack(known.heard), known.now)
@@ -103,7 +103,7 @@ class Listening(Generic[E]):
         if oldest is not None and self.floor is not None:
             self.floor = max(self.floor, oldest)
 
-    def move_floor(self, answer: Answer) -> None:
+    def move_floor(self, answer: LookupReply) -> None:
         """All of an answer to a question that went back to the floor is known now.
 
         The floor never comes closer to the present than the overlap: what was recorded since may be committed later.
@@ -118,7 +118,7 @@ class Listening(Generic[E]):
         forgotten = self.floor - OVERLAP
         self.seen = {key: at for key, at in self.seen.items() if at >= forgotten}
 
-    def hear(self, told: EventTold) -> bool:
+    def hear(self, told: EventEntry) -> bool:
         """Take an event, if it is wanted and was not heard of. Returns whether it was taken."""
         is_wanted = told.type == self.event.type_name() and self.floor is not None and told.recorded_at >= self.floor
         key = fingerprint(told.key)
@@ -142,7 +142,7 @@ class Listening(Generic[E]):
             else:
                 self._waiting.set_exception(fault)
 
-    def _read(self, told: EventTold) -> E | None:
+    def _read(self, told: EventEntry) -> E | None:
         try:
             return unwrap(read(canonical(told.envelope or {}), limit=OUTCOME_SIZE_LIMIT), self.event)
         except UnreadableEvent as fault:
@@ -157,19 +157,19 @@ class EventLog:
         tables: where it stands.
     """
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: LookupSource) -> None:
         self._tables = tables
         self._listeners: set[Listening[Any]] = set()
         self._looks_back_at = 0.0
-        self._asking = Asking(tables, self._look, lambda: bool(self._listeners), self._fail, Backoff(tables.pauses))
+        self._asking = Polling(tables, self._look, lambda: bool(self._listeners), self._fail, Backoff(tables.pauses))
 
-    async def known(self, event_type: str) -> Answer:
+    async def known(self, event_type: str) -> LookupReply:
         """What of a type has gone through lately, without what it says."""
-        question = Question(events=EventsWanted(types=(event_type,), keys_only=True, as_fingerprints=True))
+        question = Lookup(events=EventFilter(types=(event_type,), keys_only=True, as_fingerprints=True))
         while True:
             try:
                 return await self._tables.ask(question)
-            except TablesAway:
+            except LookupUnavailable:
                 await asyncio.sleep(_AGAIN)
 
     def add(self, listening: Listening[Any]) -> None:
@@ -199,9 +199,9 @@ class EventLog:
             heard = heard[-most:]
             since = heard[0][0]
         types = tuple(sorted({one.event.type_name() for one in listeners}))
-        wanted = EventsWanted(types=types, since=since, heard=pack(key for _, key in heard))
+        wanted = EventFilter(types=types, since=since, heard=pack(key for _, key in heard))
         seconds = self._tables.patience if goes_back else min(self._tables.patience, _LOOKS_BACK)
-        answer = await self._tables.ask(Question(events=wanted, seconds=seconds))
+        answer = await self._tables.ask(Lookup(events=wanted, seconds=seconds))
         news = [one.hear(told) for one in listeners for told in answer.events]
         if goes_back:
             # What did not fit into this answer may have been recorded long before its latest event.

@@ -8,10 +8,10 @@ from temporalio.common import TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.envelope import Envelope
-from orchestrator.workflow.attributes import of_event
-from orchestrator.workflow.execution import raw_json
-from orchestrator.workflow.names import EVENT_SIGNAL, UNDO_SIGNAL, own_workflow_id
+from orchestrator.protocol.envelope import Envelope
+from orchestrator.protocol.names import EVENT_SIGNAL, UNDO_SIGNAL, own_workflow_id
+from orchestrator.workflow.own_execution import raw_json
+from orchestrator.workflow.search_attributes import of_event
 
 _TASK_TIMEOUT_SECONDS = 5
 

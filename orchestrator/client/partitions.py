@@ -7,12 +7,12 @@ from datetime import timedelta
 from temporalio.client import Client
 from temporalio.common import WorkflowIDReusePolicy
 
-from orchestrator.catalog import AnyOrchestrator
-from orchestrator.envelope import Envelope
+from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.event import DomainEvent
-from orchestrator.lock_keys import lock_keys_of
-from orchestrator.workflow.execution import raw_json
-from orchestrator.workflow.names import EVENT_SIGNAL, partition_for
+from orchestrator.protocol.envelope import Envelope
+from orchestrator.protocol.lock_keys import lock_keys_of
+from orchestrator.protocol.names import EVENT_SIGNAL, partition_for
+from orchestrator.workflow.own_execution import raw_json
 
 GATHERED = 0.004
 """Seconds that the first event waits for others."""

@@ -13,12 +13,12 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from orchestrator.errors import EventRejected, Unreachable
-from orchestrator.reserved import PUBLISH_EVENT_WORKFLOW
-from orchestrator.store.database import Database
-from orchestrator.store.dead_letters import keep_letter
-from orchestrator.workflow.execution import raw_json
-from orchestrator.workflow.names import BUS_DOOR
-from orchestrator.workflow.publishing import FROM_BUS
+from orchestrator.protocol.names import BUS_SOURCE
+from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
+from orchestrator.store.core.database import Database
+from orchestrator.store.dead_letters.intake import keep_letter
+from orchestrator.workflow.own_execution import raw_json
+from orchestrator.workflow.system.publish import FROM_BUS
 
 _LARGEST = 2 * 1024 * 1024 - 16 * 1024
 """Bytes that a start may carry."""
@@ -39,7 +39,7 @@ async def keep_rejected(
         try:
             number = await keep_letter(
                 database,
-                door=BUS_DOOR,
+                door=BUS_SOURCE,
                 workflow_id=source,
                 run_id=str(uuid4()),
                 position=1,

@@ -13,7 +13,7 @@ from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.workflow.names import UNDO_SIGNAL
+from orchestrator.protocol.names import UNDO_SIGNAL
 
 _LOOKED_AT = 1_000
 """Events among which the first completed workflow task is looked for; messages alone can come before it."""

@@ -11,11 +11,11 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
-from orchestrator.catalog import Catalog
 from orchestrator.contracts.compatibility import incompatibilities, without_words
 from orchestrator.contracts.schemas import sample_event, schema_of
-from orchestrator.envelope import UnreadableEvent, read, unwrap, wrap
+from orchestrator.definition.catalog import Catalog
 from orchestrator.event import DomainEvent, upcasters_of
+from orchestrator.protocol.envelope import UnreadableEvent, read, unwrap, wrap
 
 Published = dict[str, dict[str, Any]]
 """By event type, by version: the JSON schema."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import JsonValue, TypeAdapter
 
-from orchestrator.envelope import UnreadableEvent, canonical, parse
 from orchestrator.event import DomainEvent
+from orchestrator.protocol.envelope import UnreadableEvent, canonical, parse
 
 Schema = Mapping[str, Any]
 _TEXTS = (

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from orchestrator.catalog import Catalog
 from orchestrator.contracts.schemas import schema_of
+from orchestrator.definition.catalog import Catalog
 from orchestrator.event import DomainEvent
 
 _TEXT = {"type": "string"}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from orchestrator.catalog import AnyOrchestrator, Catalog
+from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.documents.walk import is_pivot, walk
 from orchestrator.event import DomainEvent
 from orchestrator.operation import Operation, Reversal

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.catalog import AnyOrchestrator, Catalog
 from orchestrator.contracts.schemas import schema_of
+from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.documents.asyncapi import asyncapi, summary
 from orchestrator.documents.diagram import diagram_of
 from orchestrator.documents.refusals import refusals_of

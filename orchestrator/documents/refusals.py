@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from orchestrator.catalog import AnyOrchestrator
+from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.operation import Operation
 
 _CODE = re.compile(r"`([a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)`")

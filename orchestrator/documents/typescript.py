@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.catalog import Catalog
 from orchestrator.contracts.schemas import schema_of
+from orchestrator.definition.catalog import Catalog
 from orchestrator.event import DomainEvent
 
 Schema = Mapping[str, Any]

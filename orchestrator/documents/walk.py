@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.atomic import Atomically
-from orchestrator.catalog import AnyOrchestrator, Catalog
 from orchestrator.contracts.schemas import sample_event, sample_value
+from orchestrator.definition.atomic import Atomically
+from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.errors import Refused
 from orchestrator.event import DomainEvent
 from orchestrator.operation import PIVOT, Operation, OperationCall

@@ -8,12 +8,19 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
-from orchestrator.containment import interrupted, is_closing
-from orchestrator.drive.messages import (
+from orchestrator.drive.driven_saga import DrivenSaga, Interrupted
+from orchestrator.drive.steps import CancelRequested, StepFailed, Steps
+from orchestrator.errors import OrchestratorError, Refused, UsageError, storable
+from orchestrator.event import DomainEvent
+from orchestrator.operation import describing
+from orchestrator.orchestrator import Orchestrator
+from orchestrator.protocol.commands import (
+    BeginUndoCommand,
     Decided,
     Diverged,
     Expired,
     FinishCommand,
+    MarkStuckCommand,
     Opening,
     Outcome,
     PastPivot,
@@ -21,20 +28,13 @@ from orchestrator.drive.messages import (
     Resume,
     Reused,
     SagaRef,
-    StuckCommand,
-    TurnCommand,
     UndoCommand,
 )
-from orchestrator.drive.saga import DrivenSaga, Interrupted
-from orchestrator.drive.steps import CancelRequested, StepFailed, Steps
-from orchestrator.envelope import CONTENT_LIMIT, Envelope, UnreadableEvent, canonical, read, saga_id
-from orchestrator.errors import OrchestratorError, Refused, UsageError, storable
-from orchestrator.event import DomainEvent
-from orchestrator.exception_groups import ungrouped
-from orchestrator.lock_keys import lock_keys_of
-from orchestrator.operation import describing
-from orchestrator.orchestrator import Orchestrator
-from orchestrator.publishable import check_publishable
+from orchestrator.protocol.containment import interrupted, is_closing
+from orchestrator.protocol.envelope import CONTENT_LIMIT, Envelope, UnreadableEvent, canonical, read, saga_id
+from orchestrator.protocol.exception_groups import ungrouped
+from orchestrator.protocol.lock_keys import lock_keys_of
+from orchestrator.values.publishable import check_publishable
 
 R = TypeVar("R")
 EndsAs = Literal[Phase.FAILED, Phase.CANCELLED]
@@ -273,7 +273,9 @@ class Driver:
             case Diverged() as diverged:
                 error = _told(diverged)
                 await uninterrupted(
-                    self._steps.stick(StuckCommand(saga=self._opening.saga, number=diverged.number, error=error))
+                    self._steps.mark_stuck(
+                        MarkStuckCommand(saga=self._opening.saga, number=diverged.number, error=error)
+                    )
                 )
                 raise SagaStuck(error)
             case Reused():
@@ -297,8 +299,8 @@ class Driver:
                 raise other
 
     async def _back(self, ends_as: EndsAs, error_code: str, message: str) -> Outcome:
-        turned = await self._steps.turn(
-            TurnCommand(
+        turned = await self._steps.begin_undo(
+            BeginUndoCommand(
                 opening=self._opening,
                 ends_as=ends_as,
                 error_code=error_code,
@@ -321,7 +323,9 @@ class Driver:
                     f"step {pivot} cannot be undone, and what comes after it cannot be done: {error_code}: {message}"
                 )
                 await uninterrupted(
-                    self._steps.stick(StuckCommand(saga=self._opening.saga, number=pivot, error=storable(error)))
+                    self._steps.mark_stuck(
+                        MarkStuckCommand(saga=self._opening.saga, number=pivot, error=storable(error))
+                    )
                 )
                 raise SagaStuck(error)
             case _:

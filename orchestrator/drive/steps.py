@@ -4,23 +4,23 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Protocol
 
-from orchestrator.drive.messages import (
+from orchestrator.event import DomainEvent
+from orchestrator.protocol.commands import (
+    BeginUndoCommand,
+    BeginUndoReply,
     Blocked,
     EndWaitCommand,
     FinishCommand,
     FinishReply,
+    MarkStuckCommand,
     StepCommand,
     StepReply,
-    StuckCommand,
-    TurnCommand,
-    TurnReply,
     UndoCommand,
     UndoReply,
     WaitCommand,
     WaitReply,
 )
-from orchestrator.envelope import Envelope
-from orchestrator.event import DomainEvent
+from orchestrator.protocol.envelope import Envelope
 
 
 class StepFailed(Exception):
@@ -83,7 +83,7 @@ class Steps(Protocol):
         """Write down how a wait ended; whoever wrote first is the truth."""
         ...
 
-    async def turn(self, command: TurnCommand) -> TurnReply:
+    async def begin_undo(self, command: BeginUndoCommand) -> BeginUndoReply:
         """Turn to undoing; learn what is to be undone."""
         ...
 
@@ -95,6 +95,6 @@ class Steps(Protocol):
         """Write the outcome."""
         ...
 
-    async def stick(self, command: StuckCommand) -> None:
+    async def mark_stuck(self, command: MarkStuckCommand) -> None:
         """Show that the saga waits for a person."""
         ...

@@ -10,8 +10,8 @@ gone and makes a new one, whose tickets begin anew. A ticket that is being given
 from sqlalchemy import Select, delete, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga_lock
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_lock
 
 BATCH = 500
 """Heads that one transaction removes: who draws one of them waits so long."""

@@ -27,10 +27,10 @@ from sqlalchemy import Text, TextClause, Uuid, bindparam, insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import TextualSelect
 
-from orchestrator.drive.messages import Blocker, SagaRef
-from orchestrator.store import clock
-from orchestrator.store.saga_ids import OF_SAGAS, ids_as_json
-from orchestrator.store.schema import saga_lock
+from orchestrator.protocol.commands import Blocker, SagaRef
+from orchestrator.store.core import clock
+from orchestrator.store.core.saga_ids import OF_SAGAS, ids_as_json
+from orchestrator.store.core.schema import saga_lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

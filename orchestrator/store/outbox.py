@@ -37,13 +37,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.catalog import Catalog
-from orchestrator.drive.messages import Opening
-from orchestrator.envelope import Envelope, read
+from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import storable
-from orchestrator.store import clock
-from orchestrator.store.database import FILLED, Database
-from orchestrator.store.schema import saga, saga_outbox
+from orchestrator.protocol.commands import Opening
+from orchestrator.protocol.envelope import Envelope, read
+from orchestrator.store.core import clock
+from orchestrator.store.core.database import FILLED, Database
+from orchestrator.store.core.schema import saga, saga_outbox
 
 FORWARD_AFTER = timedelta(seconds=3)
 """How long a saga's event may take to come to its other listeners, before somebody looks whether it did."""

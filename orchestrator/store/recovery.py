@@ -14,15 +14,15 @@ from uuid import UUID
 from sqlalchemy import and_, exists, func, literal, not_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.drive.messages import Phase
 from orchestrator.errors import OrchestratorError, Unreachable
-from orchestrator.store import clock
-from orchestrator.store.database import Database
-from orchestrator.store.databases import Databases
-from orchestrator.store.other_fence import Unsettled, has_happened, home_row, once_settled
-from orchestrator.store.schema import IS_UNFINISHED, saga, saga_dead_letter, saga_lock, saga_meta
-from orchestrator.store.turn import begin_undoing, first_past_undoing, steps_of
-from orchestrator.store.waiting import LOOK_AFTER
+from orchestrator.protocol.commands import Phase
+from orchestrator.store.core import clock
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.databases import Databases
+from orchestrator.store.core.schema import IS_UNFINISHED, saga, saga_dead_letter, saga_lock, saga_meta
+from orchestrator.store.remote.fence import Unsettled, has_happened, home_row, once_settled
+from orchestrator.store.saga.undo import begin_undoing, first_past_undoing, steps_of
+from orchestrator.store.saga.waits import LOOK_AFTER
 
 TERMINATED = "saga.terminated"
 """Error code of a saga that was undone because its execution was terminated."""

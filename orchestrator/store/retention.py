@@ -18,13 +18,13 @@ from uuid import UUID
 from sqlalchemy import and_, bindparam, delete, false, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.drive.messages import Outcome, Phase, StepState
-from orchestrator.envelope import stripped
 from orchestrator.operation import HOME
-from orchestrator.store import clock
-from orchestrator.store.database import Database
-from orchestrator.store.databases import Databases
-from orchestrator.store.schema import saga, saga_dead_letter, saga_outbox, saga_step
+from orchestrator.protocol.commands import Outcome, Phase, StepState
+from orchestrator.protocol.envelope import stripped
+from orchestrator.store.core import clock
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.databases import Databases
+from orchestrator.store.core.schema import saga, saga_dead_letter, saga_outbox, saga_step
 
 PURGED_VERSION = 0
 """Version of an outcome's `triggering` whose fields are purged: no contract has it, so nothing passes for the same."""

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 from sqlalchemy import delete, insert
 
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga_dead_letter
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_dead_letter
 
 _SIZE = 16 * 1024
 """Bytes that are written and deleted: more than is left free in the pages of a full database."""

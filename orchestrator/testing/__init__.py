@@ -1,10 +1,10 @@
 """For an author's tests, without a server: `handle` and operations by themselves, and proof of an orchestrator."""
 
-from orchestrator.atomic import Atomically
-from orchestrator.testing.conforming import conformance, run_conformance
+from orchestrator.definition.atomic import Atomically
+from orchestrator.testing.conformance.entry_points import conformance, run_conformance
+from orchestrator.testing.conformance.report import Report
 from orchestrator.testing.example import Equality, Example
 from orchestrator.testing.recording import RecordingSaga
-from orchestrator.testing.report import Report
 from orchestrator.testing.transaction import added_events, step_transaction
 
 __all__ = [

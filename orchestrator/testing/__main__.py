@@ -2,7 +2,7 @@
 
 import sys
 
-from orchestrator.testing.full_run import main
+from orchestrator.testing.conformance.full_run import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

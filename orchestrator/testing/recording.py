@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard, cast
 
-from orchestrator.atomic import Atomically
-from orchestrator.envelope import saga_id
+from orchestrator.definition.atomic import Atomically
 from orchestrator.errors import Refused, UsageError
 from orchestrator.event import DomainEvent
 from orchestrator.operation import Operation, OperationCall
+from orchestrator.protocol.envelope import saga_id
 from orchestrator.saga import Awaited, Saga
 
-Answer = Callable[[OperationCall[Any]], object] | object
+LookupReply = Callable[[OperationCall[Any]], object] | object
 """A result, a `Refused`, a list of answers, or a function of the call. Named, so that a lambda knows what it takes."""
 
 
@@ -37,7 +37,7 @@ class RecordingSaga(Saga):
 
     def __init__(
         self,
-        answers: Mapping[Operation[..., Any], Answer] | None = None,
+        answers: Mapping[Operation[..., Any], LookupReply] | None = None,
         *,
         event_id: str = "event-1",
         event_time: datetime = datetime(2026, 1, 1, tzinfo=UTC),
@@ -99,7 +99,7 @@ class RecordingSaga(Saga):
         return signature.load_result(signature.dump_result(answer))
 
 
-def _copied(answer: Answer) -> Answer:
+def _copied(answer: LookupReply) -> LookupReply:
     return list(answer) if _is_list(answer) else answer
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from sqlalchemy import MetaData
 from sqlmodel import SQLModel, select
 
-from orchestrator.envelope import Envelope, read, saga_id
-from orchestrator.store.database import Database
-from orchestrator.store.misuse_guard import guarded
-from orchestrator.store.schema import metadata, saga_outbox
-from orchestrator.store.schema import saga as sagas
+from orchestrator.protocol.envelope import Envelope, read, saga_id
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.misuse_guard import guarded
+from orchestrator.store.core.schema import metadata, saga_outbox
+from orchestrator.store.core.schema import saga as sagas
 from orchestrator.transaction import Transaction
 
 

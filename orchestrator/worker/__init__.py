@@ -1,5 +1,5 @@
 """The worker process: activities, and the manager that finds, registers and runs everything."""
 
-from orchestrator.worker.manager import Manager
+from orchestrator.worker.process.manager import Manager
 
 __all__ = ["Manager"]

@@ -13,34 +13,34 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from orchestrator.atomic import ATOMIC
-from orchestrator.catalog import Catalog
-from orchestrator.drive.messages import (
+from orchestrator.definition.atomic import ATOMIC
+from orchestrator.definition.catalog import Catalog
+from orchestrator.errors import AuthorsMistake, OrchestratorError, storable
+from orchestrator.external import ExternalOperation
+from orchestrator.operation import PIVOT, Operation, Reversal
+from orchestrator.protocol import names
+from orchestrator.protocol.commands import (
+    BeginUndoCommand,
+    BeginUndoReply,
     EndWaitCommand,
     FinishCommand,
     FinishReply,
+    MarkStuckCommand,
     StepCommand,
     StepRefused,
     StepReply,
-    StuckCommand,
-    TurnCommand,
-    TurnReply,
     UndoCommand,
     UndoReply,
     WaitCommand,
     WaitReply,
 )
-from orchestrator.envelope import describe
-from orchestrator.errors import AuthorsMistake, OrchestratorError, storable
-from orchestrator.external import ExternalOperation
-from orchestrator.operation import PIVOT, Operation, Reversal
-from orchestrator.reserved import PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW
-from orchestrator.store.dead_letters import keep_piece
-from orchestrator.store.steps import StoreSteps
+from orchestrator.protocol.dead_letters import DeadLetterPiece
+from orchestrator.protocol.envelope import describe
+from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW
+from orchestrator.store.dead_letters.intake import keep_piece
+from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.worker.attempt_failure import attempt_failed
 from orchestrator.worker.last_failure import last_failure
-from orchestrator.workflow import names
-from orchestrator.workflow.dead_letters import DeadLetterPiece
 from orchestrator.workflow.failures import failure_text, was_cut_off
 from orchestrator.workflow.local_first import LOCAL_REPLY, REPLY_TOO_LARGE
 
@@ -137,20 +137,20 @@ def _engine_activities(steps: StoreSteps) -> list[Callable[..., Any]]:
         command = _command(EndWaitCommand, arguments, steps.catalog)
         return await _told(steps.end_wait(command), steps)
 
-    @activity.defn(name=names.TURN)
-    async def turn(*arguments: RawValue) -> TurnReply:
-        command = _command(TurnCommand, arguments, steps.catalog)
-        return await _told(steps.turn(command), steps)
+    @activity.defn(name=names.BEGIN_UNDO)
+    async def begin_undo(*arguments: RawValue) -> BeginUndoReply:
+        command = _command(BeginUndoCommand, arguments, steps.catalog)
+        return await _told(steps.begin_undo(command), steps)
 
     @activity.defn(name=names.FINISH)
     async def finish(*arguments: RawValue) -> FinishReply:
         command = _command(FinishCommand, arguments, steps.catalog)
         return await _told(steps.finish(command), steps)
 
-    @activity.defn(name=names.STICK)
-    async def stick(*arguments: RawValue) -> None:
-        command = _command(StuckCommand, arguments, steps.catalog)
-        await _told(steps.stick(command), steps)
+    @activity.defn(name=names.MARK_STUCK)
+    async def mark_stuck(*arguments: RawValue) -> None:
+        command = _command(MarkStuckCommand, arguments, steps.catalog)
+        await _told(steps.mark_stuck(command), steps)
 
     @activity.defn(name=names.DEAD_LETTER)
     async def dead_letter(*arguments: RawValue) -> int:
@@ -170,7 +170,7 @@ def _engine_activities(steps: StoreSteps) -> list[Callable[..., Any]]:
         )
         return await _told(kept, steps)
 
-    return [begin_wait, end_wait, turn, finish, stick, dead_letter]
+    return [begin_wait, end_wait, begin_undo, finish, mark_stuck, dead_letter]
 
 
 def _command(expected: type[M], arguments: Sequence[RawValue], catalog: Catalog, *, also: Collection[str] = ()) -> M:

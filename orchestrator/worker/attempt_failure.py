@@ -2,8 +2,8 @@
 
 from temporalio import activity
 
-from orchestrator.store.databases import Databases
-from orchestrator.store.error_text import error_message
+from orchestrator.store.core.databases import Databases
+from orchestrator.store.core.error_text import error_message
 from orchestrator.worker.fault_log import AttemptFailed, fault_log_of
 
 

@@ -16,9 +16,9 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
-from orchestrator.store.clock import read_clock
-from orchestrator.store.database import Database
-from orchestrator.store.databases import Databases
+from orchestrator.store.core.clock import read_clock
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.databases import Databases
 
 _log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ A failed attempt is one line. Its traceback follows once for each kind of error 
 minute; repeats are counted. While a database cannot be used, nothing else is logged about it than one line when that
 begins, one a minute, and one when it ends: each attempt of each saga fails then, and none of them says anything new.
 
-No line contains arguments or values, see `orchestrator.store.error_text`.
+No line contains arguments or values, see `orchestrator.store.core.error_text`.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from weakref import WeakKeyDictionary, ref
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from temporalio.exceptions import ApplicationError
 
-from orchestrator.exception_groups import leaves
-from orchestrator.store.database import Database
-from orchestrator.store.database_errors import condition_of
-from orchestrator.store.databases import Databases
-from orchestrator.store.error_text import error_text, traceback_text
+from orchestrator.protocol.exception_groups import leaves
+from orchestrator.store.connections.errors import condition_of
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.databases import Databases
+from orchestrator.store.core.error_text import error_text, traceback_text
 from orchestrator.store.write_probe import write_probe
 
 _log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import logging
 from datetime import timedelta
 from random import uniform
 
-from orchestrator.store.databases import Databases
+from orchestrator.store.core.databases import Databases
 from orchestrator.store.retention import Purge, database_time, purge_some
 from orchestrator.worker.fault_log import fault_log_of
 

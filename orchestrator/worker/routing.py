@@ -2,10 +2,10 @@
 
 from uuid import UUID
 
-from orchestrator.catalog import AnyOrchestrator, Catalog
-from orchestrator.envelope import Envelope, read, saga_id, unwrap
+from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.errors import OrchestratorError
 from orchestrator.event import DomainEvent
+from orchestrator.protocol.envelope import Envelope, read, saga_id, unwrap
 from orchestrator.store.outbox import OutboxRow, Target
 
 

@@ -7,10 +7,10 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
-from orchestrator.catalog import Catalog
+from orchestrator.definition.catalog import Catalog
 from orchestrator.event import NotScheduled
-from orchestrator.worker.publishing import bus_of
-from orchestrator.workflow.scheduled import PUBLISH_SCHEDULED, ScheduledEvent
+from orchestrator.worker.relay.publish import bus_of
+from orchestrator.workflow.system.scheduled import PUBLISH_SCHEDULED, ScheduledEvent
 
 
 def publish_activity(client: Client, catalog: Catalog, task_queue: str) -> Callable[..., Awaitable[str]]:

@@ -9,7 +9,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.errors import Unreachable
-from orchestrator.workflow.attributes import ERROR_CODE, EVENT_ID, EVENT_TYPE, SAGA_STATUS, leave_out
+from orchestrator.workflow.search_attributes import ERROR_CODE, EVENT_ID, EVENT_TYPE, SAGA_STATUS, leave_out
 
 _BY_USE = (SAGA_STATUS, ERROR_CODE, EVENT_TYPE, EVENT_ID)
 """What gets the room that is left first. Recovery needs the status; an event's id is in the workflow's id already."""

@@ -9,9 +9,9 @@ from uuid import UUID
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.drive.messages import SagaRef
+from orchestrator.protocol import names
+from orchestrator.protocol.commands import SagaRef
 from orchestrator.store.locks import Woken
-from orchestrator.workflow import names
 
 _PATIENCE = timedelta(seconds=5)
 _NAMED = 100

@@ -17,15 +17,15 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from orchestrator.catalog import Catalog
+from orchestrator.definition.catalog import Catalog
+from orchestrator.definition.main_module import adopt_script, importable_name
 from orchestrator.errors import Problem
-from orchestrator.main_module import adopt_script, importable_name
 from orchestrator.operation import Source
 from orchestrator.orchestrator import Orchestrator
-from orchestrator.workflow import names
-from orchestrator.workflow.execution import SagaExecution
+from orchestrator.protocol import names
+from orchestrator.workflow.own_execution import SagaExecution
 from orchestrator.workflow.partition import PartitionExecution
-from orchestrator.workflow.runner import PlainPayloadsRunner
+from orchestrator.workflow.sandbox import PlainPayloadsRunner
 from orchestrator.workflow.shared_tables import share_tables
 
 

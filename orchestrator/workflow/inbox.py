@@ -13,9 +13,9 @@ from datetime import timedelta
 from temporalio import workflow
 from temporalio.common import RawValue
 
-from orchestrator.envelope import Envelope, UnreadableEvent, read, unwrap
 from orchestrator.event import DomainEvent
-from orchestrator.workflow import names
+from orchestrator.protocol import names
+from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, unwrap
 from orchestrator.workflow.parking import EventParked
 
 CARRIED = 1024 * 1024
@@ -180,7 +180,7 @@ class Inbox:
 
     def _put(self, message: Inbound) -> int:
         """Returns how many bytes were read for it."""
-        is_event = message.door in names.EVENT_DOORS
+        is_event = message.door in names.EVENT_SOURCES
         if not is_event or not any(mark in message.raw for mark in self._marks):
             self.messages.append(message)
             return 0

@@ -19,21 +19,21 @@ from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError
 
-from orchestrator.envelope import valid_event_id
-from orchestrator.workflow import names
-from orchestrator.workflow.execution import raw_json
-from orchestrator.workflow.wave import (
+from orchestrator.protocol import names
+from orchestrator.protocol.envelope import valid_event_id
+from orchestrator.protocol.wave import (
     AWAY,
     SMALL_WAVE,
     WAVE_BYTES,
     WAVE_EVENTS,
     Carried,
-    CarriedPlace,
-    Place,
+    CarriedItem,
+    PostponeReason,
     WaveCommand,
+    WaveItem,
     WaveReply,
-    Why,
 )
+from orchestrator.workflow.own_execution import raw_json
 
 R = TypeVar("R")
 
@@ -134,7 +134,7 @@ class PartitionExecution:
         """Take messages in that were sent by an update; how many."""
         self._updates += 1
         self._task_signals += 1
-        came = self._entries(names.UPDATE_DOOR, arguments or [raw_json(b"")])
+        came = self._entries(names.UPDATE_SOURCE, arguments or [raw_json(b"")])
         self._arrived.extend(came)
         return len(came)
 
@@ -143,7 +143,7 @@ class PartitionExecution:
         if workflow.info().continued_run_id:
             self._take_over(arguments)
         else:
-            started = self._entries(names.START_DOOR, arguments)
+            started = self._entries(names.START_SOURCE, arguments)
             _put_first(started)
             self._arrived.extendleft(reversed(started))
         while True:
@@ -235,7 +235,7 @@ class PartitionExecution:
         command = WaveCommand(
             first_run_id=workflow.info().first_execution_run_id,
             places=tuple(
-                Place(
+                WaveItem(
                     position=entry.position,
                     door=entry.door,
                     event_id=entry.event_id,
@@ -287,9 +287,11 @@ class PartitionExecution:
             entry = wave[left.index]
             if left.event_id is not None:
                 entry.event_id, entry.message, entry.door = left.event_id, None, ""
-            entry.failures += left.why is Why.FAILED or (left.why is Why.SLOW and len(wave) <= SMALL_WAVE)
-            entry.losses += left.why is Why.LOST
-            if left.why in (Why.UNREACHED, Why.SLOW):
+            entry.failures += left.why is PostponeReason.FAILED or (
+                left.why is PostponeReason.SLOW and len(wave) <= SMALL_WAVE
+            )
+            entry.losses += left.why is PostponeReason.LOST
+            if left.why in (PostponeReason.UNREACHED, PostponeReason.SLOW):
                 entry.due = 0.0
             else:
                 self._delay(entry)
@@ -304,7 +306,7 @@ class PartitionExecution:
         )
 
     def _judge_pace(self, reply: WaveReply) -> None:
-        if any(left.why in (Why.SLOW, Why.UNREACHED) for left in reply.left):
+        if any(left.why in (PostponeReason.SLOW, PostponeReason.UNREACHED) for left in reply.left):
             self._slow_waves = min(self._slow_waves + 1, 4)
         else:
             self._slow_waves = max(self._slow_waves - 1, 0)
@@ -404,7 +406,7 @@ class PartitionExecution:
             return
         state = Carried(
             carried=tuple(
-                CarriedPlace(
+                CarriedItem(
                     door=one.door,
                     event_id=one.event_id,
                     failures=one.failures,

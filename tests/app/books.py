@@ -11,10 +11,10 @@ from uuid import UUID, uuid4
 from pydantic import JsonValue
 
 from orchestrator import DomainEvent, Orchestrator, Refused, Saga, Transaction
-from orchestrator.envelope import saga_id
 from orchestrator.operation import OperationCall
+from orchestrator.protocol.envelope import saga_id
 from orchestrator.saga import Awaited
-from orchestrator.store.database import Database
+from orchestrator.store.core.database import Database
 from starter.invariants import Snapshot, snapshot, violations
 from starter.seed import seed
 

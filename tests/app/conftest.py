@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from temporalio.client import Client
 
-from orchestrator.store.database import Database
+from orchestrator.store.core.database import Database
 from starter.seed import seed
 from tests.app.books import Books
 from tests.app.faults import Faults

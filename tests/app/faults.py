@@ -14,20 +14,20 @@ from pydantic import JsonValue
 from temporalio.common import RetryPolicy
 
 from orchestrator import Refused, Transaction
-from orchestrator.catalog import Catalog
-from orchestrator.drive.messages import (
+from orchestrator.definition.catalog import Catalog
+from orchestrator.operation import Operation
+from orchestrator.protocol import names
+from orchestrator.protocol.commands import (
+    BeginUndoCommand,
+    BeginUndoReply,
     FinishCommand,
     FinishReply,
     StepCommand,
     StepReply,
-    TurnCommand,
-    TurnReply,
     UndoCommand,
     UndoReply,
 )
-from orchestrator.operation import Operation
-from orchestrator.store.steps import StoreSteps
-from orchestrator.workflow import names
+from orchestrator.store.saga.steps import StoreSteps
 
 Act = Callable[[], Awaitable[None]]
 
@@ -91,7 +91,7 @@ class Faults:
         # A test need not wait as long between two attempts as the world does.
         for policy in ("_STEP_RETRIES", "_ENDLESS_RETRIES"):
             at_once = RetryPolicy(initial_interval=timedelta(milliseconds=10), backoff_coefficient=1.0)
-            monkeypatch.setattr(f"orchestrator.workflow.port.{policy}", at_once)
+            monkeypatch.setattr(f"orchestrator.workflow.steps.{policy}", at_once)
 
     def give_up_soon(self) -> None:
         """Every step fails for good with its third attempt."""
@@ -119,7 +119,7 @@ class Faults:
         await _play(self.inside, name)
 
     def _wrap_port(self) -> None:
-        run, undo, turn, finish = StoreSteps.run, StoreSteps.undo, StoreSteps.turn, StoreSteps.finish
+        run, undo, turn, finish = StoreSteps.run, StoreSteps.undo, StoreSteps.begin_undo, StoreSteps.finish
 
         async def played_run(
             steps: StoreSteps, command: StepCommand, deadline: timedelta, *, attempt: int = 1
@@ -135,10 +135,10 @@ class Faults:
             await _play(self.after, compensation)
             return reply
 
-        async def played_turn(steps: StoreSteps, command: TurnCommand) -> TurnReply:
-            await _play(self.before, names.TURN)
+        async def played_turn(steps: StoreSteps, command: BeginUndoCommand) -> BeginUndoReply:
+            await _play(self.before, names.BEGIN_UNDO)
             reply = await turn(steps, command)
-            await _play(self.after, names.TURN)
+            await _play(self.after, names.BEGIN_UNDO)
             return reply
 
         async def played_finish(steps: StoreSteps, command: FinishCommand) -> FinishReply:

@@ -10,11 +10,11 @@ from uuid import uuid4
 from temporalio.client import Client
 
 from orchestrator import DomainEvent, FailureEvent, SagaFailed
-from orchestrator.catalog import AnyOrchestrator
-from orchestrator.envelope import saga_id
+from orchestrator.definition.catalog import AnyOrchestrator
+from orchestrator.protocol.envelope import saga_id
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
-from orchestrator.worker.manager import Manager, Ready
+from orchestrator.store.core.database import Database
+from orchestrator.worker.process.manager import Manager, Ready
 from orchestrator.worker.search_attributes import ensure_search_attributes
 from starter.seed import open_account, seed
 from tests.app.books import Books

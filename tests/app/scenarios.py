@@ -9,7 +9,7 @@ from activities.account import AccountState
 from events.account import AccountCreated, MoneyTransferRequested
 from events.identity import AccountId, UserId
 from events.money import Money
-from orchestrator.catalog import AnyOrchestrator, Catalog
+from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.operation import Reversal
 from starter.invariants import Snapshot, differences
 from tests.app.samples import (

@@ -16,9 +16,9 @@ from events.category import BudgetType
 from events.identity import CategoryId, UserId
 from events.money import Currency
 from orchestrator.drive.driver import Driver
-from orchestrator.drive.messages import Blocked, Outcome, Phase
-from orchestrator.envelope import wrap
-from orchestrator.store.database import Database
+from orchestrator.protocol.commands import Blocked, Outcome, Phase
+from orchestrator.protocol.envelope import wrap
+from orchestrator.store.core.database import Database
 from starter.seed import EXCHANGE_RATES, seed
 from starter.users import add_category, add_user
 from tests.app.books import Books

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from events.account import AccountCreated
 from events.identity import AccountId
 from orchestrator import Transaction
-from orchestrator.store.database_url import Dialect
+from orchestrator.store.connections.url import Dialect
 from orchestrator.testing import Equality, Example, conformance
-from orchestrator.testing.plays import FAULTS
-from orchestrator.testing.suite import Group
+from orchestrator.testing.conformance.runners import FAULTS
+from orchestrator.testing.conformance.suite import Group
 from starter.seed import open_account, seed
 from tests.app.scenarios import CASH, CATALOG, DOLLARS_TO_EUROS, FIRST_ACCOUNT, SCENARIOS, Scenario
 from workflows.account_creation import AccountCreation

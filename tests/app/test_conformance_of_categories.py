@@ -7,9 +7,9 @@ from collections.abc import Collection
 
 from events.category import BudgetType
 from orchestrator import Transaction
-from orchestrator.store.database_url import Dialect
+from orchestrator.store.connections.url import Dialect
 from orchestrator.testing import Example, conformance
-from orchestrator.testing.suite import Group
+from orchestrator.testing.conformance.suite import Group
 from starter.seed import COFFEE, drink_coffee, seed
 from tests.app.samples import OLENA_EUR, OLENA_JPY, eur, jpy, usd
 from tests.app.samples_of_categories import changing, earning, editing, ending, removing, resetting, spending

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import pytest
 
 from orchestrator import FailureEvent
-from orchestrator.workflow import names
+from orchestrator.protocol import names
 from starter.invariants import Snapshot, differences
 from tests.app.faults import Faults, fails, refuses
 from tests.app.running import RunningBooks
@@ -243,7 +243,7 @@ async def test_an_outcome_whose_writing_fails_or_whose_reply_is_lost_is_written_
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
-@pytest.mark.parametrize("engine", [names.TURN, names.FINISH])
+@pytest.mark.parametrize("engine", [names.BEGIN_UNDO, names.FINISH])
 @pytest.mark.parametrize("scenario", [WITHIN_DOLLARS], ids=str)
 async def test_an_undoing_goes_on_when_the_engines_own_step_fails_or_loses_its_reply(
     running: RunningBooks, faults: Faults, scenario: Scenario, engine: str, where: str

@@ -9,8 +9,8 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, Table, inspect, text
 
-from orchestrator.store.database import Database
-from orchestrator.store.migrate import upgrade_application
+from orchestrator.store.core.database import Database
+from orchestrator.store.migrations.migrate import upgrade_application
 from starter.invariants import violations
 from starter.tables import APPLICATION_TABLES, MIGRATIONS
 from tests.app.books import Books

@@ -7,8 +7,8 @@ import pytest
 from temporalio.client import Client
 
 from orchestrator import DomainEvent, Refused, SagaFailed
-from orchestrator.catalog import AnyOrchestrator
-from orchestrator.store.database import Database
+from orchestrator.definition.catalog import AnyOrchestrator
+from orchestrator.store.core.database import Database
 from starter.digest import digest
 from starter.seed import open_account
 from tests.app.books import Books, new_books

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.drive.messages import Outcome
-from orchestrator.envelope import saga_id
+from orchestrator.protocol.commands import Outcome
+from orchestrator.protocol.envelope import saga_id
 from starter.audit import Books, Kill, audit, kills_hit
 from starter.workload import Workload, workload
 from tests.app.running import RunningBooks

@@ -13,12 +13,12 @@ from typing import Any
 
 from sqlalchemy import Table, select
 
-from orchestrator.drive.messages import Outcome, Phase, StepState
-from orchestrator.envelope import read
-from orchestrator.store.database import Database
-from orchestrator.store.databases import Databases
-from orchestrator.store.schema import saga, saga_dead_letter, saga_lock, saga_outbox, saga_step
-from orchestrator.workflow.names import partition_for
+from orchestrator.protocol.commands import Outcome, Phase, StepState
+from orchestrator.protocol.envelope import read
+from orchestrator.protocol.names import partition_for
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.databases import Databases
+from orchestrator.store.core.schema import saga, saga_dead_letter, saga_lock, saga_outbox, saga_step
 from tests.chaos.accounts import JOURNAL, account, entry, journal_entry
 from tests.chaos.load import BALANCE
 from tests.chaos.transfers import OrderedTransfers, Transfer

@@ -1,6 +1,6 @@
 """The bank as a whole; apart from its orchestrators, whose module is loaded anew in each saga's sandbox."""
 
-from orchestrator.catalog import Catalog
+from orchestrator.definition.catalog import Catalog
 from tests.chaos.accounts import balance, deliver, move, note, record
 from tests.chaos.transfers import (
     OrderedTransfer,

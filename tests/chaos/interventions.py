@@ -17,12 +17,12 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from orchestrator.client.own_execution import ensure_own_execution
-from orchestrator.drive.messages import Phase
-from orchestrator.envelope import read
-from orchestrator.store.database import Database
-from orchestrator.store.intervention import cancel_saga
-from orchestrator.store.schema import saga, saga_step
-from orchestrator.workflow.names import own_workflow_id
+from orchestrator.protocol.commands import Phase
+from orchestrator.protocol.envelope import read
+from orchestrator.protocol.names import own_workflow_id
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_step
+from orchestrator.store.saga.intervention import cancel_saga
 from tests.chaos.plan import Act, Fault, Target
 
 AWAY = (SQLAlchemyError, OSError, RPCError, TimeoutError)

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from orchestrator.ports import free_port
+from orchestrator.devserver.ports import free_port
 from tests.chaos.processes import Listed, children, kill, processes
 
 _HOST = "127.0.0.1"

@@ -10,9 +10,9 @@ from time import monotonic
 
 from sqlalchemy import func, select
 
-from orchestrator.drive.messages import Phase
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga, saga_step
+from orchestrator.protocol.commands import Phase
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_step
 from tests.chaos.interventions import AWAY
 
 _LOOK = 0.25

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.drive.messages import Phase
+from orchestrator.protocol.commands import Phase
 from tests.chaos.audit import Books, Findings
 from tests.chaos.plan import Act, Fault, Minima, Target
 

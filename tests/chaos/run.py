@@ -21,11 +21,11 @@ from sqlalchemy import insert
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from orchestrator.child import Child
+from orchestrator.devserver.child import Child
+from orchestrator.protocol.names import is_partition
 from orchestrator.settings import Settings
-from orchestrator.store.databases import Databases
-from orchestrator.store.migrate import migrate
-from orchestrator.workflow.names import is_partition
+from orchestrator.store.core.databases import Databases
+from orchestrator.store.migrations.migrate import migrate
 from starter.process import GaveUp, run_script
 from tests.chaos.accounts import JOURNAL, account, tables
 from tests.chaos.audit import Books, Findings, audit

@@ -9,15 +9,15 @@ import pytest
 from sqlalchemy import delete, insert, update
 from sqlalchemy.sql import Executable
 
-from orchestrator.client.checking import envelope_of
+from orchestrator.client.validation import envelope_of
 from orchestrator.drive.driver import Driver
-from orchestrator.drive.messages import Phase
-from orchestrator.envelope import saga_id
-from orchestrator.store.databases import Databases
-from orchestrator.store.migrate import migrate
-from orchestrator.store.schema import saga, saga_lock, saga_outbox, saga_step
-from orchestrator.store.steps import StoreSteps
-from orchestrator.workflow.names import partition_for
+from orchestrator.protocol.commands import Phase
+from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.names import partition_for
+from orchestrator.store.core.databases import Databases
+from orchestrator.store.core.schema import saga, saga_lock, saga_outbox, saga_step
+from orchestrator.store.migrations.migrate import migrate
+from orchestrator.store.saga.steps import StoreSteps
 from tests.chaos.accounts import JOURNAL, account, entry, journal_entry, tables
 from tests.chaos.audit import Books, Findings, audit
 from tests.chaos.bank import CATALOG

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from orchestrator.store.database import Database
+from orchestrator.store.core.database import Database
 from tests.chaos.pair import PostgresPair
 
 

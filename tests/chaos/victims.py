@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
-from orchestrator.child import Child
-from orchestrator.embedded import NAMESPACE, EmbeddedServer
+from orchestrator.devserver.child import Child
+from orchestrator.devserver.ports import free_port
+from orchestrator.devserver.server import NAMESPACE, EmbeddedServer
 from orchestrator.errors import OrchestratorError
-from orchestrator.ports import free_port
 from tests.chaos.accounts import JOURNAL
 from tests.chaos.pair import PostgresPair
 from tests.chaos.plan import Act, Fault, Target

@@ -9,7 +9,7 @@ import os
 from datetime import timedelta
 from typing import TypeVar
 
-from orchestrator.drive.messages import (
+from orchestrator.protocol.commands import (
     Decided,
     EndWaitCommand,
     FinishCommand,
@@ -19,7 +19,7 @@ from orchestrator.drive.messages import (
     WaitCommand,
     WaitReply,
 )
-from orchestrator.store.steps import StoreSteps
+from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.worker import Manager
 from tests.chaos.bank import CATALOG
 from tests.chaos.clocks import set_clock

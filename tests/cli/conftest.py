@@ -14,7 +14,7 @@ import pytest
 from temporalio.testing import WorkflowEnvironment
 
 from events.account import MoneyTransferRequested
-from orchestrator.store.database import Database
+from orchestrator.store.core.database import Database
 from starter.seed import seed
 from tests.cli.shell import Shell
 from tests.house import House

@@ -35,7 +35,7 @@ _PRELOADED = (
     "orchestrator.cli.main",
     "orchestrator.client",
     "orchestrator.documents.pages",
-    "orchestrator.worker.recovery",
+    "orchestrator.worker.recovery.sweep",
 )
 
 

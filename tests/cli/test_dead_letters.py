@@ -10,11 +10,11 @@ import pytest
 
 from orchestrator.cli.main import run
 from orchestrator.client import EventBus
-from orchestrator.client.dead_letters import DeadLetters, Fate
-from orchestrator.envelope import wrap
+from orchestrator.client.dead_letters import DeadLetters, ReplayForecast
 from orchestrator.errors import Unreachable
-from orchestrator.store.kept_letters import Settled
-from orchestrator.workflow.execution import raw_json
+from orchestrator.protocol.envelope import wrap
+from orchestrator.store.dead_letters.resolution import Settled
+from orchestrator.workflow.own_execution import raw_json
 from tests import cast
 from tests.cast_events import CoinsMoveRequested
 from tests.cli.shell import Ran
@@ -150,7 +150,7 @@ async def test_two_that_replay_at_once_and_one_that_drops_come_to_one_saga_and_o
     assert ended is not None
     assert ended.settled_as is not None
     if dropped is Settled.DONE:
-        assert {first.fate, second.fate} == {Fate.SETTLED}
+        assert {first.fate, second.fate} == {ReplayForecast.SETTLED}
         assert ended.settled_as == "dropped by ivan: x"
     else:
         assert ended.settled_as.startswith(("replayed by olena", "replayed by taras"))
@@ -187,7 +187,7 @@ async def test_a_replay_that_is_cut_off_after_it_published_is_made_good_by_the_n
     again = await letters.replay(mended.letter.id, by="olena")
 
     assert again is not None
-    assert (again.fate, dict(again.stands or {})) == (Fate.REPEATS, {"CoinsMove": "completed"})
+    assert (again.fate, dict(again.stands or {})) == (ReplayForecast.REPEATS, {"CoinsMove": "completed"})
     assert len(await house.sagas()) == 1
 
 

@@ -14,13 +14,13 @@ from sqlmodel import select
 from temporalio.client import Client
 
 from orchestrator import Transaction
-from orchestrator.catalog import Catalog
-from orchestrator.drive.messages import STUCK_AFTER, Phase, SagaRef, StepState, UndoCommand
-from orchestrator.envelope import saga_id
-from orchestrator.store.database import Database
-from orchestrator.store.reading import SagaView, sagas_of_event
-from orchestrator.store.schema import saga
-from orchestrator.store.steps import StoreSteps
+from orchestrator.definition.catalog import Catalog
+from orchestrator.protocol.commands import STUCK_AFTER, Phase, SagaRef, StepState, UndoCommand
+from orchestrator.protocol.envelope import saga_id
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga
+from orchestrator.store.queries.sagas import SagaView, sagas_of_event
+from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.workflow.local_first import LOCAL_ATTEMPTS
 from tests import cast
 from tests.cast import Script, box, fails, refuses

@@ -7,16 +7,16 @@ from uuid import uuid4
 import pytest
 from temporalio.client import Client
 
-from orchestrator.catalog import Catalog
 from orchestrator.cli.main import run
-from orchestrator.cli.standing import find
-from orchestrator.cli.why import Kind
-from orchestrator.drive.messages import Phase
+from orchestrator.cli.sagas.diagnosis import find
+from orchestrator.cli.sagas.retry_reason import BlockedReason
+from orchestrator.definition.catalog import Catalog
+from orchestrator.protocol.commands import Phase
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
-from orchestrator.store.intervention import cancel_saga
-from orchestrator.store.reading import sagas_of_event
-from orchestrator.store.reading_locks import held_lock, held_locks
+from orchestrator.store.core.database import Database
+from orchestrator.store.queries.locks import held_lock, held_locks
+from orchestrator.store.queries.sagas import sagas_of_event
+from orchestrator.store.saga.intervention import cancel_saga
 from tests import cast
 from tests.cli.shell import Ran, Shell
 from tests.house import House, new_id, open_house
@@ -139,8 +139,8 @@ async def test_temporal_adds_nothing_to_a_saga_that_waits_and_says_when_nobody_d
     waiting.cancel()
 
     sentence = "waits for the lock k, held by TurnTaking holder, 1 before it"
-    assert (driven.why, driven.hold_up, driven.phase) == (sentence, Kind.LOCKED, "waiting")
-    assert left.hold_up is Kind.CLOSED
+    assert (driven.why, driven.hold_up, driven.phase) == (sentence, BlockedReason.LOCKED, "waiting")
+    assert left.hold_up is BlockedReason.CLOSED
     assert left.why is not None
     assert left.why.startswith(f"{sentence}; its execution has ended as terminated")
     assert [what for _, what in left.next_commands] == [

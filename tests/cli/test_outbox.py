@@ -7,9 +7,9 @@ import pytest
 
 from orchestrator import outbox
 from orchestrator.cli.main import run
-from orchestrator.store.database import Database
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_outbox
 from orchestrator.store.outbox import postpone
-from orchestrator.store.schema import saga_outbox
 from tests.cast_events import NothingRequested
 from tests.cli.shell import Ran
 from tests.house import rows

@@ -8,7 +8,7 @@ import pytest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.envelope import wrap
+from orchestrator.protocol.envelope import wrap
 from tests.cli.conftest import a_transfer
 from tests.cli.shell import Shell, ended
 from tests.cli.test_without_a_server import WRONG
@@ -195,7 +195,7 @@ async def test_an_account_created_by_its_example_can_be_transferred_to(shop: She
 async def test_the_limit_is_of_the_whole_event() -> None:
     """The command line checks the payload's size; the bus, also what would be sent."""
     from orchestrator import DomainEvent, EventRejected
-    from orchestrator.client.checking import envelope_of
+    from orchestrator.client.validation import envelope_of
     from tests.cast_events import CoinsMoveRequested
     from tests.house import CATALOG
 

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import update
 
 from orchestrator import SagaFailed
-from orchestrator.store.schema import saga
+from orchestrator.store.core.schema import saga
 from tests.cast import Script, refuses
 from tests.cast_events import CoinsMoveRequested
 from tests.cli.shell import Shell

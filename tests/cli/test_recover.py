@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import update
 
-from orchestrator.store.schema import saga_meta
+from orchestrator.store.core.schema import saga_meta
 from tests.cast import Script, fails
 from tests.cast_events import CoinsMoveRequested
 from tests.cli.shell import Shell

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import insert
 from temporalio.client import Client
 
-from orchestrator.catalog import Catalog
-from orchestrator.cli.why import Kind, reason_of
-from orchestrator.drive.messages import STUCK_AFTER, Phase
-from orchestrator.store.database import Database
-from orchestrator.store.reading import counts, list_sagas, sagas_of_event
-from orchestrator.store.schema import saga
+from orchestrator.cli.sagas.retry_reason import BlockedReason, reason_of
+from orchestrator.definition.catalog import Catalog
+from orchestrator.protocol.commands import STUCK_AFTER, Phase
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga
+from orchestrator.store.queries.sagas import counts, list_sagas, sagas_of_event
 from tests import cast
 from tests.cast import Gate, Script, fails, refuses
 from tests.cast_events import CoinsMoveRequested
@@ -109,7 +109,9 @@ async def test_a_failing_step_is_told_with_its_attempt_and_its_last_failure(hous
     event_id = new_id()
     Script.before["put"] = fails()
     [handle] = await house.bus.publish(EVENT, event_id=event_id)
-    await eventually(lambda: _kind_is(house.client, handle.workflow_id, Kind.RETRYING), "the step is tried again")
+    await eventually(
+        lambda: _kind_is(house.client, handle.workflow_id, BlockedReason.RETRYING), "the step is tried again"
+    )
 
     ran = await at_home.run("status", event_id, "--json")
 
@@ -152,7 +154,7 @@ async def test_a_bug_in_handle_is_told_with_what_it_raised(database: Database, c
     catalog = Catalog.of(orchestrators=[Clock], operations=[cast.take])
     async with open_house(client, database, catalog, task_queue=f"bug-{uuid4()}") as house:
         [handle] = await house.bus.publish(ClockRequested())
-        await eventually(lambda: _kind_is(client, handle.workflow_id, Kind.BUG), "the bug shows")
+        await eventually(lambda: _kind_is(client, handle.workflow_id, BlockedReason.BUG), "the bug shows")
 
         reason = await reason_of(client, handle.workflow_id)
         await client.get_workflow_handle(handle.workflow_id).terminate()
@@ -252,7 +254,7 @@ async def test_reading_filters_and_counts(database: Database) -> None:
     assert await list_sagas(database, orchestrator="Letter") == []
 
 
-async def _kind_is(client: Client, workflow_id: str, kind: Kind) -> bool:
+async def _kind_is(client: Client, workflow_id: str, kind: BlockedReason) -> bool:
     reason = await reason_of(client, workflow_id)
     return reason is not None and reason.kind is kind
 

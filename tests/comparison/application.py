@@ -12,9 +12,13 @@ from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Table, delete, select
 
-from orchestrator.catalog import AnyOrchestrator, Catalog
+from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.drive.driver import Driver
-from orchestrator.drive.messages import (
+from orchestrator.drive.steps import StepFailed
+from orchestrator.event import DomainEvent
+from orchestrator.protocol.commands import (
+    BeginUndoCommand,
+    BeginUndoReply,
     Blocked,
     FinishCommand,
     FinishReply,
@@ -22,18 +26,14 @@ from orchestrator.drive.messages import (
     Phase,
     StepCommand,
     StepReply,
-    TurnCommand,
-    TurnReply,
     UndoCommand,
     UndoReply,
 )
-from orchestrator.drive.steps import StepFailed
-from orchestrator.envelope import wrap
-from orchestrator.event import DomainEvent
-from orchestrator.store.database import Database
-from orchestrator.store.migrate import migrate
-from orchestrator.store.schema import saga, saga_dead_letter, saga_lock, saga_outbox, saga_step
-from orchestrator.store.steps import StoreSteps
+from orchestrator.protocol.envelope import wrap
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_dead_letter, saga_lock, saga_outbox, saga_step
+from orchestrator.store.migrations.migrate import migrate
+from orchestrator.store.saga.steps import StoreSteps
 from starter.tables import APPLICATION_TABLES, create_tables
 from tests.comparison.inline import without_threads
 
@@ -102,10 +102,10 @@ class _Steps(StoreSteps):
             self._fault.strike(command.number, "after")
         return reply
 
-    async def turn(self, command: TurnCommand) -> TurnReply:
+    async def begin_undo(self, command: BeginUndoCommand) -> BeginUndoReply:
         """The decision to undo."""
         await self._let_others()
-        return await super().turn(command)
+        return await super().begin_undo(command)
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
         """A step's undoing."""

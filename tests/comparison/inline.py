@@ -12,7 +12,7 @@ from typing import Any, cast
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from orchestrator.store.sqlite import SteadyConnection
+from orchestrator.store.core.sqlite import SteadyConnection
 
 
 class _Queue:

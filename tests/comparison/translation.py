@@ -16,7 +16,7 @@ from events.metadata import CurrencyChangeRequested
 from events.money import Currency, Money
 from events.month import Month
 from events.snapshot import MonthResetRequested
-from orchestrator.catalog import AnyOrchestrator
+from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.event import DomainEvent
 from tests.reference.events import (
     ChangeCurrency,
@@ -29,7 +29,7 @@ from tests.reference.events import (
     TransactCategory,
     TransferMoney,
 )
-from tests.reference.ledger import Tables
+from tests.reference.ledger import LookupSource
 from tests.reference.rows import Record
 from workflows.account_creation import AccountCreation
 from workflows.account_value_edit import AccountValueEdit
@@ -114,7 +114,7 @@ def _money(amount: int, currency: str) -> Money:
     return Money(amount_minor=amount, currency=Currency(currency))
 
 
-def expected(tables: Tables) -> dict[str, list[Row]]:
+def expected(tables: LookupSource) -> dict[str, list[Row]]:
     """The model's rows as the application's tables should hold them."""
     return {
         "account": [

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ports import HOST
+from orchestrator.devserver.ports import HOST
 from tests.embedded.looking import eventually, processes_with
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.embedded import EmbeddedServer
+from orchestrator.devserver.server import EmbeddedServer
 from tests.docs.markdown import ROOT, Command, Document
 
 WORKER = ".venv/bin/python worker.py"

@@ -8,9 +8,9 @@ from temporalio.client import Client
 from events.identity import AccountId
 from orchestrator import EventBus
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
-from orchestrator.worker.answers import LOOKING
-from orchestrator.workflow.answers import LOOK
+from orchestrator.store.core.database import Database
+from orchestrator.worker.lookup import LOOKING
+from orchestrator.workflow.system.lookup import LOOK
 from tests.app.running import open_books
 from tests.app.samples import an_account
 from tests.cli.shell import Shell

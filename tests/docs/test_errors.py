@@ -4,23 +4,23 @@ import ast
 import re
 from collections.abc import Iterator
 
-from orchestrator.atomic import ATOMIC, UNDO_ATOMIC
-from orchestrator.cli.faults import Exit
-from orchestrator.drive.saga import SLEEP, WAIT_FOR
+from orchestrator.cli.terminal.exit_codes import Exit
+from orchestrator.definition.atomic import ATOMIC, UNDO_ATOMIC
+from orchestrator.drive.driven_saga import SLEEP, WAIT_FOR
 from orchestrator.operation import PIVOT
-from orchestrator.workflow import names
-from orchestrator.workflow.answers import ANSWER
-from orchestrator.workflow.publishing import PUBLISH_EVENT
-from orchestrator.workflow.recovery import RECOVER
-from orchestrator.workflow.scheduled import PUBLISH_SCHEDULED
+from orchestrator.protocol import names
+from orchestrator.workflow.system.lookup import ANSWER
+from orchestrator.workflow.system.publish import PUBLISH_EVENT
+from orchestrator.workflow.system.recovery import RECOVER
+from orchestrator.workflow.system.scheduled import PUBLISH_SCHEDULED
 from tests.docs.markdown import ROOT, Document
 
 ERRORS = Document("docs/errors.md")
 _CODE = re.compile(r"(event|signal|saga|operation|publish|database|definition|settings)\.[a-z_]+")
 _ACTIVITIES = {
-    names.TURN,
+    names.BEGIN_UNDO,
     names.FINISH,
-    names.STICK,
+    names.MARK_STUCK,
     names.DEAD_LETTER,
     names.BEGIN_WAIT,
     names.END_WAIT,

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from orchestrator.drive.messages import STUCK_AFTER
 from orchestrator.operation import DEFAULT_DEADLINE
+from orchestrator.protocol.commands import STUCK_AFTER
 from orchestrator.settings import Settings
 from orchestrator.worker.activities import FEWEST_ATTEMPTS
 from orchestrator.workflow.local_first import ATTEMPT, HEARTBEAT, LOCAL, LOCAL_ATTEMPTS

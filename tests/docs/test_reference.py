@@ -8,7 +8,7 @@ from pathlib import Path
 from typer.main import get_command
 
 from orchestrator.cli.app import app
-from orchestrator.cli.faults import Exit
+from orchestrator.cli.terminal.exit_codes import Exit
 from orchestrator.settings import Settings
 from tests.docs.markdown import ROOT, Document, code_in
 

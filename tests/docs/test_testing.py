@@ -3,10 +3,10 @@
 import pytest
 
 from orchestrator.testing import Example
-from orchestrator.testing.grounds import KINDS
-from orchestrator.testing.plays import FAULTS
-from orchestrator.testing.report import Verdict
-from orchestrator.testing.suite import Suite, play_suite
+from orchestrator.testing.conformance.databases import KINDS
+from orchestrator.testing.conformance.report import Verdict
+from orchestrator.testing.conformance.runners import FAULTS
+from orchestrator.testing.conformance.suite import Suite, play_suite
 from tests.docs.markdown import Document, code_in
 from tests.docs.project import Project, check_commands
 from tests.testing import wrong

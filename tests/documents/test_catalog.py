@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from orchestrator.catalog import Catalog
 from orchestrator.cli.main import run
 from orchestrator.contracts.schemas import sample_event, schema_of
+from orchestrator.definition.catalog import Catalog
 from orchestrator.documents.asyncapi import asyncapi
 from orchestrator.documents.diagram import diagram_of
 from orchestrator.documents.pages import files_of, page, stale
 from orchestrator.documents.tables import tables_of
 from orchestrator.documents.typescript import typescript
 from orchestrator.documents.walk import walk
-from orchestrator.envelope import wrap
+from orchestrator.protocol.envelope import wrap
 from tests import chain, orchestrators
 from tests.docs.markdown import ROOT
 from tests.swarm import CATALOG as SWARM

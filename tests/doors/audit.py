@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Table, select
 
-from orchestrator.drive.messages import Phase
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga, saga_dead_letter, saga_lock
+from orchestrator.protocol.commands import Phase
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_dead_letter, saga_lock
 from tests.doors.marks import mark
 from tests.doors.plan import Plan
 

@@ -7,11 +7,11 @@ from time import monotonic
 from sqlalchemy import func, select
 from temporalio.client import Client
 
-from orchestrator.drive.messages import Phase
-from orchestrator.reserved import PUBLISH_EVENT_WORKFLOW
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga, saga_dead_letter
-from orchestrator.workflow.names import is_partition
+from orchestrator.protocol.commands import Phase
+from orchestrator.protocol.names import is_partition
+from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_dead_letter
 from tests.doors.audit import Books, Findings, audit
 from tests.doors.house import CATALOG
 from tests.doors.plan import Plan, Sending

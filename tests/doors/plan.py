@@ -9,7 +9,7 @@ from random import Random
 from uuid import uuid4
 
 from orchestrator import DomainEvent
-from orchestrator.envelope import wrap
+from orchestrator.protocol.envelope import wrap
 from tests.doors.garbage import KINDS
 from tests.doors.rings import Detail, OwnRingRequested, PooledRingRequested
 

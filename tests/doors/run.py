@@ -23,12 +23,12 @@ from rich.table import Table
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from orchestrator.child import Child
 from orchestrator.client import EventBus
-from orchestrator.embedded import NAMESPACE, EmbeddedServer
-from orchestrator.ports import free_port
-from orchestrator.store.database import Database
-from orchestrator.store.migrate import migrate
+from orchestrator.devserver.child import Child
+from orchestrator.devserver.ports import free_port
+from orchestrator.devserver.server import NAMESPACE, EmbeddedServer
+from orchestrator.store.core.database import Database
+from orchestrator.store.migrations.migrate import migrate
 from starter.process import GaveUp, run_script
 from tests.chaos.postgres import Postgres
 from tests.doors.audit import Findings

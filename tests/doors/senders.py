@@ -22,12 +22,12 @@ from temporalio.service import RPCError, RPCStatusCode
 from orchestrator import outbox
 from orchestrator.client import EventBus
 from orchestrator.client.partitions import partition_of
-from orchestrator.embedded import find_temporal
-from orchestrator.envelope import read, unwrap
+from orchestrator.devserver.server import find_temporal
 from orchestrator.errors import EventRejected, Unreachable
-from orchestrator.reserved import PUBLISH_EVENT_WORKFLOW
-from orchestrator.store.database import Database
-from orchestrator.workflow.names import own_workflow_id, partition_for
+from orchestrator.protocol.envelope import read, unwrap
+from orchestrator.protocol.names import own_workflow_id, partition_for
+from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
+from orchestrator.store.core.database import Database
 from tests.doors.house import CATALOG
 from tests.doors.plan import Sending
 

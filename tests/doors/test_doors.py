@@ -9,10 +9,10 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from orchestrator.client import EventBus
-from orchestrator.drive.messages import Phase
+from orchestrator.protocol.commands import Phase
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
-from orchestrator.worker.manager import Manager, Ready
+from orchestrator.store.core.database import Database
+from orchestrator.worker.process.manager import Manager, Ready
 from orchestrator.worker.search_attributes import ensure_search_attributes
 from tests.doors.audit import Books, Findings, Row, audit
 from tests.doors.crowd import Crowd

@@ -12,7 +12,7 @@ from typing import get_args
 
 import pytest
 
-from orchestrator.child import Child, Tie, last_lines
+from orchestrator.devserver.child import Child, Tie, last_lines
 from tests.embedded.looking import eventually, is_alive
 
 STUBBORN = (
@@ -87,7 +87,7 @@ async def test_a_child_never_outlives_a_killed_parent(tie: Tie, tmp_path: Path) 
         textwrap.dedent(f"""
             import sys, time
             from pathlib import Path
-            from orchestrator.child import Child
+            from orchestrator.devserver.child import Child
             child = Child.start([sys.executable, "-c", {OBEDIENT!r}], log=Path({str(tmp_path / "log")!r}), tie={tie!r})
             print(child.pid, flush=True)
             time.sleep(60)

@@ -12,9 +12,9 @@ import pytest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client, WorkflowExecutionStatus
 
-from orchestrator.embedded import AlreadyRunning, EmbeddedServer, Journal, find_temporal
+from orchestrator.devserver.ports import HOST, free_port
+from orchestrator.devserver.server import AlreadyRunning, EmbeddedServer, Journal, find_temporal
 from orchestrator.errors import Unreachable
-from orchestrator.ports import HOST, free_port
 from orchestrator.settings import RUNNING_FILE, Settings
 from tests.embedded.looking import eventually
 
@@ -129,7 +129,7 @@ async def test_a_port_that_is_snatched_away_is_replaced_by_another(
         def believed_free(wanted: int, *, but_not: int = 0) -> int:
             return answers.pop() if answers else free_port(wanted, but_not=but_not)
 
-        monkeypatch.setattr("orchestrator.embedded.free_port", believed_free)
+        monkeypatch.setattr("orchestrator.devserver.server.free_port", believed_free)
 
         async with a_server(tmp_path, in_memory=True) as server:
             assert await retention_seconds(server.address) > 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store.database import Database
+from orchestrator.store.core.database import Database
 from tests import cast
 from tests.external.driving import Ground
 from tests.external.orchestrators import PaymentRequested

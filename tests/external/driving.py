@@ -10,7 +10,11 @@ from typing import Any
 from sqlalchemy import event, update
 
 from orchestrator.drive.driver import Driver
-from orchestrator.drive.messages import (
+from orchestrator.drive.steps import StepFailed
+from orchestrator.event import DomainEvent
+from orchestrator.operation import Reversal
+from orchestrator.protocol.commands import (
+    BeginUndoCommand,
     Decided,
     Opening,
     Outcome,
@@ -18,16 +22,12 @@ from orchestrator.drive.messages import (
     SagaRef,
     StepCommand,
     StepReply,
-    TurnCommand,
     UndoCommand,
 )
-from orchestrator.drive.steps import StepFailed
-from orchestrator.envelope import saga_id, wrap
-from orchestrator.event import DomainEvent
-from orchestrator.operation import Reversal
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga_step
-from orchestrator.store.steps import StoreSteps
+from orchestrator.protocol.envelope import saga_id, wrap
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_step
+from orchestrator.store.saga.steps import StoreSteps
 from tests.external.orchestrators import PAYMENTS, Payment
 from tests.external.supervisor import Supervisor
 from tests.house import Holdings, rows
@@ -95,10 +95,12 @@ class Ground:
         """Another driver undoes the saga."""
         return await self.driver().undo(Phase.CANCELLED, "saga.cancelled", "by a test")
 
-    async def turn(self) -> None:
+    async def begin_undo(self) -> None:
         """Decide that it is undone, and do no more."""
-        await self.steps.turn(
-            TurnCommand(opening=self.opening, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="by a test")
+        await self.steps.begin_undo(
+            BeginUndoCommand(
+                opening=self.opening, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="by a test"
+            )
         )
 
     def command(self, operation: str = "payments.charge_card") -> StepCommand:

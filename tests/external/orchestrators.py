@@ -1,7 +1,7 @@
 """Orchestrators with steps outside: a charge between two steps in the database, and parcels that cannot come back."""
 
 from orchestrator import DomainEvent, FailureEvent, Orchestrator, Saga
-from orchestrator.catalog import Catalog
+from orchestrator.definition.catalog import Catalog
 from tests import cast
 from tests.external import payments
 from tests.external.payments import charge_card, charge_soon, drop_parcel, send_message, send_parcel

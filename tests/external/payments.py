@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from orchestrator import ExternalCall, Happened, Refused, external_operation
+from orchestrator import Confirmed, ExternalCall, Refused, external_operation
 from tests.external.wire import Wire
 
 TIME_LIMIT = timedelta(seconds=1)
@@ -39,10 +39,10 @@ async def refund(call: ExternalCall, card: str, amount: int, result: int) -> Non
 
 
 @charge_card.verification
-async def find_charge(call: ExternalCall) -> Happened[int] | None:
+async def find_charge(call: ExternalCall) -> Confirmed[int] | None:
     """The charge made under this key."""
     found = await _find("find_charge", "charges", call)
-    return None if found is None else Happened(found)
+    return None if found is None else Confirmed(found)
 
 
 @external_operation(time_limit=TIME_LIMIT, deadline=timedelta(milliseconds=200))
@@ -58,10 +58,10 @@ async def refund_soon(call: ExternalCall, card: str, amount: int, result: int) -
 
 
 @charge_soon.verification
-async def find_charge_soon(call: ExternalCall) -> Happened[int] | None:
+async def find_charge_soon(call: ExternalCall) -> Confirmed[int] | None:
     """The charge made under this key."""
     found = await _find("find_charge_soon", "charges", call)
-    return None if found is None else Happened(found)
+    return None if found is None else Confirmed(found)
 
 
 @external_operation(irreversible="it is on the road", time_limit=TIME_LIMIT, deadline=timedelta(milliseconds=200))
@@ -71,9 +71,9 @@ async def send_parcel(call: ExternalCall, card: str, amount: int) -> None:
 
 
 @send_parcel.verification
-async def find_parcel(call: ExternalCall) -> Happened[None] | None:
+async def find_parcel(call: ExternalCall) -> Confirmed[None] | None:
     """The parcel sent under this key."""
-    return None if await _find("find_parcel", "parcels", call) is None else Happened(None)
+    return None if await _find("find_parcel", "parcels", call) is None else Confirmed(None)
 
 
 @external_operation(irreversible="it is on the road", time_limit=TIME_LIMIT, deadline=timedelta(milliseconds=200))

@@ -8,16 +8,16 @@ import pytest
 from temporalio.client import Client
 
 from orchestrator import ExternalCall, external_operation
-from orchestrator.catalog import Catalog
+from orchestrator.definition.catalog import Catalog
 from orchestrator.drive.driver import SagaStuck
-from orchestrator.drive.messages import Decided, Outcome, Phase, StepDone
-from orchestrator.store.external_undo import LeftStanding, left_standing, take_back_left
-from orchestrator.store.intervention import Skip, skip_step
-from orchestrator.store.steps import StoreSteps
-from orchestrator.worker.recovery import Recovery
+from orchestrator.protocol.commands import Decided, Outcome, Phase, StepDone
+from orchestrator.store.external.undo import OrphanedEffect, left_standing, take_back_left
+from orchestrator.store.saga.intervention import Skip, skip_step
+from orchestrator.store.saga.steps import StoreSteps
+from orchestrator.worker.recovery.limits import Limits
+from orchestrator.worker.recovery.sweep import Recovery
 from orchestrator.worker.search_attributes import ensure_search_attributes
-from orchestrator.worker.sweeping import Limits
-from orchestrator.workflow.recovery import Action
+from orchestrator.workflow.system.recovery import Action
 from tests.cast import Script, refuses
 from tests.external.driving import Ground, statements
 from tests.external.orchestrators import PAYMENTS, Parcel, ParcelRequested, Payment, PaymentRequested
@@ -208,7 +208,7 @@ class TestUndoing:
         Wire.before[CHARGE] = hold
         late = ground.late()
         await hold.reached.wait()
-        await ground.turn()
+        await ground.begin_undo()
         await ground.steps.undo(ground.undo_command(), "payments.refund")
         barred = await ground.states()
 
@@ -277,7 +277,7 @@ class TestUndoing:
     async def test_a_late_attempt_of_an_undoing_saga_leaves_the_refund_to_its_undoing(self, ground: Ground) -> None:
         await worker_dies(ground, Wire.before, CHARGE)
         await ground.late()
-        await ground.turn()
+        await ground.begin_undo()
 
         reply = await ground.late()
 
@@ -425,7 +425,7 @@ class TestDeathAfterTheEnd:
             await ground.cancel()
         later = datetime.now(UTC) + timedelta(hours=1)
 
-        seen: list[LeftStanding] = []
+        seen: list[OrphanedEffect] = []
         while page := await left_standing(ground.database, now=later, after=seen[-1] if seen else None, limit=2):
             seen += page
 
@@ -442,7 +442,7 @@ class TestCost:
         steps = StoreSteps(ground.database, PAYMENTS)
         with statements(ground.database) as forward:
             await steps.run(ground.command(), timedelta(minutes=5))
-        await ground.turn()
+        await ground.begin_undo()
         with statements(ground.database) as back:
             await steps.undo(ground.undo_command(), "payments.refund")
 
@@ -459,7 +459,7 @@ class TestSkip:
     async def test_a_skipped_attempt_is_not_undone_and_its_late_call_is_left(self, ground: Ground) -> None:
         hold = Hold(deaf=True)
         late = await held(ground, hold, Wire.before, CHARGE)
-        await ground.turn()
+        await ground.begin_undo()
         Wire.before[FIND] = breaks()
         with pytest.raises(ConnectionResetError):
             await ground.cancel()
@@ -481,7 +481,7 @@ class TestSkip:
         Wire.before[CHARGE] = hold
         late = ground.late()
         await hold.reached.wait()
-        await ground.turn()
+        await ground.begin_undo()
         await skip_step(ground.database, PAYMENTS, Skip(saga_id=ground.ref.id, number=2, by="ada", reason="x"))
 
         hold.opened.set()

@@ -12,9 +12,9 @@ from uuid import uuid4
 import pytest
 from temporalio.client import Client, WorkflowExecutionStatus
 
-from orchestrator.drive.messages import Phase
-from orchestrator.store.database import Database
-from orchestrator.store.external_undo import left_standing, take_back_left
+from orchestrator.protocol.commands import Phase
+from orchestrator.store.core.database import Database
+from orchestrator.store.external.undo import left_standing, take_back_left
 from tests.external.orchestrators import PAYMENTS, ParcelRequested, PaymentRequested
 from tests.external.supervisor import Supervisor
 from tests.external.wire import PORT_VARIABLE, Wire, breaks

@@ -20,11 +20,11 @@ from temporalio.service import RPCError
 
 from orchestrator import Transaction
 from orchestrator.client import SagaHandle
-from orchestrator.drive.messages import Phase, SagaRef
-from orchestrator.envelope import saga_id
-from orchestrator.store.database import Database
-from orchestrator.store.external_fate import compensation_key, idempotency_key
-from orchestrator.workflow import port
+from orchestrator.protocol.commands import Phase, SagaRef
+from orchestrator.protocol.envelope import saga_id
+from orchestrator.store.core.database import Database
+from orchestrator.store.external.verification import compensation_key, idempotency_key
+from orchestrator.workflow import steps as port
 from tests.cast import Script, refuses
 from tests.external.orchestrators import PAYMENTS, PaymentRequested
 from tests.external.supervisor import Supervisor

@@ -16,7 +16,7 @@ _threads = ThreadPoolExecutor(64, thread_name_prefix="wire")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class LookupReply:
     """What the service said."""
 
     status: int
@@ -39,7 +39,7 @@ class Wire:
         cls.after.clear()
 
     @classmethod
-    async def call(cls, name: str, method: str, path: str, **request: Any) -> Answer:
+    async def call(cls, name: str, method: str, path: str, **request: Any) -> LookupReply:
         """One request of an operation."""
         if name in cls.before:
             await cls.before[name]()
@@ -49,7 +49,7 @@ class Wire:
         return answer
 
     @classmethod
-    async def ask(cls, method: str, path: str, *, key: str | None = None, body: object = None) -> Answer:
+    async def ask(cls, method: str, path: str, *, key: str | None = None, body: object = None) -> LookupReply:
         """One request.
 
         Raises:
@@ -59,14 +59,14 @@ class Wire:
         return await asyncio.get_running_loop().run_in_executor(_threads, _ask, cls.port, method, path, key, body)
 
 
-def _ask(port: int, method: str, path: str, key: str | None, body: object) -> Answer:
+def _ask(port: int, method: str, path: str, key: str | None, body: object) -> LookupReply:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
     try:
         connection.request(
             method, path, body=json.dumps(body or {}), headers={} if key is None else {"Idempotency-Key": key}
         )
         response = connection.getresponse()
-        return Answer(response.status, json.loads(response.read()))
+        return LookupReply(response.status, json.loads(response.read()))
     finally:
         connection.close()
 

@@ -9,28 +9,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-FENCE = "orchestrator/store/fence.py"
-EXTERNAL = "orchestrator/store/external_undo.py"
-TURN = "orchestrator/store/turn.py"
-FINISH = "orchestrator/store/finish.py"
-OPENING = "orchestrator/store/opening.py"
+FENCE = "orchestrator/store/saga/fence.py"
+EXTERNAL = "orchestrator/store/external/undo.py"
+TURN = "orchestrator/store/saga/undo.py"
+FINISH = "orchestrator/store/saga/finish.py"
+OPENING = "orchestrator/store/saga/opening.py"
 OUTBOX = "orchestrator/store/outbox.py"
 LOCKS = "orchestrator/store/locks.py"
-ATOMIC = "orchestrator/store/atomic.py"
-OTHER_UNDO = "orchestrator/store/other_undo.py"
-TOGETHER = "orchestrator/store/together.py"
-WAVE = "orchestrator/worker/wave.py"
-RECOVERY = "orchestrator/worker/recovery.py"
-READ_ONLY = "orchestrator/store/read_only.py"
-POOLER = "orchestrator/store/pooler.py"
+ATOMIC = "orchestrator/store/saga/atomic.py"
+OTHER_UNDO = "orchestrator/store/remote/undo.py"
+TOGETHER = "orchestrator/store/saga/group_commit.py"
+WAVE = "orchestrator/worker/partition/wave.py"
+RECOVERY = "orchestrator/worker/recovery/sweep.py"
+READ_ONLY = "orchestrator/store/core/read_only.py"
+POOLER = "orchestrator/store/connections/pooler.py"
 SESSION_STATE = "orchestrator/store/session_state.py"
-CONTAINMENT = "orchestrator/containment.py"
+CONTAINMENT = "orchestrator/protocol/containment.py"
 DRIVER = "orchestrator/drive/driver.py"
-SIGNATURE = "orchestrator/signature.py"
-PUBLISHABLE = "orchestrator/publishable.py"
-ENVELOPE = "orchestrator/envelope.py"
-SILENT = "orchestrator/worker/silent_sagas.py"
-GROUPS = "orchestrator/exception_groups.py"
+SIGNATURE = "orchestrator/values/signature.py"
+PUBLISHABLE = "orchestrator/values/publishable.py"
+ENVELOPE = "orchestrator/protocol/envelope.py"
+SILENT = "orchestrator/worker/recovery/stalled_sagas.py"
+GROUPS = "orchestrator/protocol/exception_groups.py"
 FAILURES = "orchestrator/workflow/failures.py"
 
 
@@ -377,7 +377,7 @@ MUTANTS = (
     Mutant(
         name="workers-clock",
         breaks="a saga's progress is written by the database's clock, so that a worker's cannot hide it from recovery",
-        file="orchestrator/store/clock.py",
+        file="orchestrator/store/core/clock.py",
         replaced={
             "def now() -> ColumnElement[datetime]:": """def now() -> ColumnElement[datetime]:
     from sqlalchemy import bindparam

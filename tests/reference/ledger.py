@@ -30,7 +30,7 @@ class Refusal(Exception):
 
 
 @dataclass
-class Tables:
+class LookupSource:
     """Everything there is."""
 
     accounts: dict[str, Account] = field(default_factory=dict[str, Account])
@@ -46,7 +46,7 @@ class Ledger:
     """Plays events; its tables are public, to be compared and to be prepared."""
 
     def __init__(self) -> None:
-        self.tables = Tables()
+        self.tables = LookupSource()
         self.outcomes: dict[str, str] = {}
         """By event id: completed, or the code of the refusal."""
 

@@ -10,14 +10,14 @@ from sqlalchemy import Column, MetaData, String, Table, delete, func, insert, se
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator import DomainEvent, FailureEvent, Orchestrator, Refused, Saga, Transaction, operation, query
-from orchestrator.catalog import Catalog
+from orchestrator.definition.catalog import Catalog
 from orchestrator.drive.driver import Driver
-from orchestrator.drive.messages import StepCommand, StepReply
 from orchestrator.drive.steps import StepFailed
-from orchestrator.envelope import wrap
-from orchestrator.store.database import TRIES, Database
-from orchestrator.store.databases import Databases
-from orchestrator.store.steps import StoreSteps
+from orchestrator.protocol.commands import StepCommand, StepReply
+from orchestrator.protocol.envelope import wrap
+from orchestrator.store.core.database import TRIES, Database
+from orchestrator.store.core.databases import Databases
+from orchestrator.store.saga.steps import StoreSteps
 from tests.cast import Script, box, put, take
 from tests.store.pacing import Pacer
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.store.database import Database
+from orchestrator.store.core.database import Database
 from tests import cast
 
 

@@ -3,8 +3,8 @@
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.drive.messages import Outcome, Phase
-from orchestrator.store.database import Database
+from orchestrator.protocol.commands import Outcome, Phase
+from orchestrator.store.core.database import Database
 
 _NUMBERS = {
     "postgresql": "generate_series(1, {most}) AS numbers(n)",

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, event
 
-from orchestrator.store.database import Database
+from orchestrator.store.core.database import Database
 
 
 class EveryOther(Container[int]):

@@ -13,23 +13,23 @@ from typing import TypeVar
 from sqlalchemy import text
 
 from orchestrator import Transaction
-from orchestrator.catalog import Catalog
+from orchestrator.definition.catalog import Catalog
 from orchestrator.drive.driver import Driver
-from orchestrator.drive.messages import (
+from orchestrator.drive.steps import StepFailed
+from orchestrator.event import DomainEvent
+from orchestrator.protocol.commands import (
+    BeginUndoCommand,
+    BeginUndoReply,
     FinishCommand,
     FinishReply,
     StepCommand,
     StepReply,
-    TurnCommand,
-    TurnReply,
     UndoCommand,
     UndoReply,
 )
-from orchestrator.drive.steps import StepFailed
-from orchestrator.envelope import wrap
-from orchestrator.event import DomainEvent
-from orchestrator.store.database import Database
-from orchestrator.store.steps import StoreSteps
+from orchestrator.protocol.envelope import wrap
+from orchestrator.store.core.database import Database
+from orchestrator.store.saga.steps import StoreSteps
 from tests.cast import Script
 from tests.house import CATALOG, eventually
 
@@ -75,9 +75,9 @@ class PacedSteps(StoreSteps):
         except RuntimeError as fault:
             raise StepFailed(str(fault)) from fault
 
-    async def turn(self, command: TurnCommand) -> TurnReply:
+    async def begin_undo(self, command: BeginUndoCommand) -> BeginUndoReply:
         """A turn."""
-        return await self._paced("turn", lambda: super(PacedSteps, self).turn(command))
+        return await self._paced("turn", lambda: super(PacedSteps, self).begin_undo(command))
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
         """An undoing."""

@@ -11,8 +11,8 @@ from typing import Literal
 
 from sqlalchemy.engine import make_url
 
-from orchestrator.ports import free_port
-from orchestrator.store.database import Database
+from orchestrator.devserver.ports import free_port
+from orchestrator.store.core.database import Database
 
 Mode = Literal["session", "transaction", "statement"]
 

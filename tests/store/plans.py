@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.store.database import Database
-from orchestrator.store.schema import metadata
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import metadata
 
 _STEPS = 200_000
 """Instructions of SQLite that a scan may take which ends soon: some ten thousand rows."""

@@ -13,20 +13,28 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
 from orchestrator import Catalog, DomainEvent, FailureEvent, Orchestrator, Refused, Saga, Transaction, operation, query
-from orchestrator.atomic import Atomically
-from orchestrator.cli.plan import undoing_of
+from orchestrator.cli.sagas.undo_plan import undoing_of
+from orchestrator.definition.atomic import Atomically
 from orchestrator.drive.driver import Driver, SagaStuck
-from orchestrator.drive.messages import STUCK_AFTER, Outcome, Phase, SagaRef, StepCommand, StepReply, StuckCommand
 from orchestrator.drive.steps import StepFailed
-from orchestrator.envelope import wrap
 from orchestrator.errors import TransactionMisuse, UsageError
 from orchestrator.external import ExternalCall, external_operation
 from orchestrator.operation import OperationCall, Reversal
-from orchestrator.store.database import Database
-from orchestrator.store.intervention import Skip, skip_step
-from orchestrator.store.reading import sagas_of_event
-from orchestrator.store.schema import saga, saga_step
-from orchestrator.store.steps import StoreSteps
+from orchestrator.protocol.commands import (
+    STUCK_AFTER,
+    MarkStuckCommand,
+    Outcome,
+    Phase,
+    SagaRef,
+    StepCommand,
+    StepReply,
+)
+from orchestrator.protocol.envelope import wrap
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_step
+from orchestrator.store.queries.sagas import sagas_of_event
+from orchestrator.store.saga.intervention import Skip, skip_step
+from orchestrator.store.saga.steps import StoreSteps
 from tests.cast import Script, count, deliver, fails, note, put, refuses, send_letter, take, write_note
 from tests.cast_events import AtomicMoveRequested
 from tests.house import CATALOG, Holdings, rows
@@ -365,7 +373,7 @@ async def test_past_the_pivot_it_is_skipped_where_nothing_needs_its_results(stoc
     command = StepCommand(
         saga=ref, number=2, operation="saga.atomic", arguments=dict(call.arguments), event_time=time, past_pivot=True
     )
-    await steps.stick(StuckCommand(saga=ref, number=2, error="it fails", step=command))
+    await steps.mark_stuck(MarkStuckCommand(saga=ref, number=2, error="it fails", step=command))
 
     await skip_step(stocked, ALL, Skip(saga_id=row.id, number=2, by="Ann", reason="delivered by hand"))
     outcome = await Driver(Any_, AnyRequested(), envelope, steps).drive()

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import text, update
 
 from orchestrator import Transaction, TransactionMisuse
-from orchestrator.store.database import Database
-from orchestrator.store.fence import run_step
-from orchestrator.store.misuse_guard import guarded
-from orchestrator.store.schema import saga_step
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.misuse_guard import guarded
+from orchestrator.store.core.schema import saga_step
+from orchestrator.store.saga.fence import run_step
 from tests.cast import Script, box, fails
 from tests.house import CATALOG, Holdings, rows
 from tests.store.test_fence import first_step

@@ -10,16 +10,16 @@ from pydantic import BaseModel, JsonValue
 from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator import ExternalCall, Happened, Refused, Transaction, external_operation, operation, query
-from orchestrator.atomic import Atomically
-from orchestrator.catalog import Catalog
-from orchestrator.drive.messages import StepCommand, StepRefused
+from orchestrator import Confirmed, ExternalCall, Refused, Transaction, external_operation, operation, query
+from orchestrator.definition.atomic import Atomically
+from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import AuthorsMistake, ResultInvalid, UsageError
 from orchestrator.operation import OperationCall
-from orchestrator.store.database import Database
-from orchestrator.store.error_text import error_message, error_text
-from orchestrator.store.schema import saga_step
-from orchestrator.store.steps import StoreSteps
+from orchestrator.protocol.commands import StepCommand, StepRefused
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.error_text import error_message, error_text
+from orchestrator.store.core.schema import saga_step
+from orchestrator.store.saga.steps import StoreSteps
 from tests.cast import box
 from tests.house import CATALOG as CAST
 from tests.house import Holdings, rows
@@ -107,11 +107,11 @@ async def undo_outside(call: ExternalCall) -> None:
 
 
 @outside.verification
-async def ask_outside(call: ExternalCall) -> Happened[int] | None:
+async def ask_outside(call: ExternalCall) -> Confirmed[int] | None:
     """What the test says."""
     if isinstance(Raises.found, BaseException):
         raise Raises.found
-    found: Happened[int] | None = Raises.found
+    found: Confirmed[int] | None = Raises.found
     return found
 
 

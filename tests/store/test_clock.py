@@ -9,22 +9,22 @@ import pytest
 from sqlalchemy import Connection, insert, select, update
 
 from orchestrator import DomainEvent
-from orchestrator.answers import EventsWanted, Question
-from orchestrator.drive.messages import Expired, Opening, StepCommand
-from orchestrator.envelope import read, wrap
-from orchestrator.store import clock
-from orchestrator.store.answers import answer
-from orchestrator.store.database import Database
-from orchestrator.store.databases import Databases
-from orchestrator.store.dead_letters import keep_letter
-from orchestrator.store.kept_letters import Settled, claim_for_replay, settle_letter
-from orchestrator.store.opening import begin_saga, open_sagas
+from orchestrator.protocol.commands import Expired, Opening, StepCommand
+from orchestrator.protocol.envelope import read, wrap
+from orchestrator.protocol.lookup import EventFilter, Lookup
+from orchestrator.store.core import clock
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.databases import Databases
+from orchestrator.store.core.schema import metadata, saga, saga_dead_letter, saga_outbox
+from orchestrator.store.dead_letters.intake import keep_letter
+from orchestrator.store.dead_letters.resolution import Settled, claim_for_replay, settle_letter
 from orchestrator.store.outbox import NO_SAGA, claim, is_due, postpone
-from orchestrator.store.reading_outbox import waiting
+from orchestrator.store.queries.lookup import answer
+from orchestrator.store.queries.outbox import waiting
 from orchestrator.store.recovery import overdue_sagas
 from orchestrator.store.retention import database_time
-from orchestrator.store.schema import metadata, saga, saga_dead_letter, saga_outbox
-from orchestrator.store.together import run_steps_together
+from orchestrator.store.saga.group_commit import run_steps_together
+from orchestrator.store.saga.opening import begin_saga, open_sagas
 from tests.cast_events import (
     AtomicMoveRequested,
     CoinsMoveRequested,
@@ -237,8 +237,8 @@ async def test_an_event_of_a_database_whose_clock_is_behind_is_not_missed(
 
     monkeypatch.setattr(clock, "read_clock", read_wrong_clock)
 
-    wanted = EventsWanted(types=(CoinsMoveRequested.type_name(),))
-    answered = await answer(Databases(database, {"books": books}), Question(events=wanted))
+    wanted = EventFilter(types=(CoinsMoveRequested.type_name(),))
+    answered = await answer(Databases(database, {"books": books}), Lookup(events=wanted))
 
     await books.close()
     [told] = answered.events

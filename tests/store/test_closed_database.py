@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.store.database import Database
+from orchestrator.store.core.database import Database
 
 
 async def test_a_connection_in_use_when_it_is_closed_is_closed_as_it_comes_back_and_so_is_a_later_one(

@@ -6,11 +6,11 @@ import sys
 import pytest
 
 from orchestrator import Orchestrator, Refused, Saga, Transaction
-from orchestrator.containment import CodeInterrupted, contained
-from orchestrator.drive.messages import Phase
-from orchestrator.lock_keys import lock_keys_of
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga, saga_step
+from orchestrator.protocol.commands import Phase
+from orchestrator.protocol.containment import CodeInterrupted, contained
+from orchestrator.protocol.lock_keys import lock_keys_of
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_step
 from tests.cast import Act, Script, refuses
 from tests.cast_events import (
     AtomicMoveRequested,

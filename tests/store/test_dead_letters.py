@@ -1,9 +1,9 @@
 """Dead letters: kept whole and kept once, however they come."""
 
-from orchestrator.store.database import Database
-from orchestrator.store.dead_letters import keep_piece
-from orchestrator.store.schema import saga_dead_letter
-from orchestrator.workflow.dead_letters import PIECE, DeadLetterPiece, pieces
+from orchestrator.protocol.dead_letters import PIECE, DeadLetterPiece, pieces
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_dead_letter
+from orchestrator.store.dead_letters.intake import keep_piece
 from tests.house import rows
 
 

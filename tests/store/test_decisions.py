@@ -3,13 +3,13 @@
 import pytest
 
 from orchestrator import Transaction
-from orchestrator.catalog import Catalog
-from orchestrator.drive.messages import Phase, Reused, TurnCommand, UndoPlan
-from orchestrator.store.database import Database
-from orchestrator.store.intervention import Skip, skip_step
-from orchestrator.store.schema import saga
-from orchestrator.store.steps import StoreSteps
-from orchestrator.store.turn import UnknownCompensation
+from orchestrator.definition.catalog import Catalog
+from orchestrator.protocol.commands import BeginUndoCommand, Phase, Reused, UndoPlan
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga
+from orchestrator.store.saga.intervention import Skip, skip_step
+from orchestrator.store.saga.steps import StoreSteps
+from orchestrator.store.saga.undo import UnknownCompensation
 from tests import cast
 from tests.cast import Script
 from tests.cast_events import CoinsMoveRequested
@@ -20,7 +20,7 @@ from tests.store.pacing import driver_of
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 RENAMED = Catalog.of(orchestrators=[CoinsMove], operations=[cast.put, cast.write_note])
 """Today's code, in which `cast.take` has another name."""
-TURN = TurnCommand(
+TURN = BeginUndoCommand(
     opening=opening_of(CoinsMove, EVENT, "one"),
     ends_as=Phase.CANCELLED,
     error_code="saga.cancelled",
@@ -43,7 +43,7 @@ async def test_an_operation_that_the_code_no_longer_has_is_named_and_the_decisio
     await a_saga_with_its_first_step_done(stocked)
 
     with pytest.raises(UnknownCompensation, match=r"step 1 .* no operation cast\.take\. Deploy code that has it"):
-        await StoreSteps(stocked, RENAMED).turn(TURN)
+        await StoreSteps(stocked, RENAMED).begin_undo(TURN)
 
     [row] = await rows(stocked, saga)
     assert (row.phase, row.reason, row.stuck_step) == ("undoing", "cancelled", 1)
@@ -60,18 +60,18 @@ async def test_it_may_be_skipped_and_the_saga_ends(stocked: Database) -> None:
     await a_saga_with_its_first_step_done(stocked)
     steps = StoreSteps(stocked, RENAMED)
     with pytest.raises(UnknownCompensation):
-        await steps.turn(TURN)
+        await steps.begin_undo(TURN)
     [row] = await rows(stocked, saga)
 
     await skip_step(stocked, RENAMED, Skip(saga_id=row.id, number=1, by="a test", reason="paid back by hand"))
-    plan = await steps.turn(TURN)
+    plan = await steps.begin_undo(TURN)
 
     assert isinstance(plan, UndoPlan)
     assert plan.steps == ()
 
 
 async def test_a_turn_of_what_is_only_recorded_writes_no_row(stocked: Database) -> None:
-    reply = await StoreSteps(stocked, CATALOG).turn(TURN.model_copy(update={"only_recorded": True}))
+    reply = await StoreSteps(stocked, CATALOG).begin_undo(TURN.model_copy(update={"only_recorded": True}))
 
     assert reply == Reused()
     assert await rows(stocked, saga) == []

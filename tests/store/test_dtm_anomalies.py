@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.drive.messages import (
+from orchestrator.protocol.commands import (
+    BeginUndoCommand,
     Decided,
     Opening,
     Phase,
@@ -21,16 +22,15 @@ from orchestrator.drive.messages import (
     StepCommand,
     StepDone,
     StepReply,
-    TurnCommand,
     UndoCommand,
     UndoPlan,
 )
-from orchestrator.envelope import saga_id, wrap
-from orchestrator.store import fence
-from orchestrator.store.database import Database
-from orchestrator.store.fence import run_step
-from orchestrator.store.schema import saga_step
-from orchestrator.store.steps import StoreSteps
+from orchestrator.protocol.envelope import saga_id, wrap
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_step
+from orchestrator.store.saga import fence
+from orchestrator.store.saga.fence import run_step
+from orchestrator.store.saga.steps import StoreSteps
 from tests.cast import Gate, Script, fails
 from tests.cast_events import CoinsMoveRequested
 from tests.house import CATALOG, Holdings, eventually, rows
@@ -55,8 +55,8 @@ AGAIN = TAKE.model_copy(update={"opening": None})
 async def undo_all(database: Database) -> list[int]:
     """Turn to undoing, undo what there is, and finish; the numbers of what was undone."""
     steps = StoreSteps(database, CATALOG)
-    plan = await steps.turn(
-        TurnCommand(opening=OPENING, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="by a test")
+    plan = await steps.begin_undo(
+        BeginUndoCommand(opening=OPENING, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="by a test")
     )
     assert isinstance(plan, UndoPlan)
     for step in plan.steps:

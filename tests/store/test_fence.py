@@ -12,12 +12,21 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from orchestrator import Transaction, TransactionMisuse
 from orchestrator.drive.driver import Driver, EventIdReused, SagaStuck
-from orchestrator.drive.messages import Decided, Opening, Phase, SagaRef, StepCommand, StepDone, StepRefused, StepReply
-from orchestrator.envelope import read, saga_id, wrap
-from orchestrator.store.database import Database
-from orchestrator.store.fence import SagaMissing, TransactionLost, run_step
-from orchestrator.store.opening import open_sagas
-from orchestrator.store.schema import saga, saga_outbox, saga_step
+from orchestrator.protocol.commands import (
+    Decided,
+    Opening,
+    Phase,
+    SagaRef,
+    StepCommand,
+    StepDone,
+    StepRefused,
+    StepReply,
+)
+from orchestrator.protocol.envelope import read, saga_id, wrap
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_outbox, saga_step
+from orchestrator.store.saga.fence import SagaMissing, TransactionLost, run_step
+from orchestrator.store.saga.opening import open_sagas
 from tests.cast import Gate, Script, box, fails, refuses, tables
 from tests.cast_events import (
     CoinsMoveRequested,

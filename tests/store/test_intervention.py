@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.drive.messages import Outcome, Phase, SagaRef, UndoCommand, Undone
-from orchestrator.envelope import saga_id
 from orchestrator.event import DomainEvent
-from orchestrator.store.database import TRIES, Database
-from orchestrator.store.intervention import Skip, Skipped, SkipRefused, cancel_saga, skip_step
-from orchestrator.store.schema import saga, saga_step
-from orchestrator.store.turn import undo_step
+from orchestrator.protocol.commands import Outcome, Phase, SagaRef, UndoCommand, Undone
+from orchestrator.protocol.envelope import saga_id
+from orchestrator.store.core.database import TRIES, Database
+from orchestrator.store.core.schema import saga, saga_step
+from orchestrator.store.saga.intervention import Skip, Skipped, SkipRefused, cancel_saga, skip_step
+from orchestrator.store.saga.undo import undo_step
 from tests.cast import Script
 from tests.cast_events import CoinsMoveRequested, LetterRequested
 from tests.house import CATALOG, Holdings, new_id, rows

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from orchestrator.store.database import Database
-from orchestrator.store.dead_letters import keep_letter, keep_piece, name_letters
-from orchestrator.store.kept_letters import (
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_dead_letter
+from orchestrator.store.dead_letters.intake import keep_letter, keep_piece, name_letters
+from orchestrator.store.dead_letters.resolution import (
     LetterView,
     Search,
     Settled,
@@ -22,7 +23,6 @@ from orchestrator.store.kept_letters import (
     letters_of_event,
     settle_letter,
 )
-from orchestrator.store.schema import saga_dead_letter
 from tests.house import rows
 
 RAW = b'{"id": "order-17", "type": "COINS_MOVE_REQUESTED"}'

@@ -18,24 +18,19 @@ from uuid import UUID
 import pytest
 
 from orchestrator import store
-from orchestrator.answers import EventsWanted, Question
-from orchestrator.drive.messages import Phase
-from orchestrator.store import (
-    answers,
-    dead_letters,
-    external_undo,
-    intervention,
-    kept_letters,
-    lock_heads,
-    outbox,
-    reading,
-    reading_locks,
-    reading_outbox,
-    recovery,
-    retention,
-)
-from orchestrator.store.database import Database
-from orchestrator.store.databases import Databases
+from orchestrator.protocol.commands import Phase
+from orchestrator.protocol.lookup import EventFilter, Lookup
+from orchestrator.store import lock_heads, outbox, recovery, retention
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.databases import Databases
+from orchestrator.store.dead_letters import intake as dead_letters
+from orchestrator.store.dead_letters import resolution as kept_letters
+from orchestrator.store.external import undo as external_undo
+from orchestrator.store.queries import locks as reading_locks
+from orchestrator.store.queries import lookup as answers
+from orchestrator.store.queries import outbox as reading_outbox
+from orchestrator.store.queries import sagas as reading
+from orchestrator.store.saga import intervention
 from tests import cast
 from tests.cast import Script, refuses
 from tests.cast_events import CoinsMoveRequested, TurnTakingRequested
@@ -151,9 +146,9 @@ async def relay(database: Database) -> None:
 
 async def events(database: Database) -> None:
     """What listeners and those who wait for an outcome ask."""
-    wanted = EventsWanted(types=("COINS_MOVE_REQUESTED",), since=NOW - timedelta(hours=1, minutes=1))
+    wanted = EventFilter(types=("COINS_MOVE_REQUESTED",), since=NOW - timedelta(hours=1, minutes=1))
     ids = tuple(UUID(int=number) for number in (1, 2, 29_990))
-    await answers.answer(Databases(database), Question(sagas=ids, open_too=True, events=wanted))
+    await answers.answer(Databases(database), Lookup(sagas=ids, open_too=True, events=wanted))
 
 
 async def drive(database: Database) -> None:

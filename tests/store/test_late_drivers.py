@@ -3,12 +3,12 @@
 import asyncio
 from datetime import UTC, datetime
 
-from orchestrator.drive.messages import Decided, Opening, Phase, SagaRef, StepCommand, TurnCommand
-from orchestrator.envelope import saga_id, wrap
-from orchestrator.store.database import Database
-from orchestrator.store.fence import run_step
-from orchestrator.store.schema import saga_outbox, saga_step
-from orchestrator.store.steps import StoreSteps
+from orchestrator.protocol.commands import BeginUndoCommand, Decided, Opening, Phase, SagaRef, StepCommand
+from orchestrator.protocol.envelope import saga_id, wrap
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_outbox, saga_step
+from orchestrator.store.saga.fence import run_step
+from orchestrator.store.saga.steps import StoreSteps
 from tests.cast import Script
 from tests.cast_events import CoinsMoveRequested
 from tests.house import CATALOG, Holdings, rows
@@ -19,7 +19,7 @@ EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 SAGA = SagaRef(id=saga_id("CoinsMove", "one"), orchestrator="CoinsMove", event_id="one")
 OPENING = Opening(saga=SAGA, envelope=wrap(EVENT, event_id="one", source="tests", time=TIME).text)
-TURN = TurnCommand(opening=OPENING, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="by a test")
+TURN = BeginUndoCommand(opening=OPENING, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="by a test")
 
 
 def step(number: int, operation: str, *, opening: Opening | None = None) -> StepCommand:
@@ -38,7 +38,7 @@ def step(number: int, operation: str, *, opening: Opening | None = None) -> Step
 async def test_a_step_that_comes_after_the_turn_and_before_the_undo_is_barred(stocked: Database) -> None:
     """The list of what to undo is complete: nothing is added to it while the undoing has not yet begun."""
     await run_step(stocked, CATALOG, step(1, "cast.take", opening=OPENING))
-    await StoreSteps(stocked, CATALOG).turn(TURN)
+    await StoreSteps(stocked, CATALOG).begin_undo(TURN)
 
     reply = await run_step(stocked, CATALOG, step(2, "cast.put"))
 
@@ -53,7 +53,7 @@ async def test_a_finish_that_comes_after_the_turn_completes_nothing(stocked: Dat
     stop = Pacer("before finish")
     forward = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "one", stop, time=TIME).drive())
     await until_stopped(stocked, stop, forward)
-    await StoreSteps(stocked, CATALOG).turn(TURN)
+    await StoreSteps(stocked, CATALOG).begin_undo(TURN)
 
     stop.go_on.set()
     outcome = await forward

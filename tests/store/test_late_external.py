@@ -7,13 +7,22 @@ from typing import ClassVar
 
 import pytest
 
-from orchestrator.catalog import Catalog
-from orchestrator.drive.messages import Decided, Opening, Phase, SagaRef, StepCommand, TurnCommand, UndoCommand, Undone
-from orchestrator.envelope import saga_id, wrap
-from orchestrator.external import ExternalCall, Happened, external_operation
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga_step
-from orchestrator.store.steps import StoreSteps
+from orchestrator.definition.catalog import Catalog
+from orchestrator.external import Confirmed, ExternalCall, external_operation
+from orchestrator.protocol.commands import (
+    BeginUndoCommand,
+    Decided,
+    Opening,
+    Phase,
+    SagaRef,
+    StepCommand,
+    UndoCommand,
+    Undone,
+)
+from orchestrator.protocol.envelope import saga_id, wrap
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_step
+from orchestrator.store.saga.steps import StoreSteps
 from tests.cast_events import NothingRequested
 from tests.house import rows
 from tests.orchestrators import Nothing
@@ -58,9 +67,9 @@ async def release(call: ExternalCall, item: str) -> None:
 
 
 @reserve.verification
-async def is_reserved(call: ExternalCall, item: str) -> Happened[None] | None:
+async def is_reserved(call: ExternalCall, item: str) -> Confirmed[None] | None:
     """Whether it is reserved."""
-    return Happened(None) if item in Shop.reserved else None
+    return Confirmed(None) if item in Shop.reserved else None
 
 
 async def test_an_external_call_that_comes_back_after_its_undo_was_barred_and_is_taken_back(stocked: Database) -> None:
@@ -75,7 +84,9 @@ async def test_an_external_call_that_comes_back_after_its_undo_was_barred_and_is
     )
     late = asyncio.create_task(steps.run(step, timedelta(minutes=5)))
     await Shop.reached.wait()
-    await steps.turn(TurnCommand(opening=OPENING, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message=""))
+    await steps.begin_undo(
+        BeginUndoCommand(opening=OPENING, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="")
+    )
     undo = UndoCommand(saga=SAGA, number=1, operation=reserve.name, event_time=TIME.isoformat())
     undone = await steps.undo(undo, "release")
     barred = [row.state for row in await rows(stocked, saga_step)]

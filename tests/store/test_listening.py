@@ -9,35 +9,35 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator import NotHeard
-from orchestrator.answers import ASKED_SEEN, OVERLAP, Answer, EventsWanted, Question
+from orchestrator import EventTimeout
 from orchestrator.client.listening import EventLog, Listening
-from orchestrator.client.tables import DatabaseTables
-from orchestrator.envelope import wrap
-from orchestrator.store.answers import answer
-from orchestrator.store.database import Database
-from orchestrator.store.databases import Databases
-from orchestrator.store.schema import saga_outbox
+from orchestrator.client.outcomes.lookup import DatabaseLookup
+from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.lookup import ASKED_SEEN, OVERLAP, EventFilter, Lookup, LookupReply
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.databases import Databases
+from orchestrator.store.core.schema import saga_outbox
+from orchestrator.store.queries.lookup import answer
 from tests.cast_events import CoinsMoveCompleted
 
 SOON = timedelta(seconds=20)
 AT_ONCE = timedelta(milliseconds=300)
 
 
-class TablesByWorker(DatabaseTables):
+class TablesByWorker(DatabaseLookup):
     """Question and answer travel as JSON, as they do where a worker answers; it says how long the questions were."""
 
     longest = 0
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Lookup) -> LookupReply:
         """Ask."""
         asked = question.model_dump_json()
         self.longest = max(self.longest, len(asked))
-        answered = await super().ask(Question.model_validate_json(asked))
-        return Answer.model_validate_json(answered.model_dump_json())
+        answered = await super().ask(Lookup.model_validate_json(asked))
+        return LookupReply.model_validate_json(answered.model_dump_json())
 
 
-@pytest.fixture(params=[DatabaseTables, TablesByWorker])
+@pytest.fixture(params=[DatabaseLookup, TablesByWorker])
 async def log(request: pytest.FixtureRequest, database: Database) -> AsyncGenerator[EventLog]:
     """A client's log of events."""
     log = EventLog(request.param(Databases(database)))
@@ -91,7 +91,7 @@ async def test_what_a_transaction_wrote_15_seconds_ago_is_heard_after_3000_event
 
         assert sorted(heard) == list(range(1, 3_001))
         assert await hear(listening, 1) == [0]
-        with pytest.raises(NotHeard):
+        with pytest.raises(EventTimeout):
             await listening.next(timeout=AT_ONCE)
 
 
@@ -104,7 +104,7 @@ async def test_who_begins_amid_3000_events_hears_what_was_being_written_by_then_
         await commit(database, [row(0, ago=45)])
 
         assert await hear(listening, 1) == [0]
-        with pytest.raises(NotHeard):
+        with pytest.raises(EventTimeout):
             await listening.next(timeout=AT_ONCE)
 
 
@@ -131,7 +131,7 @@ async def test_who_asks_for_all_since_long_ago_hears_all_of_it_in_order_and_reme
 
     async with listener(log, datetime.now(UTC) - timedelta(days=2)) as listening:
         heard = await hear(listening, 7_001)
-        with pytest.raises(NotHeard):
+        with pytest.raises(EventTimeout):
             await listening.next(timeout=AT_ONCE)
 
     assert heard == list(range(7_001))
@@ -149,7 +149,7 @@ async def test_memory_and_questions_are_bounded_by_time(database: Database) -> N
 
         assert tables.longest < 1_500_000  # Temporal takes two megabytes
         now = datetime.now(UTC) + OVERLAP * 3
-        listening.move_floor(Answer(now=now))
+        listening.move_floor(LookupReply(now=now))
         assert len(listening.seen) == 0
     await log.close()
 
@@ -158,9 +158,9 @@ async def test_a_client_of_before_fingerprints_is_answered_as_before(database: D
     await commit(database, [row(number, ago=30 - number / 200) for number in range(2_100)])
     types = (CoinsMoveCompleted.type_name(),)
 
-    known = await answer(Databases(database), Question(events=EventsWanted(types=types, keys_only=True)))
+    known = await answer(Databases(database), Lookup(events=EventFilter(types=types, keys_only=True)))
     seen = frozenset(one.key for one in known.events)
-    rest = await answer(Databases(database), Question(events=EventsWanted(types=types, seen=seen)))
+    rest = await answer(Databases(database), Lookup(events=EventFilter(types=types, seen=seen)))
 
     assert len(known.events) == ASKED_SEEN
     assert [one.key for one in rest.events] == [f"{types[0]}/event-{number}" for number in range(100)]
@@ -169,7 +169,7 @@ async def test_a_client_of_before_fingerprints_is_answered_as_before(database: D
 async def test_a_worker_of_before_fingerprints_is_understood(database: Database, log: EventLog) -> None:
     await commit(database, [row(number, ago=30 - number / 200) for number in range(2_100)])
     types = (CoinsMoveCompleted.type_name(),)
-    told = await answer(Databases(database), Question(events=EventsWanted(types=types, keys_only=True)))
+    told = await answer(Databases(database), Lookup(events=EventFilter(types=types, keys_only=True)))
     listening = listener(log)
 
     listening.know(told)

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator import Refused, Transaction
 from orchestrator.drive.driver import Driver
-from orchestrator.drive.messages import (
+from orchestrator.errors import UsageError
+from orchestrator.protocol.commands import (
     Blocked,
     FinishCommand,
     Opening,
@@ -23,18 +24,17 @@ from orchestrator.drive.messages import (
     WaitBegun,
     WaitCommand,
 )
-from orchestrator.envelope import read, saga_id
-from orchestrator.errors import UsageError
-from orchestrator.lock_keys import lock_keys_of
-from orchestrator.store.database import Database
-from orchestrator.store.fence import run_step
-from orchestrator.store.finish import finish_saga
-from orchestrator.store.intervention import cancel_saga
+from orchestrator.protocol.envelope import read, saga_id
+from orchestrator.protocol.lock_keys import lock_keys_of
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_lock, saga_step
 from orchestrator.store.lock_heads import remove_unused_heads
 from orchestrator.store.locks import Woken
-from orchestrator.store.opening import OpenSaga, open_sagas
-from orchestrator.store.schema import saga, saga_lock, saga_step
-from orchestrator.store.waiting import begin_wait
+from orchestrator.store.saga.fence import run_step
+from orchestrator.store.saga.finish import finish_saga
+from orchestrator.store.saga.intervention import cancel_saga
+from orchestrator.store.saga.opening import OpenSaga, open_sagas
+from orchestrator.store.saga.waits import begin_wait
 from tests.cast import Script
 from tests.cast_events import TurnTakingRequested
 from tests.house import CATALOG, Holdings, eventually, opening_of, rows

@@ -8,15 +8,15 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.drive.messages import Phase, SagaRef, StuckCommand
-from orchestrator.envelope import saga_id
 from orchestrator.event import DomainEvent
-from orchestrator.store.database import Database
-from orchestrator.store.database_errors import NoConnectionLeft
-from orchestrator.store.intervention import Skip, cancel_saga, skip_step
+from orchestrator.protocol.commands import MarkStuckCommand, Phase, SagaRef
+from orchestrator.protocol.envelope import saga_id
+from orchestrator.store.connections.errors import NoConnectionLeft
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_outbox, saga_step
 from orchestrator.store.recovery import UndoAnswer, recorded_sagas, undo_if_still_owned
-from orchestrator.store.schema import saga, saga_outbox, saga_step
-from orchestrator.store.turn import mark_stuck
+from orchestrator.store.saga.intervention import Skip, cancel_saga, skip_step
+from orchestrator.store.saga.undo import mark_stuck
 from orchestrator.transaction import Transaction
 from tests.cast import Script, refuses
 from tests.cast_events import AtomicMoveRequested, CoinsMoveRequested, NapRequested
@@ -150,7 +150,7 @@ async def test_a_saga_shown_as_stuck_whose_answer_is_lost_is_shown_once_and_goes
     driving = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "stuck", stop := Pacer("before step 2")).drive())
     await stop.reached.wait()
     ref = SagaRef(id=saga_id("CoinsMove", "stuck"), orchestrator="CoinsMove", event_id="stuck")
-    command = StuckCommand(saga=ref, number=2, error="it fails")
+    command = MarkStuckCommand(saga=ref, number=2, error="it fails")
     with answers_to_commits_lost(stocked) as lost:
         await mark_stuck(stocked, CATALOG, command)
         shown = [(row.stuck_step, row.stuck_error) for row in await rows(stocked, saga)]

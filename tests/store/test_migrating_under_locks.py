@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import MetaData, text
 
 from orchestrator import DefinitionError
-from orchestrator.store import migration_lock
-from orchestrator.store.database import Database
-from orchestrator.store.database_errors import DatabaseCondition, DatabaseUnusable
-from orchestrator.store.migrate import migrate
-from orchestrator.store.migration_lock import migrating
+from orchestrator.store.connections.errors import DatabaseCondition, DatabaseUnusable
+from orchestrator.store.core.database import Database
+from orchestrator.store.migrations import lock as migration_lock
+from orchestrator.store.migrations.lock import migrating
+from orchestrator.store.migrations.migrate import migrate
 from tests.conftest import Kind, new_database
 from tests.house import eventually
 

@@ -8,11 +8,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from orchestrator import Unreachable
-from orchestrator.store.building_indexes import build_missing_indexes
-from orchestrator.store.database import Database
-from orchestrator.store.dead_letters import keep_letter
-from orchestrator.store.migrate import VERSION_TABLE, migrate
-from orchestrator.store.schema import metadata, saga_meta
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import metadata, saga_meta
+from orchestrator.store.dead_letters.intake import keep_letter
+from orchestrator.store.migrations.index_building import build_missing_indexes
+from orchestrator.store.migrations.migrate import VERSION_TABLE, migrate
 from tests.house import eventually, rows
 from tests.store.pacing import waits_for_lock
 from tests.store.test_recovery import a_saga

@@ -11,19 +11,19 @@ import pytest
 from sqlalchemy import inspect
 
 from orchestrator import DomainEvent, Transaction, Unreachable, UsageError, outbox
-from orchestrator.atomic import Atomically
-from orchestrator.catalog import AnyOrchestrator
+from orchestrator.definition.atomic import Atomically
+from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.drive.driver import Driver
-from orchestrator.drive.messages import Outcome, Phase, SagaRef, StepState
-from orchestrator.envelope import Envelope, read, saga_id, wrap
-from orchestrator.store.database import Database
-from orchestrator.store.databases import DatabaseMissing, Databases
-from orchestrator.store.intervention import Skip, SkipRefused, cancel_saga, skip_step
-from orchestrator.store.migrate import migrate
+from orchestrator.protocol.commands import Outcome, Phase, SagaRef, StepState
+from orchestrator.protocol.envelope import Envelope, read, saga_id, wrap
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.databases import DatabaseMissing, Databases
+from orchestrator.store.core.schema import saga_outbox, saga_step
+from orchestrator.store.migrations.migrate import migrate
 from orchestrator.store.recovery import UndoAnswer, adopt, check_shared, recorded_sagas, undo_if_still_owned, would_undo
-from orchestrator.store.schema import saga_outbox, saga_step
-from orchestrator.store.steps import StoreSteps
-from orchestrator.worker.relay import Relay
+from orchestrator.store.saga.intervention import Skip, SkipRefused, cancel_saga, skip_step
+from orchestrator.store.saga.steps import StoreSteps
+from orchestrator.worker.relay.relay import Relay
 from tests.cast import Script, fails, refuses, stock, take
 from tests.conftest import KINDS, Kind, new_database
 from tests.house import eventually, rows

@@ -13,13 +13,13 @@ from sqlmodel import Session
 
 from orchestrator import EventRejected, Transaction, UsageError, outbox
 from orchestrator.drive.driver import Driver
-from orchestrator.drive.messages import Phase
-from orchestrator.envelope import read, saga_id, wrap
-from orchestrator.store.database import Database
+from orchestrator.protocol.commands import Phase
+from orchestrator.protocol.envelope import read, saga_id, wrap
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_outbox
 from orchestrator.store.outbox import NO_SAGA, Target
-from orchestrator.store.reading_outbox import waiting, waiting_groups
-from orchestrator.store.schema import saga_outbox
-from orchestrator.store.steps import StoreSteps
+from orchestrator.store.queries.outbox import waiting, waiting_groups
+from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.testing import added_events, step_transaction
 from tests.cast import Script, note, refuses
 from tests.cast_events import CoinsMoveRequested, NothingRequested

@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import text
 
 from orchestrator import Transaction, TransactionMisuse
-from orchestrator.drive.messages import Phase, StepDone
 from orchestrator.errors import Unreachable
-from orchestrator.store.building_indexes import build_missing_indexes
-from orchestrator.store.database import Database
-from orchestrator.store.fence import run_step
-from orchestrator.store.migrate import migrate
-from orchestrator.store.pooler import PooledConnection
-from orchestrator.store.schema import saga_step
+from orchestrator.protocol.commands import Phase, StepDone
+from orchestrator.store.connections.pooler import PooledConnection
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_step
+from orchestrator.store.migrations.index_building import build_missing_indexes
+from orchestrator.store.migrations.migrate import migrate
+from orchestrator.store.saga.fence import run_step
 from tests import cast
 from tests.cast import Script
 from tests.cast_events import CoinsMoveRequested

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from orchestrator.store.database import Database
-from orchestrator.store.database_errors import DatabaseCondition, DatabaseUnusable
+from orchestrator.store.connections.errors import DatabaseCondition, DatabaseUnusable
+from orchestrator.store.core.database import Database
 from tests.store.answering import answering
 
 

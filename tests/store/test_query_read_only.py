@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import insert, text
 
 from orchestrator import Transaction, TransactionMisuse, outbox
-from orchestrator.drive.messages import Phase, StepCommand, StepDone
-from orchestrator.store.database import Database
-from orchestrator.store.fence import run_step
-from orchestrator.store.misuse_guard import guarded
-from orchestrator.store.schema import saga_step
-from orchestrator.store.together import run_steps_together
+from orchestrator.protocol.commands import Phase, StepCommand, StepDone
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.misuse_guard import guarded
+from orchestrator.store.core.schema import saga_step
+from orchestrator.store.saga.fence import run_step
+from orchestrator.store.saga.group_commit import run_steps_together
 from tests.cast import Script, count, fails, note, put, take
 from tests.cast_events import CoinsMoveRequested
 from tests.house import CATALOG, Holdings, rows

@@ -8,9 +8,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import insert, update
 
-from orchestrator.drive.messages import Phase, StepState
-from orchestrator.envelope import saga_id
-from orchestrator.store.database import Database
+from orchestrator.protocol.commands import Phase, StepState
+from orchestrator.protocol.envelope import saga_id
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_lock, saga_meta, saga_step
 from orchestrator.store.recovery import (
     RecordedSaga,
     RecoveryRefused,
@@ -24,7 +25,6 @@ from orchestrator.store.recovery import (
     undo_if_still_owned,
     would_undo,
 )
-from orchestrator.store.schema import saga, saga_lock, saga_meta, saga_step
 from tests.cast_events import CoinsMoveRequested, LetterRequested
 from tests.house import eventually, new_id, rows
 from tests.orchestrators import CoinsMove, Letter

@@ -12,16 +12,16 @@ from sqlalchemy import delete, insert, text, update
 from temporalio.client import Client
 
 from orchestrator.drive.driver import EventIdReused
-from orchestrator.drive.messages import Outcome, Phase
-from orchestrator.envelope import read, saga_id
+from orchestrator.protocol.commands import Outcome, Phase
+from orchestrator.protocol.envelope import read, saga_id
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
-from orchestrator.store.databases import Databases
-from orchestrator.store.migrate import migrate
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.databases import Databases
+from orchestrator.store.core.schema import saga, saga_dead_letter, saga_outbox, saga_step
+from orchestrator.store.migrations.migrate import migrate
 from orchestrator.store.retention import Purge, purge_some, purgeable
-from orchestrator.store.schema import saga, saga_dead_letter, saga_outbox, saga_step
 from orchestrator.worker import retention as worker_retention
-from orchestrator.worker.manager import Manager, Ready
+from orchestrator.worker.process.manager import Manager, Ready
 from orchestrator.worker.retention import sweep
 from tests import cast as the_cast
 from tests.cast import Script, refuses

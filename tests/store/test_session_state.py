@@ -8,13 +8,13 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator import Transaction
-from orchestrator.drive.messages import Phase, StepDone, StepRefused, TurnCommand, UndoCommand, Undone
-from orchestrator.store.database import Database
-from orchestrator.store.fence import run_step
-from orchestrator.store.migrate import migrate
-from orchestrator.store.schema import saga_step
-from orchestrator.store.together import run_steps_together
-from orchestrator.store.turn import turn_to_undoing, undo_step
+from orchestrator.protocol.commands import BeginUndoCommand, Phase, StepDone, StepRefused, UndoCommand, Undone
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_step
+from orchestrator.store.migrations.migrate import migrate
+from orchestrator.store.saga.fence import run_step
+from orchestrator.store.saga.group_commit import run_steps_together
+from orchestrator.store.saga.undo import begin_undo, undo_step
 from tests import cast
 from tests.cast import Act, Script, refuses
 from tests.conftest import new_database
@@ -118,8 +118,10 @@ async def test_a_compensation_leaves_nothing_either(tenants: Database) -> None:
     for number, (how, act) in enumerate(ways_of(tenants).items()):
         step = first_step(f"first-{number}")
         await run_step(tenants, CATALOG, step)
-        turn = TurnCommand(opening=opening(f"first-{number}"), ends_as=Phase.FAILED, error_code="a.b", message="undone")
-        await turn_to_undoing(tenants, CATALOG, turn)
+        turn = BeginUndoCommand(
+            opening=opening(f"first-{number}"), ends_as=Phase.FAILED, error_code="a.b", message="undone"
+        )
+        await begin_undo(tenants, CATALOG, turn)
         Script.after["give_back"] = act
 
         undo = UndoCommand(saga=step.saga, number=1, operation=step.operation, event_time=step.event_time)

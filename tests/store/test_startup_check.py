@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from orchestrator.store import startup_check
-from orchestrator.store.database import Database
-from orchestrator.store.database_errors import DatabaseCondition, DatabaseUnusable
-from orchestrator.store.migrate import migrate
+from orchestrator.store.connections import startup_check
+from orchestrator.store.connections.errors import DatabaseCondition, DatabaseUnusable
+from orchestrator.store.core.database import Database
+from orchestrator.store.migrations.migrate import migrate
 from tests.conftest import Kind, new_database
 
 on_postgresql = pytest.mark.parametrize("kind", ["postgresql"])

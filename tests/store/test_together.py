@@ -13,15 +13,24 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from orchestrator import Transaction
 from orchestrator.drive.driver import Driver
-from orchestrator.drive.messages import Opening, Phase, SagaRef, StepCommand, StepDone, StepReply, TurnCommand, UndoPlan
-from orchestrator.envelope import saga_id, wrap
-from orchestrator.store.database import Database
-from orchestrator.store.driver_text import DriverText
-from orchestrator.store.fence import run_step
-from orchestrator.store.opening import open_sagas
-from orchestrator.store.schema import saga, saga_step
-from orchestrator.store.steps import StoreSteps
-from orchestrator.store.together import may_go_together, run_steps_together
+from orchestrator.protocol.commands import (
+    BeginUndoCommand,
+    Opening,
+    Phase,
+    SagaRef,
+    StepCommand,
+    StepDone,
+    StepReply,
+    UndoPlan,
+)
+from orchestrator.protocol.envelope import saga_id, wrap
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.driver_text import DriverText
+from orchestrator.store.core.schema import saga, saga_step
+from orchestrator.store.saga.fence import run_step
+from orchestrator.store.saga.group_commit import may_go_together, run_steps_together
+from orchestrator.store.saga.opening import open_sagas
+from orchestrator.store.saga.steps import StoreSteps
 from tests.cast import Act, Script, box, fails, refuses
 from tests.cast_events import CoinsMoveRequested
 from tests.house import CATALOG, Holdings, eventually, rows
@@ -344,18 +353,18 @@ async def test_a_turn_waits_for_steps_that_are_recorded_with_others(
     """One of them is held up when the guard of the other has been passed."""
     begin = text("SELECT set_config('lock_timeout', '10s', true), set_config('orchestrator.together', :token, true)")
     monkeypatch.setattr(
-        "orchestrator.store.together._BEGIN", DriverText(begin.bindparams(bindparam("token", type_=Text())))
+        "orchestrator.store.saga.group_commit._BEGIN", DriverText(begin.bindparams(bindparam("token", type_=Text())))
     )
     turned, held_up = sorted(("one", "two"), key=lambda one: ref(one).id)  # their rows are locked in this order
     commands = await opened(stocked, turned, held_up)
-    turn = TurnCommand(
+    turn = BeginUndoCommand(
         opening=opening(turned), ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="by a test"
     )
     async with stocked.transaction() as connection:
         await connection.execute(select(saga.c.id).where(saga.c.event_id == held_up).with_for_update())
         both = asyncio.create_task(together(stocked, commands))
         await until_stopped(stocked, Pacer(), both)
-        turning = asyncio.create_task(StoreSteps(stocked, CATALOG).turn(turn))
+        turning = asyncio.create_task(StoreSteps(stocked, CATALOG).begin_undo(turn))
         await eventually(lambda: _is(turning.done(), stocked, waiting=2), "the turn waits, or is done")
 
     assert await both is not None

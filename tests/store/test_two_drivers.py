@@ -8,9 +8,9 @@ import asyncio
 
 import pytest
 
-from orchestrator.drive.messages import Outcome, Phase
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga_outbox, saga_step
+from orchestrator.protocol.commands import Outcome, Phase
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_outbox, saga_step
 from tests.cast import Script
 from tests.cast_events import CoinsMoveRequested
 from tests.house import Holdings, rows

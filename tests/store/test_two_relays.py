@@ -15,19 +15,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 
 from orchestrator import DomainEvent, outbox
-from orchestrator.answers import EventsWanted, Question
-from orchestrator.catalog import AnyOrchestrator, Catalog
+from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.drive.driver import Driver
-from orchestrator.envelope import Envelope, read, wrap
+from orchestrator.protocol.envelope import Envelope, read, wrap
+from orchestrator.protocol.lookup import EventFilter, Lookup
 from orchestrator.store import outbox as store_outbox
-from orchestrator.store.answers import answer
-from orchestrator.store.database import TRIES, Database
-from orchestrator.store.databases import Databases
+from orchestrator.store.core.database import TRIES, Database
+from orchestrator.store.core.databases import Databases
+from orchestrator.store.core.schema import saga_dead_letter, saga_meta, saga_outbox
 from orchestrator.store.outbox import NO_SAGA, OutboxRow, Target, is_due
+from orchestrator.store.queries.lookup import answer
 from orchestrator.store.recovery import adopt, check_belonging
-from orchestrator.store.schema import saga_dead_letter, saga_meta, saga_outbox
-from orchestrator.store.steps import StoreSteps
-from orchestrator.worker.relay import Fate, Relay, RelayLimits
+from orchestrator.store.saga.steps import StoreSteps
+from orchestrator.worker.relay.relay import ExecutionStatus, Relay, RelayLimits
 from tests import chain
 from tests.cast_events import NothingRequested
 from tests.house import CATALOG, eventually, rows
@@ -89,13 +89,13 @@ class PacedRelay(Relay):
     async def _claim(self, few: bool) -> list[OutboxRow]:
         return await self._paced("claim", lambda: super(PacedRelay, self)._claim(few))
 
-    async def _send(self, row: OutboxRow, known: set[object]) -> Fate:  # type: ignore[override]
+    async def _send(self, row: OutboxRow, known: set[object]) -> ExecutionStatus:  # type: ignore[override]
         await self.paced.pacer.at("before send")
         fate = await super()._send(row, known)  # type: ignore[arg-type]
         await self.paced.pacer.at("inside send")  # the listener has it
         return fate
 
-    async def _mark(self, fates: Sequence[Fate]) -> None:
+    async def _mark(self, fates: Sequence[ExecutionStatus]) -> None:
         await self.paced.pacer.at("after send")
         await self._paced("mark", lambda: super(PacedRelay, self)._mark(fates))
 
@@ -370,8 +370,8 @@ async def test_what_started_a_saga_comes_to_those_listeners_that_have_none(
         await relay.pass_on()
 
     assert sorted(came) == ["SecondLink", "ThirdLink", "Watching"]
-    wanted = EventsWanted(types=("LINK_REQUESTED",))
-    told = (await answer(Databases(stocked), Question(events=wanted))).events
+    wanted = EventFilter(types=("LINK_REQUESTED",))
+    told = (await answer(Databases(stocked), Lookup(events=wanted))).events
     assert [one.key for one in told] == ["LINK_REQUESTED/e"]  # what was on its way to others is no event of its own
     assert [row.target for row in await rows(stocked, saga_outbox)].count(Target.MISSING) == 2
 

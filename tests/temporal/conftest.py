@@ -7,8 +7,8 @@ from uuid import uuid4
 import pytest
 from temporalio.client import Client
 
-from orchestrator.store.database import Database
-from orchestrator.store.steps import StoreSteps
+from orchestrator.store.core.database import Database
+from orchestrator.store.saga.steps import StoreSteps
 from tests.house import CATALOG, House, open_house
 from tests.temporal.recovering import (
     Stops,

@@ -15,14 +15,16 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest, ResetWorkflowExecutionRequest
 
 from orchestrator.settings import Settings
-from orchestrator.store.schema import saga as saga_table
-from orchestrator.store.schema import saga_meta
-from orchestrator.worker import fate, silent_sagas, sweeping
-from orchestrator.worker.closed_runs import closed_abnormally
-from orchestrator.worker.manager import Manager
-from orchestrator.worker.recovery import Recovery
-from orchestrator.worker.sweeping import Limits
-from orchestrator.workflow.recovery import Sweep
+from orchestrator.store.core.schema import saga as saga_table
+from orchestrator.store.core.schema import saga_meta
+from orchestrator.worker.process.manager import Manager
+from orchestrator.worker.recovery import execution_status as fate
+from orchestrator.worker.recovery import limits as sweeping
+from orchestrator.worker.recovery import stalled_sagas as silent_sagas
+from orchestrator.worker.recovery.closed_runs import closed_abnormally
+from orchestrator.worker.recovery.limits import Limits
+from orchestrator.worker.recovery.sweep import Recovery
+from orchestrator.workflow.system.recovery import Sweep
 from tests.cast_events import CoinsMoveRequested, LetterRequested
 from tests.house import House, eventually, new_id
 
@@ -97,7 +99,7 @@ class Published:
         )
 
         async def gone() -> bool:
-            return (await fate.fate_of(self.house.client, self.workflow_id)).run_id == ""
+            return (await fate.status_of_execution(self.house.client, self.workflow_id)).run_id == ""
 
         await eventually(gone, "the execution is deleted")
 
@@ -138,7 +140,7 @@ class Published:
         """Wait until its execution has ended."""
 
         async def has_closed() -> bool:
-            return not (await fate.fate_of(self.house.client, self.workflow_id)).runs
+            return not (await fate.status_of_execution(self.house.client, self.workflow_id)).runs
 
         await eventually(has_closed, f"{self.workflow_id} closes")
 

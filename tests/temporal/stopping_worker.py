@@ -15,9 +15,9 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from orchestrator import Transaction
-from orchestrator.drive.messages import StepCommand, StepReply
-from orchestrator.store.database import Database
-from orchestrator.store.steps import StoreSteps
+from orchestrator.protocol.commands import StepCommand, StepReply
+from orchestrator.store.core.database import Database
+from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.worker.activities import activities_of
 from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.hosts import hosts_of, sandbox_for

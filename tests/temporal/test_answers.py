@@ -14,17 +14,17 @@ from sqlalchemy import insert, update
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from orchestrator import EventBus, NotFinished, NotHeard, SagaFailed, SagaUnknown, Unreachable, UsageError
-from orchestrator.client.tables import DatabaseTables, WorkerTables
-from orchestrator.drive.messages import Phase
-from orchestrator.embedded import EmbeddedServer
-from orchestrator.envelope import wrap
-from orchestrator.ports import free_port
+from orchestrator import EventBus, EventTimeout, NotFinished, SagaFailed, SagaUnknown, Unreachable, UsageError
+from orchestrator.client.outcomes.lookup import DatabaseLookup, WorkerLookup
+from orchestrator.devserver.ports import free_port
+from orchestrator.devserver.server import EmbeddedServer
+from orchestrator.protocol.commands import Phase
+from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.names import own_workflow_id
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga_meta, saga_outbox
-from orchestrator.workflow.execution import raw_json
-from orchestrator.workflow.names import own_workflow_id
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_meta, saga_outbox
+from orchestrator.workflow.own_execution import raw_json
 from tests.cast import Script, refuses
 from tests.cast_events import CoinsMoveCompleted, CoinsMoveFailed, CoinsMoveRequested
 from tests.house import CATALOG, House, new_id, open_house
@@ -156,12 +156,12 @@ async def test_the_next_event_that_matches_is_heard_from_wherever_it_comes(house
     await house.bus.execute(CoinsMove, EVENT)
     before = datetime.now(UTC)
     async with bus.listening(CoinsMoveCompleted) as completed, bus.listening(CoinsMoveRequested) as requested:
-        with pytest.raises(NotHeard):
+        with pytest.raises(EventTimeout):
             await completed.next(timeout=AT_ONCE)
         await house.bus.execute(CoinsMove, EVENT.model_copy(update={"coins": 3}))
         assert (await completed.next(timeout=SOON)).coins == 3
         assert (await requested.next(timeout=SOON)).coins == 3
-        with pytest.raises(NotHeard):
+        with pytest.raises(EventTimeout):
             await completed.next(timeout=AT_ONCE)
     heard = await bus.wait_for(CoinsMoveCompleted, matching=lambda one: one.coins == 3, since=before, timeout=SOON)
     assert heard.coins == 3
@@ -184,7 +184,7 @@ async def test_what_was_recorded_earlier_and_committed_later_is_heard_and_nothin
                 values = {"event_id": event_id, "saga_id": uuid4(), "envelope": envelope, "created_at": before}
                 await connection.execute(insert(saga_outbox).values(values))
         assert (await heard.next(timeout=SOON)).note == "late"
-        with pytest.raises(NotHeard):
+        with pytest.raises(EventTimeout):
             await heard.next(timeout=AT_ONCE)
 
 
@@ -260,7 +260,7 @@ async def test_a_bus_reads_the_database_that_is_set_or_lies_beside_it_and_else_a
     bus = await EventBus.connect(settings, catalog=CATALOG)
 
     reads = there in ("this Temporal's", "an address")
-    assert isinstance(bus._tables, DatabaseTables if reads else WorkerTables)  # pyright: ignore[reportPrivateUsage]
+    assert isinstance(bus._tables, DatabaseLookup if reads else WorkerLookup)  # pyright: ignore[reportPrivateUsage]
     await bus.close()
 
 

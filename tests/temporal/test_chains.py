@@ -12,14 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio.client import Client
 
 from orchestrator import outbox
-from orchestrator.envelope import read, saga_id, wrap
+from orchestrator.protocol.envelope import read, saga_id, wrap
 from orchestrator.settings import Settings
 from orchestrator.store import outbox as store_outbox
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga
-from orchestrator.worker.delivery import Delivery
-from orchestrator.worker.manager import Manager
-from orchestrator.worker.relay import RelayLimits
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga
+from orchestrator.worker.process.manager import Manager
+from orchestrator.worker.relay.delivery import Delivery
+from orchestrator.worker.relay.relay import RelayLimits
 from tests.cast import stock
 from tests.chain import (
     CATALOG,

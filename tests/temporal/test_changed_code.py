@@ -12,9 +12,9 @@ from temporalio.service import RPCError
 
 from orchestrator import Transaction
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
-from orchestrator.store.intervention import cancel_saga
-from orchestrator.worker.manager import Manager, Ready
+from orchestrator.store.core.database import Database
+from orchestrator.store.saga.intervention import cancel_saga
+from orchestrator.worker.process.manager import Manager, Ready
 from tests.cast import Script
 from tests.house import House, eventually, open_house, worker_client
 from tests.swarm import CATALOG, LoneRequested, SwarmRequested

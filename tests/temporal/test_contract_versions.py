@@ -10,13 +10,13 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from orchestrator import EventBus
-from orchestrator.cli.parked import parked_events
-from orchestrator.cli.why import Kind, reason_of
-from orchestrator.envelope import read
+from orchestrator.cli.sagas.parked import parked_events
+from orchestrator.cli.sagas.retry_reason import BlockedReason, reason_of
+from orchestrator.protocol.envelope import read
+from orchestrator.protocol.names import own_workflow_id
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
-from orchestrator.worker.manager import Manager, Ready
-from orchestrator.workflow.names import own_workflow_id
+from orchestrator.store.core.database import Database
+from orchestrator.worker.process.manager import Manager, Ready
 from tests.closing import ClosingBus
 from tests.house import House, eventually, new_id, open_house, worker_client
 from tests.versions import after, before
@@ -77,7 +77,11 @@ async def test_a_newer_event_is_parked_seen_and_finished_when_a_newer_worker_com
 
         async def is_parked(name: str = name) -> bool:
             reason = await reason_of(house.client, own_workflow_id(name, event_id))
-            return reason is not None and reason.kind is Kind.PARKED and "start a worker" in reason.sentence.lower()
+            return (
+                reason is not None
+                and reason.kind is BlockedReason.PARKED
+                and "start a worker" in reason.sentence.lower()
+            )
 
         await eventually(is_parked, f"{name} is parked")
     assert not await house.dead_letters()

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import func, select
 from temporalio.client import Client
 
-from orchestrator.store.database import Database
-from orchestrator.store.migrate import migrate
-from orchestrator.store.schema import saga
-from orchestrator.workflow.names import is_partition
+from orchestrator.protocol.names import is_partition
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga
+from orchestrator.store.migrations.migrate import migrate
 from tests import cast
 from tests.chaos.postgres import Postgres
 from tests.chaos.processes import children, go_on, stop

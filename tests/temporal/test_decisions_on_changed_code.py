@@ -9,11 +9,11 @@ from uuid import uuid4
 import pytest
 from temporalio.client import Client, WorkflowExecutionStatus
 
-from orchestrator.catalog import Catalog
+from orchestrator.definition.catalog import Catalog
 from orchestrator.operation import Operation
-from orchestrator.store.database import Database
-from orchestrator.store.intervention import cancel_saga
-from orchestrator.worker.manager import Ready
+from orchestrator.store.core.database import Database
+from orchestrator.store.saga.intervention import cancel_saga
+from orchestrator.worker.process.manager import Ready
 from tests import cast
 from tests.cast import Plan
 from tests.deployed import Deployed

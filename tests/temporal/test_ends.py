@@ -15,8 +15,8 @@ from temporalio.common import RetryPolicy
 
 from orchestrator import EventRejected, Refused, SagaCancelled, SagaFailed, Transaction
 from orchestrator.client import SagaHandle
-from orchestrator.drive.messages import STUCK_AFTER
-from orchestrator.store.schema import saga as saga_table
+from orchestrator.protocol.commands import STUCK_AFTER
+from orchestrator.store.core.schema import saga as saga_table
 from orchestrator.worker.activities import FEWEST_ATTEMPTS
 from tests.cast import Act, Gate, Plan, Script, fails, refuses
 from tests.cast_events import (
@@ -41,7 +41,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test need not wait as long between two attempts as the world does."""
     for policy in ("_STEP_RETRIES", "_ENDLESS_RETRIES"):
         at_once = RetryPolicy(initial_interval=timedelta(milliseconds=10), backoff_coefficient=1.0)
-        monkeypatch.setattr(f"orchestrator.workflow.port.{policy}", at_once)
+        monkeypatch.setattr(f"orchestrator.workflow.steps.{policy}", at_once)
 
 
 async def until(house: House, event_id: str, true: Callable[[Any], bool], what: str) -> None:
@@ -520,7 +520,7 @@ class TestPastThePivot:
         self, house: House, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         hourly = RetryPolicy(initial_interval=timedelta(hours=1))
-        monkeypatch.setattr("orchestrator.workflow.port._ENDLESS_RETRIES", hourly)
+        monkeypatch.setattr("orchestrator.workflow.steps._ENDLESS_RETRIES", hourly)
         event_id = new_id()
         Script.before["deliver"] = fails()
         [saga] = await house.bus.publish(ParcelRequested(source="a", coins=10), event_id=event_id)
@@ -563,7 +563,7 @@ class TestStuckUndo:
         self, house: House, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         hourly = RetryPolicy(initial_interval=timedelta(hours=1))
-        monkeypatch.setattr("orchestrator.workflow.port._ENDLESS_RETRIES", hourly)
+        monkeypatch.setattr("orchestrator.workflow.steps._ENDLESS_RETRIES", hourly)
         event_id = new_id()
         Script.before |= {"write_note": refuses(), "take_out": fails()}
         [saga] = await house.bus.publish(MOVE, event_id=event_id)

@@ -9,9 +9,9 @@ from sqlalchemy import insert
 from temporalio.client import Client
 
 from orchestrator import SagaFailed, Transaction
-from orchestrator.cli.why import reason_of
-from orchestrator.store.database import Database
-from orchestrator.workflow.names import own_workflow_id
+from orchestrator.cli.sagas.retry_reason import reason_of
+from orchestrator.protocol.names import own_workflow_id
+from orchestrator.store.core.database import Database
 from tests.cast import Act, Script, box, refuses
 from tests.cast_events import CoinsMoveRequested, HurryRequested
 from tests.house import CATALOG, House, eventually, open_house

@@ -9,12 +9,12 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.common import RawValue
 
 from orchestrator import DomainEvent
-from orchestrator.drive.messages import EndWaitCommand, StepReply
-from orchestrator.envelope import wrap
-from orchestrator.store import dead_letters
-from orchestrator.store.steps import StoreSteps
+from orchestrator.protocol.commands import EndWaitCommand, StepReply
+from orchestrator.protocol.envelope import wrap
+from orchestrator.store.dead_letters import intake as dead_letters
+from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.workflow import inbox
-from orchestrator.workflow.execution import raw_json
+from orchestrator.workflow.own_execution import raw_json
 from tests.cast_events import ApprovalRequested, Approved, LateApprovalRequested
 from tests.house import House, eventually, new_id, update
 

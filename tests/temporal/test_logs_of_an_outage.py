@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 from temporalio.client import Client
 
-from orchestrator.store.database import Database
-from orchestrator.store.migrate import migrate
+from orchestrator.store.core.database import Database
+from orchestrator.store.migrations.migrate import migrate
 from orchestrator.worker import fault_log
 from tests import cast
 from tests.cast_events import CoinsMoveRequested

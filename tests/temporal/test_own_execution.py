@@ -12,15 +12,15 @@ from temporalio.client import ActivityFailureError, Client, WorkflowExecutionSta
 from temporalio.exceptions import ApplicationError
 
 from orchestrator import EventRejected, NotFinished, SagaCancelled, SagaFailed, Transaction
-from orchestrator.catalog import Catalog
 from orchestrator.client import SagaHandle
-from orchestrator.drive.messages import StuckCommand
-from orchestrator.envelope import digest, wrap
-from orchestrator.store.schema import saga_step
-from orchestrator.store.steps import StoreSteps
-from orchestrator.worker.manager import Manager, Ready
+from orchestrator.definition.catalog import Catalog
+from orchestrator.protocol.commands import MarkStuckCommand
+from orchestrator.protocol.envelope import digest, wrap
+from orchestrator.store.core.schema import saga_step
+from orchestrator.store.saga.steps import StoreSteps
+from orchestrator.worker.process.manager import Manager, Ready
 from orchestrator.workflow.converter import worker_data_converter
-from orchestrator.workflow.execution import raw_json
+from orchestrator.workflow.own_execution import raw_json
 from tests.cast import Gate, Script, fails, refuses, take
 from tests.cast_events import (
     AtomicMoveRequested,
@@ -367,14 +367,14 @@ async def test_a_retry_that_comes_before_the_execution_waits_for_it_counts(
     """Who sees the row marked as stuck may be faster than the execution that marks it."""
     event_id = new_id()
     marked, go_on = asyncio.Event(), asyncio.Event()
-    mark = StoreSteps.stick
+    mark = StoreSteps.mark_stuck
 
-    async def mark_slowly(self: StoreSteps, command: StuckCommand) -> None:
+    async def mark_slowly(self: StoreSteps, command: MarkStuckCommand) -> None:
         await mark(self, command)
         marked.set()
         await go_on.wait()
 
-    monkeypatch.setattr(StoreSteps, "stick", mark_slowly)
+    monkeypatch.setattr(StoreSteps, "mark_stuck", mark_slowly)
     saga = await stuck_saga(house, event_id)
     await marked.wait()
     await set_recorded(house, '{"coins":10,"name":"a"}')

@@ -15,20 +15,21 @@ from temporalio.service import RPCError
 
 from orchestrator import EventBus, EventRejected, Refused, SagaFailed, SagaUnknown, Transaction
 from orchestrator.client import handle as client_handle
-from orchestrator.drive.messages import FinishCommand
-from orchestrator.envelope import wrap
-from orchestrator.store.database import Database
-from orchestrator.store.finish import finish_saga
-from orchestrator.store.intervention import cancel_saga
-from orchestrator.store.opening import open_sagas
-from orchestrator.store.schema import saga_lock
-from orchestrator.worker import recovery, wave
-from orchestrator.worker.recovery import Recovery
-from orchestrator.worker.sweeping import Limits
+from orchestrator.protocol.commands import FinishCommand
+from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.names import partition_for
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_lock
+from orchestrator.store.saga.finish import finish_saga
+from orchestrator.store.saga.intervention import cancel_saga
+from orchestrator.store.saga.opening import open_sagas
+from orchestrator.worker.partition import wave
+from orchestrator.worker.recovery import sweep as recovery
+from orchestrator.worker.recovery.limits import Limits
+from orchestrator.worker.recovery.sweep import Recovery
 from orchestrator.worker.waking import SignalWaker
 from orchestrator.workflow import partition
-from orchestrator.workflow.execution import raw_json
-from orchestrator.workflow.names import partition_for
+from orchestrator.workflow.own_execution import raw_json
 from tests.cast import Plan, Script
 from tests.house import House, eventually, new_id, open_house, opening_of, rows, update
 from tests.swarm import CATALOG, EVENT, Swarm, SwarmCompleted, SwarmRequested

@@ -11,12 +11,13 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.client.own_execution import ensure_own_execution
-from orchestrator.envelope import wrap
-from orchestrator.store.schema import saga as saga_table
-from orchestrator.store.schema import saga_meta
-from orchestrator.worker import fate, sweeping
-from orchestrator.workflow.execution import raw_json
-from orchestrator.workflow.recovery import Action
+from orchestrator.protocol.envelope import wrap
+from orchestrator.store.core.schema import saga as saga_table
+from orchestrator.store.core.schema import saga_meta
+from orchestrator.worker.recovery import execution_status as fate
+from orchestrator.worker.recovery import limits as sweeping
+from orchestrator.workflow.own_execution import raw_json
+from orchestrator.workflow.system.recovery import Action
 from tests.cast import Script, refuses
 from tests.cast_events import CoinsMoveRequested, NothingRequested
 from tests.house import House, new_id, rows
@@ -276,7 +277,7 @@ async def test_a_dry_run_says_what_would_be_done_and_changes_nothing(idle: House
     assert any("past its pivot" in one.why for one in swept.findings)
     assert ([await rows(idle.database, table) for table in (saga_table, saga_meta)], await idle.steps()) == before
     assert await idle.dead_letters() == []
-    assert not (await fate.fate_of(idle.client, never.workflow_id)).runs
+    assert not (await fate.status_of_execution(idle.client, never.workflow_id)).runs
     async with idle.another_worker():
         assert done(await sweep(idle)) == {"undo": 1, "resume": 2, "publish": 1, "keep": 1}
         phases = [(await one.ended()).phase for one in (terminated, letter, deleted, never)]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from orchestrator.envelope import wrap
-from orchestrator.workflow.execution import raw_json
-from orchestrator.workflow.recovery import Action
+from orchestrator.protocol.envelope import wrap
+from orchestrator.workflow.own_execution import raw_json
+from orchestrator.workflow.system.recovery import Action
 from tests.cast_events import CoinsMoveRequested
 from tests.house import House, new_id, update
 from tests.temporal.recovering import (

@@ -2,8 +2,8 @@
 
 import json
 
-from orchestrator.envelope import wrap
-from orchestrator.workflow.execution import raw_json
+from orchestrator.protocol.envelope import wrap
+from orchestrator.workflow.own_execution import raw_json
 from tests.cast_events import ApprovalRequested, Approved
 from tests.house import House, new_id
 from tests.temporal.recovering import done, is_visible, publish, sweep

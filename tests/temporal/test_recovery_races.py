@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
-from orchestrator.envelope import wrap
-from orchestrator.worker.fate import Fate, fate_of
-from orchestrator.workflow.execution import raw_json
-from orchestrator.workflow.recovery import SagaRecovery
+from orchestrator.protocol.envelope import wrap
+from orchestrator.worker.recovery.execution_status import ExecutionStatus, status_of_execution
+from orchestrator.workflow.own_execution import raw_json
+from orchestrator.workflow.system.recovery import SagaRecovery
 from tests.cast import Script
 from tests.house import House, new_id
 from tests.temporal.recovering import (
@@ -102,12 +102,12 @@ async def test_a_saga_that_ends_after_the_sweep_read_its_row_is_not_driven_again
 ) -> None:
     saga = await publish_until(house, stops, "finish")
 
-    async def asked_late(*asked: Any) -> Fate:
+    async def asked_late(*asked: Any) -> ExecutionStatus:
         stops.open_all()
         await saga.closed()
-        return await fate_of(*asked)
+        return await status_of_execution(*asked)
 
-    monkeypatch.setattr("orchestrator.worker.silent_sagas.fate_of", asked_late)
+    monkeypatch.setattr("orchestrator.worker.recovery.stalled_sagas.fate_of", asked_late)
 
     swept = await sweep(house)
 

@@ -8,8 +8,8 @@ from temporalio.client import Client, ScheduleActionStartWorkflow, WorkflowFailu
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.store.recovery import RecoveryRefused
-from orchestrator.worker.schedule import schedule_id
-from orchestrator.workflow.recovery import SagaRecovery
+from orchestrator.worker.recovery.schedule import schedule_id
+from orchestrator.workflow.system.recovery import SagaRecovery
 from tests.house import House, new_id
 from tests.temporal.recovering import (
     Stops,

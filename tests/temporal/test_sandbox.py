@@ -8,9 +8,9 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 from temporalio.converter import WorkflowSerializationContext
 
-from orchestrator.catalog import Catalog
+from orchestrator.definition.catalog import Catalog
 from orchestrator.event import DomainEvent
-from orchestrator.store.database import Database
+from orchestrator.store.core.database import Database
 from orchestrator.workflow.converter import worker_data_converter
 from tests import cast
 from tests.house import House, eventually, open_house

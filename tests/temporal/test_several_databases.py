@@ -10,12 +10,12 @@ import pytest
 from temporalio.client import Client
 
 from orchestrator.client.bus import EventBus
-from orchestrator.drive.messages import Phase
+from orchestrator.protocol.commands import Phase
 from orchestrator.settings import Settings
-from orchestrator.store.databases import Databases
-from orchestrator.store.migrate import migrate
-from orchestrator.store.schema import saga_step
-from orchestrator.worker.manager import Manager
+from orchestrator.store.core.databases import Databases
+from orchestrator.store.core.schema import saga_step
+from orchestrator.store.migrations.migrate import migrate
+from orchestrator.worker.process.manager import Manager
 from tests.cast import Script, fails, refuses, stock
 from tests.closing import ClosingBus
 from tests.conftest import Kind, new_database

@@ -10,7 +10,7 @@ import pytest
 from temporalio.client import Client
 
 from orchestrator import SagaCancelled
-from orchestrator.store.database import Database
+from orchestrator.store.core.database import Database
 from tests.cast_events import CoinsMoveRequested
 from tests.conftest import Kind
 from tests.house import CATALOG, eventually, new_id, open_house

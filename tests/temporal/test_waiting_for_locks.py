@@ -10,13 +10,14 @@ from sqlalchemy import update
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHandle
 
-from orchestrator.drive.messages import FinishCommand
 from orchestrator.errors import SagaCancelled
-from orchestrator.store.finish import finish_saga
+from orchestrator.protocol import names
+from orchestrator.protocol.commands import FinishCommand
+from orchestrator.store.core.schema import saga
 from orchestrator.store.locks import Waker, Woken, wake_nobody
-from orchestrator.store.schema import saga
+from orchestrator.store.saga.finish import finish_saga
 from orchestrator.worker.waking import SignalWaker
-from orchestrator.workflow import names, port
+from orchestrator.workflow import steps as port
 from tests.cast_events import TurnTakingCompleted, TurnTakingRequested
 from tests.house import House, eventually, new_id
 from tests.orchestrators import TurnTaking

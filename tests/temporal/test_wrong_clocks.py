@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import update
 
+from orchestrator.store.core.schema import saga_meta
 from orchestrator.store.recovery import swept_until
-from orchestrator.store.schema import saga_meta
 from orchestrator.worker.clocks import ahead_of_database, ahead_of_temporal, warn_of
-from orchestrator.worker.closed_runs import newest_close
+from orchestrator.worker.recovery.closed_runs import newest_close
 from tests.house import House, eventually
 from tests.temporal.recovering import done, is_visible, publish, sweep
 from tests.wrong_clock import true_now, wrong_clock

@@ -11,10 +11,10 @@ from pathlib import Path
 from sqlalchemy import Column, Integer, MetaData, String, Table, delete, insert, update
 
 from orchestrator import (
+    Confirmed,
     DomainEvent,
     ExternalCall,
     FailureEvent,
-    Happened,
     Orchestrator,
     Saga,
     Transaction,
@@ -81,10 +81,10 @@ async def recall(call: ExternalCall, folder: str, result: str) -> None:
 
 
 @send.verification
-async def was_sent(call: ExternalCall, folder: str) -> Happened[str] | None:
+async def was_sent(call: ExternalCall, folder: str) -> Confirmed[str] | None:
     """Whether it was sent."""
     there = (Path(folder) / call.idempotency_key).exists()
-    return Happened(call.idempotency_key) if there else None
+    return Confirmed(call.idempotency_key) if there else None
 
 
 @external_operation(time_limit=_SOON, irreversible="nobody gets it back")
@@ -101,9 +101,9 @@ async def send_for_good(call: ExternalCall, folder: str, text: str) -> None:
 
 
 @send_for_good.verification
-async def was_sent_for_good(call: ExternalCall, folder: str) -> Happened[None] | None:
+async def was_sent_for_good(call: ExternalCall, folder: str) -> Confirmed[None] | None:
     """Whether it was sent."""
-    return Happened(None) if (Path(folder) / call.idempotency_key).exists() else None
+    return Confirmed(None) if (Path(folder) / call.idempotency_key).exists() else None
 
 
 @external_operation(time_limit=_SOON)
@@ -121,7 +121,7 @@ async def recall_anew(call: ExternalCall, folder: str, result: str) -> None:
 
 
 @send_anew.verification
-async def look_for_nothing(call: ExternalCall, folder: str) -> Happened[str] | None:
+async def look_for_nothing(call: ExternalCall, folder: str) -> Confirmed[str] | None:
     """Wrong: it never finds what was sent."""
     return None
 

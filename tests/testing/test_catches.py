@@ -8,16 +8,16 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator import Catalog, UsageError
-from orchestrator.catalog import AnyOrchestrator
-from orchestrator.store import finish
+from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.store.locks import Woken
+from orchestrator.store.saga import finish
 from orchestrator.testing import Equality, Example, run_conformance
-from orchestrator.testing.faults import Fault
-from orchestrator.testing.grounds import NotHere
-from orchestrator.testing.injection import Injected
-from orchestrator.testing.report import Verdict
-from orchestrator.testing.stage import Play, Stage
-from orchestrator.testing.suite import Group, Players, Suite
+from orchestrator.testing.conformance.databases import NotHere
+from orchestrator.testing.conformance.faults import Fault
+from orchestrator.testing.conformance.injection import Injected
+from orchestrator.testing.conformance.report import Verdict
+from orchestrator.testing.conformance.scenario import Play, Stage
+from orchestrator.testing.conformance.suite import Group, Players, Suite
 from tests import cast
 from tests.cast_events import TurnTakingRequested
 from tests.house import CATALOG as CAST

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 from sqlalchemy import insert
 
-from orchestrator.envelope import saga_id
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga_lock, saga_outbox
-from orchestrator.testing.checks import nothing_open, one_outcome
+from orchestrator.protocol.envelope import saga_id
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_lock, saga_outbox
+from orchestrator.testing.conformance.checks import nothing_open, one_outcome
+from orchestrator.testing.conformance.state import State, read_rows
 from orchestrator.testing.example import Equality, Row
-from orchestrator.testing.state import State, read_rows
 from tests import cast
 from tests.cast_events import CoinsMoveRequested, TurnTakingRequested
 from tests.orchestrators import CoinsMove, TurnTaking

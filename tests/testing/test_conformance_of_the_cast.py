@@ -10,7 +10,7 @@ from sqlalchemy import MetaData
 
 from orchestrator import Catalog, DomainEvent, Transaction
 from orchestrator.testing import Example, conformance
-from orchestrator.testing.suite import Group
+from orchestrator.testing.conformance.suite import Group
 from tests import cast
 from tests.cast_events import (
     AtomicMoveRequested,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.testing.grounds import NO_POSTGRESQL, POSTGRESQL_URL
-from orchestrator.testing.report import Verdict
-from orchestrator.testing.suite import Suite, play_suite
+from orchestrator.testing.conformance.databases import NO_POSTGRESQL, POSTGRESQL_URL
+from orchestrator.testing.conformance.report import Verdict
+from orchestrator.testing.conformance.suite import Suite, play_suite
 from tests.testing import wrong
 from tests.testing.test_catches import CATALOG, TEN
 

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.testing import Report
-from orchestrator.testing.report import Cell, Result, Verdict
+from orchestrator.testing.conformance.report import Cell, Result, Verdict
 
 
 def a_result(verdict: Verdict, told: str = "", fault: str = "refused") -> Result:

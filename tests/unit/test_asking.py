@@ -7,11 +7,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from orchestrator import Unreachable
-from orchestrator.answers import Answer, Question, SagaTold
-from orchestrator.client import asking
-from orchestrator.client.recorded_outcomes import RecordedOutcomes
-from orchestrator.client.tables import TablesAway
-from orchestrator.drive.messages import Outcome, Phase
+from orchestrator.client.outcomes import polling as asking
+from orchestrator.client.outcomes.lookup import LookupUnavailable
+from orchestrator.client.outcomes.recorded import RecordedOutcomes
+from orchestrator.protocol.commands import Outcome, Phase
+from orchestrator.protocol.lookup import Lookup, LookupReply, SagaEntry
 
 ENDED = Outcome(phase=Phase.COMPLETED, event_id="e", content_digest="d", triggering={}, event={})
 
@@ -29,7 +29,7 @@ class Scripted:
         self.given_up = 0
         self.changed = asyncio.Event()
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Lookup) -> LookupReply:
         self.asked.append(set(question.sagas))
         self.changed.set()
         line = self.script.pop(0) if len(self.script) > 1 else self.script[0]
@@ -41,8 +41,8 @@ class Scripted:
             except asyncio.CancelledError:
                 self.given_up += 1
                 raise
-        told = [SagaTold(saga=key, content_digest="d", outcome=ENDED) for key in line or ()]
-        return Answer(sagas=tuple(told))
+        told = [SagaEntry(saga=key, content_digest="d", outcome=ENDED) for key in line or ()]
+        return LookupReply(sagas=tuple(told))
 
     async def close(self) -> None:
         """Nothing."""
@@ -73,7 +73,7 @@ async def test_all_who_wait_share_a_question_and_one_that_leaves_somebody_out_is
 
 async def test_tables_that_are_away_are_asked_again_and_what_is_wrong_is_told() -> None:
     key = uuid4()
-    tables = Scripted(TablesAway("a restart"), [key])
+    tables = Scripted(LookupUnavailable("a restart"), [key])
     assert await asyncio.wait_for(RecordedOutcomes(tables).of(key), 10) == ENDED
     assert tables.asked == [{key}, {key}]
 
@@ -112,7 +112,7 @@ async def test_the_next_question_comes_after_a_part_of_the_time_that_sagas_take(
     class Slow(Scripted):
         """Sagas that take ten seconds, on a clock that a question moves on."""
 
-        async def ask(self, question: Question) -> Answer:
+        async def ask(self, question: Lookup) -> LookupReply:
             nonlocal now
             asked.append(now)
             now += 1.0

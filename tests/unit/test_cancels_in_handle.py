@@ -8,10 +8,10 @@ from typing import cast
 import pytest
 
 from orchestrator import Orchestrator, Refused, Saga, UsageError
-from orchestrator.containment import CodeInterrupted
 from orchestrator.drive.driver import Driver
-from orchestrator.drive.messages import Phase, StepCommand, StepReply
-from orchestrator.envelope import wrap
+from orchestrator.protocol.commands import Phase, StepCommand, StepReply
+from orchestrator.protocol.containment import CodeInterrupted
+from orchestrator.protocol.envelope import wrap
 from tests.cast import put, take
 from tests.cast_events import NothingCompleted, NothingFailed, NothingRequested
 from tests.unit.test_driven_saga import Handle, Port, drive

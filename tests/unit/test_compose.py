@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
-from orchestrator.worker.manager import DRAIN
+from orchestrator.store.core.database import Database
+from orchestrator.worker.process.manager import DRAIN
 
 ROOT = Path(__file__).parents[2]
 TEMPORAL_VARIABLES = {"TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE"}

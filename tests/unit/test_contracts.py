@@ -9,11 +9,11 @@ import pytest
 from pydantic import Field
 
 from orchestrator import Contract, DomainEvent
-from orchestrator.catalog import Catalog
 from orchestrator.cli.main import run
 from orchestrator.contracts.compatibility import incompatibilities
 from orchestrator.contracts.lock import Finding, accept, findings, read_lock
 from orchestrator.contracts.schemas import sample_event, schema_of
+from orchestrator.definition.catalog import Catalog
 from tests.versions import after, before
 
 

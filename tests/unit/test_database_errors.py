@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from orchestrator.cli.faults import Exit, told
-from orchestrator.store.database_errors import DatabaseCondition, DatabaseUnusable, condition_of, explain
+from orchestrator.cli.terminal.exit_codes import Exit, told
+from orchestrator.store.connections.errors import DatabaseCondition, DatabaseUnusable, condition_of, explain
 
 _SHOWN, _SETTING = "postgresql://joe:***@db/shop", "ORCHESTRATOR_DATABASE_URL"
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from orchestrator.store.database import Database
-from orchestrator.store.database_errors import DatabaseCondition, DatabaseUnusable
-from orchestrator.store.database_url import parse_database_url
-from orchestrator.store.libpq_parameters import PostgresAddress
+from orchestrator.store.connections.errors import DatabaseCondition, DatabaseUnusable
+from orchestrator.store.connections.libpq_parameters import PostgresAddress
+from orchestrator.store.connections.url import parse_database_url
+from orchestrator.store.core.database import Database
 
 _SETTING = "ORCHESTRATOR_DATABASE_URL"
 

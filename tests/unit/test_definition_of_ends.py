@@ -11,13 +11,13 @@ __all__ = ["discover"]  # the fixture
 
 MORE = """
 from datetime import timedelta
-from orchestrator import ExternalCall, Happened, external_operation
+from orchestrator import ExternalCall, Confirmed, external_operation
 """
 GOOD = """
 @external_operation(time_limit=timedelta(seconds=3))
 async def charge(call: ExternalCall, card: str, amount: int) -> str: ...
 @charge.verification
-async def find_charge(call: ExternalCall, card: str) -> Happened[str] | None: ...
+async def find_charge(call: ExternalCall, card: str) -> Confirmed[str] | None: ...
 @charge.compensation
 async def refund(call: ExternalCall, result: str) -> None: ...
 @external_operation(irreversible="a parcel that is handed over is gone")
@@ -50,8 +50,8 @@ def test_a_correct_package_gives_a_catalog_with_the_awaited_events_in_it(discove
     [
         ("@charge.verification\n", "", "charge has no verification, so it could not be undone when a reply is lost"),
         ("@charge.compensation\n", "", "charge has nothing to undo it: write `@charge.compensation`"),
-        ("Happened[str] | None", "Happened[int] | None", "write `-> Happened[str] | None`"),
-        ("Happened[str] | None", "str | None", "write `-> Happened[str] | None`"),
+        ("Confirmed[str] | None", "Confirmed[int] | None", "write `-> Confirmed[str] | None`"),
+        ("Confirmed[str] | None", "str | None", "write `-> Confirmed[str] | None`"),
         (
             "find_charge(call: ExternalCall, card: str)",
             "find_charge(call: ExternalCall, result: str)",

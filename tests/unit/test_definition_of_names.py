@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from orchestrator import DefinitionError, DomainEvent, Fields, upcaster
-from orchestrator.catalog import Catalog
-from orchestrator.definition_of_events import problems_of_event
-from orchestrator.definition_of_names import check_names, problems_of_names
-from orchestrator.event_id import new_event_id
+from orchestrator.definition.catalog import Catalog
+from orchestrator.definition.events import problems_of_event
+from orchestrator.definition.names import check_names, problems_of_names
+from orchestrator.protocol.event_ids import new_event_id
 from workflows.money_transfer import MoneyTransfer
 
 EVERYTHING = ["events", "activities", "workflows"]

@@ -11,20 +11,21 @@ from pydantic import JsonValue
 
 from orchestrator import DomainEvent, Orchestrator, Refused, Saga, UsageError
 from orchestrator.drive.driver import Driver, SagaStuck
-from orchestrator.drive.messages import (
+from orchestrator.drive.steps import StepFailed
+from orchestrator.protocol.commands import (
+    BeginUndoCommand,
+    BeginUndoReply,
     Blocked,
     EndWaitCommand,
     FinishCommand,
     FinishReply,
+    MarkStuckCommand,
     Outcome,
     PastPivot,
     Phase,
     StepCommand,
     StepDone,
     StepReply,
-    StuckCommand,
-    TurnCommand,
-    TurnReply,
     UndoCommand,
     Undone,
     UndoPlan,
@@ -33,8 +34,7 @@ from orchestrator.drive.messages import (
     WaitCommand,
     WaitReply,
 )
-from orchestrator.drive.steps import StepFailed
-from orchestrator.envelope import Envelope, wrap
+from orchestrator.protocol.envelope import Envelope, wrap
 from tests.cast import deliver, put, send_letter, take, write_note
 from tests.cast_events import NothingCompleted, NothingFailed, NothingRequested
 
@@ -87,7 +87,7 @@ class Port:
         """A wait ends."""
         return StepDone(number=command.number, operation=command.operation, result=command.result)
 
-    async def turn(self, command: TurnCommand) -> TurnReply:
+    async def begin_undo(self, command: BeginUndoCommand) -> BeginUndoReply:
         """A turn."""
         self.asked.append(f"turn {command.error_code}")
         if self.past_pivot:
@@ -104,7 +104,7 @@ class Port:
         phase = Phase.COMPLETED if command.completed is not None else Phase.FAILED
         return Outcome(phase=phase, event_id="one", content_digest="", triggering={}, event={})
 
-    async def stick(self, command: StuckCommand) -> None:
+    async def mark_stuck(self, command: MarkStuckCommand) -> None:
         """Stuck."""
         self.asked.append("stuck")
 
@@ -468,10 +468,10 @@ async def test_a_cancel_while_it_is_marked_as_stuck_leaves_it_marked() -> None:
     marking, go_on = asyncio.Event(), asyncio.Event()
 
     class Slow(Port):
-        async def stick(self, command: StuckCommand) -> None:
+        async def mark_stuck(self, command: MarkStuckCommand) -> None:
             marking.set()
             await go_on.wait()
-            await super().stick(command)
+            await super().mark_stuck(command)
 
     async def handle(saga: Saga) -> object:
         await saga.execute(send_letter("x"))

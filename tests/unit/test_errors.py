@@ -9,9 +9,9 @@ import pytest
 from orchestrator import (
     DefinitionError,
     EventRejected,
+    EventTimeout,
     FailureEvent,
     NotFinished,
-    NotHeard,
     OrchestratorError,
     PublishIncomplete,
     Refused,
@@ -22,8 +22,8 @@ from orchestrator import (
     Unreachable,
     UsageError,
 )
-from orchestrator.envelope import UnreadableEvent
 from orchestrator.errors import MESSAGE_LIMIT, AuthorsMistake, Problem, ResultInvalid, Unrecordable, storable
+from orchestrator.protocol.envelope import UnreadableEvent
 
 
 class MoveFailed(FailureEvent):
@@ -40,7 +40,7 @@ ERRORS: list[OrchestratorError] = [
     DefinitionError([Problem("b.py", 2, "second"), Problem("a.py", 1, "first")]),
     EventRejected("event.invalid", "no event"),
     NotFinished("not yet"),
-    NotHeard("not yet"),
+    EventTimeout("not yet"),
     PublishIncomplete(["One"], ["Two", "Three"]),
     Refused("account.closed", "it is closed"),
     RefusedByUs("account.closed", "it is closed"),
@@ -67,7 +67,9 @@ def test_an_error_is_the_same_after_a_journey(error: OrchestratorError) -> None:
 def test_every_error_of_the_engine_is_sent_on_that_journey() -> None:
     def kinds(root: type[OrchestratorError]) -> set[type[OrchestratorError]]:
         found = {
-            one for one in root.__subclasses__() if one.__module__ in ("orchestrator.errors", "orchestrator.envelope")
+            one
+            for one in root.__subclasses__()
+            if one.__module__ in ("orchestrator.errors", "orchestrator.protocol.envelope")
         }
         return found.union(*(kinds(one) for one in found))
 

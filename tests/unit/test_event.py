@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import JsonValue, ValidationError, field_validator
 
 from orchestrator import Contract, DomainEvent, FailureEvent, Fields, UndoneStep, upcaster
-from orchestrator.envelope import (
+from orchestrator.event import event_type_of
+from orchestrator.protocol.envelope import (
     EVENT_SIZE_LIMIT,
     NESTING_LIMIT,
     Envelope,
@@ -24,7 +25,6 @@ from orchestrator.envelope import (
     valid_event_id,
     wrap,
 )
-from orchestrator.event import event_type_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

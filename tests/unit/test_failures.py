@@ -9,7 +9,7 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.exceptions import ApplicationError
 from temporalio.exceptions import TimeoutError as TimedOut
 
-from orchestrator.store.error_text import error_message
+from orchestrator.store.core.error_text import error_message
 from orchestrator.worker.attempt_failure import failure_of
 from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.failures import FAILURE_LIMIT, failure_text, was_cut_off

@@ -8,15 +8,15 @@ import pytest
 from temporalio.client import Client
 
 from orchestrator import EventRejected, Orchestrator, Saga
-from orchestrator.catalog import Catalog
 from orchestrator.client import EventBus, bus
+from orchestrator.client.outcomes.lookup import DatabaseLookup
+from orchestrator.client.outcomes.recorded import RecordedOutcomes
 from orchestrator.client.own_execution import OwnExecution
 from orchestrator.client.partitions import PartitionSender
-from orchestrator.client.recorded_outcomes import RecordedOutcomes
-from orchestrator.client.tables import DatabaseTables
-from orchestrator.envelope import Envelope, wrap
-from orchestrator.store.database import Database
-from orchestrator.store.databases import Databases
+from orchestrator.definition.catalog import Catalog
+from orchestrator.protocol.envelope import Envelope, wrap
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.databases import Databases
 from tests import cast as the_cast
 from tests.swarm import EVENT, Swarm, SwarmCompleted, SwarmFailed, SwarmRequested
 
@@ -96,7 +96,7 @@ async def test_many_events_keep_their_order_though_another_listener_takes_its_ti
 
 
 async def test_who_waits_for_an_outcome_is_told_when_the_bus_is_closed(database: Database) -> None:
-    outcomes = RecordedOutcomes(DatabaseTables(Databases.of(database)))
+    outcomes = RecordedOutcomes(DatabaseLookup(Databases.of(database)))
     waiting = asyncio.create_task(outcomes.of(uuid4()))
     await asyncio.sleep(0.01)
 

@@ -1,9 +1,9 @@
 """What an execution's inbox remembers."""
 
-from orchestrator.envelope import wrap
-from orchestrator.workflow import names
-from orchestrator.workflow.execution import raw_json
+from orchestrator.protocol import names
+from orchestrator.protocol.envelope import wrap
 from orchestrator.workflow.inbox import Inbox
+from orchestrator.workflow.own_execution import raw_json
 from tests.cast_events import NothingRequested
 
 EVENT = NothingRequested(refuse=True)

@@ -16,13 +16,13 @@ from pydantic import BaseModel, Field, JsonValue, SecretStr, TypeAdapter
 from typing_extensions import TypedDict
 
 from orchestrator import Contract
-from orchestrator.definition_of_types import Use, faults_of_type
+from orchestrator.definition.types import Use, faults_of_type
 from orchestrator.errors import ResultInvalid, Unrecordable
 from orchestrator.operation import Operation, query
-from orchestrator.overlap import bare
-from orchestrator.round_trip import may_change
-from orchestrator.store.fence import ResultTooLarge, recordable
+from orchestrator.store.saga.fence import ResultTooLarge, recordable
 from orchestrator.transaction import Transaction
+from orchestrator.values.overlap import bare
+from orchestrator.values.round_trip import may_change
 
 
 class Card(Contract):

@@ -10,10 +10,10 @@ import pytest
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError, FailureError
 
+from orchestrator.protocol.wave import Carried, CarriedItem, PostponedItem, PostponeReason, WaveCommand, WaveReply
 from orchestrator.workflow import partition
-from orchestrator.workflow.execution import raw_json
+from orchestrator.workflow.own_execution import raw_json
 from orchestrator.workflow.partition import PartitionExecution
-from orchestrator.workflow.wave import Carried, CarriedPlace, Left, WaveCommand, WaveReply, Why
 
 
 class Stage:
@@ -92,7 +92,7 @@ async def test_what_a_run_begins_with_stays_before_what_came_before_its_first_ta
     monkeypatch.setattr(partition, "workflow", stage)
     execution = PartitionExecution()
     execution.receive("event", events("third", "fourth"))
-    carried = Carried(carried=(CarriedPlace(door="event"), CarriedPlace(door="event")))
+    carried = Carried(carried=(CarriedItem(door="event"), CarriedItem(door="event")))
 
     settled = await stage.run(execution, raw_json(carried.model_dump_json().encode()), *events("first", "second"))
 
@@ -125,7 +125,10 @@ class Opening(Stage):
         if not command.opens_only:
             return WaveReply()
         self.opened.append(len(command.places))
-        left = [Left(index=index, why=Why.UNREACHED, event_id=f"{index}") for index in range(len(command.places))]
+        left = [
+            PostponedItem(index=index, why=PostponeReason.UNREACHED, event_id=f"{index}")
+            for index in range(len(command.places))
+        ]
         return WaveReply(left=tuple(left))
 
 
@@ -163,7 +166,7 @@ class Waiting(Stage):
         raws = iter(args[1:])
         ids = [place.event_id or next(raws).payload.data.decode() for place in command.places]
         self.waves.append(ids)
-        left = [Left(index=index, why=Why.BLOCKED, event_id=one) for index, one in enumerate(ids)]
+        left = [PostponedItem(index=index, why=PostponeReason.BLOCKED, event_id=one) for index, one in enumerate(ids)]
         return WaveReply(left=() if self.is_woken else tuple(left))
 
 

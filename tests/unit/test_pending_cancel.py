@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator.cli.standing import Standing
-from orchestrator.cli.why import Kind, Reason
-from orchestrator.drive.messages import Phase
+from orchestrator.cli.sagas.diagnosis import SagaDiagnosis
+from orchestrator.cli.sagas.retry_reason import BlockedReason, Reason
+from orchestrator.protocol.commands import Phase
 
 
 class Row:
@@ -19,22 +19,22 @@ class Row:
         self.blocked_by = ()
 
 
-def standing(row: Row | None, kind: Kind, *, asked: bool = True) -> Standing:
+def standing(row: Row | None, kind: BlockedReason, *, asked: bool = True) -> SagaDiagnosis:
     reason = Reason(kind, "its workflow task fails", is_cancel_requested=asked)
-    return Standing("Nap", "one", "Nap/event/one", "link", cast(Any, row), reason, is_only=True)
+    return SagaDiagnosis("Nap", "one", "Nap/event/one", "link", cast(Any, row), reason, is_only=True)
 
 
 @pytest.mark.parametrize(
     ("row", "kind", "said"),
     [
-        (None, Kind.NO_WORKER, "a cancel is pending; no worker takes the work"),
-        (Row(Phase.FORWARD), Kind.WORKING, "a cancel is pending; it is being carried out"),
-        (Row(Phase.FORWARD), Kind.BUG, "its workflow task fails. Recovery, which runs every 30 seconds"),
-        (Row(Phase.UNDOING, Phase.CANCELLED), Kind.RETRYING, "the undoing fails and is tried again"),
-        (Row(Phase.FORWARD, pivot=2), Kind.WORKING, "step 2 cannot be undone: the saga goes on to its end"),
+        (None, BlockedReason.NO_WORKER, "a cancel is pending; no worker takes the work"),
+        (Row(Phase.FORWARD), BlockedReason.WORKING, "a cancel is pending; it is being carried out"),
+        (Row(Phase.FORWARD), BlockedReason.BUG, "its workflow task fails. Recovery, which runs every 30 seconds"),
+        (Row(Phase.UNDOING, Phase.CANCELLED), BlockedReason.RETRYING, "the undoing fails and is tried again"),
+        (Row(Phase.FORWARD, pivot=2), BlockedReason.WORKING, "step 2 cannot be undone: the saga goes on to its end"),
     ],
 )
-def test_a_cancel_that_is_pending_is_told_with_its_reason(row: Row | None, kind: Kind, said: str) -> None:
+def test_a_cancel_that_is_pending_is_told_with_its_reason(row: Row | None, kind: BlockedReason, said: str) -> None:
     assert said in (standing(row, kind).pending_cancel or "")
 
 
@@ -44,12 +44,12 @@ def test_a_cancel_that_is_pending_is_told_with_its_reason(row: Row | None, kind:
     ids=lambda row: row.phase.value,
 )
 def test_none_is_told_where_none_is_pending(row: Row) -> None:
-    assert standing(row, Kind.WORKING).pending_cancel is None
+    assert standing(row, BlockedReason.WORKING).pending_cancel is None
 
 
 def test_a_bug_without_a_cancel_undoes_nothing() -> None:
-    one = standing(Row(Phase.FORWARD), Kind.BUG, asked=False)
+    one = standing(Row(Phase.FORWARD), BlockedReason.BUG, asked=False)
 
     assert one.pending_cancel is None
     assert "Nothing is undone; deploy a fix" in (one.why or "")
-    assert "Nothing is undone" not in (replace(one, reason=standing(None, Kind.BUG).reason).why or "")
+    assert "Nothing is undone" not in (replace(one, reason=standing(None, BlockedReason.BUG).reason).why or "")

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from orchestrator.ports import HOST, free_port, is_listening
+from orchestrator.devserver.ports import HOST, free_port, is_listening
 
 
 @pytest.fixture

@@ -13,15 +13,15 @@ import pytest
 from pydantic import JsonValue
 
 from orchestrator import Contract, DomainEvent
-from orchestrator.cli.letters_edit import changed
-from orchestrator.cli.letters_shown import text_of
-from orchestrator.client.checking import checked_envelope, read_event
-from orchestrator.envelope import NESTING_LIMIT, OUTCOME_SIZE_LIMIT, UnreadableEvent, read, unwrap, wrap
+from orchestrator.cli.dead_letters.display import text_of
+from orchestrator.cli.dead_letters.edit import changed
+from orchestrator.client.validation import checked_envelope, read_event
 from orchestrator.errors import EventRejected
 from orchestrator.event import FailureEvent, Fields, upcaster
-from orchestrator.json_text import has_rounded_number, is_rounded, rewrite
 from orchestrator.outbox import enveloped
-from orchestrator.publishable import check_publishable
+from orchestrator.protocol.envelope import NESTING_LIMIT, OUTCOME_SIZE_LIMIT, UnreadableEvent, read, unwrap, wrap
+from orchestrator.protocol.json_text import has_rounded_number, is_rounded, rewrite
+from orchestrator.values.publishable import check_publishable
 
 
 class Card(Contract):

@@ -7,14 +7,16 @@ from sqlalchemy import Column, Index, Integer, MetaData, Table, UniqueConstraint
 from temporalio import workflow
 
 from orchestrator import Orchestrator
-from orchestrator.definition_of_orchestrators import problems_of_orchestrator
-from orchestrator.definition_of_tables import problems_of_tables
+from orchestrator.definition.orchestrators import problems_of_orchestrator
+from orchestrator.definition.tables import problems_of_tables
 from orchestrator.errors import Problem
-from orchestrator.reserved import ACTIVITY_PREFIX, TABLE_PREFIX, WORKFLOWS
-from orchestrator.store.migrate import VERSION_TABLE
-from orchestrator.store.schema import metadata
-from orchestrator.workflow import answers, publishing, recovery, scheduled
-from orchestrator.workflow.names import is_partition, partition_workflow_id
+from orchestrator.protocol.names import is_partition, partition_workflow_id
+from orchestrator.protocol.reserved_names import ACTIVITY_PREFIX, TABLE_PREFIX, WORKFLOWS
+from orchestrator.store.core.schema import metadata
+from orchestrator.store.migrations.migrate import VERSION_TABLE
+from orchestrator.workflow.system import lookup as answers
+from orchestrator.workflow.system import publish as publishing
+from orchestrator.workflow.system import recovery, scheduled
 
 
 def told(*tables: tuple[str, str | None]) -> list[str]:
@@ -76,7 +78,7 @@ def test_an_orchestrator_with_a_name_of_the_engines_or_temporals_is_told(name: s
 
 
 def test_every_name_of_the_engines_is_known_as_one() -> None:
-    defined = [publishing.PublishEvent, scheduled.ScheduledPublish, recovery.SagaRecovery, answers.SagaAnswers]
+    defined = [publishing.PublishEvent, scheduled.ScheduledPublish, recovery.SagaRecovery, answers.SagaLookups]
     assert {workflow._Definition.must_from_class(one).name for one in defined} == WORKFLOWS  # pyright: ignore[reportPrivateUsage]
     assert all(name == "saga" or name.startswith(TABLE_PREFIX) for name in (*metadata.tables, VERSION_TABLE))
     activities = [publishing.PUBLISH_EVENT, scheduled.PUBLISH_SCHEDULED, recovery.RECOVER, answers.ANSWER]

@@ -12,13 +12,13 @@ import pytest
 from sqlalchemy import inspect
 
 from orchestrator import Catalog, Contract, DefinitionError, DomainEvent, FailureEvent, Orchestrator, Saga
-from orchestrator.catalog import _Found  # pyright: ignore[reportPrivateUsage]
-from orchestrator.cli.fields import fields_of
+from orchestrator.cli.events.fields import fields_of
 from orchestrator.contracts.schemas import sample_event, schema_of
+from orchestrator.definition.catalog import _Found  # pyright: ignore[reportPrivateUsage]
 from orchestrator.documents.pages import files_of
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
-from orchestrator.store.migrate import migrate
+from orchestrator.store.core.database import Database
+from orchestrator.store.migrations.migrate import migrate
 
 
 class Part(Contract):

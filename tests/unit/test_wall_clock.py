@@ -1,7 +1,7 @@
 """The engine reads a worker's clock only where this list says why it may.
 
-A time that is stored or compared comes from the database (`orchestrator.store.clock`) or from Temporal, because the
-clocks of workers differ. A duration is measured with `time.monotonic`.
+A time that is stored or compared comes from the database (`orchestrator.store.core.clock`) or from Temporal, because
+the clocks of workers differ. A duration is measured with `time.monotonic`.
 """
 
 import ast
@@ -20,11 +20,11 @@ _READS = {
 }
 # By file, or by file and function.
 ALLOWED: Mapping[str, str] = {
-    "envelope.py:wrap": "an event's time is what its publisher believes, and nothing is decided by it",
-    "event_id.py:import of time.time_ns": "an id sorts by its publisher's clock, and nothing is decided by that",
-    "cli/output.py:ago": "an age that is shown to a person",
-    "cli/letters_shown.py:moment": "what a person means by an hour ago, to filter what is shown",
-    "cli/why.py": "how long ago something was, and how long until the next attempt, shown to a person",
+    "protocol/envelope.py:wrap": "an event's time is what its publisher believes, and nothing is decided by it",
+    "protocol/event_ids.py:import of time.time_ns": "an id sorts by its publisher's clock; nothing is decided by it",
+    "cli/terminal/output.py:ago": "an age that is shown to a person",
+    "cli/dead_letters/display.py:moment": "what a person means by an hour ago, to filter what is shown",
+    "cli/sagas/retry_reason.py": "how long ago something was, and how long until the next attempt, shown to a person",
     "worker/clocks.py:_worker_time": "compared with the other clocks, to warn of it",
     "store/retention.py:database_time": "the earlier one of two clocks, because what is deleted is gone",
 }
@@ -52,7 +52,7 @@ def test_a_workers_clock_is_read_nowhere_else() -> None:
     found = {reading for file in ROOT.rglob("*.py") for reading in readings(file)}
     found = {reading.partition(":")[0] if reading.partition(":")[0] in ALLOWED else reading for reading in found}
 
-    assert found - set(ALLOWED) == set(), "use orchestrator.store.clock, a time of Temporal's, or time.monotonic"
+    assert found - set(ALLOWED) == set(), "use orchestrator.store.core.clock, a time of Temporal's, or time.monotonic"
     assert set(ALLOWED) - found == set(), "no longer there"
 
 

@@ -18,7 +18,7 @@ from temporalio.api.workflowservice.v1 import (
 )
 from temporalio.client import Client
 
-from orchestrator.cli.why import Kind, reason_for_backlog, reason_of_activities
+from orchestrator.cli.sagas.retry_reason import BlockedReason, reason_for_backlog, reason_of_activities
 
 WORKFLOWS, ACTIVITIES = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
 
@@ -62,7 +62,7 @@ async def test_a_step_that_fails_again_and_again_is_said_to_fail_while_a_worker_
     reason = await reason_of_activities(client, execution(attempt=7, last_failure=DISK_FULL))
 
     assert reason is not None
-    assert reason.kind is Kind.RETRYING
+    assert reason.kind is BlockedReason.RETRYING
     assert "cast.take fails, attempt 7; the last failure: OperationalError: database or disk is full" in reason.sentence
     assert "Start one" not in reason.sentence
 
@@ -72,7 +72,7 @@ async def test_without_a_worker_that_is_said_with_the_last_failure(client: Clien
     reason = await reason_of_activities(client, execution(attempt=7, last_failure=DISK_FULL))
 
     assert reason is not None
-    assert reason.kind is Kind.NO_WORKER
+    assert reason.kind is BlockedReason.NO_WORKER
     assert "no worker polls" in reason.sentence
     assert "database or disk is full" in reason.sentence
 
@@ -81,7 +81,7 @@ async def test_a_first_attempt_that_waits_while_a_worker_polls_is_a_backlog_and_
     reason = await reason_of_activities(server(workflows=20), execution(attempt=1))
 
     assert reason is not None
-    assert reason.kind is Kind.BACKLOG
+    assert reason.kind is BlockedReason.BACKLOG
     assert "A worker polls that queue, last 20 s ago" in reason.sentence
     assert "Start one" not in reason.sentence
 
@@ -92,7 +92,7 @@ async def test_a_retry_that_became_due_just_now_is_no_backlog() -> None:
     )
 
     assert reason is not None
-    assert reason.kind is Kind.RETRYING
+    assert reason.kind is BlockedReason.RETRYING
 
 
 def test_work_that_has_just_been_put_there_is_nothing_to_speak_of() -> None:

@@ -3,7 +3,7 @@
 from typing import Self
 
 from orchestrator import Contract, DomainEvent, FailureEvent, Fields, Orchestrator, Saga, upcaster
-from orchestrator.catalog import Catalog
+from orchestrator.definition.catalog import Catalog
 from tests import cast
 from tests.cast import put, take
 

@@ -10,12 +10,12 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from orchestrator import DomainEvent, FailureEvent, Orchestrator, Saga
-from orchestrator.catalog import AnyOrchestrator, Catalog
-from orchestrator.envelope import Envelope
-from orchestrator.store.database import Database
-from orchestrator.store.databases import Databases
-from orchestrator.worker.delivery import Delivery
-from orchestrator.worker.relay import RelayLimits, relaying
+from orchestrator.definition.catalog import AnyOrchestrator, Catalog
+from orchestrator.protocol.envelope import Envelope
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.databases import Databases
+from orchestrator.worker.relay.delivery import Delivery
+from orchestrator.worker.relay.relay import RelayLimits, relaying
 from tests import cast
 from tests.cast import write_note
 

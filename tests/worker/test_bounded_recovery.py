@@ -9,15 +9,18 @@ import pytest
 from sqlalchemy import insert, update
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
 
-from orchestrator.envelope import saga_id, wrap
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga
-from orchestrator.worker import left_messages, recovery, silent_sagas, sweeping
-from orchestrator.worker.closed_runs import ClosedRun, Message
-from orchestrator.worker.fate import Fate
-from orchestrator.worker.recovery import Recovery
-from orchestrator.worker.sweeping import Limits
-from orchestrator.workflow.recovery import Action
+from orchestrator.protocol.envelope import saga_id, wrap
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga
+from orchestrator.worker.recovery import limits as sweeping
+from orchestrator.worker.recovery import stalled_sagas as silent_sagas
+from orchestrator.worker.recovery import sweep as recovery
+from orchestrator.worker.recovery import undelivered_messages as left_messages
+from orchestrator.worker.recovery.closed_runs import ClosedRun, Message
+from orchestrator.worker.recovery.execution_status import ExecutionStatus
+from orchestrator.worker.recovery.limits import Limits
+from orchestrator.worker.recovery.sweep import Recovery
+from orchestrator.workflow.system.recovery import Action
 from tests.cast_events import CoinsMoveRequested
 from tests.house import CATALOG
 
@@ -35,10 +38,14 @@ class Server:
         self.driven: list[str] = []
         self.closed: list[ClosedRun] = []
 
-    async def fate_of(self, _client: Any, workflow_id: str, *_: Any) -> Fate:
+    async def status_of_execution(self, _client: Any, workflow_id: str, *_: Any) -> ExecutionStatus:
         """A description of an execution."""
         self.described.append(workflow_id)
-        return Fate(workflow_id, status=RUNNING) if workflow_id in self.running else Fate(workflow_id)
+        return (
+            ExecutionStatus(workflow_id, status=RUNNING)
+            if workflow_id in self.running
+            else ExecutionStatus(workflow_id)
+        )
 
     async def ensure(self, _client: Any, orchestrator: str, envelope: Any, *_: Any, **__: Any) -> None:
         """A start of an execution."""
@@ -64,8 +71,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     async def newest_close(_client: Any) -> datetime:
         return datetime.now(UTC)
 
-    monkeypatch.setattr(silent_sagas, "fate_of", server.fate_of)
-    monkeypatch.setattr(left_messages, "fate_of", server.fate_of)
+    monkeypatch.setattr(silent_sagas, "fate_of", server.status_of_execution)
+    monkeypatch.setattr(left_messages, "fate_of", server.status_of_execution)
     monkeypatch.setattr(left_messages, "messages_of", server.messages_of)
     monkeypatch.setattr(sweeping, "ensure_own_execution", server.ensure)
     monkeypatch.setattr(recovery, "closed_abnormally", server.closed_abnormally)

@@ -12,9 +12,9 @@ from sqlalchemy.exc import DBAPIError
 from temporalio.exceptions import ApplicationError
 
 from orchestrator import Transaction
-from orchestrator.catalog import Catalog
-from orchestrator.store.database import Database
-from orchestrator.store.fence import run_step
+from orchestrator.definition.catalog import Catalog
+from orchestrator.store.core.database import Database
+from orchestrator.store.saga.fence import run_step
 from orchestrator.worker import fault_log
 from orchestrator.worker.fault_log import AttemptFailed, FaultLog, OneLine, Tracebacks, fault_log_of, is_outage
 from tests import cast

@@ -15,8 +15,8 @@ from sqlalchemy import func, select
 from temporalio.client import Client
 
 from orchestrator import outbox
-from orchestrator.store.database import Database
-from orchestrator.store.schema import saga, saga_outbox
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga, saga_outbox
 from tests.cast import note
 from tests.docs.markdown import ROOT
 from tests.house import House, eventually, open_house, rows

@@ -13,9 +13,9 @@ from temporalio.service import RPCError
 from orchestrator import Unreachable
 from orchestrator.client import connect_temporal
 from orchestrator.settings import Settings
-from orchestrator.store.database import Database
+from orchestrator.store.core.database import Database
 from orchestrator.worker.search_attributes import ensure_search_attributes
-from orchestrator.workflow.attributes import SAGA_STATUS
+from orchestrator.workflow.search_attributes import SAGA_STATUS
 from tests.cast_events import CoinsMoveRequested
 from tests.house import CATALOG, eventually, open_house
 

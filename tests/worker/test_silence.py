@@ -1,6 +1,6 @@
 """Who listens for a sign of life, and when it sleeps itself."""
 
-from orchestrator.worker.silence import Silence
+from orchestrator.worker.process.silence import Silence
 
 
 def test_silence_adds_up_until_something_is_heard() -> None:

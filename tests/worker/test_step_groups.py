@@ -7,10 +7,10 @@ from uuid import uuid4
 
 import pytest
 
-from orchestrator.drive.messages import SagaRef, StepCommand, StepDone, StepReply
-from orchestrator.store.steps import StoreSteps
-from orchestrator.worker import step_groups
-from orchestrator.worker.step_groups import Odds, StepGroups
+from orchestrator.protocol.commands import SagaRef, StepCommand, StepDone, StepReply
+from orchestrator.store.saga.steps import StoreSteps
+from orchestrator.worker.partition import group_commit as step_groups
+from orchestrator.worker.partition.group_commit import Odds, StepGroups
 
 
 class Store:

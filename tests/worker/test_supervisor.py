@@ -14,8 +14,8 @@ from uuid import uuid4
 import pytest
 from temporalio.client import Client
 
-from orchestrator.catalog import Catalog
 from orchestrator.client import EventBus
+from orchestrator.definition.catalog import Catalog
 from tests.docs.markdown import ROOT
 from tests.house import new_id
 from tests.worker.blocking import Block, BlockCompleted, BlockRequested

@@ -28,7 +28,7 @@ sys.exit(int(life))
 """A worker process that lives as it is told: `2` ends with that code, `ready` stays, `ready1` is ready and ends."""
 SUPERVISOR = """
 import sys
-from orchestrator.worker.supervisor import Supervisor
+from orchestrator.worker.process.supervisor import Supervisor
 sys.exit(Supervisor([sys.executable, *sys.argv[2:]], int(sys.argv[1]), drain=5).run())
 """
 

@@ -11,20 +11,21 @@ from temporalio.client import Client
 
 from orchestrator import Refused, Transaction
 from orchestrator.client.own_execution import OwnExecution
-from orchestrator.drive.messages import FinishCommand, Opening
-from orchestrator.envelope import VERSION_NEWER, Envelope, UnreadableEvent, wrap
 from orchestrator.errors import Unreachable
-from orchestrator.store import finish, opening
-from orchestrator.store.database import Database
-from orchestrator.store.databases import Databases
+from orchestrator.protocol.commands import FinishCommand, Opening
+from orchestrator.protocol.envelope import VERSION_NEWER, Envelope, UnreadableEvent, wrap
+from orchestrator.protocol.names import own_workflow_id
+from orchestrator.protocol.wave import PostponeReason, WaveCommand, WaveItem, WaveReply
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.databases import Databases
+from orchestrator.store.core.schema import saga, saga_dead_letter, saga_outbox, saga_step
 from orchestrator.store.retention import purge_some
-from orchestrator.store.schema import saga, saga_dead_letter, saga_outbox, saga_step
-from orchestrator.store.steps import StoreSteps
-from orchestrator.worker import wave, wave_steps
-from orchestrator.worker.wave import Wave
-from orchestrator.worker.wave_steps import is_lost
-from orchestrator.workflow.names import own_workflow_id
-from orchestrator.workflow.wave import Place, WaveCommand, WaveReply, Why
+from orchestrator.store.saga import finish, opening
+from orchestrator.store.saga.steps import StoreSteps
+from orchestrator.worker.partition import steps as wave_steps
+from orchestrator.worker.partition import wave
+from orchestrator.worker.partition.steps import is_lost
+from orchestrator.worker.partition.wave import Wave
 from tests.cast import Plan, Script, stock
 from tests.house import Holdings, rows
 from tests.swarm import CATALOG, EVENT, Swarm, SwarmRequested
@@ -56,15 +57,15 @@ def given_away(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def drive(
-    database: Database, *events: tuple[str, SwarmRequested] | Place, opens_only: bool = False, **places: Any
+    database: Database, *events: tuple[str, SwarmRequested] | WaveItem, opens_only: bool = False, **places: Any
 ) -> WaveReply:
-    given: list[Place] = []
+    given: list[WaveItem] = []
     messages: list[bytes] = []
     for position, event in enumerate(events, start=1):
-        if isinstance(event, Place):
+        if isinstance(event, WaveItem):
             given.append(event)
             continue
-        given.append(Place(position=position, door="event", **places))
+        given.append(WaveItem(position=position, door="event", **places))
         messages.append(wrap(event[1], event_id=event[0], source="test").text.encode())
     steps = StoreSteps(database, CATALOG)
     made = Wave(steps, cast(Client, None), "queue", Swarm, owner=(PARTITION, "first run"), run_id="run")
@@ -104,8 +105,8 @@ async def test_one_that_cannot_be_opened_is_not_overtaken_by_its_key_and_others_
     reply = await drive(home, ("first", KEYED), ("second", KEYED), ("other", EVENT))
 
     assert [(left.index, left.why, left.event_id) for left in reply.left] == [
-        (0, Why.FAILED, None),
-        (1, Why.UNREACHED, None),
+        (0, PostponeReason.FAILED, None),
+        (1, PostponeReason.UNREACHED, None),
     ]
     assert [row.event_id for row in await rows(home, saga)] == ["other"]
 
@@ -115,7 +116,7 @@ async def test_one_that_can_never_be_opened_does_not_stop_its_partition(
 ) -> None:
     unopened("first", monkeypatch=monkeypatch)
 
-    assert [left.why for left in (await drive(home, ("first", EVENT))).left] == [Why.FAILED]
+    assert [left.why for left in (await drive(home, ("first", EVENT))).left] == [PostponeReason.FAILED]
     assert (await drive(home, ("first", EVENT), failures=2)).own == 1
 
     assert given_away == ["first"]
@@ -129,7 +130,7 @@ async def test_a_step_whose_own_error_looks_like_a_lost_database_gets_an_executi
 
     Script.before["put"] = read_a_file
 
-    assert [left.why for left in (await drive(home, ("e", EVENT))).left] == [Why.LOST]
+    assert [left.why for left in (await drive(home, ("e", EVENT))).left] == [PostponeReason.LOST]
     assert (await drive(home, ("e", EVENT), losses=9)).own == 1
 
     assert given_away == ["e"]
@@ -155,7 +156,7 @@ async def test_one_whose_own_execution_cannot_be_started_stays_its_partitions(
 
     reply = await drive(home, ("e", BUGGY))
 
-    assert ([(left.why, left.event_id) for left in reply.left], reply.own) == ([(Why.LOST, "e")], 0)
+    assert ([(left.why, left.event_id) for left in reply.left], reply.own) == ([(PostponeReason.LOST, "e")], 0)
     assert [row.owner_workflow_id for row in await rows(home, saga)] == [PARTITION]
 
 
@@ -164,7 +165,7 @@ async def test_one_that_waits_for_a_lock_stays_its_partitions(home: Database) ->
 
     reply = await drive(home, ("waiter", KEYED), ("other", EVENT))
 
-    assert ([(left.why, left.event_id) for left in reply.left], reply.done) == ([(Why.BLOCKED, "waiter")], 1)
+    assert ([(left.why, left.event_id) for left in reply.left], reply.done) == ([(PostponeReason.BLOCKED, "waiter")], 1)
 
 
 async def test_sagas_that_end_together_each_have_their_outcome(home: Database) -> None:
@@ -260,9 +261,9 @@ async def test_an_open_saga_that_this_worker_cannot_read_stays_its_partitions(
         raise UnreadableEvent("event.version_unknown", "older code")
 
     monkeypatch.setattr(wave, "unwrap", unwrap)
-    reply = await drive(home, Place(position=1, event_id="e"))
+    reply = await drive(home, WaveItem(position=1, event_id="e"))
 
-    assert [(left.why, left.event_id) for left in reply.left] == [(Why.UNREADABLE, "e")]
+    assert [(left.why, left.event_id) for left in reply.left] == [(PostponeReason.UNREADABLE, "e")]
     assert not await rows(home, saga_dead_letter)
 
 
@@ -277,14 +278,14 @@ async def test_an_event_of_a_newer_version_gets_an_execution_that_waits_for_a_ne
         raise UnreadableEvent(VERSION_NEWER, "newer code")
 
     monkeypatch.setattr(wave, "unwrap", unwrap)
-    reply = await drive(home, Place(position=1, event_id="e") if is_open else ("e", EVENT))
+    reply = await drive(home, WaveItem(position=1, event_id="e") if is_open else ("e", EVENT))
 
     assert (reply.own, reply.left, reply.letters) == (1, (), 0)
     assert given_away == ["e"]
 
 
 async def test_rows_that_are_gone_are_told_each(home: Database) -> None:
-    reply = await drive(home, Place(position=3, event_id="one"), Place(position=4, event_id="two"))
+    reply = await drive(home, WaveItem(position=3, event_id="one"), WaveItem(position=4, event_id="two"))
 
     assert reply.letters == 2
     assert [letter.origin_position for letter in await rows(home, saga_dead_letter)] == [3, 4]
@@ -327,7 +328,7 @@ async def test_an_operation_that_would_end_the_worker_is_a_failed_attempt(
 
     reply = await drive(home, ("odd", EVENT), ("even", EVENT))
 
-    assert [(left.event_id, left.why) for left in reply.left] == [("odd", Why.FAILED)]
+    assert [(left.event_id, left.why) for left in reply.left] == [("odd", PostponeReason.FAILED)]
     assert {row.event_id: row.phase for row in await rows(home, saga)} == {"odd": "forward", "even": "completed"}
 
 
@@ -339,6 +340,6 @@ async def test_a_saga_that_it_carries_and_that_others_ended_long_ago_is_done(hom
     await drive(home, ("one", EVENT))
     await purge_some(Databases.of(home), before=datetime.now(UTC) + timedelta(hours=1))
 
-    reply = await drive(home, Place(position=3, event_id="one"), ("two", EVENT))
+    reply = await drive(home, WaveItem(position=3, event_id="one"), ("two", EVENT))
 
     assert (reply.done, reply.left, reply.letters) == (2, (), 0)

@@ -1,4 +1,4 @@
-"""Migrations of the engine's tables, by Alembic; `orchestrator.store.migrate` runs them.
+"""Migrations of the engine's tables, by Alembic; `orchestrator.store.migrations.migrate` runs them.
 
 One line of revisions for every database. Where it is not home, a revision leaves out what only home has.
 """

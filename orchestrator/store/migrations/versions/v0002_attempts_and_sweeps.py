@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from orchestrator.columns import UtcTime
+from orchestrator.store.core.columns import UtcTime
 from orchestrator.store.migrations import is_home
 
 revision = "0002"

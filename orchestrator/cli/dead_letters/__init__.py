@@ -1,0 +1,1 @@
+"""`orchestrator dead-letters`: list, show, edit, replay and drop messages that could not be read."""

@@ -1,0 +1,1 @@
+"""Commands about events and their contracts: publish, show, check, document."""

@@ -1,0 +1,125 @@
+"""`orchestrator events`: which events there are, who listens, and what their fields are. Asks no server."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli.events.fields import fields_of
+from orchestrator.cli.terminal.invocation import command
+from orchestrator.cli.terminal.output import Output
+from orchestrator.client.validation import event_class_of
+from orchestrator.contracts.schemas import schema_of
+from orchestrator.definition.catalog import Catalog
+from orchestrator.event import DomainEvent
+from orchestrator.settings import Settings
+
+
+def events(
+    event_type: Annotated[
+        str | None, typer.Argument(metavar="[TYPE]", help="Show this one, with an example to publish.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, with each event's JSON schema.")] = False,
+) -> int:
+    """Show the events: those that start sagas first, each with who listens and its fields.
+
+    \b
+    Examples:
+      orchestrator events
+      orchestrator events MONEY_TRANSFER_REQUESTED
+      orchestrator events --json
+    """
+    output = Output(as_json)
+    catalog = Catalog.discover(Settings().packages)
+    if event_type is None:
+        starting = [event for event in catalog.events.values() if catalog.listeners(event)]
+        others = [event for event in catalog.events.values() if not catalog.listeners(event)]
+        shown = [*starting, *others]
+    else:
+        shown = [event_class_of(catalog, event_type)]
+    if as_json:
+        documents = [_document(event, catalog) for event in shown]
+        output.document({"events": documents} if event_type is None else documents[0])
+        return 0
+    if not shown:
+        output.say("No events are defined here. Add a class to events/.")
+    for number, event in enumerate(shown):
+        if number:
+            output.say()
+        _show(event, catalog, output)
+    if event_type is not None:
+        _show_example(shown[0], catalog, output)
+    elif shown:
+        output.say()
+        output.say(f"One of them with an example: {command('events', shown[0].type_name())}")
+    return 0
+
+
+def example_of(event: type[DomainEvent]) -> dict[str, Any] | None:
+    """The fields of an event's example, if its author gave one."""
+    example = event.example()
+    return None if example is None else example.model_dump(mode="json")
+
+
+def _show(event: type[DomainEvent], catalog: Catalog, output: Output) -> None:
+    output.say(f"{event.type_name()}  (version {event.version})", style="bold")
+    output.say(f"  {_first_line(event)}")
+    output.say(f"  {_role(event, catalog)}")
+    rows = [
+        (
+            f"  {field.name}",
+            "required" if field.is_required else f"default {field.default}",
+            field.type,
+            field.description,
+        )
+        for field in fields_of(event)
+    ]
+    if rows:
+        output.table(("  field", "", "type", ""), rows)
+
+
+def _show_example(event: type[DomainEvent], catalog: Catalog, output: Output) -> None:
+    example = example_of(event)
+    if example is None or not catalog.listeners(event):
+        return
+    output.say()
+    output.say("Publish one:")
+    output.say(f"  {command('publish', event.type_name(), json.dumps(example, ensure_ascii=False), '--follow')}")
+
+
+def _document(event: type[DomainEvent], catalog: Catalog) -> dict[str, Any]:
+    return {
+        "type": event.type_name(),
+        "version": event.version,
+        "description": _first_line(event),
+        "listeners": [one.__name__ for one in catalog.listeners(event)],
+        "produced_by": _producers(event, catalog),
+        "fields": [
+            {
+                "name": field.name,
+                "type": field.type,
+                "required": field.is_required,
+                "default": None if field.default is None else json.loads(field.default),
+                "description": field.description,
+            }
+            for field in fields_of(event)
+        ],
+        "schema": schema_of(event),
+        "example": example_of(event),
+    }
+
+
+def _role(event: type[DomainEvent], catalog: Catalog) -> str:
+    if listeners := catalog.listeners(event):
+        return f"starts {', '.join(one.__name__ for one in listeners)}"
+    if producers := _producers(event, catalog):
+        return f"ends {', '.join(producers)}; nobody listens"
+    return "nobody listens"
+
+
+def _producers(event: type[DomainEvent], catalog: Catalog) -> list[str]:
+    return [name for name, one in catalog.orchestrators.items() if event in (one.completed, one.failed)]
+
+
+def _first_line(event: type[DomainEvent]) -> str:
+    return (event.__doc__ or "").strip().partition("\n")[0]

@@ -1,0 +1,1 @@
+"""Commands about sagas: show, diagnose, cancel, retry, skip, recover."""

@@ -1,0 +1,61 @@
+"""Checks the names of an application's events: each begins with its subject, and none ends in `-ING`.
+
+`ACCOUNT_CREATED`, `MONEY_TRANSFER_REQUESTED`: a registered subject, then what happened to it, in the past tense. A
+domain is registered by its module (`events/account.py`, `activities/account.py`), a process by its orchestrator. The
+past tense is a convention: English has too many irregular verbs for a check, so only the present participle is refused.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from orchestrator.definition.catalog import Catalog
+from orchestrator.definition.main_module import importable_name
+from orchestrator.errors import DefinitionError, Problem
+from orchestrator.event import DomainEvent, event_type_of
+from orchestrator.operation import Operation, Source
+from orchestrator.orchestrator import Orchestrator
+
+
+def check_names(catalog: Catalog) -> None:
+    """Check every event's name.
+
+    Raises:
+        DefinitionError: with every name that does not follow it.
+    """
+    events, operations = list(catalog.events.values()), list(catalog.operations.values())
+    if problems := sorted(problems_of_names(events, operations, list(catalog.orchestrators.values()))):
+        raise DefinitionError(problems)
+
+
+def problems_of_names(
+    events: Sequence[type[DomainEvent]],
+    operations: Sequence[Operation[..., Any]],
+    orchestrators: Sequence[type[Orchestrator[Any, Any, Any]]],
+) -> Iterator[Problem]:
+    """Find every event whose name does not begin with its subject, or names something that is still going on."""
+    domains = {_domain(one.__module__) for one in events} | {_domain(one.module) for one in operations}
+    processes = {event_type_of(one.__name__) for one in orchestrators}
+    for event in events:
+        say = Source.of(event).problem
+        name = event.type_name()
+        # A program that has only the contracts does not know which processes exist.
+        if orchestrators and not any(_begins_with(name, subject) for subject in (*domains, *processes)):
+            yield say(
+                f"{event.__name__} has the event type {name}, which does not start with a registered subject: "
+                f"{', '.join(sorted(domains | processes))}. Start its name with one of these, or register another: a "
+                "domain by adding a module of that name, a process by adding its orchestrator"
+            )
+        if name.endswith("ING"):
+            yield say(
+                f"{event.__name__} has the event type {name}, which names something that is still going on. An event "
+                f"says what has happened: use the past tense, as in {event.__name__}Requested"
+            )
+
+
+def _domain(module: str) -> str:
+    return importable_name(module).rpartition(".")[2].upper()
+
+
+def _begins_with(name: str, subject: str) -> bool:
+    one = subject.removesuffix("S")
+    return name.startswith((f"{one}_", f"{one}S_"))

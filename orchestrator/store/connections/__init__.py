@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL and SQLite: addresses, settings, poolers, startup checks, errors."""

@@ -1,0 +1,145 @@
+"""Connects to PostgreSQL directly or through a connection pooler such as PgBouncer, whichever the address leads to.
+
+A pooler in transaction mode gives each transaction any of its server connections. Nothing that belongs to a session is
+dependable there: a setting would apply to other clients' transactions, and a prepared statement may not exist or may be
+another client's. So each transaction makes its own settings, together with its `BEGIN`, and statements have no name.
+Both are also correct in session mode, which cannot be told from transaction mode. A pooler is recognised by its refusal
+of a startup parameter, or because the process id that it reports is not that of the server process.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import asyncpg  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs]
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.store.connections.errors import DatabaseCondition, DatabaseUnusable
+from orchestrator.store.core.driver_text import is_engine_statement
+
+_connect = cast(Any, asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]
+_PASSED_ON = frozenset({"application_name"})
+"""Startup parameters that every pooler accepts and applies to the connection that it gives out."""
+_OF_THE_SOCKET = "tcp_"
+"""Settings that begin so are about the connection from the pooler to the server, which is not ours."""
+_REFUSED_PARAMETER = "unsupported startup parameter"
+_STATEMENT_MODE = "statement pooling mode"
+_MIXED_UP = frozenset({"42P05", "26000"})
+"""A named statement that exists although nobody prepared it here, or that is missing: another client's connection."""
+
+
+class PoolerAwareConnect:
+    """Opens PostgreSQL connections, with a pooler's restrictions if there is one; called instead of `asyncpg.connect`.
+
+    Once a pooler was found, it is expected at every connection: its restrictions do no harm without it.
+    """
+
+    def __init__(self) -> None:
+        self.is_pooled = False
+
+    async def __call__(self, **options: Any) -> Any:
+        """Connect; the options are those of `asyncpg.connect`."""
+        if not self.is_pooled:
+            try:
+                connection: Any = await _connect(**options)
+            except asyncpg.PostgresError as fault:
+                if _REFUSED_PARAMETER not in str(fault) and getattr(fault, "sqlstate", None) not in _MIXED_UP:
+                    raise
+            else:
+                if await _is_direct(connection):
+                    return connection
+                await connection.close()
+            await self._check_mode(options)
+            self.is_pooled = True
+        return await self._connect_pooled(options)
+
+    async def _check_mode(self, options: dict[str, Any]) -> None:
+        connection = await self._connect_pooled(options)
+        try:
+            async with connection.transaction():
+                pass
+        except asyncpg.PostgresError as fault:
+            if _STATEMENT_MODE not in str(fault):
+                raise
+            raise DatabaseUnusable(
+                DatabaseCondition.MISCONFIGURED,
+                f"The pooler in front of the database allows no transactions ({fault}). Set its pool_mode to "
+                "transaction or session.",
+            ) from fault
+        finally:
+            await connection.close()
+
+    @staticmethod
+    async def _connect_pooled(options: dict[str, Any]) -> Any:
+        settings: dict[str, str] = options.get("server_settings", {})
+        pooled: Any = await _connect(
+            **options
+            | {
+                "statement_cache_size": 0,
+                "connection_class": PooledConnection,
+                "server_settings": {name: value for name, value in settings.items() if name in _PASSED_ON},
+            }
+        )
+        pooled.begin_with(settings)
+        return pooled
+
+
+class PooledConnection(asyncpg.Connection):  # type: ignore[misc] # pyright: ignore[reportUntypedBaseClass]
+    """A connection through a pooler: whatever it relies on is within one transaction or one message."""
+
+    def begin_with(self, settings: Mapping[str, str]) -> None:
+        """Make these settings in each transaction; they cost no round trip, because `BEGIN` takes them along."""
+        local = [
+            f"set_config({_quoted(name)}, {_quoted(value)}, true)"
+            for name, value in settings.items()
+            if name not in _PASSED_ON and not name.startswith(_OF_THE_SOCKET)
+        ]
+        self.transaction_settings = f" SELECT {', '.join(local)}" if local else ""
+        self._engine_statements: dict[str, Any] = {}
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        """As in `asyncpg`; what begins a transaction also makes its settings."""
+        if query.startswith("BEGIN") and query.endswith(";"):
+            query += self.transaction_settings
+        driver: Any = super()
+        status: str = await driver.execute(query, *args, timeout=timeout)
+        return status
+
+    async def prepare(self, query: str, *, name: str | None = None, **options: Any) -> Any:
+        """As in `asyncpg`, without a name: the server parses it again each time, in the same message.
+
+        The engine's own statements are described once. An author's are described each time, which is a round trip,
+        because nobody would notice here that a column has got another type since.
+        """
+        driver: Any = super()
+        if not is_engine_statement(query):
+            return await driver.prepare(query, name="", **options)
+        prepared = self._engine_statements.get(query)
+        if prepared is None:
+            prepared = self._engine_statements[query] = await driver.prepare(query, name="", **options)
+        return prepared
+
+
+async def is_pooled(connection: AsyncConnection) -> bool:
+    """Whether a pooler is in front of the server, so that nothing of a session may be set on this connection."""
+    return type((await connection.get_raw_connection()).driver_connection) is PooledConnection
+
+
+def adapted(dialect: Any, connection: Any) -> Any:
+    """SQLAlchemy's connection, which on a pooled connection must not cache statements as it does on a direct one."""
+    driver = connection.driver_connection
+    if type(driver) is not PooledConnection:  # asyncpg's `isinstance` is true for every connection
+        return connection
+    make: Any = AsyncAdapt_asyncpg_connection
+    return make(dialect.dbapi, driver, prepared_statement_cache_size=0)
+
+
+async def _is_direct(connection: Any) -> bool:
+    """Ask in one round trip and without a prepared statement, which a pooler could give to another connection."""
+    own = connection.get_server_pid()
+    status: str = await connection.execute(f"SELECT FROM generate_series(1, 1) WHERE pg_backend_pid() = {own}")
+    return status == "SELECT 1"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

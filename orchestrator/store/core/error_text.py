@@ -1,0 +1,111 @@
+"""What an error says, in one line: its type, its message, and those of its causes.
+
+The line goes into rows, failed events, `status`, the Web UI and the log. It has no traceback, no SQL and no values that
+a library adds to its messages: they may be personal.
+"""
+
+import re
+import traceback
+
+from pydantic import ValidationError
+from sqlalchemy.exc import StatementError
+
+from orchestrator.errors import storable
+from orchestrator.protocol.envelope import describe
+from orchestrator.protocol.exception_groups import leaves
+
+_CAUSES = 3
+"""Causes that are named at most."""
+_OWN = 1_200
+"""Characters of one error's own message; the rest of `MESSAGE_LIMIT` is for its causes."""
+_LEAVES = 3
+_FRAMES = 30
+"""Innermost frames of one error in a traceback."""
+_THEN = "which led to:"
+_DRIVERS_CLASS = re.compile(r"\A<class '[\w.]+'>: ")
+_QUERY_ARGUMENT = re.compile(r"(invalid input for query argument \$\d+): .* (\(.*\))\Z", re.DOTALL)
+
+
+def error_text(fault: BaseException) -> str:
+    """`ValueError: boom; caused by KeyError: 'x'`, in at most `MESSAGE_LIMIT` characters."""
+    return storable(_joined(type(fault).__name__, error_message(fault)))
+
+
+def error_message(fault: BaseException) -> str:
+    """The same without the first type."""
+    said = [_own_message(fault)]
+    known = {id(fault)}
+    current = fault
+    for _ in range(_CAUSES):
+        following = _cause_of(current)
+        if following is None or id(following[1]) in known:
+            break
+        relation, current = following
+        known.add(id(current))
+        message = _own_message(current)
+        if not (message and message in said[0]):  # the engine's own errors repeat what they wrap
+            said.append(f"{relation} {_joined(type(current).__name__, message)}")
+    return storable("; ".join(part for part in said if part))
+
+
+def traceback_text(fault: BaseException) -> str:
+    """The traceback of an error and of its causes, the first cause first; with the messages of `error_text`."""
+    parts: list[str] = []
+    known: set[int] = set()
+    current: BaseException | None = fault
+    while current is not None and id(current) not in known and len(parts) <= _CAUSES:
+        known.add(id(current))
+        inner = [leaf for leaf in leaves(current) if leaf is not current][:_LEAVES]
+        parts.append("".join(_frames(one) for one in [*inner, current]))
+        following = _cause_of(current)
+        current = None if following is None else following[1]
+    return f"\n{_THEN}\n".join(reversed(parts)).rstrip()
+
+
+def _frames(fault: BaseException) -> str:
+    frames = "".join(traceback.format_tb(fault.__traceback__)[-_FRAMES:])
+    return f"Traceback (most recent call last):\n{frames}{_joined(type(fault).__name__, _own_message(fault))}\n"
+
+
+def _cause_of(fault: BaseException) -> tuple[str, BaseException] | None:
+    if isinstance(fault, StatementError):
+        return None  # what it wraps is the driver's form of the same error
+    if fault.__cause__ is not None:
+        return "caused by", fault.__cause__
+    if fault.__context__ is not None and not fault.__suppress_context__:
+        return "while handling", fault.__context__
+    return None
+
+
+def _own_message(fault: BaseException) -> str:
+    if isinstance(fault, ValidationError):
+        text = f"{fault.title}: {describe(fault)}"
+    elif isinstance(fault, StatementError) and fault.orig is not None:
+        # SQLAlchemy's text goes on with the statement, PostgreSQL's with a DETAIL line that repeats a row's values.
+        driver = getattr(fault.orig, "__cause__", None) or fault.orig
+        text = _DRIVERS_CLASS.sub("", (_str(driver).splitlines() or [""])[0])
+        text = text or type(driver).__name__
+    elif _is_group(fault):
+        inner = list(leaves(fault))
+        more = f"; and {len(inner) - _LEAVES} more" if len(inner) > _LEAVES else ""
+        shown = "; ".join(_joined(type(leaf).__name__, _own_message(leaf)) for leaf in inner[:_LEAVES])
+        text = f"{_str(fault)}: {shown}{more}"
+    else:
+        text = _str(fault)
+    line = " ".join(_QUERY_ARGUMENT.sub(r"\1 \2", text).split())
+    return line if len(line) <= _OWN else f"{line[: _OWN - 1]}…"
+
+
+def _is_group(fault: BaseException) -> bool:
+    return isinstance(fault, BaseExceptionGroup)
+
+
+def _str(fault: BaseException) -> str:
+    try:
+        return str(fault)
+    except Exception as second:
+        return f"its message cannot be had ({type(second).__name__})"
+
+
+def _joined(kind: str, message: str) -> str:
+    return f"{kind}: {message}" if message else kind

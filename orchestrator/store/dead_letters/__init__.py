@@ -1,0 +1,1 @@
+"""Dead letters: how a message is stored, and what becomes of it."""

@@ -1,0 +1,296 @@
+"""What becomes of dead letters: found, shown, and settled once, by compare-and-set.
+
+A letter is open until somebody settles it, and is never deleted. A replay marks it before it publishes and again when
+it has: whoever drops or edits a letter leaves one alone that is being replayed. Knows SQL alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, LargeBinary, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.errors import storable
+from orchestrator.store.core import clock
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga_dead_letter
+from orchestrator.store.dead_letters.intake import (
+    EDITED_SOURCE,
+    PEEK,
+    edited_from,
+    edited_origin,
+    event_id_of,
+    insert_letter,
+)
+from orchestrator.store.queries.sagas import reading
+
+_UNNAMED = 200
+"""Letters without an event id that are looked through for one event."""
+_UNDER_WAY = "being replayed"
+_CLAIM = timedelta(minutes=1)
+"""After so long a replay that was not heard of again counts as dead."""
+_table = saga_dead_letter.c
+
+
+class State(StrEnum):
+    """Which letters a search is about."""
+
+    OPEN = "open"
+    SETTLED = "settled"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterView:
+    """One dead letter as it is kept."""
+
+    id: int
+    door: str
+    """`bus`, `start`, `update`, `outbox`, `edited`, or the name of the signal that it came by."""
+    workflow_id: str
+    """The execution to which it was sent, or what stands for one."""
+    run_id: str
+    position: int
+    raw: bytes
+    """The message, byte for byte; its beginning in a list. May be personal."""
+    size: int
+    """Bytes of the whole message."""
+    kept: int
+    """Bytes that are kept; fewer than `size` while a large one is arriving."""
+    code: str
+    reason: str
+    created_at: datetime
+    settled_at: datetime | None
+    settled_as: str | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has settled it."""
+        return self.settled_at is None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the message has arrived."""
+        return self.kept >= self.size
+
+    @property
+    def edited_from(self) -> int | None:
+        """The letter of which this is an edited copy."""
+        return edited_from(self.workflow_id) if self.door == EDITED_SOURCE else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Which letters."""
+
+    state: State = State.OPEN
+    door: str | None = None
+    code: str | None = None
+    event_type: str | None = None
+    """As it stands in the message: what cannot be read may have one all the same."""
+    orchestrator: str | None = None
+    """Sent to executions of it, by their usual ids."""
+    since: datetime | None = None
+    limit: int = 20
+
+
+class Settled(StrEnum):
+    """What became of the wish to settle a letter."""
+
+    DONE = "done"
+    BEFORE = "before"
+    """Somebody had settled it."""
+    UNDER_WAY = "under_way"
+    """Somebody is replaying it just now."""
+
+
+async def find_letters(database: Database, search: Search) -> Sequence[LetterView]:
+    """Letters, the newest first, each with the beginning of its message.
+
+    Raises:
+        NoTables: no worker has run on this database.
+        Unreachable: the database cannot be reached.
+    """
+    # By time where that bounds the search: by number, a search that finds little would go through all older letters.
+    newest_first = [_table.id.desc()] if search.since is None else [_table.created_at.desc(), _table.id.desc()]
+    statement = select(*_COLUMNS, _BEGINNING).where(*_terms(database, search))
+    async with reading(database) as connection:
+        found = await connection.execute(statement.order_by(*newest_first).limit(search.limit))
+        return [_view(row) for row in found]
+
+
+async def count_letters(database: Database, search: Search, *, at_most: int | None = None) -> int:
+    """How many letters there are, whatever the search's limit; counting stops at `at_most`.
+
+    Raises:
+        NoTables, Unreachable: as `find_letters`.
+    """
+    matching = select(_table.id).where(*_terms(database, search)).limit(at_most).subquery()
+    async with reading(database) as connection:
+        return int(await connection.scalar(select(func.count()).select_from(matching)) or 0)
+
+
+async def letter_of(database: Database, number: int) -> LetterView | None:
+    """One letter, whole; None if there is none of that number.
+
+    Raises:
+        NoTables, Unreachable: as `find_letters`.
+    """
+    async with reading(database) as connection:
+        row = (await connection.execute(select(*_COLUMNS, _table.raw).where(_table.id == number))).first()
+    return None if row is None else _view(row)
+
+
+async def letters_of_event(database: Database, event_id: str, *, limit: int = 5) -> Sequence[LetterView]:
+    """The newest letters whose message names an event id as its own, each with the beginning of its message.
+
+    Raises:
+        NoTables, Unreachable: as `find_letters`.
+    """
+    columns = select(*_COLUMNS, _BEGINNING).order_by(_table.id.desc()).limit(limit)
+    async with reading(database) as connection:
+        found = [_view(row) for row in await connection.execute(columns.where(_table.event_id == event_id))]
+        # Written by an older version. Recovery looks their ids up, so that soon there are none.
+        unnamed = columns.where(_table.event_id.is_(None)).limit(_UNNAMED)
+        others = [_view(row) for row in await connection.execute(unnamed)]
+    found += [letter for letter in others if event_id_of(letter.raw) == event_id]
+    return sorted(found, key=lambda letter: letter.id, reverse=True)[:limit]
+
+
+async def claim_for_replay(database: Database, number: int, *, by: str) -> str | None:
+    """Mark an open letter as being replayed, whoever else replays it: the event's id makes two replays one.
+
+    Returns:
+        The mark, for `give_up_replay`; None if the letter was settled before.
+    """
+    since = await clock.read_clock(database)
+    claim = storable(f"{_UNDER_WAY} since {since.isoformat()} by {by}")
+    claimed = await _settle(database, number, {"settled_as": claim}, heeds_claims=False)
+    return claim if claimed is Settled.DONE else None
+
+
+async def give_up_replay(database: Database, number: int, claim: str) -> None:
+    """A replay came to nothing: the letter is as open as before, unless somebody else replays it, too."""
+    ours = (_table.id == number, _table.settled_at.is_(None), _table.settled_as == claim)
+    async with database.transaction() as connection:
+        await connection.execute(update(saga_dead_letter).where(*ours).values(settled_as=None))
+
+
+async def settle_letter(database: Database, number: int, settled_as: str, *, heeds_claims: bool) -> Settled:
+    """Settle a letter, if nobody has.
+
+    Args:
+        database: home.
+        number: the letter's.
+        settled_as: how and by whom, in a sentence.
+        heeds_claims: leave it alone while somebody replays it.
+    """
+    values = {"settled_at": clock.now(), "settled_as": storable(settled_as)}
+    return await _settle(database, number, values, heeds_claims=heeds_claims)
+
+
+async def keep_edited(
+    database: Database, letter: LetterView, raw: bytes, *, by: str, code: str, reason: str
+) -> int | None:
+    """Keep an edited copy as a letter of its own, and settle the one that it is of; None if that was settled before, or
+    is being replayed. What was edited stays as it came."""
+    async with database.transaction() as connection:
+        now = await clock.clock_of(connection)
+        if not await _set(connection, letter.id, {"settled_at": now}, heeds_claims=True):
+            return None
+        number = await insert_letter(
+            connection,
+            door=EDITED_SOURCE,
+            workflow_id=edited_origin(letter.id),
+            run_id=now.isoformat(),
+            position=1,
+            code=code,
+            reason=reason,
+            raw=raw,
+        )
+        told = storable(f"edited as {number} by {by}")
+        await connection.execute(update(saga_dead_letter).where(_table.id == letter.id).values(settled_as=told))
+    return number
+
+
+_COLUMNS: tuple[ColumnElement[Any], ...] = (
+    _table.id,
+    _table.door,
+    _table.origin_workflow_id,
+    _table.origin_run_id,
+    _table.origin_position,
+    _table.size,
+    func.length(_table.raw).label("kept"),
+    _table.code,
+    _table.reason,
+    _table.created_at,
+    _table.settled_at,
+    _table.settled_as,
+)
+_BEGINNING = func.substr(_table.raw, 1, PEEK, type_=LargeBinary).label("raw")
+
+
+def _terms(database: Database, search: Search) -> Sequence[ColumnElement[bool]]:
+    terms: list[ColumnElement[bool]] = []
+    if search.state is not State.ALL:
+        is_open = search.state is State.OPEN
+        terms.append(_table.settled_at.is_(None) if is_open else _table.settled_at.is_not(None))
+    if search.door is not None:
+        terms.append(_table.door == search.door)
+    if search.code is not None:
+        terms.append(_table.code == search.code)
+    if search.since is not None:
+        terms.append(_table.created_at >= search.since)
+    if search.orchestrator is not None:
+        terms.append(_table.origin_workflow_id.startswith(f"{search.orchestrator}/", autoescape=True))
+    if search.event_type is not None:
+        terms.append(_holds(database, f'"{search.event_type}"'.encode("utf-8", "replace")))
+    return terms
+
+
+def _holds(database: Database, needle: bytes) -> ColumnElement[bool]:
+    """Whether a message holds these bytes."""
+    find = func.instr if database.dialect == "sqlite" else func.pg_catalog.position
+    return find(_table.raw, needle) > 0
+
+
+async def _settle(database: Database, number: int, values: dict[str, Any], *, heeds_claims: bool) -> Settled:
+    async with database.transaction() as connection:
+        if await _set(connection, number, values, heeds_claims=heeds_claims):
+            return Settled.DONE
+        settled_at = await connection.scalar(select(_table.settled_at).where(_table.id == number))
+    return Settled.UNDER_WAY if settled_at is None else Settled.BEFORE
+
+
+async def _set(connection: AsyncConnection, number: int, values: dict[str, Any], *, heeds_claims: bool) -> bool:
+    """The compare-and-set: of several at once the first one to commit counts."""
+    statement = update(saga_dead_letter).where(_table.id == number, _table.settled_at.is_(None))
+    if heeds_claims:
+        now = await clock.clock_of(connection)
+        dead, future = (f"{_UNDER_WAY} since {moment.isoformat()}" for moment in (now - _CLAIM, now + _CLAIM))
+        # A claim from the future was made by a worker whose clock was ahead, and would hold until then.
+        no_claim = or_(_table.settled_as.is_(None), _table.settled_as < dead, _table.settled_as > future)
+        statement = statement.where(no_claim)
+    changed = await connection.execute(statement.values(**values))
+    return changed.rowcount == 1
+
+
+def _view(row: Any) -> LetterView:
+    return LetterView(
+        id=row.id,
+        door=row.door,
+        workflow_id=row.origin_workflow_id,
+        run_id=row.origin_run_id,
+        position=row.origin_position,
+        raw=row.raw,
+        size=row.size,
+        kept=row.kept,
+        code=row.code,
+        reason=row.reason,
+        created_at=row.created_at,
+        settled_at=row.settled_at,
+        settled_as=row.settled_as,
+    )

@@ -1,0 +1,1 @@
+"""Steps at external services: attempted, verified, undone."""

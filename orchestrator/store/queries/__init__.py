@@ -1,0 +1,1 @@
+"""Queries for people and clients. They change nothing and create nothing."""

@@ -1,0 +1,35 @@
+"""Checks an event where it arises: its JSON must be read back as the same event, by whoever it is sent to."""
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from orchestrator.event import DomainEvent
+from orchestrator.protocol.envelope import NESTING_LIMIT, UnreadableEvent, canonical, parse
+from orchestrator.values.round_trip import deeper_than, difference, model_may_be_deep, model_may_change
+
+
+def check_publishable(
+    event: DomainEvent, fields: Mapping[str, JsonValue], *, read_as: type[DomainEvent] | None = None
+) -> None:
+    """Read an event back from its fields, which also finds what was built past its validation.
+
+    Args:
+        event: what is to be sent.
+        fields: its fields as JSON, as they will travel.
+        read_as: the class that reads it, if that is not its own.
+
+    Raises:
+        UnreadableEvent: `event.invalid`, because the fields cannot be read, are nested too deep, or are read as another
+            event.
+    """
+    event_class = read_as or type(event)
+    if model_may_be_deep(event_class) and deeper_than(NESTING_LIMIT, fields):
+        raise UnreadableEvent("event.invalid", f"its fields are nested deeper than {NESTING_LIMIT} levels")
+    try:
+        text = canonical(fields)
+    except ValueError as fault:
+        raise UnreadableEvent("event.invalid", f"a field holds what JSON cannot: {fault}") from fault
+    again = parse(text, event_class)
+    if model_may_change(event_class) and (how := difference(event, again)):
+        raise UnreadableEvent("event.invalid", f"it would arrive as another event: {how}")

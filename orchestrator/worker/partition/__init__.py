@@ -1,0 +1,1 @@
+"""Waves: how a worker process drives the sagas of a partition."""

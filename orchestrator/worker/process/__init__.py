@@ -1,0 +1,1 @@
+"""The worker process: manager, supervisor, watchdog, command line."""

@@ -1,0 +1,1 @@
+"""Recovery: finds sagas without a live driver, and resumes or undoes them."""

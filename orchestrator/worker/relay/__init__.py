@@ -1,0 +1,1 @@
+"""The relay: sends what is in an outbox to the orchestrators that listen."""

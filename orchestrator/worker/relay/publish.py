@@ -1,0 +1,59 @@
+"""The worker's own bus, and the activity that publishes a message, whatever it is: to who listens, or among the dead
+letters.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.common import RawValue
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.exceptions import ApplicationError
+
+from orchestrator.client.bus import EventBus
+from orchestrator.definition.catalog import Catalog
+from orchestrator.errors import EventRejected
+from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
+from orchestrator.store.core.database import Database
+from orchestrator.store.dead_letters.intake import keep_letter
+from orchestrator.workflow.system.publish import PUBLISH_EVENT, Taken
+
+
+def bus_of(client: Client, catalog: Catalog, task_queue: str, *, source: str) -> EventBus:
+    """A bus on a worker's connection. It reads outcomes, which the worker's own converter would leave raw."""
+    config = client.config()
+    config["data_converter"] = pydantic_data_converter
+    return EventBus(Client(**config), catalog, task_queue=task_queue, source=source)
+
+
+def message_activity(
+    client: Client, catalog: Catalog, database: Database, task_queue: str
+) -> Callable[..., Awaitable[Taken]]:
+    """Publishes on the worker's own connection."""
+    bus = bus_of(client, catalog, task_queue, source="orchestrator/publish-event")
+
+    @activity.defn(name=PUBLISH_EVENT)
+    async def publish(door: str, position: int, message: RawValue) -> Taken:
+        info = activity.info()
+        if info.workflow_type != PUBLISH_EVENT_WORKFLOW:
+            raise ApplicationError(
+                f"only {PUBLISH_EVENT_WORKFLOW} publishes so", type="saga.required", non_retryable=True
+            )
+        raw = message.payload.data
+        try:
+            handles = await bus.publish_envelope(raw)
+        except EventRejected as fault:
+            number = await keep_letter(
+                database,
+                door=door,
+                workflow_id=info.workflow_id or "",
+                run_id=info.workflow_run_id or "",
+                position=position,
+                code=fault.code,
+                reason=fault.message,
+                raw=raw,
+            )
+            return Taken(letter=number, code=fault.code, reason=fault.message)
+        return Taken(event_id=handles[0].event_id, orchestrators=tuple(one.orchestrator.__name__ for one in handles))
+
+    return publish

@@ -1,0 +1,1 @@
+"""The engine's own workflows: recovery, publishing, schedules, lookups."""

@@ -1,0 +1,159 @@
+"""Publishing without knowing who listens: a workflow that takes envelopes, and has the worker's bus publish them.
+
+For the Web UI and the `temporal` command, and for a bus that has no database to keep what it cannot take. It takes
+messages from every door, as an orchestrator's execution does: handlers only append, and nothing that is sent wedges it.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NoReturn
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+from temporalio import workflow
+from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import ApplicationError
+
+from orchestrator.protocol import names
+from orchestrator.protocol.dead_letters import pieces
+from orchestrator.protocol.envelope import EVENT_SIZE_LIMIT, too_large
+from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
+from orchestrator.workflow.inbox import CARRIED, Inbound
+from orchestrator.workflow.own_execution import raw_json
+
+PUBLISH_EVENT = "saga.publish_event"
+"""The activity; `PublishEvent` is the workflow. Names on the wire, as those in `names`."""
+FROM_BUS = f"{PUBLISH_EVENT_WORKFLOW}/bus/"
+"""With it begin the ids of those that a bus starts."""
+
+_ATTEMPT = timedelta(seconds=30)
+_RETRIES = RetryPolicy(maximum_interval=timedelta(minutes=1))
+_FIRST_MESSAGE = timedelta(seconds=10)
+"""How long one that was started with nothing waits for its event."""
+
+
+class Taken(BaseModel):
+    """What became of one message."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    event_id: str | None = None
+    orchestrators: tuple[str, ...] = ()
+    """Who has it now."""
+    letter: int | None = None
+    """Number of the dead letter, if it is one."""
+    code: str = ""
+    reason: str = ""
+
+
+@workflow.defn(name=PUBLISH_EVENT_WORKFLOW)
+class PublishEvent:
+    """Takes events in their CloudEvents envelopes, and publishes each to every orchestrator that listens."""
+
+    def __init__(self) -> None:
+        self._arrived: deque[Inbound] = deque()
+        self._count = 0
+        self._published: list[Taken] = []
+        self._letters = 0
+        self._rejected: ApplicationError | None = None
+
+    @workflow.signal(dynamic=True)
+    def receive_signal(self, name: str, args: Sequence[RawValue]) -> None:
+        """Any signal, with any arguments."""
+        self._receive(name, args)
+
+    @workflow.update(dynamic=True)
+    async def receive_update(self, name: str, args: Sequence[RawValue]) -> dict[str, JsonValue]:
+        """Any update, with any arguments."""
+        return {"accepted": self._receive(names.UPDATE_SOURCE, args)}
+
+    @workflow.run
+    async def run(self, *arguments: RawValue) -> dict[str, JsonValue]:
+        """Returns who has which event; fails with the reason if all that came is kept as dead letters."""
+        if arguments:
+            from_bus = workflow.info().workflow_id.startswith(FROM_BUS)
+            self._receive(names.BUS_SOURCE if from_bus else names.START_SOURCE, arguments, first=True)
+        elif not self._arrived:
+            await self._wait_for_first()
+        while self._arrived:
+            self._go_on_in_another_run()
+            await self._take(self._arrived.popleft())
+        if not self._published:
+            raise self._rejected or _rejection("event.missing", "started without an event, and none came")
+        published: list[JsonValue] = [
+            {"event_id": one.event_id, "orchestrators": list(one.orchestrators)} for one in self._published
+        ]
+        return {"published": published, "dead_letters": self._letters}
+
+    def _receive(self, door: str, arguments: Sequence[RawValue], *, first: bool = False) -> int:
+        came: list[Inbound] = []
+        for raw in [argument.payload.data for argument in arguments] or [b""]:
+            self._count += 1
+            came.append(Inbound(door, self._count, raw))
+        if first:
+            self._arrived.extendleft(reversed(came))
+        else:
+            self._arrived.extend(came)
+        return len(came)
+
+    async def _wait_for_first(self) -> None:
+        try:
+            await workflow.wait_condition(lambda: bool(self._arrived), timeout=_FIRST_MESSAGE)
+        except TimeoutError:
+            return
+
+    async def _take(self, message: Inbound) -> None:
+        if message.door not in names.EVENT_SOURCES:
+            unknown = f"{message.door}: events are taken by the signal {names.EVENT_SIGNAL}"
+            await self._keep(message, "signal.unknown", unknown)
+        elif not message.raw:
+            await self._keep(message, "event.missing", "nothing was sent with it")
+        elif len(message.raw) > EVENT_SIZE_LIMIT:
+            await self._keep(message, "event.too_large", too_large(len(message.raw)))
+        else:
+            taken = await workflow.execute_activity(
+                PUBLISH_EVENT,
+                args=[message.door, message.position, raw_json(message.raw)],
+                result_type=Taken,
+                start_to_close_timeout=_ATTEMPT,
+                retry_policy=_RETRIES,
+                summary="publish to whoever listens",
+            )
+            if taken.letter is None:
+                self._published.append(taken)
+            else:
+                self._reject(taken.code, taken.reason, taken.letter)
+
+    async def _keep(self, message: Inbound, code: str, reason: str) -> None:
+        number: int | None = None
+        for piece in pieces(message.raw, door=message.door, position=message.position, code=code, reason=reason):
+            number = await workflow.execute_activity(
+                names.DEAD_LETTER,
+                piece,
+                result_type=int,
+                start_to_close_timeout=_ATTEMPT,
+                retry_policy=_RETRIES,
+                summary=f"keep a dead letter: {code}",
+            )
+        self._reject(code, reason, number)
+
+    def _reject(self, code: str, reason: str, letter: int | None) -> None:
+        self._letters += 1
+        if self._rejected is None:
+            self._rejected = _rejection(code, reason, letter)
+
+    def _go_on_in_another_run(self) -> None:
+        if not workflow.info().is_continue_as_new_suggested():
+            return
+        is_carried = all(one.door in names.EVENT_SOURCES and one.raw for one in self._arrived)
+        if is_carried and sum(len(one.raw) for one in self._arrived) <= CARRIED:
+            _continue([raw_json(one.raw) for one in self._arrived])
+
+
+def _continue(carried: list[RawValue]) -> NoReturn:
+    workflow.continue_as_new(args=carried)
+
+
+def _rejection(code: str, message: str, letter: int | None = None) -> ApplicationError:
+    details = [] if letter is None else [letter]
+    return ApplicationError(message, *details, type=code, non_retryable=True)
