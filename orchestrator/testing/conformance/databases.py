@@ -26,6 +26,7 @@ from orchestrator.store.core.schema import saga, saga_dead_letter, saga_lock, sa
 from orchestrator.store.migrations.migrate import migrate
 from orchestrator.testing.conformance.state import State, application_tables, called, read_rows
 from orchestrator.testing.example import EVENT_TIME, Equality, Example
+from orchestrator.testing.lock_waits import LockWaits, WatchedDatabase
 from orchestrator.transaction import Transaction
 
 POSTGRESQL_URL = "ORCHESTRATOR_TEST_POSTGRESQL_URL"
@@ -47,7 +48,7 @@ class NotHere(Exception):
 class Server(Protocol):
     """Where databases come from."""
 
-    async def new(self) -> Database:
+    async def new(self) -> WatchedDatabase:
         """A new one with the engine's and the application's tables, empty."""
         ...
 
@@ -71,7 +72,7 @@ class SqliteFiles:
         self._numbers = count(1)
         self._template: Path | None = None
 
-    async def new(self) -> Database:
+    async def new(self) -> WatchedDatabase:
         """A copy of the template."""
         if self._template is None:
             template = self._folder / "template.db"
@@ -85,7 +86,7 @@ class SqliteFiles:
         file = self._folder / f"{next(self._numbers)}.db"
         for part in self._folder.glob(f"{self._template.name}*"):
             shutil.copy(part, part.with_name(part.name.replace(self._template.name, file.name)))
-        return Database(f"sqlite:///{file}")
+        return WatchedDatabase(f"sqlite:///{file}")
 
     async def close(self) -> None:
         """Remove the folder."""
@@ -119,7 +120,7 @@ class PostgresDatabases:
         address: str = self._started.get_uri("postgres")
         return address
 
-    async def new(self) -> Database:
+    async def new(self) -> WatchedDatabase:
         """A copy of the template."""
         if not self._made:
             await self._create(self._name, None)
@@ -128,7 +129,7 @@ class PostgresDatabases:
             await template.close()
         name = f"{self._name}_{next(self._numbers)}"
         await self._create(name, self._name)
-        return Database(self._at(name))
+        return WatchedDatabase(self._at(name))
 
     async def close(self) -> None:
         """Drop every database that was made, or end the server that was started for them."""
@@ -187,6 +188,7 @@ class Ground:
         self._beside = {name: SqliteFiles(tables, name) for name in sorted(names)}
         self._rows: Rows = {}
         self._databases: Databases | None = None
+        self._watched: Sequence[WatchedDatabase] = ()
         self.before = State({})
 
     @property
@@ -205,11 +207,20 @@ class Ground:
         """A new database, the given state in it."""
         await self.close()
         others = {name: await files.new() for name, files in self._beside.items()}
-        self._databases = Databases(await self._server.new(), others)
+        home = await self._server.new()
+        self._databases = Databases(home, others)
+        self._watched = (home, *others.values())
         await called(self._example.restore)
         await self._give()
         self._rows = await self.rows()
         self.before = await self.state()
+
+    async def has_waiting(self, waits: LockWaits) -> bool:
+        """Whether this task waits for a lock in one of the databases right now."""
+        for database in self._watched:
+            if await database.has_waiting(waits):
+                return True
+        return False
 
     async def put_back(self) -> None:
         """As it was given, and none of the engine's rows."""

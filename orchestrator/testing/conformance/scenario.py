@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.drive.driver import Driver
@@ -20,6 +20,7 @@ from orchestrator.testing.conformance.injection import Gate, Gone, InjectedSteps
 from orchestrator.testing.conformance.reference import PlayedStep, Reference
 from orchestrator.testing.conformance.state import State
 from orchestrator.testing.example import EVENT_TIME, Example
+from orchestrator.testing.lock_waits import LockWaits, recorded
 
 R = TypeVar("R")
 Ending = Literal["as if nothing happened", "taken back", "either"]
@@ -84,7 +85,7 @@ class Stage:
         self.ending: Ending = "as if nothing happened"
         self.declared: str | None = None
         self.expected: list[tuple[str, State | None]] = []
-        self._tasks: list[asyncio.Task[Any]] = []
+        self._tasks: dict[asyncio.Task[Any], LockWaits] = {}
 
     @property
     def number(self) -> int:
@@ -153,8 +154,9 @@ class Stage:
 
     def start(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
         """Let a driver go while others do, too."""
-        task = asyncio.create_task(work)
-        self._tasks.append(task)
+        waits = LockWaits()
+        task = asyncio.create_task(recorded(waits, work))
+        self._tasks[task] = waits
         return task
 
     async def dies(self, injection: Injection) -> None:
@@ -183,8 +185,9 @@ class Stage:
             raise Missed("a driver never came to the point at which it should stand still")
 
     async def until_still(self, task: asyncio.Task[Any]) -> None:
-        """Wait until a driver is done, or waits for a lock that somebody holds."""
-        while not (task.done() or await self.is_waiting()):
+        """Wait until a driver is done or waits for a lock; a parallel step of another driver may wait for one, too."""
+        waits = self._tasks[task]
+        while not (task.done() or await self.ground.has_waiting(waits)):
             await asyncio.wait({task}, timeout=0.003)
 
     async def until_done_or_in_line(self, injection: Injection, task: asyncio.Task[Any]) -> None:
@@ -192,18 +195,6 @@ class Stage:
         in_line = asyncio.ensure_future(injection.in_line.wait())
         await asyncio.wait({task, in_line}, return_when=asyncio.FIRST_COMPLETED)
         in_line.cancel()
-
-    async def is_waiting(self) -> bool:
-        """Whether somebody waits for a lock in one of the databases right now."""
-        if any(one.dialect == "sqlite" and one.has_waiting_writers for _, one in self.databases):
-            return True
-        if self.database.dialect == "sqlite":
-            return False
-        async with self.database.reading() as connection:
-            counted = (
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
-            return bool(await connection.scalar(text(counted)))
 
     async def stopped_at(self, point: str, injection: Injection | None = None) -> tuple[asyncio.Task[Outcome], Gate]:
         """A driver that goes forward and stands still at a point."""

@@ -59,16 +59,22 @@ for _ahead in ("first", "second"):
     was_done,
 )
 async def second_driver_back_step_open(stage: Stage) -> None:
-    """The turn sees the step, since it waited for it."""
+    """The turn sees the step, since it waited for it.
+
+    PostgreSQL may hand the row to the finish before it wakes the turn, so the finish comes after the turn here.
+    """
     stage.ending = "taken back"
-    forward, gate = await stage.stopped_at(f"inside {stage.here}")
+    one = stage.injection()
+    finish = one.stops("before finish")
+    forward, gate = await stage.stopped_at(f"inside {stage.here}", one)
     back = stage.start(stage.undo())
     await stage.until_still(back)
     stage.must(stage.is_outside or not back.done(), "the turn did not wait for the open step")
 
     gate.opened.set()
-
-    await asyncio.gather(forward, back)
+    await back
+    finish.opened.set()
+    await forward
 
 
 @fault(
