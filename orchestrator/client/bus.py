@@ -15,7 +15,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.client.connection import connect_temporal
 from orchestrator.client.handle import SagaHandle
+from orchestrator.client.in_flight import request_slot
 from orchestrator.client.listening import EventLog, Listening
+from orchestrator.client.many import Outgoing, deliver_many
 from orchestrator.client.outcomes.lookup import DatabaseLookup, WorkerLookup, is_of
 from orchestrator.client.outcomes.recorded import RecordedOutcomes
 from orchestrator.client.own_execution import ensure_own_execution
@@ -25,6 +27,7 @@ from orchestrator.client.validation import address, checked_envelope, envelope_o
 from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.errors import EventRejected, EventTimeout, PublishIncomplete, Unreachable, UsageError
 from orchestrator.event import DomainEvent, FailureEvent
+from orchestrator.event_loop import LoopBinding
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.protocol.envelope import Envelope
 from orchestrator.protocol.event_ids import new_event_id
@@ -35,11 +38,6 @@ from orchestrator.store.core.databases import Databases
 from orchestrator.workflow.own_execution import raw_json
 
 _logger = logging.getLogger(__name__)
-
-_AT_ONCE = 50
-"""Executions that `publish_many` starts at once."""
-_SHOWN = 20
-"""Ids in an error message."""
 
 Req = TypeVar("Req", bound=DomainEvent)
 Comp = TypeVar("Comp", bound=DomainEvent)
@@ -52,6 +50,10 @@ class EventBus:
 
         bus = await EventBus.connect()
         completed = await bus.execute(MoneyTransfer, MoneyTransferRequested(...))
+
+    Any number of calls may be made at once: requests in flight are limited, and the others wait their turn. A bus
+    belongs to the event loop in which it is first used; in another one, and after a fork, each call raises
+    `UsageError`.
 
     Args:
         client: a connection with Temporal's `pydantic_data_converter`.
@@ -75,11 +77,15 @@ class EventBus:
         self.catalog = catalog
         self.task_queue = task_queue
         self.source = source
+        self._loop = LoopBinding(
+            "this EventBus",
+            "Make one with `await EventBus.connect()` in each event loop, and after a fork.",
+        )
         reached = None if database is None else Databases.of(database)
         self._database = None if reached is None else reached.home
         self._tables = WorkerLookup(client, task_queue) if reached is None else DatabaseLookup(reached)
-        self._outcomes = RecordedOutcomes(self._tables)
-        self._log = EventLog(self._tables)
+        self._outcomes = RecordedOutcomes(self._tables, binding=self._loop)
+        self._log = EventLog(self._tables, self._loop)
         self._partitions = PartitionSender(client, task_queue)
 
     @classmethod
@@ -105,10 +111,13 @@ class EventBus:
                 _logger.warning("%s is another Temporal's: a worker is asked for outcomes", databases.home.shown)
             await databases.close()  # or an embedded one that was left there
             databases = None
-        return cls(client, known, task_queue=settings.task_queue, database=databases)
+        bus = cls(client, known, task_queue=settings.task_queue, database=databases)
+        bus._loop.check()
+        return bus
 
     async def close(self) -> None:
         """Close what was opened to read the tables. Whoever waits for something there is told that it is cancelled."""
+        self._loop.check()
         await self._outcomes.close()
         await self._log.close()
         await self._tables.close()
@@ -139,6 +148,7 @@ class EventBus:
             PublishIncomplete: some listeners took it, and the server failed before the others did.
             Unreachable: the server could not be reached, and nobody took it.
         """
+        self._loop.check()
         event_id = new_event_id() if event_id is None else event_id  # an empty one is refused, as any other wrong one
         envelope = envelope_of(self.catalog, event, event_id=event_id, source=self.source, time=time)
         return await self._deliver(self.catalog.listeners(type(event)), event, envelope)
@@ -173,6 +183,7 @@ class EventBus:
             EventRejected: it cannot be read, nobody listens, or its id was used for other content; nothing was sent.
             PublishIncomplete, Unreachable: as `publish`.
         """
+        self._loop.check()
         addressed = address(self.catalog, raw)
         return await self._deliver(addressed.listeners, addressed.event, addressed.envelope)
 
@@ -228,38 +239,16 @@ class EventBus:
             EventRejected: one of the events is invalid or too large, or nobody listens; nothing was sent.
             PublishIncomplete, Unreachable: the server failed before all were taken; the message says which were not.
         """
+        self._loop.check()
         given = list(events)
         ids = [new_event_id() for _ in given] if event_ids is None else list(event_ids)
         if len(ids) != len(given):
             raise UsageError(f"{len(given)} events and {len(ids)} event ids were given")
+        outgoing: list[Outgoing] = []
         for event, event_id in zip(given, ids, strict=True):
-            envelope_of(self.catalog, event, event_id=event_id, source=self.source, time=time)
-        places = asyncio.Semaphore(_AT_ONCE)
-
-        async def one(event: DomainEvent, event_id: str) -> list[SagaHandle[Any]]:
-            if any(listener.partitions for listener in self.catalog.listeners(type(event))):
-                return await self.publish(event, event_id=event_id, time=time)
-            async with places:
-                return await self.publish(event, event_id=event_id, time=time)
-
-        sent = await asyncio.gather(*map(one, given, ids), return_exceptions=True)
-        accepted: list[list[SagaHandle[Any]]] = []
-        failed: list[tuple[str, BaseException]] = []
-        for event_id, result in zip(ids, sent, strict=True):
-            if isinstance(result, BaseException):
-                failed.append((event_id, result))
-            else:
-                accepted.append(result)
-        if not failed:
-            return accepted
-        first = failed[0][1]
-        if len(given) > 1 and isinstance(first, Unreachable):
-            shown = ", ".join(event_id for event_id, _ in failed[:_SHOWN]) + (", ..." if len(failed) > _SHOWN else "")
-            raise Unreachable(
-                f"{len(accepted)} of {len(given)} events were accepted; Temporal did not say that it took these: "
-                f"{shown}. Publish all of them again with the same event ids: repeats are dropped. ({first})"
-            ) from first
-        raise first
+            envelope = envelope_of(self.catalog, event, event_id=event_id, source=self.source, time=time)
+            outgoing.append(Outgoing(self.catalog.listeners(type(event)), event, envelope))
+        return await deliver_many(self._deliver, outgoing)
 
     async def execute(
         self,
@@ -367,6 +356,7 @@ class EventBus:
                 no such saga, or it has ended; or the event is invalid or too large.
             Unreachable: the server did not say that it took the event.
         """
+        self._loop.check()
         name = event.type_name()
         if type(event) not in to.awaited:
             known = ", ".join(sorted(one.type_name() for one in to.awaited)) or "none"
@@ -375,7 +365,8 @@ class EventBus:
         envelope = checked_envelope(event, event_id=event_id, source=self.source, time=time)
         handle = self.client.get_workflow_handle(own_workflow_id(to.__name__, saga))
         try:
-            await handle.signal(EVENT_SIGNAL, raw_json(envelope.text.encode()))
+            async with request_slot():
+                await handle.signal(EVENT_SIGNAL, raw_json(envelope.text.encode()))
         except RPCError as fault:
             if fault.status is RPCStatusCode.NOT_FOUND:
                 raise EventRejected(

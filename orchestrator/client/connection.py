@@ -14,7 +14,7 @@ from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
-from orchestrator.errors import Unreachable
+from orchestrator.errors import Unreachable, UsageError
 from orchestrator.settings import Settings
 
 _RETRIES = RetryConfig(max_elapsed_time_millis=30_000, max_retries=60)
@@ -40,6 +40,7 @@ async def connect_temporal(settings: Settings, *, data_converter: DataConverter 
 
     Raises:
         Unreachable: nothing answers there, or it refuses us.
+        UsageError: this process was forked from one that had connected.
     """
     _settle_at_exit()
     try:
@@ -53,6 +54,13 @@ async def connect_temporal(settings: Settings, *, data_converter: DataConverter 
             client = await Client.connect(**config, data_converter=data_converter, retry_config=_RETRIES)
             await _check_namespace(client, address)
             return client
+    except AssertionError as fault:  # the SDK's own check of the process
+        if "fork" not in str(fault):
+            raise
+        raise UsageError(
+            "This process was forked from one that had connected to Temporal, whose threads do not survive a fork. "
+            "Start it with multiprocessing's method 'spawn' or 'forkserver', or connect only after the fork."
+        ) from fault
     except (RuntimeError, RPCError, OSError, ValueError) as fault:
         if _is_refusal(fault):
             raise Unreachable(

@@ -84,6 +84,7 @@ class SagaHandle(Generic[C]):
             EventRejected: `event.id_reused`, the id belongs to another event.
             Unreachable: what has to be asked cannot be reached, and never was.
         """
+        self._outcomes.binding.check()
         try:
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
                 outcome = await self._outcome()
@@ -119,6 +120,7 @@ class SagaHandle(Generic[C]):
         Raises:
             SagaUnknown, EventRejected, Unreachable: as `outcome`.
         """
+        self._outcomes.binding.check()
         if not is_partition(self.workflow_id):
             try:
                 async for progress in progress_of(self._client, self.workflow_id, self.run_id):

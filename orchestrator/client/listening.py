@@ -17,6 +17,7 @@ from orchestrator.client.outcomes.lookup import LookupSource, LookupUnavailable
 from orchestrator.client.outcomes.polling import Backoff, Polling
 from orchestrator.errors import EventTimeout, UsageError
 from orchestrator.event import DomainEvent
+from orchestrator.event_loop import LoopBinding
 from orchestrator.heard import MOST_HEARD, fingerprint, pack, unpack
 from orchestrator.protocol.envelope import OUTCOME_SIZE_LIMIT, UnreadableEvent, canonical, read, unwrap
 from orchestrator.protocol.lookup import ASKED_SEEN, OVERLAP, EventEntry, EventFilter, Lookup, LookupReply
@@ -58,6 +59,7 @@ class Listening(Generic[E]):
 
     async def __aenter__(self) -> Self:
         """Begin: what has been recorded by now is not told, unless a time was given since when it is."""
+        self._log.binding.check()
         if self.floor is None:
             known = await self._log.known(self.event.type_name())
             self.know(known)
@@ -75,6 +77,7 @@ class Listening(Generic[E]):
             NotHeard: none came within the timeout.
             Unreachable: the tables cannot be reached, and never were.
         """
+        self._log.binding.check()
         try:
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
                 while True:
@@ -155,9 +158,11 @@ class EventLog:
 
     Args:
         tables: where it stands.
+        binding: the event loop that it belongs to.
     """
 
-    def __init__(self, tables: LookupSource) -> None:
+    def __init__(self, tables: LookupSource, binding: LoopBinding | None = None) -> None:
+        self.binding = binding or LoopBinding("this log of events", "Make one in each event loop.")
         self._tables = tables
         self._listeners: set[Listening[Any]] = set()
         self._looks_back_at = 0.0

@@ -8,6 +8,7 @@ from temporalio.common import TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from orchestrator.client.in_flight import request_slot
 from orchestrator.protocol.envelope import Envelope
 from orchestrator.protocol.names import EVENT_SIGNAL, UNDO_SIGNAL, own_workflow_id
 from orchestrator.workflow.own_execution import raw_json
@@ -57,18 +58,19 @@ async def ensure_own_execution(
     event = [raw_json(envelope.text.encode())]
 
     async def start(attributes: TypedSearchAttributes | None) -> str | None:
-        handle = await client.start_workflow(
-            orchestrator,
-            args=event if undoes else [],
-            id=workflow_id,
-            task_queue=task_queue,
-            start_signal=UNDO_SIGNAL if undoes else EVENT_SIGNAL,
-            start_signal_args=[] if undoes else event,
-            id_reuse_policy=reuse,
-            task_timeout=timedelta(seconds=_TASK_TIMEOUT_SECONDS),
-            static_summary=f"{envelope.event_type} {envelope.event_id}",
-            search_attributes=attributes,
-        )
+        async with request_slot():
+            handle = await client.start_workflow(
+                orchestrator,
+                args=event if undoes else [],
+                id=workflow_id,
+                task_queue=task_queue,
+                start_signal=UNDO_SIGNAL if undoes else EVENT_SIGNAL,
+                start_signal_args=[] if undoes else event,
+                id_reuse_policy=reuse,
+                task_timeout=timedelta(seconds=_TASK_TIMEOUT_SECONDS),
+                static_summary=f"{envelope.event_type} {envelope.event_id}",
+                search_attributes=attributes,
+            )
         return handle.result_run_id
 
     try:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from temporalio.client import Client
 from temporalio.common import WorkflowIDReusePolicy
 
+from orchestrator.client.in_flight import request_slot
 from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.event import DomainEvent
 from orchestrator.protocol.envelope import Envelope
@@ -105,16 +106,17 @@ class PartitionSender:
         Raises:
             temporalio.service.RPCError: the server did not say that it took them.
         """
-        handle = await self._client.start_workflow(
-            orchestrator,
-            id=workflow_id,
-            task_queue=self._task_queue,
-            start_signal=EVENT_SIGNAL,
-            start_signal_args=[raw_json(envelope.text.encode()) for envelope in envelopes],
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            task_timeout=_TASK_TIMEOUT,
-            static_summary=f"a partition of {orchestrator}",
-        )
+        async with request_slot():
+            handle = await self._client.start_workflow(
+                orchestrator,
+                id=workflow_id,
+                task_queue=self._task_queue,
+                start_signal=EVENT_SIGNAL,
+                start_signal_args=[raw_json(envelope.text.encode()) for envelope in envelopes],
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                task_timeout=_TASK_TIMEOUT,
+                static_summary=f"a partition of {orchestrator}",
+            )
         return handle.result_run_id
 
 

@@ -8,10 +8,11 @@ from typing import Any
 from uuid import uuid4
 
 from sqlalchemy.exc import SQLAlchemyError
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
+from orchestrator.client.in_flight import long_poll_slot, request_slot
 from orchestrator.errors import EventRejected, Unreachable
 from orchestrator.protocol.names import BUS_SOURCE
 from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
@@ -56,14 +57,16 @@ async def keep_rejected(
         raise EventRejected(fault.code, said) from fault
     workflow_id = f"{FROM_BUS}{uuid4()}"
     try:
-        async with asyncio.timeout(_PATIENCE):
-            await client.execute_workflow(
+        async with request_slot():
+            waiting: WorkflowHandle[Any, Any] = await client.start_workflow(
                 PUBLISH_EVENT_WORKFLOW,
                 raw_json(raw),
                 id=workflow_id,
                 task_queue=task_queue,
                 static_summary="from a bus",
             )
+        async with asyncio.timeout(_PATIENCE), long_poll_slot():
+            await waiting.result()
     except TimeoutError:
         said = f"{fault.message}; it is kept as a dead letter once a worker comes: it waits as {workflow_id}"
         raise EventRejected(fault.code, said) from fault

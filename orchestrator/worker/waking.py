@@ -9,6 +9,7 @@ from uuid import UUID
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
+from orchestrator.client.in_flight import request_slot
 from orchestrator.protocol import names
 from orchestrator.protocol.commands import SagaRef
 from orchestrator.store.locks import Woken
@@ -78,7 +79,8 @@ class SignalWaker:
         """False: no such execution runs."""
         try:
             owner = self._client.get_workflow_handle(workflow_id)
-            await owner.signal(names.WAKE_SIGNAL, args=named, rpc_timeout=_PATIENCE)
+            async with request_slot():
+                await owner.signal(names.WAKE_SIGNAL, args=named, rpc_timeout=_PATIENCE)
         except RPCError as fault:
             return fault.status is not RPCStatusCode.NOT_FOUND
         return True

@@ -6,12 +6,14 @@ tells nothing of the outcome. Then the saga's row does.
 
 import asyncio
 from enum import Enum
+from typing import Any
 
 from pydantic import ValidationError
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
+from orchestrator.client.in_flight import long_poll_slot
 from orchestrator.errors import EventRejected, Unreachable
 from orchestrator.protocol.commands import Outcome
 from orchestrator.protocol.names import OUTCOME_MEMO
@@ -25,6 +27,8 @@ _FATAL = (
 """What asking again does not change."""
 _SOON, _LATER = 0.1, 2.0
 """Seconds between two tries to reach a server that is away."""
+_SHARE = 1.0
+"""Seconds after which a request that waits gives its slot to those that queue for one."""
 
 
 class Untold(Enum):
@@ -54,7 +58,7 @@ async def told_by_execution(client: Client, workflow_id: str, run_id: str | None
     pause = _SOON
     while True:
         try:
-            return Outcome.model_validate(await handle.result())
+            return Outcome.model_validate(await _result_in_turn(handle))
         except ValidationError:
             return Untold.ENDED  # somebody else's workflow, under this id
         except WorkflowFailureError as failure:
@@ -73,6 +77,24 @@ async def told_by_execution(client: Client, workflow_id: str, run_id: str | None
                 raise Unreachable(f"Temporal does not let {workflow_id} be asked for ({fault.message})") from fault
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _LATER)
+
+
+async def _result_in_turn(handle: WorkflowHandle[Any, Any]) -> Any:
+    """Wait for an execution's result. It may take days, and those that queue for a slot may have ended long ago."""
+    slot = long_poll_slot()
+    while True:
+        async with slot:
+            waiting = asyncio.ensure_future(handle.result())
+            try:
+                while not waiting.done():
+                    await asyncio.wait({waiting}, timeout=_SHARE)
+                    if slot.locked():
+                        break
+                if waiting.done():
+                    return waiting.result()
+            finally:
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def _memo(client: Client, workflow_id: str, run_id: str | None) -> Outcome | None:

@@ -24,6 +24,8 @@ from orchestrator.store.recovery import RecoveryRefused, check_belonging
 from orchestrator.workflow.system.lookup import LOOK, RUN, SagaLookups
 
 _TASK_TIMEOUT = timedelta(seconds=5)
+_QUESTIONS = 20
+"""Questions that a client has workers answer at once; each is an execution."""
 _closing: set["asyncio.Task[None]"] = set()
 
 
@@ -69,11 +71,14 @@ class DatabaseLookup:
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
         self._has_answered = False
+        self._places = asyncio.Semaphore(databases.home.pool_size)
 
     async def ask(self, question: Lookup) -> LookupReply:
         """Ask."""
         try:
-            told = await answer(self._databases, question)
+            # Any number may ask at once, and a pool refuses those that have waited long for a connection.
+            async with self._places:
+                told = await answer(self._databases, question)
         except (SQLAlchemyError, OSError) as fault:
             unreachable = self._databases.home.unreachable(fault)
             if not self._has_answered:
@@ -103,9 +108,14 @@ class WorkerLookup:
     def __init__(self, client: Client, task_queue: str) -> None:
         self._client = client
         self._task_queue = task_queue
+        self._places = asyncio.Semaphore(_QUESTIONS)
 
     async def ask(self, question: Lookup) -> LookupReply:
         """Ask; the execution of a question that nobody waits for any more is cancelled."""
+        async with self._places:
+            return await self._ask(question)
+
+    async def _ask(self, question: Lookup) -> LookupReply:
         handle: WorkflowHandle[SagaLookups, LookupReply] | None = None
         try:
             handle = await self._client.start_workflow(

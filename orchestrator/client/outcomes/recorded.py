@@ -8,6 +8,7 @@ from uuid import UUID
 
 from orchestrator.client.outcomes.lookup import LookupSource
 from orchestrator.client.outcomes.polling import Polling
+from orchestrator.event_loop import LoopBinding
 from orchestrator.protocol.commands import Outcome
 from orchestrator.protocol.lookup import ASKED_SAGAS, Lookup, SagaEntry
 
@@ -30,9 +31,13 @@ class RecordedOutcomes:
     Args:
         tables: where the rows are; nothing is asked before the first wait.
         clock: seconds.
+        binding: the event loop that it belongs to.
     """
 
-    def __init__(self, tables: LookupSource, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, tables: LookupSource, clock: Callable[[], float] = monotonic, *, binding: LoopBinding | None = None
+    ) -> None:
+        self.binding = binding or LoopBinding("this reader of outcomes", "Make one in each event loop.")
         self._tables = tables
         self._clock = clock
         self._waiting: dict[UUID, _Wait] = {}
@@ -57,7 +62,9 @@ class RecordedOutcomes:
         try:
             return await ended
         except asyncio.CancelledError:
-            self._forget()
+            wait = self._waiting.get(saga_id)
+            if wait is not None and all(future.done() for future in wait.ended):
+                del self._waiting[saga_id]  # to look through all of them would cost the square of those cancelled
             if not self._waiting:
                 self._asking.stop()
             raise

@@ -19,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import Unreachable
+from orchestrator.event_loop import LoopBinding
 from orchestrator.store.connections.errors import DatabaseCondition, NoConnectionLeft, condition_of, explain, sqlstate
 from orchestrator.store.connections.settings import WAIT_FOR_CONNECTION, create_engine
 from orchestrator.store.connections.startup_check import check_postgresql, check_sqlite_file
@@ -62,6 +63,10 @@ class Database:
         self._file = os.path.abspath(self.url.database or ":memory:")
         self.engine = create_engine(self._address, pool_size)
         self._is_closed = False
+        self._loop = LoopBinding(
+            f"the connection pool of {self._address.shown}",
+            "Make a Database (or an EventBus, which has its own) in each event loop, and after a fork.",
+        )
         self.when_outbox_filled: set[Callable[[], None]] = set()
         """Told after a transaction of this process has put events in the outbox."""
 
@@ -79,6 +84,7 @@ class Database:
         try:
             if self.dialect == "sqlite" and self.url.database:
                 check_sqlite_file(self.url.database, self.shown, self._setting)
+            self._loop.check()
             async with asyncio.timeout(self._patience), self.engine.connect() as connection:
                 if self.dialect == "postgresql":
                     await check_postgresql(connection, self.shown, self._setting)
@@ -187,11 +193,18 @@ class Database:
             tell()
 
     async def close(self) -> None:
-        """Close every connection; those that are in use, or are opened later, when they come back."""
+        """Close every connection; those that are in use, or are opened later, when they come back.
+
+        Raises:
+            UsageError: another event loop, which still runs, has them open.
+        """
+        if not self._loop.is_over:
+            self._loop.check()
         self._is_closed = True
-        await self.engine.dispose()
+        await self.engine.dispose(close=not self._loop.is_over)  # a parent process still uses its sockets
 
     async def _connect(self) -> AsyncConnection:
+        self._loop.check()
         try:
             return await self.engine.connect()
         except PoolTimeout as fault:

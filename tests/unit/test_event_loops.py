@@ -1,0 +1,159 @@
+"""A bus and a database belong to one event loop: elsewhere the first call says so in one sentence."""
+
+import asyncio
+import multiprocessing
+import os
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from threading import Thread
+from typing import Any, cast
+
+import pytest
+from temporalio.client import Client
+
+from orchestrator import UsageError
+from orchestrator.client import EventBus, connect_temporal
+from orchestrator.definition.catalog import Catalog
+from orchestrator.settings import Settings
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.schema import saga
+from tests.cast_events import LetterCompleted
+from tests.unit.test_requests_in_flight import EVENT, Busy, Posted
+
+CALLS: dict[str, Callable[[EventBus], Awaitable[Any]]] = {
+    "publish": lambda bus: bus.publish(EVENT),
+    "publish_raw": lambda bus: bus.publish_raw(b"no event"),
+    "publish_many": lambda bus: bus.publish_many([EVENT] * 2),
+    "execute": lambda bus: bus.execute(Posted, EVENT, timeout=timedelta(seconds=5)),
+    "send": lambda bus: bus.send(LetterCompleted(), to=Posted, saga="1"),
+    "wait_for": lambda bus: bus.wait_for(LetterCompleted, timeout=timedelta(seconds=5)),
+    "handle": lambda bus: bus.handle(Posted, "1").outcome(timeout=timedelta(seconds=5)),
+    "close": lambda bus: bus.close(),
+}
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> EventBus:
+    """One that was used in an event loop that is closed now."""
+    database = Database(f"sqlite:///{tmp_path}/empty.db")
+    bus = EventBus(cast(Client, Busy(100)), Catalog.of(orchestrators=[Posted]), database=database)
+    in_a_thread(lambda: asyncio.run(_await(bus.publish(EVENT))))
+    return bus
+
+
+async def _await(call: Awaitable[Any]) -> Any:
+    return await call
+
+
+def run_once(call: Callable[[], Awaitable[Any]]) -> None:
+    """Call it in an event loop of its own."""
+    asyncio.run(_await_called(call))
+
+
+async def _await_called(call: Callable[[], Awaitable[Any]]) -> None:
+    await call()
+
+
+def in_a_thread(work: Callable[[], Any]) -> None:
+    """Run work in a thread, and raise here what it raises there."""
+    faults: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as fault:
+            faults.append(fault)
+
+    thread = Thread(target=run)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), "it hangs"
+    if faults:
+        raise faults[0]
+
+
+def in_a_fork(work: Callable[[], Any]) -> str:
+    """Run work in a forked process; the type and text of what it raises."""
+    reading, writing = os.pipe()
+
+    def run() -> None:
+        try:
+            said = repr(work())
+        except BaseException as fault:
+            said = f"{type(fault).__name__}: {fault}"
+        os.write(writing, said.encode())
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    os.close(writing)
+    process.join(20)
+    hangs = process.is_alive()
+    process.kill()
+    process.join()
+    with os.fdopen(reading, "rb") as pipe:
+        return "it hangs" if hangs else pipe.read().decode()
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_bus_in_a_second_run_is_refused_at_the_first_call(bus: EventBus, call: str) -> None:
+    with pytest.raises(UsageError, match=r"this EventBus belongs to the event loop .* has been closed"):
+        in_a_thread(lambda: asyncio.run(_await(CALLS[call](bus))))
+
+
+async def test_a_bus_in_another_thread_is_refused_while_its_own_loop_goes_on() -> None:
+    bus = EventBus(cast(Client, Busy(100)), Catalog.of(orchestrators=[Posted]))
+    await bus.publish(EVENT)
+
+    with pytest.raises(UsageError, match=r"belongs to the event loop .* another thread's"):
+        await asyncio.to_thread(lambda: asyncio.run(_await(bus.publish(EVENT))))
+
+    assert len(await bus.publish(EVENT)) == 1
+
+
+async def test_handles_and_listeners_that_are_kept_over_loops_are_refused() -> None:
+    bus = EventBus(cast(Client, Busy(100)), Catalog.of(orchestrators=[Posted]))
+    [handle] = await bus.publish(EVENT)
+    listening = bus.listening(LetterCompleted)
+
+    async def follow() -> None:
+        async for _ in handle.follow():
+            pass
+
+    for use in (handle.outcome, handle.result, follow, listening.__aenter__, listening.next):
+        with pytest.raises(UsageError, match="belongs to the event loop"):
+            await asyncio.to_thread(run_once, use)
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_bus_is_refused_after_a_fork_and_never_hangs(call: str) -> None:
+    bus = EventBus(cast(Client, Busy(100)), Catalog.of(orchestrators=[Posted]))
+
+    said = in_a_fork(lambda: asyncio.run(_await(CALLS[call](bus))))
+
+    assert said.startswith("UsageError: this EventBus was made before this process was forked")
+
+
+async def test_connecting_after_a_fork_is_refused(client: Client) -> None:
+    settings = Settings(temporal_address=client.service_client.config.target_host)
+
+    said = in_a_fork(lambda: asyncio.run(connect_temporal(settings)))
+
+    assert said.startswith("UsageError: This process was forked from one that had connected to Temporal")
+
+
+async def test_a_database_in_another_loop_is_refused_and_works_on_in_its_own(database: Database) -> None:
+    async def count() -> None:
+        async with database.transaction() as connection:
+            await connection.execute(saga.select().limit(1))
+
+    await count()
+    for use in (count, database.check):
+        with pytest.raises(UsageError, match=r"the connection pool of .* belongs to the event loop"):
+            await asyncio.to_thread(run_once, use)
+    assert in_a_fork(lambda: asyncio.run(count())).startswith("UsageError: the connection pool of")
+
+    with pytest.raises(UsageError, match="belongs to the event loop"):
+        await asyncio.to_thread(run_once, database.close)
+    assert in_a_fork(lambda: asyncio.run(database.close())) == "None"
+    await count()

@@ -1,0 +1,196 @@
+"""Any number of calls at once: the client limits its requests in flight, and a deadline begins when one is sent."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from orchestrator import Orchestrator, Saga
+from orchestrator.client import EventBus
+from orchestrator.client.in_flight import LONG_POLLS, REQUESTS
+from orchestrator.client.outcomes.lookup import DatabaseLookup
+from orchestrator.client.outcomes.recorded import RecordedOutcomes
+from orchestrator.definition.catalog import Catalog
+from orchestrator.protocol.commands import Outcome, Phase
+from orchestrator.store.core.database import Database
+from orchestrator.store.core.databases import Databases
+from tests.cast_events import LetterCompleted, LetterFailed, LetterRequested
+
+EVENT = LetterRequested(source="a", coins=1)
+
+
+class Posted(Orchestrator[LetterRequested, LetterCompleted, LetterFailed]):
+    """In executions of its own."""
+
+    awaited = (LetterCompleted,)
+
+    async def handle(self, event: LetterRequested, saga: Saga) -> LetterCompleted:
+        """Nothing."""
+        return LetterCompleted()
+
+
+class Busy:
+    """A Temporal that takes its time for each request, and refuses what goes beyond a number in flight."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.in_flight = self.most = self.taken = 0
+        self.has_taken = asyncio.Event()
+        self.is_full = asyncio.Event()
+
+    async def take(self) -> None:
+        """Serve one request."""
+        self.in_flight += 1
+        self.most = max(self.most, self.in_flight)
+        try:
+            if self.in_flight > self.limit:
+                raise RPCError("too many", RPCStatusCode.RESOURCE_EXHAUSTED, b"")
+            await asyncio.sleep(0.001)
+            self.taken += 1
+            self.has_taken.set()
+        finally:
+            self.in_flight -= 1
+
+    async def start_workflow(self, *_: object, **__: object) -> "Busy":
+        """A start, with or without a signal."""
+        await self.take()
+        return self
+
+    result_run_id = "run"
+
+    def get_workflow_handle(self, workflow_id: str, **_: object) -> "Execution":
+        """A handle."""
+        return Execution(self, workflow_id)
+
+
+class Execution:
+    """One that ends when it is told to."""
+
+    def __init__(self, server: Busy, workflow_id: str) -> None:
+        self.server = server
+        self.workflow_id = workflow_id
+
+    async def signal(self, *_: object) -> None:
+        """A signal."""
+        await self.server.take()
+
+    async def result(self) -> dict[str, Any]:
+        """A long poll."""
+        self.server.in_flight += 1
+        self.server.most = max(self.server.most, self.server.in_flight)
+        if self.server.in_flight == LONG_POLLS:
+            self.server.is_full.set()
+        try:
+            if not self.workflow_id.endswith("ends"):
+                await asyncio.Event().wait()
+            return Outcome(
+                phase=Phase.COMPLETED, event_id="1", event={}, content_digest="", triggering={}, triggering_version=1
+            ).model_dump(mode="json")
+        finally:
+            self.server.in_flight -= 1
+
+
+def bus_on(server: Busy) -> EventBus:
+    return EventBus(cast(Client, server), Catalog.of(orchestrators=[Posted]))
+
+
+async def all_of(many: list[Awaitable[Any]]) -> None:
+    async with asyncio.timeout(60):
+        await asyncio.gather(*many)
+
+
+async def test_three_thousand_gathered_publishes_are_all_accepted() -> None:
+    server = Busy(REQUESTS)
+    bus = bus_on(server)
+
+    await all_of([bus.publish(EVENT) for _ in range(3000)])
+
+    assert (server.taken, server.most) == (3000, REQUESTS)
+
+
+async def test_publish_many_leaves_room_for_an_event_that_is_published_meanwhile() -> None:
+    server = Busy(REQUESTS)
+    bus = bus_on(server)
+    many = asyncio.create_task(bus.publish_many([EVENT] * 500))
+    await server.has_taken.wait()
+
+    await bus.publish(EVENT)
+    assert not many.done()
+    await many
+
+    assert server.taken == 501
+    assert server.most <= REQUESTS // 2 + 1
+
+
+async def test_gathered_sends_are_all_accepted() -> None:
+    server = Busy(REQUESTS)
+    bus = bus_on(server)
+
+    await all_of([bus.send(LetterCompleted(), to=Posted, saga="1") for _ in range(1000)])
+
+    assert (server.taken, server.most) == (1000, REQUESTS)
+
+
+async def test_a_publish_that_is_cancelled_while_it_queues_takes_no_others_slot() -> None:
+    server = Busy(REQUESTS)
+    bus = bus_on(server)
+    publishing = [asyncio.create_task(bus.publish(EVENT)) for _ in range(1000)]
+    await server.has_taken.wait()
+
+    cancelled = publishing[50::3]
+    for task in cancelled:
+        task.cancel()
+    results = await asyncio.wait_for(asyncio.gather(*publishing, return_exceptions=True), 60)
+
+    kinds = {type(result) for task, result in zip(publishing, results, strict=True) if task not in cancelled}
+    assert kinds == {list}
+    await all_of([bus.publish(EVENT) for _ in range(REQUESTS * 2)])
+    assert server.most == REQUESTS
+
+
+async def test_who_waits_for_an_execution_gives_its_slot_to_those_that_queue() -> None:
+    server = Busy(REQUESTS)
+    bus = EventBus(cast(Client, server), Catalog.of(orchestrators=[Posted]))
+    endless = [asyncio.create_task(bus.handle(Posted, f"{number}").outcome()) for number in range(LONG_POLLS + 50)]
+    await server.is_full.wait()
+
+    ended = await asyncio.wait_for(bus.handle(Posted, "this-ends").outcome(), 30)
+
+    assert ended.phase is Phase.COMPLETED
+    assert server.most == LONG_POLLS
+    for task in endless:
+        task.cancel()
+    await asyncio.gather(*endless, return_exceptions=True)
+
+
+async def test_thousands_of_waits_in_the_database_are_cancelled_without_a_look_at_each_other(
+    database: Database,
+) -> None:
+    outcomes = RecordedOutcomes(DatabaseLookup(Databases.of(database)))
+    waits = [asyncio.create_task(outcomes.of(uuid4())) for _ in range(3000)]
+    kept = asyncio.create_task(outcomes.of(uuid4()))
+    await asyncio.sleep(0)
+
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+
+    assert not kept.done()
+    await outcomes.close()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(kept, 10)
+
+
+async def test_any_number_of_questions_at_once_share_the_connections(database: Database) -> None:
+    small = Database(database.url.render_as_string(hide_password=False), pool_size=2)
+    outcomes = RecordedOutcomes(DatabaseLookup(Databases.of(small)))
+
+    async with asyncio.timeout(120):
+        rows = await asyncio.gather(*(outcomes.standing(uuid4()) for _ in range(300)))
+
+    assert set(rows) == {None}
+    await small.close()
