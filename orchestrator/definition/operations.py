@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from inspect import Parameter
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -10,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.definition.databases import fault_of_name
 from orchestrator.definition.types import Use, faults_of_type, name_of, problem_of_schema
+from orchestrator.durations import fault_of_duration
 from orchestrator.errors import Problem
 from orchestrator.external import Confirmed, ExternalCall, ExternalOperation, Verification
 from orchestrator.operation import Compensation, Operation, Reversal, Source
@@ -44,9 +44,8 @@ def problems_of_operation(operation: Operation[..., Any]) -> Iterator[Problem]:
 def _problems_of_options(operation: Operation[..., Any]) -> Iterator[Problem]:
     say = operation.source.problem
     name = _short(operation.name)
-    deadline: Any = operation.deadline
-    if not isinstance(deadline, timedelta) or deadline <= timedelta(0):
-        yield say(f"{name} has the deadline {deadline!r}: write a time, as in `deadline=timedelta(seconds=30)`")
+    if (fault := fault_of_duration(operation.deadline, "deadline=timedelta(seconds=30)")) is not None:
+        yield say(f"{name} has the deadline {fault}")
     if (fault := fault_of_name(operation.database)) is not None:
         yield say(f"{name} says database={fault}")
     reason: Any = operation.reason
@@ -204,9 +203,8 @@ def _problems_of_wants(
 def _problems_of_external(operation: ExternalOperation[..., Any], known: Mapping[str, Any] | None) -> Iterator[Problem]:
     say = operation.source.problem
     name = _short(operation.name)
-    limit: Any = operation.time_limit
-    if not isinstance(limit, timedelta) or limit <= timedelta(0):
-        yield say(f"{name} has the time limit {limit!r}: write a time, as in `time_limit=timedelta(seconds=10)`")
+    if (fault := fault_of_duration(operation.time_limit, "time_limit=timedelta(seconds=10)")) is not None:
+        yield say(f"{name} has the time limit {fault}")
     if operation.verify is None:
         if operation.reversal is Reversal.COMPENSATED:
             yield say(

@@ -2,13 +2,12 @@
 
 import inspect
 from collections.abc import Iterator
-from datetime import timedelta
 from inspect import Parameter
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from orchestrator.definition.operations import NAME_LIMIT
 from orchestrator.definition.types import name_of
+from orchestrator.durations import fault_of_duration
 from orchestrator.errors import Problem
 from orchestrator.event import DomainEvent, FailureEvent
 from orchestrator.operation import Source
@@ -16,6 +15,11 @@ from orchestrator.orchestrator import Orchestrator, is_base
 from orchestrator.protocol.reserved_names import TEMPORAL_PREFIX, WORKFLOWS
 from orchestrator.saga import Saga
 
+NAME_LIMIT = 120
+"""Characters of its name. With `/event/` and an event id of up to 128 characters it makes a workflow id.
+
+On PostgreSQL and MySQL, Temporal keeps 255 characters of it. A longer one is not refused: the server fails each time.
+"""
 PARTITIONS_LIMIT = 1_000
 """Each is an execution that some worker keeps in memory."""
 
@@ -53,9 +57,10 @@ def problems_of_orchestrator(orchestrator: AnyOrchestrator) -> Iterator[Problem]
 
 
 def _faults_of_options(orchestrator: AnyOrchestrator) -> Iterator[str]:
-    deadline: Any = orchestrator.deadline
-    if deadline is not None and (not isinstance(deadline, timedelta) or deadline <= timedelta(0)):
-        yield f"its deadline is {deadline!r}: write a time, as in `deadline = timedelta(hours=1)`"
+    deadline: object = orchestrator.deadline
+    fault = None if deadline is None else fault_of_duration(deadline, "deadline = timedelta(hours=1)")
+    if fault is not None:
+        yield f"its deadline is {fault}; None, which is what it is without one, means that a saga may take any time"
     partitions: Any = orchestrator.partitions
     if partitions is not None and (
         not isinstance(partitions, int) or isinstance(partitions, bool) or not 1 <= partitions <= PARTITIONS_LIMIT

@@ -9,6 +9,7 @@ from pydantic import JsonValue, ValidationError
 
 from orchestrator.definition.atomic import Atomically, named
 from orchestrator.drive.steps import CancelRequested, Steps
+from orchestrator.durations import LONGEST
 from orchestrator.errors import Refused, UsageError
 from orchestrator.event import DomainEvent
 from orchestrator.operation import OperationCall, Reversal
@@ -36,8 +37,6 @@ WAIT_FOR = "saga.wait_for"
 
 STEPS_LIMIT = 1_000
 """Steps of one saga. Each is six events of a history that ends at 51,200, and a line of the failure event."""
-WAIT_LIMIT = timedelta(days=3_660)
-"""Of one sleep or wait: far from where calendars end."""
 SAGA_LIMIT = 20 * 1024 * 1024
 """Bytes of all arguments and results of one saga: the server ends an execution whose history passes 50 MiB."""
 GROUP_LIMIT = 1024 * 1024
@@ -124,8 +123,8 @@ class DrivenSaga(Saga):
     def _seconds(self, what: str, duration: timedelta) -> float:
         if duration < timedelta(0):
             raise self.misuse(f"`saga.{what}` for {duration}: time does not go back")
-        if duration > WAIT_LIMIT:
-            raise self.misuse(f"`saga.{what}` for {duration}: {WAIT_LIMIT.days:,} days are the most")
+        if duration > LONGEST:
+            raise self.misuse(f"`saga.{what}` for {duration}: {LONGEST.days:,} days are the most")
         return duration.total_seconds()
 
     async def _wait(

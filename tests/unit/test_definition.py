@@ -299,6 +299,11 @@ OPERATION_FAULTS: dict[str, tuple[str, str]] = {
         "@query(deadline=timedelta(0))\nasync def move(tx: Transaction) -> int: ...",
         "move has the deadline datetime.timedelta(0): write a time, as in `deadline=timedelta(seconds=30)`",
     ),
+    "deadline without end": (
+        "@query(deadline=timedelta.max)\nasync def move(tx: Transaction) -> int: ...",
+        "move has the deadline datetime.timedelta(days=999999999, seconds=86399, microseconds=999999), and 3,660 days "
+        "are the most: shorten it",
+    ),
     "deadline without unit": (
         "@query(deadline=30)\nasync def move(tx: Transaction) -> int: ...",
         "move has the deadline 30: write a time, as in `deadline=timedelta(seconds=30)`",

@@ -7,10 +7,11 @@ from sqlalchemy import Column, Index, Integer, MetaData, Table, UniqueConstraint
 from temporalio import workflow
 
 from orchestrator import Orchestrator
-from orchestrator.definition.orchestrators import problems_of_orchestrator
+from orchestrator.definition.orchestrators import NAME_LIMIT, PARTITIONS_LIMIT, problems_of_orchestrator
 from orchestrator.definition.tables import problems_of_tables
 from orchestrator.errors import Problem
-from orchestrator.protocol.names import is_partition, partition_workflow_id
+from orchestrator.protocol.envelope import valid_event_id
+from orchestrator.protocol.names import is_partition, own_workflow_id, partition_workflow_id
 from orchestrator.protocol.reserved_names import ACTIVITY_PREFIX, TABLE_PREFIX, WORKFLOWS
 from orchestrator.store.core.schema import metadata
 from orchestrator.store.migrations.migrate import VERSION_TABLE
@@ -88,3 +89,11 @@ def test_every_name_of_the_engines_is_known_as_one() -> None:
 def test_a_partition_is_known_whatever_the_letters_of_its_orchestrator() -> None:
     assert is_partition(partition_workflow_id("Überweisung", 3, 8))
     assert not is_partition("Überweisung/event/1")
+
+
+def test_the_longest_workflow_id_fits_the_column_of_temporals_sql_databases() -> None:
+    event_id = "e" * 128
+    assert valid_event_id(event_id)
+    assert not valid_event_id(f"{event_id}e")
+    assert len(own_workflow_id("M" * NAME_LIMIT, event_id)) == 255
+    assert len(partition_workflow_id("M" * NAME_LIMIT, PARTITIONS_LIMIT, PARTITIONS_LIMIT)) <= 255

@@ -178,7 +178,7 @@ async def begin_saga(
         return Decided(phase=row.phase)
     if row.envelope != opening.envelope and read(row.envelope).time != read(opening.envelope).time:
         raise OpenedBefore(row.envelope)
-    if opening.deadline is not None and row.age > timedelta(seconds=opening.deadline):
+    if opening.deadline is not None and row.age.total_seconds() > opening.deadline:
         return Expired()
     return Blocked(by=row.blocked_by) if row.blocked_by else None
 
