@@ -19,6 +19,7 @@ from orchestrator.store.core.schema import metadata, saga, saga_dead_letter, sag
 from orchestrator.store.dead_letters.intake import keep_letter
 from orchestrator.store.dead_letters.resolution import Settled, claim_for_replay, settle_letter
 from orchestrator.store.outbox import NO_SAGA, claim, is_due, postpone
+from orchestrator.store.queries import lookup as answers
 from orchestrator.store.queries.lookup import answer
 from orchestrator.store.queries.outbox import waiting
 from orchestrator.store.recovery import overdue_sagas
@@ -243,3 +244,29 @@ async def test_an_event_of_a_database_whose_clock_is_behind_is_not_missed(
     await books.close()
     [told] = answered.events
     assert abs(told.recorded_at - true_now()) < timedelta(minutes=1)
+
+
+async def test_an_event_is_not_missed_because_another_database_answered_late(
+    database: Database, kind: Kind, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = Database(await new_database(request, kind, tmp_path))
+    envelope = wrap(MOVE, event_id="one", source="tests")
+    async with books.transaction() as connection:
+        row = {"event_id": "one", "saga_id": NO_SAGA, "target": "listeners", "envelope": envelope.text}
+        await connection.execute(insert(saga_outbox).values(**row, created_at=clock.now()))
+    recorded = await clock.read_clock(database)
+    late = timedelta(minutes=5)
+    passed = iter((0.0, late.total_seconds()))
+    read_clock = clock.read_clock
+
+    async def read_late(asked: Database) -> datetime:
+        return await read_clock(asked) + (late if asked is books else timedelta(0))
+
+    monkeypatch.setattr(clock, "read_clock", read_late)
+    monkeypatch.setattr(answers, "monotonic", lambda: next(passed))
+
+    wanted = EventFilter(types=(CoinsMoveRequested.type_name(),), since=recorded - timedelta(minutes=1))
+    answered = await answer(Databases(database, {"books": books}), Lookup(events=wanted))
+
+    await books.close()
+    assert [told.key for told in answered.events] == ["COINS_MOVE_REQUESTED/one"]

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -107,6 +108,7 @@ async def _sagas(connection: AsyncConnection, question: Lookup, room: int) -> tu
 
 
 async def _events(databases: Databases, wanted: EventFilter, room: int) -> LookupReply:
+    began = monotonic()
     now = await clock.read_clock(databases.home)
     since = wanted.since or now - OVERLAP
     heard = unpack(wanted.heard)
@@ -117,7 +119,7 @@ async def _events(databases: Databases, wanted: EventFilter, room: int) -> Looku
     latest: list[datetime] = []
     for _, database in databases:
         is_home = database is databases.home
-        ahead = timedelta(0) if is_home else await _ahead(database, now)
+        ahead = timedelta(0) if is_home else await _ahead(database, now, began)
         for some in await _rows(database, wanted, since, ahead, is_home=is_home, most=most):
             if len(some) == most:
                 latest.append(some[-1].told.recorded_at)
@@ -159,9 +161,18 @@ async def _events(databases: Databases, wanted: EventFilter, room: int) -> Looku
     return LookupReply(events=tuple(told), has_more=until is not None, now=now)
 
 
-async def _ahead(database: Database, now: datetime) -> timedelta:
-    """By how much another database's clock is ahead of home's, of which a listener keeps the time."""
-    ahead = await clock.read_clock(database) - now
+async def _ahead(database: Database, now: datetime, began: float) -> timedelta:
+    """By how much another database's clock is ahead of home's at least; a listener keeps the time of home's.
+
+    Time that passed between the two readings would count as ahead, and events of so many seconds would be passed over.
+
+    Args:
+        database: the other one.
+        now: what home's clock said.
+        began: when it was asked, by this process's monotonic clock.
+    """
+    read = await clock.read_clock(database)
+    ahead = read - now - timedelta(seconds=monotonic() - began)
     return ahead if abs(ahead) > _NEGLIGIBLE else timedelta(0)
 
 
