@@ -114,7 +114,7 @@ class DrivenSaga(Saga):
             return None
         try:
             envelope = read(str(text))
-            taken = unwrap(envelope, event)
+            taken = unwrap(envelope, event, is_exact=False)
             self._steps.received(envelope, taken)
             return taken
         except UnreadableEvent as fault:

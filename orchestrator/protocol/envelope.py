@@ -302,8 +302,14 @@ def stripped(text: str) -> str:
     return json.dumps({**json.loads(text), "data": {}}, ensure_ascii=False)
 
 
-def unwrap(envelope: Envelope, *event_classes: type[E]) -> E:
+def unwrap(envelope: Envelope, *event_classes: type[E], is_exact: bool = True) -> E:
     """The typed event in an envelope, of one of these classes; one of an old version becomes today's.
+
+    Args:
+        envelope: as it was read.
+        event_classes: the classes.
+        is_exact: refuse numbers that a float rounds. Not of an event that was accepted and begun before they were
+            refused: its recorded steps have the rounded numbers.
 
     Raises:
         UnreadableEvent: `event.unknown_type`, `event.version_newer`, `event.version_unknown`, or `event.invalid` naming
@@ -312,7 +318,7 @@ def unwrap(envelope: Envelope, *event_classes: type[E]) -> E:
     for event_class in event_classes:
         if envelope.event_type == event_class.type_name():
             event = unwrap_fields(envelope.data, envelope.version, event_class)
-            if envelope.has_rounded_numbers:
+            if envelope.has_rounded_numbers and is_exact:
                 refuse_rounded_numbers(loads_keeping_digits(envelope.text)["data"], envelope.version, event_class)
             return event
     taken = " and ".join(event_class.type_name() for event_class in event_classes)

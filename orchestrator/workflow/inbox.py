@@ -15,7 +15,8 @@ from temporalio.common import RawValue
 
 from orchestrator.event import DomainEvent
 from orchestrator.protocol import names
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, unwrap
+from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read
+from orchestrator.workflow.exact_numbers import unwrap_in_execution
 from orchestrator.workflow.parking import EventParked
 
 CARRIED = 1024 * 1024
@@ -202,7 +203,7 @@ class Inbox:
         try:
             envelope = read(message.raw)
             event = self._awaited.get(envelope.event_type)
-            return None if event is None else Letter(message, envelope, unwrap(envelope, event))
+            return None if event is None else Letter(message, envelope, unwrap_in_execution(envelope, event))
         except UnreadableEvent as fault:
             if fault.is_newer:  # its time may be up before a newer worker comes, or not: this one cannot tell
                 raise EventParked(fault.message) from fault

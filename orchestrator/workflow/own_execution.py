@@ -20,7 +20,8 @@ from orchestrator.orchestrator import Orchestrator
 from orchestrator.protocol import names
 from orchestrator.protocol.commands import Outcome, Phase
 from orchestrator.protocol.dead_letters import pieces
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, unwrap
+from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read
+from orchestrator.workflow.exact_numbers import unwrap_in_execution
 from orchestrator.workflow.inbox import CARRIED, Fault, Inbound, Inbox
 from orchestrator.workflow.parking import EventParked
 from orchestrator.workflow.search_attributes import ERROR_CODE, SAGA_STATUS, SagaStatus, upsert
@@ -163,7 +164,7 @@ class SagaExecution:
         if not message.raw:
             raise UnreadableEvent("event.missing", "nothing was sent with it")
         envelope = read(message.raw)
-        return envelope, unwrap(envelope, *self.orchestrator.requests)
+        return envelope, unwrap_in_execution(envelope, *self.orchestrator.requests)
 
     def _is_repeat(self, envelope: Envelope, event: DomainEvent) -> bool:
         known = self._taken.get(envelope.event_id)

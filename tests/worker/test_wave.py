@@ -257,7 +257,7 @@ async def test_an_open_saga_that_this_worker_cannot_read_stays_its_partitions(
 ) -> None:
     await drive(home, ("e", EVENT), opens_only=True)
 
-    def unwrap(*_: Any) -> None:
+    def unwrap(*_: Any, **__: Any) -> None:
         raise UnreadableEvent("event.version_unknown", "older code")
 
     monkeypatch.setattr(wave, "unwrap", unwrap)
@@ -274,7 +274,7 @@ async def test_an_event_of_a_newer_version_gets_an_execution_that_waits_for_a_ne
     if is_open:
         await drive(home, ("e", EVENT), opens_only=True)
 
-    def unwrap(*_: Any) -> None:
+    def unwrap(*_: Any, **__: Any) -> None:
         raise UnreadableEvent(VERSION_NEWER, "newer code")
 
     monkeypatch.setattr(wave, "unwrap", unwrap)

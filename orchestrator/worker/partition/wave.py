@@ -214,7 +214,7 @@ class Wave:
             envelope = None
             try:
                 envelope = self._envelope(place, raw)
-                event = unwrap(envelope, *self._orchestrator.requests)
+                event = unwrap(envelope, *self._orchestrator.requests, is_exact=place.event_id is None)
                 known = met.setdefault(envelope.event_id, event)
                 if known is event:
                     given.append(_Given(index, place, envelope, place.event_id is not None, event))
@@ -391,7 +391,8 @@ class Wave:
     async def _go(self, one: _Given, row: OpenSaga, drivers: dict[int, Driver], place: DriveSlot) -> _Fate:
         envelope = read(row.envelope)
         try:
-            event = one.event if envelope.text == one.envelope.text else unwrap(envelope, *self._orchestrator.requests)
+            is_same = envelope.text == one.envelope.text
+            event = one.event if is_same else unwrap(envelope, *self._orchestrator.requests, is_exact=False)
         except UnreadableEvent as fault:
             return _Own(one, f"its recorded event cannot be read: {fault}")
         port = WaveSteps(self._steps, self._finishing, self._groups, self._is_over, place)
