@@ -80,6 +80,9 @@ class DatabaseLookup:
             async with self._places:
                 told = await answer(self._databases, question)
         except (SQLAlchemyError, OSError) as fault:
+            if (asking := asyncio.current_task()) is not None and asking.cancelling():
+                # The cancel closed the connection under the query: SQLAlchemy reports that instead.
+                raise asyncio.CancelledError from fault
             unreachable = self._databases.home.unreachable(fault)
             if not self._has_answered:
                 # An address that is wrong is told; one that was right will answer again.
