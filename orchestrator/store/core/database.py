@@ -25,7 +25,7 @@ from orchestrator.store.connections.settings import WAIT_FOR_CONNECTION, create_
 from orchestrator.store.connections.startup_check import check_postgresql, check_sqlite_file
 from orchestrator.store.connections.url import Dialect, parse_database_url
 from orchestrator.store.core.misuse_guard import sync_connection_of
-from orchestrator.store.session_state import leaves_state
+from orchestrator.store.core.session_state import leaves_state
 
 R = TypeVar("R")
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchestrator.errors import TransactionMisuse
 from orchestrator.store.core.read_only import ends_read_only, read_only, refused_write
-from orchestrator.store.session_state import COMMENTS, is_touched, note_statement, restore_names
+from orchestrator.store.core.session_state import COMMENTS, is_touched, note_statement, restore_names
 from orchestrator.transaction import FLUSHING
 
 Guarded = Literal["operation", "query"]
