@@ -438,7 +438,7 @@ def database_now() -> ColumnElement[datetime]:"""
         name="rounded-numbers",
         breaks="a number arrives with the digits that were sent, or is asked for as a string",
         file=ENVELOPE,
-        replaced={"if envelope.has_rounded_numbers:": "if not envelope:"},
+        replaced={"if envelope.has_rounded_numbers and is_exact:": "if not envelope:"},
         caught_by=(
             "tests/unit/test_publishable.py::test_a_number_with_more_digits_than_a_float_is_asked_for_as_a_string",
         ),
@@ -492,5 +492,27 @@ def database_now() -> ColumnElement[datetime]:"""
             "::test_a_database_that_cannot_be_written_is_told_when_it_begins_and_when_it_ends[sqlite-cannot_be_written]",
         ),
         unseen="it counts effects, and no lines",
+    ),
+    Mutant(
+        name="external-doubt",
+        breaks="a refusal beside another error leaves an external call in doubt",
+        file=GROUPS,
+        replaced={"if is_external and not all(": "if False and not all("},
+        caught_by=(
+            "tests/store/test_authors_errors.py"
+            "::test_a_refusal_of_an_external_call_beside_another_error_leaves_the_fate_unknown",
+        ),
+        unseen="its external calls have no tasks",
+    ),
+    Mutant(
+        name="kept-read-only",
+        breaks="no connection is kept to a server that refuses writes",
+        file="orchestrator/store/connections/settings.py",
+        replaced={"context.is_disconnect = True": "pass"},
+        caught_by=(
+            "tests/store/test_lost_connections.py"
+            "::test_a_connection_that_was_opened_while_the_server_was_read_only_is_not_kept[postgresql]",
+        ),
+        unseen="its servers refuse no writes",
     ),
 )
