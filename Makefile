@@ -17,9 +17,9 @@ help:
 	@echo "make storm        200 transfers at once while workers are killed, and a count of everything afterwards"
 	@echo "make test         the tests, with a thin cut of the large grids"
 	@echo "make test-all     the tests with every cell of every grid"
-	@echo "make conformance  every fault at every step of every example, on both databases, and a count of the cells"
+	@echo "make conformance  every fault at every step of every example, on both databases, and a count of the cells; SLICE=i/n"
 	@echo "make reference    random events to the application and to a model of it, every table compared; EVENTS= SEED="
-	@echo "make mutants      break the engine in many ways, one at a time, and see that a test notices each"
+	@echo "make mutants      break the engine in many ways, one at a time, and see that a test notices each; SLICE=i/n"
 	@echo "make bench        the engine beside a plain Temporal saga: QUICK=1 in under 10 minutes, without in an hour or more"
 	@echo "make chaos        2000 sagas while everything under them is killed and stopped; SAGAS= MINUTES= SEED= DATABASE="
 	@echo "make doors        5000 events, repeats and garbage through all doors, and a count; EVENTS= SEED= DATABASE="
@@ -51,10 +51,10 @@ test-all: $(VENV)/.dev
 	@$(BIN)/pytest -q -n auto --maxprocesses=4 -m ""
 
 conformance: $(VENV)/.dev
-	@$(BIN)/python -m orchestrator.testing tests.app.test_conformance tests.app.test_conformance_of_categories tests.testing.test_conformance_of_the_cast
+	@$(BIN)/python -m orchestrator.testing $(if $(SLICE),--slice $(SLICE)) tests.app.test_conformance tests.app.test_conformance_of_categories tests.testing.test_conformance_of_the_cast
 
 mutants: $(VENV)/.dev
-	@$(BIN)/python -m tests.mutants.run
+	@$(BIN)/python -m tests.mutants.run $(if $(SLICE),--slice $(SLICE))
 
 mutants-under-chaos: $(VENV)/.dev
 	@exec $(BIN)/python -m tests.mutants.under_chaos $(ARGS)

@@ -1,6 +1,7 @@
 """`make mutants`: break the engine, one way at a time, in a copy, and see that a named test notices each.
 
-`python -m tests.mutants.run --list` names them; `python -m tests.mutants.run fence` runs one.
+`python -m tests.mutants.run --list` names them; `python -m tests.mutants.run fence` runs one, and `--slice 2/6` every
+sixth.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.testing.slices import WHOLE, Slice
 from tests.mutants.mutants import MUTANTS, Mutant, NoLongerFits
 from tests.mutants.sandbox import Run, Sandbox, Verdict, judge
 
@@ -26,12 +28,13 @@ def main(arguments: list[str]) -> int:
     """Exit code 0 if every mutant was caught; 1 if one survived, or the whole engine already fails a named test."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("name", nargs="*", help="only these mutants")
+    parser.add_argument("--slice", type=Slice.parse, default=WHOLE, metavar="i/n", help="every n-th of them")
     parser.add_argument("--list", action="store_true", help="name them and run nothing")
     given = parser.parse_args(arguments)
     named: list[str] = given.name
     if unknown := sorted(set(named) - {mutant.name for mutant in MUTANTS}):
         parser.error(f"no such mutant: {', '.join(unknown)}; --list names them")
-    mutants = [mutant for mutant in MUTANTS if not named or mutant.name in named]
+    mutants = given.slice.of([mutant for mutant in MUTANTS if not named or mutant.name in named])
     console = Console(width=None if sys.stdout.isatty() else 120)
     if given.list:
         for mutant in mutants:

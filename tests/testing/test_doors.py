@@ -64,6 +64,15 @@ def test_a_full_run_plays_what_pytest_trims_and_counts_in_its_last_line(folder: 
     assert "found     box a: coins is 100 and must be 90" in ran.stdout
 
 
+def test_the_slices_of_a_full_run_play_each_group_once(folder: Path) -> None:
+    counts = [typed(folder, "orchestrator.testing", "test_authors", "--slice", f"{number}/2") for number in (0, 1)]
+
+    assert [ran.stdout.splitlines()[-1] for ran in counts] == [
+        "cells tried 2: hit 2, declared 0, failed 0",
+        "cells tried 2: hit 1, declared 0, failed 1",
+    ]
+
+
 def test_a_full_run_of_nothing_says_so(folder: Path) -> None:
     ran = typed(folder, "orchestrator.testing")
 

@@ -24,9 +24,9 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.core.schema import saga, saga_dead_letter, saga_lock, saga_outbox, saga_step
 from orchestrator.store.migrations.migrate import migrate
+from orchestrator.testing.conformance.lock_waits import LockWaits, WatchedDatabase
 from orchestrator.testing.conformance.state import State, application_tables, called, read_rows
 from orchestrator.testing.example import EVENT_TIME, Equality, Example
-from orchestrator.testing.lock_waits import LockWaits, WatchedDatabase
 from orchestrator.transaction import Transaction
 
 POSTGRESQL_URL = "ORCHESTRATOR_TEST_POSTGRESQL_URL"

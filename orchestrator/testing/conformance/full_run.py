@@ -1,8 +1,11 @@
 """A full run, `python -m orchestrator.testing MODULE...`: every suite of these modules, and a count as the last line.
 
+`--slice i/n` plays every n-th group of each suite: one fault of one example on one database.
+
 Exit code: 0 if every cell was hit or declared, 1 if one failed or none was tried, 2 if there is nothing to play.
 """
 
+import argparse
 import asyncio
 import importlib
 import multiprocessing
@@ -16,6 +19,7 @@ from orchestrator.store.connections.url import Dialect
 from orchestrator.testing.conformance.entry_points import SUITE
 from orchestrator.testing.conformance.report import Report, Result
 from orchestrator.testing.conformance.suite import Suite, play_suite
+from orchestrator.testing.slices import WHOLE, Slice
 
 PROPERTY_EXAMPLES = 100
 """Calls that `do, then undo` tries for each step, at least."""
@@ -27,13 +31,21 @@ class Job(NamedTuple):
     module: str
     test: str
     database: Dialect
+    part: Slice
 
 
-def main(modules: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Play, print, and answer with the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.testing")
+    parser.add_argument("module", nargs="*", help="has `test_... = conformance(...)`")
+    parser.add_argument(
+        "--slice", type=Slice.parse, default=WHOLE, metavar="i/n", help="every n-th group of each suite"
+    )
+    given = parser.parse_args(arguments)
+    modules: list[str] = given.module
     sys.path.insert(0, str(Path.cwd()))
     jobs = [
-        Job(module, name, database)
+        Job(module, name, database, given.slice)
         for module in modules
         for name, suite in sorted(suites_in(module).items())
         for database in suite.databases
@@ -63,4 +75,4 @@ def play(job: Job) -> list[Result]:
     """One job, in a process of its own."""
     suite = suites_in(job.module)[job.test]
     suite.property_examples = max(suite.property_examples, PROPERTY_EXAMPLES)
-    return asyncio.run(play_suite(suite, databases=(job.database,)))
+    return asyncio.run(play_suite(suite, databases=(job.database,), part=job.part))

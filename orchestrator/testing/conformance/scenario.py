@@ -17,10 +17,10 @@ from orchestrator.store.core.schema import saga, saga_step
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.testing.conformance.databases import Ground
 from orchestrator.testing.conformance.injection import Gate, Gone, InjectedSteps, Injection
+from orchestrator.testing.conformance.lock_waits import LockWaits, recorded
 from orchestrator.testing.conformance.reference import PlayedStep, Reference
 from orchestrator.testing.conformance.state import State
 from orchestrator.testing.example import EVENT_TIME, Example
-from orchestrator.testing.lock_waits import LockWaits, recorded
 
 R = TypeVar("R")
 Ending = Literal["as if nothing happened", "taken back", "either"]

@@ -34,6 +34,7 @@ from orchestrator.testing.conformance.scenario import (
 )
 from orchestrator.testing.conformance.state import State
 from orchestrator.testing.example import Equality, Example
+from orchestrator.testing.slices import WHOLE, Slice
 
 THE_END = "the end"
 TRIMMED = "trimmed here: `python -m orchestrator.testing` plays them"
@@ -270,12 +271,14 @@ class Players:
         return story
 
 
-async def play_suite(suite: Suite, *, databases: Collection[Dialect] | None = None) -> list[Result]:
-    """Every cell of a suite, on these kinds of database or on all of its own."""
+async def play_suite(
+    suite: Suite, *, databases: Collection[Dialect] | None = None, part: Slice = WHOLE
+) -> list[Result]:
+    """Every cell of a suite or of a slice of its groups, on these kinds of database or on all of its own."""
     players = Players(suite, {})
     try:
         groups = [group for group in suite.groups() if databases is None or group.database in databases]
-        return [result for group in groups for result in await players.play(group)]
+        return [result for group in part.of(groups) for result in await players.play(group)]
     finally:
         await players.close()
         for server in players.servers.values():
