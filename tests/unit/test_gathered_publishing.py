@@ -15,6 +15,7 @@ from orchestrator.client.own_execution import OwnExecution
 from orchestrator.client.partitions import PartitionSender
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.envelope import Envelope, wrap
+from orchestrator.protocol.lookup import Lookup, LookupReply
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from tests import cast as the_cast
@@ -95,10 +96,18 @@ async def test_many_events_keep_their_order_though_another_listener_takes_its_ti
     assert [event_id for signal in signals for event_id in signal] == ids
 
 
-async def test_who_waits_for_an_outcome_is_told_when_the_bus_is_closed(database: Database) -> None:
-    outcomes = RecordedOutcomes(DatabaseLookup(Databases.of(database)))
+@pytest.mark.parametrize("has_asked", [True, False], ids=["while it asks", "before it asks"])
+async def test_who_waits_for_an_outcome_is_told_when_the_bus_is_closed(database: Database, has_asked: bool) -> None:
+    asked = asyncio.Event()
+
+    class Source(DatabaseLookup):
+        async def ask(self, question: Lookup) -> LookupReply:
+            asked.set()
+            return await super().ask(question)
+
+    outcomes = RecordedOutcomes(Source(Databases.of(database)))
     waiting = asyncio.create_task(outcomes.of(uuid4()))
-    await asyncio.sleep(0.01)
+    await (asked.wait() if has_asked else asyncio.sleep(0))
 
     await outcomes.close()
 

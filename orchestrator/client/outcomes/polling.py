@@ -72,6 +72,7 @@ class Polling:
         if self._task is not None:
             self._task.cancel()
             self._task = None
+            self._fail(None)  # here, because a task that is cancelled before it begins does nothing more
 
     async def _ask(self) -> None:
         pause, away = self._pause(None), 0.0
@@ -90,7 +91,6 @@ class Polling:
         finally:
             if self._task is asyncio.current_task():
                 self._task = None
-            if self._task is None:
                 self._fail(None)
 
     async def _sleep(self, seconds: float) -> None:
