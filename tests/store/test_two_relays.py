@@ -378,18 +378,21 @@ async def test_what_started_a_saga_comes_to_those_listeners_that_have_none(
 
 async def test_an_event_of_one_listener_costs_no_statement_more(stocked: Database) -> None:
     """Neither where its saga is opened nor where it ends, though other events have several listeners."""
-    said: list[str] = []
-
-    def note_it(*args: Any) -> None:
-        said.append(args[2])
-
-    catalog = Catalog.of(
+    with_others = Catalog.of(
         orchestrators=[*CATALOG.orchestrators.values(), *chain.ORCHESTRATORS], operations=CATALOG.operations.values()
     )
-    envelope = wrap(EVENT, event_id="e", source="tests")
-    event.listen(stocked.engine.sync_engine, "before_cursor_execute", note_it)
-    await Driver(Nothing, EVENT, envelope, StoreSteps(stocked, catalog)).drive()
-    event.remove(stocked.engine.sync_engine, "before_cursor_execute", note_it)
 
-    assert len([one for one in said if one.startswith(("INSERT INTO saga ", "UPDATE", "INSERT INTO saga_outbox"))]) == 3
-    assert sum("saga_outbox" in one for one in said) == 1
+    async def cost(catalog: Catalog, event_id: str) -> int:
+        said: list[str] = []
+
+        def note_it(*args: Any) -> None:
+            said.append(args[2])
+
+        event.listen(stocked.engine.sync_engine, "before_cursor_execute", note_it)
+        envelope = wrap(EVENT, event_id=event_id, source="tests")
+        await Driver(Nothing, EVENT, envelope, StoreSteps(stocked, catalog)).drive()
+        event.remove(stocked.engine.sync_engine, "before_cursor_execute", note_it)
+        return len(said)
+
+    await cost(CATALOG, "warm")
+    assert await cost(with_others, "e") == await cost(CATALOG, "f")

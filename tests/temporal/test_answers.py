@@ -20,6 +20,7 @@ from orchestrator.devserver.ports import free_port
 from orchestrator.devserver.server import EmbeddedServer
 from orchestrator.protocol.commands import Phase
 from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.lookup import Lookup, LookupReply
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
@@ -204,20 +205,21 @@ async def test_whoever_listens_for_what_the_other_does_not_hears_its_own(house: 
 
 
 async def test_the_server_may_be_killed_and_the_worker_come_later_while_somebody_waits(
-    database: Database, tmp_path: Path
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event_id, patience = new_id(), timedelta(seconds=60)
     async with EmbeddedServer(tmp_path, port=free_port(0), headless=True) as server:
         client = await Client.connect(server.address, data_converter=pydantic_data_converter)
         async with open_house(client, database, CATALOG, task_queue="away", working=False) as house:
             asking = EventBus(client, house.catalog, task_queue="away")
+            asked = [_when_asked(bus, monkeypatch) for bus in (house.bus, asking)]
             [handle] = await house.bus.publish(EVENT, event_id=event_id)
             waiting = [
                 asyncio.create_task(one.result(timeout=patience))
                 for one in (handle, house.bus.handle(CoinsMove, event_id), asking.handle(CoinsMove, event_id))
             ]
             waiting.append(asyncio.create_task(asking.wait_for(CoinsMoveCompleted, since=BEGUN, timeout=patience)))
-            await asyncio.sleep(0.1)  # they ask
+            await asyncio.gather(*(one.wait() for one in asked))
             os.kill(server.pid, signal.SIGKILL)
             await server.wait_ended()
             await server.stop()
@@ -226,6 +228,19 @@ async def test_the_server_may_be_killed_and_the_worker_come_later_while_somebody
                 assert not any(one.done() for one in waiting)
                 async with house.another_worker():
                     assert {(await one).coins for one in waiting} == {10}
+
+
+def _when_asked(bus: EventBus, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set once a bus has asked its tables."""
+    asked, tables = asyncio.Event(), bus._tables  # pyright: ignore[reportPrivateUsage]
+    ask = tables.ask
+
+    async def asking(question: Lookup) -> LookupReply:
+        asked.set()
+        return await ask(question)
+
+    monkeypatch.setattr(tables, "ask", asking)
+    return asked
 
 
 async def test_an_address_that_does_not_answer_is_told(house: House) -> None:
@@ -267,7 +282,7 @@ async def test_a_bus_reads_the_database_that_is_set_or_lies_beside_it_and_else_a
 async def test_nobody_waits_longer_than_until_the_bus_is_closed(house: House, bus: EventBus) -> None:
     async with bus.listening(CoinsMoveCompleted) as heard:
         waiting = asyncio.create_task(heard.next())
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)  # it runs until it waits
         await bus._log.close()  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(asyncio.CancelledError):
             await waiting
