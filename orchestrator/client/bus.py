@@ -27,7 +27,6 @@ from orchestrator.client.validation import address, checked_envelope, envelope_o
 from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.errors import EventRejected, EventTimeout, PublishIncomplete, Unreachable, UsageError
 from orchestrator.event import DomainEvent, FailureEvent
-from orchestrator.event_loop import LoopBinding
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.protocol.envelope import Envelope
 from orchestrator.protocol.event_ids import new_event_id
@@ -35,6 +34,7 @@ from orchestrator.protocol.names import EVENT_SIGNAL, own_workflow_id
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
+from orchestrator.values.event_loop import LoopBinding
 from orchestrator.workflow.own_execution import raw_json
 
 _logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from orchestrator.client.outcomes.execution_outcome import Untold, told_by_execu
 from orchestrator.client.outcomes.lookup import LookupUnavailable
 from orchestrator.client.outcomes.progress import FINISHING, Progress, progress_of
 from orchestrator.client.outcomes.recorded import RecordedOutcomes
+from orchestrator.client.task_queues import unpolled_queue_of
 from orchestrator.errors import EventRejected, NotFinished, SagaCancelled, SagaFailed, SagaUnknown, Unreachable
 from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator
@@ -89,7 +90,14 @@ class SagaHandle(Generic[C]):
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
                 outcome = await self._outcome()
         except TimeoutError:
-            raise NotFinished(f"{self._shown} has not finished within {timeout}; it goes on") from None
+            queue = await unpolled_queue_of(self._client, self.workflow_id)
+            goes_on = "it goes on"
+            if queue is not None:
+                goes_on = (
+                    f"no worker polls its task queue {queue!r}. Start one there, or set ORCHESTRATOR_TASK_QUEUE of "
+                    "this client to the workers'"
+                )
+            raise NotFinished(f"{self._shown} has not finished within {timeout}; {goes_on}") from None
         if not self._is_of(outcome):
             raise EventRejected(
                 "event.id_reused",

@@ -17,10 +17,10 @@ from orchestrator.client.outcomes.lookup import LookupSource, LookupUnavailable
 from orchestrator.client.outcomes.polling import Backoff, Polling
 from orchestrator.errors import EventTimeout, UsageError
 from orchestrator.event import DomainEvent
-from orchestrator.event_loop import LoopBinding
 from orchestrator.heard import MOST_HEARD, fingerprint, pack, unpack
 from orchestrator.protocol.envelope import OUTCOME_SIZE_LIMIT, UnreadableEvent, canonical, read, unwrap
 from orchestrator.protocol.lookup import ASKED_SEEN, OVERLAP, EventEntry, EventFilter, Lookup, LookupReply
+from orchestrator.values.event_loop import LoopBinding
 
 E = TypeVar("E", bound=DomainEvent)
 

@@ -3,11 +3,12 @@
 import pytest
 from sqlalchemy import update
 
+from orchestrator.client import EventBus
 from orchestrator.store.core.schema import saga_meta
 from tests.cast import Script, fails
 from tests.cast_events import CoinsMoveRequested
 from tests.cli.shell import Shell
-from tests.house import House, eventually
+from tests.house import House, eventually, new_id
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 
@@ -90,3 +91,32 @@ async def test_without_a_worker_ever_or_a_server_it_says_so(nowhere: Shell, at_h
     assert (no_tables.code, no_server.code) == (3, 3)
     assert "no worker has run" in no_tables.err
     assert "cannot be reached" in no_server.err
+
+
+async def test_a_renamed_task_queue_is_named_and_what_runs_on_the_old_one_is_moved(
+    house: House, at_home: Shell
+) -> None:
+    old = f"old-{new_id()}"
+    bus = EventBus(house.client, house.catalog, task_queue=old, database=house.database)
+    [handle] = await bus.publish(EVENT)
+
+    async def is_listed() -> bool:
+        return bool([run async for run in house.client.list_workflows(f'TaskQueue = "{old}"')])
+
+    await eventually(is_listed, "the execution is listed")
+    unknown = await at_home.run("status", "no-such-event")
+    same = await at_home.run("recover", "--from-task-queue", house.task_queue)
+    dry = await at_home.run("recover", "--dry-run", "--from-task-queue", old)
+    moved = await at_home.run("recover", "--from-task-queue", old, "--json")
+    again = await at_home.run("recover", "--from-task-queue", old)
+
+    assert unknown.code == 2
+    assert f"1 execution runs on the task queue '{old}', which no worker polls" in unknown.err.replace("\n", " ")
+    assert same.code == 2
+    assert "is the task queue that is set" in same.err.replace("\n", " ").replace("│ ", "")
+    assert (dry.code, moved.code, again.code) == (0, 0, 0), f"{dry}{moved}{again}"
+    assert f"orchestrator recover --from-task-queue {old}" in dry.err.replace("\n", " ")
+    assert handle.workflow_id in [one["workflow_id"] for one in moved.document["findings"]]
+    assert "other_task_queues" in moved.document
+    await handle.result()
+    assert (await house.holdings()).boxes == {"a": 90, "b": 10}

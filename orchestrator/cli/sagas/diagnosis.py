@@ -12,9 +12,10 @@ from temporalio.service import RPCError
 
 from orchestrator.cli.sagas.retry_reason import LAST_FAILURE, BlockedReason, Reason, reason_of, told_of_locks
 from orchestrator.cli.terminal.exit_codes import Exit, NotPossible
-from orchestrator.cli.terminal.invocation import command
+from orchestrator.cli.terminal.invocation import command, worker_command
 from orchestrator.cli.terminal.output import ago
 from orchestrator.client import connect_temporal, ui_link
+from orchestrator.client.task_queues import is_polled, other_queues
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import DefinitionError, SagaUnknown, Unreachable
 from orchestrator.protocol.commands import Phase, StepState
@@ -264,6 +265,7 @@ async def find(settings: Settings, event_id: str, client: Client | None = None) 
     listeners = _listeners(settings, sagas, remarks)
     names = sorted({*rows, *listeners})
     asked: dict[str, tuple[str, Reason]] = {}
+    untaken: list[str] = []
     open_names = [name for name in names if name not in rows or not rows[name].phase.is_final]
     was_asked = bool(open_names) and valid_event_id(event_id)
     if was_asked:
@@ -271,6 +273,8 @@ async def find(settings: Settings, event_id: str, client: Client | None = None) 
             async with asyncio.timeout(_PATIENCE):
                 client = client or await connect_temporal(settings)
                 asked = await _ask_temporal(client, event_id, {name: rows.get(name) for name in open_names})
+                if not (sagas or letters or any(asked.values())):
+                    untaken = await _untaken(client, open_names, settings.task_queue)
         except (Unreachable, RPCError, TimeoutError) as fault:
             was_asked = False
             why = str(fault) or f"no answer within {_PATIENCE:g} s"
@@ -292,7 +296,7 @@ async def find(settings: Settings, event_id: str, client: Client | None = None) 
     if not standings and not letters:
         raise SagaUnknown(
             f"No saga and no execution of an event {event_id} is known here. See which there are: {command('list')}"
-            f"{_not_yet(settings)}"
+            f"{_not_yet(settings)}{''.join(f'. {one}' for one in untaken)}"
         )
     return Found(standings, remarks, letters)
 
@@ -312,6 +316,14 @@ def _not_yet(settings: Settings) -> str:
     if not names:
         return ""
     return f". What was just published for {', '.join(names)} is known once its partition has taken it"
+
+
+async def _untaken(client: Client, orchestrators: Sequence[str], task_queue: str) -> list[str]:
+    """Where the event may wait without a worker: on another task queue, or in a partition on this one."""
+    remarks = [f"{one}" for one in await other_queues(client, orchestrators, task_queue)]
+    if not await is_polled(client, task_queue):
+        remarks.append(f"No worker polls the task queue {task_queue!r}. Start one: {worker_command()}")
+    return remarks
 
 
 def _instead(no_tables: NoTables | None, message: str) -> Unreachable:

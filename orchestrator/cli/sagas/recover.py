@@ -1,6 +1,7 @@
 """`orchestrator recover`: a recovery now, or what one would do."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from orchestrator.cli.terminal.exit_codes import Exit
 from orchestrator.cli.terminal.options import LONGEST, AsJson, finite
 from orchestrator.cli.terminal.output import Output
 from orchestrator.client import connect_temporal
+from orchestrator.client.task_queues import OtherQueue, other_queues
 from orchestrator.definition.catalog import Catalog
 from orchestrator.settings import Settings
 from orchestrator.store.core.databases import Databases
@@ -35,6 +37,14 @@ def recover(
             help="Silence after which a saga is looked at; as set, if not given.",
         ),
     ] = None,
+    from_task_queue: Annotated[
+        str | None,
+        typer.Option(
+            "--from-task-queue",
+            metavar="OLD",
+            help="First move what runs on this task queue to the one that is set, after it was renamed.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Look for sagas that nobody drives any more, and see that they end. Workers do so by themselves, by a schedule.
@@ -47,19 +57,30 @@ def recover(
       orchestrator recover --dry-run
       orchestrator recover --grace 0
       orchestrator recover --adopt            after Temporal was lost and set up anew
+      orchestrator recover --from-task-queue old --dry-run
     """
     if adopt and dry_run:
         raise typer.BadParameter("--adopt changes what the database belongs to; with --dry-run nothing is changed")
-    swept = asyncio.run(_recover(Settings(), grace, dry_run=dry_run, adopt=adopt))
+    settings = Settings()
+    if from_task_queue == settings.task_queue:
+        raise typer.BadParameter(
+            f"{from_task_queue} is the task queue that is set: set ORCHESTRATOR_TASK_QUEUE to the new one"
+        )
+    recovering = _recover(settings, grace, dry_run=dry_run, adopt=adopt, from_task_queue=from_task_queue)
+    swept, others = asyncio.run(recovering)
     output = Output(as_json)
     if as_json:
-        output.document(_document(swept, dry_run=dry_run))
+        output.document(_document(swept, others, dry_run=dry_run))
     else:
         _show(swept, output, dry_run=dry_run)
+    for queue in others:
+        output.remark(f"{queue}")
     return Exit.COMPLETED
 
 
-async def _recover(settings: Settings, grace: float | None, *, dry_run: bool, adopt: bool) -> Sweep:
+async def _recover(
+    settings: Settings, grace: float | None, *, dry_run: bool, adopt: bool, from_task_queue: str | None
+) -> tuple[Sweep, list[OtherQueue]]:
     # Here, not above: no other command waits for what a worker needs.
     from orchestrator.worker.recovery.limits import Limits
     from orchestrator.worker.recovery.sweep import Recovery
@@ -67,6 +88,8 @@ async def _recover(settings: Settings, grace: float | None, *, dry_run: bool, ad
     limits = Limits.of(settings)
     if grace is not None:
         limits = replace(limits, grace=timedelta(seconds=grace))
+    elif from_task_queue is not None:
+        limits = replace(limits, grace=timedelta())  # sagas of partitions that are moved have been silent for no time
     catalog = Catalog.discover(settings.packages)
     databases = Databases.at(settings.resolved_database_url, settings.databases)
     try:
@@ -75,7 +98,8 @@ async def _recover(settings: Settings, grace: float | None, *, dry_run: bool, ad
         recovery = Recovery(client, databases, catalog, task_queue=settings.task_queue, limits=limits)
         if adopt:
             await recovery.adopt()
-        return await recovery.sweep(dry_run=dry_run)
+        swept = await recovery.sweep(dry_run=dry_run, moves_from=from_task_queue)
+        return swept, await other_queues(client, catalog.orchestrators, settings.task_queue)
     finally:
         await databases.close()
 
@@ -116,5 +140,6 @@ def _word(action: Action) -> str:
             return "looked at in vain"
 
 
-def _document(swept: Sweep, *, dry_run: bool) -> dict[str, Any]:
-    return {"dry_run": dry_run, **swept.model_dump(mode="json")}
+def _document(swept: Sweep, others: Sequence[OtherQueue], *, dry_run: bool) -> dict[str, Any]:
+    queues = [{"task_queue": one.task_queue, "executions": one.executions} for one in others]
+    return {"dry_run": dry_run, **swept.model_dump(mode="json"), "other_task_queues": queues}

@@ -7,12 +7,10 @@ from enum import StrEnum
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.enums.v1 import EventType, PendingActivityState, PendingWorkflowTaskState, TaskQueueType
+from temporalio.api.enums.v1 import EventType, PendingActivityState, PendingWorkflowTaskState
 from temporalio.api.failure.v1 import Failure
-from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflow.v1 import PendingActivityInfo, PendingWorkflowTaskInfo
 from temporalio.api.workflowservice.v1 import (
-    DescribeTaskQueueRequest,
     DescribeWorkflowExecutionResponse,
     GetWorkflowExecutionHistoryReverseRequest,
 )
@@ -21,16 +19,13 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.cli.terminal.invocation import worker_command
 from orchestrator.cli.terminal.output import ago, lasting
+from orchestrator.client.task_queues import POLL, last_poll
 from orchestrator.protocol import names
 from orchestrator.protocol.commands import Blocker
 from orchestrator.workflow.failures import failure_text
 
-_POLL = timedelta(seconds=70)
-"""A worker asks for work at least once a minute; one that has not asked for longer is gone."""
 _PATIENCE = timedelta(seconds=5)
 """Seconds that work may lie although a worker polls, before that is worth a sentence."""
-_QUEUES = (TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY)
-"""A worker whose steps are all busy asks for one kind of work only."""
 _LOCKS_TOLD = 3
 LAST_FAILURE = "; the last failure: "
 _ENGINE_ACTIVITIES = {
@@ -191,17 +186,7 @@ async def reason_of_activities(client: Client, raw: DescribeWorkflowExecutionRes
 
 async def _not_taken(client: Client, task_queue: str, since: datetime) -> Reason | None:
     """Why work lies on a task queue since then: no worker asks for it, or the workers that do have not taken it yet."""
-    seen = [await _last_poll(client, task_queue, kind) for kind in _QUEUES]
-    return reason_for_backlog(task_queue, since, max((one for one in seen if one is not None), default=None))
-
-
-async def _last_poll(client: Client, task_queue: str, kind: TaskQueueType.ValueType) -> datetime | None:
-    described = await client.workflow_service.describe_task_queue(
-        DescribeTaskQueueRequest(
-            namespace=client.namespace, task_queue=TaskQueue(name=task_queue), task_queue_type=kind
-        )
-    )
-    return max((_moment(poller.last_access_time) for poller in described.pollers), default=None)
+    return reason_for_backlog(task_queue, since, await last_poll(client, task_queue))
 
 
 def reason_for_backlog(task_queue: str, since: datetime, seen: datetime | None) -> Reason | None:
@@ -214,7 +199,7 @@ def reason_for_backlog(task_queue: str, since: datetime, seen: datetime | None) 
     """
     now = datetime.now(UTC)
     start = f"Start one: {worker_command()}"
-    if seen is None or now - seen > _POLL:
+    if seen is None or now - seen > POLL:
         return Reason(
             BlockedReason.NO_WORKER, f"no worker polls the task queue {task_queue!r}, so nobody takes the work. {start}"
         )

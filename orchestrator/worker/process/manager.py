@@ -25,6 +25,7 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from orchestrator.client.connection import connect_temporal
+from orchestrator.client.task_queues import other_queues
 from orchestrator.definition.catalog import Catalog
 from orchestrator.definition.databases import problems_of_databases
 from orchestrator.definition.tables import problems_of_tables
@@ -350,6 +351,8 @@ class Manager:
                 f"The schedule {schedule_id(self.settings.task_queue)} cannot be set up ({fault.message}), so nothing "
                 "is recovered by itself. Let the worker manage schedules, or run now and then: orchestrator recover"
             )
+        for queue in await other_queues(ready.client, ready.catalog.orchestrators, self.settings.task_queue):
+            _remark(f"{queue}")
 
     @asynccontextmanager
     async def purging(self, ready: Ready) -> AsyncGenerator[None]:

@@ -34,6 +34,8 @@ class ClosedRun:
     run_id: str
     closed_at: datetime
     """By Temporal's clock."""
+    was_moved: bool = False
+    """Terminated only so that its saga goes on on another task queue."""
 
 
 @dataclass(frozen=True, slots=True)

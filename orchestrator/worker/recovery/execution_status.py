@@ -18,6 +18,8 @@ _NO_REASON = "terminated by user via frontend"
 """The server's own words where nobody gave a reason."""
 _DELETES = ("history-service", "Delete workflow execution")
 """Identity and reason with which the server terminates a running execution that is to be deleted."""
+MOVED = "moved to another task queue"
+"""With which the reason begins when an execution was terminated only so that its saga goes on elsewhere."""
 _FAILED_OFTEN = 2
 """Attempts at one workflow task. A worker that dies costs one, so a single one says nothing."""
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -117,7 +119,8 @@ async def status_of_chain(
 
 
 async def why_terminated(client: Client, fate: ExecutionStatus) -> str | None:
-    """What was given as the reason; empty if nothing was. None: the server terminated it to delete it.
+    """What was given as the reason; empty if nothing was. None: nobody wanted its saga ended, because the server
+    terminated it to delete it, or it was moved to another task queue.
 
     Raises:
         temporalio.service.RPCError: the server does not answer.
@@ -126,7 +129,7 @@ async def why_terminated(client: Client, fate: ExecutionStatus) -> str | None:
     if event is None:
         return None
     told = event.workflow_execution_terminated_event_attributes
-    if (told.identity, told.reason) == _DELETES:
+    if (told.identity, told.reason) == _DELETES or told.reason.startswith(MOVED):
         return None
     said = [] if told.reason == _NO_REASON else [told.reason]
     said += [_text(one.data) for one in told.details.payloads]

@@ -40,6 +40,7 @@ from orchestrator.worker.fault_log import fault_log_of
 from orchestrator.worker.recovery.closed_runs import ClosedRun, closed_abnormally, newest_close
 from orchestrator.worker.recovery.failing_executions import failing_sagas
 from orchestrator.worker.recovery.limits import Limits, Sweeping
+from orchestrator.worker.recovery.moving import move_from
 from orchestrator.worker.recovery.orphaned_effects import next_left, settle_left, workflow_id_of
 from orchestrator.worker.recovery.stalled_pages import SilentPages
 from orchestrator.worker.recovery.stalled_sagas import recover_saga
@@ -116,6 +117,7 @@ class Recovery:
         dry_run: bool = False,
         heard: Callable[[int], None] = lambda _: None,
         temporal_time: datetime | None = None,
+        moves_from: str | None = None,
     ) -> Sweep:
         """Look at every silent saga and every execution that was cut off since the last sweep, and act.
 
@@ -125,6 +127,7 @@ class Recovery:
             dry_run: say what would be done, and do nothing.
             heard: called with each saga and execution, so that whoever watches knows that the sweep lives.
             temporal_time: what Temporal's clock says, if the caller knows.
+            moves_from: another task queue; what runs there is moved to this one first.
 
         Raises:
             RecoveryRefused: the database belongs to another Temporal.
@@ -132,6 +135,8 @@ class Recovery:
         """
         await self.check_belonging()
         sweeping = self._sweeping(dry_run=dry_run, heard=heard)
+        if moves_from is not None:
+            await move_from(sweeping, moves_from, _look_through)
         now = await read_clock(self._database)
 
         async def look_at_all(page: Sequence[RecordedSaga]) -> None:

@@ -97,7 +97,7 @@ def _sorted(sweeping: Sweeping, run: ClosedRun, messages: Sequence[Message]) -> 
             envelope, event = read_message(orchestrator, message)
         except UnreadableEvent as fault:
             # An execution of its own that was ended while it waited for a newer worker was ended by a person.
-            if fault.is_newer and is_partition(run.workflow_id):
+            if fault.is_newer and (run.was_moved or is_partition(run.workflow_id)):
                 left.newer.append(read(message.raw))
             else:
                 left.unreadable.append((message, fault))

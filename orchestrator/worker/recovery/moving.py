@@ -1,0 +1,159 @@
+"""Moves what runs on another task queue to this one, after the task queue was renamed.
+
+The server keeps an execution on its task queue for life, and only a worker there could end or continue it. So each is
+terminated, with a reason that recovery knows: nothing is undone, its saga goes on in a new execution on this task
+queue, and what it had not taken is published again from its history. A move that was cut off is completed by the next.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import (
+    Client,
+    ScheduleActionStartWorkflow,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
+    WorkflowExecution,
+)
+from temporalio.common import RawValue, WorkflowIDConflictPolicy
+from temporalio.service import RPCError, RPCStatusCode
+
+from orchestrator.client.renewal import cancel_if_running
+from orchestrator.protocol.reserved_names import (
+    PUBLISH_EVENT_WORKFLOW,
+    RECOVERY_WORKFLOW,
+    SCHEDULED_WORKFLOW,
+)
+from orchestrator.worker.recovery.closed_runs import ClosedRun, closed_abnormally
+from orchestrator.worker.recovery.execution_status import MOVED, ExecutionStatus, status_of_execution, why_terminated
+from orchestrator.worker.recovery.limits import Sweeping
+from orchestrator.worker.recovery.schedule import schedule_id
+from orchestrator.workflow.system.recovery import Action
+
+_PUBLISHING = (PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW)
+"""The engine's own workflows that hold an event which is not published yet."""
+
+_AHEAD = timedelta(hours=1)
+"""By which Temporal's clock may be ahead of this one's; nothing has closed in its future."""
+
+Settle = Callable[[Sweeping, ClosedRun], Awaitable[bool]]
+
+
+async def move_from(sweeping: Sweeping, old: str, settle: Settle) -> None:
+    """Move executions and schedules from another task queue to the sweep's own.
+
+    Args:
+        sweeping: the sweep; its ceiling counts here, too.
+        old: the task queue to move from.
+        settle: sees that nothing of a run that was cut off is lost; never raises.
+
+    Raises:
+        temporalio.service.RPCError: the server does not answer.
+    """
+    await _move_schedules(sweeping, old)
+    # First what an earlier move has terminated and did not come to.
+    cut_off = closed_abnormally(
+        sweeping.client, sweeping.catalog.orchestrators, old, since=None, until=datetime.now(UTC) + _AHEAD
+    )
+    async for closed in cut_off:
+        if sweeping.is_full:
+            return
+        await settle(sweeping, await _with_reason(sweeping.client, closed))
+    types = ", ".join(json.dumps(name) for name in (*sweeping.catalog.orchestrators, *_PUBLISHING))
+    query = f'ExecutionStatus = "Running" AND TaskQueue = {json.dumps(old)} AND WorkflowType IN ({types})'
+    async for run in sweeping.client.list_workflows(query):
+        if sweeping.is_full:
+            return
+        if run.workflow_type in _PUBLISHING:
+            await _start_again(sweeping, run)
+        else:
+            await _move(sweeping, run, old, settle)
+
+
+async def _move(sweeping: Sweeping, run: WorkflowExecution, old: str, settle: Settle) -> None:
+    status = await status_of_execution(sweeping.client, run.id, run.run_id)
+    if not status.runs:
+        return
+    sweeping.note(Action.RESUME, run.id, f"it runs on the task queue {old!r}")
+    if sweeping.dry_run or not await _terminate(sweeping, status):
+        return
+    await settle(sweeping, ClosedRun(run.workflow_type, run.id, run.run_id, datetime.now(UTC), was_moved=True))
+    if status.is_cancel_requested:
+        await cancel_if_running(sweeping.client, run.id, reason="its cancel was requested before it was moved")
+
+
+async def _terminate(sweeping: Sweeping, status: ExecutionStatus) -> bool:
+    """Whether it was terminated; False if it has ended meanwhile."""
+    handle = sweeping.client.get_workflow_handle(status.workflow_id, run_id=status.run_id)
+    try:
+        await handle.terminate(reason=f"{MOVED}: {sweeping.task_queue}")
+    except RPCError as fault:
+        if fault.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        return False
+    return True
+
+
+async def _with_reason(client: Client, run: ClosedRun) -> ClosedRun:
+    ended = await status_of_execution(client, run.workflow_id, run.run_id)
+    was_moved = ended.was_terminated and await why_terminated(client, ended) is None
+    return ClosedRun(run.orchestrator, run.workflow_id, run.run_id, run.closed_at, was_moved=was_moved)
+
+
+async def _start_again(sweeping: Sweeping, run: WorkflowExecution) -> None:
+    """Start one of the engine's own workflows on this task queue, in one request that also ends the old run."""
+    sweeping.note(Action.PUBLISH, run.id, f"it runs on the task queue {run.task_queue!r}")
+    if sweeping.dry_run:
+        return
+    handle = sweeping.client.get_workflow_handle(run.id, run_id=run.run_id)
+    async for event in handle.fetch_history_events():
+        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
+            given = event.workflow_execution_started_event_attributes.input.payloads
+            await sweeping.client.start_workflow(
+                run.workflow_type,
+                args=[RawValue(payload) for payload in given],
+                id=run.id,
+                task_queue=sweeping.task_queue,
+                id_conflict_policy=WorkflowIDConflictPolicy.TERMINATE_EXISTING,
+            )
+        return
+
+
+async def _move_schedules(sweeping: Sweeping, old: str) -> None:
+    client = sweeping.client
+    known = {*sweeping.catalog.orchestrators, *_PUBLISHING, RECOVERY_WORKFLOW}
+    async for listed in await client.list_schedules():
+        handle = client.get_schedule_handle(listed.id)
+        action = (await handle.describe()).schedule.action
+        if not isinstance(action, ScheduleActionStartWorkflow) or action.task_queue != old:
+            continue
+        if action.workflow not in known:
+            continue
+        sweeping.note(Action.RESUME, listed.id, f"this schedule starts workflows on the task queue {old!r}")
+        if sweeping.dry_run:
+            continue
+        if listed.id == schedule_id(old):  # workers have set up their own
+            await handle.delete()
+            await _end_recovery(client, old)
+        else:
+            await handle.update(lambda schedule: _on(schedule, sweeping.task_queue))
+
+
+async def _end_recovery(client: Client, old: str) -> None:
+    async for run in client.list_workflows(
+        f'ExecutionStatus = "Running" AND TaskQueue = {json.dumps(old)} AND WorkflowType = "{RECOVERY_WORKFLOW}"'
+    ):
+        try:
+            await client.get_workflow_handle(run.id, run_id=run.run_id).terminate(reason=MOVED)
+        except RPCError as fault:
+            if fault.status is not RPCStatusCode.NOT_FOUND:
+                raise
+
+
+def _on(known: ScheduleUpdateInput, task_queue: str) -> ScheduleUpdate:
+    schedule = known.description.schedule
+    if isinstance(schedule.action, ScheduleActionStartWorkflow):
+        schedule.action.task_queue = task_queue
+    return ScheduleUpdate(schedule)
