@@ -32,9 +32,9 @@ from orchestrator.protocol.envelope import Envelope
 from orchestrator.protocol.event_ids import new_event_id
 from orchestrator.protocol.names import EVENT_SIGNAL, own_workflow_id
 from orchestrator.settings import Settings
+from orchestrator.store.connections.event_loop import LoopBinding
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
-from orchestrator.values.event_loop import LoopBinding
 from orchestrator.workflow.own_execution import raw_json
 
 _logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from orchestrator.event import DomainEvent
 from orchestrator.heard import MOST_HEARD, fingerprint, pack, unpack
 from orchestrator.protocol.envelope import OUTCOME_SIZE_LIMIT, UnreadableEvent, canonical, read, unwrap
 from orchestrator.protocol.lookup import ASKED_SEEN, OVERLAP, EventEntry, EventFilter, Lookup, LookupReply
-from orchestrator.values.event_loop import LoopBinding
+from orchestrator.store.connections.event_loop import LoopBinding
 
 E = TypeVar("E", bound=DomainEvent)
 

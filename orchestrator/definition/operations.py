@@ -8,8 +8,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.definition.databases import fault_of_name
+from orchestrator.definition.durations import fault_of_duration
 from orchestrator.definition.types import Use, faults_of_type, name_of, problem_of_schema
-from orchestrator.durations import fault_of_duration
 from orchestrator.errors import Problem
 from orchestrator.external import Confirmed, ExternalCall, ExternalOperation, Verification
 from orchestrator.operation import Compensation, Operation, Reversal, Source

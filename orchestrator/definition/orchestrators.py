@@ -6,8 +6,8 @@ from inspect import Parameter
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from orchestrator.definition.durations import fault_of_duration
 from orchestrator.definition.types import name_of
-from orchestrator.durations import fault_of_duration
 from orchestrator.errors import Problem
 from orchestrator.event import DomainEvent, FailureEvent
 from orchestrator.operation import Source

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from pydantic import JsonValue, ValidationError
 
 from orchestrator.definition.atomic import Atomically, named
+from orchestrator.definition.durations import LONGEST
 from orchestrator.drive.steps import CancelRequested, Steps
-from orchestrator.durations import LONGEST
 from orchestrator.errors import Refused, UsageError
 from orchestrator.event import DomainEvent
 from orchestrator.operation import OperationCall, Reversal

@@ -317,7 +317,7 @@ def test_an_error_without_a_message_or_with_a_broken_one_is_named_by_its_type() 
             raise ValueError
 
     assert error_text(TimeoutError()) == "TimeoutError"
-    assert error_text(Broken()) == "Broken: its message cannot be had (ValueError)"
+    assert error_text(Broken()) == "Broken: its message cannot be read (ValueError)"
     assert error_message(TimeoutError()) == ""
 
 

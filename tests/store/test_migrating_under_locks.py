@@ -125,7 +125,7 @@ async def test_a_worker_that_waits_can_be_cancelled_at_once(
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        ('op.execute("INSERT INTO saga_meta (id, schema_version) VALUES (1, 1), (1, 1)")', "saga_meta"),
+        ('op.execute("INSERT INTO saga_meta (id) VALUES (1), (1)")', "saga_meta"),
         ('op.execute("ALTER TABLE nowhere ADD COLUMN extra INT")', "nowhere"),
         ('raise KeyError("unknown account")', "KeyError: 'unknown account'"),
     ],

@@ -78,6 +78,7 @@ async def as_of_revision_5(database: Database) -> None:
         for index in NEWEST_INDEXES:
             await connection.execute(text(f"DROP INDEX {index}"))
         await connection.execute(text("ALTER TABLE saga_dead_letter DROP COLUMN event_id"))
+        await connection.execute(text("ALTER TABLE saga_meta ADD COLUMN schema_version INTEGER NOT NULL DEFAULT 5"))
         await connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0005'"))
 
 

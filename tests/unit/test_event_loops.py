@@ -105,7 +105,7 @@ async def test_a_bus_in_another_thread_is_refused_while_its_own_loop_goes_on() -
     bus = EventBus(cast(Client, Busy(100)), Catalog.of(orchestrators=[Posted]))
     await bus.publish(EVENT)
 
-    with pytest.raises(UsageError, match=r"belongs to the event loop .* another thread's"):
+    with pytest.raises(UsageError, match=r"belongs to the event loop .* another thread"):
         await asyncio.to_thread(lambda: asyncio.run(_await(bus.publish(EVENT))))
 
     assert len(await bus.publish(EVENT)) == 1
@@ -131,7 +131,7 @@ async def test_a_bus_is_refused_after_a_fork_and_never_hangs(call: str) -> None:
 
     said = in_a_fork(lambda: asyncio.run(_await(CALLS[call](bus))))
 
-    assert said.startswith("UsageError: this EventBus was made before this process was forked")
+    assert said.startswith("UsageError: this EventBus was created before this process was forked")
 
 
 async def test_connecting_after_a_fork_is_refused(client: Client) -> None:

@@ -10,7 +10,7 @@ from orchestrator.client.outcomes.lookup import LookupSource
 from orchestrator.client.outcomes.polling import Polling
 from orchestrator.protocol.commands import Outcome
 from orchestrator.protocol.lookup import ASKED_SAGAS, Lookup, SagaEntry
-from orchestrator.values.event_loop import LoopBinding
+from orchestrator.store.connections.event_loop import LoopBinding
 
 _PART, _PART_OF_FEW = 0.1, 0.05
 """After this part of the time that sagas take of late comes the next question: at most so late is an outcome known."""

@@ -1,1 +1,1 @@
-"""The database that the rest of the store is built on: transactions, tables, clocks, the misuse guard."""
+"""The parts that the rest of the store is built on: transactions, tables, the clock, and the misuse guard."""

@@ -1,10 +1,10 @@
-"""The database's clock, as an expression in the statements that write a time or compare one.
+"""The database's clock, as an expression for statements that write a time or compare one.
 
-Every time in the engine's tables comes from this clock, so that it can be compared whichever worker wrote it and
-whatever the clocks of the workers say. A worker's own clock is used for nothing that is stored or decided; it measures
-durations with `time.monotonic`.
+Every time in the engine's tables comes from this clock, so that times can be compared whichever worker wrote them, even
+if the workers' own clocks differ. A worker never stores its own clock's time or decides by it; it only measures
+durations, with `time.monotonic`.
 
-SQLite has no server. Its clock is the clock of the machine that the file is on, to the millisecond.
+SQLite has no server, so its clock is that of the machine that the process runs on, in milliseconds.
 """
 
 from datetime import datetime
@@ -20,12 +20,12 @@ from orchestrator.store.core.columns import UtcTime
 from orchestrator.store.core.database import Database
 
 _SQLITE_FORMAT = "'%Y-%m-%d %H:%M:%f000'"
-"""What SQLAlchemy writes for a `datetime`: six digits of a second. `%f` gives seconds and milliseconds."""
+"""The format in which SQLAlchemy stores a `datetime`, with six decimals; `%f` yields only three of them."""
 NOW_AS_TEXT = {"postgresql": "statement_timestamp()", "sqlite": f"strftime({_SQLITE_FORMAT}, 'now')"}
-"""`now()` by dialect, for statements that are written as text."""
+"""The SQL of `now()` by dialect, for statements that are written as text."""
 _EVALUATED_AS_TEXT = {"postgresql": "clock_timestamp()", "sqlite": NOW_AS_TEXT["sqlite"]}
 AHEAD = 10.0
-"""Seconds. A stored time that is further ahead of the database's clock than this was written by another clock."""
+"""Seconds. A stored time further ahead of the database's clock than this must come from another clock."""
 
 
 class _Now(FunctionElement[datetime]):
@@ -44,36 +44,37 @@ class _NowPlus(FunctionElement[datetime]):
 
 
 def now() -> ColumnElement[datetime]:
-    """The time at which the statement began.
+    """Return the time at which the statement began.
 
-    Not PostgreSQL's `now()`, which is the time at which the transaction began: an operation may run for many seconds
-    between that and the statement that records it. It is the same throughout a statement, so an index can be used.
+    This is not PostgreSQL's `now()`, which is the time at which the transaction began, because an operation may run for
+    many seconds before the statement that records it. The value is constant within a statement, so a comparison with it
+    can use an index.
     """
     return _Now()
 
 
 def evaluated_now() -> ColumnElement[datetime]:
-    """The time at which the database evaluates the expression, after the statement has waited for its locks.
+    """Return the time at which the database evaluates the expression, after the statement has waited for its locks.
 
-    For a moment that must not lie too early, because it is counted from then how long a call may still be under way.
-    No index can be used to compare with it.
+    Used for a time that must not be too early, because the maximum duration of a call is counted from it. A comparison
+    with it cannot use an index.
     """
     return _EvaluatedNow()
 
 
 def now_plus(seconds: "float | ColumnElement[float]") -> ColumnElement[datetime]:
-    """`now()` plus a number of seconds, which may be negative or a bound parameter."""
+    """Return `now()` plus a number of seconds, which may be negative or a bound parameter."""
     return _NowPlus(seconds if isinstance(seconds, ColumnElement) else literal(seconds, Float()))
 
 
 async def read_clock(database: Database) -> datetime:
-    """What the database's clock says now."""
+    """Read the database's clock."""
     async with database.reading() as connection:
         return await clock_of(connection)
 
 
 async def clock_of(connection: AsyncConnection) -> datetime:
-    """What the database's clock says now, in a transaction that is open."""
+    """Read the database's clock on an open connection."""
     return (await connection.execute(select(now()))).scalar_one()
 
 

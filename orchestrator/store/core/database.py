@@ -20,12 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import Unreachable
 from orchestrator.store.connections.errors import DatabaseCondition, NoConnectionLeft, condition_of, explain, sqlstate
+from orchestrator.store.connections.event_loop import LoopBinding
 from orchestrator.store.connections.settings import WAIT_FOR_CONNECTION, create_engine
 from orchestrator.store.connections.startup_check import check_postgresql, check_sqlite_file
 from orchestrator.store.connections.url import Dialect, parse_database_url
 from orchestrator.store.core.misuse_guard import sync_connection_of
 from orchestrator.store.core.session_state import leaves_state
-from orchestrator.values.event_loop import LoopBinding
 
 R = TypeVar("R")
 

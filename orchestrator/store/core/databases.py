@@ -1,4 +1,4 @@
-"""The databases of an application: home, and those of domains that have one of their own."""
+"""The databases of an application: home, and the remote databases of domains that have their own."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ SETTING = "ORCHESTRATOR_DATABASES"
 
 
 class DatabaseMissing(Unreachable):
-    """A step is in a database whose address this process was not given."""
+    """A step is in a database whose address is not configured in this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Databases:
-    """Home and the others by name, opened once for a process.
+    """The home database and the remote databases by name, opened once per process.
 
     Args:
-        home: holds the sagas.
-        others: hold effects of steps, and the fence rows of those steps.
+        home: the database that holds the sagas.
+        others: the remote databases, which hold the effects of steps and the fence rows of those steps.
     """
 
     home: Database
@@ -30,44 +30,44 @@ class Databases:
 
     @classmethod
     def at(cls, home: str, others: Mapping[str, str], *, pool_size: int = POOL_SIZE) -> Databases:
-        """Databases at these URLs, each with so many connections at most; nothing is connected yet.
+        """Create the databases for these URLs, each with at most `pool_size` connections; nothing is connected yet.
 
         Raises:
-            Unreachable: a URL is not of the right form.
+            Unreachable: a URL does not have the right form.
         """
-        domains = {name: Database(url, pool_size=pool_size, setting=SETTING) for name, url in others.items()}
-        return cls(Database(home, pool_size=pool_size), domains)
+        remote = {name: Database(url, pool_size=pool_size, setting=SETTING) for name, url in others.items()}
+        return cls(Database(home, pool_size=pool_size), remote)
 
     @classmethod
-    def of(cls, given: Database | Databases) -> Databases:
-        """What was given, a single database as home."""
-        return cls(given) if isinstance(given, Database) else given
+    def of(cls, database: Database | Databases) -> Databases:
+        """Return the databases unchanged, or wrap a single database as home."""
+        return cls(database) if isinstance(database, Database) else database
 
     def __iter__(self) -> Iterator[tuple[str, Database]]:
-        """Names and databases, home first."""
+        """Iterate over names and databases, home first."""
         yield HOME, self.home
         yield from self.others.items()
 
     def named(self, name: str) -> Database:
-        """One by name.
+        """Return the database with this name.
 
         Raises:
-            DatabaseMissing: its address is not known here.
+            DatabaseMissing: its address is not configured in this process.
         """
         if name == HOME:
             return self.home
         if name not in self.others:
             raise DatabaseMissing(
-                f"A step is in the database {name!r}, whose address is not known here. Set it, as in "
+                f"A step is in the database {name!r}, whose address is not configured here. Set it, as in "
                 f'{SETTING}=\'{{"{name}": "postgresql://user:password@host/name"}}\''
             )
         return self.others[name]
 
     async def check(self) -> None:
-        """Make sure that each answers.
+        """Check every database.
 
         Raises:
-            Unreachable: one does not; the message says which and what to do.
+            Unreachable: a database cannot be used; the message says which, why, and what to do.
         """
         for _, database in self:
             await database.check()

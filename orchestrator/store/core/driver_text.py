@@ -1,7 +1,7 @@
-"""The engine's own statements of every step, compiled once and handed to PostgreSQL's driver as text.
+"""Compiles the engine's statements that every step sends once, and passes them to PostgreSQL's driver as text.
 
-SQLAlchemy's execution of a compiled statement took 0.14 ms of a worker's CPU here, and the same text and parameters
-given to the driver 0.06; a step sends two. Events and the translation of errors stay SQLAlchemy's.
+Measured CPU time per statement: 0.14 ms when SQLAlchemy executes a compiled statement, 0.06 ms when the driver gets the
+same text and parameters. A step sends two of them. SQLAlchemy still fires its events and translates errors.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,23 +12,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 
 _Parameter = tuple[str, Any, Callable[[Any], Any] | None]
-"""Its name, its value if none is given, and what makes the driver's value of it."""
+"""The name of a parameter, its default value, and the function that converts a value for the driver."""
 
 _ENGINE_STATEMENTS: set[str] = set()
 
 
 def is_engine_statement(text: str) -> bool:
-    """Whether a text is one of the engine's own statements, on tables whose columns keep their types."""
+    """Whether a text is one of the engine's own statements, which use only tables whose column types never change."""
     return text in _ENGINE_STATEMENTS
 
 
 class DriverText:
-    """A statement that is sent often.
+    """A statement that is sent often and is therefore compiled only once.
 
-    Rows come as the driver gives them, with PostgreSQL's own types: not for columns whose type converts what is read.
+    Rows have the driver's own types, so the statement must not read columns whose SQLAlchemy type converts values.
 
     Args:
-        statement: its parameters are scalars.
+        statement: a statement whose parameters are scalars.
     """
 
     def __init__(self, statement: Executable) -> None:
@@ -36,17 +36,17 @@ class DriverText:
         self._compiled: tuple[str, tuple[_Parameter, ...]] | None = None
 
     async def execute(self, connection: AsyncConnection, values: Mapping[str, Any]) -> CursorResult[Any]:
-        """Send it, with the values of its parameters by name."""
-        if connection.dialect.name == "sqlite":  # where a thread is waited for, and the text is the least of it
+        """Execute the statement with the values of its parameters by name."""
+        if connection.dialect.name == "sqlite":  # waiting for its thread costs far more than the text
             return await connection.execute(self._statement, dict(values))
         text, parameters = self._compiled or self._compile(connection.dialect)
-        given = tuple(
+        driver_values = tuple(
             process(values.get(name, default)) if process else values.get(name, default)
             for name, default, process in parameters
         )
 
         def send(driven: Connection) -> CursorResult[Any]:
-            return driven.exec_driver_sql(text, given)
+            return driven.exec_driver_sql(text, driver_values)
 
         return await connection.run_sync(send)
 

@@ -1,7 +1,7 @@
-"""What an error says, in one line: its type, its message, and those of its causes.
+"""Describes an error in one line: its type, its message, and those of its causes.
 
-The line goes into rows, failed events, `status`, the Web UI and the log. It has no traceback, no SQL and no values that
-a library adds to its messages: they may be personal.
+The line appears in rows, failed events, `status`, the Web UI and the log. It contains no traceback, no SQL, and no
+values that a library adds to its messages, because they may be personal data.
 """
 
 import re
@@ -15,25 +15,26 @@ from orchestrator.protocol.envelope import describe
 from orchestrator.protocol.exception_groups import leaves
 
 _CAUSES = 3
-"""Causes that are named at most."""
+"""How many causes a line names at most."""
 _OWN = 1_200
-"""Characters of one error's own message; the rest of `MESSAGE_LIMIT` is for its causes."""
+"""How many characters one error's own message may have; the rest of `MESSAGE_LIMIT` is for its causes."""
 _LEAVES = 3
+"""How many errors of an exception group are shown."""
 _FRAMES = 30
-"""Innermost frames of one error in a traceback."""
+"""How many innermost frames of one error a traceback shows."""
 _THEN = "which led to:"
 _DRIVERS_CLASS = re.compile(r"\A<class '[\w.]+'>: ")
 _QUERY_ARGUMENT = re.compile(r"(invalid input for query argument \$\d+): .* (\(.*\))\Z", re.DOTALL)
 
 
 def error_text(fault: BaseException) -> str:
-    """`ValueError: boom; caused by KeyError: 'x'`, in at most `MESSAGE_LIMIT` characters."""
+    """Describe an error, as in `ValueError: boom; caused by KeyError: 'x'`, in at most `MESSAGE_LIMIT` characters."""
     return storable(_joined(type(fault).__name__, error_message(fault)))
 
 
 def error_message(fault: BaseException) -> str:
-    """The same without the first type."""
-    said = [_own_message(fault)]
+    """Describe an error as `error_text` does, but without its own type."""
+    parts = [_own_message(fault)]
     known = {id(fault)}
     current = fault
     for _ in range(_CAUSES):
@@ -43,20 +44,20 @@ def error_message(fault: BaseException) -> str:
         relation, current = following
         known.add(id(current))
         message = _own_message(current)
-        if not (message and message in said[0]):  # the engine's own errors repeat what they wrap
-            said.append(f"{relation} {_joined(type(current).__name__, message)}")
-    return storable("; ".join(part for part in said if part))
+        if not (message and message in parts[0]):  # the engine's own errors already quote their cause
+            parts.append(f"{relation} {_joined(type(current).__name__, message)}")
+    return storable("; ".join(part for part in parts if part))
 
 
 def traceback_text(fault: BaseException) -> str:
-    """The traceback of an error and of its causes, the first cause first; with the messages of `error_text`."""
+    """Format the traceback of an error and of its causes, the root cause first, with messages as in `error_text`."""
     parts: list[str] = []
     known: set[int] = set()
     current: BaseException | None = fault
     while current is not None and id(current) not in known and len(parts) <= _CAUSES:
         known.add(id(current))
         inner = [leaf for leaf in leaves(current) if leaf is not current][:_LEAVES]
-        parts.append("".join(_frames(one) for one in [*inner, current]))
+        parts.append("".join(_frames(error) for error in [*inner, current]))
         following = _cause_of(current)
         current = None if following is None else following[1]
     return f"\n{_THEN}\n".join(reversed(parts)).rstrip()
@@ -69,7 +70,7 @@ def _frames(fault: BaseException) -> str:
 
 def _cause_of(fault: BaseException) -> tuple[str, BaseException] | None:
     if isinstance(fault, StatementError):
-        return None  # what it wraps is the driver's form of the same error
+        return None  # its cause is the driver's form of the same error
     if fault.__cause__ is not None:
         return "caused by", fault.__cause__
     if fault.__context__ is not None and not fault.__suppress_context__:
@@ -81,7 +82,7 @@ def _own_message(fault: BaseException) -> str:
     if isinstance(fault, ValidationError):
         text = f"{fault.title}: {describe(fault)}"
     elif isinstance(fault, StatementError) and fault.orig is not None:
-        # SQLAlchemy's text goes on with the statement, PostgreSQL's with a DETAIL line that repeats a row's values.
+        # Only the first line: SQLAlchemy appends the statement, and PostgreSQL a DETAIL line with a row's values.
         driver = getattr(fault.orig, "__cause__", None) or fault.orig
         text = _DRIVERS_CLASS.sub("", (_str(driver).splitlines() or [""])[0])
         text = text or type(driver).__name__
@@ -104,7 +105,7 @@ def _str(fault: BaseException) -> str:
     try:
         return str(fault)
     except Exception as second:
-        return f"its message cannot be had ({type(second).__name__})"
+        return f"its message cannot be read ({type(second).__name__})"
 
 
 def _joined(kind: str, message: str) -> str:

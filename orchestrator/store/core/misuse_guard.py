@@ -1,4 +1,4 @@
-"""Keeps an author's code from ending the step's transaction, and a query from writing."""
+"""Prevents an author's code from ending the step's transaction, and a query from writing."""
 
 import re
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -29,7 +29,7 @@ _ENDS_TRANSACTION = re.compile(
 
 
 def watch(engine: AsyncEngine) -> None:
-    """Check every statement, commit and rollback of an engine's connections while `guarded` holds."""
+    """Check every statement, commit and rollback on an engine's connections inside of a `guarded` block."""
     event.listen(engine.sync_engine, "commit", _refuse_commit)
     event.listen(engine.sync_engine, "rollback", _refuse_rollback)
     event.listen(engine.sync_engine, "before_cursor_execute", _refuse_statement)
@@ -38,10 +38,10 @@ def watch(engine: AsyncEngine) -> None:
 
 @asynccontextmanager
 async def guarded(connection: AsyncConnection, what: Guarded) -> AsyncGenerator[None]:
-    """Keep an author's code from ending the transaction within the block, and a query from writing.
+    """Prevent an author's code within the block from ending the transaction, and a query from writing.
 
     Raises:
-        TransactionMisuse: it was tried, even if the author's code caught the error.
+        TransactionMisuse: the code tried to, even if it caught the error.
     """
     if what == "operation":
         async with _watched(connection, what):
@@ -54,7 +54,7 @@ async def guarded(connection: AsyncConnection, what: Guarded) -> AsyncGenerator[
 
 @asynccontextmanager
 async def _watched(connection: AsyncConnection, what: Guarded) -> AsyncGenerator[None]:
-    # Asked for once: a connection that was lost in between has none any more.
+    # Read once, because a connection that is lost in between has no `info` any more.
     info = connection.sync_connection.info if connection.sync_connection else {}
     info[_GUARD] = what
     try:
@@ -63,45 +63,45 @@ async def _watched(connection: AsyncConnection, what: Guarded) -> AsyncGenerator
         info.pop(_GUARD, None)
         refused: str | None = info.pop(_REFUSED, None)
         if refused is not None:
-            # SQLAlchemy takes the transaction for ended now, and would give the connection back with it still open.
+            # SQLAlchemy considers the transaction ended, and would return the connection to the pool with it open.
             await connection.invalidate()
             raise TransactionMisuse(refused)
 
 
 @contextmanager
 def untouched(connection: AsyncConnection) -> Generator[Callable[[], bool]]:
-    """Tells whether what runs in the block leaves connection and transaction as they were (PostgreSQL).
+    """Check whether the code in the block leaves the connection and its transaction unchanged (PostgreSQL).
 
     Yields:
-        What tells it.
+        A function that returns whether they are unchanged.
     """
     driven = sync_connection_of(connection)
     options = driven.get_execution_options()
     is_touched(driven)
 
-    def are_as_they_were() -> bool:
+    def is_unchanged() -> bool:
         was_touched = is_touched(driven)
         driver: Any = driven.connection.driver_connection
         return not was_touched and driven.get_execution_options() == options and bool(driver.is_in_transaction())
 
-    yield are_as_they_were
+    yield is_unchanged
 
 
 def sync_connection_of(connection: AsyncConnection) -> Connection:
-    """The synchronous connection beneath a started asynchronous one."""
+    """Return the synchronous connection beneath a started asynchronous one."""
     driven = connection.sync_connection
-    assert driven is not None  # it was started
+    assert driven is not None  # because it has been started
     return driven
 
 
 def _refuse_commit(connection: Connection) -> None:
     if _GUARD in connection.info:
-        _refuse(connection, "an operation may not commit; the engine does, together with the step's record")
+        _refuse(connection, "an operation may not commit; the engine commits it together with the step's record")
 
 
 def _refuse_rollback(connection: Connection) -> None:
     if connection.invalidated or FLUSHING in connection.info:
-        return  # SQLAlchemy's own, after an error that its caller is about to hear
+        return  # SQLAlchemy's own rollback after an error, which is about to be raised
     if _GUARD in connection.info:
         _refuse(connection, "an operation may not roll back: raise Refused, or use tx.begin_nested()")
 
@@ -113,7 +113,7 @@ def _refuse_statement(
     if guard is None:
         return
     if connection.dialect.name == "sqlite" and not connection.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
-        _refuse(connection, "SQLite has rolled the transaction back; what comes now would stand without its record")
+        _refuse(connection, "SQLite has rolled back the transaction; this statement would stay without its record")
     if _ends_transaction(statement):
         _refuse(connection, "an operation may not begin or end its transaction in SQL; the engine does")
     note_statement(connection, statement, parameters)
@@ -122,7 +122,7 @@ def _refuse_statement(
 
 
 def _refuse_write(context: ExceptionContext) -> None:
-    """Report a write that the database refused a query; recorded, because the author's code may catch the error."""
+    """Raise and record a query's write that the database refused, because the author's code may catch the error."""
     connection = context.connection
     if connection is None or connection.info.get(_GUARD) != "query":
         return

@@ -1,11 +1,11 @@
-"""Makes the database refuse every write of a query, also a write by a function that the query calls.
+"""Makes the database refuse every write of a query, including writes by a database function that the query calls.
 
-PostgreSQL: a subtransaction in which `transaction_read_only` is on. It cannot be turned off there, and releasing the
-savepoint makes the rest of the transaction writable again, because the step's own record is written in it. SQLite:
-`PRAGMA query_only`, which belongs to the connection and therefore has to be turned off again, whatever happens.
+On PostgreSQL the query runs in a subtransaction with `transaction_read_only` on, which cannot be turned off there.
+Releasing the savepoint makes the transaction writable again, because the step's record is written in it afterwards. On
+SQLite the query runs under `PRAGMA query_only`, which belongs to the connection and so must always be turned off again.
 
-What a database calls a write is its own decision. PostgreSQL also refuses `nextval()`, locking reads (`FOR UPDATE`)
-and new temporary tables; it allows advisory locks and `pg_notify()`, which leave nothing behind after a rollback.
+Each database decides what counts as a write. PostgreSQL also refuses `nextval()`, locking reads (`FOR UPDATE`) and new
+temporary tables; it allows advisory locks and `pg_notify()`, which leave nothing behind after a rollback.
 """
 
 import re
@@ -30,9 +30,9 @@ _ENDS_READ_ONLY = re.compile(rf"\b(?:{_SAVEPOINT}|query_only)\b", re.IGNORECASE)
 
 @asynccontextmanager
 async def read_only(connection: AsyncConnection) -> AsyncGenerator[None]:
-    """Refuse writes on this connection within the block; its transaction goes on after it.
+    """Refuse writes on this connection within the block; its transaction continues after the block.
 
-    If the block raises, then the transaction has to be rolled back. Two statements, each a round trip.
+    If the block raises, the transaction has to be rolled back. Costs two round trips.
     """
     if connection.dialect.name == "sqlite":
         async with _sqlite_read_only(connection):
@@ -51,12 +51,12 @@ def end_read_only(connection: Connection) -> None:
 
 @lru_cache(maxsize=512)
 def ends_read_only(statement: str) -> bool:
-    """Whether a statement names what keeps the query from writing."""
+    """Whether a statement mentions the savepoint or the pragma that keeps the query from writing."""
     return _ENDS_READ_ONLY.search(statement) is not None
 
 
 def refused_write(context: ExceptionContext) -> str | None:
-    """The database's message if an error says that it refused to write in read-only mode, otherwise None."""
+    """Return the database's message if it refused a write because of read-only mode, otherwise None."""
     fault = context.original_exception
     if condition_of(fault) is DatabaseCondition.READ_ONLY:
         return str(fault).splitlines()[0].rpartition(">: ")[2]
@@ -79,7 +79,7 @@ def _begin_sqlite_read_only(connection: Connection) -> None:
 
 
 async def _send(connection: AsyncConnection, statements: str) -> None:
-    """Send statements without parameters in one round trip, which SQLAlchemy cannot: it prepares each."""
+    """Send statements without parameters in one round trip; SQLAlchemy cannot, because it prepares each one."""
     raw = await connection.get_raw_connection()
     driver: Any = raw.driver_connection
     if not driver.is_in_transaction():
@@ -87,5 +87,5 @@ async def _send(connection: AsyncConnection, statements: str) -> None:
     try:
         await driver.execute(statements)
     except Exception:
-        await connection.execute(_PING)  # fails likewise, and SQLAlchemy translates the error
+        await connection.execute(_PING)  # fails too, and SQLAlchemy translates the error
         raise

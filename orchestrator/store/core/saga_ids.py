@@ -1,4 +1,4 @@
-"""Many sagas as one parameter, `:sagas`: a statement's text does not depend on how many, so it is prepared once."""
+"""Passes any number of saga ids as one parameter, `:sagas`, so that a statement's text never changes."""
 
 import json
 from collections.abc import Iterable
@@ -8,9 +8,9 @@ OF_SAGAS = {
     "postgresql": "(SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(:sagas AS json)))",
     "sqlite": "(SELECT value FROM json_each(:sagas))",
 }
-"""By dialect, what stands behind `IN`."""
+"""The right-hand side of `IN`, by dialect."""
 
 
 def ids_as_json(dialect: str, sagas: Iterable[UUID]) -> str:
-    """The parameter's value: each id as that database keeps it."""
+    """Return the value of the parameter `:sagas`, with each id in the form in which that database stores it."""
     return json.dumps([key.hex if dialect == "sqlite" else str(key) for key in sagas])

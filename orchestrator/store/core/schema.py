@@ -1,7 +1,7 @@
-"""The engine's tables, in a metadata of their own: an application's tables stay out of their way.
+"""The engine's tables, in their own metadata, which keeps them apart from the application's tables.
 
-Every column stands from the start, those that later parts fill among them. Texts hold JSON as it was written, so a
-recorded value is never reshaped by a database. `migrations/` makes the same tables; a test compares the two.
+JSON is stored as text, exactly as it was written, so that no database can reformat a recorded value. The migrations
+create the same tables; a test compares the two.
 """
 
 from sqlalchemy import (
@@ -24,8 +24,6 @@ from sqlalchemy import (
 
 from orchestrator.store.core.columns import UtcTime
 
-SCHEMA_VERSION = 6
-
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -36,7 +34,7 @@ metadata = MetaData(
 
 NOW = func.now()
 IS_UNFINISHED = text("saga.phase IN ('forward', 'undoing')")
-"""With the words of the indexes, not with parameters: SQLite uses a partial index only where it reads its condition."""
+"""The literal condition of the index, without parameters: SQLite uses a partial index only if it finds it unchanged."""
 IS_UNDONE = text("saga.phase IN ('failed', 'cancelled')")
 _STUCK = "stuck_step IS NOT NULL AND phase IN ('forward', 'undoing')"
 _UNDONE = "phase IN ('failed', 'cancelled')"
@@ -48,14 +46,13 @@ saga_meta = Table(
     "saga_meta",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("schema_version", Integer, nullable=False),
     Column("temporal_namespace", Text),
     Column("temporal_cluster_id", Text),
     Column("swept_until", _Time),
 )
-"""One row: which schema, and which Temporal namespace this database belongs to.
+"""A single row that records which Temporal namespace and cluster this database belongs to.
 
-`swept_until`: executions that closed before it have been looked through for events that nobody took.
+`swept_until`: recovery has already searched the executions that closed before this time for undelivered messages.
 """
 
 saga = Table(
@@ -108,10 +105,11 @@ saga = Table(
         sqlite_where=text("finished_at IS NOT NULL AND purged_at IS NULL"),
     ),
 )
-"""The state machine: one row a saga. `reason` is the phase an undoing saga ends in.
+"""The sagas, one row each, with the state of their state machine. `reason` is the phase that an undo will end in.
 
-The id is made from orchestrator and event id, so that its key alone makes them unique. With a constraint on those two
-beside it, two openings at once failed now and then: ON CONFLICT heeds one index, and another may be met first.
+The id is derived from the orchestrator and the event id, so the primary key alone keeps that pair unique. A second
+unique constraint on the pair made concurrent openings fail at times, because ON CONFLICT handles only one index and the
+other may be violated first.
 """
 
 saga_step = Table(
@@ -147,10 +145,11 @@ saga_step = Table(
         sqlite_where=text("kind = 'external' AND attempted_at IS NOT NULL"),
     ),
 )
-"""The fence: one row a step, written in the operation's own transaction. No foreign key: it may live elsewhere.
+"""The fence: one row per step, written in the operation's own transaction.
 
-`attempt_token` names the attempt that inserted the row, so an insert that met a row tells so on every database.
-`attempted_at` is when the last attempt of an external step began; of a wait, when it ends at the latest.
+It has no foreign key to `saga`, because a step's row may be in a remote database. `attempt_token` identifies the
+attempt that inserted the row, so that on every database an attempt can see whether the row is its own. `attempted_at`
+is the time at which the last attempt of an external step began; for a wait, the time at which it ends at the latest.
 """
 
 saga_lock = Table(
@@ -163,7 +162,7 @@ saga_lock = Table(
     Column("created_at", _Time, nullable=False, server_default=NOW),
     Index(None, "saga_id"),
 )
-"""A head for each key (ticket 0, with the next ticket) and a row for each ticket; the lowest ticket holds."""
+"""The lock queues: a head per key (ticket 0, with the next ticket) and a row per ticket, the lowest of which holds."""
 
 saga_outbox = Table(
     "saga_outbox",
@@ -194,9 +193,10 @@ saga_outbox = Table(
     ),
     Index(None, "created_at"),
 )
-"""Events on their way out, written with what they tell of. Read by `sent_at IS NULL`, never by "id greater than".
+"""The outbox: events to be sent, written in the same transaction as the change that they report.
 
-`next_at`: no relay takes the row before, because another has it, or because it is to be tried later.
+Unsent rows are found by `sent_at IS NULL` and not by "id greater than", because ids do not commit in order. `next_at`:
+no relay takes the row before this time, because another relay has it or because the next attempt is due only then.
 """
 
 saga_dead_letter = Table(
@@ -233,8 +233,8 @@ saga_dead_letter = Table(
         sqlite_where=text("settled_at IS NOT NULL"),
     ),
 )
-"""Messages that were no events of ours, kept as they came, with where from and why.
+"""The dead letters: messages that could not be read or routed, stored unchanged with their origin and the reason.
 
-`event_id` is the id that the message gives itself, or empty if it gives none. NULL: written by an older version, and
-not looked at yet.
+`event_id` is the event id that the message itself contains, or empty if it contains none. NULL means that an older
+version of the engine wrote the row and the message has not been searched for its id yet.
 """

@@ -1,9 +1,9 @@
-"""Keeps what an operation changes in its database session from reaching the engine's statements and later steps.
+"""Keeps an operation's changes to its database session from affecting the engine's statements and later steps.
 
-Connections are pooled, and a commit does not end a session: a `search_path`, a role, a temporary table, a session's
-advisory lock or a SQLite pragma would apply to whichever saga gets the connection next. A temporary table that has the
-name of a table takes that saga's effect without an error. So such a connection is closed after its transaction.
-Nothing here sees what a database function does to the session by itself.
+Connections are pooled, and a commit does not end a session. So a `search_path`, a role, a temporary table, a session's
+advisory lock or a SQLite pragma would apply to the next saga that gets the connection. A temporary table with the name
+of a real table would even swallow that saga's effect without an error. So such a connection is closed after its
+transaction. Changes that a database function makes to the session by itself are not detected.
 """
 
 import re
@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 COMMENTS = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|;)*"
-"""What may come before a statement's first word."""
+"""Matches what may come before a statement's first word."""
 _TOUCHED = "orchestrator_session_touched"
 _REDIRECTED = "orchestrator_session_redirected"
 _LEAVES_STATE = "orchestrator_session_leaves_state"
@@ -41,7 +41,7 @@ _PING = text("SELECT 1")
 
 
 def note_statement(connection: Connection, statement: str, parameters: Any) -> None:
-    """Remember what an author's statement is about to change in the session."""
+    """Record whether an author's statement is about to change the session."""
     leaves, sets = _kind_of(statement, connection.dialect.name)
     if not leaves and not sets:
         return
@@ -54,7 +54,7 @@ def note_statement(connection: Connection, statement: str, parameters: Any) -> N
 
 
 def is_touched(connection: Connection) -> bool:
-    """Whether a statement has changed a setting or left something in the session since this was last asked."""
+    """Whether a statement has changed the session since the last call of this function."""
     return bool(connection.info.pop(_TOUCHED, False))
 
 
@@ -64,26 +64,26 @@ def leaves_state(connection: Connection) -> bool:
 
 
 async def restore_names(connection: AsyncConnection) -> None:
-    """Make names mean again what they mean to the engine, if the author's code has set a `search_path` or a role.
+    """Restore `search_path` and role if the author's code has changed them.
 
-    The step's record is written after it, in the same transaction.
+    The step's record is written afterwards in the same transaction, and must go into the engine's own tables.
     """
     driven = connection.sync_connection
     if driven is None or driven.invalidated or not driven.info.pop(_REDIRECTED, False):
         return
     driver: Any = (await connection.get_raw_connection()).driver_connection
-    # Through a pooler the engine's settings are the transaction's, not the session's: `RESET` does not know them.
+    # Behind a pooler the engine's settings belong to the transaction and not to the session, so `RESET` loses them.
     settings: str = getattr(driver, "transaction_settings", "")
     try:
         await driver.execute(f"RESET SESSION AUTHORIZATION; RESET ROLE; RESET search_path;{settings}")
     except Exception:
-        await connection.execute(_PING)  # fails likewise, and SQLAlchemy translates the error
+        await connection.execute(_PING)  # fails too, and SQLAlchemy translates the error
         raise
 
 
 @lru_cache(maxsize=512)
 def _kind_of(statement: str, dialect: str) -> tuple[bool, bool]:
-    """Whether a statement leaves something in the session, and whether it sets something."""
+    """Return whether a statement leaves something in the session, and whether it changes a setting."""
     return (
         _LEAVES[dialect].search(statement) is not None,
         dialect == "postgresql" and _SETS.search(statement) is not None,
@@ -93,7 +93,7 @@ def _kind_of(statement: str, dialect: str) -> tuple[bool, bool]:
 def _is_for_transaction(statement: str, parameters: Any) -> bool:
     if _SETS_FOR_TRANSACTION.search(statement):
         return True
-    # `set_config`'s third argument, where it is a parameter: whether the setting ends with the transaction.
+    # If the third argument of `set_config` is a parameter: true means that the setting ends with the transaction.
     return "set_config" in statement.lower() and any(value is True for value in _values(parameters))
 
 
@@ -102,6 +102,6 @@ def _texts(parameters: Any) -> Iterable[str]:
 
 
 def _values(parameters: Any) -> list[Any]:
-    """What a driver is given: a list or tuple by position, a dict by name."""
-    given: Any = parameters.values() if hasattr(parameters, "values") else parameters or ()
-    return list(given)
+    """Return the values of a statement's parameters, which drivers get as a list, a tuple or a dict."""
+    values: Any = parameters.values() if hasattr(parameters, "values") else parameters or ()
+    return list(values)

@@ -1,7 +1,7 @@
-"""SQLite under asyncio: a statement ends before a cancel is heard, and a connection is closed with a rollback.
+"""SQLite under asyncio: a cancel waits until the current statement ends, and closing a connection rolls back.
 
-Cut off in the middle, a statement stays unfinished for as long as anybody holds the exception that cut it off, and with
-it its transaction and SQLite's one write lock: the next writer failed after 30 s with "database is locked".
+An interrupted statement stays unfinished for as long as anything references the exception that interrupted it. It keeps
+its transaction open and holds SQLite's only write lock, so the next writer fails after 30 s: "database is locked".
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import aiosqlite
 
 
 class SteadyConnection(aiosqlite.Connection):
-    """aiosqlite's connection, made safe to cancel."""
+    """An aiosqlite connection that is safe to cancel."""
 
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         running = asyncio.ensure_future(super()._execute(fn, *args, **kwargs))  # type: ignore[no-untyped-call]
@@ -25,17 +25,17 @@ class SteadyConnection(aiosqlite.Connection):
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait({running})
             if not running.cancelled():
-                running.exception()  # heard, so that it is not told as never retrieved
+                running.exception()  # retrieved, so that asyncio does not log it as never retrieved
             raise
 
     async def close(self) -> None:
-        """Roll back what is open, then close."""
+        """Roll back the open transaction, then close the connection."""
         with contextlib.suppress(sqlite3.Error, ValueError):
             await self.rollback()
         await super().close()
 
     def stop(self) -> Any:
-        """Roll back what is open, then close and end the thread, without waiting."""
+        """Roll back the open transaction, then close the connection and end its thread, without waiting for that."""
         queue = cast(Any, self._tx)  # pyright: ignore[reportUnknownMemberType]
         queue.put_nowait((None, self._roll_back))
         return super().stop()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
@@ -46,8 +46,8 @@ class SteadyConnection(aiosqlite.Connection):
 
 
 def connect_steadily(database: str, **options: Any) -> SteadyConnection:
-    """What SQLAlchemy's aiosqlite dialect calls instead of `aiosqlite.connect`."""
+    """Connect; SQLAlchemy's aiosqlite dialect calls this instead of `aiosqlite.connect`."""
     connection = SteadyConnection(lambda: sqlite3.connect(database, **options), iter_chunk_size=64)
-    # As SQLAlchemy does: a forgotten connection keeps no process alive.
+    # A daemon thread, as in SQLAlchemy, so that a forgotten connection does not keep the process alive.
     connection._thread.daemon = True  # pyright: ignore[reportPrivateUsage]
     return connection

@@ -1,6 +1,6 @@
 """Migrations of the engine's tables, by Alembic; `orchestrator.store.migrations.migrate` runs them.
 
-One line of revisions for every database. Where it is not home, a revision leaves out what only home has.
+Every database has the same sequence of revisions. In a remote database a revision skips the tables that only home has.
 """
 
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ from alembic import context, op
 from sqlalchemy import text
 
 HOME_CONFIGURED = "is_home"
-"""Attribute of Alembic's configuration: whether the database is home, as it is unless told."""
+"""The attribute of Alembic's configuration that says whether the database is home; home is the default."""
 
 
 def is_home() -> bool:
-    """Whether the database that is migrated just now holds sagas."""
+    """Whether the database being migrated is home, which holds the sagas."""
     return bool(context.config.attributes.get(HOME_CONFIGURED, True))
 
 
 def create_index(name: str, table: str, columns: Sequence[str], *, where: str | None = None) -> None:
     """Create an index, except on a PostgreSQL table that has rows.
 
-    There it would block writes until the migration's transaction ends; `building_indexes` builds it afterwards instead.
+    There it would block writes until the migration's transaction ends, so `index_building` builds it afterwards.
     """
     connection = op.get_bind()
     has_rows = connection.execute(text(f"SELECT 1 FROM {table} LIMIT 1")).first() is not None  # noqa: S608

@@ -1,4 +1,4 @@
-"""Alembic's environment: runs on the connection that `migrate` hands over, inside its transaction."""
+"""Alembic's environment: runs the migrations in the transaction of the connection that `migrate` passes in."""
 
 from alembic import context
 

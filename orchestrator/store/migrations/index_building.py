@@ -1,8 +1,7 @@
-"""Builds indexes that are missing on PostgreSQL, while other workers go on: CREATE INDEX CONCURRENTLY.
+"""Builds missing indexes on PostgreSQL with CREATE INDEX CONCURRENTLY, while other workers keep running.
 
-An index makes nothing right or wrong, only fast. So the first worker to come builds what is missing, and workers that
-come meanwhile start without it. A build that is cut off leaves an invalid index; the next worker that starts drops it
-and builds it anew.
+Indexes affect speed only, so the first worker builds the missing ones, and workers that start meanwhile do not wait for
+them. An interrupted build leaves an invalid index; the next worker that starts drops it and builds it again.
 """
 
 import logging
@@ -18,7 +17,7 @@ from orchestrator.store.core.schema import metadata
 _log = logging.getLogger(__name__)
 
 _LOCK = 7_164_202
-"""Advisory lock of whoever builds. It is the transaction's, so that it works behind a connection pooler, too."""
+"""The advisory lock of the process that builds. It belongs to a transaction, so it also works behind a pooler."""
 _INDEXES = text(
     "SELECT owner.relname AS table_name, owner.relnamespace::regnamespace::text AS schema, "
     "relation.relname AS index_name, entry.indisvalid FROM pg_index AS entry "
@@ -31,12 +30,13 @@ _NO_TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_sessio
 
 
 async def build_missing_indexes(database: Database) -> list[str]:
-    """Build what is missing of the engine's indexes. Safe to run from several workers at once, and to cut off.
+    """Build the engine's missing indexes. Safe to run from several workers at once, and to interrupt.
 
-    That an index cannot be built is logged with what to do, and raises nothing: everything works without it, slowly.
+    If an index cannot be built, the log says so and what to do. No error is raised, because the engine works without
+    it, only more slowly.
 
     Returns:
-        The names of the indexes that were built; always empty on SQLite, where migrations build them.
+        The names of the indexes that were built; always empty on SQLite, where the migrations build them.
     """
     if database.dialect != "postgresql":
         return []
@@ -44,46 +44,46 @@ async def build_missing_indexes(database: Database) -> list[str]:
         if not await connection.run_sync(_missing):
             return []
     built: list[str] = []
-    async with database.engine.connect() as holding:
-        if not await holding.scalar(_TRY_LOCK):
+    async with database.engine.connect() as lock_holder:
+        if not await lock_holder.scalar(_TRY_LOCK):
             return []
-        missing = await holding.run_sync(_missing)
-        # A transaction that is idle keeps the snapshot of its last query, and CREATE INDEX CONCURRENTLY would wait for
-        # that for ever. So the last statement is one that needs no snapshot.
+        missing = await lock_holder.run_sync(_missing)
+        # An idle transaction keeps the snapshot of its last query, and CREATE INDEX CONCURRENTLY would wait for it
+        # forever. So the last statement of this transaction is one that needs no snapshot.
         for setting in _NO_TIMEOUTS:
-            await holding.execute(text(f"SET LOCAL {setting} = 0"))
+            await lock_holder.execute(text(f"SET LOCAL {setting} = 0"))
         for index, schema in missing:
             statement = _concurrently(index, schema)
             try:
                 await _build(database, f"{schema}.{index.name}", statement)
             except (SQLAlchemyError, OSError) as fault:
                 _log.warning(
-                    "the index %s could not be built (%s). Commands that need it are slow on a large table until it is "
-                    "there; the next worker that starts tries again. To build it by hand, run: %s",
+                    "The index %s could not be built (%s). Until it exists, commands that need it are slow on a large "
+                    "table. The next worker that starts tries again. To build it by hand, run: %s",
                     *(index.name, getattr(fault, "orig", None) or fault, statement),
                 )
             else:
                 built.append(str(index.name))
-        await holding.rollback()
+        await lock_holder.rollback()
     return built
 
 
 async def _build(database: Database, name: str, statement: str) -> None:
-    from orchestrator.store.connections.pooler import is_pooled  # what runs on SQLite does not wait for asyncpg
+    from orchestrator.store.connections.pooler import is_pooled  # not needed on SQLite, and slow to import
 
-    _log.info("building the index %s: this may take minutes on a large table, and blocks nothing", name)
+    _log.info("Building the index %s. This may take minutes on a large table, but blocks nothing.", name)
     async with database.engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         try:
-            # There is no transaction here. Through a pooler a session's setting would reach other clients, and this
-            # connection has no timeouts anyway, because its transactions set them.
+            # The timeouts are turned off for the session, because there is no transaction here. Behind a pooler that
+            # would affect other clients, and is not needed, because there timeouts are set by each transaction.
             if not await is_pooled(connection):
                 for setting in _NO_TIMEOUTS:
                     await connection.execute(text(f"SET {setting} = 0"))
             await connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {name}"))
             await connection.execute(text(statement))
         finally:
-            await connection.invalidate()  # no other work is to run without timeouts
+            await connection.invalidate()  # so that nothing else runs on it without timeouts
 
 
 def _concurrently(index: Index, schema: str) -> str:
@@ -94,13 +94,14 @@ def _concurrently(index: Index, schema: str) -> str:
 
 
 def _missing(connection: Connection) -> list[tuple[Index, str]]:
-    """The engine's indexes that are not there, or not valid, of tables that are there; each with its table's schema.
+    """Return the engine's indexes that are missing or invalid on existing tables, each with its table's schema.
 
-    The schema is named because a statement outside of a transaction may find another one first: through a pooler the
-    `search_path` of the URL is set in transactions.
+    Statements name the schema because the build runs outside of a transaction, where the URL's `search_path` does not
+    apply behind a pooler.
     """
     rows = connection.execute(_INDEXES, {"tables": list(metadata.tables)}).all()
     schemas = {row.table_name: row.schema for row in rows}
     valid = {row.index_name for row in rows if row.indisvalid}
     indexes = [(index, schema) for name, schema in schemas.items() for index in metadata.tables[name].indexes]
-    return sorted((one for one in indexes if one[0].name not in valid), key=lambda one: str(one[0].name))
+    missing = [(index, schema) for index, schema in indexes if index.name not in valid]
+    return sorted(missing, key=lambda entry: str(entry[0].name))

@@ -1,7 +1,7 @@
-"""One transaction in which tables are changed: without the timeouts of steps, and by one process at a time.
+"""The transaction in which tables are changed: only one process has it at a time, and it has no timeouts.
 
-PostgreSQL's waiting processes ask again and again instead of waiting in the lock: a statement that waits holds a
-snapshot, and `CREATE INDEX CONCURRENTLY` elsewhere would wait for that.
+On PostgreSQL, waiting processes poll the lock instead of blocking on it, because a blocked statement holds a snapshot,
+and `CREATE INDEX CONCURRENTLY` in another process would wait for that snapshot.
 """
 
 import asyncio
@@ -20,13 +20,15 @@ from orchestrator.store.connections.settings import BUSY_TIMEOUT
 from orchestrator.store.core.database import Database
 
 _LOCK = 7_164_201
-"""Advisory lock under which PostgreSQL migrates; SQLite has one writer anyway."""
-_LOOK = 0.2  # seconds
+"""The advisory lock that a migration holds on PostgreSQL; SQLite has only one writer anyway."""
+_POLL_INTERVAL = 0.2
+"""Seconds between two attempts to get the lock."""
 _PATIENCE = 1.0
-"""Seconds of waiting that are not worth a line."""
-_REPORT = 30.0  # seconds
+"""Seconds of waiting that are not worth a log line."""
+_REPORT_INTERVAL = 30.0
+"""Seconds between two log lines about the same wait."""
 LOOK_AT_BLOCKERS = 10.0
-"""Seconds between two looks at what a migration waits for."""
+"""Seconds between two checks of what blocks a migration."""
 _NO_TIMEOUTS = text(
     "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout', "
     "'idle_in_transaction_session_timeout', 'transaction_timeout')"
@@ -48,21 +50,21 @@ _LOG = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def migrating(database: Database) -> AsyncGenerator[AsyncConnection]:
-    """A transaction that changes tables; waits, without end, for another process that is doing so.
+    """Open the transaction for changing tables; wait without limit while another process has it.
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError, OSError: the database cannot be used.
     """
-    waiting = _Waiting(database.shown)
+    wait_log = _WaitLog(database.shown)
     while True:
         attempt = _on_postgresql(database) if database.dialect == "postgresql" else _on_sqlite(database)
         async with attempt as (connection, holder):
             if connection is not None:
-                waiting.ends()
+                wait_log.report_end()
                 yield connection
                 return
-        waiting.goes_on(holder)
-        await asyncio.sleep(_LOOK)
+        wait_log.report_waiting(holder)
+        await asyncio.sleep(_POLL_INTERVAL)
 
 
 @asynccontextmanager
@@ -82,7 +84,7 @@ async def _on_postgresql(database: Database) -> AsyncGenerator[tuple[AsyncConnec
 
 
 async def _report_blockers(database: Database, own: int) -> None:
-    """Log what a migration waits for: without a lock timeout nothing else would ever tell."""
+    """Log what blocks a migration, because without a lock timeout no error would ever report it."""
     began = monotonic()
     while True:
         await asyncio.sleep(LOOK_AT_BLOCKERS)
@@ -91,7 +93,7 @@ async def _report_blockers(database: Database, own: int) -> None:
                 blockers = await connection.scalar(_BLOCKERS, {"own": own})
             if blockers:
                 _LOG.warning(
-                    "Changing the tables of %s has waited for a lock of %s (%.0f s so far). End that transaction.",
+                    "The migration of %s has waited for a lock of %s (%.0f s so far). End that transaction.",
                     database.shown,
                     blockers,
                     monotonic() - began,
@@ -101,7 +103,7 @@ async def _report_blockers(database: Database, own: int) -> None:
 @asynccontextmanager
 async def _on_sqlite(database: Database) -> AsyncGenerator[tuple[AsyncConnection | None, str]]:
     async with database.engine.connect() as connection:
-        # A wait inside SQLite cannot be cut short by Ctrl-C.
+        # Wait in Python and not in SQLite, because Ctrl-C cannot interrupt a wait inside SQLite.
         await _set_busy_timeout(connection, 0)
         try:
             transaction = await connection.begin()
@@ -112,7 +114,7 @@ async def _on_sqlite(database: Database) -> AsyncGenerator[tuple[AsyncConnection
         finally:
             await _set_busy_timeout(connection, BUSY_TIMEOUT)
         if transaction is None:
-            yield None, "another process that writes to the file"
+            yield None, "another process that is writing to the file"
             return
         try:
             yield connection, ""
@@ -123,26 +125,26 @@ async def _on_sqlite(database: Database) -> AsyncGenerator[tuple[AsyncConnection
 
 
 async def _set_busy_timeout(connection: AsyncConnection, milliseconds: int) -> None:
-    # Past SQLAlchemy, which would begin a transaction first.
+    # Sent to the driver directly, because SQLAlchemy would begin a transaction first.
     raw = await connection.get_raw_connection()
     assert raw.driver_connection is not None
     await raw.driver_connection.execute(f"PRAGMA busy_timeout={milliseconds}")
 
 
-class _Waiting:
-    """Reports a wait when it begins, now and then while it lasts, and when it is over."""
+class _WaitLog:
+    """Logs a wait when it has lasted a second, every 30 seconds while it lasts, and when it ends."""
 
     def __init__(self, shown: str) -> None:
         self._shown = shown
         self._since: float | None = None
-        self._reported = -_REPORT
+        self._reported = -_REPORT_INTERVAL
 
-    def goes_on(self, holder: str) -> None:
-        """Still locked by `holder`."""
+    def report_waiting(self, holder: str) -> None:
+        """Log that `holder` still has the lock, unless that was logged a moment ago."""
         now = monotonic()
         if self._since is None:
             self._since = now
-        if now - self._since < _PATIENCE or now - self._reported < _REPORT:
+        if now - self._since < _PATIENCE or now - self._reported < _REPORT_INTERVAL:
             return
         self._reported = now
         _LOG.warning(
@@ -152,7 +154,7 @@ class _Waiting:
             now - self._since,
         )
 
-    def ends(self) -> None:
-        """The lock is held now."""
+    def report_end(self) -> None:
+        """Log that this process has the lock now, if the wait for it was logged."""
         if self._since is not None and self._reported > self._since:
             _LOG.warning("The tables of %s are free after %.0f s.", self._shown, monotonic() - self._since)

@@ -16,7 +16,7 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Create every table; in a database that is not home those of its steps alone."""
+    """Create every table, or only those for steps in a remote database."""
     if is_home():
         _create_home()
     _create()
@@ -158,7 +158,7 @@ def _create() -> None:
 
 
 def downgrade() -> None:
-    """Drop every table; what they record is lost."""
+    """Drop every table with all of its rows."""
     _drop()
     if is_home():
         _drop_home()

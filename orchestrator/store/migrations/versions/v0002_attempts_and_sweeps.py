@@ -1,4 +1,4 @@
-"""When an external attempt began, up to when closed executions were looked through, and one constraint too many."""
+"""Adds `saga_step.attempted_at` and `saga_meta.swept_until`, and drops a unique constraint of `saga`."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,7 +15,7 @@ _TIME = UtcTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Add the columns; drop the constraint, which `saga.id` makes needless."""
+    """Add the columns, and drop the constraint, because `saga.id` is already derived from the same two columns."""
     if is_home():
         with op.batch_alter_table("saga") as saga:
             saga.drop_constraint("uq_saga_orchestrator_event_id", type_="unique")

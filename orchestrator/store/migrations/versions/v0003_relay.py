@@ -1,4 +1,4 @@
-"""What the relay of the outbox needs: when a row may be taken, and the first unsent row of a key."""
+"""Adds what the relay needs: when a row may be sent next, and an index of the unsent rows of each ordering key."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add a column and an index; who does not know them writes rows as before."""
+    """Add a nullable column and an index; older workers write rows as before."""
     op.add_column("saga_outbox", sa.Column("next_at", UtcTime(timezone=True), nullable=True))
     unsent = sa.text("sent_at IS NULL AND ordering_key IS NOT NULL")
     op.create_index(

@@ -1,4 +1,4 @@
-"""What retention and listening look for: ended sagas that are not purged, events by time, settled dead letters."""
+"""Adds indexes for retention and listening: unpurged ended sagas, events by time, and settled dead letters."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Indexes with which no command reads a large table as a whole, and the event id that a dead letter gives itself."""
+"""Adds indexes so that no command scans a large table, and the event id of a dead letter."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add a column that is empty in existing rows, and the indexes."""
+    """Add a column that is NULL in existing rows, and the indexes."""
     if is_home():
         op.add_column("saga_dead_letter", sa.Column("event_id", sa.String(length=128), nullable=True))
         create_index("ix_saga_orchestrator_created_at", "saga", ["orchestrator", "created_at"])
