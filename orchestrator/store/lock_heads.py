@@ -7,7 +7,7 @@ gone and makes a new one, whose tickets begin anew. A ticket that is being given
 *Nobody waits in a circle.* Heads that somebody else has locked are passed over, and no other row is waited for.
 """
 
-from sqlalchemy import Select, delete, exists, select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.store.core.database import Database
@@ -17,10 +17,9 @@ BATCH = 500
 """Heads that one transaction removes: who draws one of them waits so long."""
 
 _ticket = saga_lock.alias("ticket")
-_UNUSED = (
-    saga_lock.c.ticket == 0,
-    ~exists().where(_ticket.c.key == saga_lock.c.key, _ticket.c.ticket > 0),
-)
+_drawn = select(func.count()).where(_ticket.c.key == saga_lock.c.key, _ticket.c.ticket > 0).correlate(saga_lock)
+_UNUSED = (saga_lock.c.ticket == 0, _drawn.scalar_subquery() == 0)
+"""Tickets are counted for each head: for a NOT EXISTS, PostgreSQL may read the whole table to remove a few heads."""
 
 
 def _unused(limit: int) -> Select[tuple[str]]:

@@ -69,6 +69,7 @@ OF_NO_LARGE_TABLE = {
     # The one row of `saga_meta`, the catalog, or nothing.
     *("migrate", "build_missing_indexes", "namespace_of", "swept_until", "record_swept", "check_belonging"),
     *("check_shared", "adopt", "wake_nobody", "database_time", "clock_of", "read_clock"),
+    *("check_postgresql", "write_probe"),
 }
 
 

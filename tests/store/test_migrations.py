@@ -62,9 +62,9 @@ async def test_many_workers_may_migrate_at_once_and_the_namespace_is_written_onc
 
 
 NEWEST_INDEXES = [
-    *("ix_saga_orchestrator_created_at", "ix_saga_stuck", "ix_saga_undone", "ix_saga_dead_letter_event_id_id"),
+    *("ix_saga_orchestrator_created_at", "ix_saga_stuck", "ix_saga_undone", "ix_saga_undone_orchestrator"),
     *("ix_saga_dead_letter_code_id", "ix_saga_dead_letter_door_id", "ix_saga_dead_letter_created_at"),
-    "ix_saga_dead_letter_open",
+    *("ix_saga_dead_letter_open", "ix_saga_dead_letter_event_id_id"),
 ]
 
 

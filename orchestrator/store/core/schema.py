@@ -93,6 +93,14 @@ saga = Table(
     Index("ix_saga_stuck", "created_at", postgresql_where=text(_STUCK), sqlite_where=text(_STUCK)),
     Index("ix_saga_undone", "phase", "created_at", postgresql_where=text(_UNDONE), sqlite_where=text(_UNDONE)),
     Index(
+        "ix_saga_undone_orchestrator",
+        "orchestrator",
+        "phase",
+        "created_at",
+        postgresql_where=text(_UNDONE),
+        sqlite_where=text(_UNDONE),
+    ),
+    Index(
         "ix_saga_unfinished",
         "progressed_at",
         postgresql_where=text("phase IN ('forward', 'undoing')"),

@@ -19,7 +19,9 @@ def upgrade() -> None:
         create_index(
             "ix_saga_stuck", "saga", ["created_at"], where="stuck_step IS NOT NULL AND phase IN ('forward', 'undoing')"
         )
-        create_index("ix_saga_undone", "saga", ["phase", "created_at"], where="phase IN ('failed', 'cancelled')")
+        undone = "phase IN ('failed', 'cancelled')"
+        create_index("ix_saga_undone", "saga", ["phase", "created_at"], where=undone)
+        create_index("ix_saga_undone_orchestrator", "saga", ["orchestrator", "phase", "created_at"], where=undone)
         create_index("ix_saga_dead_letter_event_id_id", "saga_dead_letter", ["event_id", "id"])
         create_index("ix_saga_dead_letter_code_id", "saga_dead_letter", ["code", "id"])
         create_index("ix_saga_dead_letter_door_id", "saga_dead_letter", ["door", "id"])
