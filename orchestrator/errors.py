@@ -1,7 +1,7 @@
-"""What can go wrong, sorted by who must act.
+"""Errors, sorted by who must act.
 
-`DefinitionError`: the author, before a worker starts. `Refused`: nobody, it is an answer. `EventRejected`:
-whoever published. `SagaFailed`, `SagaCancelled`: the caller, who learns the outcome. `Unreachable`: the operator.
+`DefinitionError`: the author, before a worker starts. `Refused`: no one, because it is an answer. `EventRejected`: the
+publisher. `SagaFailed` and `SagaCancelled`: the caller, who learns the outcome. `Unreachable`: the operator.
 """
 
 import re
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
     from orchestrator.event import FailureEvent
 
 CODE_LIMIT = 200
-"""Characters of an error code, as its column holds them."""
+"""The most characters of an error code, which is the size of its column."""
 _CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 MESSAGE_LIMIT = 2_000
-"""Characters of a message that are kept; a longer one is cut, so that a row and a history stay small."""
+"""The most characters of a stored message. A longer one is cut, so that rows and histories stay small."""
 
 
 def storable(text: str) -> str:
-    """The text as every database and every wire can hold it: no NUL, no lone surrogate, at most `MESSAGE_LIMIT`."""
+    """Return the text as every database can store it: without NUL or lone surrogates, at most `MESSAGE_LIMIT` long."""
     kept = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
     return kept if len(kept) <= MESSAGE_LIMIT else f"{kept[: MESSAGE_LIMIT - 1]}…"
 
 
 class OrchestratorError(Exception):
-    """Root of everything the engine raises on purpose."""
+    """The base class of all errors that the engine raises on purpose."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One fault of definition: where it stands, what is wrong, and the right form."""
+    """One definition fault: where it is, what is wrong, and the correct form."""
 
     file: str
     line: int
@@ -39,7 +39,7 @@ class Problem:
 
     @property
     def place(self) -> str:
-        """`activities/account.py:31`, or the file alone where no line is known."""
+        """The file and line, as in `activities/account.py:31`, or only the file if the line is unknown."""
         return f"{self.file}:{self.line}" if self.line else self.file
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ class Problem:
 
 
 class DefinitionError(OrchestratorError):
-    """Events, operations or orchestrators are not defined as they must be. Lists every fault at once."""
+    """Events, operations or orchestrators are defined wrongly. The message lists every fault."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(sorted(problems))
@@ -62,20 +62,21 @@ class DefinitionError(OrchestratorError):
 
 
 class Refused(OrchestratorError):
-    """An operation, or `handle`, says no by a business rule. What came before it is undone; nothing is retried.
+    """An operation or `handle` refuses for a business reason. Completed steps are undone, and nothing is retried.
 
     Args:
-        code: stable and for programs, in the form `domain.reason`, e.g. `account.insufficient_funds`.
-        message: for a person; may change, never parsed. Keep secrets out of it: it is stored and shown.
+        code: a stable code for programs, in the form `domain.reason`, e.g. `account.insufficient_funds`.
+        message: a text for a person. It may change and must not be parsed. It is stored and shown, so it must not
+            contain secrets.
 
     Raises:
-        ValueError: the code has another form.
+        ValueError: the code does not have that form.
     """
 
     def __init__(self, code: str, message: str) -> None:
         if not _CODE.fullmatch(code) or len(code) > CODE_LIMIT:
             raise ValueError(
-                f'"{storable(code)}" is no error code; the form is "domain.reason", as in "account.not_found", in at '
+                f'"{storable(code)}" is not an error code. Write "domain.reason", as in "account.not_found", with at '
                 f"most {CODE_LIMIT} characters"
             )
         self.code = code
@@ -95,28 +96,28 @@ class AuthorsMistake(OrchestratorError):
 
 
 class ResultInvalid(AuthorsMistake):
-    """An operation returned something other than it declares, or a verification did. The message names both."""
+    """An operation or a verification returned something other than it declares. The message names both types."""
 
 
 class TransactionMisuse(AuthorsMistake):
-    """An operation tried to end the step's transaction itself. Nothing was committed."""
+    """An operation tried to end its step's transaction. Nothing was committed."""
 
 
 class UsageError(AuthorsMistake):
-    """`handle` used its saga in a way that could not be resumed, or an operation was called in the wrong place."""
+    """`handle` uses its saga in a way that could not be resumed, or an operation is called in the wrong place."""
 
 
 class Unrecordable(UsageError, ValueError):
-    """An argument or a result cannot be recorded: JSON would change it, no database holds it, or it is too large."""
+    """An argument or a result cannot be recorded: JSON changes it, no database can store it, or it is too large."""
 
 
 class EventRejected(OrchestratorError):
-    """The bus refused an event; nothing was sent.
+    """The bus refused an event, and nothing was sent.
 
     Attributes:
         code: `event.unknown_type`, `event.invalid`, `event.too_large`, `event.invalid_id` or `event.id_reused`.
-        message: for a person.
-        dead_letter: number of the dead letter as which the message is kept, if it is.
+        message: the reason, for a person.
+        dead_letter: the number of the dead letter that stores the message, if there is one.
     """
 
     def __init__(self, code: str, message: str, dead_letter: int | None = None) -> None:
@@ -130,12 +131,12 @@ class EventRejected(OrchestratorError):
 
 
 class SagaFailed(OrchestratorError):
-    """The saga ended as failed and what it had done is undone.
+    """The saga failed, and its completed steps were undone.
 
     Attributes:
         code: the stable error code, e.g. `account.insufficient_funds`.
-        message: for a person.
-        failure: the failure event, with the triggering event and the steps undone.
+        message: the reason, for a person.
+        failure: the failure event, with the triggering event and the steps that were undone.
     """
 
     def __init__(self, code: str, message: str, failure: "FailureEvent") -> None:
@@ -149,19 +150,19 @@ class SagaFailed(OrchestratorError):
 
 
 class SagaCancelled(SagaFailed):
-    """The saga was cancelled by a person and what it had done is undone."""
+    """A person cancelled the saga, and its completed steps were undone."""
 
 
 class NotFinished(OrchestratorError):
-    """The saga has not ended within the time given. It goes on; ask again with the same event id."""
+    """The saga has not ended within the timeout. It continues; ask again with the same event id."""
 
 
 class EventTimeout(NotFinished):
-    """No event that matches went through within the time given. Listen again."""
+    """No matching event arrived within the timeout. Listen again."""
 
 
 class SagaUnknown(OrchestratorError):
-    """No saga and no execution of that event is known here."""
+    """Neither a saga nor an execution of that event is known here."""
 
 
 class Unreachable(OrchestratorError):
@@ -172,16 +173,16 @@ class PublishIncomplete(OrchestratorError):
     """Some listeners accepted the event and some could not be reached. Publish it again with the same event id.
 
     Attributes:
-        accepted: names of the orchestrators that have it.
-        missing: names of those that do not.
+        accepted: the names of the orchestrators that accepted the event.
+        missing: the names of those that could not be reached.
     """
 
     def __init__(self, accepted: Sequence[str], missing: Sequence[str]) -> None:
         self.accepted = tuple(accepted)
         self.missing = tuple(missing)
         super().__init__(
-            f"accepted by {', '.join(accepted) or 'nobody'}, not by {', '.join(missing)}; "
-            "publish it again with the same event id: who has it already drops the repeat"
+            f"The event was accepted by {', '.join(accepted) or 'no orchestrator'}, but not by {', '.join(missing)}. "
+            "Publish it again with the same event id; an orchestrator that has it already drops the repeat"
         )
 
     def __reduce__(self) -> tuple[type["PublishIncomplete"], tuple[tuple[str, ...], tuple[str, ...]]]:

@@ -1,6 +1,6 @@
 """Domain events: what happened, as a typed and versioned contract.
 
-The event half of the engine: knows pydantic alone, so that contracts can be shared with programs that run no saga.
+This module depends on pydantic alone, so that contracts can be shared with programs that run no saga.
 """
 
 import re
@@ -13,20 +13,20 @@ from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
 Fields = dict[str, JsonValue]
 """An event's fields as JSON."""
 Upcast = Callable[[Fields], Fields]
-"""Makes the fields of one version into those of the next."""
+"""A function that turns the fields of one version into those of the next."""
 
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def event_type_of(class_name: str) -> str:
-    """`MoneyTransferRequested` becomes `MONEY_TRANSFER_REQUESTED`."""
+    """Return the event type of a class name: `MoneyTransferRequested` becomes `MONEY_TRANSFER_REQUESTED`."""
     return _WORDS.sub("_", class_name).upper()
 
 
 class Contract(BaseModel):
-    """A value inside an event: strict, frozen, nothing extra, and only text that every database can hold.
+    """A value inside an event: strict, frozen, without extra fields, and with text that every database can store.
 
-    Strict means that `10.0`, `1e2`, `true` and `"10"` are no integers.
+    Strict means that `10.0`, `1e2`, `true` and `"10"` are not accepted as integers.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
@@ -36,49 +36,51 @@ class Contract(BaseModel):
         for field in type(self).model_fields:
             fault = unstorable(getattr(self, field))
             if fault:
-                raise ValueError(f"{field}: {fault}, which no database column holds")
+                raise ValueError(f"{field}: {fault}, which no database column can store")
         return self
 
 
 class DomainEvent(Contract):
-    """Something that happened, or was asked for, in one domain.
+    """Something that happened in one domain, or was requested there.
 
     The type is the class's name in capitals (`MONEY_TRANSFER_REQUESTED`); `version` counts changes of its fields.
     """
 
     version: ClassVar[int] = 1
-    """Version of the contract; raise it when fields change their meaning."""
+    """Version of the contract. Increase it when fields change their meaning."""
 
     @classmethod
     def type_name(cls) -> str:
-        """The type as it travels, e.g. `MONEY_TRANSFER_REQUESTED`."""
+        """Return the event type that is sent, e.g. `MONEY_TRANSFER_REQUESTED`."""
         return event_type_of(cls.__name__)
 
     @classmethod
     def example(cls) -> Self | None:
-        """A valid event of this type for `publish --example` and the docs, or None if its author gave none."""
+        """Return a valid event for `publish --example` and the catalog, or None if the author provides none."""
         return None
 
     @classmethod
     def scheduled(cls, at: datetime, arguments: Mapping[str, JsonValue]) -> tuple[str, Self]:
-        """What a schedule publishes: an event id, which must be the same whenever the same is due, and the event.
+        """Return what a schedule publishes: an event id and the event.
+
+        The id must be the same for every run of the same scheduled time, so that a repeated run publishes a duplicate.
 
         Args:
-            at: the moment that the schedule named, not the later one at which somebody came to it.
-            arguments: what whoever made the schedule gave it.
+            at: the time that the schedule names, even if the run happens later.
+            arguments: the arguments that the schedule was created with.
 
         Raises:
             NotScheduled: no schedule publishes this type.
         """
-        raise NotScheduled(f"{cls.__name__} says no `scheduled(at, arguments)`")
+        raise NotScheduled(f"{cls.__name__} cannot be scheduled, because it does not define `scheduled(at, arguments)`")
 
 
 class NotScheduled(Exception):
-    """An event that says nothing of schedules was asked for by one."""
+    """A schedule named an event type that does not define `scheduled`."""
 
 
 def upcaster(from_version: int) -> Callable[[Upcast], Upcast]:
-    """Marks how fields of an old version become those of the next; run whenever such an event is read.
+    """Mark a function that converts the fields of one version to the next; it runs whenever such an event is read.
 
         class MoneyMoved(DomainEvent):
             version = 2
@@ -89,10 +91,10 @@ def upcaster(from_version: int) -> Callable[[Upcast], Upcast]:
             def _amount_has_a_currency(fields: Fields) -> Fields:
                 return {**fields, "amount": {"amount_minor": fields["amount"], "currency": "USD"}}
 
-    A pure function: the same fields give the same again, whenever and wherever.
+    The function must be pure: the same fields always give the same result.
 
     Args:
-        from_version: the version of the fields that it takes; it returns those of the version after it.
+        from_version: the version of the fields that the function takes. It returns those of the version after it.
     """
 
     def mark(upcast: Upcast) -> Upcast:
@@ -106,7 +108,7 @@ _MARK = "upcasts_from"
 
 
 def upcasters_of(event: type[DomainEvent]) -> Mapping[int, Upcast]:
-    """An event's upcasters by the version that each begins with; what a subclass defines comes first."""
+    """Return an event's upcasters by the version they start from. A subclass overrides its base class."""
     found: dict[int, Upcast] = {}
     for base in reversed(event.__mro__):
         for value in vars(base).values():
@@ -118,47 +120,47 @@ def upcasters_of(event: type[DomainEvent]) -> Mapping[int, Upcast]:
 
 
 class UndoneStep(Contract):
-    """A step that had been done and was undone."""
+    """A completed step that was undone."""
 
     number: int
-    """Place in the saga, from 1."""
+    """The step's number in the saga, from 1."""
     operation: str
-    """For example `account.withdraw`."""
+    """The operation's name, for example `account.withdraw`."""
     compensation: str
-    """For example `account.put_back`."""
+    """The compensation's name, for example `account.put_back`."""
     skipped: bool = False
-    """A person settled it by hand instead; the saga's row says who and why."""
+    """Whether a person skipped the compensation. The saga's row records who and why."""
 
 
 class FailureEvent(DomainEvent):
-    """How a saga that did not complete is told to the world. The engine fills it; a subclass only names it."""
+    """The outcome event of a saga that did not complete. The engine fills in its fields; a subclass only names it."""
 
     event_id: str
-    """Id of the triggering event."""
+    """The id of the triggering event."""
     event_type: str
-    """Type of the triggering event."""
+    """The type of the triggering event."""
     event: dict[str, JsonValue]
     """The triggering event's fields, as it arrived."""
     event_version: int = 1
-    """Version of the triggering event's contract."""
+    """The version of the triggering event's contract."""
     error_code: str
-    """Stable, in the form `domain.reason`."""
+    """A stable code in the form `domain.reason`."""
     message: str
-    """For a person."""
+    """The reason, for a person."""
     undone: tuple[UndoneStep, ...]
-    """Steps undone, in the order in which they were undone: the last step first."""
+    """The steps that were undone, in the order of their undo: the last step first."""
 
 
 def unstorable(value: Any) -> str | None:
-    """Why no database could hold the text in this value, or None."""
+    """Return why a database could not store the text in this value, or None if it could."""
     match value:
         case str():
             if "\x00" in value:
-                return "the text holds a NUL character"
+                return "the text contains a NUL character"
             try:
                 value.encode("utf-8")
             except UnicodeEncodeError:
-                return "the text holds a lone surrogate"
+                return "the text contains a lone surrogate"
         case dict():
             for key, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
                 fault = unstorable(key) or unstorable(inner)

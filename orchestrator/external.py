@@ -1,9 +1,9 @@
-"""External operations: calls of the outside world, which takes part in no transaction.
+"""External operations: calls to services that take part in no database transaction.
 
-An idempotency key stands in place of the transaction: the same on every attempt of a step, so that the other side can
-tell a repeat (Stripe's `Idempotency-Key` is the model). Before a call the step is recorded as attempted. When its fate
-is unknown, a reply was lost or a worker died, the verification is asked: before it is called again, and before it is
-undone.
+An idempotency key replaces the transaction. It is the same on every attempt of a step, so that the service can
+recognise a repeat (the model is Stripe's `Idempotency-Key`). The step is recorded as attempted before the call. If a
+reply was lost or a worker died, it is unknown whether the call succeeded; then the verification asks the service,
+before the call is repeated and before it is undone.
 """
 
 from __future__ import annotations
@@ -29,40 +29,40 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 DEFAULT_TIME_LIMIT = timedelta(seconds=10)
-"""How long one call may take, if its operation does not say."""
+"""How long one call may take, unless its operation sets another limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalCall:
-    """What an external operation is given instead of a transaction."""
+    """What an external operation receives instead of a transaction."""
 
     idempotency_key: str
-    """The same on every attempt of this step; another for its compensation. Send it with the request."""
+    """The key to send with the request. It is the same on every attempt of a step; its compensation has another one."""
     event_id: str
-    """Id of the event that started the saga."""
+    """The id of the event that started the saga."""
     event_time: datetime
-    """When that event happened, in UTC."""
+    """When the event happened, in UTC."""
     attempt: int
-    """From 1."""
+    """The number of this attempt, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmed(Generic[R_co]):
-    """A verification's answer: the call took effect, and this is its result."""
+    """A verification's confirmation that the call succeeded, with its result."""
 
     result: R_co
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What tells whether a call took effect: any of the operation's parameters by name."""
+    """The function that finds out whether a call succeeded. It takes any of the operation's parameters by name."""
 
     body: Callable[..., Awaitable[Confirmed[Any] | None]]
     source: Source
 
     @property
     def wants(self) -> tuple[str, ...]:
-        """Names it takes, without the call."""
+        """The names of its parameters, without the call."""
         return tuple(list(inspect.signature(self.body).parameters)[1:])
 
 
@@ -71,17 +71,17 @@ VerificationBody = TypeVar("VerificationBody", bound=Callable[..., Awaitable[Any
 
 @dataclass(eq=False, kw_only=True)
 class ExternalOperation(Operation[P, R]):
-    """An external operation as its author declared it. Call it in `handle` to describe a step."""
+    """An external operation as its author declared it. Calling it in `handle` describes a step."""
 
     time_limit: timedelta = DEFAULT_TIME_LIMIT
-    """How long one call may take. An undo waits as long for a call whose end nobody has seen."""
+    """How long one call may take. An undo waits that long for a call that may still be running."""
     verify: Verification | None = None
     surplus_verifications: list[Verification] = field(default_factory=list[Verification])
-    """Verifications declared after the first, which is a fault."""
+    """Further verifications, which are a definition fault."""
 
     @property
     def kind(self) -> str:
-        """What its step is recorded as."""
+        """The kind that a step's row records."""
         return "external"
 
     @property
@@ -90,20 +90,20 @@ class ExternalOperation(Operation[P, R]):
         return self.time_limit
 
     async def body(self, call: ExternalCall, /, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Run the function itself: for unit tests, and for the engine.
+        """Run the function. Unit tests and the engine call this.
 
         Raises:
-            Refused: the other side said no, and nothing happened.
+            Refused: the service refused, and nothing happened there.
         """
         outside: Callable[..., Awaitable[R]] = self._body
         with ungrouped(is_external=True):
             return await outside(call, *args, **kwargs)
 
     def verification(self, body: VerificationBody) -> VerificationBody:
-        """Declare what tells whether a call took effect: `@charge_card.verification` above an `async def`.
+        """Declare what finds out whether a call succeeded: `@charge_card.verification` above an `async def`.
 
-        The function takes an `ExternalCall` with the operation's own idempotency key, then any of its parameters by
-        name. It answers `Happened(result)`, or None: nothing happened under this key, and nothing is under way.
+        The function takes an `ExternalCall` with the operation's idempotency key, then any of its parameters by name.
+        It returns `Confirmed(result)`, or None if nothing happened under this key and nothing is in progress.
         """
         made = Verification(body=body, source=Source.of(body))
         if self.verify is None:
@@ -131,12 +131,12 @@ def external_operation(
     deadline: timedelta = DEFAULT_DEADLINE,
     time_limit: timedelta = DEFAULT_TIME_LIMIT,
 ) -> ExternalOperation[P, R] | Callable[[ExternalBody[P, R]], ExternalOperation[P, R]]:
-    """Declare an `async def` that calls the outside world: one activity, an idempotency key instead of a transaction.
+    """Declare an `async def` that calls an external service, with an idempotency key instead of a transaction.
 
     Args:
-        irreversible: why it cannot be undone. Done, it is the saga's pivot.
-        retriable: it has no compensation as it comes after the pivot, where it is tried until it is done.
-        deadline: how long it is tried before the saga turns to undoing; past the pivot without end.
+        irreversible: why it cannot be undone. Once done, it is the saga's pivot.
+        retriable: it has no compensation, because it comes after the pivot, where it is retried until it succeeds.
+        deadline: how long it is retried before the saga is undone. Past the pivot it is retried without end.
         time_limit: how long one call may take.
     """
 

@@ -1,7 +1,8 @@
-"""Operations: what an author declares as one batch operation, and the description of a call of it.
+"""Operations: what an author declares as one batch operation, and the description of a call to it.
 
-An operation becomes one Temporal activity and runs in one database transaction. Calling it in `handle` runs nothing:
-it describes a call, which `saga.execute` takes. Faults of definition are collected, not raised (see `definition`).
+An operation becomes one Temporal activity and runs in one database transaction. Calling it in `handle` runs nothing: it
+returns the description of a call, which `saga.execute` runs. Definition faults are collected and reported together by
+`orchestrator.definition`; nothing here raises them.
 """
 
 from __future__ import annotations
@@ -31,34 +32,34 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 HOME = "home"
-"""Name of the database that holds the sagas, and every operation's that names no other."""
+"""The name of the home database. Operations that name no other database run there."""
 DEFAULT_DEADLINE = timedelta(minutes=5)
-"""How long a step is tried before the saga turns to undoing, if its operation does not say."""
+"""How long a step is retried before the saga is undone, unless its operation sets another deadline."""
 
 
 class Reversal(StrEnum):
     """What happens to a step's effect when its saga is undone."""
 
     COMPENSATED = "compensated"
-    """Its compensation runs."""
+    """The compensation runs."""
     NOTHING = "nothing"
-    """A query: it had no effect."""
+    """Nothing: a query has no effect."""
     RETRIABLE = "retriable"
-    """It comes after the pivot, where nothing is undone any more: it is tried until it is done."""
+    """Nothing: the step comes after the pivot, where nothing is undone, and is retried until it succeeds."""
     IRREVERSIBLE = "irreversible"
-    """It cannot be undone: once it is done the saga goes on to its end, whatever happens."""
+    """The effect cannot be undone. Once the step is done, the saga always continues to its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where something is defined."""
+    """The file and line of a definition."""
 
     file: str
     line: int
 
     @classmethod
     def of(cls, body: Any) -> Source:
-        """The place of a function or a class; `?:0` if it has none."""
+        """Return where a function or a class is defined; `?:0` if that is unknown."""
         try:
             innermost = inspect.unwrap(body)
             file = inspect.getsourcefile(innermost) or "?"
@@ -69,7 +70,7 @@ class Source:
         return cls(file, line)
 
     def problem(self, text: str) -> Problem:
-        """A fault of definition at this place, its file shown from the current directory when it is beneath."""
+        """Return a definition fault at this place. A file below the current directory is shown relative to it."""
         path = Path(self.file)
         here = Path.cwd()
         shown = path.relative_to(here) if path.is_relative_to(here) else path
@@ -78,24 +79,24 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OperationCall(Generic[R_co]):
-    """A described call of an operation: nothing has run yet.
+    """The description of a call to an operation; nothing has run yet.
 
-    Two calls are equal when operation and arguments are; that is what `RecordingSaga.calls` is compared by.
+    Two calls are equal if their operations and arguments are equal, so that tests can compare `RecordingSaga.calls`.
     """
 
     operation: Operation[..., R_co]
     arguments: Mapping[str, JsonValue]
-    """Every argument by name, as JSON."""
+    """All arguments by name, as JSON."""
 
     size: int = field(init=False, repr=False)
-    """Bytes of the arguments, as they are recorded."""
+    """The size of the recorded arguments, in bytes."""
 
     def __post_init__(self) -> None:
         try:
             size = len(canonical(dict(self.arguments)).encode())
         except ValueError as fault:
             raise Unrecordable(f"an argument of {self.operation.name} cannot be written as JSON: {fault}") from fault
-        object.__setattr__(self, "size", size)  # a call is frozen
+        object.__setattr__(self, "size", size)  # the dataclass is frozen
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, OperationCall):
@@ -115,13 +116,13 @@ class OperationCall(Generic[R_co]):
     def __await__(self) -> NoReturn:
         short = self.operation.name.rpartition(".")[2]
         raise UsageError(
-            f"`{short}(...)` only describes a call, and nothing ran it. You want: `await saga.execute({short}(...))`"
+            f"`{short}(...)` only describes a call, and nothing has run. You want: `await saga.execute({short}(...))`"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Compensation:
-    """What undoes an operation: any of its parameters by name, and `result`."""
+    """What undoes an operation. It takes any of the operation's parameters by name, and `result`."""
 
     body: Callable[..., Awaitable[None]]
     name: str
@@ -129,7 +130,7 @@ class Compensation:
 
     @property
     def wants(self) -> tuple[str, ...]:
-        """Names it takes, without the transaction."""
+        """The names of its parameters, without the transaction."""
         return tuple(list(inspect.signature(self.body).parameters)[1:])
 
 
@@ -141,76 +142,76 @@ _described: ContextVar[list[OperationCall[Any]] | None] = ContextVar("described"
 
 @contextmanager
 def describing() -> Generator[list[OperationCall[Any]]]:
-    """Every call described in this block, in order: how a driver finds one that `handle` forgot to execute."""
+    """Collect every call described in this block, so that a driver finds one that `handle` forgot to execute."""
     calls: list[OperationCall[Any]] = []
     token = _described.set(calls)
     try:
         yield calls
     finally:
-        # An execution that Temporal evicts is closed in another context, where there is nothing to reset.
+        # Temporal closes an evicted execution in another context, where there is nothing to reset.
         with suppress(ValueError):
             _described.reset(token)
 
 
 @dataclass(eq=False, kw_only=True)
 class Operation(Generic[P, R]):
-    """An operation as its author declared it. Call it in `handle` to describe a step."""
+    """An operation as its author declared it. Calling it in `handle` describes a step."""
 
     _body: Callable[Concatenate[Transaction, P], Awaitable[R]]
     name: str
-    """The activity's type, from module and function: `account.withdraw`."""
+    """The activity type, from module and function: `account.withdraw`."""
     module: str
     source: Source
     reversal: Reversal
     reason: str | None = None
-    """Why it cannot be undone."""
+    """Why the operation cannot be undone, if it is irreversible."""
     deadline: timedelta = DEFAULT_DEADLINE
-    """How long it is tried before the saga turns to undoing."""
+    """How long a step is retried before the saga is undone."""
     database: str = HOME
-    """Where it runs: `home`, or a name that the settings know."""
+    """The database it runs in: `home`, or a name from `ORCHESTRATOR_DATABASES`."""
     undo: Compensation | None = None
     surplus: list[Compensation] = field(default_factory=list[Compensation])
-    """Compensations declared after the first, which is a fault: `definition` reports them."""
+    """Further compensations, which are a definition fault."""
     faults: list[str] = field(default_factory=list[str])
-    """Faults seen while decorating, kept so that `definition` can report them with the others."""
+    """Faults found while decorating, kept so that all definition faults are reported together."""
 
     @property
     def kind(self) -> str:
-        """What its step is recorded as: `operation`, `query`, `external` or `pivot`."""
+        """The kind that a step's row records: `operation`, `query`, `external` or `pivot`."""
         if self.name == PIVOT.name:
             return "pivot"
         return "query" if self.reversal is Reversal.NOTHING else "operation"
 
     @property
     def attempt_limit(self) -> timedelta | None:
-        """How long one attempt may take, if it is outside of a database transaction."""
+        """How long one attempt may take, if it runs outside of a database transaction; otherwise None."""
         return None
 
     @cached_property
     def signature(self) -> Signature:
-        """Parameters and result."""
+        """The types of parameters and result."""
         return Signature(self._body)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> OperationCall[R]:
-        """Describe a call; nothing runs.
+        """Describe a call. Nothing runs.
 
         Raises:
             TypeError: arguments are missing or too many.
             pydantic.ValidationError: an argument is not of its declared type.
-            ValueError: an argument could not be recorded and read back as it is, or they are too large.
+            ValueError: an argument cannot be recorded and read back unchanged, or the arguments are too large.
         """
         call = OperationCall(self, self.signature.dump_arguments(self._given(args, kwargs)))
         if call.size > CONTENT_LIMIT:
             raise Unrecordable(
-                f"the arguments of {self.name} take {call.size:,} bytes and the limit is {CONTENT_LIMIT:,}: let an "
-                "operation keep large values in its table, and hand on their ids"
+                f"the arguments of {self.name} take {call.size:,} bytes and the limit is {CONTENT_LIMIT:,}. Store "
+                "large values in a table, and pass their ids"
             )
         if (described := _described.get()) is not None:
             described.append(call)
         return call
 
     def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments by name."""
+        """Return the arguments by name."""
         names = self.signature.by_place
         if names and not kwargs and len(args) == len(names):
             return dict(zip(names, args, strict=True))
@@ -221,16 +222,16 @@ class Operation(Generic[P, R]):
         return dict(list(bound.arguments.items())[1:])
 
     async def body(self, tx: Transaction, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function itself in a transaction: for unit tests, and for the engine.
+        """Run the function in a transaction. Unit tests and the engine call this.
 
         Raises:
-            Refused: the operation said no.
+            Refused: the operation refused.
         """
         with ungrouped():
             return await self._body(tx, *args, **kwargs)
 
     async def compensate(self, tx: Transaction, arguments: Mapping[str, JsonValue], result: JsonValue) -> None:
-        """Run the compensation with what the step recorded."""
+        """Run the compensation with the step's recorded arguments and result."""
         if self.undo is None:
             raise UsageError(f"{self.name} has no compensation")
         await self.undo.body(tx, **self.recorded(self.undo.wants, arguments, result))
@@ -238,7 +239,7 @@ class Operation(Generic[P, R]):
     def recorded(
         self, wanted: Sequence[str], arguments: Mapping[str, JsonValue], result: JsonValue = None
     ) -> dict[str, Any]:
-        """Recorded arguments by name, and `result`, as today's types have them; those that are wanted."""
+        """Return the wanted recorded arguments by name, and `result`, read with today's types."""
         known = self.signature.load_arguments(arguments)
         for name, parameter in self.signature.parameters.items():
             if parameter.default is not parameter.empty:
@@ -248,9 +249,9 @@ class Operation(Generic[P, R]):
         return {name: known[name] for name in wanted}
 
     def compensation(self, body: CompensationBody) -> CompensationBody:
-        """Declare what undoes it: `@withdraw.compensation` above an `async def`.
+        """Declare what undoes this operation: `@withdraw.compensation` above an `async def`.
 
-        The function takes the transaction, then any of the operation's parameters by name, and `result`.
+        The function takes the transaction first, then any of the operation's parameters by name, and `result`.
         """
         made = Compensation(body=body, name=activity_name(body), source=Source.of(body))
         if self.undo is None:
@@ -281,10 +282,10 @@ def operation(
     """Declare an `async def` as an operation: one activity, one transaction, effects exactly once.
 
     Args:
-        irreversible: why it cannot be undone. Done, it is the saga's pivot: from there the saga only goes on.
-        retriable: it has no compensation as it comes after the pivot, where it is tried until it is done.
-        deadline: how long it is tried before the saga turns to undoing; past the pivot without end.
-        database: name of the database it runs in, if its domain has one of its own (`ORCHESTRATOR_DATABASES`).
+        irreversible: why it cannot be undone. Once done, it is the saga's pivot: the saga always continues to its end.
+        retriable: it has no compensation, because it comes after the pivot, where it is retried until it succeeds.
+        deadline: how long it is retried before the saga is undone. Past the pivot it is retried without end.
+        database: the name of the database it runs in, if its domain has its own (`ORCHESTRATOR_DATABASES`).
     """
     reversal = reversal_of(irreversible, retriable=retriable)
     return _decorate(
@@ -293,7 +294,7 @@ def operation(
 
 
 def reversal_of(irreversible: str | None, *, retriable: bool) -> Reversal:
-    """What a decorator's options say about undoing."""
+    """Return what a decorator's options say about undoing."""
     if irreversible is not None:
         return Reversal.IRREVERSIBLE
     return Reversal.RETRIABLE if retriable else Reversal.COMPENSATED
@@ -306,7 +307,7 @@ def query(*, deadline: timedelta = ..., database: str = ...) -> Callable[[Body[P
 def query(
     body: Body[P, R] | None = None, /, *, deadline: timedelta = DEFAULT_DEADLINE, database: str = HOME
 ) -> Operation[P, R] | Callable[[Body[P, R]], Operation[P, R]]:
-    """Declare an `async def` that only reads. Its answer is recorded, so a resumed saga sees the same; never undone."""
+    """Declare an `async def` that only reads. Its result is recorded, so that a resumed saga sees the same one."""
     return _decorate("query", body, Reversal.NOTHING, reason=None, deadline=deadline, database=database)
 
 
@@ -320,7 +321,7 @@ def _decorate(
     database: str,
     retriable: bool = False,
 ) -> Operation[P, R] | Callable[[Body[P, R]], Operation[P, R]]:
-    """Declare what the decorator stands above, or make the decorator. Raises nothing: see `Operation.faults`."""
+    """Declare the decorated function, or return the decorator. Faults go to `Operation.faults`."""
 
     def declare(body: Body[P, R]) -> Operation[P, R]:
         made = Operation(
@@ -340,7 +341,7 @@ def _decorate(
 
 
 def faults_of_use(decorator: str, above: object, *, irreversible: str | None, retriable: bool) -> list[str]:
-    """What is wrong with how a decorator was written."""
+    """Return what is wrong with how a decorator was used."""
     found: list[str] = []
     if above is not None and not callable(above):
         found.append(
@@ -348,13 +349,14 @@ def faults_of_use(decorator: str, above: object, *, irreversible: str | None, re
         )
     if irreversible is not None and retriable:
         found.append(
-            f"@{decorator} says irreversible and retriable: irreversible is the pivot, retriable what comes after it"
+            f"@{decorator} says irreversible and retriable, but only one is possible: an irreversible step is "
+            "the pivot, and a retriable one comes after it"
         )
     return found
 
 
 async def _nothing(tx: Transaction) -> None:
-    """What a pivot does."""
+    """Do nothing: the pivot has no effect."""
 
 
 PIVOT: Operation[[], None] = Operation(
@@ -365,9 +367,9 @@ PIVOT: Operation[[], None] = Operation(
     reversal=Reversal.IRREVERSIBLE,
     reason="it is the pivot",
 )
-"""The engine's own operation: it has no effect, and its step cannot be undone."""
+"""The engine's operation behind `saga.pivot()`. It has no effect, and its step cannot be undone."""
 
 
 def activity_name(body: Callable[..., Any]) -> str:
-    """The activity's type of a function: last part of its module, and its name."""
+    """Return a function's activity type: the last part of its module, and its name."""
     return f"{importable_name(getattr(body, '__module__', '?')).rpartition('.')[2]}.{name_of_function(body)}"

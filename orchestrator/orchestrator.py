@@ -19,32 +19,32 @@ Failed = TypeVar("Failed", bound=FailureEvent)
 class Orchestrator(ABC, Generic[Requested, Completed, Failed]):
     """One event in, a completed or a failed event out, across domains.
 
-    A subclass names its three events and writes `handle`. Dropped in as a file it is found, checked and registered
-    as a Temporal workflow of its class's name. An instance lives for one saga.
+    A subclass names its three events and implements `handle`. The worker finds its file, checks it, and registers it as
+    a Temporal workflow with the class's name. An instance lives for one saga.
 
         class MoneyTransfer(Orchestrator[MoneyTransferRequested, MoneyTransferCompleted, MoneyTransferFailed]):
             async def handle(self, event: MoneyTransferRequested, saga: Saga) -> MoneyTransferCompleted:
                 await saga.execute(account.withdraw(event.user_id, event.from_account_id, event.amount))
                 ...
 
-    Several events may start it, each a saga of its own: `Orchestrator[OrderPlaced | OrderChanged, ...]`, with
+    Several event types may start it, each event as its own saga: `Orchestrator[OrderPlaced | OrderChanged, ...]`, with
     `handle(self, event: OrderPlaced | OrderChanged, saga: Saga)`.
     """
 
     requests: ClassVar[tuple[type[DomainEvent], ...]]
-    """The events that start it, one or several."""
+    """The event types that start it, one or several."""
     completed: ClassVar[type[DomainEvent]]
-    """The event it ends with when all went well."""
+    """The event that a completed saga ends with."""
     failed: ClassVar[type[FailureEvent]]
-    """The event it ends with when it was undone."""
+    """The event that an undone saga ends with."""
     awaited: ClassVar[tuple[type[DomainEvent], ...]] = ()
     """Events that `saga.wait_for` may wait for."""
     partitions: ClassVar[int | None] = None
     """How many long-lived executions carry its sagas, many at a time; None: an execution for each saga. For throughput,
     and with `ordering_key` for strict order of arrival. See docs/partitions.md before changing it."""
     deadline: ClassVar[timedelta | None] = None
-    """How long a saga may go forward before it is undone as `saga.deadline_exceeded`; None: as long as it takes.
-    Past its pivot no deadline counts."""
+    """How long a saga may go forward before it is undone as `saga.deadline_exceeded`; None for no limit. Past the pivot
+    deadlines do not apply."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -59,39 +59,39 @@ class Orchestrator(ABC, Generic[Requested, Completed, Failed]):
                 cls.completed, cls.failed = ends
 
     def locks(self, event: Requested) -> Sequence[str]:
-        """Keys that nobody else may hold while this saga is open, as in `[f"user/{event.user_id}"]`.
+        """Return the keys that no other saga may hold while this one is open, as in `[f"user/{event.user_id}"]`.
 
-        Sagas of one key go one after the other, whoever is first; of any orchestrator, for the key is all that counts.
-        A pure function of the event: other code must not answer otherwise for the same event.
+        Sagas with the same key run one after the other, also those of different orchestrators. This must be a pure
+        function of the event, and a later version must return the same keys for the same event.
         """
         return ()
 
     def ordering_key(self, event: Requested) -> str | None:
-        """A key whose events are handled in the order they came; it locks as those of `locks` do."""
+        """Return a key whose events are handled in order of arrival, or None. It is a lock, like those of `locks`."""
         return None
 
     @abstractmethod
     async def handle(self, event: Requested, saga: Saga) -> Completed:
-        """The process: which operations, in which order, with what.
+        """Run the process: call operations in order, and return the completed event.
 
-        It may run again from the start, and must do the same then: time, chance and ids come from `saga`; it reads no
-        clock and does no I/O of its own.
+        It may run again from its first line and must then do the same, so time, randomness and ids come from `saga`. It
+        must not read a clock or do I/O.
 
         Returns:
             The completed event.
 
         Raises:
-            Refused: a rule that spans domains says no; or let an operation's pass. Everything done is undone.
+            Refused: a rule that spans domains is broken, or an operation refused. All completed steps are undone.
         """
 
 
 def is_base(orchestrator: type[Orchestrator[Any, Any, Any]]) -> bool:
-    """Whether a class is there to be inherited from: it is generic, or names `ABC` among its bases."""
+    """Whether a class is only a base class: it is generic, or has `ABC` among its bases."""
     return bool(getattr(orchestrator, "__parameters__", ())) or ABC in orchestrator.__bases__
 
 
 def _arguments_of(base: Any) -> tuple[Any, ...]:
-    """The arguments of `Orchestrator` that a base stands for, also by way of generic classes in between."""
+    """Return the type arguments that a base class passes to `Orchestrator`, also through generic classes in between."""
     origin: Any = get_origin(base)
     if origin is Orchestrator:
         return get_args(base)

@@ -1,11 +1,11 @@
-"""Adding events to the outbox: an event that goes out if and only if the transaction it tells of commits.
+"""The outbox: an event is sent if and only if the transaction that added it commits.
 
     from orchestrator import outbox
 
     await outbox.add(session, OrderPlaced(order_id=order.id))
 
-For an operation's `Transaction`, and for any session or connection of SQLAlchemy on a database that has the table
-`saga_outbox`: home, and each of ORCHESTRATOR_DATABASES. Writes the row and nothing else; a worker's relay sends it.
+It accepts an operation's `Transaction`, and any SQLAlchemy session or connection to a database with the table
+`saga_outbox`: home, and each of ORCHESTRATOR_DATABASES. It only writes a row; a worker's relay sends the event.
 """
 
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ from orchestrator.values.publishable import check_publishable
 __all__ = ["add", "add_sync"]
 
 SOURCE = "orchestrator/outbox"
-"""CloudEvents `source` of what no saga adds."""
+"""The CloudEvents `source` of events that are added outside of a saga."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Cause:
-    """The saga in whose step an event is added."""
+    """The saga whose step adds an event."""
 
     saga_id: UUID
     source: str
@@ -52,27 +52,28 @@ async def add(
     time: datetime | None = None,
     needs_listener: bool = False,
 ) -> str:
-    """Add an event to the outbox, in the caller's transaction and with it alone.
+    """Add an event to the outbox in the caller's transaction.
 
-    In an operation it says that the step happened: it goes out when the step has committed, also if the saga is undone
-    later. What is to be told only when a saga has ended belongs in its completed event.
+    In an operation, the event says that the step happened: it is sent once the step has committed, even if the saga is
+    undone later. What must be known only after the saga has ended belongs in its completed event.
 
     Args:
         tx: an operation's `Transaction`, or any `AsyncSession` or `AsyncConnection`.
-        event: what happened.
-        key: events of one key are sent one after the other, in the order in which their transactions commit. Until this
-            one ends, others that add to the key wait: add late.
-        event_id: the idempotency key; made up if not given: in a step the same on every attempt, else a UUIDv7.
-        time: when it happened, with its time zone; now if not given.
-        needs_listener: that no orchestrator starts on it is a fault, and makes it a dead letter. Else it is sent to
-            whoever listens, perhaps nobody.
+        event: the event to send.
+        key: events with the same key are sent one after the other, in the order in which their transactions commit.
+            Other transactions that add to the key wait until this one ends, so add late in the transaction.
+        event_id: the idempotency key. Without it, one is generated: in a step the same one on every attempt,
+            otherwise a UUIDv7.
+        time: when the event happened, with its time zone; without it, now.
+        needs_listener: store the event as a dead letter if no orchestrator listens to it. Otherwise an event without
+            listeners is sent to none.
 
     Returns:
         The event's id.
 
     Raises:
-        EventRejected: the event is invalid or too large, its id is none, or was added before for other content.
-        UsageError: `tx` is no such thing, its database has no outbox, or the key is none.
+        EventRejected: the event is invalid or too large, or its id is invalid or already used for different content.
+        UsageError: `tx` is not a transaction, its database has no outbox, or the key is invalid.
     """
     _check(tx, (AsyncSession, AsyncConnection), event, key)
     connection = tx if isinstance(tx, AsyncConnection) else await tx.connection()
@@ -94,7 +95,7 @@ def add_sync(
     time: datetime | None = None,
     needs_listener: bool = False,
 ) -> str:
-    """As `add`, in the transaction of a session or connection that is not asynchronous."""
+    """Add an event to the outbox, as `add` does, through a synchronous session or connection."""
     _check(session, (Session, Connection), event, key)
     envelope = enveloped(event, event_id, time, None)
     connection = session if isinstance(session, Connection) else session.connection()
@@ -105,25 +106,25 @@ def add_sync(
 def _form(tx: object, event: object) -> str:
     asynchronous = isinstance(tx, AsyncSession | AsyncConnection)
     right = "await outbox.add" if asynchronous or not isinstance(tx, Session | Connection) else "outbox.add_sync"
-    return f"{type(tx).__name__} is none that it knows: write `{right}(session, {type(event).__name__}(...))`"
+    return f"{type(tx).__name__} is not one: write `{right}(session, {type(event).__name__}(...))`"
 
 
 def _check(tx: object, wanted: tuple[type, ...], event: object, key: object) -> None:
     if not isinstance(tx, wanted):
-        raise UsageError(f"the outbox takes a transaction first, and {_form(tx, event)}")
+        raise UsageError(f"the outbox takes a transaction as its first argument, and {_form(tx, event)}")
     if not isinstance(event, DomainEvent):
-        raise UsageError(f"the outbox takes a DomainEvent, and {type(event).__name__} is none")
+        raise UsageError(f"the outbox takes a DomainEvent, and {type(event).__name__} is not one")
     if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= KEY_LIMIT or unstorable(key)):
-        raise UsageError(f"the outbox takes as a key a text of 1 to {KEY_LIMIT} characters that a database can hold")
+        raise UsageError(f"the outbox takes a key of 1 to {KEY_LIMIT} characters that a database can store")
 
 
 def enveloped(
     event: DomainEvent, event_id: str | None, time: datetime | None = None, cause: _Cause | None = None
 ) -> Envelope:
-    """The event in its envelope, as it will be sent.
+    """Return the event in the envelope in which it will be sent.
 
     Raises:
-        EventRejected: the id is none, the event is invalid or too large.
+        EventRejected: the id is invalid, or the event is invalid or too large.
     """
     try:
         envelope = wrap(
@@ -154,8 +155,8 @@ def _add(
         if "saga_outbox" not in str(fault.orig) or "column" in str(fault.orig):
             raise
         raise UsageError(
-            "this database has no table saga_outbox: a worker makes it in the home database and in each of "
-            "ORCHESTRATOR_DATABASES; start one, or add to the outbox of one of those"
+            "this database has no table saga_outbox. A worker creates it in the home database and in each of "
+            "ORCHESTRATOR_DATABASES: start a worker, or add to the outbox of one of those databases"
         ) from fault
     if there is not None and not _is_repeat(read(there), envelope, event):
         raise EventRejected(
@@ -175,7 +176,7 @@ def _is_repeat(known: Envelope, given: Envelope, event: DomainEvent) -> bool:
 
 
 async def _cause(tx: Transaction, connection: AsyncConnection) -> _Cause:
-    """The saga of a step, and its event, which says with what it all began. Read once in a step."""
+    """Return the saga of a step with its event, which is the cause of the added event. It is read once per step."""
     known = cast(_Cause | None, tx.info.get(_CAUSE))
     if known is None:
         known = tx.info[_CAUSE] = await _read_cause(tx, connection)
@@ -196,6 +197,6 @@ async def _read_cause(tx: Transaction, connection: AsyncConnection) -> _Cause:
             found = (await reading.execute(statement)).first()
     if found is not None:
         return _Cause(tx.saga_id, f"orchestrator/{found.orchestrator}", read(found.envelope))
-    # A step that is tried out without its saga.
+    # A unit test runs the step without its saga.
     event = Envelope(event_id=tx.event_id, event_type="", version=1, time=tx.event_time, source="", data={}, text="")
     return _Cause(tx.saga_id, SOURCE, event)

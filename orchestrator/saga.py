@@ -1,4 +1,4 @@
-"""The saga as `handle` sees it: run operations, and remember how to undo them."""
+"""The saga as `handle` sees it: it runs operations and remembers how to undo them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -21,34 +21,34 @@ E = TypeVar("E")
 
 
 class Saga(ABC):
-    """One event being handled. `handle` takes everything that changes from here: ids, time, chance, and steps.
+    """One event that is being handled. Everything that varies comes from here: ids, time, randomness, and steps.
 
     Attributes:
         event_id: the event's id.
-        event_time: when the event happened, in UTC. There is no clock in `handle`: it must give the same again.
-        random: a source of chance, the same on every attempt.
+        event_time: when the event happened, in UTC. `handle` must not read a clock, because it has to repeat itself.
+        random: a random number generator that is the same on every attempt.
     """
 
     def __init__(self, *, saga_id: UUID, event_id: str, event_time: datetime) -> None:
         self.saga_id = saga_id
         self.event_id = event_id
         self.event_time = event_time
-        self.random = Random(saga_id.int)  # noqa: S311 - repeatable chance is the point
+        self.random = Random(saga_id.int)  # noqa: S311 - repeatable randomness is the point
         self._drawn = 0
 
     def uuid(self) -> UUID:
-        """A new id, the same on every attempt: made from the saga and how many were drawn."""
+        """Return a new id that is the same on every attempt. It is derived from the saga and a counter."""
         self._drawn += 1
         return uuid5(self.saga_id, f"handle/{self._drawn}")
 
     async def execute(self, call: OperationCall[R]) -> R:
-        """Run one operation, and remember how to undo it.
+        """Run one operation as a step, and remember how to undo it.
 
-        Its effect and the record that it was done are one transaction, so a worker that dies here leaves nothing
-        half done; the same step run again returns the recorded result.
+        The effect and its record are one transaction, so a worker that dies here leaves nothing half done. The same
+        step run again returns the recorded result.
 
         Raises:
-            Refused: the operation said no. Let it pass, and the saga is undone.
+            Refused: the operation refused. If `handle` lets this pass, the saga is undone.
             UsageError: another step of this saga is running; see `execute_batch(..., parallel=True)`.
         """
         [result] = await self._run([call], parallel=False)
@@ -88,22 +88,22 @@ class Saga(ABC):
         parallel: bool = ...,
     ) -> tuple[A, B, C, D, E]: ...
     async def execute_batch(self, *calls: OperationCall[Any], parallel: bool = False) -> tuple[Any, ...]:
-        """Run one to five operations in order, each its own step; the saga is undone if one of them says no.
+        """Run one to five operations in order, each as its own step.
 
         Args:
             calls: the steps, in saga order.
-            parallel: run them at once. They are undone one by one, in reverse order, all the same.
+            parallel: run them concurrently. Their undo is sequential all the same, in reverse order.
 
         Returns:
             The results, in the order of the calls.
 
         Raises:
-            Refused: an operation said no. With `parallel`, the first in saga order, after all have ended.
+            Refused: an operation refused. With `parallel`, the first one in saga order, after all steps have ended.
         """
         return tuple(await self._run(calls, parallel=parallel))
 
     async def execute_all(self, calls: Sequence[OperationCall[R]], *, parallel: bool = False) -> list[R]:
-        """Run any number of operations of one result type, as `execute_batch` does."""
+        """Run any number of operations with the same result type, as `execute_batch` does."""
         return await self._run(calls, parallel=parallel)
 
     @overload
@@ -125,20 +125,20 @@ class Saga(ABC):
     async def execute_atomically(self, *calls: OperationCall[Any]) -> tuple[Any, ...]:
         """Run one to five operations in order as one step: one transaction, one record, one undo.
 
-        All of them are done, or none. Undone, they are undone together in one transaction, the last first. Operations
-        and queries can be in it; with one that is irreversible the whole step is the pivot.
+        Either all of them are done, or none. Their compensations also run in one transaction, the last one first.
+        Operations and queries are allowed. With an irreversible operation in it, the whole step is the pivot.
 
         Returns:
             The results, in the order of the calls.
 
         Raises:
-            Refused: an operation said no, and nothing of the step stands.
-            UsageError: one of them calls the outside world, or another step of this saga is running.
+            Refused: an operation refused, and the whole step is rolled back.
+            UsageError: one of them is an external operation, or another step of this saga is running.
         """
         return await self._run_atomically(calls) if calls else ()
 
     async def execute_all_atomically(self, calls: Sequence[OperationCall[R]]) -> list[R]:
-        """Run any number of operations of one result type as one step, as `execute_atomically` does."""
+        """Run any number of operations with the same result type as one step, as `execute_atomically` does."""
         return list(await self._run_atomically(calls)) if calls else []
 
     async def _run_atomically(self, calls: Sequence[OperationCall[Any]]) -> tuple[Any, ...]:
@@ -149,16 +149,16 @@ class Saga(ABC):
         return Atomically(*calls)
 
     async def pivot(self) -> None:
-        """The point of no return: what was done so far stands, and from here the saga only goes on, whatever happens.
+        """Pass the point of no return: completed steps are never undone, and the saga always continues to its end.
 
-        Steps after it are retriable operations and queries. A refusal there is a fault, and is tried again. An
-        irreversible operation that is done is a pivot, too.
+        Only retriable operations and queries may follow. A refusal there counts as a failure and is retried. A
+        completed irreversible operation is a pivot, too.
         """
         await self._run([PIVOT()], parallel=False)
 
     @abstractmethod
     async def sleep(self, duration: timedelta) -> None:
-        """Wait, durably: it ends at the same moment, whoever drives the saga then. A cancel ends it at once.
+        """Sleep durably: the sleep ends at the same time even if another driver takes over. A cancel ends it at once.
 
         Raises:
             UsageError: another step of this saga is running.
@@ -168,15 +168,15 @@ class Saga(ABC):
     async def wait_for(
         self, event: type[Awaited], *, matching: Callable[[Awaited], bool] | None = None, timeout: timedelta
     ) -> Awaited | None:
-        """Wait for an event that is sent to this saga with `EventBus.send`, also one that came earlier.
+        """Wait for an event that is sent to this saga with `EventBus.send`. It may have arrived earlier.
 
         Args:
-            event: its class, one that the orchestrator names in `awaited`.
-            matching: whether it is the one; by default the first is. It reads nothing but the event.
-            timeout: how long to wait at most.
+            event: the event's class, which the orchestrator must name in `awaited`.
+            matching: decides whether an event is the right one; without it, the first is. It must read only the event.
+            timeout: the longest time to wait.
 
         Returns:
-            The event, or None if none came in time. Either is recorded, so it is the same on every attempt.
+            The event, or None after the timeout. Either is recorded, so it is the same on every attempt.
 
         Raises:
             UsageError: the orchestrator does not name the event in `awaited`, or another step is running.
@@ -184,4 +184,4 @@ class Saga(ABC):
 
     @abstractmethod
     async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
-        """Run steps, numbered in the order given."""
+        """Run steps, numbered in the order of the calls."""

@@ -1,4 +1,4 @@
-"""The transaction of a step: what an operation is given to work with."""
+"""The transaction of a step, through which an operation has its effects."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 FLUSHING = "orchestrator_flushing"
-"""On a connection while a session writes what it holds: SQLAlchemy itself rolls back when that fails."""
+"""Set in a connection's info while a session flushes: if the flush fails, SQLAlchemy rolls back by itself."""
 
 
 class _StepSession(Session):
-    """Says when it flushes, so that the rollback after a failed flush is not taken for the author's."""
+    """A session that marks its flushes, so that the rollback after a failed flush is not mistaken for the author's."""
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
-        if self.is_active and not (self.new or self.dirty or self.deleted):  # before each statement it asks
+        if self.is_active and not (self.new or self.dirty or self.deleted):  # called before each statement
             super().flush(objects)
             return
         info = self.connection().info
@@ -36,10 +36,10 @@ class _StepSession(Session):
 
 
 class Transaction(AsyncSession):
-    """SQLModel's `AsyncSession` inside the step's own transaction.
+    """SQLModel's `AsyncSession` inside the step's transaction.
 
-    The engine commits it together with the record that the step was done, so the operation may neither commit nor
-    roll back: either raises `TransactionMisuse` before harm is done. `begin_nested()` (a savepoint) is yours.
+    The engine commits it together with the step's record, so an operation may neither commit nor roll back; either
+    raises `TransactionMisuse` before any harm is done. `begin_nested()` (a savepoint) is allowed.
     """
 
     sync_session_class = _StepSession
@@ -56,49 +56,49 @@ class Transaction(AsyncSession):
     ) -> None:
         super().__init__(bind=connection, expire_on_commit=False, join_transaction_mode="rollback_only")
         self._saga = saga
-        # A call of an atomic step, by its place there: each draws ids of its own.
+        # Each call of an atomic step has its own sequence of ids.
         self._step = f"{step}" if call is None else f"{step}/call/{call}"
         self._drawn = 0
         self.event_id = event_id
-        """Id of the event that started the saga."""
+        """The id of the event that started the saga."""
         self.event_time = event_time
-        """When that event happened, in UTC. The same on every attempt, unlike a clock."""
+        """When the event happened, in UTC. Unlike a clock, it is the same on every attempt."""
 
     @property
     def saga_id(self) -> UUID:
-        """Id of the saga."""
+        """The saga's id."""
         return self._saga
 
     def uuid(self) -> UUID:
-        """A new id, the same on every attempt of this step: made from the saga, the step, and how many were drawn."""
+        """Return a new id that is the same on every attempt. It is derived from the saga, the step, and a counter."""
         self._drawn += 1
         return uuid5(self._saga, f"step/{self._step}/{self._drawn}")
 
     async def write_out(self) -> None:
-        """Flush, if there is anything to flush or to tell: asking costs less than a flush of nothing."""
+        """Flush if there is anything to flush or to report; the check costs less than an empty flush."""
         session = self.sync_session
-        failed_before = not session.is_active  # an author swallowed it; the flush says again what it was
+        failed_before = not session.is_active  # the author swallowed the error; the flush raises it again
         if failed_before or session.new or session.dirty or session.deleted:
             await self.flush()
 
     async def commit(self) -> NoReturn:
-        """Refused: the engine commits.
+        """Raise an error, because the engine commits.
 
         Raises:
             TransactionMisuse: always.
         """
         raise TransactionMisuse(
-            "an operation may not commit: its effect would stand without the record that it was done, and be done "
-            "twice. Just return; for a part of its own use `async with tx.begin_nested():`"
+            "an operation may not commit, because its effect would be stored without the step's record, and would then "
+            "happen twice. Just return; for a separate part use `async with tx.begin_nested():`"
         )
 
     async def rollback(self) -> NoReturn:
-        """Refused: raise instead, and the engine rolls back.
+        """Raise an error, because the engine rolls back when the operation raises.
 
         Raises:
             TransactionMisuse: always.
         """
         raise TransactionMisuse(
-            "an operation may not roll back: the record of the step would be lost with it. Raise Refused(code, "
-            "message), or put the part to take back in `async with tx.begin_nested():`"
+            "an operation may not roll back, because the step's record would be lost with it. Raise Refused(code, "
+            "message), or put the part to roll back into `async with tx.begin_nested():`"
         )

@@ -124,7 +124,7 @@ class Signature:
             if self._may_be_deep and deeper_than(NESTING_LIMIT, value):
                 raise self._unrecordable(f"{name}: the value is nested deeper than {NESTING_LIMIT} levels")
             if unheld := unstorable(value):
-                raise self._unrecordable(f"{name}: {unheld}, which no database column holds")
+                raise self._unrecordable(f"{name}: {unheld}, which no database column can store")
         if not may_change:
             return dumped
         try:

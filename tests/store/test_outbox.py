@@ -71,7 +71,7 @@ async def test_the_same_id_again_is_a_repeat_and_with_other_content_it_is_refuse
 
 
 BAD: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
-    "no event": (lambda tx: outbox.add(tx, "event"), UsageError, "str is none"),  # type: ignore[arg-type]
+    "no event": (lambda tx: outbox.add(tx, "event"), UsageError, "str is not one"),  # type: ignore[arg-type]
     "no transaction": (lambda tx: outbox.add(EVENT, tx), UsageError, "await outbox.add"),  # type: ignore[arg-type]
     "no key": (lambda tx: outbox.add(tx, EVENT, key=""), UsageError, "1 to 512"),
     "no id": (lambda tx: outbox.add(tx, EVENT, event_id="a b"), EventRejected, "event.invalid_id"),

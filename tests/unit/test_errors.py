@@ -87,7 +87,7 @@ def test_a_code_has_a_domain_and_a_reason(code: str) -> None:
     "code", ["", "closed", "ACCOUNT.CLOSED", "account.", ".closed", "account closed", "1a.b", "a.b\n", f"a.{'b' * 199}"]
 )
 def test_a_code_of_another_form_is_refused_with_the_form(code: str) -> None:
-    with pytest.raises(ValueError, match=r'the form is "domain\.reason", as in "account\.not_found"'):
+    with pytest.raises(ValueError, match=r'Write "domain\.reason", as in "account\.not_found"'):
         Refused(code, "no")
 
 
@@ -122,4 +122,6 @@ def test_problems_are_listed_by_place_in_one_column() -> None:
 
 
 def test_an_incomplete_publish_says_who_has_it() -> None:
-    assert str(PublishIncomplete([], ["Two"])).startswith("accepted by nobody, not by Two; publish it again")
+    assert str(PublishIncomplete([], ["Two"])).startswith(
+        "The event was accepted by no orchestrator, but not by Two. Publish"
+    )

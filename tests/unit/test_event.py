@@ -102,10 +102,11 @@ def test_a_number_that_is_none_is_refused(rate: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"), [("a\x00b", "the text holds a NUL character"), ("a\ud800b", "the text holds a lone surrogate")]
+    ("text", "fault"),
+    [("a\x00b", "the text contains a NUL character"), ("a\ud800b", "the text contains a lone surrogate")],
 )
 def test_text_that_no_database_holds_is_refused_wherever_it_stands(text: str, fault: str) -> None:
-    with pytest.raises(ValidationError, match=f"account: {fault}, which no database column holds"):
+    with pytest.raises(ValidationError, match=f"account: {fault}, which no database column can store"):
         MoneyMoved(account=text, amount=Amount(minor=1))
     with pytest.raises(ValidationError, match=f"labels: {fault}"):
         MoneyMoved(account="a", amount=Amount(minor=1), labels=("fine", text))

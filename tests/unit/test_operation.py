@@ -96,8 +96,11 @@ async def test_awaiting_a_call_says_what_to_write() -> None:
         (lambda: cast(Any, move)("a", FIVE, copies=True), "copies"),
         (lambda: ask(float("nan")), "rate"),
         (lambda: ask(float("-inf")), "rate"),
-        (lambda: burn("a\x00"), "burn: reason: the text holds a NUL character, which no database column holds"),
-        (lambda: burn("a\ud800"), "burn: reason: the text holds a lone surrogate, which no database column holds"),
+        (lambda: burn("a\x00"), "burn: reason: the text contains a NUL character, which no database column can store"),
+        (
+            lambda: burn("a\ud800"),
+            "burn: reason: the text contains a lone surrogate, which no database column can store",
+        ),
     ],
 )
 def test_an_argument_that_does_not_fit_is_refused_where_it_is_written(wrong: Callable[[], object], said: str) -> None:
@@ -220,7 +223,7 @@ def test_every_call_comes_back_or_is_refused_for_its_text(
         loaded = move.signature.load_arguments(call.arguments)
         assert loaded == {"account": account, "amount": Money(minor=minor), "note": note, "copies": copies}
         return
-    assert "which no database column holds" in said
+    assert "which no database column can store" in said
     assert any("\x00" in text or not text.isascii() for text in (account, note or ""))
 
 
