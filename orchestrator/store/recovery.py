@@ -21,7 +21,8 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.core.schema import IS_UNFINISHED, saga, saga_dead_letter, saga_lock, saga_meta
 from orchestrator.store.remote.fence import Unsettled, has_happened, home_row, once_settled
-from orchestrator.store.saga.undo import begin_undoing, first_past_undoing, steps_of
+from orchestrator.store.saga.step_rows import steps_of
+from orchestrator.store.saga.undo import begin_undoing, first_past_undoing
 from orchestrator.store.saga.waits import LOOK_AFTER
 
 TERMINATED = "saga.terminated"

@@ -301,7 +301,7 @@ async def test_past_the_pivot_a_step_whose_result_is_needed_is_not_skipped(
 
     assert ran.code == 2, ran
     assert ran.document["error"]["code"] == "saga.not_skippable"
-    assert "gives a int that `handle` goes on with" in ran.document["error"]["message"]
+    assert "because `handle` needs the int that it returns" in ran.document["error"]["message"]
 
 
 @on_sqlite
@@ -407,8 +407,8 @@ async def test_a_retry_where_nothing_waits_changes_nothing_and_says_so(empty_hou
         (("1", "--reason", "so", "--as", " "), "--as is empty"),
         (("1",), "--reason"),
         (("0", "--reason", "so"), "STEP"),
-        (("9", "--reason", "so", "--yes"), "has no step 9: its steps are 1, 2"),
-        (("1", "--reason", "so", "--yes"), "the saga still goes forward and can be undone"),
+        (("9", "--reason", "so", "--yes"), "has no step 9; its steps are 1, 2"),
+        (("1", "--reason", "so", "--yes"), "because the saga still goes forward and can be undone"),
     ],
     ids=str,
 )

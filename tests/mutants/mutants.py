@@ -106,7 +106,7 @@ MUTANTS = (
         name="fence",
         breaks="a step's effect stands once, however often it is attempted",
         file=FENCE,
-        replaced={"if met.attempt_token == token:": "if met.attempt_token is not None:"},
+        replaced={"if row.attempt_token == token:": "if row.attempt_token is not None:"},
         caught_by=("tests/store/test_fence.py::test_a_step_run_again_answers_with_what_it_recorded",),
     ),
     Mutant(
@@ -120,7 +120,7 @@ MUTANTS = (
         name="together-share-lock",
         breaks="a turn waits for the steps that go with others",
         file=TOGETHER,
-        replaced={"FOR SHARE) AS guard": "FOR KEY SHARE) AS guard"},
+        replaced={"({_GUARD}) AS guard": "({str(_GUARD).replace('SHARE', 'KEY SHARE')}) AS guard"},
         caught_by=("tests/store/test_together.py::test_a_turn_waits_for_steps_that_are_recorded_with_others",),
         unseen="they are recorded right before the commit, and what a turn misses in between the finish sees",
     ),
@@ -145,7 +145,7 @@ MUTANTS = (
         file=FENCE,
         replaced={
             "return await database.in_transaction(record_it)": "return StepRefused("
-            "number=command.number, operation=operation.name, code=said.code, message=said.message)"
+            "number=command.number, operation=operation.name, code=refused.code, message=refused.message)"
         },
         caught_by=(
             "tests/store/test_fence.py::test_a_refusal_is_recorded_and_stays_though_the_operation_would_now_agree",
@@ -156,7 +156,7 @@ MUTANTS = (
         name="undo-order",
         breaks="the last step is undone first",
         file=TURN,
-        replaced={"in reversed(left)": "in left"},
+        replaced={"in reversed(to_undo)": "in to_undo"},
         caught_by=("tests/store/test_two_drivers.py::test_two_undoing_undo_each_step_once",),
         unseen="its compensations are differences, which give the same in any order",
     ),
@@ -215,7 +215,7 @@ MUTANTS = (
         name="ticket-kept",
         breaks="a lock is given back with the outcome",
         file=FINISH,
-        replaced={"if rows[one.saga].lock_keys]": "if not rows[one.saga].lock_keys]"},
+        replaced={"if rows[ending.saga].lock_keys]": "if not rows[ending.saga].lock_keys]"},
         caught_by=("tests/store/test_locks.py::test_a_blocked_step_does_not_run_and_runs_once_its_turn_has_come",),
     ),
     Mutant(
@@ -240,7 +240,7 @@ MUTANTS = (
         name="group",
         breaks="sagas that end together all end",
         file=FINISH,
-        replaced={"await _write(connection, ended)": "await _write(connection, ended[:1])"},
+        replaced={"await _write(connection, endings)": "await _write(connection, endings[:1])"},
         caught_by=("tests/worker/test_wave.py::test_sagas_that_end_together_each_have_their_outcome",),
     ),
     Mutant(
@@ -248,9 +248,8 @@ MUTANTS = (
         breaks="a step in another database is barred there before it passes for undone",
         file=OTHER_UNDO,
         replaced={
-            "met, _ = await insert_first(connection, row, StepState.BARRED)": """met, new = await insert_first(
-            connection, row, StepState.BARRED
-        )
+            "remote_row, _ = await insert_first(connection, NewStep.copy_of(row), StepState.BARRED)": """
+        remote_row, new = await insert_first(connection, NewStep.copy_of(row), StepState.BARRED)
         if new:
             step = saga_step.c.saga_id == command.saga.id, saga_step.c.number == command.number
             await connection.execute(saga_step.delete().where(*step))"""
@@ -316,7 +315,7 @@ MUTANTS = (
         name="repeat",
         breaks="another event under a used id is told, and not taken for a repeat",
         file=OPENING,
-        replaced={"reused = not _same_content(given[key], row, catalog)": "reused = False"},
+        replaced={"reused = not _same_content(by_id[key], row, catalog)": "reused = False"},
         caught_by=("tests/store/test_fence.py::test_the_same_id_for_other_content_is_refused_and_changes_nothing",),
         unseen="no client of it uses an id for two contents",
     ),

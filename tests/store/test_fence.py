@@ -397,7 +397,7 @@ async def test_two_steps_that_wait_for_each_other_are_sorted_out_in_place(stocke
 async def test_a_step_of_a_saga_whose_row_is_gone_is_an_error_that_says_so(stocked: Database) -> None:
     command = first_step().model_copy(update={"opening": None})
 
-    with pytest.raises(SagaMissing, match="is this the database"):
+    with pytest.raises(SagaMissing, match="ORCHESTRATOR_DATABASE_URL is the database in which"):
         await run_step(stocked, CATALOG, command)
 
     assert Script.runs == []

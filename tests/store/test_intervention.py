@@ -145,7 +145,7 @@ async def test_a_skip_waits_for_a_compensation_that_commits_and_is_refused(stock
         assert not skipping.done()
 
         outcome = await one.end()
-        with pytest.raises(SkipRefused, match=r"step 2, cast\.put, is undone already|has ended as cancelled"):
+        with pytest.raises(SkipRefused, match=r"step 2, cast\.put, is already undone|has ended as cancelled"):
             await skipping
 
     assert await one.states() == {1: "undone", 2: "undone", 3: "undone"}
@@ -206,12 +206,12 @@ async def test_a_skip_clears_that_the_saga_is_stuck_at_this_step_and_no_other(st
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"state": "undone"}, "is undone already"),
+        ({"state": "undone"}, "is already undone"),
         ({"state": "refused"}, "had no effect"),
         ({"state": "attempting"}, "had no effect"),
         ({"kind": "query"}, "it is a query"),
         ({"kind": "sleep"}, "it is a sleep"),
-        ({"number": 9}, "no step 2: its steps are 1, 3, 9"),
+        ({"number": 9}, "no step 2; its steps are 1, 3, 9"),
     ],
     ids=str,
 )
@@ -252,9 +252,9 @@ async def test_a_saga_that_can_be_undone_is_not_skipped_forward(stocked: Databas
     ("operation", "state", "told"),
     [
         ("cast.put", "attempting", None),
-        ("cast.put", "done", "is done: past the pivot only a step that is not done"),
-        ("cast.take", "attempting", "gives a int that `handle` goes on with"),
-        ("cast.forgotten", "attempting", "is no operation of this code"),
+        ("cast.put", "done", "is done; past the pivot only a step that is not yet done"),
+        ("cast.take", "attempting", "because `handle` needs the int that it returns"),
+        ("cast.forgotten", "attempting", "because this code has no such operation"),
     ],
 )
 async def test_past_the_pivot_only_a_step_that_gives_nothing_and_is_not_done_is_skipped(

@@ -52,7 +52,7 @@ OF_ONE_SAGA = {
     # Reads and writes the rows of single sagas and steps by their primary keys.
     *("run_calls", "undo_calls", "run_external_step", "settle_external_step", "external_row", "verified", "fate"),
     *("settle_attempt", "swapped", "undo_external_step", "take_back_late", "take_back_left", "once_settled"),
-    *("home_row", "has_happened", "insert_first", "bar", "copy_home", "run_other_step", "undo_other_step"),
+    *("home_row", "has_happened", "insert_first", "bar", "copy_home", "run_remote_step", "undo_remote_step"),
     *("skip_step", "check_skip", "mark_stuck", "count_undo_failure", "begin_wait", "end_wait", "run_steps_together"),
     *(
         "finish_sagas",

@@ -1,1 +1,1 @@
-"""Steps in another database than home: the row there decides, and the row at home follows."""
+"""Remote steps, in a database other than home: the row there decides, and the row at home follows."""

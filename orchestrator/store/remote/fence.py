@@ -1,17 +1,17 @@
-"""A step in another database: its row there decides, and its row at home follows.
+"""The fence of a remote step: its row in the remote database decides, and its row at home follows.
 
-At home the row is `attempting` before anything is done there, behind the guard as any step's. There the row is inserted
-first by whoever comes first: by an attempt, in the transaction of its effect; or as `barred` by who undoes, so that no
-attempt that is under way can have an effect any more. Whatever is found there is copied home, where `attempting` (and
-`done`, once it is undone) gives way to it by compare-and-set. Each of these transactions may be the last one that its
-driver lives to see: the next driver reads the row at home, then the row there, and goes on.
+Before anything is done remotely, the row at home is `attempting`, inserted behind the guard like any step's. The remote
+row is inserted by whichever comes first: an attempt, in the transaction of its effect; or an undo, as `barred`, so that
+an attempt in flight can no longer have an effect. The state of the remote row is then copied home, where it replaces
+`attempting` (or, once the step is undone, `done`) by compare-and-set. A driver may die after any of these transactions:
+the next driver reads the row at home, then the remote row, and continues from there.
 
-A query has no effect, so it has no row there: its answer is recorded at home before `handle` goes on with it.
+A query has no effect and therefore no remote row: its result is recorded at home before `handle` continues with it.
 """
 
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import Row, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,6 +22,7 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.core.schema import saga, saga_step
 from orchestrator.store.saga.opening import insert_into
+from orchestrator.store.saga.step_rows import NewStep
 
 R = TypeVar("R")
 
@@ -36,20 +37,20 @@ FENCE = (
     saga_step.c.skipped_by,
     saga_step.c.skip_reason,
 )
-"""What a row there is read as."""
-_GIVES_WAY = {
+"""The columns of a remote row that are read."""
+_REPLACES = {
     StepState.DONE: (StepState.ATTEMPTING,),
     StepState.REFUSED: (StepState.ATTEMPTING,),
     StepState.BARRED: (StepState.ATTEMPTING,),
-    # Recorded as done by an attempt whose driver was slower than the one that undid it.
+    # The step may be `done` at home, recorded by an attempt whose driver was slower than the one that undid the step.
     StepState.UNDONE: (StepState.ATTEMPTING, StepState.DONE),
     StepState.SKIPPED: (StepState.ATTEMPTING, StepState.DONE),
 }
-"""Which states at home give way to one there."""
+"""The states at home that a remote state replaces."""
 
 
 class Unsettled(Exception):
-    """A transition cannot be decided at home yet: a step in another database cannot be undone, and may be done."""
+    """A transition cannot be decided yet, because an irreversible remote step may be done and home does not know."""
 
     def __init__(self, saga_id: UUID, number: int) -> None:
         self.saga_id = saga_id
@@ -58,96 +59,89 @@ class Unsettled(Exception):
 
 
 async def once_settled(databases: Databases, decide: Callable[[], Awaitable[R]]) -> R:
-    """Decide; again, as often as a step's fate has to be found out first."""
+    """Run a decision, and repeat it each time a remote step had to be settled first."""
     while True:
         try:
             return await decide()
-        except Unsettled as found:
-            row = await home_row(databases.home, found.saga_id, found.number)
+        except Unsettled as unsettled:
+            row = await home_row(databases.home, unsettled.saga_id, unsettled.number)
             if row is not None and row.state == StepState.ATTEMPTING.value:
                 await _settle(databases, row)
 
 
 async def home_row(home: Database, saga_id: UUID, number: int) -> Row[Any] | None:
-    """A step's row at home, with `saga_phase`."""
+    """Return a step's row at home with its saga's phase as `saga_phase`."""
     phase = select(saga.c.phase).where(saga.c.id == saga_id).scalar_subquery()
     async with home.reading() as connection:
-        found = await connection.execute(
+        rows = await connection.execute(
             select(saga_step, phase.label("saga_phase")).where(
                 saga_step.c.saga_id == saga_id, saga_step.c.number == number
             )
         )
-        return found.first()
+        return rows.first()
 
 
-async def has_happened(there: Database, saga_id: UUID, number: int) -> bool:
-    """Whether a step's effect stands there just now; nothing is changed."""
-    async with there.reading() as connection:
+async def has_happened(remote: Database, saga_id: UUID, number: int) -> bool:
+    """Whether a step is done in the remote database now; nothing is changed."""
+    async with remote.reading() as connection:
         state = await connection.scalar(
             select(saga_step.c.state).where(saga_step.c.saga_id == saga_id, saga_step.c.number == number)
         )
     return state == StepState.DONE.value
 
 
-async def insert_first(connection: AsyncConnection, step: Any, state: StepState, **more: Any) -> tuple[Row[Any], bool]:
-    """Insert a step's row there, or meet the one that is; either way it is locked now.
+async def insert_first(
+    connection: AsyncConnection, step: NewStep, state: StepState, **more: Any
+) -> tuple[Row[Any], bool]:
+    """Insert a step's remote row, or find the existing one; either way the row is locked afterwards.
 
     Args:
-        connection: a transaction there.
-        step: the step's row at home, or what it is made of.
-        state: what it is inserted as.
+        connection: a transaction in the remote database.
+        step: the step and its call.
+        state: the state in which the row is inserted.
         more: further columns.
 
     Returns:
         The row, and whether it was inserted now.
     """
-    token = uuid4()
-    insertion = insert_into(connection, saga_step).values(
-        saga_id=step.saga_id,
-        number=step.number,
-        kind=step.kind,
-        operation=step.operation,
-        database=step.database,
-        arguments=step.arguments,
-        digest=step.digest,
-        irreversible=step.irreversible,
-        attempt_token=token,
-        state=state.value,
-        created_at=clock.now(),
-        done_at=clock.now(),
-        **more,
-    )
-    # As in `fence`: DO NOTHING would not see what it waited for.
-    met = await connection.execute(
+    values = step.values(state)
+    insertion = insert_into(connection, saga_step).values(**values, created_at=clock.now(), done_at=clock.now(), **more)
+    # As in `fence`: DO NOTHING would not see the row that it has waited for.
+    result = await connection.execute(
         insertion.on_conflict_do_update(
             index_elements=[saga_step.c.saga_id, saga_step.c.number], set_={"number": insertion.excluded.number}
         ).returning(*FENCE)
     )
-    row = met.one()
-    return row, row.attempt_token == token
+    row = result.one()
+    return row, row.attempt_token == values["attempt_token"]
 
 
-async def bar(there: Database, step: Any, state: StepState = StepState.BARRED, **more: Any) -> Row[Any]:
-    """The step's row there as it stands for good where no attempt has come first; see `insert_first`."""
+async def bar(remote: Database, step: NewStep) -> Row[Any]:
+    """Insert a step's remote row as `barred` unless an attempt came first, and return the row, which is final now."""
 
     async def insert_it(connection: AsyncConnection) -> Row[Any]:
-        return (await insert_first(connection, step, state, **more))[0]
+        return (await insert_first(connection, step, StepState.BARRED))[0]
 
-    return await there.in_transaction(insert_it)
+    return await remote.in_transaction(insert_it)
 
 
-async def copy_home(home: Database, saga_id: UUID, number: int, there: Any) -> bool:
-    """Write at home what the row there says. False: the row at home gives way to it no more."""
-    state = StepState(there.state)
+async def copy_home(home: Database, saga_id: UUID, number: int, remote_row: Any) -> bool:
+    """Copy the state of the remote row home. False: the row at home has a state that it does not replace."""
+    state = StepState(remote_row.state)
     now = clock.now()
     values: dict[str, Any] = {"state": state.value}
     match state:
         case StepState.DONE | StepState.REFUSED:
-            values |= {"result": there.result, "error": there.error, "attempts": there.attempts, "done_at": now}
+            values |= {
+                "result": remote_row.result,
+                "error": remote_row.error,
+                "attempts": remote_row.attempts,
+                "done_at": now,
+            }
         case StepState.UNDONE:
-            values |= {"result": there.result, "undone_at": now, "undo_attempts": saga_step.c.undo_attempts + 1}
+            values |= {"result": remote_row.result, "undone_at": now, "undo_attempts": saga_step.c.undo_attempts + 1}
         case StepState.SKIPPED:
-            values |= {"skipped_by": there.skipped_by, "skip_reason": there.skip_reason, "done_at": now}
+            values |= {"skipped_by": remote_row.skipped_by, "skip_reason": remote_row.skip_reason, "done_at": now}
         case _:
             values |= {"done_at": now}
 
@@ -157,7 +151,7 @@ async def copy_home(home: Database, saga_id: UUID, number: int, there: Any) -> b
             .where(
                 saga_step.c.saga_id == saga_id,
                 saga_step.c.number == number,
-                saga_step.c.state.in_([one.value for one in _GIVES_WAY[state]]),
+                saga_step.c.state.in_([replaced.value for replaced in _REPLACES[state]]),
             )
             .values(values)
         )
@@ -167,6 +161,6 @@ async def copy_home(home: Database, saga_id: UUID, number: int, there: Any) -> b
 
 
 async def _settle(databases: Databases, row: Any) -> None:
-    """Find out whether a step there is done, so that it never will be if it is not."""
-    found = await bar(databases.named(row.database), row)
-    await copy_home(databases.home, row.saga_id, row.number, found)
+    """Find out whether a remote step is done; if it is not, bar it, so that it never will be."""
+    remote_row = await bar(databases.named(row.database), NewStep.copy_of(row))
+    await copy_home(databases.home, row.saga_id, row.number, remote_row)

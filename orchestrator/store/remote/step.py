@@ -1,8 +1,7 @@
-"""A step in another database on its way forward: written down at home, done there, recorded at home."""
+"""The forward path of a remote step: recorded at home, done in the remote database, its result recorded at home."""
 
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,7 +10,7 @@ from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import Refused
 from orchestrator.operation import Operation, Reversal
 from orchestrator.protocol.commands import Decided, Diverged, Phase, Resume, StepCommand, StepReply, StepState
-from orchestrator.protocol.envelope import canonical, digest
+from orchestrator.protocol.envelope import canonical
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
@@ -21,48 +20,21 @@ from orchestrator.store.saga.atomic import refusal_record
 from orchestrator.store.saga.fence import (
     Attempting,
     RefusedPastPivot,
-    TransactionLost,
     claim,
     perform,
     recordable,
     recorded_reply,
+    transaction_lost,
 )
 from orchestrator.store.saga.opening import OpenedBefore
+from orchestrator.store.saga.step_rows import NewStep
 
 AnyOperation = Operation[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Fence:
-    """What a step's row there is made of."""
-
-    saga_id: UUID
-    number: int
-    kind: str
-    operation: str
-    database: str
-    arguments: str
-    digest: str
-    irreversible: bool
-
-    @classmethod
-    def of(cls, command: StepCommand, operation: AnyOperation) -> "_Fence":
-        arguments = canonical(command.arguments)
-        return cls(
-            saga_id=command.saga.id,
-            number=command.number,
-            kind=operation.kind,
-            operation=operation.name,
-            database=operation.database,
-            arguments=arguments,
-            digest=digest(f"{operation.name}{arguments}"),
-            irreversible=operation.reversal is Reversal.IRREVERSIBLE,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Answered:
-    """What a query said, as a row there would say it."""
+class _QueryReply:
+    """What a query returned or how it was refused, in the columns of a remote row."""
 
     state: str
     result: str | None
@@ -70,56 +42,57 @@ class _Answered:
     attempts: int
 
 
-async def run_other_step(
+async def run_remote_step(
     databases: Databases, catalog: Catalog, command: StepCommand, *, attempt: int = 1
 ) -> StepReply:
-    """Attempt a step in another database. Three transactions: at home, there, at home.
+    """Attempt a remote step in three transactions: at home, in the remote database, at home.
 
     Raises:
-        DatabaseMissing: the other database's address is not known here; nothing was done.
-        SagaMissing: the saga's row is gone.
-        Exception: what the operation raised; nothing stands there, and it may be tried again.
+        DatabaseMissing: the remote database's address is not known here; nothing was done.
+        SagaMissing: the saga's row is not in the home database.
+        Exception: whatever the operation raised; its remote transaction was rolled back, and it may be retried.
     """
     operation = catalog.called(command.operation, command.arguments)
-    there = databases.named(operation.database)
+    remote = databases.named(operation.database)
 
     async def claim_it(connection: AsyncConnection) -> StepReply | Attempting | None:
         return await claim(connection, catalog, command, operation, attempt, StepState.ATTEMPTING)
 
     try:
-        met = await databases.home.in_transaction(claim_it)
+        recorded = await databases.home.in_transaction(claim_it)
     except OpenedBefore as before:
         return Resume(envelope=before.envelope)
-    if met is not None and not isinstance(met, Attempting):
-        return met
+    if recorded is not None and not isinstance(recorded, Attempting):
+        return recorded
     is_query = operation.reversal is Reversal.NOTHING
     try:
-        done = await (_ask if is_query else _do)(there, command, operation, attempt)
+        result = await (_run_query if is_query else _run_operation)(remote, command, operation, attempt)
     except Refused as refusal:
         if command.past_pivot:
             raise RefusedPastPivot(f"{refusal.code}: {refusal.message}") from refusal
         error = canonical(refusal_record(refusal))
         if is_query:
-            done = _Answered(StepState.REFUSED.value, None, error, attempt)
+            result = _QueryReply(StepState.REFUSED.value, None, error, attempt)
         else:
-            done = await _refuse(there, command, operation, attempt, error)
-    if isinstance(done, Diverged):
-        return done
-    if await copy_home(databases.home, command.saga.id, command.number, done):
-        return recorded_reply(command.number, operation.name, done)
-    # Another driver was faster: what stands at home is the answer.
+            result = await _record_refusal(remote, command, operation, attempt, error)
+    if isinstance(result, Diverged):
+        return result
+    if await copy_home(databases.home, command.saga.id, command.number, result):
+        return recorded_reply(command.number, operation.name, result)
+    # Another driver was faster, so the row at home has the reply.
     row = await home_row(databases.home, command.saga.id, command.number)
     return Decided(phase=Phase.UNDOING) if row is None else recorded_reply(command.number, operation.name, row)
 
 
-async def _do(there: Database, command: StepCommand, operation: AnyOperation, attempt: int) -> Any:
+async def _run_operation(remote: Database, command: StepCommand, operation: AnyOperation, attempt: int) -> Any:
     async def attempt_it(connection: AsyncConnection) -> Any:
-        row, is_ours = await insert_first(connection, _Fence.of(command, operation), StepState.DONE, attempts=attempt)
-        if not is_ours:
-            return _met(command, operation, row)
+        step = NewStep.of(command, operation)
+        row, is_inserted = await insert_first(connection, step, StepState.DONE, attempts=attempt)
+        if not is_inserted:
+            return _row_if_same_step(command, operation, row)
         returned = await perform(connection, operation, command)
         _, recorded = recordable(operation, returned)
-        # As in `fence`: a transaction that a swallowed error has ended must not pass for one that committed.
+        # As in `fence`: a transaction that a swallowed error has ended must not look like one that committed.
         written = await connection.execute(
             update(saga_step)
             .where(
@@ -130,35 +103,42 @@ async def _do(there: Database, command: StepCommand, operation: AnyOperation, at
             .values(result=recorded, done_at=clock.now())
             .returning(*FENCE)
         )
-        return written.first() or _lost(operation)
+        if (done := written.first()) is None:
+            raise transaction_lost(operation.name)
+        return done
 
-    return await there.in_transaction(attempt_it)
+    return await remote.in_transaction(attempt_it)
 
 
-async def _refuse(there: Database, command: StepCommand, operation: AnyOperation, attempt: int, error: str) -> Any:
+async def _record_refusal(
+    remote: Database, command: StepCommand, operation: AnyOperation, attempt: int, error: str
+) -> Any:
     async def record_it(connection: AsyncConnection) -> Any:
-        row, is_ours = await insert_first(
-            connection, _Fence.of(command, operation), StepState.REFUSED, attempts=attempt, error=error
-        )
-        # The refused transaction is gone, effects and all. Another driver may have done the step since: it was first.
-        return row if is_ours else _met(command, operation, row)
+        step = NewStep.of(command, operation)
+        row, is_inserted = await insert_first(connection, step, StepState.REFUSED, attempts=attempt, error=error)
+        # The refused transaction was rolled back. If another driver has done the step since, its record is returned.
+        return row if is_inserted else _row_if_same_step(command, operation, row)
 
-    return await there.in_transaction(record_it)
+    return await remote.in_transaction(record_it)
 
 
-async def _ask(there: Database, command: StepCommand, operation: AnyOperation, attempt: int) -> _Answered:
-    async def ask_it(connection: AsyncConnection) -> _Answered:
+async def _run_query(remote: Database, command: StepCommand, operation: AnyOperation, attempt: int) -> _QueryReply:
+    async def ask_it(connection: AsyncConnection) -> _QueryReply:
         returned = await perform(connection, operation, command)
         _, recorded = recordable(operation, returned)
-        # After an error that the query swallowed, PostgreSQL answers nothing more: what it made of that is no answer.
+        # Fails if the query swallowed a database error, because its result then rests on statements that failed.
         await connection.execute(select(1))
-        return _Answered(StepState.DONE.value, recorded, None, attempt)
+        return _QueryReply(StepState.DONE.value, recorded, None, attempt)
 
-    return await there.in_transaction(ask_it)
+    return await remote.in_transaction(ask_it)
 
 
-def _met(command: StepCommand, operation: AnyOperation, row: Any) -> Any:
-    """The row that stands there. At home it was this step's, so another's is of a home that is another's or is lost."""
+def _row_if_same_step(command: StepCommand, operation: AnyOperation, row: Any) -> Any:
+    """Return the remote row if it records the same operation.
+
+    The row at home was this step's, so a remote row of another operation comes from another home database, or from one
+    that was lost.
+    """
     if row.operation == operation.name:
         return row
     return Diverged(
@@ -166,7 +146,3 @@ def _met(command: StepCommand, operation: AnyOperation, row: Any) -> Any:
         recorded=f"{row.operation}({row.arguments}) in database {operation.database}",
         given=f"{operation.name}({canonical(command.arguments)})",
     )
-
-
-def _lost(operation: AnyOperation) -> Any:
-    raise TransactionLost(f"the transaction of {operation.name} was ended before the operation was")

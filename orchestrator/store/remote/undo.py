@@ -1,68 +1,57 @@
-"""A step in another database on its way back: barred there if it has not happened, taken back there if it has."""
+"""The undo of a remote step: barred in the remote database if it has not happened, compensated there if it has."""
 
-import contextlib
-import json
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.definition.atomic import AtomicOperation
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.commands import Decided, Phase, StepState, UndoCommand, Undone, UndoReply
-from orchestrator.protocol.containment import contained
 from orchestrator.store.core import clock
 from orchestrator.store.core.databases import Databases
-from orchestrator.store.core.error_text import error_text
-from orchestrator.store.core.misuse_guard import guarded
 from orchestrator.store.core.schema import saga, saga_step
 from orchestrator.store.remote.fence import FENCE, copy_home, home_row, insert_first
-from orchestrator.store.saga.atomic import undo_calls
-from orchestrator.store.saga.fence import SagaMissing, TransactionLost
-from orchestrator.store.saga.undo import count_undo_failure
-from orchestrator.transaction import Transaction
+from orchestrator.store.saga.fence import saga_missing, transaction_lost
+from orchestrator.store.saga.step_rows import NewStep
+from orchestrator.store.saga.undo import counting_failure, run_compensation
 
 
-async def undo_other_step(databases: Databases, catalog: Catalog, command: UndoCommand) -> UndoReply:
-    """Undo a step in another database. A transaction there, and one at home; safe to repeat.
+async def undo_remote_step(databases: Databases, catalog: Catalog, command: UndoCommand) -> UndoReply:
+    """Undo a remote step in one transaction in the remote database and one at home. Safe to repeat.
 
-    The phase is looked at before anything is done there. It never turns forward again, nor to completed, so what may be
-    taken back once may be taken back for ever; that it happens once is decided by the row there.
+    The phase is checked before anything is done remotely. An undoing saga never becomes forward or completed again, so
+    what may be undone once may be undone at any later time; the remote row decides that it happens once.
 
     Raises:
-        DatabaseMissing: the other database's address is not known here.
-        SagaMissing: the saga's row is gone.
-        Exception: what the compensation raised; the step is as it was, and the attempt is counted on its row at home.
+        DatabaseMissing: the remote database's address is not known here.
+        SagaMissing: the saga's row is not in the home database.
+        Exception: whatever the compensation raised; the step is unchanged, and the attempt is counted on its row at
+            home.
     """
-    try:
+    async with counting_failure(databases.home, command):
         return await _undo(databases, catalog, command)
-    except Exception as fault:
-        # What counts is the fault itself: that it could not be counted must not stand in its place.
-        with contextlib.suppress(SQLAlchemyError, OSError):
-            await count_undo_failure(databases.home, command, error_text(fault))
-        raise
 
 
 async def _undo(databases: Databases, catalog: Catalog, command: UndoCommand) -> UndoReply:
     row = await home_row(databases.home, command.saga.id, command.number)
     if row is None and (phase := await _phase_of(databases, command)).is_final:
-        return Decided(phase=phase)  # purged since
+        return Decided(phase=phase)  # the step's row has been purged
     if row is None or row.saga_phase is None:
-        raise SagaMissing(f"saga {command.saga.orchestrator}/{command.saga.event_id} has no row here")
+        raise saga_missing(command.saga)
     if row.saga_phase != Phase.UNDOING.value:
         return Decided(phase=Phase(row.saga_phase))
     if row.state not in (StepState.ATTEMPTING.value, StepState.DONE.value):
         return Undone(number=command.number)
-    there = databases.named(row.database)
+    remote = databases.named(row.database)
 
-    async def take_back(connection: AsyncConnection) -> Any:
-        met, _ = await insert_first(connection, row, StepState.BARRED)
-        return met if met.state != StepState.DONE.value else await _compensate(connection, catalog, command, met)
+    async def undo_it(connection: AsyncConnection) -> Any:
+        remote_row, _ = await insert_first(connection, NewStep.copy_of(row), StepState.BARRED)
+        if remote_row.state != StepState.DONE.value:
+            return remote_row
+        return await _compensate(connection, catalog, command, remote_row)
 
-    found = await there.in_transaction(take_back)
-    await copy_home(databases.home, command.saga.id, command.number, found)
+    remote_row = await remote.in_transaction(undo_it)
+    await copy_home(databases.home, command.saga.id, command.number, remote_row)
     return Undone(number=command.number)
 
 
@@ -72,32 +61,16 @@ async def _phase_of(databases: Databases, command: UndoCommand) -> Phase:
     return Phase.FORWARD if phase is None else Phase(phase)
 
 
-async def _compensate(connection: AsyncConnection, catalog: Catalog, command: UndoCommand, met: Any) -> Any:
-    """Take back what is done. The row is locked: nobody else does so, or has."""
-    arguments = json.loads(met.arguments)
-    result = None if met.result is None else json.loads(met.result)
-    operation = catalog.called(met.operation, arguments)
+async def _compensate(connection: AsyncConnection, catalog: Catalog, command: UndoCommand, step: Any) -> Any:
+    """Undo a step that is done; its row is locked, so no other transaction undoes it at the same time."""
     swap = update(saga_step).where(saga_step.c.saga_id == command.saga.id, saga_step.c.number == command.number)
     await connection.execute(swap.values(state=StepState.UNDONE.value))
-    tx = Transaction(
-        connection,
-        saga=command.saga.id,
-        step=-command.number,
-        event_id=command.saga.event_id,
-        event_time=datetime.fromisoformat(command.event_time),
-    )
-    if isinstance(operation, AtomicOperation):
-        await undo_calls(connection, operation, command, arguments, result)
-    else:
-        async with guarded(connection, "operation"):
-            with contained(f"the compensation of {operation.name}"):
-                await operation.compensate(tx, arguments, result)
-                await tx.flush()
-    # Last, as in `fence`: it fails, or finds no such row, where a swallowed error has ended the transaction.
+    await run_compensation(connection, catalog, command, step)
+    # Last, as in `fence`: in a transaction that a swallowed error has ended, this fails or finds no such row.
     written = await connection.execute(
         swap.where(saga_step.c.state == StepState.UNDONE.value).values(undone_at=clock.now()).returning(*FENCE)
     )
     undone = written.first()
     if undone is None:
-        raise TransactionLost(f"the transaction of {operation.name}'s compensation was ended before it was")
+        raise transaction_lost(f"{step.operation}'s compensation")
     return undone

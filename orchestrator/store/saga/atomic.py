@@ -1,6 +1,6 @@
-"""The calls of an atomic step: one after the other in the step's own transaction, and back again in the undo's.
+"""The calls of an atomic step: run in order in the step's transaction, and undone in reverse in the undo's transaction.
 
-Nothing of exactly-once is here: the fence and the compare-and-set of the undo are those of any step.
+Exactly-once is decided elsewhere: an atomic step has the same fence and the same compare-and-set undo as any step.
 """
 
 import json
@@ -22,7 +22,7 @@ from orchestrator.transaction import Transaction
 
 
 class RefusedWithin(Refused):
-    """One of an atomic step's operations said no."""
+    """One of an atomic step's operations refused."""
 
     def __init__(self, refusal: Refused, operation: str) -> None:
         super().__init__(refusal.code, refusal.message)
@@ -30,26 +30,26 @@ class RefusedWithin(Refused):
 
 
 async def run_calls(connection: AsyncConnection, operation: AtomicOperation, command: StepCommand) -> list[Any]:
-    """Run each call, in order, with a `Transaction` of its own on the step's connection.
+    """Run each call in order, with its own `Transaction` on the step's connection.
 
     Returns:
-        What each returned.
+        The result of each call.
 
     Raises:
-        RefusedWithin: one of them said no.
-        Exception: what one of them raised.
+        RefusedWithin: one of the operations refused.
+        Exception: whatever one of the operations raised.
     """
     arguments: list[dict[str, Any]] = operation.signature.load_arguments(command.arguments)["calls"]
     returned: list[Any] = []
-    for place, (one, given) in enumerate(zip(operation.operations, arguments, strict=True), start=1):
-        tx = _transaction(connection, command.saga, command.number, place, command.event_time)
+    for position, (called, call_arguments) in enumerate(zip(operation.operations, arguments, strict=True), start=1):
+        tx = _transaction(connection, command.saga, command.number, position, command.event_time)
         try:
-            async with guarded(connection, "query" if one.reversal is Reversal.NOTHING else "operation"):
-                with contained(one.name):
-                    returned.append(await one.body(tx, **given))
+            async with guarded(connection, "query" if called.reversal is Reversal.NOTHING else "operation"):
+                with contained(called.name):
+                    returned.append(await called.body(tx, **call_arguments))
                     await tx.write_out()
         except Refused as refusal:
-            raise RefusedWithin(refusal, one.name) from refusal
+            raise RefusedWithin(refusal, called.name) from refusal
     return returned
 
 
@@ -60,32 +60,35 @@ async def undo_calls(
     arguments: Mapping[str, JsonValue],
     results: JsonValue,
 ) -> None:
-    """Run the compensations of the calls, the last first; queries have none.
+    """Run the compensations of the calls in reverse order; queries have none.
 
     Raises:
-        Exception: what a compensation raised: nothing of the step is undone.
+        Exception: whatever a compensation raised; then the whole step remains done.
     """
     if not isinstance(results, list):
-        raise OrchestratorError(f"the results of step {command.number} are no list, so its calls cannot be undone")
+        raise OrchestratorError(
+            f"step {command.number} cannot be undone, because its recorded results are not a list; "
+            "undo its effect by hand and skip the step"
+        )
     done = zip(operation.operations, calls_in(arguments), results, strict=True)
-    for place, (one, (_, given), result) in reversed(list(enumerate(done, start=1))):
-        if one.reversal is Reversal.NOTHING:
+    for position, (called, (_, call_arguments), result) in reversed(list(enumerate(done, start=1))):
+        if called.reversal is Reversal.NOTHING:
             continue
-        tx = _transaction(connection, command.saga, -command.number, place, command.event_time)
+        tx = _transaction(connection, command.saga, -command.number, position, command.event_time)
         async with guarded(connection, "operation"):
-            with contained(f"the compensation of {one.name}"):
-                await one.compensate(tx, given, result)
+            with contained(f"the compensation of {called.name}"):
+                await called.compensate(tx, call_arguments, result)
                 await tx.flush()
 
 
 def refusal_record(refusal: Refused) -> dict[str, str]:
-    """What a refused step's row says; of an atomic step also which operation it was."""
-    said = {"code": refusal.code, "message": refusal.message}
-    return said | {"operation": refusal.operation} if isinstance(refusal, RefusedWithin) else said
+    """Return what a refused step's row records; for an atomic step this includes which operation refused."""
+    record = {"code": refusal.code, "message": refusal.message}
+    return record | {"operation": refusal.operation} if isinstance(refusal, RefusedWithin) else record
 
 
 def undone_calls(catalog: Catalog, operation: str, arguments: str) -> Sequence[str]:
-    """Operations that the undoing of a step took back, in that order: of an atomic one each that has a compensation."""
+    """Return the operations that undoing a step has undone, in that order; queries of an atomic step are left out."""
     if operation != ATOMIC.name:
         return (operation,)
     return [name for name, _ in reversed(calls_in(json.loads(arguments))) if catalog.compensation_of(name)]

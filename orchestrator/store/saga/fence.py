@@ -1,8 +1,9 @@
-"""The fence: why an operation's effects happen once, however often it is attempted.
+"""The fence: the reason why an operation's effects happen once, however often the operation is attempted.
 
-One row a saga's step, inserted first in the operation's own transaction, behind the guard that reads the saga's phase
-under a share lock: the two are one statement. Whoever inserts runs the operation; whoever meets the row takes what it
-recorded, a result or a refusal. The idea is DTM's sub-transaction barrier (a unique key in the business transaction).
+Each step has one row, which is inserted first in the operation's own transaction. The same statement contains the
+guard, which reads the saga's phase under a share lock. An attempt that inserts the row runs the operation; an attempt
+that finds the row returns the result or refusal it records. The idea is DTM's sub-transaction barrier: a unique key in
+the business transaction.
 """
 
 import json
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pydantic import JsonValue, ValidationError
 from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, select, update
@@ -36,7 +37,7 @@ from orchestrator.protocol.commands import (
     text_of,
 )
 from orchestrator.protocol.containment import contained
-from orchestrator.protocol.envelope import CONTENT_LIMIT, canonical, digest
+from orchestrator.protocol.envelope import CONTENT_LIMIT, canonical
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.driver_text import DriverText
@@ -44,36 +45,57 @@ from orchestrator.store.core.misuse_guard import guarded
 from orchestrator.store.core.schema import saga, saga_step
 from orchestrator.store.saga.atomic import RefusedWithin, refusal_record, run_calls
 from orchestrator.store.saga.opening import OpenedBefore, begin_saga
+from orchestrator.store.saga.step_rows import NewStep
 from orchestrator.transaction import Transaction
 from orchestrator.values.results import result_as_json, result_as_text
 
 
 @dataclass(frozen=True, slots=True)
 class Attempting:
-    """An external step, or one in another database, was attempted before, and its fate is not recorded here."""
+    """The step is external or remote, and an earlier attempt has begun it without recording how it ended."""
 
     since: datetime | None
-    """When an attempt began whose end nobody has seen; None if the last one's end was seen."""
+    """When the attempt began whose end was not seen; None if the end of the last attempt was seen."""
 
 
 class SagaMissing(OrchestratorError):
-    """The saga's row is not in this database, though a step of it was done here."""
+    """The saga's row is not in this database, although one of its steps was attempted here."""
+
+
+def saga_missing(ref: SagaRef) -> SagaMissing:
+    """Build the error for a saga whose row is not in this database."""
+    return SagaMissing(
+        f"saga {ref.orchestrator}/{ref.event_id} has no row in this database; check that "
+        "ORCHESTRATOR_DATABASE_URL is the database in which the saga was begun"
+    )
 
 
 class ResultTooLarge(AuthorsMistake):
-    """An operation's result takes more than a history should carry."""
+    """An operation's result takes more bytes than a workflow history should carry."""
 
 
 class RefusedPastPivot(OrchestratorError):
-    """A step said no where nothing is undone any more: it is tried again, and a person may skip it."""
+    """A step past the pivot was refused; nothing can be undone there, so it is retried, and a person may skip it."""
 
 
 class TransactionLost(OrchestratorError):
     """The database ended a step's transaction while the operation ran, and the operation swallowed the error."""
 
 
-def phase_under_share_lock(saga_id: UUID | BindParameter[UUID]) -> Select[tuple[str]]:
-    """The guard: waits for a turn that is under way and then sees it, and holds off the next (SQLite: one writer)."""
+def transaction_lost(work: str) -> TransactionLost:
+    """Build the error for an operation, or a compensation, whose transaction ended before it did."""
+    return TransactionLost(
+        f"the transaction of {work} ended before the code that used it, so nothing was committed; "
+        "check that this code does not swallow database errors"
+    )
+
+
+def phase_under_share_lock(saga_id: UUID | ColumnElement[UUID]) -> Select[tuple[str]]:
+    """Return the guard, which reads a saga's phase under a share lock.
+
+    It waits for a transaction that begins the undo and then sees its decision; and it holds off the next such
+    transaction until this one ends. On SQLite there is one writer at a time, so no lock is needed.
+    """
     return select(saga.c.phase).where(saga.c.id == saga_id).with_for_update(read=True)
 
 
@@ -89,11 +111,11 @@ _WRITE_RESULT = DriverText(
 
 
 async def run_step(database: Database, catalog: Catalog, command: StepCommand, *, attempt: int = 1) -> StepReply:
-    """Attempt a step: one transaction with its effect and its record, or a refusal recorded in its stead.
+    """Attempt a step: its effect and its record in one transaction or, if it is refused, only the refusal.
 
     Raises:
-        SagaMissing: the row is gone.
-        Exception: what the operation raised; nothing stands, and it may be tried again.
+        SagaMissing: the saga's row is not in this database.
+        Exception: whatever the operation raised; its transaction was rolled back, and it may be retried.
     """
     operation = catalog.called(command.operation, command.arguments)
 
@@ -106,45 +128,40 @@ async def run_step(database: Database, catalog: Catalog, command: StepCommand, *
         except Refused as refusal:
             if command.past_pivot:
                 raise RefusedPastPivot(f"{refusal.code}: {refusal.message}") from refusal
-            said = refusal
+            refused = refusal
 
         async def record_it(connection: AsyncConnection) -> StepReply:
-            return await _record_refusal(connection, catalog, command, operation, attempt, said)
+            return await _record_refusal(connection, catalog, command, operation, attempt, refused)
 
-        # The refused transaction is gone, effects and all. Another driver may have done the step since: it was first.
+        # The refused transaction was rolled back. If another driver has done the step since, its record is returned.
         return await database.in_transaction(record_it)
-    except OpenedBefore as met:
-        return Resume(envelope=met.envelope)
+    except OpenedBefore as before:
+        return Resume(envelope=before.envelope)
 
 
 async def _attempt(
     connection: AsyncConnection, catalog: Catalog, command: StepCommand, operation: Operation[..., object], attempt: int
 ) -> StepReply:
-    met = await claim(connection, catalog, command, operation, attempt, StepState.DONE)
-    if met is not None:
-        return _settled(met)
+    recorded_before = await claim(connection, catalog, command, operation, attempt, StepState.DONE)
+    if recorded_before is not None:
+        return _reply_of(recorded_before)
     returned = await perform(connection, operation, command)
     result, recorded = recordable(operation, returned)
-    # Also without a result: an operation that swallowed a database error left a transaction that only rolls back, and
-    # its COMMIT would say nothing. This statement fails there, or finds the fence row gone.
+    # The update also runs for an operation without a result: if the operation swallowed a database error, PostgreSQL
+    # answers COMMIT with a silent rollback. This statement fails in such a transaction, or finds no fence row.
     written = await _WRITE_RESULT.execute(
-        connection,
-        {
-            "of_saga": command.saga.id,
-            "of_number": command.number,
-            "recorded": recorded,
-        },
+        connection, {"of_saga": command.saga.id, "of_number": command.number, "recorded": recorded}
     )
     if written.rowcount != 1:
-        raise TransactionLost(f"the transaction of {operation.name} was ended before the operation was")
+        raise transaction_lost(operation.name)
     return StepDone(number=command.number, operation=operation.name, result=result)
 
 
 async def perform(connection: AsyncConnection, operation: Operation[..., object], command: StepCommand) -> object:
-    """Run the operation in the transaction that also records it; what it returned.
+    """Run the operation in the transaction that also records it, and return its result.
 
     Raises:
-        Exception: what the operation raised.
+        Exception: whatever the operation raised.
     """
     if isinstance(operation, AtomicOperation):
         return await run_calls(connection, operation, command)
@@ -163,10 +180,10 @@ async def perform(connection: AsyncConnection, operation: Operation[..., object]
     return returned
 
 
-def _settled(met: StepReply | Attempting) -> StepReply:
-    if isinstance(met, Attempting):
-        raise OrchestratorError("an external step is recorded where a transaction was expected")
-    return met
+def _reply_of(recorded: StepReply | Attempting) -> StepReply:
+    if isinstance(recorded, Attempting):
+        raise OrchestratorError("a step that commits in one transaction is recorded as an external or remote one")
+    return recorded
 
 
 async def _record_refusal(
@@ -178,24 +195,27 @@ async def _record_refusal(
     refusal: Refused,
 ) -> StepReply:
     error = canonical(refusal_record(refusal))
-    met = await claim(connection, catalog, command, operation, attempt, StepState.REFUSED, error=error)
-    if met is not None:
-        return _settled(met)
-    said_by = refusal.operation if isinstance(refusal, RefusedWithin) else operation.name
-    return StepRefused(number=command.number, operation=said_by, code=refusal.code, message=refusal.message)
+    recorded_before = await claim(connection, catalog, command, operation, attempt, StepState.REFUSED, error=error)
+    if recorded_before is not None:
+        return _reply_of(recorded_before)
+    refused_by = refusal.operation if isinstance(refusal, RefusedWithin) else operation.name
+    return StepRefused(number=command.number, operation=refused_by, code=refusal.code, message=refusal.message)
 
 
 def recordable(operation: Operation[..., object], returned: object) -> tuple[JsonValue, str | None]:
-    """What an operation returned, as JSON and as its row keeps it.
+    """Return an operation's result twice: as JSON, and as the text that its row stores.
 
     Raises:
-        ResultInvalid: it is not what the operation declares.
-        ResultTooLarge: it takes more bytes than `CONTENT_LIMIT`.
+        ResultInvalid: the result is not of the type that the operation declares.
+        ResultTooLarge: the result takes more bytes than `CONTENT_LIMIT`.
     """
     result = result_as_json(operation.name, operation.signature, returned)
     recorded = result_as_text(operation.name, operation.signature, returned, result)
     if recorded is not None and (size := len(recorded.encode())) > CONTENT_LIMIT:
-        raise ResultTooLarge(f"the result of {operation.name} takes {size:,} bytes and the limit is {CONTENT_LIMIT:,}")
+        raise ResultTooLarge(
+            f"the result of {operation.name} takes {size:,} bytes and the limit is {CONTENT_LIMIT:,}; "
+            "store large data in a table and return its key"
+        )
     return result, recorded
 
 
@@ -216,24 +236,25 @@ _CLAIMED = (
 )
 
 
-def _given(column: str) -> str:
+def _parameter(column: str) -> str:
     return f"given_{column}"
 
 
 @cache
-def _claiming(dialect: str, *, attempting: bool) -> DriverText:
-    """The guard and the fence as one statement, built once for each database: building cost more than running it."""
-    given: dict[str, ColumnElement[Any]] = {
-        name: bindparam(_given(name), type_=saga_step.c[name].type) for name in _CLAIMED
+def _claim_statement(dialect: str, *, attempting: bool) -> DriverText:
+    """Build the guard and the fence as one statement, once per database, because building costs more than running."""
+    columns: dict[str, ColumnElement[Any]] = {
+        name: bindparam(_parameter(name), type_=saga_step.c[name].type) for name in _CLAIMED
     }
-    # The guard may wait for seconds: who asks later whether a call is still under way counts from its end.
-    given |= {"created_at": clock.now(), "attempted_at" if attempting else "done_at": clock.evaluated_now()}
-    key: BindParameter[UUID] = bindparam(_given("saga_id"), type_=saga_step.c.saga_id.type)
+    # Evaluated after the guard, which may wait for seconds: whether an external call may still be in flight is
+    # computed from this time.
+    columns |= {"created_at": clock.now(), "attempted_at" if attempting else "done_at": clock.evaluated_now()}
+    key: BindParameter[UUID] = bindparam(_parameter("saga_id"), type_=saga_step.c.saga_id.type)
     guard = phase_under_share_lock(key).subquery("guard")
-    source = select(*given.values()).select_from(guard).where(guard.c.phase == Phase.FORWARD.value)
+    source = select(*columns.values()).select_from(guard).where(guard.c.phase == Phase.FORWARD.value)
     make: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    insert = make(saga_step).from_select(list(given), source)
-    # DO NOTHING would wait for the other driver and then not see its row; DO UPDATE reads it as committed.
+    insert = make(saga_step).from_select(list(columns), source)
+    # DO NOTHING would wait for the other driver and then not see its row; DO UPDATE returns it as committed.
     return DriverText(
         insert.on_conflict_do_update(
             index_elements=[saga_step.c.saga_id, saga_step.c.number], set_={"number": insert.excluded.number}
@@ -262,98 +283,87 @@ async def claim(
     error: str | None = None,
     idempotency_key: str | None = None,
 ) -> StepReply | Attempting | None:
-    """Insert the step's row, or answer with what is there. None: the row is ours."""
+    """Insert the step's row, or reply with what an existing row records.
+
+    Returns:
+        None if this attempt may do the step: it has inserted the row, or taken over an open one.
+    """
     if command.opening is not None:
         begins = state is not StepState.REFUSED
         elsewhere = await begin_saga(connection, command.opening, catalog, begins=begins)
         if elsewhere is not None:
             return elsewhere
-    arguments = canonical(command.arguments)
-    described = digest(f"{operation.name}{arguments}")
-    token = uuid4()
+    step = NewStep.of(command, operation)
     attempting = state is StepState.ATTEMPTING
-    values: dict[str, Any] = {
-        "saga_id": command.saga.id,
-        "number": command.number,
-        "kind": operation.kind,
-        "operation": operation.name,
-        "database": operation.database,
-        "arguments": arguments,
-        "digest": described,
-        "irreversible": operation.reversal is Reversal.IRREVERSIBLE,
-        "attempt_token": token,
-        "state": state.value,
-        "error": error,
-        "attempts": attempt,
-        "idempotency_key": idempotency_key,
-    }
-    statement = _claiming(connection.dialect.name, attempting=attempting)
-    met = (await statement.execute(connection, {_given(name): value for name, value in values.items()})).first()
-    if met is None:
-        return await _why_shut(connection, command.saga)
-    if met.attempt_token == token:
+    values = step.values(state) | {"error": error, "attempts": attempt, "idempotency_key": idempotency_key}
+    token = values["attempt_token"]
+    statement = _claim_statement(connection.dialect.name, attempting=attempting)
+    parameters = {_parameter(name): value for name, value in values.items()}
+    row = (await statement.execute(connection, parameters)).first()
+    if row is None:
+        return await _why_guarded(connection, command.saga)
+    if row.attempt_token == token:
         return None
-    if met.digest != described and not _same_call(met, operation, command.arguments):
+    if row.digest != step.digest and not _is_same_call(row, operation, command.arguments):
         return Diverged(
             number=command.number,
-            recorded=text_of(met.operation, json.loads(met.arguments)),
+            recorded=text_of(row.operation, json.loads(row.arguments)),
             given=text_of(operation.name, command.arguments),
         )
-    if met.state != StepState.ATTEMPTING.value:
-        return recorded_reply(command.number, operation.name, met)
-    if met.database != operation.database:
-        # It may have been done there already, where the effect and its record are one.
+    if row.state != StepState.ATTEMPTING.value:
+        return recorded_reply(command.number, operation.name, row)
+    if row.database != operation.database:
+        # The step may already be done in that database, which holds its effect together with its record.
         return Diverged(
             number=command.number,
-            recorded=f"{met.operation} in database {met.database}",
+            recorded=f"{row.operation} in database {row.database}",
             given=f"{operation.name} in database {operation.database}",
         )
     if operation.kind == "external" or operation.database != HOME:
-        return Attempting(met.attempted_at)
-    # Past the pivot, and shown as stuck: written down for a person to skip, and ours to do.
-    taken: dict[str, Any] = {"state": state.value, "error": error, "attempts": attempt, "done_at": clock.now()}
-    taken |= {"kind": operation.kind, "irreversible": operation.reversal is Reversal.IRREVERSIBLE}
+        return Attempting(row.attempted_at)
+    # A step past the pivot that was recorded when it was marked as stuck, so that a person can skip it.
+    # Nobody has, so this attempt does it.
+    takeover: dict[str, Any] = {"state": state.value, "error": error, "attempts": attempt, "done_at": clock.now()}
+    takeover |= {"kind": operation.kind, "irreversible": operation.reversal is Reversal.IRREVERSIBLE}
     await connection.execute(
         update(saga_step)
         .where(saga_step.c.saga_id == command.saga.id, saga_step.c.number == command.number)
-        .values(taken)
+        .values(takeover)
     )
     return None
 
 
-def recorded_reply(number: int, operation: str, met: Any) -> StepReply:
-    """What a step's row says, as an answer."""
-    match StepState(met.state):
+def recorded_reply(number: int, operation: str, row: Any) -> StepReply:
+    """Return the reply that a step's row records."""
+    match StepState(row.state):
         case StepState.DONE:
             return StepDone(
-                number=number, operation=operation, result=None if met.result is None else json.loads(met.result)
+                number=number, operation=operation, result=None if row.result is None else json.loads(row.result)
             )
         case StepState.SKIPPED:
-            # Undone sagas do not get here: only a step past the pivot is skipped while its saga goes forward.
+            # The saga is going forward, where only a step past the pivot can be skipped.
             return StepDone(number=number, operation=operation, result=None)
         case StepState.REFUSED:
-            refusal = json.loads(met.error)
-            said_by = refusal.get("operation", operation)
-            return StepRefused(number=number, operation=said_by, code=refusal["code"], message=refusal["message"])
+            refusal = json.loads(row.error)
+            refused_by = refusal.get("operation", operation)
+            return StepRefused(number=number, operation=refused_by, code=refusal["code"], message=refusal["message"])
         case _:
             return Decided(phase=Phase.UNDOING)
 
 
-async def _why_shut(connection: AsyncConnection, ref: SagaRef) -> Decided:
+async def _why_guarded(connection: AsyncConnection, ref: SagaRef) -> Decided:
     phase = await connection.scalar(select(saga.c.phase).where(saga.c.id == ref.id))
     if phase is None:
-        raise SagaMissing(
-            f"saga {ref.orchestrator}/{ref.event_id} has no row here: is this the database that it was begun in?"
-        )
+        raise saga_missing(ref)
     return Decided(phase=Phase(phase))
 
 
-def _same_call(met: object, operation: Operation[..., object], given: Mapping[str, JsonValue]) -> bool:
-    """Whether a recorded call is today's: read through today's types, which may have got a default more."""
-    if getattr(met, "operation", None) != operation.name:
+def _is_same_call(row: Any, operation: Operation[..., object], arguments: Mapping[str, JsonValue]) -> bool:
+    """Whether a row records this call, read through the current types, which may have gained a default since."""
+    if row.operation != operation.name:
         return False
     try:
-        known = operation.signature.load_arguments(json.loads(getattr(met, "arguments", "{}")))
-        return operation.signature.dump_arguments(known) == dict(given)
+        recorded = operation.signature.load_arguments(json.loads(row.arguments))
+        return operation.signature.dump_arguments(recorded) == dict(arguments)
     except ValidationError:
         return False

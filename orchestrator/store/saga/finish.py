@@ -1,7 +1,7 @@
-"""The finish: the outcome on a saga's row and the outcome's event in the outbox, in one transaction; for many at once.
+"""The finish: the outcome on a saga's row and the outcome's event in the outbox, in one transaction for many sagas.
 
-Sagas that end together share the transaction's round trips. What is wrong with one of them is told to its driver, and
-keeps no other from ending.
+Sagas that finish together share the transaction's round trips. An error of one of them is reported to its driver and
+does not prevent the others from finishing.
 """
 
 import json
@@ -34,7 +34,7 @@ from orchestrator.store.locks import Waker, Woken, release, wake_nobody
 from orchestrator.store.outbox import SENT_AT_ONCE, TO_BE_SENT, fills
 from orchestrator.store.saga.atomic import undone_calls
 from orchestrator.store.saga.opening import OpenSaga, lock_sagas
-from orchestrator.store.saga.undo import RecordedStep, steps_of_each
+from orchestrator.store.saga.step_rows import RecordedStep, steps_of_each
 
 _END = (
     update(saga)
@@ -54,7 +54,7 @@ _END = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Ended:
+class _Ending:
     """A saga that ends in this transaction."""
 
     saga: UUID
@@ -62,13 +62,13 @@ class _Ended:
     outcome: Outcome
     event: Envelope
     starts_others: bool
-    """Somebody listens to the event."""
+    """Whether an orchestrator listens to the outcome's event."""
 
 
 async def finish_saga(
     database: Database, catalog: Catalog, command: FinishCommand, waker: Waker = wake_nobody
 ) -> FinishReply:
-    """End a saga once: the first outcome is the outcome, and every later call gets it back."""
+    """Finish a saga once: the first outcome is final, and every later call returns it."""
     [reply] = await finish_sagas(database, catalog, [command], waker)
     if isinstance(reply, Exception):
         raise reply
@@ -78,40 +78,40 @@ async def finish_saga(
 async def finish_sagas(
     database: Database, catalog: Catalog, commands: Sequence[FinishCommand], waker: Waker = wake_nobody
 ) -> list[FinishReply | Exception]:
-    """End sagas, each once, in one transaction.
+    """Finish sagas, each once, in one transaction.
 
     Args:
         database: the home database.
-        catalog: knows their orchestrators.
-        commands: of one to fifty sagas, each once.
-        waker: is told after the commit who has become the first one of a key.
+        catalog: the application's orchestrators.
+        commands: one command for each of one to fifty sagas.
+        waker: called after the commit with the sagas that have become the first in line for a lock.
 
     Returns:
-        A reply for each command, in their order; or what was wrong with it, in which case nothing was done about it.
+        For each command, in order, its reply, or the error because of which nothing was done for it.
     """
 
     woken: list[Woken] = []
 
     async def end(connection: AsyncConnection) -> list[FinishReply | Exception]:
         rows = await lock_sagas(connection, [command.opening for command in commands], catalog)
-        steps = await steps_of_each(connection, [key for key, row in rows.items() if _is_open(row)])
+        steps = await steps_of_each(connection, [key for key, row in rows.items() if _is_unfinished(row)])
         replies: list[FinishReply | Exception] = []
-        ended: list[_Ended] = []
+        endings: list[_Ending] = []
         for command in commands:
             key = command.opening.saga.id
             try:
                 ending = await _ending(connection, catalog, command, rows[key], steps.get(key, []))
-            except Exception as fault:  # an author's event that cannot be built: the others end all the same
+            except Exception as fault:  # an author's event that cannot be built: the other sagas finish nevertheless
                 replies.append(fault)
                 continue
-            if isinstance(ending, _Ended):
-                ended.append(ending)
+            if isinstance(ending, _Ending):
+                endings.append(ending)
                 replies.append(ending.outcome)
             else:
                 replies.append(ending)
-        await _write(connection, ended)
-        locked = [one.saga for one in ended if rows[one.saga].lock_keys]
-        if locked:  # a repeat after a commit whose answer was lost finds nothing to release, and wakes all the same
+        await _write(connection, endings)
+        locked = [ending.saga for ending in endings if rows[ending.saga].lock_keys]
+        if locked:  # after a commit whose reply was lost, the repeat releases nothing but must wake the same sagas
             woken[:] = await release(connection, locked)
         return replies
 
@@ -121,14 +121,14 @@ async def finish_sagas(
     return replies
 
 
-def _is_open(row: OpenSaga) -> bool:
+def _is_unfinished(row: OpenSaga) -> bool:
     return not row.reused and row.outcome is None
 
 
 async def _ending(
     connection: AsyncConnection, catalog: Catalog, command: FinishCommand, row: OpenSaga, steps: Sequence[RecordedStep]
-) -> "_Ended | FinishReply":
-    """How a saga ends now, or what was decided about it before."""
+) -> "_Ending | FinishReply":
+    """Return how a saga ends now, or what was decided about it before."""
     if row.reused:
         return Reused()
     if row.outcome is not None:
@@ -139,14 +139,15 @@ async def _ending(
     if command.completed is not None:
         if row.phase is not Phase.FORWARD:
             return Decided(phase=row.phase)
-        if (diverged := _unlike(steps, command.steps)) is not None:
+        if (diverged := _first_difference(steps, command.steps)) is not None:
             return diverged
         phase = Phase.COMPLETED
         version = command.completed_version
         if version is not None and version != orchestrator.completed.version:
             name, known = orchestrator.completed.type_name(), orchestrator.completed.version
             raise OrchestratorError(
-                f"{name} was made in version {version}, and is {known} here: another worker writes it"
+                f"handle made version {version} of {name}, but this worker's code has version {known}; "
+                "a worker with the matching code will write the outcome"
             )
         event = parse(canonical(command.completed), orchestrator.completed)
     else:
@@ -169,51 +170,51 @@ async def _ending(
         message=row.message if command.completed is None else None,
         received=await _received(connection, row.id) if any(step.kind == "wait" for step in steps) else (),
     )
-    return _Ended(row.id, row.phase, outcome, out, bool(catalog.listeners_of(out.event_type)))
+    return _Ending(row.id, row.phase, outcome, out, bool(catalog.listeners_of(out.event_type)))
 
 
-async def _write(connection: AsyncConnection, ended: Sequence[_Ended]) -> None:
-    if not ended:
+async def _write(connection: AsyncConnection, endings: Sequence[_Ending]) -> None:
+    if not endings:
         return
     await connection.execute(
         _END,
         [
             {
-                "ended": one.saga,
-                "was": one.was.value,
-                "phase": one.outcome.phase.value,
-                "outcome": one.outcome.model_dump_json(),
-                "outcome_event_id": one.event.event_id,
+                "ended": ending.saga,
+                "was": ending.was.value,
+                "phase": ending.outcome.phase.value,
+                "outcome": ending.outcome.model_dump_json(),
+                "outcome_event_id": ending.event.event_id,
             }
-            for one in ended
+            for ending in endings
         ],
     )
-    quiet = [_sent(one) for one in ended if not one.starts_others]
-    heard = [{**_sent(one), "of_saga": one.saga} for one in ended if one.starts_others]
-    if quiet:
-        await connection.execute(SENT_AT_ONCE, quiet)
-    if heard:
-        await connection.execute(TO_BE_SENT, heard)
+    without_listeners = [_outbox_row(ending) for ending in endings if not ending.starts_others]
+    with_listeners = [{**_outbox_row(ending), "of_saga": ending.saga} for ending in endings if ending.starts_others]
+    if without_listeners:
+        await connection.execute(SENT_AT_ONCE, without_listeners)
+    if with_listeners:
+        await connection.execute(TO_BE_SENT, with_listeners)
         fills(connection)
 
 
-def _sent(one: _Ended) -> dict[str, Any]:
-    return {"event_id": one.event.event_id, "saga_id": one.saga, "envelope": one.event.text}
+def _outbox_row(ending: _Ending) -> dict[str, Any]:
+    return {"event_id": ending.event.event_id, "saga_id": ending.saga, "envelope": ending.event.text}
 
 
 async def _received(connection: AsyncConnection, saga_id: UUID) -> tuple[str, ...]:
-    taken = await connection.scalars(
+    envelopes = await connection.scalars(
         select(saga_step.c.result)
         .where(saga_step.c.saga_id == saga_id, saga_step.c.kind == "wait", saga_step.c.result.is_not(None))
         .order_by(saga_step.c.number)
     )
-    return tuple(read(json.loads(result)).event_id for result in taken)
+    return tuple(read(json.loads(envelope)).event_id for envelope in envelopes)
 
 
-def _unlike(steps: Sequence[RecordedStep], reached: int) -> Diverged | None:
-    """The first step that was recorded and not reached this time, or reached and not recorded."""
-    answers = (StepState.DONE.value, StepState.REFUSED.value, StepState.SKIPPED.value)
-    answered = {step.number for step in steps if step.state in answers}
+def _first_difference(steps: Sequence[RecordedStep], reached: int) -> Diverged | None:
+    """Return the first step that is recorded but was not reached this time, or was reached but is not recorded."""
+    final = (StepState.DONE, StepState.REFUSED, StepState.SKIPPED)
+    answered = {step.number for step in steps if step.state in final}
     for number in range(1, reached + 1):
         if number not in answered:
             return Diverged(number=number, recorded="nothing", given=f"handle went on to step {reached}")
@@ -234,16 +235,15 @@ def _failure(
     failed: type[DomainEvent],
     steps: Sequence[RecordedStep],
 ) -> DomainEvent:
-    taken_back = (StepState.UNDONE.value, StepState.SKIPPED.value)
     undone: list[dict[str, Any]] = [
         UndoneStep(
             number=step.number,
             operation=operation,
             compensation=catalog.compensation_of(operation),
-            skipped=step.state == StepState.SKIPPED.value,
+            skipped=step.state is StepState.SKIPPED,
         ).model_dump(mode="json")
         for step in reversed(steps)
-        if step.state in taken_back
+        if step.state in (StepState.UNDONE, StepState.SKIPPED)
         for operation in undone_calls(catalog, step.operation, step.arguments)
     ]
     fields: Mapping[str, Any] = {

@@ -1,7 +1,8 @@
-"""Opening a saga: the one place where a saga's row is written for the first time, or met again.
+"""Opening a saga: the only place where a saga's row is written for the first time, or found again.
 
-An upsert that carries the envelope, so that a saga may be cancelled, refused or finished before any step opened it.
-It leaves the row locked unless the saga has ended; ended sagas are never written again.
+The row is written by an upsert that carries the envelope, so a saga can be cancelled, refused or finished before any
+step has opened it. The upsert leaves the row locked unless the saga has ended; a saga that has ended is not written
+again.
 """
 
 import json
@@ -46,7 +47,7 @@ _READ = select(*_COLUMNS, _SEEN_AT)
 
 
 class OpenedBefore(Exception):
-    """The row carries the same event with another time."""
+    """The saga was opened before by the same event with another time."""
 
     def __init__(self, envelope: str) -> None:
         self.envelope = envelope
@@ -60,116 +61,116 @@ class OpenSaga:
     id: UUID
     phase: Phase
     reason: Phase | None
-    """The phase an undoing saga ends in."""
+    """The phase in which an undoing saga ends."""
     error_code: str | None
     message: str | None
     outcome: str | None
-    """The outcome's JSON, once the saga has ended."""
+    """The outcome as JSON, once the saga has ended."""
     envelope: str
     content_digest: str
     created_at: datetime
     seen_at: datetime = field(compare=False)
-    """When it was read, by the database's clock; `created_at` is written by the same one."""
+    """When the row was read, by the same database clock that wrote `created_at`."""
     drives: int
-    """How often a driver began it; those that only waited for locks are not counted."""
+    """How many drivers have begun the saga, not counting those that only waited for its locks."""
     lock_keys: tuple[str, ...]
     reused: bool
-    """The row is another event's that has the same id; nothing was changed."""
+    """Whether the row belongs to another event with the same id; then nothing was changed."""
     blocked_by: tuple[Blocker, ...] = ()
-    """For whom it waits; only told by an opening that draws."""
+    """The sagas that it waits for; only filled in by an opening with `draws`."""
     _read: float = field(default_factory=monotonic, compare=False)
 
     @property
     def age(self) -> timedelta:
-        """How long ago the saga was opened, whatever the clock of this worker says."""
+        """How long ago the saga was opened, independent of this worker's clock."""
         return self.seen_at - self.created_at + timedelta(seconds=monotonic() - self._read)
 
 
 def insert_into(connection: AsyncConnection, table: Any) -> Any:
-    """The dialect's own insert, which knows ON CONFLICT."""
+    """Return the dialect's own INSERT, which supports ON CONFLICT."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
 async def open_sagas(
     connection: AsyncConnection, openings: Sequence[Opening], catalog: Catalog, *, begins: bool, draws: bool = False
 ) -> dict[UUID, OpenSaga]:
-    """Write each saga's row, or lock the one that is there.
+    """Write each saga's row, or lock the existing one.
 
     Args:
-        connection: in the transaction that decides.
-        openings: one to fifty sagas, in the order of arrival; rows are locked in the order of their ids, so two callers
-            never wait for each other in a circle.
-        catalog: tells whether two envelopes say the same.
-        begins: a driver begins here: unless the saga waits for locks, it becomes the owner, and `drives` is raised.
-            It draws, too.
-        draws: tickets are drawn for sagas that go forward and have none, and `blocked_by` is told.
+        connection: in the transaction that makes the decision.
+        openings: one to fifty sagas, in the order of arrival. Rows are locked in the order of their ids, so that two
+            callers cannot deadlock.
+        catalog: decides whether two envelopes have the same content.
+        begins: whether a driver begins the sagas: unless a saga waits for locks, the driver becomes its owner and
+            `drives` is increased. Implies `draws`.
+        draws: whether to draw tickets for sagas that go forward and have none, and to fill in `blocked_by`.
 
     Returns:
         Each saga by its id.
     """
-    given = {opening.saga.id: opening for opening in openings}
-    rows = [_values(connection, opening, catalog) for opening in given.values()]
+    by_id = {opening.saga.id: opening for opening in openings}
+    rows = [_values(connection, opening, catalog) for opening in by_id.values()]
     statement = _UPSERTS[connection.dialect.name, begins]
     upserted = (await connection.execute(statement, {"rows": json.dumps(rows)})).all()
-    found = {row.id: _open(row, reused=False) for row in upserted}
-    # Ended sagas, and those with other content, are not touched by the upsert: read them as they are.
-    missing = [key for key in sorted(given) if key not in found]
+    opened = {row.id: _open_saga(row, reused=False) for row in upserted}
+    # The upsert leaves out sagas that have ended and rows with other content, so read these.
+    missing = [key for key in sorted(by_id) if key not in opened]
     if missing:
-        result = await connection.execute(_READ.where(saga.c.id.in_(missing)))
-        met = {row.id: row for row in result}
+        existing = {row.id: row for row in await connection.execute(_READ.where(saga.c.id.in_(missing)))}
         for key in missing:
-            row = met[key]
-            reused = not _same_content(given[key], row, catalog)
+            row = existing[key]
+            reused = not _same_content(by_id[key], row, catalog)
             if not reused and not Phase(row.phase).is_final:
-                # The same event, written by an older contract: take the row as ours, now under its lock.
+                # The same event, written under an older contract version: adopt the row, which this update locks.
                 statement = update(saga).where(saga.c.id == key, saga.c.phase.in_(_UNFINISHED))
                 touched = statement.values(progressed_at=clock.now()).returning(*_COLUMNS, _SEEN_AT)
                 row = (await connection.execute(touched)).first() or await _row(connection, key)
-            found[key] = _open(row, reused=reused)
+            opened[key] = _open_saga(row, reused=reused)
     if catalog.shared:
-        # A row that this statement has inserted has one time in both columns, the statement's own.
-        new = [given[row.id] for row in upserted if row.created_at == row.progressed_at]
+        # A row that this statement has inserted has the statement's time in both columns.
+        new = [by_id[row.id] for row in upserted if row.created_at == row.progressed_at]
         await forward(connection, new, catalog)
-    locking = [found[key] for key in given if found[key].lock_keys and not found[key].reused]
+    locking = [opened[key] for key in by_id if opened[key].lock_keys and not opened[key].reused]
     if locking and (begins or draws):
-        found |= await _with_locks(connection, locking, given, begins=begins)
-    return found
+        opened |= await _with_locks(connection, locking, by_id, begins=begins)
+    return opened
 
 
 async def _with_locks(
-    connection: AsyncConnection, sagas: Sequence[OpenSaga], given: Mapping[UUID, Opening], *, begins: bool
+    connection: AsyncConnection, sagas: Sequence[OpenSaga], openings: Mapping[UUID, Opening], *, begins: bool
 ) -> dict[UUID, OpenSaga]:
-    """Those of the sagas with locks that have not ended, as they stand with their tickets."""
-    forward = [one for one in sagas if one.phase is Phase.FORWARD]
+    """Draw tickets for sagas that have lock keys; return the sagas with the sagas they wait for, by id."""
+    forward = [row for row in sagas if row.phase is Phase.FORWARD]
     blocked: Mapping[UUID, tuple[Blocker, ...]] = {}
     if forward:
-        # What the row says counts: `locks` may answer otherwise since.
-        await draw(connection, {one.id: one.lock_keys for one in forward})
-        blocked = await blockers(connection, [one.id for one in forward])
-    begun = [one for one in sagas if begins and one.id not in blocked and not one.phase.is_final]
+        # The keys on the row count, because the orchestrator's `locks` may return others by now.
+        await draw(connection, {row.id: row.lock_keys for row in forward})
+        blocked = await blockers(connection, [row.id for row in forward])
+    begun = [row for row in sagas if begins and row.id not in blocked and not row.phase.is_final]
     if begun:
-        owned = [
+        owners = [
             {
-                "begun": one.id,
-                "owner": given[one.id].owner_workflow_id,
-                "first_run": given[one.id].owner_first_run_id,
+                "begun": row.id,
+                "owner": openings[row.id].owner_workflow_id,
+                "first_run": openings[row.id].owner_first_run_id,
             }
-            for one in sorted(begun, key=lambda one: one.id)
+            for row in sorted(begun, key=lambda row: row.id)
         ]
-        await connection.execute(_BEGIN, owned)
-    drives = {one.id: one.drives + 1 for one in begun}
+        await connection.execute(_BEGIN, owners)
+    drives = {row.id: row.drives + 1 for row in begun}
     return {
-        one.id: replace(one, blocked_by=blocked.get(one.id, ()), drives=drives.get(one.id, one.drives)) for one in sagas
+        row.id: replace(row, blocked_by=blocked.get(row.id, ()), drives=drives.get(row.id, row.drives)) for row in sagas
     }
 
 
 async def begin_saga(
     connection: AsyncConnection, opening: Opening, catalog: Catalog, *, begins: bool
 ) -> Decided | Reused | Expired | Blocked | None:
-    """Open a saga for a driver's first step, with its tickets. None: it goes forward.
+    """Open a saga for a driver's first step and draw its tickets; return what prevents the step, or None.
 
     Raises:
-        OpenedBefore: by the same event sent at another time. Raised, so that nothing of this opening stays.
+        OpenedBefore: the saga was opened by the same event with another time. It is raised and not returned, so that
+            this opening is rolled back.
     """
     row = (await open_sagas(connection, [opening], catalog, begins=begins, draws=True))[opening.saga.id]
     if row.reused:
@@ -186,20 +187,20 @@ async def begin_saga(
 async def lock_sagas(
     connection: AsyncConnection, openings: Sequence[Opening], catalog: Catalog
 ) -> dict[UUID, OpenSaga]:
-    """Sagas' rows locked for a transition, as `open_sagas` does it, where nearly all of them are there.
+    """Lock the rows of sagas for a transition, like `open_sagas`, for callers that expect nearly all rows to exist.
 
-    Those are locked and not written: a row's new version costs PostgreSQL an entry in each of its indexes.
+    Existing rows are locked but not written, because each new version of a row costs PostgreSQL an entry in each index.
     """
-    given = {opening.saga.id: opening for opening in openings}
-    keys = ids_as_json(connection.dialect.name, given)
-    met = {row.id: row for row in await connection.execute(_LOCKS[connection.dialect.name], {"sagas": keys})}
-    found = {key: _open(row, reused=not _same_content(given[key], row, catalog)) for key, row in met.items()}
-    missing = [opening for key, opening in given.items() if key not in found]
-    return found | await open_sagas(connection, missing, catalog, begins=False) if missing else found
+    by_id = {opening.saga.id: opening for opening in openings}
+    keys = ids_as_json(connection.dialect.name, by_id)
+    existing = {row.id: row for row in await connection.execute(_LOCKS[connection.dialect.name], {"sagas": keys})}
+    locked = {key: _open_saga(row, reused=not _same_content(by_id[key], row, catalog)) for key, row in existing.items()}
+    missing = [opening for key, opening in by_id.items() if key not in locked]
+    return locked | await open_sagas(connection, missing, catalog, begins=False) if missing else locked
 
 
 async def lock_saga(connection: AsyncConnection, opening: Opening, catalog: Catalog) -> OpenSaga | Outcome | Reused:
-    """A saga's row, locked for a transition (written first, if nobody has), or what leaves none to make."""
+    """Lock a saga's row for a transition, writing it if it is new; if none is possible, return the reason."""
     row = (await open_sagas(connection, [opening], catalog, begins=False))[opening.saga.id]
     if row.reused:
         return Reused()
@@ -214,7 +215,7 @@ _BEGIN = (
     .where(saga.c.id == bindparam("begun"))
     .values(drives=saga.c.drives + 1, owner_workflow_id=bindparam("owner"), owner_first_run_id=bindparam("first_run"))
 )
-_GIVEN = {
+_TYPES = {
     "id": "uuid",
     "orchestrator": "text",
     "event_id": "text",
@@ -229,16 +230,16 @@ _GIVEN = {
     "owner_first_run_id": "text",
     "drives": "integer",
 }
-_TYPED = ", ".join(f"{name} {kind}" for name, kind in _GIVEN.items())
+_TYPED = ", ".join(f"{name} {kind}" for name, kind in _TYPES.items())
 _SOURCES = {
     "postgresql": (
-        ", ".join(_GIVEN),
+        ", ".join(_TYPES),
         f"json_to_recordset(CAST(:rows AS json)) AS given({_TYPED})",
     ),
-    "sqlite": (", ".join(f"json_extract(given.value, '$.{name}')" for name in _GIVEN), "json_each(:rows) AS given"),
+    "sqlite": (", ".join(f"json_extract(given.value, '$.{name}')" for name in _TYPES), "json_each(:rows) AS given"),
 }
-# A saga with locks begins once it has them: see `_with_locks`. Until then who waits owns it only if nobody does, or if
-# its owner's next execution takes it over.
+# A saga with locks begins once it holds them (see `_with_locks`). Until then a waiting execution becomes the owner only
+# if there is none, or if it is the owner's next execution.
 _OWNS = (
     "saga.lock_keys IS NULL OR coalesce(saga.owner_workflow_id, '') IN ('', coalesce(excluded.owner_workflow_id, ''))"
 )
@@ -250,11 +251,11 @@ _BEGINS = (
 
 
 def _upsert(dialect: str, *, begins: bool) -> Any:
-    """One text for any number of sagas, so that it is prepared once."""
+    """Build one text for any number of sagas, so that the statement is prepared once."""
     columns, source = _SOURCES[dialect]
     now = clock.NOW_AS_TEXT[dialect]
     statement = (
-        f"INSERT INTO saga ({', '.join(_GIVEN)}, phase, progressed_at, created_at) "  # noqa: S608
+        f"INSERT INTO saga ({', '.join(_TYPES)}, phase, progressed_at, created_at) "  # noqa: S608
         f"SELECT {columns}, 'forward', {now}, {now} FROM {source} WHERE true ORDER BY 1 "
         f"ON CONFLICT (id) DO UPDATE SET progressed_at = excluded.progressed_at{_BEGINS if begins else ''} "
         "WHERE saga.phase IN ('forward', 'undoing') AND saga.content_digest = excluded.content_digest "
@@ -278,7 +279,7 @@ def _lock(dialect: str, locking: str) -> Any:
 
 _LOCKS = {
     "postgresql": _lock("postgresql", " FOR UPDATE"),
-    "sqlite": _lock("sqlite", ""),  # its transaction is the only one that writes
+    "sqlite": _lock("sqlite", ""),  # the transaction is the only one that writes
 }
 
 
@@ -304,10 +305,10 @@ def _values(connection: AsyncConnection, opening: Opening, catalog: Catalog) -> 
         "owner_first_run_id": opening.owner_first_run_id,
         "drives": 0 if opening.lock_keys else 1,
     }
-    return {name: values[name] for name in _GIVEN}
+    return {name: values[name] for name in _TYPES}
 
 
-def _open(row: Any, *, reused: bool) -> OpenSaga:
+def _open_saga(row: Any, *, reused: bool) -> OpenSaga:
     return OpenSaga(
         id=row.id,
         phase=Phase(row.phase),
@@ -326,16 +327,16 @@ def _open(row: Any, *, reused: bool) -> OpenSaga:
 
 
 def _same_content(opening: Opening, row: Any, catalog: Catalog) -> bool:
-    given = read(opening.envelope)
-    if given.content_digest == row.content_digest:
+    envelope = read(opening.envelope)
+    if envelope.content_digest == row.content_digest:
         return True
     if row.purged_at is not None:
-        return False  # with what, is not known any more: to take something else for a repeat would lose it in silence
-    known = read(row.envelope)
-    # Digests are of what was sent. A newer contract may write a default that an older one left out.
+        return False  # the content is deleted, and to take a different event for a repeat would lose it silently
+    recorded = read(row.envelope)
+    # Digests are of what was sent, and a newer contract may write a default that an older one left out.
     requests = catalog.orchestrators[opening.saga.orchestrator].requests
-    same: Callable[[Any], Any] = lambda envelope: unwrap(envelope, *requests)  # noqa: E731
+    content: Callable[[Any], Any] = lambda envelope: unwrap(envelope, *requests)  # noqa: E731
     try:
-        return bool(same(given) == same(known))
+        return bool(content(envelope) == content(recorded))
     except UnreadableEvent:
         return False

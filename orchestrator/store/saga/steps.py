@@ -1,4 +1,4 @@
-"""The driver's port straight onto the database: what activities call, and what a test drives in-process."""
+"""The driver's port directly onto the database: activities call it, and tests use it to drive sagas in-process."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -31,8 +31,8 @@ from orchestrator.store.external.attempt import run_external_step, settle_extern
 from orchestrator.store.external.undo import undo_external_step
 from orchestrator.store.locks import Waker, wake_nobody
 from orchestrator.store.outbox import at_home
-from orchestrator.store.remote.step import run_other_step
-from orchestrator.store.remote.undo import undo_other_step
+from orchestrator.store.remote.step import run_remote_step
+from orchestrator.store.remote.undo import undo_remote_step
 from orchestrator.store.saga.fence import run_step
 from orchestrator.store.saga.finish import finish_saga
 from orchestrator.store.saga.group_commit import may_go_together, run_steps_together
@@ -41,16 +41,16 @@ from orchestrator.store.saga.waits import begin_wait, end_wait
 
 _FIRST_LOOK = 0.01
 _LAST_LOOK = 0.5
-"""Seconds between two looks at a lock."""
+"""The shortest and the longest pause between two looks at a lock, in seconds."""
 
 
 class StoreSteps:
-    """One attempt a call; what fails is raised as it is, and retrying is the caller's.
+    """Runs one attempt per call and raises its error unchanged; the caller retries.
 
     Args:
-        database: the home database, with the others if steps are in them.
-        catalog: knows the application's orchestrators and operations.
-        waker: is told who may go on when a saga has ended.
+        database: the home database; or all databases, if steps are in remote ones.
+        catalog: the application's orchestrators and operations.
+        waker: called with the sagas that may continue because another saga has ended.
     """
 
     def __init__(self, database: Database | Databases, catalog: Catalog, waker: Waker = wake_nobody) -> None:
@@ -63,69 +63,69 @@ class StoreSteps:
         """Attempt a step."""
         with at_home(self.database):
             if self.catalog.called(command.operation, command.arguments).database != HOME:
-                return await run_other_step(self.databases, self.catalog, command, attempt=attempt)
+                return await run_remote_step(self.databases, self.catalog, command, attempt=attempt)
             run = run_external_step if self._is_external(command.operation) else run_step
             return await run(self.database, self.catalog, command, attempt=attempt)
 
     def may_go_together(self, command: StepCommand) -> bool:
-        """Whether a step may be attempted in one transaction with those of other sagas."""
+        """Whether a step may be attempted in a group commit with steps of other sagas."""
         return may_go_together(self.database, self.catalog, command)
 
     async def run_together(
         self, commands: Sequence[StepCommand], contexts: Sequence[Context]
     ) -> list[StepReply] | None:
-        """Attempt steps of different sagas in one transaction. None: each is to be attempted by itself."""
+        """Attempt steps of different sagas in one transaction. None: attempt each on its own."""
         return await run_steps_together(self.database, self.catalog, commands, contexts)
 
     async def settle(self, command: StepCommand) -> StepReply | None:
-        """When a step is given up: learn whether it happened, if it cannot be undone. None: not so, or unknown."""
+        """Find out whether an abandoned irreversible step has happened. None: it has not, or it is not known."""
         return await settle_external_step(self.database, self.catalog, command)
 
     async def wait_for_locks(self, blocked: Blocked) -> None:
-        """Let time pass: the nearer the saga is to its turn, the less."""
+        """Pause before the next look at the locks; the pause is shorter the nearer the saga is to its turn."""
         before = max(blocker.before for blocker in blocked.by)
         await asyncio.sleep(min(_FIRST_LOOK * before, _LAST_LOOK))
 
     async def begin_wait(self, command: WaitCommand) -> WaitReply:
-        """Write down that the saga waits."""
+        """Record that the saga waits."""
         return await begin_wait(self.database, self.catalog, command)
 
     async def pause(self, number: int, seconds: float) -> None:
-        """Let time pass."""
+        """Sleep for this time."""
         await asyncio.sleep(seconds)
 
     async def receive(
         self, number: int, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], seconds: float
     ) -> Envelope | None:
-        """No event is sent to a saga that has no execution: time passes."""
+        """Sleep for this time and return no event, because no event is sent to a saga without an execution."""
         await asyncio.sleep(seconds)
         return None
 
     def received(self, envelope: Envelope, event: DomainEvent) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     async def end_wait(self, command: EndWaitCommand) -> StepReply:
-        """Write down how a wait ended."""
+        """Record how a wait ended."""
         return await end_wait(self.database, command)
 
     async def begin_undo(self, command: BeginUndoCommand) -> BeginUndoReply:
-        """Turn to undoing."""
+        """Begin the undo."""
         return await begin_undo(self.databases, self.catalog, command)
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
         """Undo one step."""
         with at_home(self.database):
             if command.database != HOME:
-                return await undo_other_step(self.databases, self.catalog, command)
+                return await undo_remote_step(self.databases, self.catalog, command)
             undo = undo_external_step if self._is_external(command.operation) else undo_step
             return await undo(self.database, self.catalog, command)
 
     async def finish(self, command: FinishCommand) -> FinishReply:
-        """Write the outcome."""
+        """Record the outcome."""
         return await finish_saga(self.database, self.catalog, command, self.waker)
 
     async def mark_stuck(self, command: MarkStuckCommand) -> None:
-        """Show that the saga waits for a person."""
+        """Mark the saga as stuck, or as no longer stuck."""
         await mark_stuck(self.database, self.catalog, command)
 
     def _is_external(self, operation: str) -> bool:

@@ -1,15 +1,16 @@
-"""The turn: from forward to undoing, and the undoing of one step.
+"""The undo: a saga's change of phase from forward to undoing, and the compensation of one step.
 
-The turn locks the saga's row and reads the steps in the *next* statement: taking the lock waits for steps that are
-open, so that statement sees them all, and whoever comes later finds the guard shut.
+The transaction that begins the undo locks the saga's row and reads the steps in the *next* statement. Taking the lock
+waits for steps that are open, so that statement sees all of them, and steps that come later fail at the guard.
 """
 
 import contextlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from datetime import datetime
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import UUID
 
 from sqlalchemy import bindparam, literal, select, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.definition.atomic import ATOMIC, AtomicOperation, names_in
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import OrchestratorError, storable
-from orchestrator.operation import HOME, Reversal
+from orchestrator.operation import Reversal
 from orchestrator.protocol.commands import (
     STUCK_AFTER,
     BeginUndoCommand,
@@ -38,7 +39,7 @@ from orchestrator.protocol.commands import (
     UndoReply,
 )
 from orchestrator.protocol.containment import contained
-from orchestrator.protocol.envelope import canonical, digest, read
+from orchestrator.protocol.envelope import read
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
@@ -47,59 +48,21 @@ from orchestrator.store.core.misuse_guard import guarded
 from orchestrator.store.core.schema import saga, saga_step
 from orchestrator.store.remote.fence import Unsettled, once_settled
 from orchestrator.store.saga.atomic import undo_calls
-from orchestrator.store.saga.fence import SagaMissing, TransactionLost, phase_under_share_lock
+from orchestrator.store.saga.fence import phase_under_share_lock, saga_missing, transaction_lost
 from orchestrator.store.saga.opening import OpenSaga, insert_into, lock_saga
+from orchestrator.store.saga.step_rows import NewStep, RecordedStep, steps_of
 from orchestrator.transaction import Transaction
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedStep:
-    """A step's row, as far as a turn needs it."""
-
-    number: int
-    kind: str
-    operation: str
-    arguments: str
-    irreversible: bool
-    state: str
-    database: str
-
-    @property
-    def is_unsettled(self) -> bool:
-        """Whether it cannot be undone, and is done in another database if it is: that has to be found out."""
-        return self.irreversible and self._is_elsewhere and self.state == StepState.ATTEMPTING.value
-
-    @property
-    def is_past_undoing(self) -> bool:
-        """Whether it is done, or outside may have been done, and cannot be undone."""
-        return self.irreversible and (self.state == StepState.DONE.value or self._is_unknown)
-
-    @property
-    def is_to_undo(self) -> bool:
-        """Whether its effect stands, or outside or in another database may stand, and is to be taken back."""
-        if self.irreversible or self.kind not in ("operation", "atomic", "external"):
-            return False
-        may_stand = self._is_unknown or (self._is_elsewhere and self.state == StepState.ATTEMPTING.value)
-        return self.state == StepState.DONE.value or may_stand
-
-    @property
-    def _is_unknown(self) -> bool:
-        return self.kind == "external" and self.state == StepState.ATTEMPTING.value
-
-    @property
-    def _is_elsewhere(self) -> bool:
-        return self.database != HOME
-
-
 class UnknownCompensation(OrchestratorError):
-    """A recorded step is to be undone, and this worker's code cannot: its operation was renamed or removed."""
+    """A recorded step is to be undone, but this worker's code cannot do it: its operation was renamed or removed."""
 
 
 def first_past_undoing(saga_id: UUID, steps: Sequence[RecordedStep]) -> int | None:
-    """Number of the first step that is done and cannot be undone: the pivot. None: the saga can be undone.
+    """Return the number of the pivot: the first step that is done and cannot be undone. None if the saga can be undone.
 
     Raises:
-        Unsettled: whether one is done has to be found out in another database first.
+        Unsettled: a remote database must first be asked whether such a step is done.
     """
     pivot = next((step.number for step in steps if step.is_past_undoing), None)
     unsettled = next((step.number for step in steps if step.is_unsettled), None)
@@ -108,13 +71,13 @@ def first_past_undoing(saga_id: UUID, steps: Sequence[RecordedStep]) -> int | No
     return pivot
 
 
-async def begin_undo(given: Database | Databases, catalog: Catalog, command: BeginUndoCommand) -> BeginUndoReply:
-    """Decide that the saga is undone, or learn what was decided already. Safe to repeat.
+async def begin_undo(database: Database | Databases, catalog: Catalog, command: BeginUndoCommand) -> BeginUndoReply:
+    """Decide that the saga is undone, or return what was decided before. Safe to repeat.
 
     Raises:
-        UnknownCompensation: the decision stands, and a worker that knows the compensation has to carry it out.
+        UnknownCompensation: the saga is undoing, and a worker whose code has the compensation must continue.
     """
-    databases = Databases.of(given)
+    databases = Databases.of(database)
 
     async def decide(connection: AsyncConnection) -> BeginUndoReply | UnknownCompensation:
         key = command.opening.saga.id
@@ -134,11 +97,11 @@ async def begin_undo(given: Database | Databases, catalog: Catalog, command: Beg
             await begin_undoing(
                 connection, key, ends_as=ends_as, error_code=command.error_code, message=command.message
             )
-        left = [step for step in steps if step.is_to_undo]
-        for step in left[::-1]:
-            if (unknown := _unknown(catalog, step)) is not None:
-                await _stick(connection, command.opening.saga, step.number, str(unknown))
-                return unknown  # and the decision stands
+        to_undo = [step for step in steps if step.is_to_undo]
+        for step in to_undo[::-1]:
+            if (unknown := _unknown_compensation(catalog, step)) is not None:
+                await _set_stuck(connection, command.opening.saga, step.number, str(unknown))
+                return unknown  # returned and not raised, so that the decision is committed
         return UndoPlan(
             steps=tuple(
                 UndoableStep(
@@ -149,7 +112,7 @@ async def begin_undo(given: Database | Databases, catalog: Catalog, command: Beg
                     calls=names_in(step.operation, json.loads(step.arguments)) if step.kind == "atomic" else (),
                     database=step.database,
                 )
-                for step in reversed(left)
+                for step in reversed(to_undo)
             ),
             ends_as=ends_as or Phase.FAILED,
             event_time=read(row.envelope).time.isoformat(),
@@ -170,7 +133,7 @@ async def begin_undoing(
     message: str,
     ended_by: str | None = None,
 ) -> None:
-    """Write the decision. Only for who holds the row's lock, and has seen that the saga is not past undoing."""
+    """Write the decision. The caller holds the lock of the saga's row and has seen that the saga can be undone."""
     await connection.execute(
         update(saga)
         .where(saga.c.id == saga_id, saga.c.phase == Phase.FORWARD.value)
@@ -187,7 +150,7 @@ async def begin_undoing(
 
 
 _THE_STEP = (saga_step.c.saga_id == bindparam("of_saga"), saga_step.c.number == bindparam("of_number"))
-# The guard is the saga's row under a share lock, the same as a step's: see `fence`.
+# The guard is the saga's row under a share lock, as for a step: see `fence`.
 _UNDO = (
     update(saga_step)
     .where(
@@ -204,129 +167,106 @@ _WRITE_UNDONE = (
 
 
 async def undo_step(database: Database, catalog: Catalog, command: UndoCommand) -> UndoReply:
-    """Run one compensation: `done` becomes `undone` first, by compare-and-set, then the effect is taken back.
+    """Run one compensation. A compare-and-set changes the step from `done` to `undone` before the compensation runs.
 
     Raises:
-        Exception: what the compensation raised; the step is still `done`, the attempt is counted on its row, and after
-            `STUCK_AFTER` of them the saga shows as stuck.
+        Exception: whatever the compensation raised; the step is still `done`, the attempt is counted on its row, and
+            after `STUCK_AFTER` attempts the saga is marked as stuck.
     """
 
-    async def take_back(connection: AsyncConnection) -> UndoReply:
+    async def undo_it(connection: AsyncConnection) -> UndoReply:
         key = {"of_saga": command.saga.id, "of_number": command.number}
         step = (await connection.execute(_UNDO, key)).first()
         if step is None:
             return await why_not_undone(connection, command)
-        arguments = json.loads(step.arguments)
-        result = None if step.result is None else json.loads(step.result)
-        operation = catalog.called(step.operation, arguments)
-        tx = Transaction(
-            connection,
-            saga=command.saga.id,
-            step=-command.number,
-            event_id=command.saga.event_id,
-            event_time=datetime.fromisoformat(command.event_time),
-        )
-        if isinstance(operation, AtomicOperation):
-            await undo_calls(connection, operation, command, arguments, result)
-        else:
-            async with guarded(connection, "operation"):
-                with contained(f"the compensation of {operation.name}"):
-                    await operation.compensate(tx, arguments, result)
-                    await tx.flush()
-        # As in `fence`: a transaction that a swallowed error has ended must not pass for one that committed.
+        await run_compensation(connection, catalog, command, step)
+        # As in `fence`: a transaction that a swallowed error has ended must not look like one that committed.
         written = await connection.execute(_WRITE_UNDONE, key)
         if written.rowcount != 1:
-            raise TransactionLost(f"the transaction of {operation.name}'s compensation was ended before it was")
+            raise transaction_lost(f"{step.operation}'s compensation")
         return Undone(number=command.number)
 
+    async with counting_failure(database, command):
+        return await database.in_transaction(undo_it)
+
+
+@contextlib.asynccontextmanager
+async def counting_failure(database: Database, command: UndoCommand) -> AsyncGenerator[None]:
+    """Count an attempt to undo a step on its row if the attempt raises, then raise the same error."""
     try:
-        return await database.in_transaction(take_back)
+        yield
     except Exception as fault:
-        # What counts is the fault itself: that it could not be counted must not stand in its place.
+        # The attempt's error matters more than an error while it is counted, which must not replace it.
         with contextlib.suppress(SQLAlchemyError, OSError):
             await count_undo_failure(database, command, error_text(fault))
         raise
 
 
+async def run_compensation(connection: AsyncConnection, catalog: Catalog, command: UndoCommand, step: Any) -> None:
+    """Run the compensation of the call that a step's row records, in the transaction that marks it as undone.
+
+    Raises:
+        Exception: whatever the compensation raised.
+    """
+    arguments = json.loads(step.arguments)
+    result = None if step.result is None else json.loads(step.result)
+    operation = catalog.called(step.operation, arguments)
+    if isinstance(operation, AtomicOperation):
+        await undo_calls(connection, operation, command, arguments, result)
+        return
+    tx = Transaction(
+        connection,
+        saga=command.saga.id,
+        step=-command.number,
+        event_id=command.saga.event_id,
+        event_time=datetime.fromisoformat(command.event_time),
+    )
+    async with guarded(connection, "operation"):
+        with contained(f"the compensation of {operation.name}"):
+            await operation.compensate(tx, arguments, result)
+            await tx.flush()
+
+
 async def mark_stuck(database: Database, catalog: Catalog, command: MarkStuckCommand) -> None:
-    """Show in the saga's row that it waits for a person, or that it goes on."""
+    """Mark a saga as stuck at a step or, if the command has no error, as no longer stuck."""
 
     async def mark(connection: AsyncConnection) -> None:
         if command.error is None:
-            await _unstick(connection, command.saga, command.number)
+            await _clear_stuck(connection, command.saga, command.number)
             return
-        await _stick(connection, command.saga, command.number, command.error)
+        await _set_stuck(connection, command.saga, command.number, command.error)
         if command.step is not None:
-            await _write_down(connection, catalog, command.step)
+            await _record_stuck_step(connection, catalog, command.step)
 
     await database.in_transaction(mark)
 
 
-async def _write_down(connection: AsyncConnection, catalog: Catalog, step: StepCommand) -> None:
-    """A row for a step past the pivot that fails, as `attempting`: what a person skips, and the next attempt does."""
-    arguments = canonical(step.arguments)
-    phase = phase_under_share_lock(step.saga.id).subquery("guard")
-    values = {
-        saga_step.c.saga_id: step.saga.id,
-        saga_step.c.number: step.number,
-        saga_step.c.kind: "atomic" if step.operation == ATOMIC.name else "operation",
-        saga_step.c.operation: step.operation,
-        saga_step.c.database: catalog.called(step.operation, step.arguments).database,
-        saga_step.c.arguments: arguments,
-        saga_step.c.digest: digest(f"{step.operation}{arguments}"),
-        saga_step.c.irreversible: False,
-        saga_step.c.attempt_token: uuid4(),
-        saga_step.c.state: StepState.ATTEMPTING.value,
-    }
-    given = [*(literal(value, column.type) for column, value in values.items()), clock.now()]
-    source = select(*given).select_from(phase)
-    forward = source.where(phase.c.phase == Phase.FORWARD.value)
+async def _record_stuck_step(connection: AsyncConnection, catalog: Catalog, command: StepCommand) -> None:
+    """Record a failing step past the pivot as `attempting`, so that a person can skip it; the next attempt takes it."""
+    operation = catalog.called(command.operation, command.arguments)
+    kind = "atomic" if command.operation == ATOMIC.name else "operation"
+    step = replace(NewStep.of(command, operation), kind=kind, irreversible=False)
+    guard = phase_under_share_lock(command.saga.id).subquery("guard")
+    columns = {saga_step.c[name]: value for name, value in step.values(StepState.ATTEMPTING).items()}
+    values = [*(literal(value, column.type) for column, value in columns.items()), clock.now()]
+    source = select(*values).select_from(guard)
+    forward = source.where(guard.c.phase == Phase.FORWARD.value)
     await connection.execute(
         insert_into(connection, saga_step)
-        .from_select([*values, saga_step.c.created_at], forward)
+        .from_select([*columns, saga_step.c.created_at], forward)
         .on_conflict_do_nothing()
     )
 
 
-_STEPS = (
-    select(
-        saga_step.c.saga_id,
-        saga_step.c.number,
-        saga_step.c.kind,
-        saga_step.c.operation,
-        saga_step.c.arguments,
-        saga_step.c.irreversible,
-        saga_step.c.state,
-        saga_step.c.database,
-    )
-    .where(saga_step.c.saga_id.in_(bindparam("sagas", expanding=True)))
-    .order_by(saga_step.c.saga_id, saga_step.c.number)
-)
-
-
-async def steps_of(connection: AsyncConnection, saga_id: UUID) -> list[RecordedStep]:
-    """A saga's steps in order. Ask only in a statement after the one that locked the saga's row."""
-    return (await steps_of_each(connection, [saga_id])).get(saga_id, [])
-
-
-async def steps_of_each(connection: AsyncConnection, sagas: Sequence[UUID]) -> dict[UUID, list[RecordedStep]]:
-    """The steps of each saga that has any, in order; as `steps_of`."""
-    found: dict[UUID, list[RecordedStep]] = {}
-    if sagas:
-        for row in await connection.execute(_STEPS, {"sagas": list(sagas)}):
-            found.setdefault(row.saga_id, []).append(RecordedStep(*row[1:]))
-    return found
-
-
-def _unknown(catalog: Catalog, step: RecordedStep) -> UnknownCompensation | None:
-    """Why a recorded step cannot be undone by this worker's code, or None if it can."""
+def _unknown_compensation(catalog: Catalog, step: RecordedStep) -> UnknownCompensation | None:
+    """Return why this worker's code cannot undo a recorded step, or None if it can."""
     for name in names_in(step.operation, json.loads(step.arguments)):
         known = catalog.operations.get(name)
         if known is None or (known.undo is None and known.reversal is Reversal.COMPENSATED):
-            lacks = "no operation" if known is None else "no compensation of the operation"
+            missing = "no operation" if known is None else "no compensation of the operation"
             return UnknownCompensation(
-                f"step {step.number} is to be undone, and this worker's code has {lacks} {name}. Deploy code that has "
-                "it, under the name that is recorded; or take its effect back by hand and skip the step"
+                f"step {step.number} is to be undone, but this worker has {missing} {name}. Deploy code that has "
+                "it under the recorded name, or undo the step's effect by hand and skip the step"
             )
     return None
 
@@ -334,7 +274,10 @@ def _unknown(catalog: Catalog, step: RecordedStep) -> UnknownCompensation | None
 def _compensation(catalog: Catalog, operation: str) -> str:
     known = ATOMIC if operation == ATOMIC.name else catalog.operations.get(operation)
     if known is None or known.undo is None:
-        raise UnknownCompensation(f"{operation} is to be undone, and this worker knows no compensation of it")
+        raise UnknownCompensation(
+            f"{operation} is to be undone, but this worker's code has no compensation of it. Deploy code that has one, "
+            "or undo the step's effect by hand and skip the step"
+        )
     return known.undo.name
 
 
@@ -343,7 +286,7 @@ def _attempt_limit(catalog: Catalog, operation: str) -> float | None:
     return None if limit is None else limit.total_seconds()
 
 
-async def _stick(connection: AsyncConnection, ref: SagaRef, number: int, error: str) -> None:
+async def _set_stuck(connection: AsyncConnection, ref: SagaRef, number: int, error: str) -> None:
     await connection.execute(
         update(saga)
         .where(saga.c.id == ref.id, saga.c.phase.in_((Phase.FORWARD.value, Phase.UNDOING.value)))
@@ -351,7 +294,7 @@ async def _stick(connection: AsyncConnection, ref: SagaRef, number: int, error: 
     )
 
 
-async def _unstick(connection: AsyncConnection, ref: SagaRef, number: int) -> None:
+async def _clear_stuck(connection: AsyncConnection, ref: SagaRef, number: int) -> None:
     await connection.execute(
         update(saga)
         .where(saga.c.id == ref.id, saga.c.stuck_step == number)
@@ -360,21 +303,21 @@ async def _unstick(connection: AsyncConnection, ref: SagaRef, number: int) -> No
 
 
 async def why_not_undone(connection: AsyncConnection, command: UndoCommand) -> UndoReply:
-    """What to answer where there was nothing to undo.
+    """Return the reply for a step that had nothing to undo.
 
     Raises:
-        SagaMissing: the row is gone.
+        SagaMissing: the saga's row is not in this database.
     """
     phase = await connection.scalar(select(saga.c.phase).where(saga.c.id == command.saga.id))
     if phase is None:
-        raise SagaMissing(f"saga {command.saga.orchestrator}/{command.saga.event_id} has no row here")
+        raise saga_missing(command.saga)
     if phase != Phase.UNDOING.value:
         return Decided(phase=Phase(phase))
     return Undone(number=command.number)
 
 
 async def count_undo_failure(database: Database, command: UndoCommand, error: str) -> None:
-    """Count a failed compensation on its step's row; after `STUCK_AFTER` of them the saga shows as stuck."""
+    """Count a failed compensation on its step's row; after `STUCK_AFTER` failures, mark the saga as stuck."""
     async with database.transaction() as connection:
         counted = await connection.execute(
             update(saga_step)
@@ -388,4 +331,4 @@ async def count_undo_failure(database: Database, command: UndoCommand, error: st
         )
         attempts = counted.scalar_one_or_none()
         if attempts is not None and attempts >= STUCK_AFTER:
-            await _stick(connection, command.saga, command.number, f"undoing {command.shown}: {error}")
+            await _set_stuck(connection, command.saga, command.number, f"undoing {command.shown}: {error}")

@@ -1,12 +1,12 @@
-"""Waits: a sleep, or a wait for an event, written down when it begins and when it ends.
+"""Waits: a sleep, or a wait for an event, recorded when it begins and when it ends.
 
-When it begins, so that it ends at the same moment whoever drives then; when it ends, so that what came is the same on
-every attempt. Both are transitions: they lock the saga's row first, since they also say when to look at it again.
+The beginning is recorded so that the wait ends at the same moment whichever driver continues; the end, so that every
+attempt sees the same event. Both are transitions that lock the saga's row first, because they also set when recovery
+looks at the saga next.
 """
 
 import json
 from datetime import timedelta
-from uuid import uuid4
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,52 +26,52 @@ from orchestrator.protocol.commands import (
     WaitReply,
     text_of,
 )
-from orchestrator.protocol.envelope import canonical, digest
+from orchestrator.protocol.envelope import canonical
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_step
-from orchestrator.store.saga.fence import SagaMissing, recorded_reply
+from orchestrator.store.saga.fence import recorded_reply, saga_missing
 from orchestrator.store.saga.opening import OpenedBefore, begin_saga
+from orchestrator.store.saga.step_rows import NewStep
 
 _NOW = clock.now().label("now")
 LOOK_AFTER = timedelta(hours=1)
-"""How long recovery leaves a saga alone that waits."""
+"""How long recovery leaves a waiting saga alone."""
 
 
 async def begin_wait(database: Database, catalog: Catalog, command: WaitCommand) -> WaitReply:
-    """Write down until when a saga waits, or learn what was written down. Safe to repeat.
+    """Record until when a saga waits, or return what an earlier attempt recorded. Safe to repeat.
 
     Raises:
-        SagaMissing: the row is gone.
+        SagaMissing: the saga's row is not in this database.
     """
 
     async def begin(connection: AsyncConnection) -> WaitReply:
         if command.opening is not None:
-            elsewhere = await begin_saga(connection, command.opening, catalog, begins=True)
-            if elsewhere is not None:
-                return elsewhere
+            hindrance = await begin_saga(connection, command.opening, catalog, begins=True)
+            if hindrance is not None:
+                return hindrance
         elif (decided := await _lock(connection, command.saga)) is not None:
             return decided
-        arguments = canonical(command.arguments)
-        met = (
+        step = NewStep(
+            saga_id=command.saga.id,
+            number=command.number,
+            kind="sleep" if command.operation == "saga.sleep" else "wait",
+            operation=command.operation,
+            arguments=canonical(command.arguments),
+        )
+        row = (
             await connection.execute(
                 select(saga_step, _NOW).where(
                     saga_step.c.saga_id == command.saga.id, saga_step.c.number == command.number
                 )
             )
         ).first()
-        if met is None:
+        if row is None:
             begun = await connection.execute(
                 insert(saga_step)
                 .values(
-                    saga_id=command.saga.id,
-                    number=command.number,
-                    kind="sleep" if command.operation == "saga.sleep" else "wait",
-                    operation=command.operation,
-                    arguments=arguments,
-                    digest=digest(f"{command.operation}{arguments}"),
-                    attempt_token=uuid4(),
-                    state=StepState.ATTEMPTING.value,
+                    **step.values(StepState.ATTEMPTING),
                     attempts=1,
                     created_at=clock.now(),
                     attempted_at=clock.now_plus(command.seconds),
@@ -79,33 +79,34 @@ async def begin_wait(database: Database, catalog: Catalog, command: WaitCommand)
                 .returning(saga_step.c.attempted_at, _NOW)
             )
             until, now = begun.one()
-        elif met.digest != digest(f"{command.operation}{arguments}"):
+        elif row.digest != step.digest:
             return Diverged(
                 number=command.number,
-                recorded=text_of(met.operation, json.loads(met.arguments)),
+                recorded=text_of(row.operation, json.loads(row.arguments)),
                 given=text_of(command.operation, command.arguments),
             )
-        elif met.state != StepState.ATTEMPTING.value:
-            reply = recorded_reply(command.number, command.operation, met)
+        elif row.state != StepState.ATTEMPTING.value:
+            reply = recorded_reply(command.number, command.operation, row)
             return Decided(phase=Phase.UNDOING) if reply.kind == "refused" else reply
         else:
-            until, now = met.attempted_at, met.now
-        # Recovery looks sooner than in a month: who sends an event finds nobody while its execution is gone.
+            until, now = row.attempted_at, row.now
+        # A wait may take a month, but recovery looks within the hour: if the saga's execution is gone, an event that
+        # is sent to the saga does not reach it.
         look = min(until, now + LOOK_AFTER)
         await connection.execute(update(saga).where(saga.c.id == command.saga.id).values(next_at=look))
         return WaitBegun(number=command.number, seconds_left=(until - now).total_seconds())
 
     try:
         return await database.in_transaction(begin)
-    except OpenedBefore as met:
-        return Resume(envelope=met.envelope)
+    except OpenedBefore as before:
+        return Resume(envelope=before.envelope)
 
 
 async def end_wait(database: Database, command: EndWaitCommand) -> StepReply:
-    """Write down how a wait ended; who wrote first is the truth. Safe to repeat.
+    """Record how a wait ended, or return what an earlier attempt recorded. Safe to repeat.
 
     Raises:
-        SagaMissing: the row is gone.
+        SagaMissing: the saga's row is not in this database.
     """
 
     async def end(connection: AsyncConnection) -> StepReply:
@@ -124,17 +125,15 @@ async def end_wait(database: Database, command: EndWaitCommand) -> StepReply:
         await connection.execute(
             update(saga).where(saga.c.id == command.saga.id).values(next_at=None, progressed_at=clock.now())
         )
-        met = (await connection.execute(select(saga_step).where(where))).one()
-        return recorded_reply(command.number, command.operation, met)
+        row = (await connection.execute(select(saga_step).where(where))).one()
+        return recorded_reply(command.number, command.operation, row)
 
     return await database.in_transaction(end)
 
 
 async def _lock(connection: AsyncConnection, ref: SagaRef) -> Decided | None:
-    """Lock the saga's row; answers with its phase unless that is forward."""
+    """Lock the saga's row; return its phase unless that is forward."""
     phase = await connection.scalar(select(saga.c.phase).where(saga.c.id == ref.id).with_for_update())
     if phase is None:
-        raise SagaMissing(
-            f"saga {ref.orchestrator}/{ref.event_id} has no row here: is this the database that it was begun in?"
-        )
+        raise saga_missing(ref)
     return None if phase == Phase.FORWARD.value else Decided(phase=Phase(phase))
