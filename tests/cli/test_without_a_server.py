@@ -151,14 +151,21 @@ async def test_a_database_without_tables_is_told_from_one_with_tables(nowhere: S
     assert ran.document["error"]["code"] == "database.no_tables"
 
 
-@pytest.mark.parametrize("url", ["postgresql://nobody:secret@127.0.0.1:9/none", "nonsense", "mysql://host/name"])
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("postgresql://nobody:secret@127.0.0.1:9/none", "unreachable"),
+        ("nonsense", "database.misconfigured"),
+        ("mysql://host/name", "database.misconfigured"),
+    ],
+)
 async def test_a_database_that_cannot_be_reached_is_exit_code_3_and_keeps_its_password(
-    url: str, nowhere: Shell
+    url: str, code: str, nowhere: Shell
 ) -> None:
     ran = await nowhere.at(ORCHESTRATOR_DATABASE_URL=url).run("list", "--json")
 
     assert ran.code == 3, ran
-    assert ran.document["error"]["code"] == "unreachable"
+    assert ran.document["error"]["code"] == code
     assert "secret" not in ran.out + ran.err
     assert "Traceback" not in ran.err
 

@@ -30,6 +30,8 @@ SIGNATURE = "orchestrator/values/signature.py"
 PUBLISHABLE = "orchestrator/values/publishable.py"
 ENVELOPE = "orchestrator/protocol/envelope.py"
 SILENT = "orchestrator/worker/recovery/stalled_sagas.py"
+IN_FLIGHT = "orchestrator/client/in_flight.py"
+EXECUTION_STATUS = "orchestrator/worker/recovery/execution_status.py"
 GROUPS = "orchestrator/protocol/exception_groups.py"
 FAILURES = "orchestrator/workflow/failures.py"
 
@@ -453,6 +455,22 @@ def database_now() -> ColumnElement[datetime]:"""
             "::test_what_the_database_decided_is_carried_out_by_an_execution_that_begins_again",
         ),
         unseen="no code of chaos changes while its sagas are under way",
+    ),
+    Mutant(
+        name="endless-requests",
+        breaks="requests in flight are limited, so that no deadline runs while one queues",
+        file=IN_FLIGHT,
+        replaced={"asyncio.Semaphore(REQUESTS)": "asyncio.Semaphore(REQUESTS * 1000)"},
+        caught_by=("tests/unit/test_requests_in_flight.py::test_three_thousand_gathered_publishes_are_all_accepted",),
+        unseen="its clients publish fewer events at once than a server can take",
+    ),
+    Mutant(
+        name="undoing-move",
+        breaks="an execution that is moved to another task queue is not taken for one that a person has ended",
+        file=EXECUTION_STATUS,
+        replaced={" or told.reason.startswith(MOVED)": ""},
+        caught_by=("tests/temporal/test_renamed_task_queue.py::test_sagas_that_have_begun_go_on_and_are_not_undone",),
+        unseen="chaos renames no task queue",
     ),
     Mutant(
         name="grouped-refusal",
