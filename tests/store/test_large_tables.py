@@ -69,7 +69,7 @@ OF_NO_LARGE_TABLE = {
     # The one row of `saga_meta`, the catalog, or nothing.
     *("migrate", "build_missing_indexes", "namespace_of", "swept_until", "record_swept", "check_belonging"),
     *("check_shared", "adopt", "wake_nobody", "database_time", "clock_of", "read_clock"),
-    *("check_postgresql", "write_probe"),
+    *("check_postgresql", "write_probe", "is_pooled"),
 }
 
 
@@ -220,7 +220,8 @@ def code_that_runs() -> Generator[set[CodeType]]:
 
 def functions_of_the_store() -> dict[str, Callable[..., Any]]:
     """Every public coroutine function, by name."""
-    modules = [importlib.import_module(f"{store.__name__}.{one.name}") for one in pkgutil.iter_modules(store.__path__)]
+    packages = pkgutil.walk_packages(store.__path__, f"{store.__name__}.")
+    modules = [importlib.import_module(one.name) for one in packages if "migrations" not in one.name]
     return {
         name: function
         for module in modules

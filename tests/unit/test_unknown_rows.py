@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.worker import unknown_rows
-from orchestrator.worker.unknown_rows import MOST, UnknownRows
+from orchestrator.worker.relay import unknown_rows
+from orchestrator.worker.relay.unknown_rows import MOST, UnknownRows
 
 MINUTE = timedelta(minutes=1)
 

@@ -71,8 +71,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     async def newest_close(_client: Any) -> datetime:
         return datetime.now(UTC)
 
-    monkeypatch.setattr(silent_sagas, "fate_of", server.status_of_execution)
-    monkeypatch.setattr(left_messages, "fate_of", server.status_of_execution)
+    monkeypatch.setattr(silent_sagas, "status_of_execution", server.status_of_execution)
+    monkeypatch.setattr(left_messages, "status_of_execution", server.status_of_execution)
     monkeypatch.setattr(left_messages, "messages_of", server.messages_of)
     monkeypatch.setattr(sweeping, "ensure_own_execution", server.ensure)
     monkeypatch.setattr(recovery, "closed_abnormally", server.closed_abnormally)
@@ -86,7 +86,14 @@ def recovery_of(database: Database, **limits: Any) -> Recovery:
     async def cluster(_request: Any) -> Any:
         return SimpleNamespace(cluster_id="cluster")
 
-    client: Any = SimpleNamespace(namespace="default", workflow_service=SimpleNamespace(get_cluster_info=cluster))
+    async def none(*_: Any, **__: Any) -> AsyncIterator[Any]:
+        nothing: tuple[Any, ...] = ()
+        for run in nothing:
+            yield run
+
+    client: Any = SimpleNamespace(
+        namespace="default", workflow_service=SimpleNamespace(get_cluster_info=cluster), list_workflows=none
+    )
     return Recovery(client, database, CATALOG, task_queue="tests", limits=Limits(**limits))
 
 

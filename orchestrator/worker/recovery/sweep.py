@@ -142,8 +142,9 @@ class Recovery:
         async def look_at_all(page: Sequence[RecordedSaga]) -> None:
             await _each(page, lambda recorded: _look_at(sweeping, recorded))
 
-        has_more = any([await pages.look(sweeping, look_at_all, now=now) for pages in self._silent])
+        # First, as they are few: silent sagas may be so many that a sweep looks at no others.
         await look_at_all(await failing_sagas(sweeping))
+        has_more = any([await pages.look(sweeping, look_at_all, now=now) for pages in self._silent])
         left: OrphanedEffect | None = None
         while not sweeping.is_full and (steps := await next_left(sweeping, now, left)):
             await _each(steps, lambda step: _take_back(sweeping, step))

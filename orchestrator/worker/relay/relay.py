@@ -40,8 +40,8 @@ from orchestrator.store.queries.outbox import waiting
 from orchestrator.store.recovery import RecoveryRefused
 from orchestrator.worker.fault_log import fault_log_of
 from orchestrator.worker.relay.delivery import Deliver
-from orchestrator.worker.routing import Unroutable, route
-from orchestrator.worker.unknown_rows import UnknownRows
+from orchestrator.worker.relay.routing import Unroutable, route
+from orchestrator.worker.relay.unknown_rows import UnknownRows
 
 _log = logging.getLogger(__name__)
 
