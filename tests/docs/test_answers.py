@@ -44,8 +44,8 @@ async def test_its_code_runs_and_its_command_says_what_is_shown(client: Client, 
 
 def test_its_numbers_are_the_engines() -> None:
     assert Settings.model_fields["retention"].default == 90
-    assert "`ORCHESTRATOR_RETENTION` days after a saga's end, 90 if nothing is said" in ANSWERS.text
+    assert "`ORCHESTRATOR_RETENTION` days after the saga's end: 90 by default" in ANSWERS.text
     assert LOOKING == 20
     assert LOOK.total_seconds() == 20
-    assert "for 20 seconds at most" in ANSWERS.text
+    assert "for at most 20 seconds" in ANSWERS.text
     assert "twenty such clients" in ANSWERS.text
