@@ -20,9 +20,10 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import EventRejected, UsageError
 from orchestrator.event import DomainEvent, unstorable
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, unwrap, wrap
+from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, wrap
 from orchestrator.protocol.event_ids import new_event_id
 from orchestrator.protocol.lock_keys import KEY_LIMIT
+from orchestrator.protocol.unwrapping import id_reused, is_same_event
 from orchestrator.store.core.schema import saga
 from orchestrator.store.outbox import NO_SAGA, Target, home_of_step, write
 from orchestrator.transaction import Transaction
@@ -158,21 +159,9 @@ def _add(
             "this database has no table saga_outbox. A worker creates it in the home database and in each of "
             "ORCHESTRATOR_DATABASES: start a worker, or add to the outbox of one of those databases"
         ) from fault
-    if there is not None and not _is_repeat(read(there), envelope, event):
-        raise EventRejected(
-            "event.id_reused",
-            f"{event.type_name()}: id: {envelope.event_id} was added before for other content; the first counts. Give "
-            "each event its own id",
-        )
-
-
-def _is_repeat(known: Envelope, given: Envelope, event: DomainEvent) -> bool:
-    if known.content_digest == given.content_digest:
-        return True
-    try:
-        return unwrap(known, type(event)) == event
-    except UnreadableEvent:
-        return False
+    if there is not None and not is_same_event(envelope, read(there).content_digest, there, type(event)):
+        reused = id_reused(envelope.event_id)
+        raise EventRejected(reused.code, f"{event.type_name()}: {reused.message}")
 
 
 async def _cause(tx: Transaction, connection: AsyncConnection) -> _Cause:

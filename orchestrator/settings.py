@@ -21,7 +21,7 @@ from pydantic_settings import (
 from orchestrator.definition.databases import fault_of_name
 from orchestrator.errors import OrchestratorError
 from orchestrator.operation import HOME
-from orchestrator.protocol.envelope import describe
+from orchestrator.protocol.unwrapping import describe
 
 _PREFIX = "ORCHESTRATOR_"
 

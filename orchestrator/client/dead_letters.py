@@ -13,7 +13,8 @@ from orchestrator.client.bus import EventBus
 from orchestrator.client.validation import Addressed, address
 from orchestrator.errors import EventRejected
 from orchestrator.protocol.commands import Phase
-from orchestrator.protocol.envelope import VERSION_NEWER, Envelope, UnreadableEvent, read, saga_id, unwrap
+from orchestrator.protocol.envelope import VERSION_NEWER, saga_id
+from orchestrator.protocol.unwrapping import id_reused, is_same_event
 from orchestrator.store.core.database import Database
 from orchestrator.store.dead_letters.resolution import (
     LetterView,
@@ -216,12 +217,10 @@ class DeadLetters:
         ids = [saga_id(one.__name__, envelope.event_id) for one in addressed.listeners]
         known = await recorded_sagas(self._database, ids)
         for recorded in known.values():
-            if not _is_same(addressed, read(recorded.envelope)):
-                raise EventRejected(
-                    "event.id_reused",
-                    f"id: {recorded.orchestrator} has had {envelope.event_id} for other content; the first counts. "
-                    "Edit it: give it an id of its own",
-                )
+            classes = [one for listener in addressed.listeners for one in listener.requests]
+            if not is_same_event(envelope, recorded.content_digest, recorded.envelope, *classes):
+                fault = id_reused(envelope.event_id)
+                raise EventRejected(fault.code, f"{fault.message}: edit the dead letter")
         return known
 
 
@@ -233,12 +232,3 @@ def _refuse_newer(addressed: Addressed) -> None:
             f"{envelope.event_type} is of version {envelope.version}, which this code does not know: deploy the code "
             "that does first",
         )
-
-
-def _is_same(addressed: Addressed, known: Envelope) -> bool:
-    if known.content_digest == addressed.envelope.content_digest:
-        return True
-    try:
-        return addressed.event is not None and unwrap(known, type(addressed.event)) == addressed.event
-    except UnreadableEvent:
-        return False

@@ -21,15 +21,12 @@ from orchestrator.protocol.commands import Outcome, Phase
 from orchestrator.protocol.envelope import (
     OUTCOME_SIZE_LIMIT,
     Envelope,
-    UnreadableEvent,
     canonical,
-    content_digest,
     read,
     saga_id,
-    unwrap,
-    unwrap_fields,
 )
 from orchestrator.protocol.names import is_partition
+from orchestrator.protocol.unwrapping import id_reused, is_same_event, unwrap
 
 C = TypeVar("C", bound=DomainEvent)
 
@@ -99,11 +96,8 @@ class SagaHandle(Generic[C]):
                 )
             raise NotFinished(f"{self._shown} has not finished within {timeout}; {goes_on}") from None
         if not self._is_of(outcome):
-            raise EventRejected(
-                "event.id_reused",
-                f"event id {self.event_id} was used before for other content; the first counts, and this was not done. "
-                "Give each event an id of its own",
-            )
+            fault = id_reused(self.event_id)
+            raise EventRejected(fault.code, fault.message)
         return outcome
 
     async def result(self, *, timeout: timedelta | None = None) -> C:
@@ -219,16 +213,8 @@ class SagaHandle(Generic[C]):
         return f"the saga in {self.workflow_id}" if is_partition(self.workflow_id) else self.workflow_id
 
     def _is_of(self, outcome: Outcome) -> bool:
-        """Whether the outcome is of this event, and not of another that had its id before."""
-        if self._envelope is None or outcome.content_digest == self._envelope.content_digest:
-            return True
-        # One of the two may have been sent by an older contract, without a default that the other wrote. Of a saga
-        # whose payload is purged only the digest is left to compare with.
-        try:
-            given = unwrap(self._envelope, *self.orchestrator.requests)
-            was = content_digest(self._envelope.event_type, outcome.triggering_version, outcome.triggering)
-            if outcome.content_digest != was:
-                return False  # of another type
-            return bool(unwrap_fields(outcome.triggering, outcome.triggering_version, type(given)) == given)
-        except UnreadableEvent:
-            return False
+        """Whether the outcome belongs to this event, and not to an earlier one with the same id."""
+        triggering = outcome.triggering_version, outcome.triggering
+        return self._envelope is None or is_same_event(
+            self._envelope, outcome.content_digest, triggering, *self.orchestrator.requests
+        )

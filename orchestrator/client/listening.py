@@ -18,8 +18,9 @@ from orchestrator.client.outcomes.polling import Backoff, Polling
 from orchestrator.errors import EventTimeout, UsageError
 from orchestrator.event import DomainEvent
 from orchestrator.heard import MOST_HEARD, fingerprint, pack, unpack
-from orchestrator.protocol.envelope import OUTCOME_SIZE_LIMIT, UnreadableEvent, canonical, read, unwrap
+from orchestrator.protocol.envelope import OUTCOME_SIZE_LIMIT, UnreadableEvent, canonical, read
 from orchestrator.protocol.lookup import ASKED_SEEN, OVERLAP, EventEntry, EventFilter, Lookup, LookupReply
+from orchestrator.protocol.unwrapping import unwrap
 from orchestrator.store.connections.event_loop import LoopBinding
 
 E = TypeVar("E", bound=DomainEvent)

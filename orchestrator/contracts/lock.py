@@ -15,7 +15,8 @@ from orchestrator.contracts.compatibility import incompatibilities, without_word
 from orchestrator.contracts.schemas import sample_event, schema_of
 from orchestrator.definition.catalog import Catalog
 from orchestrator.event import DomainEvent, upcasters_of
-from orchestrator.protocol.envelope import UnreadableEvent, read, unwrap, wrap
+from orchestrator.protocol.envelope import UnreadableEvent, read, wrap
+from orchestrator.protocol.unwrapping import unwrap
 
 Published = dict[str, dict[str, Any]]
 """By event type, by version: the JSON schema."""

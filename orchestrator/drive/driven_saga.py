@@ -27,7 +27,8 @@ from orchestrator.protocol.commands import (
     WaitBegun,
     WaitCommand,
 )
-from orchestrator.protocol.envelope import CONTENT_LIMIT, Envelope, UnreadableEvent, canonical, describe, read, unwrap
+from orchestrator.protocol.envelope import CONTENT_LIMIT, Envelope, UnreadableEvent, canonical, read
+from orchestrator.protocol.unwrapping import describe, unwrap
 from orchestrator.saga import Awaited, Saga
 
 R = TypeVar("R")

@@ -1,4 +1,4 @@
-"""What a driver asks of the database, and what it hears back. All of it travels as JSON through Temporal."""
+"""The commands that a driver sends to the database, and their replies. They travel as JSON through Temporal."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,14 +12,14 @@ from orchestrator.operation import HOME
 if TYPE_CHECKING:
     Json = JsonValue
 else:
-    Json = Any  # it comes from JSON and goes there; pydantic's check of each value took as long as a statement
+    Json = Any  # values come from JSON and are written as JSON; validating each took pydantic as long as a statement
 
 STUCK_AFTER = 5
-"""Failed attempts of what must be done, before its saga shows as stuck. It is tried on all the same."""
+"""The number of failed attempts after which a saga is marked as stuck. The retries continue."""
 
 
 class Phase(StrEnum):
-    """Where a saga stands. `forward` and `undoing` move on; the others are final."""
+    """The phase of a saga. `forward` and `undoing` can change; the others are final."""
 
     FORWARD = "forward"
     UNDOING = "undoing"
@@ -29,12 +29,12 @@ class Phase(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing changes any more."""
+        """Whether the saga has ended, so that its phase no longer changes."""
         return self not in (Phase.FORWARD, Phase.UNDOING)
 
 
 class StepState(StrEnum):
-    """Where a step stands."""
+    """The state in a step's row."""
 
     ATTEMPTING = "attempting"
     DONE = "done"
@@ -45,13 +45,13 @@ class StepState(StrEnum):
 
 
 class Message(BaseModel):
-    """Frozen, nothing extra."""
+    """A frozen model without extra fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SagaRef(Message):
-    """Which saga: one event handled by one orchestrator."""
+    """Identifies a saga, which is one event handled by one orchestrator."""
 
     id: UUID
     orchestrator: str
@@ -59,17 +59,17 @@ class SagaRef(Message):
 
 
 class Opening(Message):
-    """What it takes to write the saga's row if nobody has yet. Every transition carries it."""
+    """The data for opening a saga. Commands carry it, so that whichever arrives first writes the saga's row."""
 
     saga: SagaRef
     envelope: str
-    """The event's envelope, as it arrived."""
+    """The event's envelope as it arrived."""
     owner_workflow_id: str = ""
     owner_first_run_id: str = ""
     deadline: float | None = None
-    """Seconds from the row's writing after which the saga goes forward no more."""
+    """The seconds after opening during which the saga may go forward."""
     lock_keys: tuple[str, ...] = ()
-    """Sorted, each once; the ordering key is among them."""
+    """The lock keys, sorted and without duplicates. They include the ordering key."""
     ordering_key: str | None = None
 
 
@@ -81,22 +81,22 @@ class StepCommand(Message):
     operation: str
     arguments: dict[str, Json]
     event_time: str
-    """RFC 3339."""
+    """The event's time in RFC 3339."""
     opening: Opening | None = None
-    """Given with the driver's first step: the row is written in the same transaction."""
+    """The data for opening the saga, in the driver's first step. The row is written in the step's own transaction."""
     past_pivot: bool = False
-    """A refusal is no answer any more, but a fault: it is tried again."""
+    """Whether the saga is past its pivot. A refusal then counts as an error and is retried."""
     attempt_limit: float | None = None
-    """Seconds that one attempt of an external operation may take."""
+    """The most seconds that one attempt of an external operation may take."""
 
     @property
     def shown(self) -> str:
-        """What it runs, as people read it."""
+        """The operation's name, for display; of an atomic step the names of its operations."""
         return named(self.operation, self.arguments)
 
 
 class WaitCommand(Message):
-    """Begin to sleep, or to wait for an event: write down until when."""
+    """Begin to sleep or to wait for an event, and record until when."""
 
     saga: SagaRef
     number: int
@@ -105,11 +105,11 @@ class WaitCommand(Message):
     arguments: dict[str, Json]
     seconds: float
     opening: Opening | None = None
-    """As a step's."""
+    """The data for opening the saga, as in a `StepCommand`."""
 
 
 class WaitBegun(Message):
-    """The wait is written down, now or since an earlier attempt."""
+    """The wait has been recorded, just now or by an earlier attempt."""
 
     kind: Literal["waiting"] = "waiting"
     number: int
@@ -117,17 +117,17 @@ class WaitBegun(Message):
 
 
 class EndWaitCommand(Message):
-    """Write down what a wait ended with."""
+    """Record the result of a wait."""
 
     saga: SagaRef
     number: int
     operation: str
     result: Json = None
-    """The envelope of the event that came, as text."""
+    """The JSON of the received event's envelope; None if none came in time, or after a sleep."""
 
 
 class StepDone(Message):
-    """The step's effect stands, now or since an earlier attempt."""
+    """The step is done, just now or by an earlier attempt."""
 
     kind: Literal["done"] = "done"
     number: int
@@ -136,25 +136,25 @@ class StepDone(Message):
 
 
 class StepRefused(Message):
-    """The operation said no, now or in an earlier attempt."""
+    """The operation refused, just now or in an earlier attempt."""
 
     kind: Literal["refused"] = "refused"
     number: int
     operation: str
-    """Who said no: of an atomic step, the one of its operations that did."""
+    """The operation that refused; in an atomic step, one of its operations."""
     code: str
     message: str
 
 
 class Decided(Message):
-    """The saga no longer goes the way the driver takes: it was decided elsewhere."""
+    """Another driver has changed the saga's phase, so this driver must follow it."""
 
     kind: Literal["decided"] = "decided"
     phase: Phase
 
 
 class Diverged(Message):
-    """The step is not the one that was recorded: `handle` or its event has changed under a running saga."""
+    """The step differs from its record, because `handle` or its event has changed since the saga was opened."""
 
     kind: Literal["diverged"] = "diverged"
     number: int
@@ -163,65 +163,66 @@ class Diverged(Message):
 
 
 class Reused(Message):
-    """The event's id was used before, for other content."""
+    """The event's id was already used for different content."""
 
     kind: Literal["reused"] = "reused"
 
 
 class Resume(Message):
-    """The saga was opened by the same event sent at another time: drive on with the envelope that came first."""
+    """The saga was opened by the same event in another envelope. The driver must continue with that first envelope."""
 
     kind: Literal["resume"] = "resume"
     envelope: str
 
 
 class Expired(Message):
-    """The saga's deadline is past."""
+    """The saga's deadline has passed."""
 
     kind: Literal["expired"] = "expired"
 
 
 class Blocker(Message):
-    """Why a saga waits: somebody came first for one of its keys."""
+    """A lock key that a saga waits for, and the saga that holds it."""
 
     key: str
     holder: SagaRef
     before: int
-    """How many sagas are before it on this key, the holder among them."""
+    """The number of sagas ahead of this one in the lock queue, including the holder."""
 
 
 class Blocked(Message):
-    """The saga is opened, and waits for locks; the step was not begun."""
+    """The saga is open and waits for locks, and its step was not begun."""
 
     kind: Literal["blocked"] = "blocked"
     by: tuple[Blocker, ...]
 
 
 class Outcome(Message):
-    """How a saga ended."""
+    """The outcome of a saga."""
 
     kind: Literal["outcome"] = "outcome"
     phase: Phase
     event_id: str
-    """The triggering event."""
+    """The id of the triggering event."""
     content_digest: str
-    """Of the triggering event: tells a repeat from another event with its id."""
+    """The content digest of the triggering event; it distinguishes a repeat from another event with the same id."""
     triggering: dict[str, Json]
-    """Fields of the triggering event, for when digests differ only by a default that one of two contracts left out."""
+    """The fields of the triggering event. They decide when digests differ only by a default that one contract left
+    out."""
     triggering_version: int = 1
-    """Version of these fields."""
+    """The contract version of `triggering`."""
     event: dict[str, Json]
     """The completed or failed event, as a CloudEvent."""
     error_code: str | None = None
     message: str | None = None
     received: tuple[str, ...] = ()
-    """Ids of the events that the saga waited for and took."""
+    """The ids of the events that the saga received while it waited for them."""
 
 
 Elsewhere = Decided | Diverged | Reused | Resume | Expired
-"""What ends `handle`: something other than it decides."""
+"""The replies that end `handle`, because something outside of it has decided how the saga continues."""
 StepAnswer = StepDone | StepRefused | Decided | Diverged | Reused | Resume | Expired
-"""What became of a step."""
+"""The final reply to a step. `Blocked` is not final, because the step is sent again."""
 WaitAnswer = WaitBegun | StepDone | Decided | Diverged | Reused | Resume | Expired
 StepReply = Annotated[
     StepDone | StepRefused | Decided | Diverged | Reused | Resume | Expired | Blocked, Field(discriminator="kind")
@@ -232,51 +233,52 @@ WaitReply = Annotated[
 
 
 class BeginUndoCommand(Message):
-    """Turn the saga to undoing."""
+    """Begin the undo of a saga."""
 
     opening: Opening
     ends_as: Literal[Phase.FAILED, Phase.CANCELLED]
     error_code: str
     message: str
     only_recorded: bool = False
-    """Not if the saga has no row: then the answer is `Reused`, and nothing is written."""
+    """Whether to undo only a saga that already has a row. Without one the reply is `Reused` and nothing is written."""
 
 
 class UndoableStep(Message):
-    """A step that is to be undone."""
+    """A completed step that must be undone."""
 
     number: int
     operation: str
     compensation: str
-    """The activity that undoes it."""
+    """The activity that undoes the step."""
     attempt_limit: float | None = None
-    """Seconds that one call may take, if it is external."""
+    """The most seconds that one call may take, if the operation is external."""
     database: str = HOME
-    """Where it was done."""
+    """The name of the database in which the step was done."""
     calls: tuple[str, ...] = ()
-    """Operations of an atomic step, in order."""
+    """The operations of an atomic step, in order."""
 
     @property
     def shown(self) -> str:
-        """What it did, as people read it."""
+        """The operation's name, for display; of an atomic step the names of its operations."""
         return ", ".join(self.calls) or self.operation
 
 
 class UndoPlan(Message):
-    """The saga is undoing; these steps are left, in the order to undo them."""
+    """The saga is undoing, and these steps must still be undone, in this order."""
 
     kind: Literal["plan"] = "plan"
     steps: tuple[UndoableStep, ...]
     ends_as: Phase
     event_time: str
-    """RFC 3339, of the envelope that came first."""
+    """The time of the first envelope, in RFC 3339."""
 
 
 class PastPivot(Message):
-    """A step that cannot be undone is done: the saga goes on to its end."""
+    """A step that cannot be undone is done, so the saga must go forward until it completes."""
 
     kind: Literal["past_pivot"] = "past_pivot"
     number: int
+    """The number of the pivot step."""
 
 
 BeginUndoReply = Annotated[UndoPlan | PastPivot | Outcome | Reused, Field(discriminator="kind")]
@@ -292,16 +294,16 @@ class UndoCommand(Message):
     attempt_limit: float | None = None
     database: str = HOME
     calls: tuple[str, ...] = ()
-    """As in the plan."""
+    """The operations of an atomic step, in order."""
 
     @property
     def shown(self) -> str:
-        """What is undone, as people read it."""
+        """The operation's name, for display; of an atomic step the names of its operations."""
         return ", ".join(self.calls) or self.operation
 
 
 class Undone(Message):
-    """The step is undone, now or since an earlier attempt."""
+    """The step has been undone, just now or by an earlier attempt."""
 
     kind: Literal["undone"] = "undone"
     number: int
@@ -311,33 +313,34 @@ UndoReply = Annotated[Undone | Decided, Field(discriminator="kind")]
 
 
 class FinishCommand(Message):
-    """Write the outcome. Without `completed` the saga ends as its undoing was decided."""
+    """Write the outcome of a saga."""
 
     opening: Opening
     completed: dict[str, Json] | None = None
-    """Fields of the completed event."""
+    """The fields of the completed event. None after an undo, whose recorded reason decides the outcome."""
     completed_version: int | None = None
-    """Version of these fields."""
+    """The contract version of `completed`."""
     steps: int = 0
-    """How many steps `handle` reached."""
+    """The number of steps that `handle` called."""
 
 
 FinishReply = Annotated[Outcome | Decided | Diverged | Reused, Field(discriminator="kind")]
 
 
 class MarkStuckCommand(Message):
-    """Say that the saga waits for a person, or that it does no more."""
+    """Mark a saga as stuck, or clear the mark."""
 
     saga: SagaRef
     number: int
+    """The number of the step that is stuck."""
     error: str | None
-    """None: it goes on."""
+    """The reason, or None to clear the mark."""
     step: StepCommand | None = None
-    """The step past the pivot that cannot be done: written down as attempted, so that a person can skip it."""
+    """The step past the pivot that keeps failing. It is recorded as attempted, so that a person can skip it."""
 
 
 def text_of(operation: str, arguments: dict[str, Any]) -> str:
-    """A call as a person reads it."""
+    """Format a call for a person, with its arguments."""
     if operation == ATOMIC.name:
-        return f"atomically {', '.join(text_of(name, given) for name, given in calls_in(arguments))}"
+        return f"atomically {', '.join(text_of(name, call) for name, call in calls_in(arguments))}"
     return f"{operation}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"

@@ -1,9 +1,9 @@
-"""Calls an author's code so that nothing it raises can end more than its own attempt.
+"""Calls an author's code so that an exception from it ends no more than the current attempt.
 
-Python lets four exceptions through every `except Exception`: `SystemExit`, `KeyboardInterrupt`, `GeneratorExit` and
-`asyncio.CancelledError`. Raised by a step, the first two would end the worker, and the last would look like a cancel of
-the saga. They become a `CodeInterrupted`, an ordinary error, at the call. What the engine cancels itself, and a
-coroutine that is closed, pass through unchanged.
+`except Exception` does not catch `SystemExit`, `KeyboardInterrupt`, `GeneratorExit` and `asyncio.CancelledError`. If a
+step raised them, the first two would end the worker, and the last would look like a cancel of the saga. They are
+converted to a `CodeInterrupted`, an ordinary error, at the call. A cancel by the engine itself and the closing of a coroutine pass
+through unchanged.
 """
 
 import asyncio
@@ -19,24 +19,25 @@ _CONTAINED: tuple[type[BaseException], ...] = (
     GeneratorExit,
     BaseExceptionGroup,
 )
-"""What means something else to the event loop than to the code that raised it.
+"""The exceptions that the event loop would act on.
 
-An author's own subclass of BaseException means nothing to anybody: whoever runs the attempt counts it as failed.
+An author's own subclass of BaseException is not among them, because the event loop does not act on it; the attempt just
+counts as failed.
 """
 
 
 class CodeInterrupted(OrchestratorError):
-    """An operation, a compensation, a verification, `locks` or `handle` raised what is no `Exception`."""
+    """An operation, a compensation, a verification, `locks` or `handle` raised something other than an `Exception`."""
 
 
 class contained:
-    """Turn what would end a process or a task into a `CodeInterrupted`, for an author's code called in the block.
+    """Context manager that converts exceptions which would end a process or a task into a `CodeInterrupted`.
 
     Args:
-        what: name of the code that is called, for the message.
+        what: the name of the author's code that is called, for the message.
 
     Raises:
-        CodeInterrupted: the code raised one of those, and neither a cancel of this task nor a close caused it.
+        CodeInterrupted: the code raised such an exception itself; it was neither cancelled nor closed.
     """
 
     def __init__(self, what: str) -> None:
@@ -61,24 +62,24 @@ class contained:
     def _is_engines(self, raised: BaseException) -> bool:
         if isinstance(raised, asyncio.CancelledError):
             return self._task is not None and self._task.cancelling() > self._cancels
-        # A coroutine is closed from outside: by the garbage collector, or when its loop ends.
+        # The garbage collector, or the end of the event loop, closes a coroutine from outside.
         return isinstance(raised, GeneratorExit) and is_closing(self._task)
 
 
 def interrupted(what: str, raised: BaseException) -> CodeInterrupted:
-    """The error to raise instead of an exception that is no `Exception`."""
+    """Return the error to raise in place of an exception that is not an `Exception`."""
     kind = type(raised).__name__
-    said = f": {raised}" if str(raised) else ""
+    text = f": {raised}" if str(raised) else ""
     return CodeInterrupted(
         storable(
-            f"{what} raised {kind}{said}. {kind} is no Exception; it counts as a failed attempt and ends neither the "
-            "worker nor the saga. Raise an ordinary exception to fail, or orchestrator.Refused to say no"
+            f"{what} raised {kind}{text}. {kind} is not an Exception, so it counts as a failed attempt and ends "
+            "neither the worker nor the saga. Raise an ordinary exception to fail, or orchestrator.Refused to refuse"
         )
     )
 
 
 def is_closing(task: "asyncio.Task[Any] | None") -> bool:
-    """Whether a GeneratorExit that arrives now comes from closing a coroutine of this task, not from its own code."""
+    """Whether a GeneratorExit raised now comes from closing a coroutine of this task, and not from its own code."""
     return _running_task() is not task or task is None
 
 

@@ -1,6 +1,6 @@
-"""A message that is no event of ours, on its way to the table of dead letters.
+"""A message that could not be read or routed, on its way to the table of dead letters.
 
-In pieces, because an activity's argument over 2 MiB would fail the workflow task for ever.
+It travels in pieces, because an activity argument over 2 MiB would fail the workflow task forever.
 """
 
 import base64
@@ -9,36 +9,37 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict
 
 PIECE = 512 * 1024
-"""Bytes a piece; Base64 makes 683 KiB of it, far under Temporal's 2 MiB."""
+"""The most bytes in a piece. In Base64 that is 683 KiB, far below Temporal's limit of 2 MiB."""
 
 
 class DeadLetterPiece(BaseModel):
-    """One piece of a message, with where it came from and why it is kept."""
+    """One piece of a message, with its source and the reason why it is a dead letter."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     door: str
-    """`start`, `update`, or the signal's name."""
+    """The source of the message: `start`, `update`, or the name of a signal."""
     position: int
-    """Count of messages that this run had received, this one among them."""
+    """The number of messages that the run had received, including this one."""
     code: str
     reason: str
     size: int
-    """Bytes of the whole message."""
+    """The size of the whole message in bytes."""
     offset: int
+    """The position of this piece in the message, in bytes."""
     raw_base64: str
 
     @property
     def raw(self) -> bytes:
-        """This piece's bytes."""
+        """The bytes of this piece."""
         return base64.b64decode(self.raw_base64)
 
 
-def pieces(raw: bytes, *, door: str, position: int, code: str, reason: str) -> Iterator[DeadLetterPiece]:
-    """Cut a message; an empty one is one empty piece."""
+def pieces(raw: bytes, *, source: str, position: int, code: str, reason: str) -> Iterator[DeadLetterPiece]:
+    """Split a message into pieces; an empty message gives one empty piece."""
     for offset in range(0, max(len(raw), 1), PIECE):
         yield DeadLetterPiece(
-            door=door,
+            door=source,
             position=position,
             code=code,
             reason=reason,

@@ -1,6 +1,7 @@
-"""The envelope: a domain event as it travels, in CloudEvents 1.0 JSON.
+"""The envelope of a domain event: how it is written and read as CloudEvents 1.0 JSON.
 
-Reads what anybody may have sent, so every fault becomes an `UnreadableEvent` with a stable code, never another error.
+Reading accepts whatever a sender may have sent. Every fault is raised as an `UnreadableEvent` with a stable code, and
+never as another error.
 """
 
 import hashlib
@@ -10,51 +11,53 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 from uuid import UUID, uuid5
 
 from cloudevents.core.exceptions import BaseCloudEventException
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from orchestrator.errors import OrchestratorError, storable
-from orchestrator.event import DomainEvent, Fields, unstorable, upcasters_of
-from orchestrator.protocol.json_text import GivenTwice, loads_keeping_digits, loads_strictly, rounded_field
+from orchestrator.event import DomainEvent, unstorable
+from orchestrator.protocol.json_text import GivenTwice, loads_strictly
+from orchestrator.protocol.names import EVENT_SIGNAL, EVENT_SOURCES
 from orchestrator.values.round_trip import deeper_than
 
 EVENT_SIZE_LIMIT = 256 * 1024
-"""Bytes of an envelope. Far under Temporal's 2 MiB a payload: an envelope travels inside commands, with more around."""
+"""The most bytes an envelope takes. Temporal's limit of 2 MiB per payload is far higher, because commands carry an
+envelope together with other data."""
 OUTCOME_SIZE_LIMIT = 4 * EVENT_SIZE_LIMIT
-"""Bytes of an outcome's envelope: a failure event carries the triggering event whole, and in JSON's escapes its letters
-take up to three times as much as on arrival."""
+"""The most bytes the envelope of an outcome takes. A failure event contains the whole triggering event, whose JSON
+escapes may take three times as many bytes as on arrival."""
 CONTENT_LIMIT = EVENT_SIZE_LIMIT - 4 * 1024
-"""Bytes of arguments, of a result, or of an event's fields: room is left for the envelope around them."""
+"""The most bytes of a step's arguments, of its result, or of an event's fields. The rest is for the envelope."""
 
 NESTING_LIMIT = 100
-"""Levels of lists and objects in an event's fields, in arguments and in a result: far from where the recursion of
-Python and of pydantic ends, wherever they are read."""
+"""The deepest nesting of lists and objects in an event's fields, in arguments and in a result. It is far below the
+recursion limits of Python and of pydantic."""
 OUTCOME_NESTING = 150
-"""Levels of an outcome's event: a failure event carries the triggering event, which may be a failure event, too."""
+"""The deepest nesting of an outcome's event. A failure event contains its triggering event, which may be a failure
+event as well."""
 TYPE_LIMIT = 200
-"""Characters of an event's type."""
+"""The most characters of an event type."""
 VERSION_LIMIT = 2**31 - 1
-"""The largest version that a database's integer holds."""
+"""The largest contract version, because a database column of type integer holds no larger number."""
 VERSION_NEWER = "event.version_newer"
-"""Code of an event that waits for a worker with newer contracts."""
+"""The error code of an event that waits for a worker with newer contracts."""
 _TEXT_LIMIT = 200
-"""Characters of a correlation or causation id."""
+"""The most characters of a correlation or causation id."""
 
 _SAGAS = UUID("5a1f7c1e-6d2b-5c0e-9b53-6f0f6b8a7d11")
 _EVENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@=+-]{0,127}")
+_ID_RULE = "it has 1 to 128 letters, digits and ._:@=+-, and starts with a letter or a digit"
 _FORMAT = JSONFormat()
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
-E = TypeVar("E", bound=DomainEvent)
-
 
 class UnreadableEvent(OrchestratorError):
-    """A message that is no event of ours. Kept as a dead letter under `code`."""
+    """A message cannot be read as an event of this application. It is stored as a dead letter with the code `code`."""
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
@@ -63,7 +66,7 @@ class UnreadableEvent(OrchestratorError):
 
     @property
     def is_newer(self) -> bool:
-        """Whether a worker with newer contracts could read it."""
+        """Whether a worker with newer contracts could read the event."""
         return self.code == VERSION_NEWER
 
     def __reduce__(self) -> tuple[type["UnreadableEvent"], tuple[str, str]]:
@@ -72,28 +75,31 @@ class UnreadableEvent(OrchestratorError):
 
 @lru_cache(maxsize=512)
 def saga_id(orchestrator: str, event_id: str) -> UUID:
-    """The saga's id: the same for one orchestrator and one event, wherever and whenever it is asked for."""
+    """Return the id of the saga in which an orchestrator handles an event; it depends on nothing else."""
     return uuid5(_SAGAS, f"{orchestrator}/{event_id}")
 
 
 def canonical(value: JsonValue | Mapping[str, Any]) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text (after RFC 8785, without its number rules)."""
+    """Write JSON with sorted keys and no spaces, so that equal values give equal text.
+
+    This follows RFC 8785, except for its rules about numbers.
+    """
     return _CANONICAL.encode(value)
 
 
 def digest(text: str) -> str:
-    """SHA-256 of a text, in hexadecimal."""
+    """Return the SHA-256 of a text in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def content_digest(event_type: str, version: int, data: Mapping[str, JsonValue]) -> str:
-    """Digest of what an event says."""
+    """Return the digest of an event's type, version and fields."""
     return digest(canonical({"type": event_type, "version": version, "data": dict(data)}))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Envelope:
-    """One event with its CloudEvents attributes. `text` is the JSON exactly as it arrived or will be sent."""
+    """One event with its CloudEvents attributes."""
 
     event_id: str
     event_type: str
@@ -102,26 +108,28 @@ class Envelope:
     source: str
     data: Mapping[str, JsonValue]
     text: str
+    """The JSON exactly as it arrived or will be sent."""
     correlation_id: str = ""
-    """Id of the event with which it all began, if that was another: CloudEvents' extension `correlationid`."""
+    """The id of the first event of the causal chain, if it is not this one (CloudEvents extension `correlationid`)."""
     causation_id: str = ""
-    """Id of the event that made this one happen, if one did: CloudEvents' extension `causationid`."""
+    """The id of the event that caused this one, if there is one (CloudEvents extension `causationid`)."""
     has_rounded_numbers: bool = False
-    """`text` holds a number whose last digits are lost in `data`: see `json_text`."""
+    """Whether `text` contains a number whose last digits are lost in `data`; see `json_text`."""
 
     @property
     def began_with(self) -> str:
-        """Id of the event with which it all began: what follows from this event carries it on."""
+        """The id of the first event of the causal chain; events that this one causes pass it on."""
         return self.correlation_id or self.event_id
 
     @cached_property
     def content_digest(self) -> str:
-        """What makes a repeat a repeat: type, version and data. Time and source may differ between two sends."""
+        """The digest of type, version and data. Time and source are left out, because they may differ when an event is
+        sent again."""
         return content_digest(self.event_type, self.version, self.data)
 
 
 def valid_event_id(event_id: str) -> bool:
-    """Whether an id can be an event's: up to 128 letters, digits and `._:@=+-`, as it becomes part of a workflow id."""
+    """Whether an id is 1 to 128 letters, digits and `._:@=+-`, because it becomes part of a workflow id."""
     return _EVENT_ID.fullmatch(event_id) is not None
 
 
@@ -137,25 +145,23 @@ def wrap(
     """Put an event in an envelope.
 
     Args:
-        event: what happened.
-        event_id: its id.
-        source: who says so.
-        time: when it happened, with its time zone; now if not given.
-        because: the event that made it happen; its correlation is carried on.
-        limit: bytes that the envelope may take.
+        event: the event.
+        event_id: the event's id.
+        source: the name of the publisher.
+        time: when the event happened, with a time zone; now by default.
+        because: the event that caused this one; its correlation id is passed on.
+        limit: the most bytes the envelope may take.
 
     Raises:
-        UnreadableEvent: `event.invalid_id`, `event.too_large` with the limit, or `event.invalid` for a time without
-            its zone or an empty source.
+        UnreadableEvent: `event.invalid_id`, `event.too_large`, or `event.invalid` for a time without a time zone or
+            for an empty source.
     """
     if not valid_event_id(event_id):
-        raise UnreadableEvent(
-            "event.invalid_id", f"id: {event_id!r} is no event id; it takes 1 to 128 letters, digits and ._:@=+-"
-        )
+        raise UnreadableEvent("event.invalid_id", f"id: {event_id!r} is not an event id; {_ID_RULE}")
     if not source.strip():
-        raise UnreadableEvent("event.invalid", "source: is empty; it says who publishes, as in `my-service`")
+        raise UnreadableEvent("event.invalid", "source: is empty; it must name the publisher, as in `my-service`")
     if time is not None and time.tzinfo is None:
-        raise UnreadableEvent("event.invalid", "time: has no time zone; write `datetime.now(UTC)`")
+        raise UnreadableEvent("event.invalid", "time: has no time zone; write for example `datetime.now(UTC)`")
     happened = (time or datetime.now(UTC)).astimezone(UTC)
     try:
         data: dict[str, JsonValue] = event.model_dump(mode="json")
@@ -193,16 +199,19 @@ def wrap(
 
 
 def too_large(size: int, limit: int = EVENT_SIZE_LIMIT) -> str:
-    """The sentence for an event over the limit."""
-    return f"the event takes {size:,} bytes in its envelope and the limit is {limit:,}: send a reference"
+    """Return the message for an event over the size limit."""
+    return (
+        f"the event takes {size:,} bytes in its envelope and the limit is {limit:,}. "
+        "Store the large part and send a reference to it"
+    )
 
 
 def read(raw: bytes | str, *, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
-    """Read an envelope that anybody may have sent.
+    """Read an envelope, which may come from any sender.
 
     Args:
         raw: the JSON.
-        limit: bytes that it may take; of an outcome's event `OUTCOME_SIZE_LIMIT`.
+        limit: the most bytes it may take; `OUTCOME_SIZE_LIMIT` for the event of an outcome.
 
     Raises:
         UnreadableEvent: `event.too_large`, `event.not_json`, `event.not_cloudevent` or `event.invalid_id`.
@@ -215,23 +224,54 @@ def read(raw: bytes | str, *, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
         return _read(raw, limit)
 
 
+def read_received(source: str, raw: bytes) -> Envelope:
+    """Read the envelope in a message that an execution has received.
+
+    Args:
+        source: how the message arrived, see `names.EVENT_SOURCES`.
+        raw: the message.
+
+    Raises:
+        UnreadableEvent: `signal.unknown` for a source that carries no events, `event.missing` for an empty message, or
+            as `read`.
+    """
+    check_received(source, raw)
+    return read(raw)
+
+
+def check_received(source: str, raw: bytes) -> None:
+    """Check that a message can contain an event, without reading it.
+
+    Raises:
+        UnreadableEvent: `signal.unknown` or `event.missing`.
+    """
+    if source not in EVENT_SOURCES:
+        raise UnreadableEvent(
+            "signal.unknown", f"{source}: is not a signal for events; send the event by `{EVENT_SIGNAL}`"
+        )
+    if not raw:
+        raise UnreadableEvent("event.missing", "the message is empty; send the event's envelope as its argument")
+
+
 def _read(raw: bytes | str, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
     size = len(raw.encode("utf-8", "surrogatepass")) if isinstance(raw, str) else len(raw)
     if size > limit:
         raise UnreadableEvent("event.too_large", too_large(size, limit))
     try:
         text = raw if isinstance(raw, str) else raw.decode("utf-8")
-        text.encode("utf-8")  # a str may hold a lone surrogate, which no database and no wire takes
+        text.encode("utf-8")  # a str may contain a lone surrogate, which neither a database nor Temporal accepts
         parsed, has_rounded_numbers = loads_strictly(text)
     except GivenTwice as fault:
-        raise UnreadableEvent("event.not_json", f"not JSON as it should be: {fault} is given twice") from fault
+        raise UnreadableEvent("event.not_json", f"not valid JSON: {fault} is given twice in one object") from fault
     except (ValueError, RecursionError) as fault:
         raise UnreadableEvent("event.not_json", f"not JSON: {_first_line(fault)}") from fault
     if not isinstance(parsed, dict):
-        raise UnreadableEvent("event.not_cloudevent", "not a CloudEvent: the JSON is no object")
-    # The SDK would make up an id or a time that is missing, another one at each reading.
+        raise UnreadableEvent("event.not_cloudevent", "not a CloudEvent: the JSON is not an object")
+    # The SDK fills in a missing id or time, with another value at each reading.
     if missing := [name for name in ("specversion", "id", "source", "type", "time", "data") if name not in parsed]:
-        raise UnreadableEvent("event.not_cloudevent", f"not a CloudEvent 1.0 of ours: {', '.join(missing)} missing")
+        raise UnreadableEvent(
+            "event.not_cloudevent", f"not a CloudEvent 1.0 as required here: {', '.join(missing)} is missing"
+        )
     try:
         message = _FORMAT.read(CloudEvent, text)
     except (BaseCloudEventException, ValueError, TypeError, KeyError, AttributeError) as fault:
@@ -241,7 +281,7 @@ def _read(raw: bytes | str, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
 
 
 _REMEMBERED = 16 * 1024
-"""Length of envelopes that are worth remembering: one is read at its opening, at its finish, and between."""
+"""The length up to which envelopes are cached, because a saga reads its envelope several times."""
 _read_again = lru_cache(maxsize=512)(_read)
 
 
@@ -249,7 +289,7 @@ def _checked(message: Any, text: str, nesting: int, *, has_rounded_numbers: bool
     attributes: dict[str, Any] = message.get_attributes()
     data: object = message.get_data()
     if attributes.get("specversion") != "1.0":
-        raise UnreadableEvent("event.not_cloudevent", "specversion: only CloudEvents 1.0 is read here")
+        raise UnreadableEvent("event.not_cloudevent", "specversion: must be 1.0, the only version read here")
     if not isinstance(data, dict):
         raise UnreadableEvent("event.not_cloudevent", "data: must be a JSON object with the event's fields")
     fields = cast("dict[str, JsonValue]", data)
@@ -266,16 +306,14 @@ def _checked(message: Any, text: str, nesting: int, *, has_rounded_numbers: bool
         raise UnreadableEvent("event.not_cloudevent", f"dataversion: must be an integer from 1 to {VERSION_LIMIT}")
     time: object = attributes.get("time")
     if not isinstance(time, datetime) or time.tzinfo is None:
-        raise UnreadableEvent("event.not_cloudevent", "time: must be a moment with its time zone, as in RFC 3339")
+        raise UnreadableEvent("event.not_cloudevent", "time: must be an RFC 3339 timestamp with a time zone")
     try:
         time = time.astimezone(UTC)
     except OverflowError as fault:
-        raise UnreadableEvent("event.not_cloudevent", "time: is outside of the years 1 to 9999 in UTC") from fault
+        raise UnreadableEvent("event.not_cloudevent", "time: must be within the years 1 to 9999 in UTC") from fault
     event_id = str(attributes["id"])
     if not valid_event_id(event_id):
-        raise UnreadableEvent(
-            "event.invalid_id", "id: is no event id; it takes 1 to 128 letters, digits and ._:@=+-, the first no sign"
-        )
+        raise UnreadableEvent("event.invalid_id", f"id: is not an event id; {_ID_RULE}")
     return Envelope(
         event_id=event_id,
         event_type=event_type,
@@ -293,122 +331,13 @@ def _checked(message: Any, text: str, nesting: int, *, has_rounded_numbers: bool
 def _extension(attributes: Mapping[str, Any], name: str) -> str:
     value: object = attributes.get(name, "")
     if not isinstance(value, str) or len(value) > _TEXT_LIMIT or unstorable(value):
-        raise UnreadableEvent("event.not_cloudevent", f"{name}: must be a text of at most {_TEXT_LIMIT} characters")
+        raise UnreadableEvent("event.not_cloudevent", f"{name}: must be a string of at most {_TEXT_LIMIT} characters")
     return value
 
 
 def stripped(text: str) -> str:
-    """An envelope without its event's fields: what is kept of one whose payload is purged, and can still be read."""
+    """Return an envelope without its event's fields; purging replaces the original by it. It can still be read."""
     return json.dumps({**json.loads(text), "data": {}}, ensure_ascii=False)
-
-
-def unwrap(envelope: Envelope, *event_classes: type[E], is_exact: bool = True) -> E:
-    """The typed event in an envelope, of one of these classes; one of an old version becomes today's.
-
-    Args:
-        envelope: as it was read.
-        event_classes: the classes.
-        is_exact: refuse numbers that a float rounds. Not of an event that was accepted and begun before they were
-            refused: its recorded steps have the rounded numbers.
-
-    Raises:
-        UnreadableEvent: `event.unknown_type`, `event.version_newer`, `event.version_unknown`, or `event.invalid` naming
-            each wrong field.
-    """
-    for event_class in event_classes:
-        if envelope.event_type == event_class.type_name():
-            event = unwrap_fields(envelope.data, envelope.version, event_class)
-            if envelope.has_rounded_numbers and is_exact:
-                refuse_rounded_numbers(loads_keeping_digits(envelope.text)["data"], envelope.version, event_class)
-            return event
-    taken = " and ".join(event_class.type_name() for event_class in event_classes)
-    raise UnreadableEvent("event.unknown_type", f"type: {envelope.event_type} is not taken here, only {taken}")
-
-
-def refuse_rounded_numbers(data: Any, version: int, event_class: type[DomainEvent]) -> None:
-    """Refuse fields of which a number would arrive as another one, because it passes through a binary float.
-
-    Args:
-        data: the fields, as `json_text.loads_keeping_digits` reads them.
-        version: of these fields.
-        event_class: what they were read as.
-
-    Raises:
-        UnreadableEvent: `event.invalid`, which asks for a string.
-    """
-    field = rounded_field(data, event_class if version == event_class.version else None)
-    if field is not None and version != event_class.version:
-        try:
-            unwrap_fields(data, version, event_class)
-        except UnreadableEvent:
-            return  # its upcasters calculate with a float, or it becomes one: it could not be sent as a string
-    if field is not None:
-        raise UnreadableEvent(
-            "event.invalid", f"{field}: the number has more digits than a JSON number keeps: send it as a string"
-        )
-
-
-def unwrap_fields(fields: Mapping[str, JsonValue], version: int, event_class: type[E]) -> E:
-    """An event from the fields of any version up to today's.
-
-    Raises:
-        UnreadableEvent: as `unwrap`.
-    """
-    name, known = event_class.type_name(), event_class.version
-    if version > known:
-        raise UnreadableEvent(
-            VERSION_NEWER, f"dataversion: {name} is version {known} here, not {version}: a newer worker can read it"
-        )
-    text = canonical(dict(fields))
-    return parse(text if version == known else _upcast(text, version, event_class), event_class)
-
-
-def _upcast(text: str, version: int, event_class: type[DomainEvent]) -> str:
-    """Fields of an old version as JSON of today's."""
-    upcasters = upcasters_of(event_class)
-    name, known = event_class.type_name(), event_class.version
-    fields: Fields = json.loads(text)  # a copy: what is kept of the event stays as it arrived
-    for old in range(version, known):
-        if old not in upcasters:
-            raise UnreadableEvent(
-                "event.version_unknown",
-                f"dataversion: {name} is version {known} here, and nothing makes version {old} into {old + 1}: "
-                f"give it an @upcaster({old})",
-            )
-        try:
-            fields = upcasters[old](fields)
-        except Exception as fault:  # an author's code: whoever sends must not bring down who reads
-            raise UnreadableEvent(
-                "event.invalid", f"{name}'s upcaster from version {old} failed with {type(fault).__name__}"
-            ) from fault
-    try:
-        return canonical(fields)
-    except (ValueError, TypeError) as fault:
-        raise UnreadableEvent("event.invalid", f"{name}'s upcasters from version {version} give no JSON") from fault
-
-
-def parse(text: str | bytes, event_class: type[E]) -> E:
-    """An event from the JSON of its fields, strictly.
-
-    Raises:
-        UnreadableEvent: `event.invalid`, naming each wrong field and never repeating its value.
-    """
-    try:
-        return event_class.model_validate_json(text, strict=True)
-    except ValidationError as fault:
-        raise UnreadableEvent("event.invalid", describe(fault)) from fault
-    except Exception as fault:  # a validator of the contract's author: whoever sends must not bring down who reads
-        raise UnreadableEvent("event.invalid", f"its contract's check failed with {type(fault).__name__}") from fault
-
-
-def describe(fault: ValidationError) -> str:
-    """Each wrong field and what is wrong with it, in one line; no values, as they may be personal."""
-    said: list[str] = []
-    for error in fault.errors(include_url=False, include_input=False, include_context=False):
-        place = ".".join(str(part) for part in error["loc"])
-        text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        said.append(f"{place}: {text}" if place else text)
-    return "; ".join(said)
 
 
 def _first_line(fault: BaseException) -> str:

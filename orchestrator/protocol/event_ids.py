@@ -1,4 +1,4 @@
-"""Ids that are made up for events: UUIDs of version 7 (RFC 9562), which sort by when they were made."""
+"""Ids generated for events: version 7 UUIDs (RFC 9562), which sort by creation time."""
 
 import secrets
 from time import time_ns
@@ -9,7 +9,7 @@ _VARIANT = 0b10 << 62
 
 
 def new_event_id() -> str:
-    """A new id: 48 bits of milliseconds since 1970, then 74 bits of chance."""
+    """Return a new id, made of 48 bits of milliseconds since 1970 and 74 random bits."""
     milliseconds = time_ns() // 1_000_000
     return str(
         UUID(int=(milliseconds << 80) | _VERSION | (secrets.randbits(12) << 64) | _VARIANT | secrets.randbits(62))

@@ -1,8 +1,8 @@
-"""What an author's code says with an exception group, which is how `asyncio.TaskGroup` raises whatever its tasks raise.
+"""Interprets exception groups from an author's code, such as `asyncio.TaskGroup` raises.
 
-A refusal is an answer, also from inside a group, however deep, and beside other errors: the step's effects are rolled
-back in either case, and a retry would ask the same question again. An external call cannot be rolled back. There a
-refusal says that nothing happened, which another error beside it leaves open.
+A refusal counts even if it is deep inside a group and next to other errors, because the step is rolled back in any case
+and a retry would be refused again. An external call cannot be rolled back. There a refusal means that nothing happened,
+and another error next to it makes that uncertain.
 """
 
 from collections.abc import Generator, Iterator
@@ -15,26 +15,26 @@ E = TypeVar("E", bound=Exception)
 
 
 def leaves(fault: BaseException) -> Iterator[BaseException]:
-    """The errors inside nested groups, in order; an error that is no group is its own and only leaf."""
-    waiting = [fault]
-    while waiting:
-        first = waiting.pop(0)
+    """Yield the errors inside nested groups, in order. An error that is not a group yields itself."""
+    pending = [fault]
+    while pending:
+        first = pending.pop(0)
         inner = _inside(first)
         if inner is None:
             yield first
         else:
-            waiting[:0] = inner
+            pending[:0] = inner
 
 
 @contextmanager
 def ungrouped(*, is_external: bool = False) -> Generator[None]:
-    """Around an author's code: a group with a refusal in it is raised as that refusal, the first if there are several.
+    """Context manager that raises the first refusal in a group in place of the group.
 
-    A group with an author's mistake in it, and no refusal, is raised as that mistake. Any other group stays as it is.
+    A group with an author's mistake in it, and no refusal, is raised as that mistake. Any other group is unchanged.
 
     Args:
-        is_external: the code calls an external service. Then a group is a refusal only if nothing else is in it: what
-            another error stands for may have happened, and has to be verified or taken back.
+        is_external: whether the code calls an external service. A group then counts as a refusal only if it contains
+            nothing else, because a call that failed otherwise may have happened and must be verified or compensated.
     """
     try:
         yield

@@ -1,8 +1,8 @@
-"""Reads JSON text that anybody may have sent, and finds what a plain parser would lose: doubled fields, last digits.
+"""Reads JSON from any sender, and detects what a plain parser silently drops: duplicate fields and rounded digits.
 
-**Numbers that a float rounds.** Every JSON parser in use here makes a float of `12345678901234567.89`, and the last
-digits are gone. A field that is declared as a float takes the nearest one. Any other field would silently hold another
-number, so its sender is asked for a string. Knows pydantic alone.
+**Numbers that a float rounds.** Every JSON parser used here turns `12345678901234567.89` into a float, which loses the
+last digits. A field declared as a float accepts that. Any other field would silently hold another number, so such a
+number is refused and must be sent as a string.
 """
 
 import json
@@ -16,7 +16,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ValidationError
 
 _ALWAYS_EXACT = 15
-"""Significant digits that every float keeps, in the range of exponents that these few characters can write."""
+"""The number of significant digits that every float keeps, for exponents that fit into as many characters."""
 
 
 def is_rounded(digits: str) -> bool:
@@ -28,60 +28,60 @@ def is_rounded(digits: str) -> bool:
 
 
 def has_rounded_number(text: str | bytes) -> bool:
-    """Whether a JSON text holds a number that a float rounds. False for what is no JSON."""
-    found: list[str] = []
+    """Whether a JSON text contains a number that a float rounds. False if the text is not JSON."""
+    rounded: list[str] = []
 
-    def look(digits: str) -> float:
+    def check(digits: str) -> float:
         if is_rounded(digits):
-            found.append(digits)
+            rounded.append(digits)
         return 0.0
 
     try:
-        json.loads(text, parse_float=look)
+        json.loads(text, parse_float=check)
     except (ValueError, RecursionError):
         return False
-    return bool(found)
+    return bool(rounded)
 
 
 def rounded_field(data: object, model: type[BaseModel] | None) -> str | None:
-    """The first field whose rounded digits matter, of fields that a model can be read from.
+    """Return the first field that contains a rounded number and could contain a string instead.
 
-    Its digits matter where it could as well be sent as a string: anywhere but in a field of floats.
+    A field that accepts only a float is not reported, because rounding is what its declaration asks for.
 
     Args:
         data: the fields, as `loads_keeping_digits` reads them.
-        model: what they are read as; None of any number.
+        model: the model that the fields are read as; None reports every rounded number.
     """
-    places = list(_rounded_places(data, ()))
-    if not places:
+    paths = list(_rounded_paths(data, ()))
+    if not paths:
         return None
-    texts = json.dumps(data, default=str)
+    numbers_as_strings = json.dumps(data, default=str)
     try:
         if model is not None:
-            model.model_validate_json(texts, strict=True)
-        wrong: list[tuple[str, ...]] = []
+            model.model_validate_json(numbers_as_strings, strict=True)
+        rejected: list[tuple[str, ...]] = []
     except ValidationError as fault:
-        wrong = [tuple(str(part) for part in error["loc"]) for error in fault.errors(include_url=False)]
-    for place in places:
-        if not any(_is_within(place, location) for location in wrong):
-            return ".".join(place)
+        rejected = [tuple(str(part) for part in error["loc"]) for error in fault.errors(include_url=False)]
+    for path in paths:
+        if not any(_is_within(path, location) for location in rejected):
+            return ".".join(path)
     return None
 
 
 class GivenTwice(ValueError):
-    """A field stands twice in one JSON object: of two amounts, which was meant?"""
+    """A field is given twice in one JSON object, so it is unclear which value is meant."""
 
 
 def loads_strictly(text: str) -> tuple[object, bool]:
-    """Parse JSON in which each field stands once and each number is finite.
+    """Parse JSON in which no object has a field twice and every number is finite.
 
     Returns:
-        What it says, and whether it holds a number that a float rounds.
+        The parsed value, and whether the text contains a number that a float rounds.
 
     Raises:
-        GivenTwice: a field stands twice.
-        ValueError: it is no JSON.
-        RecursionError: it is nested deeper than Python reads.
+        GivenTwice: an object has a field twice.
+        ValueError: the text is not JSON.
+        RecursionError: the text is nested deeper than Python can parse.
     """
     rounded: list[str] = []
 
@@ -95,7 +95,7 @@ def loads_strictly(text: str) -> tuple[object, bool]:
 
 
 def doubled_field(text: str | bytes) -> str | None:
-    """Name of a field that stands twice in one object of a JSON text, if it is JSON and there is one."""
+    """Return the name of a field that an object in a JSON text has twice; None if there is none or it is not JSON."""
     try:
         json.loads(text, object_pairs_hook=_each_once)
     except GivenTwice as fault:
@@ -106,32 +106,32 @@ def doubled_field(text: str | bytes) -> str | None:
 
 
 class Digits(str):
-    """A JSON number that a float rounds, as it was written."""
+    """A JSON number that a float rounds, as it is written in the text."""
 
     __slots__ = ()
 
 
 def loads_keeping_digits(text: str | bytes) -> Any:
-    """Parse JSON; a number that a float rounds is read as its `Digits`.
+    """Parse JSON and return each number that a float rounds as `Digits`.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: the text is not JSON.
     """
     return json.loads(text, parse_float=lambda digits: Digits(digits) if is_rounded(digits) else float(digits))
 
 
 def rewrite(text: str, change: Callable[[Any, Callable[[str], Any]], Any], *, indent: int | None = None) -> str:
-    """Parse a JSON text, change it, and write it again with the digits that each number had.
+    """Parse a JSON text, change the value, and write it again without changing the digits of any number.
 
     Args:
         text: the JSON.
-        change: takes what was parsed, in which a number with a fraction stands as a string, and a parser for JSON that
-            is put into it; returns what is written.
-        indent: as of `json.dumps`.
+        change: receives the parsed value, in which numbers with a fraction are strings, and a parser for JSON that it
+            inserts; returns the value to write.
+        indent: as in `json.dumps`.
 
     Raises:
-        ValueError: it is no JSON.
-        RecursionError: it is nested deeper than Python reads.
+        ValueError: the text is not JSON.
+        RecursionError: the text is nested deeper than Python can parse.
     """
     mark = uuid4().hex
 
@@ -142,22 +142,22 @@ def rewrite(text: str, change: Callable[[Any, Callable[[str], Any]], Any], *, in
     return re.sub(f'"{mark}([^"]*?){mark}"', r"\1", written)
 
 
-def _rounded_places(data: object, place: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _rounded_paths(data: object, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     if isinstance(data, Digits):
-        yield place
+        yield path
     items: Iterable[tuple[object, object]] = ()
     if isinstance(data, dict):
         items = cast("dict[str, object]", data).items()
     elif isinstance(data, list):
         items = enumerate(cast("list[object]", data))
     for name, value in items:
-        yield from _rounded_places(value, (*place, str(name)))
+        yield from _rounded_paths(value, (*path, str(name)))
 
 
-def _is_within(place: tuple[str, ...], location: tuple[str, ...]) -> bool:
-    """Whether an error's location, which also names members of unions, leads to a place."""
+def _is_within(path: tuple[str, ...], location: tuple[str, ...]) -> bool:
+    """Whether a path is part of an error's location, which also names the members of unions."""
     rest = iter(location)
-    return all(part in rest for part in place)
+    return all(part in rest for part in path)
 
 
 def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -171,9 +171,9 @@ def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _finite(digits: str) -> float:
     number = float(digits)
     if not isfinite(number):
-        raise ValueError(f"{digits[:20]} is larger than a JSON number may be here")
+        raise ValueError(f"the number {digits[:20]} is too large")
     return number
 
 
 def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,4 +1,4 @@
-"""Which locks a saga takes, as its orchestrator says; checked, because they come from an event."""
+"""Computes and checks the lock keys of a saga, which its orchestrator derives from an event."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,49 +10,49 @@ from orchestrator.orchestrator import Orchestrator
 from orchestrator.protocol.containment import contained
 
 KEYS_LIMIT = 100
-"""Keys of one saga."""
+"""The most keys of one saga."""
 KEY_LIMIT = 512
-"""Characters of one key."""
+"""The most characters of one key."""
 
 
 @dataclass(frozen=True, slots=True)
 class LockKeys:
-    """The keys of one saga, all in one namespace: who has one of them first goes first."""
+    """The lock keys of one saga. All sagas share one namespace of keys."""
 
     keys: tuple[str, ...]
-    """Sorted, each once; the ordering key is among them."""
+    """The keys, sorted and without duplicates. They include the ordering key."""
     ordering_key: str | None
 
 
 def lock_keys_of(orchestrator: type[Orchestrator[Any, Any, Any]], event: DomainEvent) -> LockKeys:
-    """What an orchestrator's `locks` and `ordering_key` say of an event.
+    """Call an orchestrator's `locks` and `ordering_key` with an event, and check what they return.
 
     Raises:
-        UsageError: they say something that can be no key.
+        UsageError: they returned something that cannot be a key.
     """
     name = orchestrator.__name__
     with contained(f"{name}.locks"):
-        declared = orchestrator()
-        given = cast(object, declared.locks(event))
-        ordering_key = declared.ordering_key(event)
-    if isinstance(given, str) or not isinstance(given, Sequence):
+        instance = orchestrator()
+        lock_keys = cast(object, instance.locks(event))
+        ordering_key = instance.ordering_key(event)
+    if isinstance(lock_keys, str) or not isinstance(lock_keys, Sequence):
         raise UsageError(f'{name}.locks must return a list of keys, as in `return [f"user/{{event.user_id}}"]`')
-    keys = {_checked(f"{name}.locks", key) for key in cast(Sequence[object], given)}
-    ordered = None if ordering_key is None else _checked(f"{name}.ordering_key", ordering_key)
-    if ordered is not None:
-        keys.add(ordered)
+    keys = {_checked(f"{name}.locks", key) for key in cast(Sequence[object], lock_keys)}
+    if ordering_key is not None:
+        keys.add(_checked(f"{name}.ordering_key", ordering_key))
     if len(keys) > KEYS_LIMIT:
         raise UsageError(
-            f"{name} locks {len(keys)} keys for one saga and {KEYS_LIMIT} are the most: lock what holds them"
+            f"{name} locks {len(keys)} keys for one saga and the limit is {KEYS_LIMIT}. "
+            "Lock one key for the thing that contains them"
         )
-    return LockKeys(tuple(sorted(keys)), ordered)
+    return LockKeys(tuple(sorted(keys)), ordering_key)
 
 
 def _checked(where: str, key: object) -> str:
     if not isinstance(key, str):
-        raise UsageError(f"{where} gave {key!r} as a key, and a key is text")
+        raise UsageError(f"{where} returned {key!r} as a key, and a key must be a string")
     if not 1 <= len(key) <= KEY_LIMIT:
-        raise UsageError(f"{where} gave a key of {len(key):,} characters, and a key has 1 to {KEY_LIMIT}")
+        raise UsageError(f"{where} returned a key of {len(key):,} characters, and a key has 1 to {KEY_LIMIT}")
     if (why := unstorable(key)) is not None:
-        raise UsageError(f"{where} gave {key!r} as a key, and {why}")
+        raise UsageError(f"{where} returned {key!r} as a key, and {why}")
     return key

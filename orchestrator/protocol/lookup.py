@@ -1,6 +1,6 @@
-"""What a client asks of the tables, and what they say: outcomes of sagas, and events as they go through.
+"""A client's query for the outcomes of sagas and for events, and the reply from the tables.
 
-Travels as JSON where a worker answers. Knows neither Temporal nor SQL.
+Both travel as JSON if a worker runs the query for the client.
 """
 
 from datetime import datetime, timedelta
@@ -11,46 +11,46 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from orchestrator.protocol.commands import Outcome
 
 ANSWER_BYTES = 1024 * 1024
-"""About as much as one answer carries; one saga's outcome, or one event, is carried whatever its size."""
+"""The approximate size limit of one reply. A single outcome or event is returned whatever its size."""
 OVERLAP = timedelta(minutes=1)
-"""How far back each look goes: what was recorded earlier may be committed later, and clocks differ."""
+"""How far back each query looks again, because an event may be committed after a later one, and clocks differ."""
 ASKED_SAGAS = 500
-"""Sagas in one question."""
+"""The most sagas in one query."""
 ASKED_SEEN = 2_000
-"""Events in most questions that the asker has heard of; now and then it names all of the last `OVERLAP`."""
+"""The most already received events that a query normally lists. Now and then it lists all of the last `OVERLAP`."""
 
 
 class _Message(BaseModel):
-    """Frozen; what a newer one adds is left aside."""
+    """A frozen model that ignores fields which a newer version has added."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class EventFilter(_Message):
-    """Which events."""
+    """Selects the events that a query returns."""
 
     types: tuple[str, ...]
     since: datetime | None = None
-    """Recorded at that time or later, by the clock of whoever wrote them; None: within the last `OVERLAP`."""
+    """The earliest recording time, by the clock of the process that recorded the event; None for the last `OVERLAP`."""
     heard: str = ""
-    """Fingerprints of those that the asker has, packed."""
+    """The packed fingerprints of events that the client already has."""
     seen: frozenset[str] = frozenset()
-    """Keys of those that the asker has, from clients of before fingerprints."""
+    """The keys of events that the client already has, from clients that do not know fingerprints."""
     keys_only: bool = False
-    """The latest `ASKED_SEEN` of them, without what they say."""
+    """Whether to return only the keys of the latest `ASKED_SEEN` events."""
     as_fingerprints: bool = False
-    """With `keys_only`: all of them, as fingerprints."""
+    """Whether, with `keys_only`, to return all of them as fingerprints."""
 
 
 class Lookup(_Message):
-    """Of any number of sagas and types of events at once."""
+    """A query for any number of sagas and event types."""
 
     sagas: tuple[UUID, ...] = ()
     open_too: bool = False
-    """Whether sagas are told that have not ended."""
+    """Whether to return sagas that have not ended, too."""
     events: EventFilter | None = None
     seconds: float = 0.0
-    """How long to look again, as long as there is nothing to tell."""
+    """The seconds during which to repeat the query while its result is empty."""
 
 
 class SagaEntry(_Message):
@@ -58,38 +58,38 @@ class SagaEntry(_Message):
 
     saga: UUID
     content_digest: str
-    """Of the event that it was opened with."""
+    """The content digest of the event that the saga was opened with."""
     outcome: Outcome | None
-    """None: it has not ended."""
+    """The outcome, or None if the saga has not ended."""
 
 
 class EventEntry(_Message):
-    """An event that went through: accepted by an orchestrator, or in an outbox, or both."""
+    """An event that has been accepted by an orchestrator, or is in an outbox, or both."""
 
     key: str
-    """Its type and its id."""
+    """The event's type and id."""
     type: str
     recorded_at: datetime
     envelope: dict[str, JsonValue] | None = None
 
 
 class LookupReply(_Message):
-    """What the tables say."""
+    """The result of a query."""
 
     sagas: tuple[SagaEntry, ...] = ()
-    """Those that have ended, perhaps not all at once; and others that have a row, if that was asked for."""
+    """Sagas that have ended, possibly not all of them in one reply; with `open_too` also others that have a row."""
     events: tuple[EventEntry, ...] = ()
-    """By the time at which they were recorded."""
+    """The events, ordered by recording time."""
     heard: str = ""
-    """Fingerprints of events, packed, if they were asked for."""
+    """The packed fingerprints of events, if the query asked for them."""
     heard_since: datetime | None = None
-    """The fingerprints are of events recorded then or later; None: of all that were asked for."""
+    """The earliest recording time of the events in `heard`; None if none were left out."""
     has_more: bool = False
-    """There are more events, recorded later than these."""
+    """Whether there are more events, recorded later than these."""
     now: datetime | None = None
-    """The database's time as the events were looked for."""
+    """The database's time when the events were selected."""
 
     @property
     def tells(self) -> bool:
-        """Whether there is something to tell."""
+        """Whether the reply contains any saga or event."""
         return bool(self.events or self.sagas)

@@ -1,4 +1,4 @@
-"""Names on the wire and in the Web UI. Changing one breaks running executions and recorded histories."""
+"""Names on the wire and in the Web UI. Changing one breaks running executions and the replay of their histories."""
 
 import re
 from hashlib import sha256
@@ -14,48 +14,49 @@ END_WAIT = "saga.end_wait"
 DRIVE_WAVE = "saga.drive_wave"
 
 EVENT_SIGNAL = "event"
-"""Carries an envelope; an execution is started with it."""
+"""The signal that carries an event's envelope; an execution is started together with it."""
 RETRY_SIGNAL = "retry"
-"""Takes a stuck saga up again, and tries at once what waits for its next attempt."""
+"""The signal that resumes a stuck saga and immediately retries whatever waits for its next attempt."""
 WAKE_SIGNAL = "wake"
-"""A saga that waits for a lock looks at once whether it holds it now."""
+"""The signal that makes a saga check at once whether it now holds the locks it waits for."""
 
 UNDO_SIGNAL = "undo"
-"""The database has decided: an execution that has this signal before it runs undoes without the author's code."""
+"""The signal that says that the saga must be undone. An execution that has it before its first task undoes the saga
+without calling the author's code."""
 
 START_SOURCE = "start"
-"""Where a message came in that was a start argument; other doors are named after their signal."""
+"""The source of a message that was a start argument. The source of a signal's message is the signal's name."""
 UPDATE_SOURCE = "update"
-"""Where a message came in that was sent by an update, whatever its name."""
+"""The source of a message that came by an update, whatever the update's name."""
 BUS_SOURCE = "bus"
-"""Where a message came in that another system gave to the bus."""
+"""The source of a message that another system passed to the event bus."""
 EVENT_SOURCES = (START_SOURCE, EVENT_SIGNAL, UPDATE_SOURCE, BUS_SOURCE)
-"""Where events are taken."""
+"""The sources from which events are accepted."""
 
 OUTCOME_MEMO = "outcome"
-"""A cancelled execution has no result, so its outcome stands here."""
+"""The memo with the outcome of a cancelled execution, because such an execution has no result."""
 
 
 def own_workflow_id(orchestrator: str, event_id: str) -> str:
-    """Id of a saga's own execution: `MoneyTransfer/event/<event id>`."""
+    """Return the id of a saga's own execution, `MoneyTransfer/event/<event id>`."""
     return f"{orchestrator}/event/{event_id}"
 
 
 def partition_workflow_id(orchestrator: str, number: int, count: int) -> str:
-    """Id of a partition: `MoneyTransfer/partition/3-of-8`."""
+    """Return the id of a partition, such as `MoneyTransfer/partition/3-of-8`."""
     return f"{orchestrator}/partition/{number}-of-{count}"
 
 
 def partition_for(orchestrator: str, key: str, count: int) -> str:
-    """Id of the partition that carries the events of a key: an ordering key, else an event's id.
+    """Return the id of the partition for a key, which is an ordering key or else an event's id.
 
-    The number is the key's SHA-256 modulo the count. Another count is another set of partitions, by their ids: those of
-    the old count take what they were sent, and end when they have been idle for a while.
+    The number is the key's SHA-256 modulo the count. Another count means other partitions, because it is part of their
+    ids. Partitions of the old count finish what they were sent, and end after they have been idle for a while.
     """
     number = int.from_bytes(sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big") % count + 1
     return partition_workflow_id(orchestrator, number, count)
 
 
 def is_partition(workflow_id: str) -> bool:
-    """Whether an execution is a partition, by its id."""
+    """Whether a workflow id is that of a partition."""
     return _PARTITION.fullmatch(workflow_id) is not None

@@ -1,101 +1,104 @@
-"""What a partition asks of a wave, and what it hears back. The markers of a partition's history hold the replies."""
+"""The command that a partition sends to a wave, and its reply. The reply is in a marker of the partition's history."""
 
 from enum import StrEnum
 
 from orchestrator.protocol.commands import Message
 
 WAVE_EVENTS = 50
-"""Events in one wave."""
+"""The most events in one wave."""
 WAVE_BYTES = 1024 * 1024
-"""Bytes of events in one wave, unless one alone takes more."""
-
-
+"""The most bytes of events in one wave; a single larger event has its own wave."""
 AWAY = "DatabaseAway"
-"""Type of the error of a wave that found no database: no event is to blame."""
-
-
+"""The error type of a wave that could not reach the database, which is not caused by any of its events."""
 SMALL_WAVE = 6
-"""A saga that is slow in so small a wave is slow by itself, and not because of the others."""
+"""The largest wave in which a slow saga is slow by itself and not because of the other sagas."""
 
 
 class PostponeReason(StrEnum):
-    """Why a wave left a saga."""
+    """Why a wave did not finish a saga and postpones it to a later wave."""
 
     UNREACHED = "unreached"
-    """Time was up before it began."""
+    """The wave's time was up before it began with the saga."""
     SLOW = "slow"
-    """Time was up before it was done."""
+    """The wave's time was up before the saga was done."""
     BLOCKED = "blocked"
-    """Another saga holds one of its locks."""
+    """Another saga holds one of the saga's locks."""
     FAILED = "failed"
-    """Something of its own went wrong; it may pass."""
+    """The saga failed with an error that may be temporary."""
     LOST = "lost"
-    """The database was away, or had no connection to spare; or the server, when it needed an execution of its own."""
+    """The database could not be reached or had no free connection, or the Temporal server could not be reached to start
+    the saga's own execution."""
     UNREADABLE = "unreadable"
-    """It is open, and this worker cannot read its recorded event; another one may."""
+    """The saga is open, and this worker cannot read its recorded event; another worker may."""
 
 
 class WaveItem(Message):
     """One event of a wave."""
 
     position: int
-    """Of its message in the run."""
+    """The position of the event's message among those of the run."""
     door: str = ""
-    """`start`, `update`, or the signal's name: `wake` if it was only named, as one that may go on."""
+    """The source of the message: `start`, `update`, or the signal's name. `wake` if a wake signal has named an event
+    that the partition did not know."""
     event_id: str | None = None
-    """Of an open saga."""
+    """The event's id, if its saga is open."""
     failures: int = 0
-    """How often it was left as slow or failed."""
+    """How often the saga was postponed as slow or failed."""
     losses: int = 0
-    """How often it was left as lost."""
+    """How often the saga was postponed as lost."""
 
 
 class WaveCommand(Message):
-    """Drive these, each to its end if it can be. The messages themselves are given beside it, in the same order."""
+    """Drive these sagas, if possible to their ends. The messages of unopened sagas follow as further arguments, in the
+    same order."""
 
     first_run_id: str
     places: tuple[WaveItem, ...]
+    """The items of the wave."""
     opens_only: bool = False
-    """Only write the sagas' rows: the partition has more to carry than a run can be begun with."""
+    """Whether to only open the sagas, because the partition has more messages than its next run can be started with."""
 
 
 class PostponedItem(Message):
-    """A saga that is the partition's still."""
+    """A saga that the wave has not finished and that stays with the partition."""
 
     index: int
-    """Of its place in the wave."""
+    """The index of its item in the wave."""
     why: PostponeReason
     event_id: str | None
-    """If its saga is open: its message need not be kept."""
+    """The event's id, if its saga is open. The partition then no longer needs the message."""
 
 
 class WaveReply(Message):
-    """What became of a wave. What is not left is settled: done, a dead letter, or in an execution of its own."""
+    """The result of a wave. An item that is not postponed is done, a dead letter, or in its own execution."""
 
     left: tuple[PostponedItem, ...] = ()
+    """The postponed items."""
     done: int = 0
+    """The number of sagas that have ended."""
     own: int = 0
-    """Have an execution of their own now."""
+    """The number of sagas that now have their own execution."""
     letters: int = 0
-    """Dead letters."""
+    """The number of messages that were stored as dead letters."""
     woken: tuple[str, ...] = ()
-    """Ids of this partition's events that may hold their locks now, and were not in the wave."""
+    """The ids of events of this partition, outside the wave, whose sagas may now hold their locks."""
     seconds: float = 0.0
-    """How long it took."""
+    """The duration of the wave."""
 
 
 class CarriedItem(Message):
-    """One event that a partition hands to its next run."""
+    """One event that a partition passes to its next run. The fields are those of `WaveItem`."""
 
     door: str = ""
     event_id: str | None = None
-    """None: its message is among those that follow."""
+    """The event's id, if its saga is open; None if its message follows as an argument."""
     failures: int = 0
     losses: int = 0
     tries: int = 0
+    """How often the saga has been delayed."""
 
 
 class Carried(Message):
-    """First argument of a partition's run that goes on for another; the messages of unopened events follow."""
+    """The first argument of a partition's run that continues another run. The messages of unopened events follow."""
 
     carried: tuple[CarriedItem, ...]

@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from orchestrator.errors import AuthorsMistake, ResultInvalid, Unrecordable
-from orchestrator.protocol.envelope import canonical, describe
+from orchestrator.protocol.envelope import canonical
+from orchestrator.protocol.unwrapping import describe
 from orchestrator.values.signature import Signature
 
 

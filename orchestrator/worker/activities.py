@@ -35,8 +35,8 @@ from orchestrator.protocol.commands import (
     WaitReply,
 )
 from orchestrator.protocol.dead_letters import DeadLetterPiece
-from orchestrator.protocol.envelope import describe
 from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW
+from orchestrator.protocol.unwrapping import describe
 from orchestrator.store.dead_letters.intake import keep_piece
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.worker.attempt_failure import attempt_failed

@@ -5,7 +5,8 @@ from typing import TypeVar
 from temporalio import workflow
 
 from orchestrator.event import DomainEvent
-from orchestrator.protocol.envelope import Envelope, unwrap
+from orchestrator.protocol.envelope import Envelope
+from orchestrator.protocol.unwrapping import unwrap
 
 E = TypeVar("E", bound=DomainEvent)
 

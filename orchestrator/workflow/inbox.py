@@ -16,6 +16,7 @@ from temporalio.common import RawValue
 from orchestrator.event import DomainEvent
 from orchestrator.protocol import names
 from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read
+from orchestrator.protocol.unwrapping import id_reused
 from orchestrator.workflow.exact_numbers import unwrap_in_execution
 from orchestrator.workflow.parking import EventParked
 
@@ -35,7 +36,7 @@ _OTHERS_TURN = timedelta(milliseconds=1)
 class Inbound:
     """A message as it came in."""
 
-    door: str
+    source: str
     position: int
     raw: bytes
 
@@ -110,7 +111,7 @@ class Inbox:
             # Executions that had as many before they were counted go on as they did.
             self._is_full |= workflow.patched(_COUNTED)
 
-    def receive(self, door: str, arguments: Sequence[RawValue], *, first: bool = False) -> int:
+    def receive(self, source: str, arguments: Sequence[RawValue], *, first: bool = False) -> int:
         """Put messages in, behind those that are there or before them; nothing is read here.
 
         Returns:
@@ -119,7 +120,7 @@ class Inbox:
         came: list[Inbound] = []
         for raw in [argument.payload.data for argument in arguments] or [b""]:
             self._count += 1
-            came.append(Inbound(door, self._count, raw))
+            came.append(Inbound(source, self._count, raw))
         if first:
             self._arrived.extendleft(reversed(came))
         else:
@@ -181,7 +182,7 @@ class Inbox:
 
     def _put(self, message: Inbound) -> int:
         """Returns how many bytes were read for it."""
-        is_event = message.door in names.EVENT_SOURCES
+        is_event = message.source in names.EVENT_SOURCES
         if not is_event or not any(mark in message.raw for mark in self._marks):
             self.messages.append(message)
             return 0
@@ -195,8 +196,8 @@ class Inbox:
             self._known[event_id] = letter.event
             self._letters.append(letter)
         elif known != letter.event:
-            reason = f"id: {event_id} was used before for other content; the first counts. Give each event its own id"
-            self._faults.append(Fault(message, "event.id_reused", reason))
+            reused = id_reused(event_id)
+            self._faults.append(Fault(message, reused.code, reused.message))
         return len(message.raw)
 
     def _letter(self, message: Inbound) -> Letter | None:

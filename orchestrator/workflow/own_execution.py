@@ -20,7 +20,8 @@ from orchestrator.orchestrator import Orchestrator
 from orchestrator.protocol import names
 from orchestrator.protocol.commands import Outcome, Phase
 from orchestrator.protocol.dead_letters import pieces
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read
+from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, read_received
+from orchestrator.protocol.unwrapping import id_reused
 from orchestrator.workflow.exact_numbers import unwrap_in_execution
 from orchestrator.workflow.inbox import CARRIED, Fault, Inbound, Inbox
 from orchestrator.workflow.parking import EventParked
@@ -50,17 +51,17 @@ class SagaExecution:
         self._wakes = 0
         self._is_undo_asked = False
 
-    def receive(self, door: str, arguments: Sequence[RawValue]) -> None:
+    def receive(self, source: str, arguments: Sequence[RawValue]) -> None:
         """Put messages in the inbox."""
         self._inbox.count()
-        if door == names.RETRY_SIGNAL:
+        if source == names.RETRY_SIGNAL:
             self._retries += 1
-        elif door == names.WAKE_SIGNAL:
+        elif source == names.WAKE_SIGNAL:
             self._wakes += 1
-        elif door == names.UNDO_SIGNAL:
+        elif source == names.UNDO_SIGNAL:
             self._is_undo_asked = True
         else:
-            self._inbox.receive(door, arguments)
+            self._inbox.receive(source, arguments)
 
     def receive_update(self, arguments: Sequence[RawValue]) -> int:
         """Put messages in the inbox that were sent by an update; how many."""
@@ -119,7 +120,8 @@ class SagaExecution:
         try:
             outcome = await self._drive(envelope, event)
         except EventIdReused:
-            await self._keep(message, "event.id_reused", _reused(envelope))
+            reused = id_reused(envelope.event_id)
+            await self._keep(message, reused.code, reused.message)
             return
         if self._outcome is None:
             self._outcome = outcome
@@ -157,19 +159,13 @@ class SagaExecution:
         return not self._taken and self._is_own_event(message)
 
     def _read(self, message: Inbound) -> tuple[Envelope, DomainEvent]:
-        if message.door not in names.EVENT_SOURCES:
-            raise UnreadableEvent(
-                "signal.unknown", f"{message.door}: events are taken by the signal {names.EVENT_SIGNAL}"
-            )
-        if not message.raw:
-            raise UnreadableEvent("event.missing", "nothing was sent with it")
-        envelope = read(message.raw)
+        envelope = read_received(message.source, message.raw)
         return envelope, unwrap_in_execution(envelope, *self.orchestrator.requests)
 
     def _is_repeat(self, envelope: Envelope, event: DomainEvent) -> bool:
         known = self._taken.get(envelope.event_id)
         if known is not None and known != event:
-            raise UnreadableEvent("event.id_reused", _reused(envelope))
+            raise id_reused(envelope.event_id)
         return known is not None
 
     async def _drive(self, envelope: Envelope, event: DomainEvent | UnreadableEvent) -> Outcome:
@@ -261,7 +257,7 @@ class SagaExecution:
 
     async def _keep(self, message: Inbound, code: str, reason: str) -> None:
         """Keep a message as a dead letter."""
-        for piece in pieces(message.raw, door=message.door, position=message.position, code=code, reason=reason):
+        for piece in pieces(message.raw, source=message.source, position=message.position, code=code, reason=reason):
             kept = workflow.execute_activity(
                 names.DEAD_LETTER,
                 piece,
@@ -296,12 +292,6 @@ class SagaExecution:
 
 def _rejection(code: str, message: str) -> ApplicationError:
     return ApplicationError(message, type=code, non_retryable=True)
-
-
-def _reused(envelope: Envelope) -> str:
-    return (
-        f"id: {envelope.event_id} was used before for other content; the first counts. Give each event an id of its own"
-    )
 
 
 def raw_json(data: bytes) -> RawValue:

@@ -18,7 +18,8 @@ from events.account import (
 from events.identity import AccountId, UserId
 from events.money import MONEY_LIMIT
 from orchestrator import Catalog, DomainEvent
-from orchestrator.protocol.envelope import UnreadableEvent, parse
+from orchestrator.protocol.envelope import UnreadableEvent
+from orchestrator.protocol.unwrapping import parse
 from tests.app.samples import EUR, USD, a_transfer, an_account, eur, usd
 
 

@@ -24,9 +24,10 @@ from orchestrator.client import EventBus
 from orchestrator.client.partitions import partition_of
 from orchestrator.devserver.server import find_temporal
 from orchestrator.errors import EventRejected, Unreachable
-from orchestrator.protocol.envelope import read, unwrap
+from orchestrator.protocol.envelope import read
 from orchestrator.protocol.names import own_workflow_id, partition_for
 from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
+from orchestrator.protocol.unwrapping import unwrap
 from orchestrator.store.core.database import Database
 from tests.doors.house import CATALOG
 from tests.doors.plan import Sending

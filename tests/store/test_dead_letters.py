@@ -25,7 +25,7 @@ async def keep(database: Database, piece: DeadLetterPiece, workflow_id: str = "w
 
 async def test_a_large_message_comes_in_pieces_and_is_kept_whole_though_each_comes_twice(database: Database) -> None:
     raw = bytes(range(256)) * 8_000
-    for piece in pieces(raw, door="event", position=1, code="event.too_large", reason="too large"):
+    for piece in pieces(raw, source="event", position=1, code="event.too_large", reason="too large"):
         await keep(database, piece)
         await keep(database, piece)
 
@@ -38,7 +38,7 @@ async def test_a_large_message_comes_in_pieces_and_is_kept_whole_though_each_com
 async def test_each_message_of_each_run_is_a_letter_of_its_own(database: Database) -> None:
     for workflow_id in ("one", "two"):
         for position in (1, 2):
-            for piece in pieces(b"", door="event", position=position, code="event.missing", reason="x"):
+            for piece in pieces(b"", source="event", position=position, code="event.missing", reason="x"):
                 await keep(database, piece, workflow_id)
 
     assert len(await rows(database, saga_dead_letter)) == 4

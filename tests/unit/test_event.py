@@ -18,13 +18,12 @@ from orchestrator.protocol.envelope import (
     NESTING_LIMIT,
     Envelope,
     UnreadableEvent,
-    parse,
     read,
     saga_id,
-    unwrap,
     valid_event_id,
     wrap,
 )
+from orchestrator.protocol.unwrapping import parse, unwrap
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -273,9 +272,13 @@ def test_fields_may_be_nested_to_the_limit_and_no_deeper() -> None:
 @pytest.mark.parametrize(
     ("change", "code", "part"),
     [
-        ({"type": "OTHER"}, "event.unknown_type", "type: OTHER is not taken here, only MONEY_MOVED"),
-        ({"dataversion": 4}, "event.version_newer", "dataversion: MONEY_MOVED is version 3 here, not 4"),
-        ({"dataversion": 2}, "event.version_unknown", "give it an @upcaster(2)"),
+        ({"type": "OTHER"}, "event.unknown_type", "type: OTHER is not accepted here, only MONEY_MOVED"),
+        (
+            {"dataversion": 4},
+            "event.version_newer",
+            "dataversion: MONEY_MOVED has version 4, and this process knows it up to version 3",
+        ),
+        ({"dataversion": 2}, "event.version_unknown", "Give it an @upcaster(2)"),
         (
             {"data": {"account": 1, "amount": {"minor": "5"}}},
             "event.invalid",

@@ -19,8 +19,9 @@ from orchestrator.client.validation import checked_envelope, read_event
 from orchestrator.errors import EventRejected
 from orchestrator.event import FailureEvent, Fields, upcaster
 from orchestrator.outbox import enveloped
-from orchestrator.protocol.envelope import NESTING_LIMIT, OUTCOME_SIZE_LIMIT, UnreadableEvent, read, unwrap, wrap
+from orchestrator.protocol.envelope import NESTING_LIMIT, OUTCOME_SIZE_LIMIT, UnreadableEvent, read, wrap
 from orchestrator.protocol.json_text import has_rounded_number, is_rounded, rewrite
+from orchestrator.protocol.unwrapping import unwrap
 from orchestrator.values.publishable import check_publishable
 
 
@@ -177,7 +178,7 @@ def test_a_number_with_more_digits_than_a_float_is_asked_for_as_a_string(data: s
     with pytest.raises(EventRejected) as typed:
         read_event_of(data)
 
-    said = f"{field}: the number has more digits than a JSON number keeps: send it as a string"
+    said = f"{field}: the number has more digits than a JSON number keeps; send it as a string"
     assert (refusal.value.code, refusal.value.message) == ("event.invalid", said)
     assert (typed.value.code, typed.value.message) == ("event.invalid", f"MEASURED: {said}")
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from sqlalchemy.exc import StatementError
 
 from orchestrator.errors import storable
-from orchestrator.protocol.envelope import describe
 from orchestrator.protocol.exception_groups import leaves
+from orchestrator.protocol.unwrapping import describe
 
 _CAUSES = 3
 """How many causes a line names at most."""

@@ -26,7 +26,8 @@ from orchestrator.protocol.commands import (
     Reused,
     StepState,
 )
-from orchestrator.protocol.envelope import OUTCOME_SIZE_LIMIT, Envelope, canonical, parse, read, wrap
+from orchestrator.protocol.envelope import OUTCOME_SIZE_LIMIT, Envelope, canonical, read, wrap
+from orchestrator.protocol.unwrapping import parse
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_step

@@ -6,7 +6,7 @@ again.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from time import monotonic
@@ -19,7 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.commands import Blocked, Blocker, Decided, Expired, Opening, Outcome, Phase, Reused
-from orchestrator.protocol.envelope import UnreadableEvent, read, unwrap
+from orchestrator.protocol.envelope import read
+from orchestrator.protocol.unwrapping import is_same_event
 from orchestrator.store.core import clock
 from orchestrator.store.core.columns import UtcTime
 from orchestrator.store.core.saga_ids import OF_SAGAS, ids_as_json
@@ -327,16 +328,6 @@ def _open_saga(row: Any, *, reused: bool) -> OpenSaga:
 
 
 def _same_content(opening: Opening, row: Any, catalog: Catalog) -> bool:
-    envelope = read(opening.envelope)
-    if envelope.content_digest == row.content_digest:
-        return True
-    if row.purged_at is not None:
-        return False  # the content is deleted, and to take a different event for a repeat would lose it silently
-    recorded = read(row.envelope)
-    # Digests are of what was sent, and a newer contract may write a default that an older one left out.
+    """Whether an event repeats the one that its saga was opened with."""
     requests = catalog.orchestrators[opening.saga.orchestrator].requests
-    content: Callable[[Any], Any] = lambda envelope: unwrap(envelope, *requests)  # noqa: E731
-    try:
-        return bool(content(envelope) == content(recorded))
-    except UnreadableEvent:
-        return False
+    return is_same_event(read(opening.envelope), row.content_digest, row.envelope, *requests)

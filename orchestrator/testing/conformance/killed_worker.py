@@ -19,7 +19,8 @@ from typing import Any, cast
 from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.drive.driver import Driver
 from orchestrator.operation import Operation
-from orchestrator.protocol.envelope import read, unwrap
+from orchestrator.protocol.envelope import read
+from orchestrator.protocol.unwrapping import unwrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.testing.conformance.faults import NotApplicable

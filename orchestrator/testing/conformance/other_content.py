@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from orchestrator.event import DomainEvent
-from orchestrator.protocol.envelope import UnreadableEvent, canonical, parse
+from orchestrator.protocol.envelope import UnreadableEvent, canonical
+from orchestrator.protocol.unwrapping import parse
 
 E = TypeVar("E", bound=DomainEvent)
 

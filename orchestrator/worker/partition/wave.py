@@ -28,9 +28,10 @@ from orchestrator.event import DomainEvent
 from orchestrator.protocol import names
 from orchestrator.protocol.commands import Opening, Phase, SagaRef
 from orchestrator.protocol.dead_letters import pieces
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, saga_id, unwrap
+from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, read_received, saga_id
 from orchestrator.protocol.lock_keys import LockKeys, lock_keys_of
 from orchestrator.protocol.names import own_workflow_id
+from orchestrator.protocol.unwrapping import id_reused, unwrap
 from orchestrator.protocol.wave import AWAY, SMALL_WAVE, PostponedItem, PostponeReason, WaveCommand, WaveItem, WaveReply
 from orchestrator.store.core.error_text import error_text
 from orchestrator.store.core.schema import saga
@@ -219,7 +220,7 @@ class Wave:
                 if known is event:
                     given.append(_Given(index, place, envelope, place.event_id is not None, event))
                 elif known != event:
-                    raise _reused(envelope)
+                    raise id_reused(envelope.event_id)
             except UnreadableEvent as fault:
                 if envelope is not None and fault.is_newer:
                     # Its own execution waits for a newer worker; the partition may stay with this one for days.
@@ -232,13 +233,10 @@ class Wave:
         return given, letters, left, newer
 
     def _envelope(self, place: WaveItem, raw: bytes) -> Envelope:
-        if place.event_id is None and place.door not in names.EVENT_SOURCES:
-            raise UnreadableEvent(
-                "signal.unknown", f"{place.door}: events are taken by the signal {names.EVENT_SIGNAL}"
-            )
+        if place.event_id is None:
+            return read_received(place.door, raw)
         if not raw:
-            gone = "nothing was sent with it" if place.event_id is None else f"{place.event_id}: its saga's row is gone"
-            raise UnreadableEvent("event.missing", gone)
+            raise UnreadableEvent("event.missing", f"{place.event_id}: its saga's row is gone")
         return read(raw)
 
     async def _recorded(self, event_ids: Sequence[str]) -> dict[str | None, bytes | None]:
@@ -423,7 +421,7 @@ class Wave:
         return _Own(one, error_text(bug))
 
     def _reused(self, one: _Given) -> _Letter:
-        return _Letter(one.place, one.envelope.text.encode(), _reused(one.envelope))
+        return _Letter(one.place, one.envelope.text.encode(), id_reused(one.envelope.event_id))
 
     def _saga(self, one: _Enveloped) -> str:
         return own_workflow_id(self._orchestrator.__name__, one.envelope.event_id)
@@ -481,7 +479,7 @@ class Wave:
     async def _keep(self, letter: _Letter) -> None:
         cut = pieces(
             letter.raw,
-            door=letter.place.door or names.EVENT_SIGNAL,
+            source=letter.place.door or names.EVENT_SIGNAL,
             position=letter.place.position,
             code=letter.fault.code,
             reason=letter.fault.message,
@@ -547,10 +545,3 @@ def wave_activity(steps: StoreSteps, client: Client, task_queue: str) -> Callabl
 
 def _is_late(deadline: timedelta | None, row: OpenSaga) -> bool:
     return deadline is not None and row.age > deadline
-
-
-def _reused(envelope: Envelope) -> UnreadableEvent:
-    return UnreadableEvent(
-        "event.id_reused",
-        f"id: {envelope.event_id} was used before for other content; the first counts. Give each event its own id",
-    )

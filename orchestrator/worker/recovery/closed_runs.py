@@ -18,7 +18,8 @@ from temporalio.client import Client
 from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.event import DomainEvent
 from orchestrator.protocol import names
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, unwrap
+from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read_received
+from orchestrator.protocol.unwrapping import unwrap
 from orchestrator.protocol.wave import Carried
 
 _ENDED_WELL = ("completed", "failed", "cancelled", "rejected")
@@ -155,11 +156,7 @@ def read_message(orchestrator: AnyOrchestrator, message: Message) -> tuple[Envel
     Raises:
         UnreadableEvent: it is none that this orchestrator takes; with the code under which the execution keeps it.
     """
-    if message.door not in names.EVENT_SOURCES:
-        raise UnreadableEvent("signal.unknown", f"{message.door}: events are taken by the signal {names.EVENT_SIGNAL}")
-    if not message.raw:
-        raise UnreadableEvent("event.missing", "nothing was sent with it")
-    envelope = read(message.raw)
+    envelope = read_received(message.door, message.raw)
     for awaited in orchestrator.awaited:
         if envelope.event_type == awaited.type_name():
             with contextlib.suppress(UnreadableEvent):

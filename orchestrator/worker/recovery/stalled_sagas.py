@@ -7,8 +7,9 @@ person wants it ended, and it is undone (past its pivot it goes on); anything el
 import asyncio
 
 from orchestrator.protocol.commands import Phase
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, unwrap
+from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read
 from orchestrator.protocol.names import is_partition, own_workflow_id
+from orchestrator.protocol.unwrapping import unwrap
 from orchestrator.store.recovery import (
     RecordedSaga,
     UndoAnswer,

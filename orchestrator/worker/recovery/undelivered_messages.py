@@ -14,10 +14,11 @@ from temporalio.service import RPCError, RPCStatusCode
 from orchestrator.client.partitions import PartitionSender, partition_of
 from orchestrator.event import DomainEvent
 from orchestrator.protocol.dead_letters import pieces
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, saga_id, unwrap
+from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, saga_id
 from orchestrator.protocol.names import EVENT_SIGNAL, is_partition, own_workflow_id
+from orchestrator.protocol.unwrapping import id_reused, is_same_event
 from orchestrator.store.dead_letters.intake import keep_piece
-from orchestrator.store.recovery import RecordedSaga, kept_positions, recorded_sagas
+from orchestrator.store.recovery import kept_positions, recorded_sagas
 from orchestrator.worker.recovery.closed_runs import ClosedRun, Message, messages_of, read_message
 from orchestrator.worker.recovery.execution_status import status_of_execution
 from orchestrator.worker.recovery.limits import Sweeping
@@ -56,6 +57,7 @@ async def settle_messages(sweeping: Sweeping, run: ClosedRun) -> bool:
         if fault.status is RPCStatusCode.NOT_FOUND:
             return True  # deleted meanwhile
         raise
+    requests = sweeping.catalog.orchestrators[run.orchestrator].requests
     left = _sorted(sweeping, run, messages)
     known = await recorded_sagas(sweeping.database, left.requests)
     settled = True
@@ -67,8 +69,8 @@ async def settle_messages(sweeping: Sweeping, run: ClosedRun) -> bool:
             unopened.append((envelope, event))
         elif recorded is None:
             settled &= await _publish(sweeping, run, envelope)
-        elif not _is_repeat(sweeping, run, recorded, envelope, event):
-            left.unreadable.append((message, _reused(envelope)))
+        elif not is_same_event(envelope, recorded.content_digest, recorded.envelope, *requests):
+            left.unreadable.append((message, id_reused(envelope.event_id)))
         elif not recorded.phase.is_final and key not in sweeping.seen:
             # Nobody would look at it before the time that it waits for.
             settled &= await recover_saga(sweeping, recorded) is not Action.POSTPONE
@@ -109,30 +111,8 @@ def _sorted(sweeping: Sweeping, run: ClosedRun, messages: Sequence[Message]) -> 
         if key not in left.requests:
             left.requests[key] = (message, envelope, event)
         elif left.requests[key][2] != event:
-            left.unreadable.append((message, _reused(envelope)))
+            left.unreadable.append((message, id_reused(envelope.event_id)))
     return left
-
-
-def _is_repeat(
-    sweeping: Sweeping, run: ClosedRun, recorded: RecordedSaga, envelope: Envelope, event: DomainEvent
-) -> bool:
-    """Whether the saga of that id is this event's."""
-    if recorded.content_digest == envelope.content_digest:
-        return True
-    if recorded.is_purged:
-        return False
-    try:
-        return unwrap(read(recorded.envelope), *sweeping.catalog.orchestrators[run.orchestrator].requests) == event
-    except UnreadableEvent:
-        return False
-
-
-def _reused(envelope: Envelope) -> UnreadableEvent:
-    return UnreadableEvent(
-        "event.id_reused",
-        f"id: {envelope.event_id} was used before for other content; the first counts. "
-        "Give each event an id of its own",
-    )
 
 
 def _not_awaited(envelope: Envelope) -> UnreadableEvent:
@@ -192,7 +172,7 @@ async def _keep(sweeping: Sweeping, run: ClosedRun, unreadable: Sequence[tuple[M
 
 
 async def _keep_one(sweeping: Sweeping, run: ClosedRun, message: Message, fault: UnreadableEvent) -> None:
-    cut = pieces(message.raw, door=message.door, position=message.position, code=fault.code, reason=fault.message)
+    cut = pieces(message.raw, source=message.door, position=message.position, code=fault.code, reason=fault.message)
     for piece in cut:
         await keep_piece(
             sweeping.database,

@@ -1,7 +1,7 @@
-"""Publishing without knowing who listens: a workflow that takes envelopes, and has the worker's bus publish them.
+"""Publishing without knowing who listens: a workflow that receives envelopes and has the worker's bus publish them.
 
-For the Web UI and the `temporal` command, and for a bus that has no database to keep what it cannot take. It takes
-messages from every door, as an orchestrator's execution does: handlers only append, and nothing that is sent wedges it.
+It serves the Web UI, the `temporal` command, and a bus that has no database for dead letters. Like an own execution it
+accepts messages from every source, and its handlers only append, so that no message can block it.
 """
 
 from collections import deque
@@ -16,7 +16,7 @@ from temporalio.exceptions import ApplicationError
 
 from orchestrator.protocol import names
 from orchestrator.protocol.dead_letters import pieces
-from orchestrator.protocol.envelope import EVENT_SIZE_LIMIT, too_large
+from orchestrator.protocol.envelope import EVENT_SIZE_LIMIT, UnreadableEvent, check_received, too_large
 from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
 from orchestrator.workflow.inbox import CARRIED, Inbound
 from orchestrator.workflow.own_execution import raw_json
@@ -85,11 +85,11 @@ class PublishEvent:
         ]
         return {"published": published, "dead_letters": self._letters}
 
-    def _receive(self, door: str, arguments: Sequence[RawValue], *, first: bool = False) -> int:
+    def _receive(self, source: str, arguments: Sequence[RawValue], *, first: bool = False) -> int:
         came: list[Inbound] = []
         for raw in [argument.payload.data for argument in arguments] or [b""]:
             self._count += 1
-            came.append(Inbound(door, self._count, raw))
+            came.append(Inbound(source, self._count, raw))
         if first:
             self._arrived.extendleft(reversed(came))
         else:
@@ -103,30 +103,30 @@ class PublishEvent:
             return
 
     async def _take(self, message: Inbound) -> None:
-        if message.door not in names.EVENT_SOURCES:
-            unknown = f"{message.door}: events are taken by the signal {names.EVENT_SIGNAL}"
-            await self._keep(message, "signal.unknown", unknown)
-        elif not message.raw:
-            await self._keep(message, "event.missing", "nothing was sent with it")
-        elif len(message.raw) > EVENT_SIZE_LIMIT:
+        try:
+            check_received(message.source, message.raw)
+        except UnreadableEvent as fault:
+            await self._keep(message, fault.code, fault.message)
+            return
+        if len(message.raw) > EVENT_SIZE_LIMIT:
             await self._keep(message, "event.too_large", too_large(len(message.raw)))
+            return
+        taken = await workflow.execute_activity(
+            PUBLISH_EVENT,
+            args=[message.source, message.position, raw_json(message.raw)],
+            result_type=Taken,
+            start_to_close_timeout=_ATTEMPT,
+            retry_policy=_RETRIES,
+            summary="publish to every listening orchestrator",
+        )
+        if taken.letter is None:
+            self._published.append(taken)
         else:
-            taken = await workflow.execute_activity(
-                PUBLISH_EVENT,
-                args=[message.door, message.position, raw_json(message.raw)],
-                result_type=Taken,
-                start_to_close_timeout=_ATTEMPT,
-                retry_policy=_RETRIES,
-                summary="publish to whoever listens",
-            )
-            if taken.letter is None:
-                self._published.append(taken)
-            else:
-                self._reject(taken.code, taken.reason, taken.letter)
+            self._reject(taken.code, taken.reason, taken.letter)
 
     async def _keep(self, message: Inbound, code: str, reason: str) -> None:
         number: int | None = None
-        for piece in pieces(message.raw, door=message.door, position=message.position, code=code, reason=reason):
+        for piece in pieces(message.raw, source=message.source, position=message.position, code=code, reason=reason):
             number = await workflow.execute_activity(
                 names.DEAD_LETTER,
                 piece,
@@ -145,7 +145,7 @@ class PublishEvent:
     def _go_on_in_another_run(self) -> None:
         if not workflow.info().is_continue_as_new_suggested():
             return
-        is_carried = all(one.door in names.EVENT_SOURCES and one.raw for one in self._arrived)
+        is_carried = all(one.source in names.EVENT_SOURCES and one.raw for one in self._arrived)
         if is_carried and sum(len(one.raw) for one in self._arrived) <= CARRIED:
             _continue([raw_json(one.raw) for one in self._arrived])
 

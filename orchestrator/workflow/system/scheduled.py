@@ -14,9 +14,9 @@ from temporalio.exceptions import ApplicationError
 
 from orchestrator.protocol import names
 from orchestrator.protocol.dead_letters import pieces
-from orchestrator.protocol.envelope import describe
 from orchestrator.protocol.json_text import has_rounded_number
 from orchestrator.protocol.reserved_names import SCHEDULED_WORKFLOW
+from orchestrator.protocol.unwrapping import describe
 
 PUBLISH_SCHEDULED = "saga.publish_scheduled"
 """The activity; `ScheduledPublish` is the workflow. Names on the wire, as those in `names`."""
@@ -69,7 +69,7 @@ class ScheduledPublish:
         """Keep what somebody started it with by hand, and fail: a task that cannot read it would be tried for ever."""
         code = "event.invalid"
         for position, argument in enumerate(arguments, start=1):
-            cut = pieces(argument.payload.data, door=names.START_SOURCE, position=position, code=code, reason=reason)
+            cut = pieces(argument.payload.data, source=names.START_SOURCE, position=position, code=code, reason=reason)
             for piece in cut:
                 await workflow.execute_activity(
                     names.DEAD_LETTER,
