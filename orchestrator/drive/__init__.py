@@ -1,4 +1,5 @@
-"""Driving: takes a saga forward or back, step by step. Knows neither Temporal nor SQL.
+"""Driving: takes a saga forward or undoes it, step by step, without Temporal and without SQL.
 
-Whoever drives, a workflow, a wave, a test, brings a `Steps` port; the database behind it decides.
+A driver runs in an own execution, in a wave or in a test. It reaches the database through a `Steps` port, and follows
+what the database decides.
 """

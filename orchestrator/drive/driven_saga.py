@@ -1,4 +1,4 @@
-"""The saga that `handle` is given when it is really driven: numbers steps and sends them through the port."""
+"""The saga that a driver passes to `handle`: it numbers the steps and sends them through the port."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -37,17 +37,22 @@ SLEEP = "saga.sleep"
 WAIT_FOR = "saga.wait_for"
 
 STEPS_LIMIT = 1_000
-"""Steps of one saga. Each is six events of a history that ends at 51,200, and a line of the failure event."""
+"""The most steps of one saga. Each takes six events of a history, which is limited to 51,200, and a line of the failure
+event."""
 SAGA_LIMIT = 20 * 1024 * 1024
-"""Bytes of all arguments and results of one saga: the server ends an execution whose history passes 50 MiB."""
+"""The most bytes of all arguments and results of one saga, because the server ends an execution whose history is larger
+than 50 MiB."""
 GROUP_LIMIT = 1024 * 1024
-"""Bytes of arguments that go out together."""
+"""The most bytes of arguments in one group of parallel steps."""
 GROUP_STEPS = 100
-"""Steps that go out together."""
+"""The most steps in one group of parallel steps."""
 
 
 class Interrupted(BaseException):
-    """`handle` is to end here: something other than it decides. No `except Exception` of an author catches it."""
+    """Ends `handle`, because something outside of it has decided how the saga continues.
+
+    It is a BaseException, so that an author's `except Exception` does not catch it.
+    """
 
     def __init__(self, why: Elsewhere | Exception) -> None:
         self.why = why
@@ -55,7 +60,7 @@ class Interrupted(BaseException):
 
 
 class DrivenSaga(Saga):
-    """Runs each step through the port, one at a time unless asked for more."""
+    """The saga of one run of `handle`. It runs steps through the port, one at a time unless they are parallel."""
 
     def __init__(
         self,
@@ -73,41 +78,45 @@ class DrivenSaga(Saga):
         self._awaited = awaited
         self._opened = opened
         self._past_pivot: str | None = None
-        self._given: list[OperationCall[Any]] = []
-        self._beside = 0
-        self._carried = 0
+        self._executed: list[OperationCall[Any]] = []
+        self._extra_lines = 0
+        """The number of lines that the failure event has in addition to its steps, because of atomic steps."""
+        self._total_size = 0
         self.is_busy = False
-        """A step is under way."""
+        """Whether a step is running."""
         self.misused: Exception | None = None
-        """A mistake in `handle`: raised again by every later step, and by the driver when `handle` swallowed it."""
+        """The first mistake in `handle`. Every later step raises it again, and so does the driver after `handle`."""
         self.interrupted: Interrupted | None = None
-        """Set once; every later step raises it again, and so does the driver when `handle` swallowed it."""
+        """The first interruption. Every later step raises it again, and so does the driver after `handle`."""
         self.ended_by: BaseException | None = None
-        """What the port raised that is no `Exception`: the driving itself ends, and `handle` has no say in it."""
+        """The exception from the port that is not an `Exception`. It ends the driver, whatever `handle` does."""
         self.reached = 0
-        """Number of the last step that `handle` called."""
+        """The number of the last step that `handle` called."""
 
     async def sleep(self, duration: timedelta) -> None:
-        """Wait, durably."""
+        """Sleep durably."""
         seconds = self._seconds("sleep", duration)
 
-        async def rest(number: int, left: float) -> None:
-            await self._steps.pause(number, left)
+        async def pause(number: int, seconds_left: float) -> None:
+            await self._steps.pause(number, seconds_left)
 
-        await self._wait(SLEEP, {"seconds": seconds}, seconds, rest)
+        await self._wait(SLEEP, {"seconds": seconds}, seconds, pause)
 
     async def wait_for(
         self, event: type[Awaited], *, matching: Callable[[Awaited], bool] | None = None, timeout: timedelta
     ) -> Awaited | None:
-        """Wait for an event that is sent to this saga."""
+        """Wait for an event that is sent to this saga, and return it; return None if none came in time."""
         name = event.type_name()
         if event not in self._awaited:
-            raise self.misuse(f"the orchestrator waits for {name} and does not say so: `awaited = ({event.__name__},)`")
-        is_wanted: Any = matching or _any_event
+            raise self.misuse(
+                f"`saga.wait_for` waits for {name}, which the orchestrator does not declare. "
+                f"Add it: `awaited = ({event.__name__},)`"
+            )
+        matches: Any = matching or _any_event
         seconds = self._seconds("wait_for", timeout)
 
-        async def receive(number: int, left: float) -> JsonValue:
-            envelope = await self._steps.receive(number, event, is_wanted, left)
+        async def receive(number: int, seconds_left: float) -> JsonValue:
+            envelope = await self._steps.receive(number, event, matches, seconds_left)
             return None if envelope is None else envelope.text
 
         text = await self._wait(WAIT_FOR, {"event": name, "seconds": seconds}, seconds, receive)
@@ -115,17 +124,20 @@ class DrivenSaga(Saga):
             return None
         try:
             envelope = read(str(text))
-            taken = unwrap(envelope, event, is_exact=False)
-            self._steps.received(envelope, taken)
-            return taken
+            received = unwrap(envelope, event, is_exact=False)
+            self._steps.received(envelope, received)
+            return received
         except UnreadableEvent as fault:
-            raise self.misuse(f"the recorded {name} is none of today's: {fault.message}") from fault
+            raise self.misuse(
+                f"the recorded {name} does not fit its current contract: {fault.message}. "
+                "Deploy a contract that can read it"
+            ) from fault
 
-    def _seconds(self, what: str, duration: timedelta) -> float:
+    def _seconds(self, method: str, duration: timedelta) -> float:
         if duration < timedelta(0):
-            raise self.misuse(f"`saga.{what}` for {duration}: time does not go back")
+            raise self.misuse(f"`saga.{method}` has the negative duration {duration}; give a positive one")
         if duration > LONGEST:
-            raise self.misuse(f"`saga.{what}` for {duration}: {LONGEST.days:,} days are the most")
+            raise self.misuse(f"`saga.{method}` has the duration {duration}; the limit is {LONGEST.days:,} days")
         return duration.total_seconds()
 
     async def _wait(
@@ -147,22 +159,22 @@ class DrivenSaga(Saga):
                 seconds=seconds,
                 opening=None if self._opened else self._opening,
             )
-            begun: WaitAnswer = await self._with_locks(lambda: self._steps.begin_wait(command))
+            reply: WaitAnswer = await self._with_locks(lambda: self._steps.begin_wait(command))
             self._opened = True
-            if not isinstance(begun, WaitBegun):
-                return self._answer(begun)
-            result = await self._heeding(waiting(number, max(begun.seconds_left, 0.0)))
+            if not isinstance(reply, WaitBegun):
+                return self._wait_result(reply)
+            result = await self._interruptible(waiting(number, max(reply.seconds_left, 0.0)))
             end = EndWaitCommand(saga=self._opening.saga, number=number, operation=operation, result=result)
-            return self._answer(await self._heeding(self._steps.end_wait(end)))
+            return self._wait_result(await self._interruptible(self._steps.end_wait(end)))
         finally:
             self.is_busy = False
 
-    def _answer(self, reply: StepReply) -> JsonValue:
+    def _wait_result(self, reply: StepReply) -> JsonValue:
         match reply:
             case StepDone(result=result):
                 return result
             case StepRefused() | Blocked():
-                raise self.misuse(f"step {self.reached} waits, and is answered as {reply.kind}")
+                raise self.misuse(f"step {self.reached} is a wait, but the reply to it is {reply.kind}")
             case elsewhere:
                 raise self._interrupt(elsewhere)
 
@@ -173,19 +185,19 @@ class DrivenSaga(Saga):
             raise self.misuse(str(fault)) from None
 
     async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
-        # Each call of an atomic step is a line of the failure event, too.
-        beside = sum(len(call.calls) - 1 for call in calls if isinstance(call, Atomically))
-        self._may_begin(len(calls) + beside)
-        self._beside += beside
+        # Each call of an atomic step has its own line in the failure event.
+        extra_lines = sum(len(call.calls) - 1 for call in calls if isinstance(call, Atomically))
+        self._may_begin(len(calls) + extra_lines)
+        self._extra_lines += extra_lines
         past_pivot = self._past_pivot
         if parallel and len(calls) > 1 and any(call.operation.reversal is Reversal.IRREVERSIBLE for call in calls):
             raise self.misuse(
-                "a step that cannot be undone is run at once with others, so when one of them is refused there is no "
-                "way back and none forward: give it an `execute` of its own"
+                "a step that cannot be undone runs in parallel with others, so the saga could neither be undone nor "
+                "completed if one of them is refused. Run it in its own `execute`"
             )
         for call in calls:
-            self._carry(self._check(call, past_pivot))
-            self._given += call.calls if isinstance(call, Atomically) else (call,)
+            self._add_size(self._check(call, past_pivot))
+            self._executed += call.calls if isinstance(call, Atomically) else (call,)
             if not parallel and call.operation.reversal is Reversal.IRREVERSIBLE:
                 past_pivot = _named(call)
         numbered = list(enumerate(calls, start=self.reached + 1))
@@ -193,21 +205,21 @@ class DrivenSaga(Saga):
         try:
             if parallel:
                 self.reached += len(calls)
-                return await self._at_once(numbered)
+                return await self._run_parallel(numbered)
             results: list[Any] = []
             for number, call in numbered:
                 self.reached = number
-                results.append(self._result(call, await self._one(number, call)))
+                results.append(self._result(call, await self._run_step(number, call)))
             return results
         finally:
             self.is_busy = False
 
-    def _carry(self, size: int) -> None:
-        self._carried += size
-        if self._carried > SAGA_LIMIT:
+    def _add_size(self, size: int) -> None:
+        self._total_size += size
+        if self._total_size > SAGA_LIMIT:
             raise self.misuse(
-                f"the arguments and results of one saga take {self._carried:,} bytes and the limit is {SAGA_LIMIT:,}: "
-                "let operations keep large values in their tables, and hand on their ids"
+                f"the arguments and results of one saga take {self._total_size:,} bytes and the limit is "
+                f"{SAGA_LIMIT:,}. Store large values in tables, and pass their ids between operations"
             )
 
     def _may_begin(self, steps: int) -> None:
@@ -217,39 +229,39 @@ class DrivenSaga(Saga):
             raise self.misused
         if self.is_busy:
             raise self.misuse(
-                "a second step was begun while one is running, so their numbers would depend on timing. "
+                "a step was begun while another one is running, so their numbers would depend on timing. "
                 "You want: `await saga.execute_batch(first, second, parallel=True)`"
             )
-        if self.reached + self._beside + steps > STEPS_LIMIT:
-            raise self.misuse(f"a saga takes {STEPS_LIMIT:,} steps at most: let it publish events for the rest")
+        if self.reached + self._extra_lines + steps > STEPS_LIMIT:
+            raise self.misuse(f"a saga can have at most {STEPS_LIMIT:,} steps. Publish events for the rest")
 
-    async def _at_once(self, numbered: Sequence[tuple[int, OperationCall[Any]]]) -> list[Any]:
+    async def _run_parallel(self, numbered: Sequence[tuple[int, OperationCall[Any]]]) -> list[Any]:
         replies: list[StepAnswer] = []
-        for group in _groups(numbered, alone=not self._opened):
-            replies += await self._together(group)
-            # Whoever is not to go on sends no further group: those do not carry the envelope, by which it was seen.
+        for group in _groups(numbered, first_alone=not self._opened):
+            replies += await self._run_group(group)
+            # Only the first group carries the envelope, so later groups could not notice that the event differs.
             elsewhere = next((reply for reply in replies if isinstance(reply, Elsewhere)), None)
             if elsewhere is not None:
                 raise self._interrupt(elsewhere)
         return [self._result(call, reply) for (_, call), reply in zip(numbered, replies, strict=True)]
 
-    async def _together(self, group: Sequence[tuple[int, OperationCall[Any]]]) -> list[StepAnswer]:
-        tasks = [asyncio.ensure_future(self._one(number, call)) for number, call in group]
+    async def _run_group(self, group: Sequence[tuple[int, OperationCall[Any]]]) -> list[StepAnswer]:
+        tasks = [asyncio.ensure_future(self._run_step(number, call)) for number, call in group]
         try:
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
         except asyncio.CancelledError:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
         replies: list[StepAnswer] = []
-        for reply in ended:
-            if isinstance(reply, BaseException):
-                raise reply
-            replies.append(reply)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            replies.append(result)
         return replies
 
-    async def _one(self, number: int, call: OperationCall[Any]) -> StepAnswer:
+    async def _run_step(self, number: int, call: OperationCall[Any]) -> StepAnswer:
         limit = call.operation.attempt_limit
         command = StepCommand(
             saga=self._opening.saga,
@@ -266,15 +278,15 @@ class DrivenSaga(Saga):
         return reply
 
     async def _with_locks(self, send: Callable[[], Awaitable[R | Blocked]]) -> R:
-        """Send what opens the saga, again whenever it may hold its locks."""
-        while isinstance(reply := await self._heeding(send()), Blocked):
-            await self._heeding(self._steps.wait_for_locks(reply))
+        """Send a command, and send it again whenever the saga may hold its locks, until it does."""
+        while isinstance(reply := await self._interruptible(send()), Blocked):
+            await self._interruptible(self._steps.wait_for_locks(reply))
         return reply
 
-    async def _heeding(self, work: Awaitable[R]) -> R:
-        """Await the port; a cancel or a failure there ends `handle`, whatever it does with the error."""
+    async def _interruptible(self, call: Awaitable[R]) -> R:
+        """Await a call of the port. A cancel or a failure there ends `handle`, whatever it does with the error."""
         try:
-            return await work
+            return await call
         except asyncio.CancelledError:
             self._interrupt(CancelRequested())
             raise
@@ -288,25 +300,27 @@ class DrivenSaga(Saga):
         match reply:
             case StepDone():
                 if reply.operation != call.operation.name:
-                    raise self.misuse(f"step {reply.number} answered as {reply.operation}, asked was {call!r}")
+                    raise self.misuse(f"step {reply.number} is {call!r}, but the reply is for {reply.operation}")
                 if call.operation.reversal is Reversal.IRREVERSIBLE:
                     self._past_pivot = _named(call)
-                self._carry(len(canonical(reply.result).encode()))
+                self._add_size(len(canonical(reply.result).encode()))
                 try:
                     return call.operation.signature.load_result(reply.result)
                 except ValidationError as fault:
-                    message = f"the recorded result of {_named(call)} is none of today's: {describe(fault)}"
-                    raise self.misuse(message) from fault
+                    raise self.misuse(
+                        f"the recorded result of {_named(call)} does not fit its current type: {describe(fault)}. "
+                        "Deploy a type that can read it"
+                    ) from fault
             case StepRefused():
                 raise Refused(reply.code, reply.message)
             case elsewhere:
                 raise self._interrupt(elsewhere)
 
     def forgotten(self, described: Sequence[OperationCall[Any]]) -> UsageError | None:
-        """What to say of a call that `handle` described and never gave to the saga: its author thinks it was done."""
-        given = {id(call) for call in self._given}
+        """Return the error for a call that `handle` described but never passed to the saga; None if there is none."""
+        executed = {id(call) for call in self._executed}
         for call in described:
-            if id(call) not in given:
+            if id(call) not in executed:
                 short = call.operation.name.rpartition(".")[2]
                 return self.misuse(
                     f"`{short}(...)` only describes a call, and nothing ran it. "
@@ -320,34 +334,35 @@ class DrivenSaga(Saga):
         return self.interrupted
 
     def misuse(self, message: str) -> UsageError:
-        """Remember a mistake in `handle`; the first one is what the driver raises."""
+        """Return the error for a mistake in `handle`, and remember the first one for the driver to raise."""
         error = UsageError(message)
         self.misused = self.misused or error
         return error
 
     def _check(self, call: OperationCall[Any], past_pivot: str | None) -> int:
-        """Bytes of a call's arguments, if it may be run here."""
+        """Check that a call may run now, and return the size of its arguments in bytes."""
         if not isinstance(call, OperationCall):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise self.misuse(
-                f"`saga.execute` takes a described call, as in `saga.execute(withdraw(...))`, not {type(call).__name__}"
+                "`saga.execute` takes the call of an operation, as in `saga.execute(withdraw(...))`, "
+                f"not a value of type {type(call).__name__}"
             )
         if (size := call.size) > CONTENT_LIMIT:
             raise self.misuse(f"the arguments of {_named(call)} take {size:,} bytes and the limit is {CONTENT_LIMIT:,}")
-        for one in call.calls if isinstance(call, Atomically) else (call,):
-            self._check_place(one, past_pivot)
+        for inner_call in call.calls if isinstance(call, Atomically) else (call,):
+            self._check_side_of_pivot(inner_call, past_pivot)
         return size
 
-    def _check_place(self, call: OperationCall[Any], past_pivot: str | None) -> None:
+    def _check_side_of_pivot(self, call: OperationCall[Any], past_pivot: str | None) -> None:
         if past_pivot and call.operation.reversal is Reversal.COMPENSATED:
             raise self.misuse(
-                f"{call.operation.name} comes after {past_pivot}, which cannot be undone, so a refusal here "
-                "could not be answered by undoing: put the irreversible step last, or make this one "
-                "`@operation(retriable=True)`, without a compensation"
+                f"{call.operation.name} comes after {past_pivot}, which cannot be undone, so the saga could not be "
+                "undone if this step is refused. Put the irreversible step last, or declare this one as "
+                "`@operation(retriable=True)` without a compensation"
             )
         if not past_pivot and call.operation.reversal is Reversal.RETRIABLE:
             raise self.misuse(
-                f"{call.operation.name} is retriable, so it has no compensation, and nothing before it is the pivot: "
-                "write `await saga.pivot()` first, or give it a compensation"
+                f"{call.operation.name} is retriable, so it has no compensation, and the saga has no pivot before it. "
+                "Write `await saga.pivot()` first, or give it a compensation"
             )
 
 
@@ -360,21 +375,21 @@ def _named(call: OperationCall[Any]) -> str:
 
 
 def _groups(
-    numbered: Sequence[tuple[int, OperationCall[Any]]], *, alone: bool
+    numbered: Sequence[tuple[int, OperationCall[Any]]], *, first_alone: bool
 ) -> Iterator[Sequence[tuple[int, OperationCall[Any]]]]:
-    """Steps that go out together. What one workflow task sends is bounded: over 4 MiB the server ends the execution.
+    """Split parallel steps into groups, because the server ends an execution whose workflow task sends over 4 MiB.
 
-    With `alone` the first step goes by itself, so that the others need not carry the envelope.
+    With `first_alone` the first step has its own group, so that the others need not carry the envelope.
     """
     group: list[tuple[int, OperationCall[Any]]] = []
-    together = 0
+    group_size = 0
     for number, call in numbered:
-        first_alone = alone and len(group) == 1 and group[0][0] == numbered[0][0]
+        is_first = first_alone and len(group) == 1 and group[0][0] == numbered[0][0]
         size = call.size
-        if group and (first_alone or together + size > GROUP_LIMIT or len(group) == GROUP_STEPS):
+        if group and (is_first or group_size + size > GROUP_LIMIT or len(group) == GROUP_STEPS):
             yield group
-            group, together = [], 0
+            group, group_size = [], 0
         group.append((number, call))
-        together += size
+        group_size += size
     if group:
         yield group

@@ -1,7 +1,7 @@
-"""The driver: takes one saga from wherever it stands to its outcome.
+"""The driver: takes one saga from any state to its outcome.
 
-Running again is resuming: `handle` starts from its first line, recorded steps answer with what they recorded, and the
-saga goes on where it stood. Any number of drivers may do so at once; each follows what the database decided.
+A driver resumes a saga by running `handle` from its first line. Recorded steps return their recorded results, so the
+saga continues where it was. Any number of drivers may run at the same time; each follows what the database decides.
 """
 
 import asyncio
@@ -34,48 +34,48 @@ from orchestrator.protocol.containment import interrupted, is_closing
 from orchestrator.protocol.envelope import CONTENT_LIMIT, Envelope, UnreadableEvent, canonical, read, saga_id
 from orchestrator.protocol.exception_groups import ungrouped
 from orchestrator.protocol.lock_keys import lock_keys_of
+from orchestrator.protocol.unwrapping import id_reused
 from orchestrator.values.publishable import check_publishable
 
 R = TypeVar("R")
 EndsAs = Literal[Phase.FAILED, Phase.CANCELLED]
 
 OPERATION_FAILED = "operation.failed"
-"""Error code of a saga undone because a step failed for good; the message says which and how."""
+"""The error code of a saga that was undone because a step failed; the message says which step and why."""
 CANCELLED = "saga.cancelled"
-"""Error code of a saga that a person cancelled."""
+"""The error code of a saga that a person cancelled."""
 DEADLINE_EXCEEDED = "saga.deadline_exceeded"
-"""Error code of a saga that was undone because it took longer than its orchestrator allows."""
+"""The error code of a saga that was undone because it took longer than its orchestrator's deadline."""
 
 
 NOT_CANCELLED = (
-    "`handle` cancelled a step that was running, or left it behind: `asyncio.timeout`, `wait_for`, `task.cancel()` and "
-    "a `TaskGroup` in which another task fails do so. What became of the step is then unknown, so nothing is undone. "
-    "To let time pass use `saga.sleep(...)`; to bound the time of one step use `@operation(deadline=...)`, and of "
-    "the saga `deadline` of its orchestrator. You want several steps at once: "
-    "`await saga.execute_batch(first, second, parallel=True)`"
+    "`handle` cancelled or abandoned a running step, as `asyncio.timeout`, `wait_for`, `task.cancel()` and a failing "
+    "`TaskGroup` do. Whether the step was done is then unknown, so nothing is undone. To wait, use `saga.sleep(...)`. "
+    "To limit the time of a step, use `@operation(deadline=...)`, and that of the saga, its orchestrator's `deadline`. "
+    "To run several steps at once, use `await saga.execute_batch(first, second, parallel=True)`"
 )
-"""What is said when a step was cancelled and neither a person nor the clock did so."""
+"""The message for a step that was cancelled although neither a person nor the deadline stopped the saga."""
 
 
 class EventIdReused(OrchestratorError):
-    """The event's id was used before for other content; the first one counts."""
+    """The event's id was already used for different content; the first event counts."""
 
 
 class SagaStuck(OrchestratorError):
-    """The saga waits for a person; the message says what for."""
+    """The saga is stuck and needs a person; the message says why."""
 
 
 class Driver:
     """Drives one saga through a `Steps` port.
 
     Args:
-        orchestrator: its class; an instance lives for one run of `handle`.
-        event: the event, read; or why it cannot be read: then the saga can only be undone.
-        envelope: the same event, as it arrived.
-        steps: the way to the database.
-        owner: workflow id and first run id of the execution that drives, for recovery.
-        why_cancelled: what the person said who cancelled.
-        opened: the saga's row is written, and this driver is known to own it; else its first step writes it.
+        orchestrator: the orchestrator's class; each run of `handle` has its own instance.
+        event: the typed event, or the error if it cannot be read. Without the event the saga can only be undone.
+        envelope: the event's envelope as it arrived.
+        steps: the port to the database.
+        owner: the workflow id and first run id of the execution that drives, for recovery.
+        why_cancelled: returns the reason that a person gave for cancelling the saga.
+        opened: whether the saga's row exists and is owned by this driver; otherwise its first step writes the row.
     """
 
     def __init__(
@@ -96,13 +96,13 @@ class Driver:
         self._envelope = envelope
         self._steps = steps
         self._why_cancelled = why_cancelled
-        self._cancels_followed = 0
+        self._cancels_handled = 0
         self._handling: asyncio.Task[Any] | None = None
         self._opened = opened
         self._driving: asyncio.Task[Any] | None = None
-        self._left = False
-        self._went_on = False
-        self._expired = False
+        self._is_left = False
+        self._has_passed_pivot = False
+        self._is_expired = False
         deadline = orchestrator.deadline
         self._opening = Opening(
             saga=ref,
@@ -113,21 +113,21 @@ class Driver:
         )
 
     async def drive(self) -> Outcome:
-        """Take the saga to its outcome. A cancel of the calling task turns it to undoing.
+        """Take the saga to its outcome. A cancel of the calling task begins the undo.
 
         Raises:
-            EventIdReused: its id was used before for other content.
-            SagaStuck: a person must look; the row says so too.
-            Exception: a bug in `handle`; nothing is undone, and a fixed version resumes.
+            EventIdReused: the event's id was already used for different content.
+            SagaStuck: the saga is stuck; its row is marked as well.
+            Exception: a bug in `handle`. Nothing is undone, and fixed code resumes the saga.
             asyncio.CancelledError: `leave` was called.
         """
         self._driving = asyncio.current_task()
-        timer = self._armed()
+        timer = self._start_deadline_timer()
         try:
-            # A task of its own, so that what `handle` cancels is its own task: a cancel of this one is a person's.
+            # `handle` runs in its own task, because it may cancel that task. Only a person cancels this one.
             return await asyncio.ensure_future(self._forward())
         except asyncio.CancelledError:
-            if self._left:
+            if self._is_left:
                 raise
             return await uninterrupted(self._stop())
         finally:
@@ -135,64 +135,65 @@ class Driver:
                 timer.cancel()
 
     def leave(self) -> None:
-        """Have `drive` end where it stands, with `asyncio.CancelledError`: nothing is decided, another driver goes on.
+        """Make `drive` end with `asyncio.CancelledError`, so that another driver can continue. Nothing is decided.
 
-        What has begun to be undone or written is ended first.
+        An undo or an outcome that has begun is completed first.
         """
-        self._left = True
+        self._is_left = True
         if self._driving is not None:
             self._driving.cancel()
 
     async def expire(self) -> Outcome:
-        """Undo the saga because its deadline is past."""
+        """Undo the saga because its deadline has passed."""
         return await self.undo(Phase.FAILED, DEADLINE_EXCEEDED, too_late(self._orchestrator))
 
-    def _armed(self) -> asyncio.TimerHandle | None:
-        """A timer that stops the driving task at the saga's deadline.
+    def _start_deadline_timer(self) -> asyncio.TimerHandle | None:
+        """Start a timer that stops the driving task after the time of the saga's deadline.
 
-        It counts from when this driver began. What passed before another one did is judged when the row is opened.
+        The timer starts with this driver. Whether the deadline had already passed before is decided when the saga's row
+        is opened.
         """
         driving = asyncio.current_task()
         if self._opening.deadline is None or driving is None:
             return None
 
         def expire() -> None:
-            self._expired = True
+            self._is_expired = True
             driving.cancel()
 
         return asyncio.get_running_loop().call_later(self._opening.deadline, expire)
 
     def _is_stopped(self) -> bool:
-        """Whether a person, the clock or `leave` stopped the driving, and not the author's own code."""
-        return self._driving is not None and self._driving.cancelling() > self._cancels_followed
+        """Whether a person, the deadline or `leave` stopped the driver, and not the author's own code."""
+        return self._driving is not None and self._driving.cancelling() > self._cancels_handled
 
     async def _stop(self, failing: str | None = None) -> Outcome:
-        """Undo the saga because a person cancelled it, or because its deadline is past.
+        """Undo the saga because a person cancelled it or its deadline has passed.
 
         Args:
             failing: the step that is being retried, with its last error.
         """
         if self._driving is not None:
-            self._cancels_followed = self._driving.cancelling()
-        if self._expired:
-            self._expired = False
+            self._cancels_handled = self._driving.cancelling()
+        if self._is_expired:
+            self._is_expired = False
             late = too_late(self._orchestrator)
-            return await self._back(
+            return await self._undo(
                 Phase.FAILED, DEADLINE_EXCEEDED, storable(f"{late}; {failing}" if failing else late)
             )
-        said = self._why_cancelled()
-        reason = f"cancelled while it was running: {said}" if said else "cancelled while it was running"
-        return await self._back(Phase.CANCELLED, CANCELLED, reason)
+        reason = self._why_cancelled()
+        message = f"cancelled while it was running: {reason}" if reason else "cancelled while it was running"
+        return await self._undo(Phase.CANCELLED, CANCELLED, message)
 
     async def undo(self, ends_as: EndsAs, error_code: str, message: str) -> Outcome:
-        """Undo the saga, wherever it stands, unless it is past its pivot or has ended."""
-        return await uninterrupted(self._back(ends_as, error_code, message))
+        """Undo the saga from any state, unless it is past its pivot or has ended."""
+        return await uninterrupted(self._undo(ends_as, error_code, message))
 
     async def _forward(self) -> Outcome:
         self._handling = asyncio.current_task()
         if isinstance(self._event, UnreadableEvent):
             raise self._event
-        # Here, and not when this driver is made: a mistake in `locks` keeps nobody from cancelling the saga.
+        # Computed here and not in the constructor, so that a bug in `locks` cannot prevent a cancel of the saga.
         locks = lock_keys_of(self._orchestrator, self._event)
         self._opening = self._opening.model_copy(update={"lock_keys": locks.keys, "ordering_key": locks.ordering_key})
         saga = DrivenSaga(self._opening, self._envelope, self._steps, self._orchestrator.awaited, opened=self._opened)
@@ -204,11 +205,11 @@ class Driver:
             if saga.misused:
                 raise saga.misused
             if saga.is_busy:
-                raise saga.misuse("handle returned while a step was running: await each `saga.execute(...)`")
+                raise saga.misuse("`handle` returned while a step was running. Await each `saga.execute(...)`")
             if forgotten := saga.forgotten(described):
                 raise forgotten
         except BaseException as raised:
-            return await self._answer(raised, saga)
+            return await self._handle_exception(raised, saga)
         fields = self._fields(completed)
         finish = FinishCommand(
             opening=self._opening,
@@ -221,14 +222,13 @@ class Driver:
             return reply
         return await self._follow(Interrupted(reply))
 
-    async def _answer(self, raised: BaseException, saga: DrivenSaga) -> Outcome:
-        """Do what an exception that `handle` raised demands.
+    async def _handle_exception(self, raised: BaseException, saga: DrivenSaga) -> Outcome:
+        """Continue after `handle` has raised an exception.
 
-        What it raises on its way out of an interruption, in a `finally:` for example, or in a group of other errors, is
-        not its answer.
+        After an interruption its own exceptions do not count, for example those from a `finally:` block.
         """
         if isinstance(raised, GeneratorExit) and is_closing(self._handling):
-            raise raised  # an execution that Temporal evicts: nothing may be awaited any more
+            raise raised  # Temporal evicts the execution, so nothing may be awaited
         if raised is saga.ended_by:
             raise raised
         if isinstance(raised, asyncio.CancelledError) and self._is_stopped():
@@ -240,7 +240,7 @@ class Driver:
         if saga.misused is not None:
             raise saga.misused from (None if saga.misused is raised else raised)
         if isinstance(raised, Refused):
-            return await uninterrupted(self._back(Phase.FAILED, raised.code, raised.message))
+            return await uninterrupted(self._undo(Phase.FAILED, raised.code, raised.message))
         if isinstance(raised, Interrupted):
             return await self._follow(raised)
         if saga.is_busy or isinstance(raised, asyncio.CancelledError):
@@ -250,28 +250,31 @@ class Driver:
         raise interrupted("handle", raised) from raised
 
     def _fields(self, completed: object) -> dict[str, Any]:
-        wanted = self._orchestrator.completed
-        if not isinstance(completed, wanted):
-            raise UsageError(f"handle must return {wanted.__name__}, and returned {type(completed).__name__}")
+        """Return the fields of the event that `handle` returned, if it can be recorded."""
+        event_class = self._orchestrator.completed
+        if not isinstance(completed, event_class):
+            raise UsageError(f"`handle` must return {event_class.__name__}, but returned {type(completed).__name__}")
         try:
             fields: dict[str, Any] = completed.model_dump(mode="json")
-            check_publishable(completed, fields, read_as=wanted)
+            check_publishable(completed, fields, read_as=event_class)
         except (ValueError, RecursionError, UnreadableEvent) as fault:
-            said = fault.message if isinstance(fault, UnreadableEvent) else str(fault).splitlines()[0]
-            raise UsageError(f"handle returned a {wanted.__name__} that cannot be recorded: {said}") from fault
+            message = fault.message if isinstance(fault, UnreadableEvent) else str(fault).splitlines()[0]
+            raise UsageError(
+                f"`handle` returned a {event_class.__name__} that cannot be recorded: {message}"
+            ) from fault
         if (size := len(canonical(fields).encode())) > CONTENT_LIMIT:
-            raise UsageError(f"{wanted.__name__} takes {size:,} bytes and the limit is {CONTENT_LIMIT:,}")
+            raise UsageError(f"{event_class.__name__} takes {size:,} bytes and the limit is {CONTENT_LIMIT:,}")
         return fields
 
     async def _follow(self, interruption: Interrupted, misused: Exception | None = None) -> Outcome:
-        """Do what was decided elsewhere, or what a failure demands; `misused` is a mistake that `handle` made."""
+        """Do what the database decided or what a failure requires; `misused` is a mistake that `handle` made."""
         match interruption.why:
             case Decided(phase=phase):
-                # Turning answers with the outcome if there is one, and with what is left to undo if not.
+                # The reply to beginning the undo is the outcome, if there is one, or the steps that must be undone.
                 ends_as: EndsAs = Phase.CANCELLED if phase is Phase.CANCELLED else Phase.FAILED
-                return await uninterrupted(self._back(ends_as, OPERATION_FAILED, "decided elsewhere"))
+                return await uninterrupted(self._undo(ends_as, OPERATION_FAILED, "decided elsewhere"))
             case Diverged() as diverged:
-                error = _told(diverged)
+                error = _describe_divergence(diverged)
                 await uninterrupted(
                     self._steps.mark_stuck(
                         MarkStuckCommand(saga=self._opening.saga, number=diverged.number, error=error)
@@ -279,27 +282,27 @@ class Driver:
                 )
                 raise SagaStuck(error)
             case Reused():
-                raise EventIdReused(f"event id {self._envelope.event_id} was used before for other content")
+                raise EventIdReused(id_reused(self._envelope.event_id).message)
             case Resume(envelope=first):
-                # Time and chance in `handle` come from the event: with another time it would take other steps.
+                # `handle` gets its time and randomness from the envelope, so another envelope could give other steps.
                 self._envelope = read(first)
                 self._opening = self._opening.model_copy(update={"envelope": first})
                 return await self._forward()
             case CancelRequested(failing=failing):
-                if self._left:
+                if self._is_left:
                     raise asyncio.CancelledError
                 if not self._is_stopped():
                     raise misused or UsageError(NOT_CANCELLED)
                 return await uninterrupted(self._stop(failing))
             case Expired():
-                return await uninterrupted(self._back(Phase.FAILED, DEADLINE_EXCEEDED, too_late(self._orchestrator)))
+                return await uninterrupted(self._undo(Phase.FAILED, DEADLINE_EXCEEDED, too_late(self._orchestrator)))
             case StepFailed(error=error):
-                return await uninterrupted(self._back(Phase.FAILED, OPERATION_FAILED, storable(error)))
+                return await uninterrupted(self._undo(Phase.FAILED, OPERATION_FAILED, storable(error)))
             case other:
                 raise other
 
-    async def _back(self, ends_as: EndsAs, error_code: str, message: str) -> Outcome:
-        turned = await self._steps.begin_undo(
+    async def _undo(self, ends_as: EndsAs, error_code: str, message: str) -> Outcome:
+        plan = await self._steps.begin_undo(
             BeginUndoCommand(
                 opening=self._opening,
                 ends_as=ends_as,
@@ -308,20 +311,19 @@ class Driver:
                 only_recorded=isinstance(self._event, UnreadableEvent) and not self._event.is_newer,
             )
         )
-        match turned:
+        match plan:
             case Outcome():
-                return turned
+                return plan
             case Reused():
-                raise EventIdReused(f"event id {self._envelope.event_id} was used before for other content")
+                raise EventIdReused(id_reused(self._envelope.event_id).message)
             case PastPivot(number=pivot):
                 self._opening = self._opening.model_copy(update={"deadline": None})
-                if ends_as is Phase.CANCELLED or not self._went_on:
-                    # A pivot that committed and lost its reply answers now. But only once: a refusal would come again.
-                    self._went_on = True
+                if ends_as is Phase.CANCELLED or not self._has_passed_pivot:
+                    # The pivot may have committed without its reply arriving, so the saga goes forward. After a failure
+                    # it does so only once, because a refusal would be repeated.
+                    self._has_passed_pivot = True
                     return await self._forward()
-                error = (
-                    f"step {pivot} cannot be undone, and what comes after it cannot be done: {error_code}: {message}"
-                )
+                error = f"step {pivot} cannot be undone, and a later step cannot be done: {error_code}: {message}"
                 await uninterrupted(
                     self._steps.mark_stuck(
                         MarkStuckCommand(saga=self._opening.saga, number=pivot, error=storable(error))
@@ -330,12 +332,12 @@ class Driver:
                 raise SagaStuck(error)
             case _:
                 pass
-        for step in turned.steps:
+        for step in plan.steps:
             command = UndoCommand(
                 saga=self._opening.saga,
                 number=step.number,
                 operation=step.operation,
-                event_time=turned.event_time,
+                event_time=plan.event_time,
                 attempt_limit=step.attempt_limit,
                 calls=step.calls,
                 database=step.database,
@@ -348,12 +350,12 @@ class Driver:
 
 
 def too_late(orchestrator: type[Orchestrator[Any, Any, Any]]) -> str:
-    """What is said of a saga that is undone because its deadline is past."""
+    """Return the message for a saga that is undone because its deadline has passed."""
     return f"not done within {orchestrator.deadline}, the deadline of {orchestrator.__name__}"
 
 
 async def uninterrupted(work: Coroutine[Any, Any, R] | Awaitable[R]) -> R:
-    """Await work to its end though the caller is cancelled: what began to be undone is undone to the end."""
+    """Await work until it is done, even if the caller is cancelled, so that an undo is always completed."""
     task = asyncio.ensure_future(work)
     while True:
         try:
@@ -363,8 +365,8 @@ async def uninterrupted(work: Coroutine[Any, Any, R] | Awaitable[R]) -> R:
                 raise
 
 
-def _told(diverged: Diverged) -> str:
+def _describe_divergence(diverged: Diverged) -> str:
     return storable(
-        f"step {diverged.number} is not what was recorded: recorded {diverged.recorded}, now {diverged.given}. "
+        f"step {diverged.number} differs from its record: recorded {diverged.recorded}, now {diverged.given}. "
         "Deploy the code that the saga was begun with, or cancel the saga"
     )

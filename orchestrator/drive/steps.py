@@ -1,4 +1,4 @@
-"""The port through which a driver reaches the database: activities in a workflow, plain calls in a wave or a test."""
+"""The port through which a driver reaches the database: by activities in a workflow, by calls in a wave or a test."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,7 +24,7 @@ from orchestrator.protocol.envelope import Envelope
 
 
 class StepFailed(Exception):
-    """A step could not be done until its deadline, or its failure cannot be retried. Its fate may be unknown."""
+    """A step failed until its deadline or with an error that is not retried. Whether it was done may be unknown."""
 
     def __init__(self, error: str) -> None:
         self.error = error
@@ -32,12 +32,12 @@ class StepFailed(Exception):
 
 
 class CancelRequested(Exception):
-    """The driver is to stop while this step runs, because a person said so or the saga's time is up.
+    """A person cancelled the saga, or its deadline passed, while a step was running.
 
-    The step's fate may be unknown.
+    Whether the step was done may be unknown.
 
     Args:
-        failing: the step and its last error, if it has failed before and is being retried.
+        failing: the step and its last error, if it has failed and was being retried.
     """
 
     def __init__(self, failing: str | None = None) -> None:
@@ -46,55 +46,55 @@ class CancelRequested(Exception):
 
 
 class Steps(Protocol):
-    """Each method is one transaction, safe to repeat, and retried by whoever implements the port."""
+    """The port. Each method is one transaction that is safe to repeat; the implementation retries it."""
 
     async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
         """Run a step.
 
         Raises:
-            StepFailed: it failed for good.
-            CancelRequested: the driver is to stop going forward.
+            StepFailed: the step failed and is no longer retried.
+            CancelRequested: the driver must stop going forward.
         """
         ...
 
     async def wait_for_locks(self, blocked: Blocked) -> None:
-        """Wait until it is worth asking again. Ends with `asyncio.CancelledError` when the driver is to stop."""
+        """Wait until the saga may hold its locks. Raises `asyncio.CancelledError` if the driver must stop."""
         ...
 
     async def begin_wait(self, command: WaitCommand) -> WaitReply:
-        """Write down that the saga waits, and until when."""
+        """Record that the saga waits, and until when."""
         ...
 
     async def pause(self, number: int, seconds: float) -> None:
-        """Let time pass. Ends with `asyncio.CancelledError` when the driver is to stop."""
+        """Sleep. Raises `asyncio.CancelledError` if the driver must stop."""
         ...
 
     async def receive(
         self, number: int, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], seconds: float
     ) -> Envelope | None:
-        """Wait for an event that was sent to this saga, in the order of arrival; None if none came in time."""
+        """Wait for the first matching event that was sent to this saga; return None if none came in time."""
         ...
 
     def received(self, envelope: Envelope, event: DomainEvent) -> None:
-        """This event was taken: if it is here, or comes, it comes again."""
+        """Note that the saga has received this event, so that a copy of it counts as a repeat."""
         ...
 
     async def end_wait(self, command: EndWaitCommand) -> StepReply:
-        """Write down how a wait ended; whoever wrote first is the truth."""
+        """Record the result of a wait. If another driver has recorded one, the reply contains that."""
         ...
 
     async def begin_undo(self, command: BeginUndoCommand) -> BeginUndoReply:
-        """Turn to undoing; learn what is to be undone."""
+        """Begin the undo. The reply says which steps must be undone."""
         ...
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
-        """Undo one step. Tried for as long as it takes."""
+        """Undo one step; it is retried until it succeeds."""
         ...
 
     async def finish(self, command: FinishCommand) -> FinishReply:
-        """Write the outcome."""
+        """Write the saga's outcome."""
         ...
 
     async def mark_stuck(self, command: MarkStuckCommand) -> None:
-        """Show that the saga waits for a person."""
+        """Mark the saga as stuck."""
         ...

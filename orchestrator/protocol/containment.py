@@ -2,8 +2,8 @@
 
 `except Exception` does not catch `SystemExit`, `KeyboardInterrupt`, `GeneratorExit` and `asyncio.CancelledError`. If a
 step raised them, the first two would end the worker, and the last would look like a cancel of the saga. They are
-converted to a `CodeInterrupted`, an ordinary error, at the call. A cancel by the engine itself and the closing of a coroutine pass
-through unchanged.
+converted to a `CodeInterrupted`, an ordinary error, at the call. A cancel by the engine itself and the closing of a
+coroutine pass through unchanged.
 """
 
 import asyncio

@@ -321,7 +321,7 @@ async def test_what_may_not_be_in_it(stocked: Database) -> None:
     """Told with the reason, before anything runs."""
     wrong: list[tuple[list[Any], str]] = [
         ([take("a", 1), shout()], "calls the outside world"),
-        ([take("a", 1), deliver("x")], "nothing before it is the pivot"),
+        ([take("a", 1), deliver("x")], "the saga has no pivot before it"),
         (["take"], "takes described calls"),
         ([take("a", 1), Atomically(put("b", 1))], "is in another one"),
     ]

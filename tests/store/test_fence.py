@@ -537,7 +537,7 @@ async def test_a_completed_saga_has_a_record_of_each_step_that_handle_reached(st
 
     stop.go_on.set()
 
-    with pytest.raises(SagaStuck, match="step 2 is not what was recorded: recorded nothing"):
+    with pytest.raises(SagaStuck, match="step 2 differs from its record: recorded nothing"):
         await one
 
 

@@ -284,7 +284,7 @@ async def test_who_is_cancelled_while_it_waits_leaves_no_ticket(stocked: Databas
 
 def expire(driver: Driver, driving: "asyncio.Task[Outcome]") -> None:
     """As the driver's timer does."""
-    driver._expired = True  # pyright: ignore[reportPrivateUsage]
+    driver._is_expired = True  # pyright: ignore[reportPrivateUsage]
     driving.cancel()
 
 

@@ -70,7 +70,7 @@ async def test_sagas_under_way_when_handle_changes_end_or_say_that_they_are_stuc
         await eventually(has_settled, "each has ended, or is stuck", within=400)
         for saga in await house.sagas():
             if saga.outcome is None:
-                assert "is not what was recorded" in saga.stuck_error
+                assert "differs from its record" in saga.stuck_error
                 await cancel_saga(house.database, saga.id, by="a test")
                 await client.get_workflow_handle(f"{saga.orchestrator}/event/{saga.event_id}").signal("retry")
 

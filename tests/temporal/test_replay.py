@@ -64,4 +64,4 @@ async def test_a_recorded_history_does_not_replay_with_a_changed_handle(name: st
 
     assert failure is not None
     # The SDK compares regular activities; of a local one we compare the reply.
-    assert "step 1 answered as account.withdraw, asked was account.deposit" in str(failure)
+    assert "but the reply is for account.withdraw" in str(failure)

@@ -110,7 +110,7 @@ def test_a_handle_that_does_another_thing_each_time_fails_where_it_runs_again() 
     found = failures(wrong.Guesses, "nothing happens", "dies after commit")
 
     assert list(found) == ["nothing happens at the end", "dies after commit at step 1, wrong.take"]
-    assert "SagaStuck: step 1 is not what was recorded" in found["dies after commit at step 1, wrong.take"]
+    assert "SagaStuck: step 1 differs from its record" in found["dies after commit at step 1, wrong.take"]
 
 
 def test_a_compensation_that_refuses_fails_and_says_so() -> None:

@@ -157,7 +157,7 @@ async def test_two_steps_in_a_task_group_are_told_to_be_a_batch() -> None:
 
     port = Slow()
 
-    with pytest.raises(UsageError, match="a second step was begun"):
+    with pytest.raises(UsageError, match="a step was begun while another one is running"):
         await drive(handle, port)
 
     assert port.asked == ["1 cast.take"]
