@@ -1,7 +1,7 @@
-"""The inbox: messages as they came in, raw until somebody looks; events that a saga may wait for are put aside.
+"""The inbox of an execution: raw messages, from which it sorts out the events that a saga may wait for.
 
-Each message is looked at once, and only so many bytes at a time: a workflow task that takes longer than two seconds is
-failed, and replayed, for ever.
+Each message is sorted once, and only a limited number of bytes at a time, because a workflow task that takes longer
+than two seconds is failed and replayed forever.
 """
 
 import asyncio
@@ -21,20 +21,21 @@ from orchestrator.workflow.exact_numbers import unwrap_in_execution
 from orchestrator.workflow.parking import EventParked
 
 CARRIED = 1024 * 1024
-"""Bytes of messages that a run may be begun with."""
+"""The most bytes of messages that a new run is started with."""
 _RUN_UPDATES = 1_000
-"""Updates of one run; the server refuses the 2,001st."""
+"""The number of updates after which a new run is started; the server refuses the 2,001st."""
 _RUN_SIGNALS = 5_000
-"""Signals of one run; the server refuses the 10,001st."""
+"""The number of signals after which a new run is started; the server refuses the 10,001st."""
 _COUNTED = "signals-are-counted"
-LOOKED_AT_ONCE = 2 * 1024 * 1024
-"""Bytes of messages that are read before others get their turn; about a tenth of a second."""
-_OTHERS_TURN = timedelta(milliseconds=1)
+SORTED_AT_ONCE = 2 * 1024 * 1024
+"""The most bytes of messages that are sorted in one workflow task, which takes about a tenth of a second."""
+_PAUSE = timedelta(milliseconds=1)
+"""The length of the timer that ends the workflow task, so that other executions are served."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """A message as it came in."""
+    """A message as it arrived."""
 
     source: str
     position: int
@@ -42,8 +43,8 @@ class Inbound:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """An event that the saga may wait for, with the message that it came in."""
+class AwaitedEvent:
+    """An event that the saga may wait for, with its message."""
 
     message: Inbound
     envelope: Envelope
@@ -52,7 +53,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A message that is nothing for the saga, and why."""
+    """A message that the saga cannot use, and the reason."""
 
     message: Inbound
     code: str
@@ -60,24 +61,24 @@ class Fault:
 
 
 class InboxFull(Exception):
-    """The run has had about as many messages as the server takes."""
+    """The run has had almost as many messages as the server accepts for a run."""
 
 
 class Inbox:
-    """What was sent to one execution.
+    """The messages that were sent to one execution.
 
     Args:
-        awaited: events that its saga may wait for.
+        awaited: the classes of events that the saga may wait for.
 
     Attributes:
-        messages: all others, in the order of arrival, once `sort` has looked at them.
+        messages: all other messages that `sort` has sorted, in the order of arrival.
     """
 
     def __init__(self, awaited: Sequence[type[DomainEvent]]) -> None:
         self._awaited = {event.type_name(): event for event in awaited}
         self._marks = [name.encode() for name in self._awaited]
         self._arrived: deque[Inbound] = deque()
-        self._letters: list[Letter] = []
+        self._awaited_events: list[AwaitedEvent] = []
         self._known: dict[str, DomainEvent] = {}
         self._faults: list[Fault] = []
         self._count = 0
@@ -87,79 +88,81 @@ class Inbox:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is there that somebody would have to look at."""
-        return not (self._arrived or self.messages or self._letters or self._faults)
+        """Whether the inbox contains no message and no fault."""
+        return not (self._arrived or self.messages or self._awaited_events or self._faults)
 
     @property
     def wants_new_run(self) -> bool:
-        """Whether the server will take few more messages in this run, and the next can begin with all that is here."""
+        """Whether the run has almost as many messages as the server accepts, and the next can start with the inbox."""
         return self._is_full and self._size <= CARRIED
 
     @property
     def _size(self) -> int:
-        waiting = (*self._arrived, *self.messages, *(letter.message for letter in self._letters))
-        return sum(len(message.raw) for message in waiting)
+        messages = (*self._arrived, *self.messages, *(awaited.message for awaited in self._awaited_events))
+        return sum(len(message.raw) for message in messages)
 
     def count(self, *, is_update: bool = False) -> None:
-        """A signal or an update has come."""
+        """Count a signal or an update that has arrived."""
         if is_update:
             self._updates += 1
             self._is_full |= self._updates >= _RUN_UPDATES
             return
         self._signals += 1
         if self._signals == _RUN_SIGNALS:
-            # Executions that had as many before they were counted go on as they did.
+            # Executions from before the patch, in which signals were not counted, must replay as they ran.
             self._is_full |= workflow.patched(_COUNTED)
 
     def receive(self, source: str, arguments: Sequence[RawValue], *, first: bool = False) -> int:
-        """Put messages in, behind those that are there or before them; nothing is read here.
+        """Append messages without reading them, or put them first.
 
         Returns:
-            How many.
+            The number of messages.
         """
-        came: list[Inbound] = []
+        messages: list[Inbound] = []
         for raw in [argument.payload.data for argument in arguments] or [b""]:
             self._count += 1
-            came.append(Inbound(source, self._count, raw))
+            messages.append(Inbound(source, self._count, raw))
         if first:
-            self._arrived.extendleft(reversed(came))
+            self._arrived.extendleft(reversed(messages))
         else:
-            self._arrived.extend(came)
-        return len(came)
+            self._arrived.extend(messages)
+        return len(messages)
 
     async def sort(self) -> None:
-        """Look at what has arrived."""
-        while not self._look():
-            await workflow.sleep(_OTHERS_TURN)
+        """Sort the messages that have arrived into awaited events, faults and other messages."""
+        while not self._sort_some():
+            await workflow.sleep(_PAUSE)
 
     def received(self, event_id: str, event: DomainEvent | None = None) -> None:
-        """The saga has taken this event, here or in another execution: if it comes again it is no news."""
-        self._letters = [letter for letter in self._letters if letter.envelope.event_id != event_id]
+        """Remove an event that the saga has received, perhaps in an earlier run, so that a copy counts as a repeat."""
+        self._awaited_events = [awaited for awaited in self._awaited_events if awaited.envelope.event_id != event_id]
         if event is not None:
             self._known[event_id] = event
 
-    def leave(self) -> tuple[list[Letter], list[Fault]]:
-        """Take out what no saga has taken: events that may still be waited for, and what nobody will."""
-        letters, faults = self._letters, self._faults
-        self._letters, self._faults = [], []
-        return letters, faults
+    def take_unawaited(self) -> tuple[list[AwaitedEvent], list[Fault]]:
+        """Remove and return the events that the saga has not received, and the faults."""
+        awaited_events, faults = self._awaited_events, self._faults
+        self._awaited_events, self._faults = [], []
+        return awaited_events, faults
 
     async def take(
         self, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], timeout: timedelta, *, summary: str
     ) -> Envelope | None:
-        """Wait for the first event of a class that matches; None if none came in time. It stays until `received`.
+        """Wait for the first matching event, and return it; return None if none came in time.
+
+        The event stays in the inbox until `received` is called.
 
         Raises:
-            InboxFull: the next run goes on waiting.
-            Exception: what `matching` raised.
+            InboxFull: the wait must continue in a new run.
+            Exception: `matching` raised it.
         """
         timer = asyncio.ensure_future(workflow.sleep(timeout, summary=summary)) if timeout > timedelta(0) else None
         try:
             while True:
                 await self.sort()
-                for letter in self._letters:
-                    if type(letter.event) is event and matching(letter.event):
-                        return letter.envelope
+                for awaited in self._awaited_events:
+                    if type(awaited.event) is event and matching(awaited.event):
+                        return awaited.envelope
                 if timer is None or timer.done():
                     return None
                 if self.wants_new_run:
@@ -169,43 +172,45 @@ class Inbox:
             if timer is not None:
                 timer.cancel()
 
-    def _look(self) -> bool:
-        """Whether everything has been looked at."""
-        looked = 0
+    def _sort_some(self) -> bool:
+        """Sort as many messages as one workflow task may, and return whether those were all."""
+        size = 0
         while self._arrived:
             message = self._arrived[0]
-            if looked and looked + len(message.raw) > LOOKED_AT_ONCE:
+            if size and size + len(message.raw) > SORTED_AT_ONCE:
                 return False
             self._arrived.popleft()
-            looked += self._put(message)
+            size += self._sort_message(message)
         return True
 
-    def _put(self, message: Inbound) -> int:
-        """Returns how many bytes were read for it."""
+    def _sort_message(self, message: Inbound) -> int:
+        """Sort one message, and return how many bytes had to be parsed."""
         is_event = message.source in names.EVENT_SOURCES
         if not is_event or not any(mark in message.raw for mark in self._marks):
             self.messages.append(message)
             return 0
-        letter = self._letter(message)
-        if letter is None:
+        awaited = self._awaited_event(message)
+        if awaited is None:
             self.messages.append(message)
             return len(message.raw)
-        event_id = letter.envelope.event_id
+        event_id = awaited.envelope.event_id
         known = self._known.get(event_id)
         if known is None:
-            self._known[event_id] = letter.event
-            self._letters.append(letter)
-        elif known != letter.event:
+            self._known[event_id] = awaited.event
+            self._awaited_events.append(awaited)
+        elif known != awaited.event:
             reused = id_reused(event_id)
             self._faults.append(Fault(message, reused.code, reused.message))
         return len(message.raw)
 
-    def _letter(self, message: Inbound) -> Letter | None:
+    def _awaited_event(self, message: Inbound) -> AwaitedEvent | None:
         try:
             envelope = read(message.raw)
-            event = self._awaited.get(envelope.event_type)
-            return None if event is None else Letter(message, envelope, unwrap_in_execution(envelope, event))
+            event_class = self._awaited.get(envelope.event_type)
+            if event_class is None:
+                return None
+            return AwaitedEvent(message, envelope, unwrap_in_execution(envelope, event_class))
         except UnreadableEvent as fault:
-            if fault.is_newer:  # its time may be up before a newer worker comes, or not: this one cannot tell
+            if fault.is_newer:  # only a newer worker can decide whether the saga receives the event in time
                 raise EventParked(fault.message) from fault
-            return None  # told when it is taken as what it is
+            return None  # the fault is reported when the message is processed like any other

@@ -1,7 +1,7 @@
-"""A saga's own execution: takes messages from its inbox, drives what is an event, keeps what is not.
+"""A saga's own execution: drives the sagas of the events in its inbox, and stores other messages as dead letters.
 
-Handlers only append. Messages are raw until they are taken, so nothing that is sent can fail a workflow task. The
-execution ends only when its inbox is empty; the server refuses the end while a message it has not seen is waiting.
+Handlers only append, and messages stay raw until they are taken from the inbox, so that no message can fail a workflow
+task. The execution ends only when its inbox is empty; the server does not let it end while an unseen message waits.
 """
 
 from collections.abc import Sequence
@@ -30,78 +30,83 @@ from orchestrator.workflow.steps import TemporalSteps
 from orchestrator.workflow.steps_table import StepsTable
 
 UNDONE_UNREAD = "undone-unread"
-"""Patch: a cancelled saga is undone though its event cannot be read. Before, the event was kept as a dead letter."""
+"""The patch with which a cancelled saga is undone even if its event cannot be read. Before, the event became a dead
+letter."""
 _FIRST_MESSAGE = timedelta(seconds=10)
-"""How long an execution that was started with nothing waits for its event."""
+"""How long an execution that was started without an event waits for one."""
 
 
 class SagaExecution:
-    """What an execution does that has one saga; see `hosts` for the workflow class of an orchestrator."""
+    """Runs a saga's own execution; `hosts` makes the workflow class of an orchestrator, which calls it."""
 
     def __init__(self, orchestrator: type[Orchestrator[Any, Any, Any]]) -> None:
         self.orchestrator = orchestrator
-        # Signals of the first task arrive before `take_all` runs.
+        # Signals of the first task arrive before `take_all` runs, so the inbox is made here.
         self._inbox = Inbox(self.orchestrator.awaited)
         self._taken: dict[str, DomainEvent] = {}
         self._first: Envelope | None = None
-        """As its event's saga ends, the execution does."""
+        """The first event. The execution ends with the outcome of its saga."""
         self._outcome: Outcome | None = None
         self._rejected: ApplicationError | None = None
+        """The error to end with if no message was an event."""
         self._retries = 0
         self._wakes = 0
-        self._is_undo_asked = False
+        self._is_undo_requested = False
 
     def receive(self, source: str, arguments: Sequence[RawValue]) -> None:
-        """Put messages in the inbox."""
+        """Put the messages of a signal in the inbox."""
         self._inbox.count()
         if source == names.RETRY_SIGNAL:
             self._retries += 1
         elif source == names.WAKE_SIGNAL:
             self._wakes += 1
         elif source == names.UNDO_SIGNAL:
-            self._is_undo_asked = True
+            self._is_undo_requested = True
         else:
             self._inbox.receive(source, arguments)
 
     def receive_update(self, arguments: Sequence[RawValue]) -> int:
-        """Put messages in the inbox that were sent by an update; how many."""
+        """Put the messages of an update in the inbox, and return their number."""
         self._inbox.count(is_update=True)
         return self._inbox.receive(names.UPDATE_SOURCE, arguments)
 
     async def take_all(self, arguments: Sequence[RawValue]) -> dict[str, JsonValue]:
-        """Take messages until there are none, then end as the first event's saga ended."""
+        """Process messages until there are none, then end with the outcome of the first event's saga."""
         if arguments:
             self._inbox.receive(names.START_SOURCE, arguments, first=True)
         elif self._inbox.is_empty:
             await self._wait_for_first()
-        # Whatever is awaited here, more may have come meanwhile: it ends only when all is settled.
+        # More messages may arrive during each await below, so the loop ends only when the inbox is empty.
         while True:
             await self._inbox.sort()
             if self._inbox.wants_new_run and not self._inbox.is_empty:
-                await self._go_on_in_another_run(None)
+                await self._continue_in_new_run(None)
             if self._inbox.messages:
                 await self._take(self._inbox.messages.popleft())
             elif self._inbox.is_empty:
                 return self._end()
             else:
-                await self._keep_left()
+                await self._store_unawaited()
 
-    async def _keep_left(self) -> None:
-        """Keep what no saga has taken. One that its saga has taken may be here again, when a task was done anew."""
-        letters, faults = self._inbox.leave()
+    async def _store_unawaited(self) -> None:
+        """Store events that no saga has received as dead letters, and faults as well.
+
+        An event that the saga has received may be among them, if it was sent again or a run was replaced.
+        """
+        awaited_events, faults = self._inbox.take_unawaited()
         received = () if self._outcome is None else self._outcome.received
-        for letter in letters:
-            if letter.envelope.event_id not in received:
-                reason = f"{letter.envelope.event_type}: the saga did not wait for it, or waits no more"
-                faults.append(Fault(letter.message, "event.not_awaited", reason))
+        for awaited in awaited_events:
+            if awaited.envelope.event_id not in received:
+                reason = f"{awaited.envelope.event_type}: the saga did not wait for this event, or no longer does"
+                faults.append(Fault(awaited.message, "event.not_awaited", reason))
         for fault in faults:
-            await self._keep(fault.message, fault.code, fault.reason)
+            await self._store_dead_letter(fault.message, fault.code, fault.reason)
 
     async def _wait_for_first(self) -> None:
         try:
             await workflow.wait_condition(lambda: not self._inbox.is_empty, timeout=_FIRST_MESSAGE)
         except TimeoutError:
-            self._rejected = _rejection("event.missing", "started without an event, and none came by signal")
+            self._rejected = _rejection("event.missing", "started without an event, and none arrived by a signal")
 
     async def _take(self, message: Inbound) -> None:
         try:
@@ -109,11 +114,11 @@ class SagaExecution:
             if self._is_repeat(envelope, event):
                 return
         except UnreadableEvent as fault:
-            if await self._is_undone_unread(message, fault):
+            if await self._undo_unreadable(message, fault):
                 return
             if fault.is_newer and self._waits_for_newer_worker(message):
                 raise EventParked(fault.message) from fault
-            await self._keep(message, fault.code, fault.message)
+            await self._store_dead_letter(message, fault.code, fault.message)
             return
         self._taken[envelope.event_id] = event
         self._first = self._first or envelope
@@ -121,19 +126,23 @@ class SagaExecution:
             outcome = await self._drive(envelope, event)
         except EventIdReused:
             reused = id_reused(envelope.event_id)
-            await self._keep(message, reused.code, reused.message)
+            await self._store_dead_letter(message, reused.code, reused.message)
             return
         if self._outcome is None:
             self._outcome = outcome
 
     @property
-    def _is_to_undo(self) -> bool:
-        """Whether the saga is to be undone before `handle` has a say: it was cancelled, or the database decided so."""
-        return self._is_undo_asked or workflow.cancellation_reason() is not None
+    def _must_undo(self) -> bool:
+        """Whether to undo the saga without calling `handle`, because it was cancelled or an undo was requested."""
+        return self._is_undo_requested or workflow.cancellation_reason() is not None
 
-    async def _is_undone_unread(self, message: Inbound, fault: UnreadableEvent) -> bool:
-        """Undo the saga of an event that today's contract cannot read, if a person has cancelled it."""
-        if not self._is_to_undo or not self._is_own_event(message):
+    async def _undo_unreadable(self, message: Inbound, fault: UnreadableEvent) -> bool:
+        """Undo the saga of an event that the current contract cannot read, if the saga was cancelled.
+
+        Returns:
+            Whether the saga was undone.
+        """
+        if not self._must_undo or not self._is_own_event(message):
             return False
         if not workflow.patched(UNDONE_UNREAD):
             return False
@@ -147,7 +156,7 @@ class SagaExecution:
         return True
 
     def _is_own_event(self, message: Inbound) -> bool:
-        """Whether it is the event that this execution is named after, and its envelope can be read."""
+        """Whether the message is the event that this execution is named after, with a readable envelope."""
         try:
             own = names.own_workflow_id(self.orchestrator.__name__, read(message.raw).event_id)
         except UnreadableEvent:
@@ -155,7 +164,7 @@ class SagaExecution:
         return workflow.info().workflow_id == own
 
     def _waits_for_newer_worker(self, message: Inbound) -> bool:
-        """Only this execution's own event; who sends it something else must not bring it to a halt."""
+        """Whether the message is this execution's own event. No other message may block the execution."""
         return not self._taken and self._is_own_event(message)
 
     def _read(self, message: Inbound) -> tuple[Envelope, DomainEvent]:
@@ -179,7 +188,7 @@ class SagaExecution:
             status,
             lambda: self._retries,
             lambda: self._wakes,
-            go_on=lambda: self._go_on_in_another_run(envelope),
+            continue_in_new_run=lambda: self._continue_in_new_run(envelope),
         )
         driver = Driver(
             self.orchestrator,
@@ -189,85 +198,91 @@ class SagaExecution:
             owner=(info.workflow_id, info.first_execution_run_id),
             why_cancelled=workflow.cancellation_reason,
         )
-        cancel_tried = False
+        is_cancel_handled = False
         while True:
-            heard = self._retries
+            retries_before = self._retries
             try:
-                if not cancel_tried and self._is_to_undo:
-                    cancel_tried = True
-                    said = workflow.cancellation_reason()
-                    reason = f"cancelled before it was done: {said}" if said else "cancelled before it was done"
-                    return await driver.undo(Phase.CANCELLED, CANCELLED, reason)
+                if not is_cancel_handled and self._must_undo:
+                    is_cancel_handled = True
+                    reason = workflow.cancellation_reason()
+                    message = f"cancelled before it was done: {reason}" if reason else "cancelled before it was done"
+                    return await driver.undo(Phase.CANCELLED, CANCELLED, message)
                 return await driver.drive()
             except SagaStuck:
-                await self._wait_for_a_person(envelope, heard, heeds_cancel=not cancel_tried)
+                await self._wait_for_person(envelope, retries_before, ends_on_cancel=not is_cancel_handled)
             except EventIdReused:
                 raise
             except Exception:
-                # A bug in `handle` waits for its fix, unless a person wants no more of it.
-                if cancel_tried or not self._is_to_undo:
+                # A bug in `handle` waits for fixed code, unless the saga is cancelled.
+                if is_cancel_handled or not self._must_undo:
                     raise
 
-    async def _wait_for_a_person(self, envelope: Envelope, heard: int, *, heeds_cancel: bool) -> None:
-        """Wait for a cancel, or for a retry: it drives again with an empty history, and recorded steps answer.
+    async def _wait_for_person(self, envelope: Envelope, retries_before: int, *, ends_on_cancel: bool) -> None:
+        """Wait for a cancel or for a retry, which continues as new so that `handle` replays without this history.
 
-        A retry may be here already: who saw the row marked as stuck was faster than this execution.
+        A retry may have arrived already, because a person can see the row marked as stuck before this execution waits.
         """
         decided = workflow.wait_condition(
             lambda: (
-                self._retries > heard
-                or (heeds_cancel and workflow.cancellation_reason() is not None)
+                self._retries > retries_before
+                or (ends_on_cancel and workflow.cancellation_reason() is not None)
                 or self._inbox.wants_new_run
             )
         )
         await uninterrupted(decided)
-        if heeds_cancel and workflow.cancellation_reason() is not None:
+        if ends_on_cancel and workflow.cancellation_reason() is not None:
             return
-        await self._go_on_in_another_run(envelope)
+        await self._continue_in_new_run(envelope)
 
-    async def _go_on_in_another_run(self, driven: Envelope | None) -> NoReturn:
-        """Continue as new, with the event that is driven, if one is, and what else is in the inbox."""
-        begun = {one.event_id: one.text.encode() for one in (self._first, driven) if one is not None}
+    async def _continue_in_new_run(self, driven: Envelope | None) -> NoReturn:
+        """Continue as new with the first event, the event that is being driven, and what else is in the inbox."""
+        begun = {
+            envelope.event_id: envelope.text.encode() for envelope in (self._first, driven) if envelope is not None
+        }
         carried = [*begun.values(), *await self._settle_inbox()]
         workflow.continue_as_new(args=[raw_json(data) for data in carried])
 
     async def _settle_inbox(self) -> list[bytes]:
-        """What else is in the inbox: events are carried over, as many as fit; the rest is kept as dead letters."""
+        """Empty the inbox, and return the messages for the next run. Those that do not fit become dead letters."""
         carried: list[bytes] = []
         room = CARRIED
         while not self._inbox.is_empty:
             await self._inbox.sort()
-            letters, faults = self._inbox.leave()
-            wanted = [letter.message for letter in letters]
-            for message in (*wanted, *self._inbox.messages):
+            awaited_events, faults = self._inbox.take_unawaited()
+            awaited = [event.message for event in awaited_events]
+            for message in (*awaited, *self._inbox.messages):
                 try:
-                    if message not in wanted and self._is_repeat(*self._read(message)):
+                    if message not in awaited and self._is_repeat(*self._read(message)):
                         continue
                     if len(message.raw) > room:
-                        raise UnreadableEvent("event.not_carried", "came while the saga was stuck: publish it again")
+                        raise UnreadableEvent(
+                            "event.not_carried",
+                            "the event arrived while the execution had to start a new run, which has no room for it. "
+                            "Publish it again",
+                        )
                 except UnreadableEvent as fault:
                     faults.append(Fault(message, fault.code, fault.message))
                     continue
                 room -= len(message.raw)
                 carried.append(message.raw)
             self._inbox.messages.clear()
-            for left in faults:
-                await self._keep(left.message, left.code, left.reason)
+            for unusable in faults:
+                await self._store_dead_letter(unusable.message, unusable.code, unusable.reason)
         return carried
 
-    async def _keep(self, message: Inbound, code: str, reason: str) -> None:
-        """Keep a message as a dead letter."""
+    async def _store_dead_letter(self, message: Inbound, code: str, reason: str) -> None:
+        """Store a message as a dead letter."""
         for piece in pieces(message.raw, source=message.source, position=message.position, code=code, reason=reason):
-            kept = workflow.execute_activity(
+            storing = workflow.execute_activity(
                 names.DEAD_LETTER,
                 piece,
                 start_to_close_timeout=timedelta(seconds=30),
                 retry_policy=RetryPolicy(maximum_interval=timedelta(minutes=1)),
-                summary=f"keep a dead letter: {code}",
+                summary=f"store a dead letter: {code}",
             )
-            await uninterrupted(kept)
+            await uninterrupted(storing)
         if self._rejected is None:
-            self._rejected = _rejection(code, f"kept as a dead letter: {reason}")
+            self._rejected = _rejection(code, f"stored as a dead letter: {reason}")
 
     def _end(self) -> dict[str, JsonValue]:
         outcome = self._outcome
@@ -275,10 +290,10 @@ class SagaExecution:
             rejected = self._rejected or _rejection("event.missing", "started without an event")
             upsert(SAGA_STATUS.value_set("rejected"), ERROR_CODE.value_set(rejected.type or ""))
             raise rejected
-        ended = [SAGA_STATUS.value_set(outcome.phase.value)]
+        attributes = [SAGA_STATUS.value_set(outcome.phase.value)]
         if outcome.error_code:
-            ended.append(ERROR_CODE.value_set(outcome.error_code))
-        upsert(*ended)
+            attributes.append(ERROR_CODE.value_set(outcome.error_code))
+        upsert(*attributes)
         body: dict[str, JsonValue] = outcome.model_dump(mode="json")
         if outcome.phase is Phase.COMPLETED:
             return body
@@ -295,5 +310,5 @@ def _rejection(code: str, message: str) -> ApplicationError:
 
 
 def raw_json(data: bytes) -> RawValue:
-    """A payload that holds these bytes as they are, shown as JSON."""
+    """Return a payload of exactly these bytes, marked as JSON."""
     return RawValue(Payload(metadata={"encoding": b"json/plain"}, data=data))

@@ -1,4 +1,4 @@
-"""Search attributes: how executions are found in the Web UI."""
+"""The search attributes by which executions are found in the Web UI."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,61 +9,62 @@ from temporalio.common import SearchAttributeKey, SearchAttributePair, SearchAtt
 EVENT_TYPE = SearchAttributeKey.for_keyword("EventType")
 EVENT_ID = SearchAttributeKey.for_keyword("EventId")
 SAGA_STATUS = SearchAttributeKey.for_keyword("SagaStatus")
-"""`running`, `undoing`, `stuck`, then `completed`, `failed` or `cancelled`; `rejected` if nothing could be read."""
+"""The saga's status: `running`, `undoing`, `stuck`, `completed`, `failed` or `cancelled`; `rejected` if the execution
+received no readable event."""
 ERROR_CODE = SearchAttributeKey.for_keyword("ErrorCode")
 
 SEARCH_ATTRIBUTES = (EVENT_TYPE, EVENT_ID, SAGA_STATUS, ERROR_CODE)
 _left_out: dict[str, frozenset[str]] = {}
-"""By namespace: names of attributes that are not registered there, and that no execution sets."""
+"""For each namespace, the names of attributes that are not registered there and must not be set."""
 
 RUNNING = "running"
 
 
 def of_event(event_type: str, event_id: str) -> TypedSearchAttributes:
-    """What whoever starts an execution for an event gives it."""
+    """Return the search attributes with which an execution for an event is started."""
     return TypedSearchAttributes([SearchAttributePair(EVENT_TYPE, event_type), SearchAttributePair(EVENT_ID, event_id)])
 
 
 class SagaStatus:
-    """`SagaStatus` of the execution that runs.
+    """The search attribute `SagaStatus` of the current execution.
 
-    Each change is a write of the server's, so a saga that is done within its first workflow task shows no `running`.
+    Each change costs the server a write, so a saga that ends within its first workflow task never shows `running`.
     """
 
     def __init__(self) -> None:
         self._is_shown = False
 
     def begin(self, event_type: str, event_id: str) -> None:
-        """Say which event it is, unless whoever started the execution did."""
+        """Set the event's type and id, unless the execution was started with them."""
         info = workflow.info()
         known = info.typed_search_attributes
-        is_said = known.get(EVENT_TYPE) == event_type and known.get(EVENT_ID) == event_id
-        # A run that follows another one has them from it: nobody who started it says what is in its history.
-        if info.continued_run_id is not None or not is_said:
+        is_set = known.get(EVENT_TYPE) == event_type and known.get(EVENT_ID) == event_id
+        # A continued run inherits its attributes from the previous run, so they do not show how it was started.
+        if info.continued_run_id is not None or not is_set:
             self._is_shown = True
             upsert(EVENT_TYPE.value_set(event_type), EVENT_ID.value_set(event_id), SAGA_STATUS.value_set(RUNNING))
 
-    def goes_on(self) -> None:
-        """It is not done within its first task: it waits for something."""
+    def show_running(self) -> None:
+        """Show `running`, because the saga does not end within its first workflow task."""
         if not self._is_shown:
             self.set(RUNNING)
 
     def set(self, status: str) -> None:
-        """Show another status."""
+        """Set the status."""
         self._is_shown = True
         upsert(SAGA_STATUS.value_set(status))
 
 
 def leave_out(namespace: str, names: Iterable[str]) -> None:
-    """Have the executions of this process set no attribute of these names: the server would refuse it again and again.
+    """Stop the executions of this process from setting these attributes, because the server would refuse them.
 
-    `SagaStatus` is never among them. Each upsert sets it, so the commands are the same with and without the others.
+    `SagaStatus` is never among them. Each upsert sets it, so the commands do not depend on what is left out.
     """
     _left_out[namespace] = frozenset(names)
 
 
 def upsert(*updates: SearchAttributeUpdate[Any]) -> None:
-    """Set search attributes of the execution that runs, as far as they are registered."""
+    """Set search attributes of the current execution, except for those that are not registered."""
     left_out = _left_out.get(workflow.info().namespace, frozenset())
-    # Temporal leaves the update's value unknown to pyright.
-    workflow.upsert_search_attributes([one for one in updates if one.key.name not in left_out])  # pyright: ignore[reportUnknownMemberType]
+    # The type of the update's value is unknown to pyright.
+    workflow.upsert_search_attributes([update for update in updates if update.key.name not in left_out])  # pyright: ignore[reportUnknownMemberType]

@@ -1,9 +1,9 @@
-"""The driver's port through Temporal: every step, turn, undoing and finish is an activity, local first, then durable.
+"""The driver's port through Temporal: every call is an activity, local first, then regular.
 
-A local activity costs no round trip to the server, and is lost with its worker; the fence makes a second run harmless.
-What fails there goes on as a regular activity, which the server retries and the Web UI shows. A step is given up by the
-activity itself once its deadline is past (see `orchestrator.worker.activities`), so that a time without any worker does
-not count as failing.
+A local activity needs no round trip to the server. It is lost with its worker, but the fence makes a second attempt
+harmless. If it fails, a regular activity takes over, which the server retries and the Web UI shows. The activity itself
+decides when a step's deadline has passed (see `orchestrator.worker.activities`), so that time without any worker does
+not count.
 """
 
 import asyncio
@@ -50,15 +50,16 @@ from orchestrator.workflow.search_attributes import SagaStatus
 from orchestrator.workflow.steps_table import StepsTable
 
 LOOKS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""Seconds from one look at a lock to the next, where nobody says that it is free. The last one goes on."""
+"""The seconds between checks of a lock if no wake signal arrives. The last value is repeated."""
 OFTEN = 100
+"""The number of checks at these intervals."""
 SELDOM = 300.0
-"""Seconds, after that many looks: each is some events of a history that has an end."""
+"""The seconds between checks after that, because each check adds events to a history of limited length."""
 _CALLS = 5
-"""Calls of the outside, or waits as long, that one attempt may make."""
+"""The most external calls, or waits of the same length, in one attempt."""
 _SUMMARY = 200
-"""Characters: the server takes 400 bytes."""
-_BEGUN_ANEW = timedelta(minutes=1)
+"""The most characters of a summary; the server accepts 400 bytes."""
+_RESTART_WAIT = timedelta(minutes=1)
 _FIRST_WAIT = timedelta(milliseconds=100)
 
 _STEP_RETRIES = RetryPolicy(initial_interval=_FIRST_WAIT, maximum_interval=timedelta(seconds=30))
@@ -67,15 +68,15 @@ _ENDLESS_RETRIES = RetryPolicy(initial_interval=_FIRST_WAIT, maximum_interval=ti
 
 
 class TemporalSteps:
-    """`Steps` by activities on the execution's own task queue.
+    """Implements `Steps` with activities on the execution's own task queue.
 
     Args:
-        table: where the Web UI's table of steps is kept.
-        inbox: what is sent to the execution.
-        status: what it can be found by.
-        retries: how many times a person has asked to try at once, so far.
-        wakes: how many times somebody who held a lock has said that it is free, so far.
-        go_on: continues in another run, when this one has had so many messages that it may only wait.
+        table: the table of steps that the Web UI shows.
+        inbox: the messages that are sent to the execution.
+        status: the execution's search attribute `SagaStatus`.
+        retries: returns the number of retry signals so far.
+        wakes: returns the number of wake signals so far.
+        continue_in_new_run: continues as new. It is called during a wait, once the inbox wants a new run.
     """
 
     def __init__(
@@ -86,23 +87,23 @@ class TemporalSteps:
         retries: Callable[[], int],
         wakes: Callable[[], int] = lambda: 0,
         *,
-        go_on: Callable[[], Awaitable[NoReturn]],
+        continue_in_new_run: Callable[[], Awaitable[NoReturn]],
     ) -> None:
-        self._go_on = go_on
+        self._continue_in_new_run = continue_in_new_run
         self._table = table
         self._status = status
         self._inbox = inbox
         self._retries = retries
         self._wakes = wakes
-        self._woken = 0
-        self._looks = 0
-        self._activities = Activities(status.goes_on)
+        self._wakes_handled = 0
+        self._lock_checks = 0
+        self._activities = Activities(status.show_running)
 
     async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
-        """Run a step; retried until the activity gives up, past the pivot without end.
+        """Run a step. It is retried until the activity gives up; past the pivot it is retried until it succeeds.
 
         Raises:
-            StepFailed: it gave up.
+            StepFailed: the activity gave up.
             CancelRequested: the execution was cancelled.
         """
         self._show(command.number, "running", command.shown)
@@ -110,7 +111,7 @@ class TemporalSteps:
         failing: list[str] = []
 
         def failed(failure: FailureError) -> None:
-            failing[:] = [f"step {command.number}, {command.shown}, failed last with {_cause(failure)}"]
+            failing[:] = [f"the last attempt of step {command.number}, {command.shown}, failed with {_cause(failure)}"]
 
         if command.operation == ATOMIC.name:
             summary = f"{summary}: {_short(command.shown)}"
@@ -118,9 +119,9 @@ class TemporalSteps:
             reply: StepReply
             if command.past_pivot:
                 stuck = MarkStuckCommand(saga=command.saga, number=command.number, error="", step=command)
-                reply = await self._insist(command.operation, command, StepReply, summary, stuck=stuck)
+                reply = await self._run_until_done(command.operation, command, StepReply, summary, stuck=stuck)
             else:
-                reply = await self._once(command, summary, failed)
+                reply = await self._attempt_step(command, summary, failed)
         except FailureError as failure:
             if is_cancelled_exception(failure):
                 self._show(command.number, "cancelled")
@@ -130,10 +131,12 @@ class TemporalSteps:
                 self._show(command.number, "failed")
                 raise StepFailed(f"step {command.number}, {command.shown}: {_cause(failure)}") from failure
             reply = refused
-        self._tell(command.number, reply)
+        self._show_reply(command.number, reply)
         return reply
 
-    async def _once(self, command: StepCommand, summary: str, failed: Callable[[FailureError], None]) -> StepReply:
+    async def _attempt_step(
+        self, command: StepCommand, summary: str, failed: Callable[[FailureError], None]
+    ) -> StepReply:
         activities = self._activities
         if command.attempt_limit is None:
             return cast(
@@ -142,76 +145,80 @@ class TemporalSteps:
                     command.operation, command, StepReply, summary, _STEP_RETRIES, failed=failed
                 ),
             )
-        attempt = _attempt_of(command)
+        attempt = _attempt_timeout(command)
         return cast(
             StepReply,
             await activities.regular(command.operation, command, StepReply, summary, _STEP_RETRIES, attempt=attempt),
         )
 
     async def wait_for_locks(self, blocked: Blocked) -> None:
-        """Wait for a wake signal, or until it is time to look without one."""
+        """Wait for a wake signal, or until it is time to check the locks without one."""
         first, *others = blocked.by
-        held = f"waits for lock {first.key}, held by {first.holder.orchestrator} {first.holder.event_id}"
+        holder = f"waits for lock {first.key}, held by {first.holder.orchestrator} {first.holder.event_id}"
         more = f", and for {len(others)} more" if others else ""
         title = self._table.title
-        self._entitle(f"{held}, {first.before} before it{more}")
-        self._looks += 1
-        seconds = LOOKS[min(self._looks, len(LOOKS)) - 1] if self._looks <= OFTEN else SELDOM
-        self._status.goes_on()
-        # Not only since now: the wake may have come while the reply was on its way.
+        self._set_title(f"{holder}, {first.before} ahead in the lock queue{more}")
+        self._lock_checks += 1
+        seconds = LOOKS[min(self._lock_checks, len(LOOKS)) - 1] if self._lock_checks <= OFTEN else SELDOM
+        self._status.show_running()
+        # Earlier wake signals count as well, because one may have arrived before the reply did.
         with contextlib.suppress(asyncio.TimeoutError):
             await workflow.wait_condition(
-                lambda: self._wakes() > self._woken or self._inbox.wants_new_run,
+                lambda: self._wakes() > self._wakes_handled or self._inbox.wants_new_run,
                 timeout=seconds,
                 timeout_summary=f"lock {first.key}",
             )
         if self._inbox.wants_new_run:
-            await self._go_on()
-        self._woken = self._wakes()
+            await self._continue_in_new_run()
+        self._wakes_handled = self._wakes()
         self._table.title = title
 
     async def begin_wait(self, command: WaitCommand) -> WaitReply:
-        """Write down that the saga waits."""
+        """Record that the saga waits."""
         self._show(command.number, "waiting", command.operation)
-        reply: WaitReply = await self._insist(names.BEGIN_WAIT, command, WaitReply, f"step {command.number}: wait")
+        summary = f"step {command.number}: begin to wait"
+        reply: WaitReply = await self._run_until_done(names.BEGIN_WAIT, command, WaitReply, summary)
         if not isinstance(reply, WaitBegun):
-            self._tell(command.number, reply)
+            self._show_reply(command.number, reply)
         return reply
 
     async def pause(self, number: int, seconds: float) -> None:
-        """Let time pass."""
+        """Sleep."""
         if seconds > 0:
-            self._status.goes_on()
+            self._status.show_running()
             with contextlib.suppress(asyncio.TimeoutError):
                 await workflow.wait_condition(
                     lambda: self._inbox.wants_new_run, timeout=seconds, timeout_summary=f"step {number}: sleep"
                 )
-                await self._go_on()
+                await self._continue_in_new_run()
 
     async def receive(
         self, number: int, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], seconds: float
     ) -> Envelope | None:
         """Wait for an event in the inbox."""
-        self._status.goes_on()
+        self._status.show_running()
         summary = f"step {number}: wait for {event.type_name()}"
         try:
             return await self._inbox.take(event, matching, timedelta(seconds=seconds), summary=summary)
         except InboxFull:
-            await self._go_on()
+            await self._continue_in_new_run()
 
     def received(self, envelope: Envelope, event: DomainEvent) -> None:
-        """This event was taken, perhaps in a run before this one, which knows it no more."""
+        """Note that the saga has received this event, perhaps in an earlier run whose inbox is gone."""
         self._inbox.received(envelope.event_id, event)
 
     async def end_wait(self, command: EndWaitCommand) -> StepReply:
-        """Write down how a wait ended."""
-        reply: StepReply = await self._insist(names.END_WAIT, command, StepReply, f"step {command.number}: go on")
-        self._tell(command.number, reply)
+        """Record the result of a wait."""
+        summary = f"step {command.number}: end the wait"
+        reply: StepReply = await self._run_until_done(names.END_WAIT, command, StepReply, summary)
+        self._show_reply(command.number, reply)
         return reply
 
     async def begin_undo(self, command: BeginUndoCommand) -> BeginUndoReply:
-        """Turn to undoing."""
-        reply: BeginUndoReply = await self._insist(names.BEGIN_UNDO, command, BeginUndoReply, command.error_code)
+        """Begin the undo."""
+        reply: BeginUndoReply = await self._run_until_done(
+            names.BEGIN_UNDO, command, BeginUndoReply, command.error_code
+        )
         if isinstance(reply, UndoPlan):
             self._status.set("undoing")
             for step in reply.steps:
@@ -219,11 +226,11 @@ class TemporalSteps:
         return reply
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
-        """Undo one step; retried without end, and shown as stuck after a few failures."""
+        """Undo one step. It is retried until it succeeds, and shown as stuck after a few failures."""
         self._show(command.number, f"undoing: `{compensation}`")
-        # The database counts failures and marks the saga's row itself: whoever drives.
+        # The database counts the failures too and marks the saga's row, because other drivers may have attempted it.
         stuck = MarkStuckCommand(saga=command.saga, number=command.number, error="")
-        reply: UndoReply = await self._insist(
+        reply: UndoReply = await self._run_until_done(
             compensation,
             command,
             UndoReply,
@@ -236,18 +243,18 @@ class TemporalSteps:
     async def finish(self, command: FinishCommand) -> FinishReply:
         """Write the outcome."""
         summary = "completed" if command.completed is not None else "undone"
-        reply: FinishReply = await self._insist(names.FINISH, command, FinishReply, summary)
+        reply: FinishReply = await self._run_until_done(names.FINISH, command, FinishReply, summary)
         if isinstance(reply, Outcome):
-            self._entitle(reply.phase.value)
+            self._set_title(reply.phase.value)
         return reply
 
     async def mark_stuck(self, command: MarkStuckCommand) -> None:
-        """Show that the saga waits for a person."""
+        """Mark the saga as stuck, in the Web UI and in its row."""
         self._status.set("stuck")
-        self._entitle(f"stuck: {command.error}")
-        await self._insist(names.MARK_STUCK, command, None, f"stuck at step {command.number}")
+        self._set_title(f"stuck: {command.error}")
+        await self._run_until_done(names.MARK_STUCK, command, None, f"stuck at step {command.number}")
 
-    async def _insist(
+    async def _run_until_done(
         self,
         name: str,
         argument: Any,
@@ -256,14 +263,14 @@ class TemporalSteps:
         *,
         stuck: MarkStuckCommand | None = None,
     ) -> Any:
-        """An activity that must be done, however it fails. With `stuck` it shows as that after a few failures.
+        """Run an activity until it succeeds. With `stuck` the saga is marked as stuck after a few failures.
 
-        Its error must not end the execution: the saga would stay without an outcome.
+        An error must not end the execution, because the saga would then have no outcome.
         """
-        has_command = isinstance(argument, StepCommand | UndoCommand)
-        attempt = _attempt_of(argument) if has_command else ATTEMPT
+        is_step = isinstance(argument, StepCommand | UndoCommand)
+        attempt = _attempt_timeout(argument) if is_step else ATTEMPT
         try:
-            if not has_command or argument.attempt_limit is None:
+            if not is_step or argument.attempt_limit is None:
                 return await self._activities.local_first(name, argument, result, summary, _FEW_RETRIES)
             return await self._activities.regular(name, argument, result, summary, _FEW_RETRIES, attempt=attempt)
         except FailureError as failure:
@@ -275,56 +282,55 @@ class TemporalSteps:
             error = f"undoing {argument.shown}: {fault}" if isinstance(argument, UndoCommand) else fault
             await self.mark_stuck(stuck.model_copy(update={"error": error}))
         else:
-            self._entitle(f"{summary}: {fault}")
-        reply = await self._without_end(name, argument, result, summary, attempt)
+            self._set_title(f"{summary}: {fault}")
+        reply = await self._retry_endlessly(name, argument, result, summary, attempt)
         if stuck is not None:
             self._status.set(status)
-            self._entitle(status)
-            await self._insist(
-                names.MARK_STUCK, stuck.model_copy(update={"error": None, "step": None}), None, "goes on"
-            )
+            self._set_title(status)
+            cleared = stuck.model_copy(update={"error": None, "step": None})
+            await self._run_until_done(names.MARK_STUCK, cleared, None, "no longer stuck")
         return reply
 
-    async def _without_end(self, name: str, argument: Any, result: Any, summary: str, attempt: timedelta) -> Any:
-        """Attempts with growing waits; a person who asks for a retry need not sit them out."""
+    async def _retry_endlessly(self, name: str, argument: Any, result: Any, summary: str, attempt: timedelta) -> Any:
+        """Run a regular activity until it succeeds. A retry signal restarts it at once, without its current wait."""
         while True:
-            heard = self._retries()
+            retries_before = self._retries()
 
-            def is_asked(heard: int = heard) -> bool:
-                return self._retries() > heard or self._inbox.wants_new_run
+            def must_restart(retries_before: int = retries_before) -> bool:
+                return self._retries() > retries_before or self._inbox.wants_new_run
 
-            trying = asyncio.ensure_future(
+            activity = asyncio.ensure_future(
                 self._activities.regular(name, argument, result, summary, _ENDLESS_RETRIES, attempt=attempt)
             )
-            asked = asyncio.ensure_future(workflow.wait_condition(is_asked))
+            restart = asyncio.ensure_future(workflow.wait_condition(must_restart))
             try:
-                await workflow.wait([trying, asked], return_when=asyncio.FIRST_COMPLETED)
-                if trying.done():
-                    return trying.result()
+                await workflow.wait([activity, restart], return_when=asyncio.FIRST_COMPLETED)
+                if activity.done():
+                    return activity.result()
             except FailureError as failure:
                 if is_cancelled_exception(failure):
                     raise
-                self._entitle(f"{summary}: {_cause(failure)}")
-                await workflow.wait([asked], timeout=_BEGUN_ANEW.total_seconds())
+                self._set_title(f"{summary}: {_cause(failure)}")
+                await workflow.wait([restart], timeout=_RESTART_WAIT.total_seconds())
             finally:
-                _let_go(trying, asked)
+                _cancel(activity, restart)
             if self._inbox.wants_new_run:
-                await self._go_on()
+                await self._continue_in_new_run()
 
-    def _tell(self, number: int, reply: StepReply | WaitReply) -> None:
+    def _show_reply(self, number: int, reply: StepReply | WaitReply) -> None:
         match reply:
             case StepDone():
                 self._show(number, "done")
             case StepRefused():
                 self._show(number, f"refused: {reply.code}")
             case Diverged():
-                self._show(number, "stuck: not what was recorded")
+                self._show(number, "stuck: differs from its record")
             case Blocked():
                 self._show(number, "waiting for a lock")
             case _:
                 self._show(number, "decided elsewhere")
 
-    def _entitle(self, title: str) -> None:
+    def _set_title(self, title: str) -> None:
         self._table.title = title
         workflow.set_current_details(self._table.markdown())
 
@@ -332,34 +338,34 @@ class TemporalSteps:
         if operation is not None:
             self._table.set(number, operation, state)
         else:
-            self._table.say(number, state)
+            self._table.update(number, state)
         workflow.set_current_details(self._table.markdown())
 
 
 def _short(names: str) -> str:
-    """As much of an atomic step's operations as a summary shows."""
+    """Return the names of an atomic step's operations, shortened to fit into a summary."""
     return names if len(names) <= _SUMMARY else f"{names[: _SUMMARY - 1]}…"
 
 
-def _attempt_of(command: StepCommand | UndoCommand) -> timedelta:
-    """How long one attempt may take. Outside it asks, calls or waits a call out, and asks again before it settles."""
+def _attempt_timeout(command: StepCommand | UndoCommand) -> timedelta:
+    """Return how long one attempt may take. An external one may verify, call or wait, and verify again."""
     return ATTEMPT + timedelta(seconds=_CALLS * (command.attempt_limit or 0))
 
 
-def _let_go(*tasks: "asyncio.Future[Any]") -> None:
-    """Cancel, and hear how each ends. Awaits nothing: an execution that Temporal evicts is closed, and may not."""
+def _cancel(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancel tasks and retrieve their exceptions, without awaiting, which an evicted execution must not do."""
     for task in tasks:
-        task.add_done_callback(_hear)
+        task.add_done_callback(_retrieve_exception)
         task.cancel()
 
 
-def _hear(task: "asyncio.Future[Any]") -> None:
+def _retrieve_exception(task: "asyncio.Future[Any]") -> None:
     if not task.cancelled():
         task.exception()
 
 
 def _refusal(failure: FailureError) -> StepRefused | None:
-    """A refusal travels as a failure, so that the Web UI shows the step as failed; its reply is in the details."""
+    """Return the refusal in a failure. It travels as one, so that the Web UI shows the step as failed."""
     cause = _application_error(failure)
     if cause is None or not cause.details:
         return None
@@ -370,7 +376,7 @@ def _refusal(failure: FailureError) -> StepRefused | None:
 
 
 def _application_error(failure: FailureError) -> ApplicationError | None:
-    """What the activity raised: a local one's error comes bare."""
+    """Return the error that the activity raised. That of a local activity is not wrapped in an ActivityError."""
     cause = failure.cause if isinstance(failure, ActivityError) else failure
     return cause if isinstance(cause, ApplicationError) else None
 

@@ -84,7 +84,7 @@ async def test_the_last_error_is_told_when_the_sagas_own_deadline_ends_it(house:
         await house.bus.execute(Hurry, HurryRequested(coins=10))
 
     assert told.value.code == "saga.deadline_exceeded"
-    assert "; step 2, cast.put, failed last with ValueError: boom" in told.value.message
+    assert "; the last attempt of step 2, cast.put, failed with ValueError: boom" in told.value.message
 
 
 async def test_a_compensation_that_fails_shows_its_error(house: House) -> None:

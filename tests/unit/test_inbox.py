@@ -17,7 +17,7 @@ async def test_an_event_that_a_run_before_this_one_took_is_no_news_when_it_comes
     inbox.receive(names.EVENT_SIGNAL, [SENT])
     await inbox.sort()
 
-    assert inbox.leave() == ([], [])
+    assert inbox.take_unawaited() == ([], [])
     assert inbox.is_empty
 
 
@@ -27,6 +27,6 @@ async def test_one_that_nobody_has_taken_stays() -> None:
     inbox.receive(names.EVENT_SIGNAL, [SENT])
     await inbox.sort()
 
-    letters, faults = inbox.leave()
+    letters, faults = inbox.take_unawaited()
     assert [letter.envelope.event_id for letter in letters] == ["sent"]
     assert faults == []

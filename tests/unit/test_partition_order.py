@@ -11,7 +11,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError, FailureError
 
 from orchestrator.protocol.wave import Carried, CarriedItem, PostponedItem, PostponeReason, WaveCommand, WaveReply
-from orchestrator.workflow import partition
+from orchestrator.workflow import partition, partition_queue
 from orchestrator.workflow.own_execution import raw_json
 from orchestrator.workflow.partition import PartitionExecution
 
@@ -77,6 +77,7 @@ async def test_a_wave_that_failed_as_a_whole_is_not_overtaken_by_what_came_later
 ) -> None:
     stage = Stage(*[ApplicationError("the database is away")] * 3)
     monkeypatch.setattr(partition, "workflow", stage)
+    monkeypatch.setattr(partition_queue, "workflow", stage)
     names = [f"{number:03}" for number in range(120)]
     execution = PartitionExecution()
     execution.receive("event", events(*names))
@@ -90,6 +91,7 @@ async def test_what_a_run_begins_with_stays_before_what_came_before_its_first_ta
     stage = Stage(ApplicationError("the database is away"))
     stage.continued = "the run before"
     monkeypatch.setattr(partition, "workflow", stage)
+    monkeypatch.setattr(partition_queue, "workflow", stage)
     execution = PartitionExecution()
     execution.receive("event", events("third", "fourth"))
     carried = Carried(carried=(CarriedItem(door="event"), CarriedItem(door="event")))
@@ -100,9 +102,10 @@ async def test_what_a_run_begins_with_stays_before_what_came_before_its_first_ta
 
 
 async def test_a_large_event_is_not_overtaken_by_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition, "WAVE_BYTES", 10)
+    monkeypatch.setattr(partition_queue, "WAVE_BYTES", 10)
     stage = Stage(*[ApplicationError("the database is away")] * 4)
     monkeypatch.setattr(partition, "workflow", stage)
+    monkeypatch.setattr(partition_queue, "workflow", stage)
     names = ["1-small", "2-is-large-indeed", "3-small", "4"]
     execution = PartitionExecution()
     execution.receive("event", events(*names))
@@ -137,6 +140,7 @@ async def test_what_is_only_opened_does_not_pass_for_slow(monkeypatch: pytest.Mo
         monkeypatch.setattr(partition, limit, 1)
     stage = Opening()
     monkeypatch.setattr(partition, "workflow", stage)
+    monkeypatch.setattr(partition_queue, "workflow", stage)
     execution = PartitionExecution()
     execution.receive("event", events(*(f"{number}" for number in range(200))))
 
@@ -187,6 +191,7 @@ async def test_a_wake_has_those_looked_at_that_it_names(
     execution = PartitionExecution()
     stage = Waiting(execution, *said)
     monkeypatch.setattr(partition, "workflow", stage)
+    monkeypatch.setattr(partition_queue, "workflow", stage)
     monkeypatch.setattr(partition, "IDLE", timedelta(0))
     execution.receive("event", events("a", "b", "c"))
 
