@@ -1,7 +1,7 @@
-"""The worker's payload converter: a value nobody gave a type for stays raw.
+"""The worker's payload converter, which leaves values without a declared type raw.
 
-Temporal's own decodes it as JSON and raises on garbage, which fails the workflow task for ever: one bad start argument
-wedges its execution. Here whatever anybody sends reaches our code as bytes.
+Temporal's own converter decodes them as JSON. Garbage would then fail the workflow task forever, so that a single bad
+start argument would block its execution. With this converter every message reaches the engine as bytes.
 """
 
 from collections.abc import Sequence
@@ -15,17 +15,18 @@ from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_
 from orchestrator.workflow.failures import BoundedFailureConverter
 
 _CONVERTERS = PydanticPayloadConverter().converters
-"""Made once: Temporal makes a converter for each activation, and pydantic then forgot what it knew of each type."""
+"""Shared converters. Temporal makes a payload converter for each activation, and pydantic would analyze each type
+again."""
 
 
 class RawUnlessTyped(PydanticPayloadConverter):
-    """Pydantic for what has a type, raw bytes for what has none."""
+    """Decodes values that have a declared type with pydantic, and leaves other values as raw bytes."""
 
     def __init__(self) -> None:
         self.converters = _CONVERTERS
 
     def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
-        """Decode payloads; without type hints none is decoded."""
+        """Decode payloads, or return them raw if there are no type hints."""
         if type_hints is None:
             return [RawValue(payload) for payload in payloads]
         return super().from_payloads(payloads, type_hints)
@@ -36,4 +37,4 @@ worker_data_converter = replace(
     payload_converter_class=RawUnlessTyped,
     failure_converter_class=BoundedFailureConverter,
 )
-"""For worker processes. Clients use Temporal's `pydantic_data_converter`; on the wire the two are the same."""
+"""The data converter of worker processes. Clients use Temporal's `pydantic_data_converter`, with the same payloads."""

@@ -1,4 +1,4 @@
-"""Reads an event in an execution; one that was taken before rounded numbers were refused is taken on replay, too."""
+"""Reads events in workflow code, where an event accepted before rounded numbers were refused must still be accepted."""
 
 from typing import TypeVar
 
@@ -14,10 +14,10 @@ _EXACT_NUMBERS = "exact-numbers"
 
 
 def unwrap_in_execution(envelope: Envelope, *event_classes: type[E]) -> E:
-    """The typed event in an envelope, as `unwrap` returns it; for workflow code.
+    """Return the typed event in an envelope, as `unwrap` does, in a way that replays.
 
     Raises:
-        UnreadableEvent: as of `unwrap`.
+        UnreadableEvent: as `unwrap`.
     """
     is_exact = envelope.has_rounded_numbers and workflow.patched(_EXACT_NUMBERS)
     return unwrap(envelope, *event_classes, is_exact=is_exact)

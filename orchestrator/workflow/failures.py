@@ -1,7 +1,7 @@
-"""Failures as Temporal carries them: kept small on their way out, and read as one line on their way back.
+"""Temporal's failures: shortens them before they are sent, and formats received ones as one line.
 
-The server keeps a retried activity's last failure only up to 4 KiB; a larger one is replaced by the sentence "Failure
-exceeds size limit.", and the cause is gone for whoever looks at the saga meanwhile.
+The server stores the last failure of a retried activity only up to 4 KiB. It replaces a larger one by the sentence
+"Failure exceeds size limit.", so that the cause would not be visible while the activity is retried.
 """
 
 from temporalio.api.enums.v1 import TimeoutType
@@ -10,20 +10,20 @@ from temporalio.converter import DefaultFailureConverter, PayloadConverter
 from temporalio.exceptions import FailureError
 
 FAILURE_LIMIT = 3_500
-"""Bytes of a failure with its causes and traceback, but for a reply that it carries as its details."""
+"""The most bytes of a failure with its causes and traceback, without the reply that its details may contain."""
 _MESSAGE, _CAUSE_MESSAGE, _TYPE = 2_400, 300, 200
 _CAUSES = 2
 
 
 class BoundedFailureConverter(DefaultFailureConverter):
-    """Temporal's own converter, with every failure cut to a size that the server keeps."""
+    """Temporal's own converter, with every failure shortened to a size that the server stores."""
 
     def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
-        """See base class."""
+        """Convert an exception, and shorten the failure."""
         super().to_failure(exception, payload_converter, failure)
         is_engines = isinstance(exception, FailureError)
         if is_engines and not isinstance(exception.__cause__, FailureError):
-            failure.ClearField("cause")  # the message names it; the log has its traceback
+            failure.ClearField("cause")  # the message names the cause, and the log contains its traceback
         _bound(failure, with_traceback=not is_engines)
 
 
@@ -41,9 +41,9 @@ def _bound(failure: Failure, *, with_traceback: bool) -> None:
             current.ClearField("cause")
             break
         current, limit = current.cause, _CAUSE_MESSAGE
-    left = FAILURE_LIMIT - len(failure.message.encode()) - _CAUSES * (_CAUSE_MESSAGE + _TYPE)
-    # Its end is where the error was raised.
-    failure.stack_trace = traceback.encode()[-left:].decode("utf-8", "ignore") if traceback and left > 0 else ""
+    room = FAILURE_LIMIT - len(failure.message.encode()) - _CAUSES * (_CAUSE_MESSAGE + _TYPE)
+    # The end of a traceback is kept, because it shows where the error was raised.
+    failure.stack_trace = traceback.encode()[-room:].decode("utf-8", "ignore") if traceback and room > 0 else ""
 
 
 def _cut(text: str, limit: int) -> str:
@@ -54,13 +54,13 @@ def _cut(text: str, limit: int) -> str:
 
 
 def failure_text(failure: Failure) -> str:
-    """What a failure says, in one line: the type and the message of the error, or how an attempt was cut off."""
+    """Describe a failure in one line: the error's type and message, or the kind of timeout."""
     match failure.WhichOneof("failure_info"):
         case "activity_failure_info" if failure.HasField("cause"):
             return failure_text(failure.cause)
         case "timeout_failure_info":
-            said = _TIMEOUTS.get(failure.timeout_failure_info.timeout_type, "no attempt ended in time")
-            return f"{said}; before that {failure_text(failure.cause)}" if failure.HasField("cause") else said
+            timeout = _TIMEOUTS.get(failure.timeout_failure_info.timeout_type, "no attempt ended in time")
+            return f"{timeout}; before that {failure_text(failure.cause)}" if failure.HasField("cause") else timeout
         case "application_failure_info":
             kind = failure.application_failure_info.type
             message = " ".join(failure.message.split())
@@ -72,11 +72,11 @@ def failure_text(failure: Failure) -> str:
 
 
 def was_cut_off(failure: Failure) -> bool:
-    """Whether an attempt ended without a word from its worker."""
+    """Whether an attempt timed out, so that its worker has not reported how it ended."""
     return failure.WhichOneof("failure_info") == "timeout_failure_info"
 
 
 _TIMEOUTS = {
-    TimeoutType.TIMEOUT_TYPE_HEARTBEAT: "the worker that ran it ended, or gave no sign of life for too long",
-    TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE: "an attempt took longer than an attempt may",
+    TimeoutType.TIMEOUT_TYPE_HEARTBEAT: "the worker that ran it ended, or sent no heartbeat for too long",
+    TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE: "an attempt took longer than its timeout",
 }

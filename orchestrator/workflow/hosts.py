@@ -1,8 +1,8 @@
-"""Hosts: the Temporal workflow class that the engine makes for each orchestrator.
+"""Hosts: the Temporal workflow classes that the engine makes for orchestrators.
 
-Temporal's sandbox imports a workflow class by module and name, anew for each execution. Here that name is looked up in
-`__getattr__`, which imports the author's module *inside* the sandbox: what `handle` reaches for (a clock, chance, a
-file) is watched there, while the engine, events and operations are passed through.
+Temporal's sandbox imports a workflow class by module and name, again for each execution. This module resolves the name
+in `__getattr__`, which imports the author's module *inside* the sandbox. There the sandbox notices if `handle` uses a
+clock, random numbers or files. The engine, events and operations are passed through.
 """
 
 import importlib
@@ -30,111 +30,117 @@ from orchestrator.workflow.shared_tables import share_tables
 
 
 class Host:
-    """An execution of an orchestrator: by its id it is a partition, or has one saga. Handlers only append."""
+    """The base class of hosts. Its execution is a partition or a saga's own execution, depending on the workflow id.
 
-    place: ClassVar["_Place"]
+    Handlers only append to the execution's inbox or queue.
+    """
+
+    location: ClassVar["_Location"]
 
     def __init__(self) -> None:
-        # Signals of the first task arrive before `run` does.
+        # Signals of the first task arrive before `run`, so the execution is made here.
         is_partition = names.is_partition(workflow.info().workflow_id)
-        self.execution = PartitionExecution() if is_partition else SagaExecution(self.place.orchestrator())
+        self.execution = PartitionExecution() if is_partition else SagaExecution(self.location.orchestrator())
 
     @workflow.signal(dynamic=True)
     def receive_signal(self, name: str, args: Sequence[RawValue]) -> None:
-        """Any signal, with any arguments."""
+        """Receive any signal with any arguments."""
         self.execution.receive(name, args)
 
     @workflow.update(dynamic=True)
     async def receive_update(self, name: str, args: Sequence[RawValue]) -> dict[str, JsonValue]:
-        """Any update, with any arguments: taken as a signal is, and read later.
+        """Receive any update with any arguments, which are read later, as those of a signal.
 
-        Ends at once, so that no run does before it, and raises nothing: that would fail the workflow task for ever.
+        The handler ends at once, so that no run can end before it. It must not raise, because an exception would fail
+        the workflow task forever.
         """
         return {"accepted": self.execution.receive_update(args)}
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Location:
+    """Where an orchestrator's class is defined."""
+
     module: str
     name: str
 
     def orchestrator(self) -> type[Orchestrator[Any, Any, Any]]:
-        """The author's class; in a sandbox that sandbox's own."""
-        found: type[Orchestrator[Any, Any, Any]] = getattr(importlib.import_module(self.module), self.name)
-        return found
+        """Import the author's class. In a sandbox it is that sandbox's own copy."""
+        orchestrator: type[Orchestrator[Any, Any, Any]] = getattr(importlib.import_module(self.module), self.name)
+        return orchestrator
 
 
-_places: dict[str, _Place] = {}
+_locations: dict[str, _Location] = {}
 _hosts: dict[str, type] = {}
-"""Made once for all sandboxes: what Temporal finds out about a class took it nearly half of an execution's start."""
+"""The hosts, shared by all sandboxes, because Temporal's analysis of a class is nearly half of an execution's start."""
 _numbers = count(1)
 
 
 def hosts_of(catalog: Catalog) -> list[type]:
-    """A workflow class for each orchestrator, named as the orchestrator is, for a Temporal `Worker`."""
-    made: list[type] = []
+    """Return a workflow class for each orchestrator, with the orchestrator's name, for a Temporal `Worker`."""
+    hosts: list[type] = []
     for name, orchestrator in catalog.orchestrators.items():
         attribute = f"{name}_{next(_numbers)}"
         module = importable_name(orchestrator.__module__)
         adopt_script(module)
-        _places[attribute] = _Place(module, name)
-        made.append(getattr(importlib.import_module(__name__), attribute))
-    return made
+        _locations[attribute] = _Location(module, name)
+        hosts.append(getattr(importlib.import_module(__name__), attribute))
+    return hosts
 
 
 def sandbox_for(catalog: Catalog) -> SandboxedWorkflowRunner:
-    """Temporal's sandbox, in which only the orchestrators' own modules are imported anew for each execution.
+    """Return Temporal's sandbox, which imports only the orchestrators' modules again for each execution.
 
-    Everything else that is loaded by now is passed through: a library imported anew each time costs seconds. So are
-    the tables of the orchestrators' own modules, which cannot be declared twice.
+    Every other module that is loaded by now is passed through, because importing a library takes seconds. The tables in
+    the orchestrators' modules are passed through as well, because they cannot be declared twice.
     """
-    watched = {
+    sandboxed = {
         importable_name(base.__module__)
         for orchestrator in catalog.orchestrators.values()
         for base in orchestrator.__mro__
         if issubclass(base, Orchestrator) and base is not Orchestrator
     }
-    passed: set[str] = set()
-    imported_anew: set[str] = set()
+    passed_through: set[str] = set()
+    imported_again: set[str] = set()
     for name in [*sys.modules, __name__]:
-        top = name.partition(".")[0]
-        if top in sys.stdlib_module_names or name == "__main__":
-            continue  # which of those are watched is Temporal's to know
-        if not any(one.partition(".")[0] == top for one in watched):
-            passed.add(top)
-        elif not any(one == name or one.startswith(f"{name}.") for one in watched):
-            passed.add(name)
+        package = name.partition(".")[0]
+        if package in sys.stdlib_module_names or name == "__main__":
+            continue  # Temporal decides how to restrict these
+        if not any(module.partition(".")[0] == package for module in sandboxed):
+            passed_through.add(package)
+        elif not any(module == name or module.startswith(f"{name}.") for module in sandboxed):
+            passed_through.add(name)
         else:
-            imported_anew.add(name)
-    share_tables(imported_anew)
-    return PlainPayloadsRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*passed))
+            imported_again.add(name)
+    share_tables(imported_again)
+    return PlainPayloadsRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*passed_through))
 
 
 def sandbox_problem(catalog: Catalog, fault: BaseException) -> Problem | None:
-    """The fault of definition because of which Temporal's `Worker` could not be made; None if it is something else."""
+    """Return the definition fault that prevented Temporal's `Worker` from starting; None for any other error."""
     cause = fault.__cause__
     name = str(fault).rpartition(" ")[2]
     if cause is None or name not in catalog.orchestrators or not str(fault).startswith("Failed validating workflow "):
         return None
     orchestrator = catalog.orchestrators[name]
     return Source.of(orchestrator).problem(
-        f"{name} cannot be loaded in Temporal's sandbox, which imports its module anew for each execution: "
-        f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}. Move what may happen only once, or reads a "
-        "clock or a file as it is imported, into a module without orchestrators"
+        f"{name} cannot be loaded in Temporal's sandbox, which imports its module again for each execution: "
+        f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}. Move code that may run only once, or that "
+        "reads a clock or a file during the import, into a module without orchestrators"
     )
 
 
 def __getattr__(attribute: str) -> type:
-    place = _places.get(attribute)
-    if place is None:
+    location = _locations.get(attribute)
+    if location is None:
         raise AttributeError(f"no orchestrator is registered as {attribute}")
-    orchestrator = place.orchestrator()  # imported now: an import after the start is a surprise to the sandbox
+    orchestrator = location.orchestrator()  # imported here, because the sandbox warns about imports during execution
     if attribute not in _hosts:
-        _hosts[attribute] = _host(attribute, place, orchestrator.__doc__)
+        _hosts[attribute] = _host(attribute, location, orchestrator.__doc__)
     return _hosts[attribute]
 
 
-def _host(attribute: str, place: _Place, doc: str | None) -> type:
+def _host(attribute: str, location: _Location, doc: str | None) -> type:
     async def run(self: Host, *arguments: RawValue) -> Any:
         return await self.execution.take_all(arguments)
 
@@ -143,8 +149,8 @@ def _host(attribute: str, place: _Place, doc: str | None) -> type:
         "__module__": __name__,
         "__qualname__": attribute,
         "__doc__": doc,
-        "place": place,
+        "location": location,
         "run": workflow.run(run),
     }
     host = type(attribute, (Host,), members)
-    return workflow.defn(name=place.name)(host)
+    return workflow.defn(name=location.name)(host)

@@ -1,9 +1,9 @@
-"""Activities, local first: in the saga's own worker within one workflow task, then as the server's to retry.
+"""Runs activities local first: within the current workflow task, and then as regular ones that the server retries.
 
-A local activity leaves one marker, which goes to the server when its workflow task ends, together with all others of
-that task; over 4 MiB the server refuses the task for ever. So a marker is small, and a task has not too many of them: a
-large reply is asked for again by a regular activity, which the fence answers; and from time to time one activity is
-regular from the start, which ends the task.
+A local activity adds a marker to the history, which the server receives with all others when the workflow task ends.
+The server refuses a task with over 4 MiB forever, so markers must be small and few. A large reply is therefore fetched
+again by a regular activity, which the fence answers; and after many local activities the next one is regular, which
+ends the task.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_exception
 
 ATTEMPT = timedelta(seconds=30)
-"""One regular attempt, from its start to its end."""
+"""The timeout of one regular attempt."""
 HEARTBEAT = timedelta(seconds=4)
-"""Silence after which an attempt's worker is taken for dead; attempts beat by themselves."""
+"""The heartbeat timeout, after which an attempt's worker counts as dead. Attempts send heartbeats by themselves."""
 LOCAL = timedelta(seconds=1)
-"""All local attempts of one activity together."""
+"""The timeout of all local attempts of an activity."""
 LOCAL_ATTEMPTS = 3
 LOCAL_REPLY = 16 * 1024
-"""Bytes of a reply that a marker carries."""
+"""The most bytes of a reply in a marker."""
 REPLY_TOO_LARGE = "ReplyTooLarge"
-"""Type of the error that a local activity raises when it is done and its reply is larger than that."""
+"""The error type of a local activity that is done but whose reply is larger than `LOCAL_REPLY`."""
 TASK_ACTIVITIES = 100
-"""Local activities in one workflow task: between two tasks a cancel is heard, and what was done is written down."""
+"""The most local activities in one workflow task, because cancels arrive and markers are stored only between tasks."""
 
 _LOCAL_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=50), maximum_attempts=LOCAL_ATTEMPTS)
 
@@ -36,13 +36,13 @@ class Activities:
     """Runs the activities of one execution.
 
     Args:
-        leaves_task: called before anything that the workflow task does not wait for.
+        leaves_task: called before a regular activity, which the current workflow task does not wait for.
     """
 
     def __init__(self, leaves_task: Callable[[], None]) -> None:
         self._leaves_task = leaves_task
         self._markers = 0
-        """Since a workflow task ended."""
+        """The number of markers in the current workflow task."""
 
     async def local_first(
         self,
@@ -54,18 +54,18 @@ class Activities:
         *,
         failed: Callable[[FailureError], None] = lambda _: None,
     ) -> Any:
-        """Run an activity; after a failure that may pass it goes on as a regular one.
+        """Run an activity locally; after an error that can be retried run it as a regular activity.
 
         Args:
             name: the activity's type.
-            argument: what it is given.
+            argument: its argument.
             result: the type of its result.
-            summary: what the Web UI shows beside its type.
-            retries: of the regular one.
-            failed: called with the error of the last local attempt, before the regular one takes over.
+            summary: what the Web UI shows next to its type.
+            retries: the retry policy of the regular activity.
+            failed: called with the error of the last local attempt, before the regular activity takes over.
 
         Raises:
-            FailureError: it failed for good, or was cancelled.
+            FailureError: the activity failed and is no longer retried, or was cancelled.
             asyncio.CancelledError: the caller was cancelled.
         """
         if self._markers < TASK_ACTIVITIES:
@@ -81,8 +81,8 @@ class Activities:
     async def regular(
         self, name: str, argument: Any, result: Any, summary: str, retries: RetryPolicy, *, attempt: timedelta = ATTEMPT
     ) -> Any:
-        """Run an activity that the server retries; `attempt` is how long one attempt may take."""
-        carried = self._markers
+        """Run an activity that the server retries; `attempt` is the timeout of one attempt."""
+        markers_before = self._markers
         self._leaves_task()
         try:
             return await workflow.execute_activity(
@@ -95,13 +95,13 @@ class Activities:
                 summary=summary,
             )
         finally:
-            # It could not begin before the task that asked for it had ended, with all markers that it had by then.
-            self._markers = max(self._markers - carried, 0)
+            # The activity started only after the workflow task had ended, together with the markers up to then.
+            self._markers = max(self._markers - markers_before, 0)
 
 
 async def _local(name: str, argument: Any, result: Any, summary: str) -> Any:
-    """Local attempts. A cancel waits for them: cut off, what they did would not be known here."""
-    trying = asyncio.ensure_future(
+    """Run the local attempts. A cancel waits for them, because their result would otherwise be unknown."""
+    activity = asyncio.ensure_future(
         workflow.execute_local_activity(
             name,
             argument,
@@ -111,19 +111,19 @@ async def _local(name: str, argument: Any, result: Any, summary: str) -> Any:
             summary=summary,
         )
     )
-    cancelled = False
-    while not trying.done():
+    is_cancelled = False
+    while not activity.done():
         try:
-            await asyncio.shield(trying)
+            await asyncio.shield(activity)
         except asyncio.CancelledError:
-            cancelled = True
+            is_cancelled = True
         except FailureError:
             break
-    if cancelled:
-        if not trying.cancelled():
-            trying.exception()  # heard, so that it is not told as never retrieved
+    if is_cancelled:
+        if not activity.cancelled():
+            activity.exception()  # otherwise asyncio logs that the exception was never retrieved
         raise asyncio.CancelledError
-    return trying.result()
+    return activity.result()
 
 
 def _is_final(failure: FailureError) -> bool:

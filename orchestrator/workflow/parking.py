@@ -1,11 +1,11 @@
-"""Parking: an event of a newer version than this worker knows waits in its execution for a worker that knows it."""
+"""Parking: an execution waits for a newer worker if its event has a newer version than the current worker knows."""
 
 from orchestrator.errors import OrchestratorError
 
 
 class EventParked(OrchestratorError):
-    """The execution has an event that only a newer worker can read; nothing is lost, and nothing is undone.
+    """The execution has an event that only a newer worker can read. Nothing is lost and nothing is undone.
 
-    It fails the workflow task, and so is no part of the history, which a newer worker could not follow. The server
-    hands the task out again and again, until a worker takes it that knows the version.
+    The error fails the workflow task, so that it leaves no trace in the history, which a newer worker could not replay.
+    The server repeats the task until a worker runs it that knows the version.
     """

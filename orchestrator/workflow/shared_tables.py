@@ -1,9 +1,9 @@
-"""Tables in a module that Temporal's sandbox imports anew for each execution.
+"""Shares tables with Temporal's sandbox, which imports an orchestrator's module again for each execution.
 
-A table can be declared once in a process. An application in one file declares its tables beside its orchestrators, and
-a second import of it fails: "Table 'stock' is already defined". So in the sandbox such a module is executed without
-the statements that declare a table or that name one; what they defined is taken from the module as it was first
-imported. Everything else is executed anew, and what `handle` reaches for is watched as in any other module.
+A table can be declared only once in a process. An application in a single file declares its tables next to its
+orchestrators, so a second import of it fails: "Table 'stock' is already defined". The sandbox therefore executes such a
+module without the statements that declare or use a table, and takes the names that they define from the first import.
+It executes everything else again, and restricts `handle` as in any other module.
 """
 
 import ast
@@ -19,50 +19,49 @@ from typing import Any
 from temporalio import workflow
 
 _MAPPERS = ("sqlalchemy", "sqlmodel")
-"""Packages whose objects (tables, metadata, indexes, statements) belong to the tables."""
+"""The packages whose objects (tables, metadata, indexes, statements) are shared."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Module:
-    """A module that declares tables, as the sandbox executes it."""
+    """A module that declares tables, in the form that the sandbox executes."""
 
     file: str
     folders: Sequence[str] | None
-    """Where its submodules are, if it is a package."""
+    """The folders of its submodules, if it is a package."""
     code: CodeType
     shared: Mapping[str, Any]
-    """Names that are taken from the first import."""
+    """The names and values that are taken from the first import."""
 
 
 _modules: dict[str, _Module] = {}
 
 
 def share_tables(names: Iterable[str]) -> None:
-    """Have the sandbox execute these modules without their tables, if they declare any.
+    """Make the sandbox execute these modules without their tables, if they declare any.
 
     Args:
-        names: of modules that are imported by now and that the sandbox imports anew.
+        names: the names of imported modules that the sandbox will import again.
     """
     for name in names:
-        module = sys.modules[name]
-        if name not in _modules and (made := _without_tables(module)) is not None:
-            _modules[name] = made
+        if name not in _modules and (shared := _without_tables(sys.modules[name])) is not None:
+            _modules[name] = shared
     if _modules and _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules that declare tables; only in the sandbox."""
+    """Finds the modules that declare tables, but only in the sandbox."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
     ) -> ModuleSpec | None:
-        found = _modules.get(fullname)
-        if found is None or not workflow.unsafe.in_sandbox():
+        module = _modules.get(fullname)
+        if module is None or not workflow.unsafe.in_sandbox():
             return None
-        folders = None if found.folders is None else list(found.folders)
+        folders = None if module.folders is None else list(module.folders)
         return spec_from_file_location(
-            fullname, found.file, loader=_WithoutTables(found), submodule_search_locations=folders
+            fullname, module.file, loader=_WithoutTables(module), submodule_search_locations=folders
         )
 
 
@@ -79,7 +78,7 @@ _FINDER = _Finder()
 
 
 def _without_tables(module: ModuleType) -> _Module | None:
-    """The module without its tables; None if it declares none, or has no source to tell."""
+    """Return a module without its tables; None if it declares none or its source cannot be read."""
     file = getattr(module, "__file__", None)
     if not file or not any(_is_of_tables(value) and _is_own(value, module) for value in vars(module).values()):
         return None
@@ -89,9 +88,9 @@ def _without_tables(module: ModuleType) -> _Module | None:
     except (OSError, SyntaxError, ValueError):
         return None
     statements = _Statements(vars(module))
-    while statements.find_more(tree.body):
+    while statements.find_shared(tree.body):
         pass
-    tree.body = statements.others(tree.body)
+    tree.body = statements.not_shared(tree.body)
     folders = getattr(module, "__path__", None)
     return _Module(
         file,
@@ -102,30 +101,30 @@ def _without_tables(module: ModuleType) -> _Module | None:
 
 
 class _Statements:
-    """Which statements of a module declare a table or name one as they are executed."""
+    """Decides which statements of a module are shared, because they declare a table or use one when executed."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.shared: set[str] = set()
         self._values = values
 
-    def find_more(self, body: Sequence[ast.stmt]) -> bool:
-        """Add the names that the shared statements define; whether there were new ones."""
+    def find_shared(self, body: Sequence[ast.stmt]) -> bool:
+        """Add the names that shared statements define, and return whether any of them is new."""
         before = len(self.shared)
         for statement in body:
             if self._is_shared(statement):
                 self.shared |= _defined(statement) & self._values.keys()
             else:
                 for block in _blocks(statement):
-                    self.find_more(block)
+                    self.find_shared(block)
         return len(self.shared) > before
 
-    def others(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
-        """The statements that are executed anew."""
-        left = [statement for statement in body if not self._is_shared(statement)]
-        for statement in left:
+    def not_shared(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
+        """Return the statements that are executed again."""
+        executed = [statement for statement in body if not self._is_shared(statement)]
+        for statement in executed:
             for block in _blocks(statement):
-                block[:] = self.others(block) or [ast.copy_location(ast.Pass(), block[0])]
-        return left
+                block[:] = self.not_shared(block) or [ast.copy_location(ast.Pass(), block[0])]
+        return executed
 
     def _is_shared(self, statement: ast.stmt) -> bool:
         if isinstance(statement, ast.Import | ast.ImportFrom):
@@ -142,12 +141,12 @@ def _is_of_tables(value: object) -> bool:
 
 
 def _is_own(value: object, module: ModuleType) -> bool:
-    """Whether the module may have declared it: a class that it only imports is in another module."""
+    """Whether the module may have declared the value; a class that it only imports belongs to another module."""
     return not isinstance(value, type) or value.__module__ == module.__name__
 
 
 def _defined(statement: ast.stmt) -> set[str]:
-    """Names that a statement defines in the module."""
+    """Return the names that a statement defines in the module."""
     match statement:
         case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
             return {name}
@@ -160,7 +159,7 @@ def _defined(statement: ast.stmt) -> set[str]:
 
 
 def _used(statement: ast.stmt) -> set[str]:
-    """Names that a statement reads as it is executed; not what is in a function's body or a class's."""
+    """Return the names that a statement reads when executed, without those in the body of a function or a class."""
     read: Sequence[ast.AST | None] = ()
     match statement:
         case ast.FunctionDef(decorator_list=decorators) | ast.AsyncFunctionDef(decorator_list=decorators):
@@ -179,7 +178,7 @@ def _names(part: ast.AST) -> set[str]:
 
 
 def _blocks(statement: ast.stmt) -> list[list[ast.stmt]]:
-    """Bodies of a statement that are executed with the module: of `if`, `try`, `with` and the loops."""
+    """Return the bodies of an `if`, `try`, `with` or loop, because these are executed with the module."""
     if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         return []
     blocks = [getattr(statement, part, None) for part in ("body", "orelse", "finalbody")]

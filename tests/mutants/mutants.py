@@ -28,7 +28,7 @@ CONTAINMENT = "orchestrator/protocol/containment.py"
 DRIVER = "orchestrator/drive/driver.py"
 SIGNATURE = "orchestrator/values/signature.py"
 PUBLISHABLE = "orchestrator/values/publishable.py"
-ENVELOPE = "orchestrator/protocol/envelope.py"
+UNWRAPPING = "orchestrator/protocol/unwrapping.py"
 SILENT = "orchestrator/worker/recovery/stalled_sagas.py"
 IN_FLIGHT = "orchestrator/client/in_flight.py"
 EXECUTION_STATUS = "orchestrator/worker/recovery/execution_status.py"
@@ -438,7 +438,7 @@ def database_now() -> ColumnElement[datetime]:"""
     Mutant(
         name="rounded-numbers",
         breaks="a number arrives with the digits that were sent, or is asked for as a string",
-        file=ENVELOPE,
+        file=UNWRAPPING,
         replaced={"if envelope.has_rounded_numbers and is_exact:": "if not envelope:"},
         caught_by=(
             "tests/unit/test_publishable.py::test_a_number_with_more_digits_than_a_float_is_asked_for_as_a_string",

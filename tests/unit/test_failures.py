@@ -94,7 +94,7 @@ async def test_an_attempt_that_was_cut_off_is_named_as_such() -> None:
     failure.cause.CopyFrom(await carried(failure_of(ValueError("boom"), final=False)))
 
     assert was_cut_off(failure)
-    assert failure_text(failure).endswith("gave no sign of life for too long; before that ValueError: boom")
+    assert failure_text(failure).endswith("sent no heartbeat for too long; before that ValueError: boom")
 
 
 async def test_a_reply_that_a_failure_carries_is_left_whole() -> None:
