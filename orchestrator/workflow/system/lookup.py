@@ -1,6 +1,6 @@
-"""Answers for clients that cannot reach the database: a workflow that has a worker look, for a while if need be.
+"""Looks up outcomes and events for clients that cannot reach the database: a short workflow that runs one activity.
 
-Deterministic and short-lived; one runs for each client that waits just now, and whatever it says stands in the tables.
+Each waiting client has its own execution. The replies come from the tables, so an execution stores nothing.
 """
 
 from datetime import timedelta
@@ -12,28 +12,28 @@ from orchestrator.protocol.lookup import Lookup, LookupReply
 from orchestrator.protocol.reserved_names import ANSWERS_WORKFLOW
 
 ANSWER = "saga.answer"
-"""The activity; `SagaLookups` is the workflow. Names on the wire, as those in `names`."""
+"""The type of the activity, a name on the wire like those in `names`. The workflow class is `SagaLookups`."""
 LOOK = timedelta(seconds=20)
-"""How long one look goes on at most, if there is nothing to tell."""
+"""The longest time for which the activity repeats a query whose result is empty."""
 RUN = timedelta(seconds=60)
-"""After that an execution that no worker took is gone; who asked asks again."""
+"""The timeout of an execution that no worker runs; the client then starts another one."""
 _SILENCE = timedelta(seconds=5)
 
 
 @workflow.defn(name=ANSWERS_WORKFLOW)
 class SagaLookups:
-    """Tells a client without a database how sagas ended and which events went through."""
+    """Looks up the outcomes of sagas and recorded events for a client without a database."""
 
     @workflow.run
-    async def run(self, question: Lookup) -> LookupReply:
-        """One look."""
-        answer: LookupReply = await workflow.execute_activity(
+    async def run(self, lookup: Lookup) -> LookupReply:
+        """Run one query."""
+        reply: LookupReply = await workflow.execute_activity(
             ANSWER,
-            question,
+            lookup,
             result_type=LookupReply,
             start_to_close_timeout=LOOK + _SILENCE,
             heartbeat_timeout=_SILENCE,
             retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=_SILENCE),
-            summary=f"look for {len(question.sagas)} sagas{' and for events' if question.events else ''}",
+            summary=f"look up {len(lookup.sagas)} sagas{' and events' if lookup.events else ''}",
         )
-        return answer
+        return reply

@@ -7,7 +7,6 @@ accepts messages from every source, and its handlers only append, so that no mes
 from collections import deque
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import NoReturn
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 from temporalio import workflow
@@ -22,33 +21,33 @@ from orchestrator.workflow.inbox import CARRIED, Inbound
 from orchestrator.workflow.own_execution import raw_json
 
 PUBLISH_EVENT = "saga.publish_event"
-"""The activity; `PublishEvent` is the workflow. Names on the wire, as those in `names`."""
+"""The type of the activity, a name on the wire like those in `names`. The workflow is `PublishEvent`."""
 FROM_BUS = f"{PUBLISH_EVENT_WORKFLOW}/bus/"
-"""With it begin the ids of those that a bus starts."""
+"""The prefix of the ids of executions that an event bus starts."""
 
 _ATTEMPT = timedelta(seconds=30)
 _RETRIES = RetryPolicy(maximum_interval=timedelta(minutes=1))
 _FIRST_MESSAGE = timedelta(seconds=10)
-"""How long one that was started with nothing waits for its event."""
+"""How long an execution that was started without an event waits for one."""
 
 
 class Taken(BaseModel):
-    """What became of one message."""
+    """The result of publishing one message."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     event_id: str | None = None
     orchestrators: tuple[str, ...] = ()
-    """Who has it now."""
+    """The names of the orchestrators that have received the event."""
     letter: int | None = None
-    """Number of the dead letter, if it is one."""
+    """The number of the dead letter, if the message became one."""
     code: str = ""
     reason: str = ""
 
 
 @workflow.defn(name=PUBLISH_EVENT_WORKFLOW)
 class PublishEvent:
-    """Takes events in their CloudEvents envelopes, and publishes each to every orchestrator that listens."""
+    """Receives events in CloudEvents envelopes, and publishes each to every listening orchestrator."""
 
     def __init__(self) -> None:
         self._arrived: deque[Inbound] = deque()
@@ -59,42 +58,42 @@ class PublishEvent:
 
     @workflow.signal(dynamic=True)
     def receive_signal(self, name: str, args: Sequence[RawValue]) -> None:
-        """Any signal, with any arguments."""
+        """Receive any signal with any arguments."""
         self._receive(name, args)
 
     @workflow.update(dynamic=True)
     async def receive_update(self, name: str, args: Sequence[RawValue]) -> dict[str, JsonValue]:
-        """Any update, with any arguments."""
+        """Receive any update with any arguments."""
         return {"accepted": self._receive(names.UPDATE_SOURCE, args)}
 
     @workflow.run
     async def run(self, *arguments: RawValue) -> dict[str, JsonValue]:
-        """Returns who has which event; fails with the reason if all that came is kept as dead letters."""
+        """Publish events, and return which orchestrators received each; fail if all messages became dead letters."""
         if arguments:
             from_bus = workflow.info().workflow_id.startswith(FROM_BUS)
             self._receive(names.BUS_SOURCE if from_bus else names.START_SOURCE, arguments, first=True)
         elif not self._arrived:
             await self._wait_for_first()
         while self._arrived:
-            self._go_on_in_another_run()
-            await self._take(self._arrived.popleft())
+            self._continue_in_new_run_if_due()
+            await self._publish(self._arrived.popleft())
         if not self._published:
-            raise self._rejected or _rejection("event.missing", "started without an event, and none came")
+            raise self._rejected or _rejection("event.missing", "started without an event, and none arrived")
         published: list[JsonValue] = [
-            {"event_id": one.event_id, "orchestrators": list(one.orchestrators)} for one in self._published
+            {"event_id": event.event_id, "orchestrators": list(event.orchestrators)} for event in self._published
         ]
         return {"published": published, "dead_letters": self._letters}
 
     def _receive(self, source: str, arguments: Sequence[RawValue], *, first: bool = False) -> int:
-        came: list[Inbound] = []
+        messages: list[Inbound] = []
         for raw in [argument.payload.data for argument in arguments] or [b""]:
             self._count += 1
-            came.append(Inbound(source, self._count, raw))
+            messages.append(Inbound(source, self._count, raw))
         if first:
-            self._arrived.extendleft(reversed(came))
+            self._arrived.extendleft(reversed(messages))
         else:
-            self._arrived.extend(came)
-        return len(came)
+            self._arrived.extend(messages)
+        return len(messages)
 
     async def _wait_for_first(self) -> None:
         try:
@@ -102,16 +101,16 @@ class PublishEvent:
         except TimeoutError:
             return
 
-    async def _take(self, message: Inbound) -> None:
+    async def _publish(self, message: Inbound) -> None:
         try:
             check_received(message.source, message.raw)
         except UnreadableEvent as fault:
-            await self._keep(message, fault.code, fault.message)
+            await self._store_dead_letter(message, fault.code, fault.message)
             return
         if len(message.raw) > EVENT_SIZE_LIMIT:
-            await self._keep(message, "event.too_large", too_large(len(message.raw)))
+            await self._store_dead_letter(message, "event.too_large", too_large(len(message.raw)))
             return
-        taken = await workflow.execute_activity(
+        result = await workflow.execute_activity(
             PUBLISH_EVENT,
             args=[message.source, message.position, raw_json(message.raw)],
             result_type=Taken,
@@ -119,12 +118,12 @@ class PublishEvent:
             retry_policy=_RETRIES,
             summary="publish to every listening orchestrator",
         )
-        if taken.letter is None:
-            self._published.append(taken)
+        if result.letter is None:
+            self._published.append(result)
         else:
-            self._reject(taken.code, taken.reason, taken.letter)
+            self._reject(result.code, result.reason, result.letter)
 
-    async def _keep(self, message: Inbound, code: str, reason: str) -> None:
+    async def _store_dead_letter(self, message: Inbound, code: str, reason: str) -> None:
         number: int | None = None
         for piece in pieces(message.raw, source=message.source, position=message.position, code=code, reason=reason):
             number = await workflow.execute_activity(
@@ -133,7 +132,7 @@ class PublishEvent:
                 result_type=int,
                 start_to_close_timeout=_ATTEMPT,
                 retry_policy=_RETRIES,
-                summary=f"keep a dead letter: {code}",
+                summary=f"store a dead letter: {code}",
             )
         self._reject(code, reason, number)
 
@@ -142,16 +141,12 @@ class PublishEvent:
         if self._rejected is None:
             self._rejected = _rejection(code, reason, letter)
 
-    def _go_on_in_another_run(self) -> None:
+    def _continue_in_new_run_if_due(self) -> None:
         if not workflow.info().is_continue_as_new_suggested():
             return
-        is_carried = all(one.source in names.EVENT_SOURCES and one.raw for one in self._arrived)
-        if is_carried and sum(len(one.raw) for one in self._arrived) <= CARRIED:
-            _continue([raw_json(one.raw) for one in self._arrived])
-
-
-def _continue(carried: list[RawValue]) -> NoReturn:
-    workflow.continue_as_new(args=carried)
+        can_be_carried = all(message.source in names.EVENT_SOURCES and message.raw for message in self._arrived)
+        if can_be_carried and sum(len(message.raw) for message in self._arrived) <= CARRIED:
+            workflow.continue_as_new(args=[raw_json(message.raw) for message in self._arrived])
 
 
 def _rejection(code: str, message: str, letter: int | None = None) -> ApplicationError:

@@ -1,6 +1,6 @@
-"""Recovery as the Web UI shows it: a scheduled workflow that runs one activity and tells what came of it.
+"""The recovery workflow, which a schedule starts: it runs one activity and shows its result in the Web UI.
 
-Light, and the same whatever is in the database: the work is `orchestrator.worker.recovery.sweep`'s.
+The activity does all the work, see `orchestrator.worker.recovery.sweep`, so the history is short and always the same.
 """
 
 from datetime import timedelta
@@ -13,91 +13,91 @@ from temporalio.common import RawValue, RetryPolicy
 from orchestrator.protocol.reserved_names import RECOVERY_WORKFLOW
 
 RECOVER = "saga.recover"
-"""The activity; `SagaRecovery` is the workflow. Names on the wire, as those in `names`."""
+"""The type of the activity, a name on the wire like those in `names`. The workflow is `SagaRecovery`."""
 SHOWN = 100
-"""Findings that a workflow's result carries; the counts are of all."""
+"""The most findings in a workflow's result. The counts include all of them."""
 
 _ATTEMPT = timedelta(minutes=10)
-_SILENCE = timedelta(minutes=1)
-"""Without a heartbeat; one comes with each saga, and one question to the server is asked for up to 30 s."""
+_HEARTBEAT = timedelta(minutes=1)
+"""The heartbeat timeout. The activity sends a heartbeat for each saga, and a call of the server may take 30 s."""
 
 
 class Action(StrEnum):
-    """What recovery does, or would do."""
+    """What recovery does about a finding, or would do."""
 
     UNDO = "undo"
-    """Its execution was terminated: it is turned to undoing, and driven."""
+    """The saga's execution was terminated, so recovery begins the undo and drives it."""
     RESUME = "resume"
-    """Nobody drives it: it gets an execution, and goes on where it stands."""
+    """The saga has no driver, so recovery starts an execution that resumes it."""
     PUBLISH = "publish"
-    """An event that was accepted and never taken is sent again."""
+    """An accepted event was never processed, so recovery sends it again."""
     KEEP = "keep"
-    """A message that is no event, in an execution that never looked at it, is kept as a dead letter."""
+    """A closed execution has not processed a message that is not an event, so recovery stores it as a dead letter."""
     TAKE_BACK = "take_back"
-    """An effect outside came to light when its saga had ended: it is compensated."""
+    """An external effect was found after its saga had ended, so recovery compensates it."""
     LEAVE = "leave"
-    """Nobody drives it, and recovery cannot help."""
+    """The saga has no driver, and recovery cannot resume it."""
     POSTPONE = "postpone"
-    """The ceiling is reached: the next recovery takes it."""
+    """The limit of a sweep has been reached, so the next sweep handles the saga."""
     FAIL = "fail"
-    """Recovery tried, and an error came: the next one tries again."""
+    """Recovery failed with an error, and the next sweep tries again."""
 
     @property
     def changes(self) -> bool:
-        """Whether something is done."""
+        """Whether recovery changes anything."""
         return self in (Action.UNDO, Action.RESUME, Action.PUBLISH, Action.KEEP, Action.TAKE_BACK)
 
 
 class Finding(BaseModel):
-    """One saga, or one message, that needs something."""
+    """A saga or a message for which recovery has to act."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     action: Action
     workflow_id: str
-    """The saga's own execution; for a message that is kept, the one to which it was sent."""
+    """The id of the saga's own execution, or of the execution to which the message was sent."""
     why: str
 
 
 class Sweep(BaseModel):
-    """What one recovery saw and did."""
+    """The result of one sweep."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     looked_at: int
-    """Sagas without progress for the grace time."""
+    """The number of sagas that have made no progress during the grace time."""
     alive: int
-    """Of those: driven by an execution that runs."""
+    """The number of these sagas that a running execution drives."""
     counts: dict[Action, int]
-    """How often each thing was done, or would be."""
+    """How often each action was done, or would be."""
     swept_until: str | None = None
-    """Executions that closed before then were looked through, RFC 3339; None if some are left."""
+    """The time, in RFC 3339, up to which all closed executions were examined; None if some were not."""
     findings: tuple[Finding, ...] = ()
-    """The first of them; the counts are of all."""
+    """The first findings. The counts include all of them."""
     has_more: bool = False
-    """Other silent sagas were not looked at: the next recovery begins with them."""
+    """Whether there are more stalled sagas, with which the next sweep begins."""
 
     def sentence(self) -> str:
-        """In one line."""
-        done = ", ".join(f"{number} {action.value}" for action, number in self.counts.items() if number)
-        more = "; more are left for the next recovery" if self.has_more else ""
-        return f"{self.looked_at} silent sagas, {self.alive} of them alive; {done or 'nothing to do'}{more}"
+        """Return a summary in one line."""
+        actions = ", ".join(f"{number} {action.value}" for action, number in self.counts.items() if number)
+        more = "; the next sweep examines more" if self.has_more else ""
+        return f"{self.looked_at} stalled sagas, {self.alive} of them alive; {actions or 'nothing to do'}{more}"
 
 
 @workflow.defn(name=RECOVERY_WORKFLOW)
 class SagaRecovery:
-    """Looks for sagas that nobody drives any more, and sees that they end. Run by a schedule; harmless at any time."""
+    """Finds sagas without a driver and makes them end. A schedule runs it, and it is safe to run at any time."""
 
     @workflow.run
     async def run(self, *_: RawValue) -> Sweep:
-        """One sweep. Takes nothing; what it is given all the same does not stop it."""
-        swept: Sweep = await workflow.execute_activity(
+        """Run one sweep. Any arguments are ignored."""
+        sweep: Sweep = await workflow.execute_activity(
             RECOVER,
             result_type=Sweep,
             start_to_close_timeout=_ATTEMPT,
-            heartbeat_timeout=_SILENCE,
+            heartbeat_timeout=_HEARTBEAT,
             retry_policy=RetryPolicy(maximum_attempts=5, maximum_interval=timedelta(seconds=30)),
-            summary="look for sagas that nobody drives",
+            summary="find sagas without a driver",
         )
-        workflow.set_current_details(swept.sentence())
-        return swept
+        workflow.set_current_details(sweep.sentence())
+        return sweep

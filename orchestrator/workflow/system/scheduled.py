@@ -1,6 +1,7 @@
-"""Events by the calendar: what a Temporal schedule starts, since a schedule can start a workflow and signal none.
+"""Publishes scheduled events: a Temporal schedule starts this workflow, because it cannot send a signal.
 
-The event's class says which event is due, and under which id: firing twice, late, or by hand publishes one event.
+The event's class computes the event and its id from the scheduled time, so that a schedule that fires twice, late or by
+hand publishes one event.
 """
 
 from collections.abc import Sequence
@@ -19,63 +20,62 @@ from orchestrator.protocol.reserved_names import SCHEDULED_WORKFLOW
 from orchestrator.protocol.unwrapping import describe
 
 PUBLISH_SCHEDULED = "saga.publish_scheduled"
-"""The activity; `ScheduledPublish` is the workflow. Names on the wire, as those in `names`."""
+"""The type of the activity, a name on the wire like those in `names`. The workflow is `ScheduledPublish`."""
 
 _EXACT = "scheduled-numbers-are-exact"
 _STARTED_FOR = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 
 
 class ScheduledEvent(BaseModel):
-    """What a schedule is for."""
+    """The event that a schedule publishes."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     event_type: str
-    """Such as `MONTH_RESET_REQUESTED`; its class makes the event in `scheduled`."""
+    """The event type, such as `MONTH_RESET_REQUESTED`. Its class makes the event in its method `scheduled`."""
     arguments: dict[str, JsonValue]
-    """For that method."""
+    """The arguments of that method."""
 
 
 @workflow.defn(name=SCHEDULED_WORKFLOW)
 class ScheduledPublish:
-    """Publishes the event that was due at the moment its schedule named."""
+    """Publishes the event that is due at the scheduled time."""
 
     @workflow.run
     async def run(self, *arguments: RawValue) -> str:
-        """Takes a `ScheduledEvent`. Returns the event's id."""
+        """Publish the event that a `ScheduledEvent` describes, and return its id."""
         try:
-            [only] = arguments
-            wanted = ScheduledEvent.model_validate_json(only.payload.data)
+            [argument] = arguments
+            scheduled = ScheduledEvent.model_validate_json(argument.payload.data)
         except ValidationError as fault:
-            await self._keep(arguments, f"this is nothing that a schedule is for: {describe(fault)}")
+            await self._reject(arguments, f"the argument does not describe a scheduled event: {describe(fault)}")
         except ValueError:
-            await self._keep(arguments, f"takes one argument, and was given {len(arguments)}")
-        if has_rounded_number(only.payload.data) and workflow.patched(_EXACT):
-            await self._keep(arguments, "a number has more digits than a JSON number keeps: give it as a string")
+            await self._reject(arguments, f"the workflow takes one argument, but was given {len(arguments)}")
+        if has_rounded_number(argument.payload.data) and workflow.patched(_EXACT):
+            await self._reject(arguments, "a number has more digits than a JSON number keeps; give it as a string")
         info = workflow.info()
-        at = info.typed_search_attributes.get(_STARTED_FOR) or info.start_time
+        scheduled_time = info.typed_search_attributes.get(_STARTED_FOR) or info.start_time
         event_id: str = await workflow.execute_activity(
             PUBLISH_SCHEDULED,
-            args=[wanted, at.isoformat()],
+            args=[scheduled, scheduled_time.isoformat()],
             result_type=str,
             start_to_close_timeout=timedelta(seconds=30),
             retry_policy=RetryPolicy(maximum_interval=timedelta(minutes=1)),
-            summary=f"publish {wanted.event_type}",
+            summary=f"publish {scheduled.event_type}",
         )
         workflow.set_current_details(f"published {event_id}")
         return event_id
 
-    async def _keep(self, arguments: Sequence[RawValue], reason: str) -> NoReturn:
-        """Keep what somebody started it with by hand, and fail: a task that cannot read it would be tried for ever."""
-        code = "event.invalid"
+    async def _reject(self, arguments: Sequence[RawValue], reason: str) -> NoReturn:
+        """Store the arguments as dead letters, and fail the execution. Failing the task would repeat it forever."""
+        code, source = "event.invalid", names.START_SOURCE
         for position, argument in enumerate(arguments, start=1):
-            cut = pieces(argument.payload.data, source=names.START_SOURCE, position=position, code=code, reason=reason)
-            for piece in cut:
+            for piece in pieces(argument.payload.data, source=source, position=position, code=code, reason=reason):
                 await workflow.execute_activity(
                     names.DEAD_LETTER,
                     piece,
                     start_to_close_timeout=timedelta(seconds=30),
                     retry_policy=RetryPolicy(maximum_interval=timedelta(minutes=1)),
-                    summary=f"keep a dead letter: {code}",
+                    summary=f"store a dead letter: {code}",
                 )
         raise ApplicationError(reason, type=code, non_retryable=True)
