@@ -328,7 +328,7 @@ async def test_keys_are_checked_where_they_are_computed() -> None:
             lock_keys_of(TurnTaking, TurnTakingRequested.model_construct(keys=keys, ordering_key=None))
     with pytest.raises(UsageError, match="must return a list"):
         lock_keys_of(TurnTaking, right.model_copy(update={"keys": "user/1"}))
-    with pytest.raises(UsageError, match="a key is text"):
+    with pytest.raises(UsageError, match="a key must be a string"):
         lock_keys_of(TurnTaking, right.model_copy(update={"ordering_key": 7}))
 
 

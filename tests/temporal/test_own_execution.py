@@ -197,7 +197,7 @@ async def test_an_id_used_again_for_other_content_is_told_and_changes_nothing(ho
         await first.outcome()
     Script.clear()
 
-    with pytest.raises(EventRejected, match="used before for other content") as told:
+    with pytest.raises(EventRejected, match="already used for different content") as told:
         await asyncio.gather(house.bus.execute(CoinsMove, other, event_id=event_id), open_soon(gate))
 
     assert told.value.code == "event.id_reused"

@@ -146,7 +146,7 @@ async def test_a_step_that_could_need_undoing_after_one_that_cannot_be_undone_is
         await saga.execute(take("a", 1))
         return NothingCompleted()
 
-    with pytest.raises(UsageError, match="put the irreversible step last"):
+    with pytest.raises(UsageError, match="Put the irreversible step last"):
         await drive(handle, Port())
 
 
@@ -158,7 +158,7 @@ async def test_an_irreversible_step_is_not_run_at_once_with_others() -> None:
         return NothingCompleted()
 
     port = Port()
-    with pytest.raises(UsageError, match="`execute` of its own"):
+    with pytest.raises(UsageError, match="in its own `execute`"):
         await drive(handle, port)
     assert port.asked == []
 
@@ -188,7 +188,7 @@ async def test_so_it_is_in_one_batch() -> None:
         return NothingCompleted()
 
     port = Port()
-    with pytest.raises(UsageError, match="put the irreversible step last"):
+    with pytest.raises(UsageError, match="Put the irreversible step last"):
         await drive(handle, port)
     assert port.asked == []
 
@@ -198,7 +198,7 @@ async def test_a_retriable_step_before_any_pivot_is_refused() -> None:
         await saga.execute(deliver("x"))
         return NothingCompleted()
 
-    with pytest.raises(UsageError, match=r"write `await saga\.pivot\(\)` first"):
+    with pytest.raises(UsageError, match=r"Write `await saga\.pivot\(\)` first"):
         await drive(handle, Port())
 
 
@@ -392,7 +392,7 @@ async def test_a_step_that_is_not_awaited_is_told() -> None:
         handle.__dict__["running"] = running
         return NothingCompleted()
 
-    with pytest.raises(UsageError, match="await each"):
+    with pytest.raises(UsageError, match="Await each"):
         await drive(handle, Port())
     await handle.__dict__["running"]
 

@@ -124,7 +124,7 @@ async def test_an_empty_event_id_is_refused_and_none_is_made_up_for_it(event_id:
         publisher.execute(Aside, SWARM, event_id=event_id),
         publisher.publish_many([SWARM], event_ids=[event_id]),
     ):
-        with pytest.raises(EventRejected, match="no event id") as refused:
+        with pytest.raises(EventRejected, match="not an event id") as refused:
             await publishing
         assert refused.value.code == "event.invalid_id"
 
