@@ -20,7 +20,8 @@ from orchestrator.protocol.lock_keys import lock_keys_of
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_dead_letter, saga_outbox, saga_step
-from orchestrator.worker.process.manager import Manager, Ready
+from orchestrator.worker.process.manager import Manager
+from orchestrator.worker.process.prepare import Ready
 from orchestrator.worker.search_attributes import ensure_search_attributes
 from orchestrator.workflow.converter import worker_data_converter
 from tests import cast

@@ -1,4 +1,4 @@
-"""The worker process: activities, and the manager that finds, registers and runs everything."""
+"""The worker process. Its `Manager` finds, registers and runs all orchestrators and operations of an application."""
 
 from orchestrator.worker.process.manager import Manager
 

@@ -1,4 +1,4 @@
-"""Activities: each operation, each compensation, and the engine's own, as Temporal sees them."""
+"""The Temporal activities of operations and compensations, and the engine's own activities."""
 
 import asyncio
 import contextlib
@@ -48,23 +48,24 @@ M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")
 
 FEWEST_ATTEMPTS = 3
-"""A step is tried this often even if its deadline has passed meanwhile, for example while no worker ran."""
+"""A step gets this many attempts even if its deadline passes earlier, for example while no worker runs."""
 _BEAT = 1.0
+"""Seconds between two heartbeats."""
 _LAST_MESSAGE = 1_800
-"""Characters of the last attempt's message in the error of a step that is given up."""
+"""Most characters of the last attempt's message in the error of a step that is given up."""
 _PUBLISHERS = (PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW)
-"""Workflows that have no saga, and may be sent what cannot be read all the same."""
+"""Workflow types that have no saga but may receive unreadable messages."""
 
 
 def activities_of(catalog: Catalog, steps: StoreSteps) -> list[Callable[..., Any]]:
-    """Every activity of an application, for a Temporal `Worker`."""
-    made: list[Callable[..., Any]] = []
+    """Return the activities of all sagas of an application, for a Temporal `Worker`."""
+    activities: list[Callable[..., Any]] = []
     own: tuple[Operation[..., Any], ...] = (PIVOT, ATOMIC)
     for operation in (*own, *catalog.operations.values()):
-        made.append(_operation_activity(operation, steps))
+        activities.append(_operation_activity(operation, steps))
         if operation.undo is not None:
-            made.append(_compensation_activity(operation.undo.name, steps))
-    return [*made, *_engine_activities(steps)]
+            activities.append(_compensation_activity(operation.undo.name, steps))
+    return [*activities, *_engine_activities(steps)]
 
 
 def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Callable[..., Any]:
@@ -76,27 +77,27 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
         try:
             deadline = steps.catalog.called(command.operation, command.arguments).deadline
         except OrchestratorError as fault:
-            # An atomic step of newer code: another worker takes it.
+            # An atomic step of newer code. It is retried, because another worker may know its operations.
             raise attempt_failed(fault, steps.databases, final=False) from fault
         if may_give_up and info.attempt > FEWEST_ATTEMPTS + 1 and _is_overdue(info, deadline, began):
-            # The attempt before this one may have taken its worker down: then this one must not run.
+            # The previous attempt may have killed its worker. Then the operation must not run again.
             last = await last_failure()
             if last is not None and was_cut_off(last):
-                raise _given_up(info, deadline, last)
-            settled = await _told(steps.settle(command), steps) if _leaves_a_doubt(operation) else None
+                raise _deadline_error(info, deadline, last)
+            settled = await _report_failure(steps.settle(command), steps) if _needs_settling(operation) else None
             if settled is None:
-                raise _given_up(info, deadline, last)
+                raise _deadline_error(info, deadline, last)
             reply = settled
         else:
             try:
-                reply = await _beating(steps.run(command, deadline, attempt=info.attempt))
+                reply = await _with_heartbeats(steps.run(command, deadline, attempt=info.attempt))
             except Exception as fault:
                 is_overdue = may_give_up and _is_overdue(info, deadline, began)
                 final = is_overdue or (may_give_up and isinstance(fault, AuthorsMistake))
-                leaves_doubt = final and _leaves_a_doubt(operation)
-                settled = await _told(steps.settle(command), steps) if leaves_doubt else None
+                needs_settling = final and _needs_settling(operation)
+                settled = await _report_failure(steps.settle(command), steps) if needs_settling else None
                 if settled is None:
-                    note = f"; {_after(info.attempt, deadline)}" if is_overdue else ""
+                    note = f"; {_describe_give_up(info.attempt, deadline)}" if is_overdue else ""
                     raise attempt_failed(fault, steps.databases, final=final, note=note) from fault
                 reply = settled
         if isinstance(reply, StepRefused):
@@ -107,13 +108,13 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
                 non_retryable=True,
                 category=ApplicationErrorCategory.BENIGN,
             )
-        return _carried(reply)
+        return _check_local_reply(reply)
 
     return run
 
 
-def _leaves_a_doubt(operation: Operation[..., Any]) -> bool:
-    """Whether a step that is given up may have happened, and could not be undone then."""
+def _needs_settling(operation: Operation[..., Any]) -> bool:
+    """Return whether a given-up step may have had an effect that cannot be undone."""
     return isinstance(operation, ExternalOperation) and operation.reversal is Reversal.IRREVERSIBLE
 
 
@@ -121,7 +122,7 @@ def _compensation_activity(name: str, steps: StoreSteps) -> Callable[..., Any]:
     @activity.defn(name=name)
     async def run(*arguments: RawValue) -> UndoReply:
         command = _command(UndoCommand, arguments, steps.catalog)
-        return await _told(steps.undo(command, name), steps)
+        return await _report_failure(steps.undo(command, name), steps)
 
     return run
 
@@ -130,27 +131,27 @@ def _engine_activities(steps: StoreSteps) -> list[Callable[..., Any]]:
     @activity.defn(name=names.BEGIN_WAIT)
     async def begin_wait(*arguments: RawValue) -> WaitReply:
         command = _command(WaitCommand, arguments, steps.catalog)
-        return await _told(steps.begin_wait(command), steps)
+        return await _report_failure(steps.begin_wait(command), steps)
 
     @activity.defn(name=names.END_WAIT)
     async def end_wait(*arguments: RawValue) -> StepReply:
         command = _command(EndWaitCommand, arguments, steps.catalog)
-        return await _told(steps.end_wait(command), steps)
+        return await _report_failure(steps.end_wait(command), steps)
 
     @activity.defn(name=names.BEGIN_UNDO)
     async def begin_undo(*arguments: RawValue) -> BeginUndoReply:
         command = _command(BeginUndoCommand, arguments, steps.catalog)
-        return await _told(steps.begin_undo(command), steps)
+        return await _report_failure(steps.begin_undo(command), steps)
 
     @activity.defn(name=names.FINISH)
     async def finish(*arguments: RawValue) -> FinishReply:
         command = _command(FinishCommand, arguments, steps.catalog)
-        return await _told(steps.finish(command), steps)
+        return await _report_failure(steps.finish(command), steps)
 
     @activity.defn(name=names.MARK_STUCK)
     async def mark_stuck(*arguments: RawValue) -> None:
         command = _command(MarkStuckCommand, arguments, steps.catalog)
-        await _told(steps.mark_stuck(command), steps)
+        await _report_failure(steps.mark_stuck(command), steps)
 
     @activity.defn(name=names.DEAD_LETTER)
     async def dead_letter(*arguments: RawValue) -> int:
@@ -168,31 +169,31 @@ def _engine_activities(steps: StoreSteps) -> list[Callable[..., Any]]:
             offset=piece.offset,
             raw=piece.raw,
         )
-        return await _told(kept, steps)
+        return await _report_failure(kept, steps)
 
     return [begin_wait, end_wait, begin_undo, finish, mark_stuck, dead_letter]
 
 
 def _command(expected: type[M], arguments: Sequence[RawValue], catalog: Catalog, *, also: Collection[str] = ()) -> M:
-    """What a saga's execution asks for. An operation run by anybody else would never be undone: refuse."""
+    """Read the command that a saga's execution sends. Other workflows are refused, because they never undo a step."""
     info = activity.info()
-    known = info.workflow_type in catalog.orchestrators or info.workflow_type in also
-    if info.workflow_id is None or not known or len(arguments) != 1:
+    is_known = info.workflow_type in catalog.orchestrators or info.workflow_type in also
+    if info.workflow_id is None or not is_known or len(arguments) != 1:
         raise ApplicationError(
             f"{info.activity_type} runs only as a step of a saga. Publish an event that an orchestrator listens to.",
             type="saga.required",
-            # An orchestrator that this worker does not know may be newer than it: another worker takes the retry.
+            # A workflow's request is retried, because another worker may have newer code that knows its orchestrator.
             non_retryable=info.workflow_id is None,
         )
     try:
         return expected.model_validate_json(arguments[0].payload.data)
     except ValidationError as fault:
-        # Retried: the workflow may be of a newer engine than this worker.
+        # Retried, because the workflow's engine may be newer than this worker's.
         raise ApplicationError(f"{info.activity_type}: {describe(fault)}", type="saga.unreadable_command") from None
 
 
-async def _beating(work: Awaitable[R]) -> R:
-    """Await work while telling Temporal that this worker lives. A local activity's workflow task tells it."""
+async def _with_heartbeats(work: Awaitable[R]) -> R:
+    """Await work and send heartbeats meanwhile. A local activity needs none: its workflow task has a timeout."""
     if activity.info().is_local:
         return await work
 
@@ -210,13 +211,18 @@ async def _beating(work: Awaitable[R]) -> R:
             await beats
 
 
-def _carried(reply: R) -> R:
-    """A reply that a marker can carry. Too large, it is kept by the database: the regular activity gets it there."""
+def _check_local_reply(reply: R) -> R:
+    """Return the reply, unless it is too large for a local activity's marker.
+
+    Raises:
+        ApplicationError: the reply is too large. The database has it, and the regular activity that follows reads it.
+    """
     if activity.info().is_local and isinstance(reply, BaseModel):
         size = len(reply.model_dump_json().encode())
         if size > LOCAL_REPLY:
             raise ApplicationError(
-                f"done; the reply takes {size:,} bytes, and comes with the regular activity",
+                f"The step is done. Its reply of {size:,} bytes is too large for a local activity, "
+                "so a regular activity returns it.",
                 type=REPLY_TOO_LARGE,
                 non_retryable=True,
                 category=ApplicationErrorCategory.BENIGN,
@@ -224,22 +230,23 @@ def _carried(reply: R) -> R:
     return reply
 
 
-async def _told(work: Awaitable[R], steps: StoreSteps) -> R:
+async def _report_failure(work: Awaitable[R], steps: StoreSteps) -> R:
+    """Await work; log and report an error as a failed attempt that Temporal retries."""
     try:
-        return _carried(await _beating(work))
+        return _check_local_reply(await _with_heartbeats(work))
     except ApplicationError:
         raise
     except Exception as fault:
         raise attempt_failed(fault, steps.databases, final=False) from fault
 
 
-def _after(attempts: int, deadline: timedelta) -> str:
+def _describe_give_up(attempts: int, deadline: timedelta) -> str:
     return f"given up after {attempts} attempts, past its deadline of {deadline}"
 
 
-def _given_up(info: activity.Info, deadline: timedelta, last: Failure | None) -> ApplicationError:
-    """The error of a step whose deadline is past: that of its last attempt, as far as it is known."""
-    given_up = _after(info.attempt - 1, deadline)
+def _deadline_error(info: activity.Info, deadline: timedelta, last: Failure | None) -> ApplicationError:
+    """Return the error of a step whose deadline has passed. It repeats the last attempt's error, if that is known."""
+    given_up = _describe_give_up(info.attempt - 1, deadline)
     kind = "" if last is None or was_cut_off(last) else last.application_failure_info.type
     if last is None:
         return ApplicationError(given_up, type="DeadlineExceeded", non_retryable=True)
@@ -250,10 +257,10 @@ def _given_up(info: activity.Info, deadline: timedelta, last: Failure | None) ->
 
 
 def _is_overdue(info: activity.Info, deadline: timedelta, began: float) -> bool:
-    """Whether a step's deadline is over.
+    """Return whether a step's deadline has passed.
 
-    Both times come from the Temporal server (of a local activity both from this process), so the clock of this worker
-    does not matter; the attempt itself is measured with the monotonic clock, from `began` on.
+    This worker's clock does not matter. Both times come from the Temporal server, or both from this process for a local
+    activity. The duration of the current attempt, which began at `began`, is measured with the monotonic clock.
     """
     elapsed = info.started_time - info.scheduled_time + timedelta(seconds=monotonic() - began)
     return info.attempt >= FEWEST_ATTEMPTS and elapsed > deadline

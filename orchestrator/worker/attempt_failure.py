@@ -1,4 +1,4 @@
-"""How an activity reports a failed attempt: to Temporal in one line, small enough for the server, and to the log."""
+"""Reports an activity's failed attempt, in the log and as one line that is small enough for the Temporal server."""
 
 from temporalio import activity
 
@@ -16,25 +16,27 @@ def attempt_failed(
     note: str = "",
     waiting: tuple[str, ...] | None = None,
 ) -> AttemptFailed:
-    """The failure that stands for an error: its type and message, and those of its causes. It is logged here.
+    """Log an error and return the failure to raise: its type and message, and those of its causes.
 
     Args:
         fault: the error.
-        databases: one of which may be down.
-        final: whether it is retried no more.
-        kind: its type, if not the error's own.
-        note: follows the message.
-        waiting: the sagas that wait because of it; by default the one that the execution drives.
+        databases: the databases, one of which may be down.
+        final: whether the attempt is not retried.
+        kind: the failure's type, by default the error's.
+        note: text to append to the message.
+        waiting: ids of the sagas that wait because of the error, by default the one that the execution drives.
     """
     info = activity.info()
-    what = f"{info.activity_type} of {info.workflow_id}, attempt {info.attempt}{' in place' if info.is_local else ''}"
+    local = " (local activity)" if info.is_local else ""
+    what = f"{info.activity_type} of {info.workflow_id}, attempt {info.attempt}{local}"
     sagas = (info.workflow_id or "",) if waiting is None else waiting
-    fault_log_of(databases).failed(f"{what}, fails{' for good' if final else ''}", fault, waiting=sagas)
+    outcome = "failed and is not retried" if final else "failed and is retried"
+    fault_log_of(databases).failed(f"{what}, {outcome}", fault, waiting=sagas)
     return failure_of(fault, final=final, kind=kind, note=note)
 
 
 def failure_of(fault: Exception, *, final: bool, kind: str | None = None, note: str = "") -> AttemptFailed:
-    """The failure alone; nothing is logged."""
-    failed = AttemptFailed(f"{error_message(fault)}{note}", type=kind or type(fault).__name__, non_retryable=final)
-    failed.__cause__ = fault
-    return failed
+    """Return the failure for an error without logging it."""
+    failure = AttemptFailed(f"{error_message(fault)}{note}", type=kind or type(fault).__name__, non_retryable=final)
+    failure.__cause__ = fault
+    return failure

@@ -1,7 +1,7 @@
-"""Compares this worker's clock with the database's and with Temporal's, and warns when it is wrong.
+"""Compares this worker's clock with those of the databases and of Temporal, and warns when it is wrong.
 
-No saga depends on a worker's clock. What the application's code reads from it, the times of its events and its logs do,
-and a wrong clock is easy to miss.
+No saga depends on a worker's clock. But the times of its events and its logs do, and so does whatever the application's
+code reads from the clock; and a wrong clock is easy to miss.
 """
 
 import asyncio
@@ -23,16 +23,17 @@ from orchestrator.store.core.databases import Databases
 _log = logging.getLogger(__name__)
 
 TOLERANCE = timedelta(seconds=5)
-"""Differences up to this are not worth a warning."""
+"""Largest difference that causes no warning."""
 _FIRST = 2.0
-"""Seconds after the start of the worker, when it has begun to poll Temporal."""
+"""Seconds from the worker's start to the first comparison, so that it has begun to poll Temporal."""
 _EVERY = 600.0
+"""Seconds between two comparisons."""
 _LONGEST_POLL = 70.0
 """Seconds after which a worker polls again at the latest."""
 
 
 async def ahead_of_database(database: Database) -> timedelta:
-    """By how much this worker's clock is ahead of a database's; negative if it is behind."""
+    """Return how far this worker's clock is ahead of a database's; negative if it is behind."""
     before = _worker_time()
     database_time = await read_clock(database)
     after = _worker_time()
@@ -40,15 +41,15 @@ async def ahead_of_database(database: Database) -> timedelta:
 
 
 async def ahead_of_temporal(client: Client, task_queue: str, *, polling_for: float) -> timedelta:
-    """By how much this worker's clock is ahead of Temporal's at least; negative if it is behind.
+    """Return how far this worker's clock is at least ahead of Temporal's; negative if it is behind.
 
-    The server tells no time by itself. It says when each worker polled last: its clock has reached the newest of these
-    times, and it has not gone further past this worker's own poll than the poll can have lasted.
+    The server has no API for its time. It reports when each worker last polled, which gives two bounds: its clock has
+    reached the newest of these times, and it cannot be further past this worker's own poll than a poll can last.
 
     Args:
-        client: with the identity of this worker.
-        task_queue: the one that this worker polls.
-        polling_for: for how many seconds it has polled.
+        client: a connection with this worker's identity.
+        task_queue: the task queue that this worker polls.
+        polling_for: the number of seconds for which this worker has polled.
     """
     described = await client.workflow_service.describe_task_queue(
         DescribeTaskQueueRequest(
@@ -68,19 +69,24 @@ async def ahead_of_temporal(client: Client, task_queue: str, *, polling_for: flo
 
 
 def warn_of(ahead: timedelta, whose: str) -> None:
-    """Say that this worker's clock differs, if it does by more than the tolerance."""
+    """Log a warning if this worker's clock differs by more than the tolerance.
+
+    Args:
+        ahead: how far this worker's clock is ahead.
+        whose: the other clock, as in "Temporal's".
+    """
     if abs(ahead) <= TOLERANCE:
         return
     _log.warning(
         "this worker's clock is %d s %s %s. No saga depends on it, but the times of its events and of its logs, and "
-        "what operations read from it, are wrong. Have the machine's clock set by NTP",
+        "the times that operations read, are wrong. Synchronize the machine's clock by NTP",
         *(abs(ahead.total_seconds()), "ahead of" if ahead > timedelta(0) else "behind", whose),
     )
 
 
 @asynccontextmanager
 async def comparing_clocks(databases: Databases, client: Client, task_queue: str) -> AsyncGenerator[None]:
-    """While it lasts, the worker's clock is compared: soon, and then every ten minutes."""
+    """Compare the worker's clock while the context is open: soon after it opens, then every ten minutes."""
     comparing = asyncio.create_task(_compare(databases, client, task_queue))
     try:
         yield
@@ -100,7 +106,7 @@ async def _compare(databases: Databases, client: Client, task_queue: str) -> Non
                 warn_of(await ahead_of_database(database), f"that of the database {name!r}")
             polling_for = monotonic() - began
             warn_of(await ahead_of_temporal(client, task_queue, polling_for=polling_for), "Temporal's")
-        except Exception as fault:  # it is only a warning that is missing
+        except Exception as fault:  # only a warning may be missing, so the worker goes on
             _log.info("the worker's clock could not be compared: %s", fault)
 
 

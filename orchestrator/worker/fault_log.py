@@ -1,8 +1,8 @@
-"""How repeated faults are logged, for every loop and every activity of a worker process.
+"""Logs the errors of every loop and activity of a worker process without repeating itself.
 
-A failed attempt is one line. Its traceback follows once for each kind of error (its type and where it was raised) and
-minute; repeats are counted. While a database cannot be used, nothing else is logged about it than one line when that
-begins, one a minute, and one when it ends: each attempt of each saga fails then, and none of them says anything new.
+A failed attempt is one line. Its traceback follows at most once a minute for each kind of error (its type and where it
+was raised); repeats are counted. While a database cannot be used, every attempt of every saga fails and none of them
+says anything new. So an outage is logged as one line when it begins, one each minute, and one when it ends.
 
 No line contains arguments or values, see `orchestrator.store.core.error_text`.
 """
@@ -29,36 +29,39 @@ _log = logging.getLogger(__name__)
 
 MINUTE = 60.0
 _LOOK = 1.0
-"""Seconds from one look at a database that is down to the next."""
+"""Seconds between two probes of a database that is down."""
 _PATIENCE = 5.0
+"""Seconds that a probe may take."""
 _AFTERMATH = 15.0
-"""Seconds after an outage in which lost connections may still be noticed; that is not told again."""
+"""Seconds after an outage in which lost connections may still be noticed and are not logged."""
 _KINDS = 1_000
+"""Most kinds of error that are remembered."""
 _SUSPECTS = 200
-"""Failures whose lines are kept until it is known whether the database is down."""
+"""Most failures whose lines are held back until it is known whether the database is down."""
 _WAITING = 100_000
+"""Most waiting sagas that are counted."""
 
 
 class AttemptFailed(ApplicationError):
-    """An attempt failed, and is in the log. Its cause keeps the error for whoever looks here."""
+    """An attempt failed and has been logged. Its `__cause__` is the error."""
 
 
 class Tracebacks:
-    """Says when a traceback is due: once for each kind of error and minute."""
+    """Decides when a traceback is logged: at most once a minute for each kind of error."""
 
     def __init__(self) -> None:
         self._kinds: dict[object, tuple[float, int]] = {}
-        """When a kind's traceback was logged last, and how many like it came since."""
+        """For each kind, when its traceback was last logged, and how many such errors have occurred since."""
 
     def due(self, kind: object) -> tuple[bool, int]:
-        """Whether the traceback of an error is to be logged, and how many of its kind came without since."""
+        """Return whether a traceback is due, and how many errors of its kind were logged without one since the last."""
         now = monotonic()
         last, since = self._kinds.get(kind, (float("-inf"), 0))
         if now - last < MINUTE:
             self._kinds[kind] = (last, since + 1)
             return False, since + 1
         if len(self._kinds) >= _KINDS:
-            self._kinds = {one: it for one, it in self._kinds.items() if now - it[0] < MINUTE}
+            self._kinds = {known: entry for known, entry in self._kinds.items() if now - entry[0] < MINUTE}
         if len(self._kinds) < _KINDS or kind in self._kinds:
             self._kinds[kind] = (now, 0)
         return True, since
@@ -67,17 +70,17 @@ class Tracebacks:
 @dataclass(slots=True)
 class _Outage:
     began: float
-    told: float
+    logged: float
     fault: BaseException
     failures: int = 0
     waiting: set[str] = field(default_factory=set[str])
 
 
 class FaultLog:
-    """The faults of one application's databases and steps in this process.
+    """Logs the errors of one application's databases and steps in this process.
 
     Args:
-        databases: which it looks at when an attempt fails as if one of them were down.
+        databases: the databases to probe when an attempt fails as if one of them were down.
     """
 
     def __init__(self, databases: Databases) -> None:
@@ -95,8 +98,8 @@ class FaultLog:
         home = self._home()
         return None if home is None else Databases(home, self._others)
 
-    def knows_also(self, others: Mapping[str, Database]) -> None:
-        """Look at these databases, too."""
+    def add_databases(self, others: Mapping[str, Database]) -> None:
+        """Probe these databases, too."""
         self._others = {**self._others, **others}
 
     @property
@@ -105,15 +108,15 @@ class FaultLog:
         return bool(self._outages)
 
     def failed(self, what: str, fault: BaseException, *, waiting: Iterable[str] = ()) -> None:
-        """Log that something failed and will be tried again.
+        """Log that something failed. If a database may be down, the line is held back until that is known.
 
         Args:
-            what: what failed, for example `account.withdraw of MoneyTransfer/event/7, attempt 3`.
+            what: what failed, for example `account.withdraw of MoneyTransfer/event/7, attempt 3, failed`.
             fault: the error.
-            waiting: the sagas that wait because of it.
+            waiting: ids of the sagas that wait because of it.
         """
         if not is_outage(fault):
-            _tell(what, fault)
+            _log_failure(what, fault)
             return
         self._failures += 1
         if len(self._waiting) < _WAITING:
@@ -124,67 +127,68 @@ class FaultLog:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def close(self) -> None:
-        """Look at no database any more."""
+        """Stop probing the databases."""
         if self._watching is not None:
             self._watching.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watching
 
     async def _watch(self) -> None:
-        """Look at the databases until each can be used."""
+        """Probe the databases until each can be used."""
         while True:
-            down = await self._look()
+            down = await self._probe()
             now = monotonic()
             for name, fault in down.items():
-                self._is_down(name, fault, now)
+                self._log_outage(name, fault, now)
             for name in [name for name in self._outages if name not in down]:
-                self._is_back(name, now)
+                self._log_recovery(name, now)
             if not self._outages:
                 break
             self._suspects.clear()
             await asyncio.sleep(_LOOK)
         suspects, self._suspects = self._suspects, []
         self._waiting, self._failures = set(), 0
-        if monotonic() - self._ended > _AFTERMATH:  # otherwise they had begun before it was back
+        if monotonic() - self._ended > _AFTERMATH:  # otherwise the attempts began during the outage
             for what, fault in suspects:
-                _tell(what, fault)
+                _log_failure(what, fault)
 
-    async def _look(self) -> Mapping[str, BaseException]:
-        """What each database that cannot be used fails with."""
+    async def _probe(self) -> Mapping[str, BaseException]:
+        """Return the error of each database that cannot be used, by its name."""
         down: dict[str, BaseException] = {}
         for name, database in self._databases or ():
             try:
                 await asyncio.wait_for(write_probe(database), _PATIENCE)
             except TimeoutError as fault:
-                if database.dialect == "postgresql" or name in self._outages:  # on SQLite writers queue
+                if database.dialect == "postgresql" or name in self._outages:  # on SQLite a writer may only be queuing
                     down[name] = fault
             except Exception as fault:
                 if is_outage(fault):
                     down[name] = fault
         return down
 
-    def _is_down(self, name: str, fault: BaseException, now: float) -> None:
+    def _log_outage(self, name: str, fault: BaseException, now: float) -> None:
         if self._databases is None:
             return
         database = self._databases.named(name)
         outage = self._outages.get(name)
         if outage is None:
-            self._outages[name] = _Outage(began=now, told=now, fault=fault)
-            _log.warning("%s %s", database.unreachable(fault), _sagas(len(self._waiting), "wait"))
-        elif now - outage.told >= MINUTE:
-            outage.told = now
+            self._outages[name] = _Outage(began=now, logged=now, fault=fault)
+            _log.warning("%s %s", database.unreachable(fault), _count_sagas(len(self._waiting), "wait"))
+        elif now - outage.logged >= MINUTE:
+            outage.logged = now
             cause = str(database.unreachable(fault)).partition(". ")[0]
-            _log.warning("For %s: %s. %s", _lasting(now - outage.began), cause, _sagas(len(self._waiting), "wait"))
+            duration = _format_duration(now - outage.began)
+            _log.warning("For %s: %s. %s", duration, cause, _count_sagas(len(self._waiting), "wait"))
 
-    def _is_back(self, name: str, now: float) -> None:
+    def _log_recovery(self, name: str, now: float) -> None:
         outage = self._outages.pop(name)
         self._ended = now
         _log.warning(
             "The database at %s is back after %s. Meanwhile %d attempts failed. %s",
             self._databases.named(name).shown if self._databases else name,
-            _lasting(now - outage.began),
+            _format_duration(now - outage.began),
             self._failures,
-            _sagas(len(self._waiting), "waited"),
+            _count_sagas(len(self._waiting), "waited"),
         )
 
 
@@ -193,18 +197,18 @@ _tracebacks = Tracebacks()
 
 
 def fault_log_of(databases: Databases | Database) -> FaultLog:
-    """The fault log of a home database in this process, the same for everything that uses it."""
-    known = Databases.of(databases)
-    log = _logs.get(known.home)
+    """Return the fault log of a home database. There is one in each process, shared by everything that uses it."""
+    databases = Databases.of(databases)
+    log = _logs.get(databases.home)
     if log is None:
-        log = _logs[known.home] = FaultLog(known)
+        log = _logs[databases.home] = FaultLog(databases)
     else:
-        log.knows_also(known.others)
+        log.add_databases(databases.others)
     return log
 
 
 def is_outage(fault: BaseException) -> bool:
-    """Whether an error looks as if a database could not be used at all."""
+    """Return whether an error looks as if a database could not be used at all."""
     return any(
         condition_of(leaf).is_outage
         or isinstance(leaf, InterfaceError)
@@ -213,14 +217,14 @@ def is_outage(fault: BaseException) -> bool:
     )
 
 
-def _tell(what: str, fault: BaseException, level: int = logging.WARNING) -> None:
+def _log_failure(what: str, fault: BaseException, level: int = logging.WARNING) -> None:
     _log.log(level, "%s: %s%s", what, error_text(fault), _traceback_of(fault))
 
 
 def _traceback_of(fault: BaseException) -> str:
-    """The traceback where it is due, on lines of its own; otherwise nothing."""
+    """Return the traceback on lines after the first if it is due, otherwise an empty string."""
     if isinstance(fault, ApplicationError):
-        return ""  # the engine raises it itself: its message says all
+        return ""  # the engine raises it itself, and its message is complete
     frames = fault.__traceback__
     while frames is not None and frames.tb_next is not None:
         frames = frames.tb_next
@@ -228,22 +232,22 @@ def _traceback_of(fault: BaseException) -> str:
     is_due, since = _tracebacks.due((type(fault), where))
     if not is_due:
         return ""
-    again = f" ({since} more like this since its traceback was logged last)" if since else ""
-    return f"{again}\n{traceback_text(fault)}"
+    repeats = f" ({since} more like this since its traceback was logged last)" if since else ""
+    return f"{repeats}\n{traceback_text(fault)}"
 
 
 class OneLine(logging.Filter):
-    """Cuts what a library logs with a traceback for each failure to what this module would log of it."""
+    """A logging filter that shortens a library's tracebacks to what this module would log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is logged; a traceback is removed from it, unless it is due."""
+        """Return whether to log the record. Its traceback is removed unless one is due."""
         fault = record.exc_info[1] if record.exc_info else None
         if fault is None:
             return True
         if isinstance(fault, AttemptFailed):
-            return False  # logged where it was made
+            return False  # already logged where it was raised
         if is_outage(fault) and (record.name.startswith("sqlalchemy") or any(log.is_down for log in _logs.values())):
-            return False  # whoever used the connection reports the outage
+            return False  # the code that used the connection reports the outage
         record.msg = f"{record.getMessage()}: {error_text(fault)}{_traceback_of(fault)}"
         record.args = ()
         record.exc_info = record.exc_text = None
@@ -262,15 +266,15 @@ _one_line = OneLine()
 
 
 def shorten_library_logs() -> None:
-    """Have Temporal's and SQLAlchemy's loggers log failures as this module does. Safe to repeat."""
+    """Make Temporal's and SQLAlchemy's loggers log failures as this module does. Calling it twice is harmless."""
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_one_line)
 
 
-def _sagas(number: int, wait: str) -> str:
-    return f"1 saga {wait}{'s' if wait == 'wait' else ''}." if number == 1 else f"{number} sagas {wait}."
+def _count_sagas(number: int, verb: str) -> str:
+    return f"1 saga {verb}{'s' if verb == 'wait' else ''}." if number == 1 else f"{number} sagas {verb}."
 
 
-def _lasting(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,4 +1,4 @@
-"""What the previous attempt of an activity ended with. Only the server knows: the attempt may have been elsewhere."""
+"""Asks the server how an activity's previous attempt failed, because that attempt may have run in another worker."""
 
 import asyncio
 
@@ -7,17 +7,18 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.service import RPCError
 
 _PATIENCE = 3.0
+"""Seconds to wait for the server's answer."""
 
 
 async def last_failure() -> Failure | None:
-    """The failure of the attempt before this one; None if it is not known, or the server does not answer in time."""
+    """Return the failure of the previous attempt, or None if it is unknown or the server does not answer in time."""
     info = activity.info()
     if info.workflow_id is None:
         return None
     try:
         handle = activity.client().get_workflow_handle(info.workflow_id, run_id=info.workflow_run_id)
         description = await asyncio.wait_for(handle.describe(), _PATIENCE)
-    except (RPCError, TimeoutError, RuntimeError):  # the last one: no client is at hand
+    except (RPCError, TimeoutError, RuntimeError):  # a RuntimeError means that the activity has no client
         return None
     for pending in description.raw_description.pending_activities:
         if pending.activity_id == info.activity_id and pending.HasField("last_failure"):

@@ -1,4 +1,4 @@
-"""The activity that looks into the tables for clients that cannot: again and again, as long as they are patient."""
+"""The activity that answers lookups of clients without a database connection, polling the tables until it can."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,14 +12,14 @@ from orchestrator.store.queries.lookup import answer
 from orchestrator.workflow.system.lookup import ANSWER, LOOK
 
 _SOON, _LATER = 0.02, 0.5
-"""Seconds between two looks: many clients may be waiting."""
+"""First and longest pause between two looks, in seconds. It grows because many clients may be waiting."""
 LOOKING = 20
-"""Clients for which a worker looks at once. Looking takes a place that a saga's step could have: who comes beside these
-hears what the tables say now, and comes again."""
+"""Most lookups for which one worker waits at the same time, because each occupies a slot that a saga's step could use.
+Any further lookup is answered at once with the tables' current content, and its client asks again."""
 
 
 def answer_activity(databases: Databases) -> Callable[..., Awaitable[LookupReply]]:
-    """The activity of `orchestrator.workflow.system.lookup.SagaAnswers`."""
+    """Return the activity of `orchestrator.workflow.system.lookup.SagaLookups`."""
 
     looking = 0
 
@@ -33,9 +33,9 @@ def answer_activity(databases: Databases) -> Callable[..., Awaitable[LookupReply
         try:
             while True:
                 activity.heartbeat()
-                told = await answer(databases, question)
-                if told.tells or monotonic() >= until or activity.is_worker_shutdown():
-                    return told
+                reply = await answer(databases, question)
+                if reply.tells or monotonic() >= until or activity.is_worker_shutdown():
+                    return reply
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, _LATER)
         finally:

@@ -1,6 +1,6 @@
-"""Purging by itself: while a worker runs it deletes what is older than the retention, a little at a time.
+"""Automatic purging: while a worker runs, it deletes in small batches what is older than the retention.
 
-Any number of workers may do so at once. What fails is told and tried again later; no saga waits for it.
+Any number of workers may purge at the same time. A failure is logged and retried later, and no saga waits for it.
 """
 
 import asyncio
@@ -17,17 +17,18 @@ _log = logging.getLogger(__name__)
 EVERY = 900.0
 """Seconds from one sweep to the next."""
 _SOON = 10.0
-"""The same where one did not come to its end."""
+"""Seconds to the next sweep if the last one left something."""
 FIRST = (5.0, 60.0)
-"""Between these the first one comes: workers start together, and need not purge together."""
+"""Shortest and longest wait before the first sweep, in seconds. It is random, because workers start together and need
+not purge together."""
 _BATCHES = 200
-"""Batches that one sweep takes at most."""
+"""Most batches in one sweep."""
 _BREATH = 0.05
-"""Seconds between two batches, for everybody else."""
+"""Seconds between two batches, so that sagas get their turn."""
 
 
 async def purge_by_itself(databases: Databases, retention: timedelta) -> None:
-    """Sweep again and again, until it is cancelled."""
+    """Sweep periodically until cancelled."""
     await asyncio.sleep(uniform(*FIRST))  # noqa: S311
     while True:
         wait = EVERY
@@ -37,22 +38,22 @@ async def purge_by_itself(databases: Databases, retention: timedelta) -> None:
             if purged.rows:
                 _log.info("purged %s", purged)
         except Exception as fault:
-            fault_log_of(databases).failed(f"purging, which is tried again in {wait:.0f} s,", fault)
+            fault_log_of(databases).failed(f"purging failed and is retried in {wait:.0f} s", fault)
         await asyncio.sleep(wait)
 
 
 async def sweep(databases: Databases, retention: timedelta, *, batches: int = _BATCHES) -> tuple[Purge, bool]:
-    """Purge what is older than the retention, as far as one sweep goes.
+    """Purge what is older than the retention, up to a number of batches.
 
     Returns:
-        What was purged, and whether nothing is left.
+        The counts of what was purged, and whether nothing older is left.
     """
     before = await database_time(databases.home) - retention
     purged = Purge()
     for _ in range(batches):
-        some = await purge_some(databases, before=before)
-        purged += some
-        if not some.rows:
+        batch = await purge_some(databases, before=before)
+        purged += batch
+        if not batch.rows:
             return purged, True
         await asyncio.sleep(_BREATH)
     return purged, False

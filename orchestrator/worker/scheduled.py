@@ -1,4 +1,4 @@
-"""The activity that publishes what a schedule is for."""
+"""The activity that publishes a scheduled event."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -14,21 +14,26 @@ from orchestrator.workflow.system.scheduled import PUBLISH_SCHEDULED, ScheduledE
 
 
 def publish_activity(client: Client, catalog: Catalog, task_queue: str) -> Callable[..., Awaitable[str]]:
-    """Publishes on the worker's own connection."""
+    """Return the activity, which publishes over the worker's own connection."""
     bus = bus_of(client, catalog, task_queue, source="orchestrator/schedule")
 
     @activity.defn(name=PUBLISH_SCHEDULED)
-    async def publish(wanted: ScheduledEvent, at: str) -> str:
+    async def publish(scheduled: ScheduledEvent, at: str) -> str:
         moment = datetime.fromisoformat(at)
-        event_class = catalog.events.get(wanted.event_type)
+        event_class = catalog.events.get(scheduled.event_type)
         if event_class is None:
-            # Not final: a worker with newer code may know it.
-            raise ApplicationError(f"this worker's code has no event {wanted.event_type}", type="UnknownEvent")
+            # Retried, because a worker with newer code may know the event.
+            raise ApplicationError(
+                f"The event type {scheduled.event_type} is unknown to this worker's code. Start a worker that has it",
+                type="UnknownEvent",
+            )
         try:
-            event_id, event = event_class.scheduled(moment, wanted.arguments)
+            event_id, event = event_class.scheduled(moment, scheduled.arguments)
         except (NotScheduled, LookupError, ValueError) as fault:
             raise ApplicationError(
-                f"{wanted.event_type}: {fault!r}: make the schedule again", type="WrongSchedule", non_retryable=True
+                f"This schedule does not fit the event type {scheduled.event_type}: {fault!r}. Create it again",
+                type="WrongSchedule",
+                non_retryable=True,
             ) from fault
         await bus.publish(event, event_id=event_id, time=moment)
         return event_id

@@ -1,6 +1,6 @@
-"""The engine's search attributes in a namespace: registered where they are missing, done without where they cannot be.
+"""Registers the engine's search attributes in a namespace, and does without those that cannot be registered.
 
-A namespace has room for few of them: ten keywords on Temporal's SQL stores, which other applications share.
+A namespace has room for few of them. On Temporal's SQL stores it has ten keywords, shared by all its applications.
 """
 
 from temporalio.api.enums.v1 import IndexedValueType
@@ -12,7 +12,8 @@ from orchestrator.errors import Unreachable
 from orchestrator.workflow.search_attributes import ERROR_CODE, EVENT_ID, EVENT_TYPE, SAGA_STATUS, leave_out
 
 _BY_USE = (SAGA_STATUS, ERROR_CODE, EVENT_TYPE, EVENT_ID)
-"""What gets the room that is left first. Recovery needs the status; an event's id is in the workflow's id already."""
+"""The search attributes in order of use, so that the remaining room goes to the most useful ones. Recovery needs the
+status; an event's id is already part of the workflow id."""
 _KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
 
 
@@ -20,10 +21,10 @@ async def ensure_search_attributes(client: Client) -> str | None:
     """Register the engine's search attributes in the client's namespace, if they are missing.
 
     Returns:
-        What is lost because some cannot be registered, as a remark for the operator; None if all are there.
+        A message for the operator about those that cannot be registered, or None if all are registered.
 
     Raises:
-        Unreachable: the server does not answer, or `SagaStatus` cannot be registered; the message says what helps.
+        Unreachable: the server does not answer, or `SagaStatus` cannot be registered; the message says what to do.
     """
     try:
         known = await _known(client)
@@ -37,25 +38,25 @@ async def ensure_search_attributes(client: Client) -> str | None:
             known |= dict.fromkeys(missing, _KEYWORD)
     except RPCError as fault:
         raise Unreachable(
-            f"The search attributes of the namespace {client.namespace!r} cannot be read ({fault.message}). Let the "
-            "worker use Temporal's operator service, at least to list them"
+            f"The search attributes of the namespace {client.namespace!r} cannot be read ({fault.message}). Allow the "
+            "worker to use Temporal's operator service, at least to list search attributes"
         ) from fault
     lost = [key.name for key in _BY_USE if known.get(key.name) != _KEYWORD]
     leave_out(client.namespace, lost)
     if not lost:
         return None
-    others = [f"{name} exists with another type than Keyword" for name in lost if name in known]
-    cause = "; ".join(([refusal.rstrip(".")] if refusal else []) + others)
+    wrong_types = [f"{name} exists with a type other than Keyword" for name in lost if name in known]
+    cause = "; ".join(([refusal.rstrip(".")] if refusal else []) + wrong_types)
     several = len(lost) > 1
-    said = (
-        f"The search attribute{'s' if several else ''} {', '.join(lost)} cannot be had in the namespace "
-        f"{client.namespace!r} ({cause}). "
+    problem = (
+        f"The search attribute{'s' if several else ''} {', '.join(lost)} cannot be registered in the namespace "
+        f"{client.namespace!r} ({cause})."
     )
+    remedy = _remedy(client.namespace, lost, known)
     if SAGA_STATUS.name in lost:
-        raise Unreachable(f"{said}Recovery cannot work without SagaStatus. {_ways_out(client.namespace, lost, known)}")
+        raise Unreachable(f"{problem} Recovery cannot work without SagaStatus. {remedy}")
     return (
-        f"{said}Executions cannot be searched by {'them' if several else 'it'}; nothing else is lost. "
-        f"{_ways_out(client.namespace, lost, known)}"
+        f"{problem} Executions cannot be searched by {'them' if several else 'it'}; nothing else is affected. {remedy}"
     )
 
 
@@ -67,7 +68,7 @@ async def _known(client: Client) -> dict[str, int]:
 
 
 async def _add(client: Client, names: list[str]) -> str:
-    """Why the server does not add them; empty if it did, or another worker did meanwhile."""
+    """Add search attributes. Return the server's refusal, or an empty string if it or another worker has added them."""
     if not names:
         return ""
     request = AddSearchAttributesRequest(namespace=client.namespace, search_attributes=dict.fromkeys(names, _KEYWORD))
@@ -80,12 +81,12 @@ async def _add(client: Client, names: list[str]) -> str:
     return ""
 
 
-def _ways_out(namespace: str, lost: list[str], known: dict[str, int]) -> str:
+def _remedy(namespace: str, lost: list[str], known: dict[str, int]) -> str:
     create = " ".join(f"--name {name} --type Keyword" for name in lost)
     in_the_way = " ".join(f"--name {name}" for name in lost if name in known) or "--name UNUSED"
     return (
-        "To have all: use a namespace of its own (temporal operator namespace create --namespace NAME, and set "
-        f"TEMPORAL_NAMESPACE), or remove what is in the way (temporal operator search-attribute remove --namespace "
-        f"{namespace} {in_the_way}) and then have someone who may run: temporal operator search-attribute create "
-        f"--namespace {namespace} {create}"
+        "To register all of them, give the application its own namespace (temporal operator namespace create "
+        "--namespace NAME, and set TEMPORAL_NAMESPACE). Or remove search attributes that are in the way (temporal "
+        f"operator search-attribute remove --namespace {namespace} {in_the_way}), and then let someone with the "
+        f"permission run: temporal operator search-attribute create --namespace {namespace} {create}"
     )

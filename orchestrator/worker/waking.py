@@ -1,4 +1,7 @@
-"""Waking sagas that waited for a lock: a signal to whoever drives them, on which nothing depends."""
+"""Wakes sagas that wait for a lock by signalling the executions that drive them.
+
+No saga depends on the signal, because waiting sagas also look by themselves.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,26 +18,28 @@ from orchestrator.protocol.commands import SagaRef
 from orchestrator.store.locks import Woken
 
 _PATIENCE = timedelta(seconds=5)
+"""Time that one signal may take, and that sending may take when the worker drains."""
 _NAMED = 100
-"""Sagas that one signal names."""
+"""Most sagas named in one signal."""
 
 
 Recover = Callable[[Sequence[UUID]], Awaitable[None]]
-"""Sees that these sagas go on, whose execution runs no more. Never raises; recovery finds them later by itself."""
+"""Resumes sagas whose execution no longer runs. Never raises, because recovery also finds them later."""
 
 
 async def recover_later(sagas: Sequence[UUID]) -> None:
-    """Leave them to recovery's next sweeps."""
+    """Do nothing, and leave the sagas to the next sweeps of recovery."""
 
 
 class SignalWaker:
-    """A `Waker` that signals the execution that owns a saga. Who does not hear looks by itself.
+    """A `Waker` that signals the execution that owns a saga.
 
-    As a context manager it has sent what it began, or tried for five seconds, when it ends.
+    As a context manager it waits on exit until its signals are sent, for at most five seconds.
 
     Args:
-        client: a connection.
-        recover: is told of sagas whose owner runs no more: in a line of them each would wait for recovery in turn.
+        client: a connection to Temporal.
+        recover: called with sagas whose owner no longer runs. If they were left to the next sweep, each saga of a lock
+            queue would wait for another sweep.
     """
 
     def __init__(self, client: Client, recover: Recover = recover_later) -> None:
@@ -47,17 +52,17 @@ class SignalWaker:
 
     async def __aexit__(self, *exception: object) -> None:
         if self._sending:
-            _, left = await asyncio.wait(self._sending, timeout=_PATIENCE.total_seconds())
-            for sending in left:
+            _, unsent = await asyncio.wait(self._sending, timeout=_PATIENCE.total_seconds())
+            for sending in unsent:
                 sending.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.gather(*unsent, return_exceptions=True)
 
     async def __call__(self, woken: Sequence[Woken]) -> None:
-        """Begin to send; the finish that found them does not wait for it."""
+        """Send signals in the background, so that the saga that released the locks does not wait."""
         sagas: dict[str, list[SagaRef]] = {}
-        for one in woken:
-            if one.owner_workflow_id:
-                sagas.setdefault(one.owner_workflow_id, []).append(one.saga)
+        for waiter in woken:
+            if waiter.owner_workflow_id:
+                sagas.setdefault(waiter.owner_workflow_id, []).append(waiter.saga)
         for owner, owned in sagas.items():
             for first in range(0, len(owned), _NAMED):
                 sending = asyncio.create_task(self._wake(owner, owned[first : first + _NAMED]))
@@ -65,22 +70,25 @@ class SignalWaker:
                 sending.add_done_callback(self._sending.discard)
 
     async def _wake(self, workflow_id: str, sagas: Sequence[SagaRef]) -> None:
-        # A partition looks at those alone: it may have hundreds that wait.
-        named = [saga.event_id for saga in sagas] if names.is_partition(workflow_id) else ()
-        if await self._is_heard(workflow_id, named):
+        # A partition only looks at the sagas named here, because hundreds of its sagas may be waiting.
+        event_ids = [saga.event_id for saga in sagas] if names.is_partition(workflow_id) else ()
+        if await self._signal(workflow_id, event_ids):
             return
-        # Recovery gave it an execution, which does not own it while it waits; or nobody drives it.
-        own = {saga.id: names.own_workflow_id(saga.orchestrator, saga.event_id) for saga in sagas}
-        alone = [key for key, own_id in own.items() if own_id == workflow_id or not await self._is_heard(own_id, ())]
-        if alone:
-            await self._recover(alone)
+        # Either recovery has started the saga's own execution, which does not own the saga while it waits for a lock,
+        # or no execution drives the saga.
+        own_ids = {saga.id: names.own_workflow_id(saga.orchestrator, saga.event_id) for saga in sagas}
+        stalled = [
+            key for key, own_id in own_ids.items() if own_id == workflow_id or not await self._signal(own_id, ())
+        ]
+        if stalled:
+            await self._recover(stalled)
 
-    async def _is_heard(self, workflow_id: str, named: Sequence[str]) -> bool:
-        """False: no such execution runs."""
+    async def _signal(self, workflow_id: str, event_ids: Sequence[str]) -> bool:
+        """Send the wake signal. Return whether such an execution may be running."""
         try:
-            owner = self._client.get_workflow_handle(workflow_id)
+            execution = self._client.get_workflow_handle(workflow_id)
             async with request_slot():
-                await owner.signal(names.WAKE_SIGNAL, args=named, rpc_timeout=_PATIENCE)
+                await execution.signal(names.WAKE_SIGNAL, args=event_ids, rpc_timeout=_PATIENCE)
         except RPCError as fault:
             return fault.status is not RPCStatusCode.NOT_FOUND
         return True

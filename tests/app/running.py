@@ -14,7 +14,8 @@ from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.protocol.envelope import saga_id
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
-from orchestrator.worker.process.manager import Manager, Ready
+from orchestrator.worker.process.manager import Manager
+from orchestrator.worker.process.prepare import Ready
 from orchestrator.worker.search_attributes import ensure_search_attributes
 from starter.seed import open_account, seed
 from tests.app.books import Books

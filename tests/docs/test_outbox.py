@@ -9,7 +9,7 @@ import pytest
 from orchestrator import Catalog, outbox
 from orchestrator.store.outbox import FORWARD_AFTER
 from orchestrator.testing import added_events, step_transaction
-from orchestrator.worker.relay.relay import RelayLimits
+from orchestrator.worker.relay.limits import RelayLimits
 from tests.docs.markdown import Document
 from tests.docs.test_locks_and_databases import module
 

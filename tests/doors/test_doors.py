@@ -12,7 +12,8 @@ from orchestrator.client import EventBus
 from orchestrator.protocol.commands import Phase
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
-from orchestrator.worker.process.manager import Manager, Ready
+from orchestrator.worker.process.manager import Manager
+from orchestrator.worker.process.prepare import Ready
 from orchestrator.worker.search_attributes import ensure_search_attributes
 from tests.doors.audit import Books, Findings, Row, audit
 from tests.doors.crowd import Crowd

@@ -503,7 +503,7 @@ def database_now() -> ColumnElement[datetime]:"""
         name="outage-log",
         breaks="an outage of a database is logged when it begins and ends, and not for each attempt",
         file="orchestrator/worker/fault_log.py",
-        replaced={"if not is_outage(fault):\n            _tell": "if True:\n            _tell"},
+        replaced={"if not is_outage(fault):\n            _log_failure": "if True:\n            _log_failure"},
         caught_by=(
             "tests/worker/test_fault_log.py"
             "::test_a_database_that_cannot_be_written_is_told_when_it_begins_and_when_it_ends[sqlite-cannot_be_written]",

@@ -21,7 +21,8 @@ from orchestrator.store.core.schema import saga, saga_dead_letter, saga_outbox, 
 from orchestrator.store.migrations.migrate import migrate
 from orchestrator.store.retention import Purge, purge_some, purgeable
 from orchestrator.worker import retention as worker_retention
-from orchestrator.worker.process.manager import Manager, Ready
+from orchestrator.worker.process.manager import Manager
+from orchestrator.worker.process.prepare import Ready
 from orchestrator.worker.retention import sweep
 from tests import cast as the_cast
 from tests.cast import Script, refuses

@@ -27,7 +27,8 @@ from orchestrator.store.outbox import NO_SAGA, OutboxRow, Target, is_due
 from orchestrator.store.queries.lookup import answer
 from orchestrator.store.recovery import adopt, check_belonging
 from orchestrator.store.saga.steps import StoreSteps
-from orchestrator.worker.relay.relay import ExecutionStatus, Relay, RelayLimits
+from orchestrator.worker.relay.limits import RelayLimits
+from orchestrator.worker.relay.relay import DeliveryResult, Relay
 from tests import chain
 from tests.cast_events import NothingRequested
 from tests.house import CATALOG, eventually, rows
@@ -89,13 +90,13 @@ class PacedRelay(Relay):
     async def _claim(self, few: bool) -> list[OutboxRow]:
         return await self._paced("claim", lambda: super(PacedRelay, self)._claim(few))
 
-    async def _send(self, row: OutboxRow, known: set[object]) -> ExecutionStatus:  # type: ignore[override]
+    async def _send(self, row: OutboxRow, known: set[object]) -> DeliveryResult:  # type: ignore[override]
         await self.paced.pacer.at("before send")
         fate = await super()._send(row, known)  # type: ignore[arg-type]
         await self.paced.pacer.at("inside send")  # the listener has it
         return fate
 
-    async def _mark(self, fates: Sequence[ExecutionStatus]) -> None:
+    async def _mark(self, fates: Sequence[DeliveryResult]) -> None:
         await self.paced.pacer.at("after send")
         await self._paced("mark", lambda: super(PacedRelay, self)._mark(fates))
 
@@ -114,7 +115,7 @@ def relay_of(database: Database, post: Post, limits: RelayLimits = SOON) -> Rela
 async def drain(relay: Relay) -> None:
     """Send until nothing may be taken."""
     while await is_due(relay.database):
-        if not (await relay.pass_on()).went_on:
+        if not (await relay.pass_on()).made_progress:
             break
 
 
@@ -310,7 +311,7 @@ async def test_the_lag_is_measured_and_a_large_one_told(database: Database, capl
     assert said["orchestrator_outbox_waiting"].value == 1
     assert said["orchestrator_outbox_lag"].value >= 120
     assert dict(said["orchestrator_outbox_lag"].attributes)["database"] == "books"
-    assert "the outbox of books: 1 waiting to be sent, the oldest for 12" in caplog.text
+    assert "1 events in the outbox of books wait to be sent, the oldest for 12" in caplog.text
 
 
 async def test_a_copy_of_a_database_sends_nothing_until_it_is_adopted(database: Database) -> None:

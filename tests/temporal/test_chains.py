@@ -19,7 +19,7 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga
 from orchestrator.worker.process.manager import Manager
 from orchestrator.worker.relay.delivery import Delivery
-from orchestrator.worker.relay.relay import RelayLimits
+from orchestrator.worker.relay.limits import RelayLimits
 from tests.cast import stock
 from tests.chain import (
     CATALOG,

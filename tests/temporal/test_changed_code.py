@@ -14,7 +14,8 @@ from orchestrator import Transaction
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
 from orchestrator.store.saga.intervention import cancel_saga
-from orchestrator.worker.process.manager import Manager, Ready
+from orchestrator.worker.process.manager import Manager
+from orchestrator.worker.process.prepare import Ready
 from tests.cast import Script
 from tests.house import House, eventually, open_house, worker_client
 from tests.swarm import CATALOG, LoneRequested, SwarmRequested

@@ -16,7 +16,8 @@ from orchestrator.protocol.envelope import read
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
-from orchestrator.worker.process.manager import Manager, Ready
+from orchestrator.worker.process.manager import Manager
+from orchestrator.worker.process.prepare import Ready
 from tests.closing import ClosingBus
 from tests.house import House, eventually, new_id, open_house, worker_client
 from tests.versions import after, before

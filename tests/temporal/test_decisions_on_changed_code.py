@@ -13,7 +13,7 @@ from orchestrator.definition.catalog import Catalog
 from orchestrator.operation import Operation
 from orchestrator.store.core.database import Database
 from orchestrator.store.saga.intervention import cancel_saga
-from orchestrator.worker.process.manager import Ready
+from orchestrator.worker.process.prepare import Ready
 from tests import cast
 from tests.cast import Plan
 from tests.deployed import Deployed

@@ -18,7 +18,8 @@ from orchestrator.protocol.commands import MarkStuckCommand
 from orchestrator.protocol.envelope import digest, wrap
 from orchestrator.store.core.schema import saga_step
 from orchestrator.store.saga.steps import StoreSteps
-from orchestrator.worker.process.manager import Manager, Ready
+from orchestrator.worker.process.manager import Manager
+from orchestrator.worker.process.prepare import Ready
 from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.own_execution import raw_json
 from tests.cast import Gate, Script, fails, refuses, take

@@ -107,7 +107,7 @@ async def test_a_saga_that_ends_after_the_sweep_read_its_row_is_not_driven_again
         await saga.closed()
         return await status_of_execution(*asked)
 
-    monkeypatch.setattr("orchestrator.worker.recovery.stalled_sagas.fate_of", asked_late)
+    monkeypatch.setattr("orchestrator.worker.recovery.stalled_sagas.status_of_execution", asked_late)
 
     swept = await sweep(house)
 

@@ -15,7 +15,8 @@ from orchestrator.protocol.envelope import Envelope
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.worker.relay.delivery import Delivery
-from orchestrator.worker.relay.relay import RelayLimits, relaying
+from orchestrator.worker.relay.limits import RelayLimits
+from orchestrator.worker.relay.relay import relaying
 from tests import cast
 from tests.cast import write_note
 

@@ -57,7 +57,7 @@ async def test_sagas_end_well_with_those_that_fit_into_the_namespace(client: Cli
         described = await here.get_workflow_handle(saga.workflow_id).describe()
 
     assert said is not None
-    assert "ErrorCode, EventType, EventId cannot be had" in said
+    assert "ErrorCode, EventType, EventId cannot be registered" in said
     assert "more than 10 search attribute" in said
     assert described.typed_search_attributes.get(SAGA_STATUS) == "completed"
 
@@ -82,8 +82,8 @@ async def test_one_of_another_type_is_done_without(client: Client) -> None:
     said = await ensure_search_attributes(here)
 
     assert said is not None
-    assert "EventId cannot be had" in said
-    assert "EventId exists with another type than Keyword" in said
+    assert "EventId cannot be registered" in said
+    assert "EventId exists with a type other than Keyword" in said
 
 
 async def test_a_namespace_that_is_not_there_is_reported_as_that(

@@ -159,7 +159,7 @@ async def test_a_step_that_blocks_or_stops_its_process_is_taken_up_and_the_other
         assert re.search(told, workers.said)
 
 
-@pytest.mark.parametrize(("how", "told"), [("loop", "Workflow code has not come back"), ("segfault", "SIGSEGV")])
+@pytest.mark.parametrize(("how", "told"), [("loop", "Workflow code has not returned"), ("segfault", "SIGSEGV")])
 async def test_the_others_finish_beside_a_handle_that_kills_its_process(
     client: Client, tmp_path: Path, how: str, told: str
 ) -> None:

@@ -76,7 +76,7 @@ def test_a_process_with_a_lasting_fault_is_not_started_again_and_the_others_go_o
     supervisor.send_signal(signal.SIGTERM)
     _, err = supervisor.communicate(timeout=20)
 
-    assert "ended (exit code 2) before it was ready. Another would meet the same fault" in told
+    assert "ended (exit code 2) before it was ready. It is not replaced" in told
     assert err == ""
     assert supervisor.returncode == 0
     assert starts(tmp_path, 2) == 1
@@ -88,7 +88,7 @@ def test_the_supervisor_ends_when_no_process_is_left_that_may_start(start: Start
     _, err = supervisor.communicate(timeout=20)
 
     assert supervisor.returncode == 2
-    assert err.count("Another would meet the same fault") == 2
+    assert err.count("It is not replaced") == 2
     assert (starts(tmp_path, 1), starts(tmp_path, 2)) == (2, 2)
 
 

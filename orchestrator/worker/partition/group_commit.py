@@ -1,4 +1,4 @@
-"""Steps of a wave's sagas gather, as those do that end: sagas that began together reach their next steps together."""
+"""Group commit of steps: steps that the sagas of a wave reach at the same time run in one transaction."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,19 +9,20 @@ from orchestrator.protocol.commands import StepCommand, StepReply
 from orchestrator.store.saga.steps import StoreSteps
 
 _MOST = 6
-"""Steps in one transaction: what one of them is refused for, the others do again."""
+"""Most steps in one transaction. If one of them is refused, the others have to be repeated."""
 _LONGEST = 0.5
 """Seconds that such a transaction may take."""
 _BAD = 0.3
-"""Share of failures from which on each goes alone: what fails is done twice."""
+"""Share of failed groups above which each step runs alone, because the steps of a failed group run twice."""
 _WEIGHT = 0.2
+"""Weight of the latest group in the share of failures, an exponential moving average."""
 _SOONEST, _LATEST = 53, 2_000
-"""Steps that go alone before some try again, doubled each time it goes badly; odd, or it might always be the last of
-those that come."""
+"""Fewest and most steps that run alone before a group is tried again; the number doubles with each failure. It is odd,
+because with an even number the group might always be tried with the last step of a batch."""
 
 
 class Odds:
-    """How steps of one orchestrator get on in one transaction, of late."""
+    """How often group commits of one orchestrator have failed recently, and whether to try another one."""
 
     def __init__(self) -> None:
         self._failing = 0.0
@@ -29,7 +30,7 @@ class Odds:
         self._patience = _SOONEST
 
     def are_good(self) -> bool:
-        """Whether to try; seldom also while they are bad, to see whether they still are."""
+        """Return whether to try a group. Occasionally true while groups fail, to find out whether they still do."""
         if self._failing < _BAD:
             return True
         self._passed_over += 1
@@ -38,74 +39,74 @@ class Odds:
         self._passed_over = 0
         return True
 
-    def tell(self, *, failed: bool) -> None:
-        """How one went."""
+    def record(self, *, failed: bool) -> None:
+        """Record the result of one group."""
         self._patience = min(self._patience * 2 + 1, _LATEST) if failed else _SOONEST
         self._failing += _WEIGHT * (failed - self._failing)
 
 
 @dataclass(frozen=True, slots=True)
-class _Gathered:
+class _QueuedStep:
     command: StepCommand
     context: Context
-    done: "asyncio.Future[StepReply | None]"
+    reply: "asyncio.Future[StepReply | None]"
 
 
 class StepGroups:
-    """Runs steps that come at once in one transaction.
+    """Runs steps that arrive at the same time in one transaction.
 
     Args:
-        steps: the databases.
-        odds: of their orchestrator, in this process.
+        steps: the steps' port to the databases.
+        odds: the success rate of group commits of this orchestrator in this process.
     """
 
     def __init__(self, steps: StoreSteps, odds: Odds) -> None:
         self._steps = steps
         self._odds = odds
-        self._gathered: list[_Gathered] = []
+        self._queue: list[_QueuedStep] = []
         self._running: set[asyncio.Task[None]] = set()
 
     async def run(self, command: StepCommand) -> StepReply | None:
-        """Attempt a step with others. None: it is to be attempted by itself."""
-        if not self._gathered and not self._odds.are_good():
+        """Attempt a step in a group with others. Return None if the caller must attempt it alone."""
+        if not self._queue and not self._odds.are_good():
             return None
         if not self._steps.may_go_together(command):
             return None
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[StepReply | None] = loop.create_future()
-        self._gathered.append(_Gathered(command, copy_context(), done))
-        if len(self._gathered) == 1:
-            # Not at once: those that were let go with it come in this turn of the loop and the next.
+        reply: asyncio.Future[StepReply | None] = loop.create_future()
+        self._queue.append(_QueuedStep(command, copy_context(), reply))
+        if len(self._queue) == 1:
+            # Two iterations of the event loop later, because the other sagas reach their steps within these two.
             loop.call_soon(loop.call_soon, self._begin)
-        elif len(self._gathered) == _MOST:
+        elif len(self._queue) == _MOST:
             self._begin()
-        return await done
+        return await reply
 
     def _begin(self) -> None:
-        together = [one for one in self._gathered if not one.done.done()]
-        self._gathered = []
-        if len(together) > 1:
-            task = asyncio.create_task(self._attempt(together))
+        group = [step for step in self._queue if not step.reply.done()]
+        self._queue = []
+        if len(group) > 1:
+            task = asyncio.create_task(self._attempt(group))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         else:
-            _tell(together, [None] * len(together))
+            _set_replies(group, [None] * len(group))
 
-    async def _attempt(self, together: Sequence[_Gathered]) -> None:
+    async def _attempt(self, group: Sequence[_QueuedStep]) -> None:
         replies: Sequence[StepReply | None] | None = None
         try:
             async with asyncio.timeout(_LONGEST):
                 replies = await self._steps.run_together(
-                    [one.command for one in together], [one.context for one in together]
+                    [step.command for step in group], [step.context for step in group]
                 )
         except TimeoutError:
             pass
         finally:
-            self._odds.tell(failed=replies is None)
-            _tell(together, replies or [None] * len(together))
+            self._odds.record(failed=replies is None)
+            _set_replies(group, replies or [None] * len(group))
 
 
-def _tell(together: Sequence[_Gathered], replies: Sequence[StepReply | None]) -> None:
-    for one, reply in zip(together, replies, strict=True):
-        if not one.done.done():
-            one.done.set_result(reply)
+def _set_replies(group: Sequence[_QueuedStep], replies: Sequence[StepReply | None]) -> None:
+    for step, reply in zip(group, replies, strict=True):
+        if not step.reply.done():
+            step.reply.set_result(reply)

@@ -1,9 +1,12 @@
-"""The driver's port in a wave: straight onto the database, few attempts; what takes long is not for a wave."""
+"""A driver's `Steps` in a wave: they call the database directly and try only twice.
+
+A step that keeps failing or takes long does not belong in a wave. The saga is postponed, or gets its own execution.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import NoReturn, Self, TypeVar
+from typing import Self, TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -41,14 +44,16 @@ R = TypeVar("R")
 
 _TRIES = 2
 _PAUSE = 0.03
+"""Seconds between the attempts."""
 _FINISHED_TOGETHER = 20
+"""Most sagas that one transaction finishes."""
 _GATHERED = 0.003
-"""Seconds that the first one that ends waits for others, where many are under way."""
+"""Seconds that the first saga to finish waits for others, if `_MANY` others are being driven."""
 _MANY = 4
 
 
 class Postponed(Exception):
-    """The saga is to be taken again by a later wave."""
+    """The saga is left to a later wave."""
 
     def __init__(self, why: PostponeReason, cause: Exception | None = None) -> None:
         self.why = why
@@ -56,11 +61,11 @@ class Postponed(Exception):
 
 
 class NeedsOwn(Exception):
-    """The saga needs an execution of its own: it waits, or calls the outside."""
+    """The saga needs its own execution, because it waits or calls an external operation."""
 
 
 def is_lost(fault: BaseException) -> bool:
-    """Whether the database is away or cannot be used at all, which is no saga's own fault."""
+    """Whether an error means that the database cannot be used at all, which no saga has caused."""
     if not isinstance(fault, DBAPIError):
         return isinstance(fault, OSError | PoolTimeout | Unreachable)
     return (
@@ -73,12 +78,12 @@ def is_lost(fault: BaseException) -> bool:
 
 
 class Finishing:
-    """Ends sagas together: while one transaction is under way, those that end meanwhile gather for the next.
+    """Finishes sagas in groups. While one transaction runs, further sagas that finish queue for the next one.
 
     Args:
-        steps: the database.
-        waker: is told who may go on.
-        under_way: how many sagas are driven just now, those that are being ended among them.
+        steps: the steps' port to the databases.
+        waker: called with the sagas that may hold a lock now.
+        under_way: returns how many sagas are being driven, including those that are finishing.
     """
 
     def __init__(self, steps: StoreSteps, waker: Waker, under_way: Callable[[], int] = lambda: 0) -> None:
@@ -86,64 +91,66 @@ class Finishing:
         self._under_way = under_way
         self._database: Database = steps.database
         self._catalog = steps.catalog
-        self._gathered: list[tuple[FinishCommand, asyncio.Future[FinishReply]]] = []
+        self._queue: list[tuple[FinishCommand, asyncio.Future[FinishReply]]] = []
         self._writing: asyncio.Task[None] | None = None
 
     async def finish(self, command: FinishCommand) -> FinishReply:
-        """Write a saga's outcome, with those of others.
+        """Write a saga's outcome, in one transaction with other outcomes.
 
         Raises:
-            Exception: it could not be written.
+            Exception: the outcome could not be written.
         """
-        written: asyncio.Future[FinishReply] = asyncio.get_running_loop().create_future()
-        self._gathered.append((command, written))
+        reply: asyncio.Future[FinishReply] = asyncio.get_running_loop().create_future()
+        self._queue.append((command, reply))
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
-        return await written
+        return await reply
 
     async def _write(self) -> None:
         try:
-            while self._gathered:
-                if self._under_way() - len(self._gathered) >= _MANY:
+            while self._queue:
+                if self._under_way() - len(self._queue) >= _MANY:
                     await asyncio.sleep(_GATHERED)
-                together = self._gathered[:_FINISHED_TOGETHER]
-                del self._gathered[:_FINISHED_TOGETHER]
-                await self._write_together(together)
+                group = self._queue[:_FINISHED_TOGETHER]
+                del self._queue[:_FINISHED_TOGETHER]
+                await self._write_group(group)
         finally:
             self._writing = None
 
-    async def _write_together(self, together: list[tuple[FinishCommand, "asyncio.Future[FinishReply]"]]) -> None:
+    async def _write_group(self, group: list[tuple[FinishCommand, "asyncio.Future[FinishReply]"]]) -> None:
+        results: Sequence[FinishReply | Exception]
         try:
-            commands = [command for command, _ in together]
-            replies = await finish_sagas(self._database, self._catalog, commands, self._waker)
+            commands = [command for command, _ in group]
+            results = await finish_sagas(self._database, self._catalog, commands, self._waker)
         except Exception as fault:
-            if len(together) > 1 and not is_lost(fault):
-                for one in together:  # one of them may be what the others fail with
-                    await self._write_together([one])
+            if len(group) > 1 and not is_lost(fault):
+                # One saga may be the reason why the whole group fails.
+                for item in group:
+                    await self._write_group([item])
                 return
-            replies = [fault for _ in together]
-        for (_, written), reply in zip(together, replies, strict=True):
-            if written.done():
+            results = [fault for _ in group]
+        for (_, reply), result in zip(group, results, strict=True):
+            if reply.done():
                 continue
-            if isinstance(reply, Exception):
-                written.set_exception(reply)
+            if isinstance(result, Exception):
+                reply.set_exception(result)
             else:
-                written.set_result(reply)
+                reply.set_result(result)
 
 
 class DriveSlot:
-    """One of those that are driven at once: given to the next saga while this one waits for its end to be written.
+    """A slot for one saga that is being driven. It is free for the next saga while this one's outcome is written.
 
     Args:
-        places: how many there are.
+        slots: limits how many sagas are driven at the same time.
     """
 
-    def __init__(self, places: asyncio.Semaphore) -> None:
-        self._places = places
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots = slots
         self._is_taken = False
 
     async def __aenter__(self) -> Self:
-        await self._places.acquire()
+        await self._slots.acquire()
         self._is_taken = True
         return self
 
@@ -151,21 +158,21 @@ class DriveSlot:
         self.leave()
 
     def leave(self) -> None:
-        """Let another saga go on."""
+        """Free the slot for another saga."""
         if self._is_taken:
             self._is_taken = False
-            self._places.release()
+            self._slots.release()
 
 
 class WaveSteps:
-    """`Steps` within a wave.
+    """Implements `Steps` for one saga of a wave.
 
     Args:
-        store: the database.
-        finishing: the wave's, for all its sagas.
-        groups: the wave's, for steps that come at once.
-        is_over: whether the wave's time is up, so that no further step begins.
-        place: the saga's, among those that are driven at once.
+        store: the steps' port to the databases.
+        finishing: finishes the wave's sagas in groups.
+        groups: runs the wave's steps in groups.
+        is_over: returns whether the wave's time is up, so that no further step may begin.
+        slot: the saga's slot among those that are driven at the same time.
     """
 
     def __init__(
@@ -174,11 +181,11 @@ class WaveSteps:
         finishing: Finishing,
         groups: StepGroups,
         is_over: Callable[[], bool],
-        place: DriveSlot,
+        slot: DriveSlot,
     ) -> None:
         self._store = store
         self._groups = groups
-        self._place = place
+        self._slot = slot
         self._finishing = finishing
         self._is_over = is_over
 
@@ -186,69 +193,74 @@ class WaveSteps:
         """Run a step.
 
         Raises:
-            StepFailed: its author's mistake.
-            NeedsOwn: it calls the outside.
-            Postponed: it could not be done now.
+            StepFailed: the author's code has a mistake.
+            NeedsOwn: the operation is external.
+            Postponed: the step cannot run now.
         """
         if isinstance(self._store.catalog.operation(command.operation), ExternalOperation):
             raise NeedsOwn
         if self._is_over():
             raise Postponed(PostponeReason.SLOW)
         try:
-            together = await self._groups.run(command)
-            if together is not None:
-                return together
-            return await self._tried(lambda attempt: self._store.run(command, deadline, attempt=attempt))
+            reply = await self._groups.run(command)
+            if reply is not None:
+                return reply
+            return await self._retried(lambda attempt: self._store.run(command, deadline, attempt=attempt))
         except AuthorsMistake as mistake:
             if command.past_pivot:
                 raise Postponed(PostponeReason.FAILED, mistake) from mistake
             raise StepFailed(f"step {command.number}, {command.shown}: {error_text(mistake)}") from mistake
 
     async def wait_for_locks(self, blocked: Blocked) -> None:
-        """The wave waits for locks before it drives."""
+        """Postpone the saga. The wave waits for locks only before it drives a saga."""
         raise Postponed(PostponeReason.BLOCKED)
 
     async def begin_wait(self, command: WaitCommand) -> WaitReply:
-        """Not in a wave."""
-        _leave()
+        """Leave the wave, because only an own execution can wait."""
+        raise NeedsOwn
 
     async def pause(self, number: int, seconds: float) -> None:
-        """Not in a wave."""
-        _leave()
+        """Leave the wave, because only an own execution can wait."""
+        raise NeedsOwn
 
     async def receive(
         self, number: int, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], seconds: float
     ) -> Envelope | None:
-        """Not in a wave."""
-        _leave()
+        """Leave the wave, because only an own execution can wait."""
+        raise NeedsOwn
 
     def received(self, envelope: Envelope, event: DomainEvent) -> None:
-        """Nothing to do."""
+        """Do nothing, because no saga of a wave receives events."""
 
     async def end_wait(self, command: EndWaitCommand) -> StepReply:
-        """Not in a wave."""
-        _leave()
+        """Leave the wave, because only an own execution can wait."""
+        raise NeedsOwn
 
     async def begin_undo(self, command: BeginUndoCommand) -> BeginUndoReply:
-        """Turn to undoing."""
-        return await self._tried(lambda _: self._store.begin_undo(command))
+        """Begin the undo."""
+        return await self._retried(lambda _: self._store.begin_undo(command))
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
-        """Undo one step. What cannot be undone just now is tried without end in an execution of its own."""
+        """Undo one step.
+
+        Raises:
+            NeedsOwn: the operation is external.
+            Postponed: the step cannot be undone now. In its own execution the saga would retry this without end.
+        """
         if isinstance(self._store.catalog.operation(command.operation), ExternalOperation):
             raise NeedsOwn
-        return await self._tried(lambda _: self._store.undo(command, compensation))
+        return await self._retried(lambda _: self._store.undo(command, compensation))
 
     async def finish(self, command: FinishCommand) -> FinishReply:
         """Write the outcome."""
-        self._place.leave()
-        return await self._tried(lambda _: self._finishing.finish(command))
+        self._slot.leave()
+        return await self._retried(lambda _: self._finishing.finish(command))
 
     async def mark_stuck(self, command: MarkStuckCommand) -> None:
-        """Show that the saga waits for a person."""
-        await self._tried(lambda _: self._store.mark_stuck(command))
+        """Mark the saga as stuck, because it needs a person."""
+        await self._retried(lambda _: self._store.mark_stuck(command))
 
-    async def _tried(self, attempt: Callable[[int], Awaitable[R]]) -> R:
+    async def _retried(self, attempt: Callable[[int], Awaitable[R]]) -> R:
         number = 1
         while True:
             try:
@@ -262,7 +274,3 @@ class WaveSteps:
                     raise Postponed(PostponeReason.FAILED, fault) from fault
             number += 1
             await asyncio.sleep(_PAUSE)
-
-
-def _leave() -> NoReturn:
-    raise NeedsOwn

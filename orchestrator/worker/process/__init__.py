@@ -1,1 +1,1 @@
-"""The worker process: manager, supervisor, watchdog, command line."""
+"""The worker process: its manager, supervisor, watchdog and command line."""

@@ -1,4 +1,4 @@
-"""The options of `python worker.py`."""
+"""The command line of `python worker.py`."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -9,27 +9,29 @@ import typer
 def run_command(
     work: Callable[[int, bool], int], arguments: Sequence[str] | None, *, program: str, processes: int
 ) -> None:
-    """Read the options, do the work, and leave the process with its exit code; 2 where an option is wrong.
+    """Read the options, do the work, and exit the process with its exit code, or with 2 if an option is wrong.
 
     Args:
-        work: takes how many processes, and whether under a supervisor; returns the exit code.
-        arguments: by default this process's.
-        program: its name in the help.
-        processes: how many if no option says so.
+        work: called with the number of processes and whether to run a supervisor; returns the exit code.
+        arguments: the command-line arguments, by default this process's.
+        program: the program's name in the help.
+        processes: the default number of processes.
     """
     command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
     @command.command(help="Find, check, register and run every orchestrator, until Ctrl-C or SIGTERM drains it.")
     def worker(  # pyright: ignore[reportUnusedFunction]
         processes: Annotated[
-            int, typer.Option(min=1, help="Worker processes; ORCHESTRATOR_PROCESSES says the default.")
+            int, typer.Option(min=1, help="Number of worker processes. ORCHESTRATOR_PROCESSES sets the default.")
         ] = processes,
         supervisor: Annotated[
-            bool, typer.Option(help="Follow up a process that dies or stands still. Without: work in this process.")
+            bool, typer.Option(help="Replace a process that dies or hangs. Without a supervisor, work in this process.")
         ] = True,
     ) -> None:
         if processes > 1 and not supervisor:
-            raise typer.BadParameter("--no-supervisor is for one process")
+            raise typer.BadParameter(
+                f"--no-supervisor runs one process, but {processes} were requested. Remove it, or add --processes 1"
+            )
         raise typer.Exit(work(processes, supervisor))
 
     command(args=None if arguments is None else list(arguments), prog_name=program)

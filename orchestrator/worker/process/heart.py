@@ -1,4 +1,4 @@
-"""A worker process's sign of life: from its event loop to its own watchdog, and by a pipe to its supervisor."""
+"""A worker process's sign of life. Its event loop sends it to its own watchdog, and over a pipe to its supervisor."""
 
 import asyncio
 import os
@@ -11,44 +11,48 @@ INTERVAL = 0.25
 BEAT = b"."
 READY = b"R"
 VARIABLE = "ORCHESTRATOR_SUPERVISED"
-"""The supervisor's word to the process it starts: the pipe's file descriptor, its number, how many there are."""
+"""The environment variable with which the supervisor passes `Supervised` to the process that it starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Supervised:
-    """What a process knows of its supervisor."""
+    """What a worker process knows about its supervisor."""
 
     pipe: int
-    """File descriptor to which it writes signs of life."""
+    """The file descriptor to which the process writes signs of life."""
     number: int
-    """From 1."""
+    """The process's number, starting at 1."""
     processes: int
-    """How many there are."""
+    """The number of processes of the supervisor."""
 
     @classmethod
     def take(cls) -> Self | None:
-        """From the environment, for this process alone and not for those it starts; None: nobody supervises it."""
-        said = os.environ.pop(VARIABLE, None)
-        if said is None:
+        """Read and remove it from the environment, so that child processes do not inherit it.
+
+        Returns:
+            The description, or None if this process has no supervisor.
+        """
+        value = os.environ.pop(VARIABLE, None)
+        if value is None:
             return None
-        pipe, number, processes = (int(part) for part in said.split(","))
+        pipe, number, processes = (int(part) for part in value.split(","))
         os.set_inheritable(pipe, False)
         os.set_blocking(pipe, False)
         return cls(pipe, number, processes)
 
-    def said(self) -> str:
-        """For the environment of the process."""
+    def environment_value(self) -> str:
+        """Return the value of the environment variable."""
         return f"{self.pipe},{self.number},{self.processes}"
 
 
 class Heart:
-    """Beats as long as the event loop turns.
+    """Sends signs of life as long as the event loop runs.
 
     Args:
-        pipe: where the supervisor listens, if there is one.
+        pipe: the file descriptor of the pipe to the supervisor, or None without a supervisor.
 
     Attributes:
-        beats: how many there were; the watchdog's thread reads it.
+        beats: the number of beats so far, which the watchdog's thread reads.
     """
 
     def __init__(self, pipe: int | None = None) -> None:
@@ -59,16 +63,16 @@ class Heart:
         """Beat until cancelled."""
         while True:
             self.beats += 1
-            self.say(BEAT)
+            self.send(BEAT)
             await asyncio.sleep(INTERVAL)
 
-    def say(self, sign: bytes) -> None:
-        """Tell the supervisor."""
+    def send(self, sign: bytes) -> None:
+        """Send a sign to the supervisor. If the supervisor is dead, end this process."""
         if self._pipe is None:
             return
         try:
-            # Full: the supervisor is stopped, and has enough to read when it wakes.
+            # The pipe is full if the supervisor is stopped. Then it has enough to read when it continues.
             with suppress(BlockingIOError):
                 os.write(self._pipe, sign)
         except BrokenPipeError:
-            os._exit(1)  # nobody supervises this process any more: it must not outlive that
+            os._exit(1)  # the supervisor is dead, and its processes must not outlive it

@@ -1,18 +1,18 @@
-"""How long something has said nothing, as far as whoever listens was awake to hear it."""
+"""Measures how long no sign of life has come, without the time in which the listener itself was paused."""
 
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class Silence:
-    """Counts the seconds since the last sign of life, and leaves out those in which its listener stood still itself.
+    """Counts the seconds since the last sign of life, without those in which the listener itself was paused.
 
     When a laptop sleeps, or a whole container is paused, both sides stop. The first look afterwards would find a long
-    silence that says nothing about the other side. So one look adds at most twice what lies between two looks.
+    silence that is not the other side's fault. So each look adds at most twice the usual interval.
 
     Args:
-        interval: seconds that normally lie between two looks.
-        looked_at: the clock now, in seconds that never go back.
+        interval: the usual number of seconds between two looks.
+        looked_at: the current time of a monotonic clock, in seconds.
     """
 
     interval: float
@@ -20,10 +20,10 @@ class Silence:
     seconds: float = 0.0
 
     def look(self, now: float, *, heard: bool) -> float:
-        """Add the time since the last look, or begin anew where something was heard.
+        """Add the time since the last look, or start again from zero if a sign of life has come.
 
         Returns:
-            Seconds of silence.
+            The seconds of silence.
         """
         self.seconds = 0.0 if heard else self.seconds + min(now - self.looked_at, 2 * self.interval)
         self.looked_at = now

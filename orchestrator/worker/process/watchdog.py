@@ -1,7 +1,7 @@
-"""The watchdog: a thread that ends a worker process whose event loop, or a thread of whose workflow code, is stuck.
+"""The watchdog: a thread that ends its worker process if the event loop or a workflow thread is blocked.
 
-A blocked loop hears no cancel, sends no heartbeat and, on SQLite, may hold the file against every writer. Ending the
-process harms nothing: whatever was under way is taken up again by another, or by the one that follows.
+A blocked event loop receives no cancellation, sends no heartbeat and, on SQLite, may lock the file for every other
+writer. Ending the process is safe, because another worker process, or its replacement, continues its work.
 """
 
 import asyncio
@@ -21,22 +21,22 @@ from orchestrator.worker.process.workflow_threads import WorkflowThreads
 
 EXIT_BLOCKED = 4
 WORKFLOW_LIMIT = 5.0
-"""Seconds beyond the loop's limit: first the SDK interrupts workflow code, which is mostly enough."""
-_LETS_GO = 3.0
-"""Seconds for other steps to end once a workflow thread is found stuck."""
+"""Seconds beyond the event loop's limit that an activation may take, because the SDK usually interrupts it by then."""
+_GRACE = 3.0
+"""Seconds that other steps have to end once a workflow thread is blocked."""
 
 
 class Watchdog:
-    """Watches the event loop that it is made in; inside `with`.
+    """A context manager that watches the event loop in which it is created.
 
     Args:
-        heart: beats in that loop.
-        threads: where workflow code runs.
-        limit: seconds that the loop may be blocked.
-        stop: set when a workflow thread is stuck, so that the worker drains.
+        heart: the heart that beats in that event loop.
+        threads: the threads in which workflow code runs.
+        limit: the number of seconds for which the event loop may be blocked.
+        stop: the event to set when a workflow thread is blocked, so that the worker drains.
 
     Attributes:
-        has_barked: a workflow thread is stuck; the process is to end with `EXIT_BLOCKED`, drained or not.
+        has_barked: whether a workflow thread is blocked, so that the process ends with `EXIT_BLOCKED`, drained or not.
     """
 
     def __init__(self, heart: Heart, threads: WorkflowThreads, *, limit: float, stop: asyncio.Event) -> None:
@@ -66,32 +66,34 @@ class Watchdog:
             blocked = silence.look(now, heard=self._heart.beats != beats)
             beats = self._heart.beats
             if blocked >= self._limit:
-                self._end(f"The event loop was blocked for {blocked:.1f} s{_place_of(self._loop_thread)}")
+                self._end(f"The event loop was blocked for {blocked:.1f} s{_describe_code(self._loop_thread)}")
             running = set(self._threads.running().items())
-            activations = {one: activations.get(one) or Silence(INTERVAL, now) for one in running}
+            activations = {key: activations.get(key) or Silence(INTERVAL, now) for key in running}
             for (thread, _), busy in activations.items():
                 if busy.look(now, heard=False) >= self._limit + WORKFLOW_LIMIT:
-                    self._let_go(f"Workflow code has not come back for {busy.seconds:.1f} s{_place_of(thread)}")
+                    self._drain_and_end(
+                        f"Workflow code has not returned for {busy.seconds:.1f} s{_describe_code(thread)}"
+                    )
 
-    def _let_go(self, reason: str) -> None:
-        """Let the others end what they are at, then end: the stuck thread never lets the worker drain by itself."""
+    def _drain_and_end(self, reason: str) -> None:
+        """Give other steps time to end, then end the process, because with a blocked thread it never drains."""
         self.has_barked = True
         self._loop.call_soon_threadsafe(self._stop.set)
-        time.sleep(_LETS_GO)
+        time.sleep(_GRACE)
         self._end(reason)
 
     def _end(self, reason: str) -> None:
-        print(f"{reason}. This worker process ends itself; its threads:", file=sys.stderr, flush=True)
+        print(f"{reason}. This worker process ends itself. Its threads:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(sys.stderr)
         os._exit(EXIT_BLOCKED)
 
 
-def _place_of(thread: int) -> str:
-    """What a thread is at: a step of a saga, an orchestrator's `handle`, or else a line."""
+def _describe_code(thread: int) -> str:
+    """Describe what a thread is running: a saga's step, an orchestrator's `handle`, or else a function and its line."""
     innermost = sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage]
     if innermost is None:
         return ""
-    for frame in _outwards(innermost):
+    for frame in _enclosing_frames(innermost):
         command: Any = frame.f_locals.get("command")
         saga = getattr(command, "saga", None)
         if isinstance(saga, SagaRef):
@@ -102,7 +104,7 @@ def _place_of(thread: int) -> str:
     return f" in {innermost.f_code.co_qualname} ({innermost.f_code.co_filename}:{innermost.f_lineno})"
 
 
-def _outwards(innermost: FrameType) -> Iterator[FrameType]:
+def _enclosing_frames(innermost: FrameType) -> Iterator[FrameType]:
     frame: FrameType | None = innermost
     while frame is not None:
         yield frame

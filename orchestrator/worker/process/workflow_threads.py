@@ -1,7 +1,7 @@
-"""The threads in which workflow code runs, and for how long each has been at it.
+"""The threads in which workflow code runs, with the start time of each running activation.
 
 Temporal's SDK gives an activation two seconds, then fails the task and raises an exception in its thread. Code that
-swallows that exception, or never comes back from C, keeps its thread, and most of the interpreter's time, for good.
+swallows that exception, or never returns from C code, keeps its thread and most of the interpreter's time for good.
 """
 
 import threading
@@ -14,18 +14,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _THREADS = 500
-"""As many as the SDK takes by default; a thread is made when one is needed."""
+"""Most threads, the same as the SDK's default. A thread is created only when it is needed."""
 
 
 class WorkflowThreads(ThreadPoolExecutor):
-    """An executor that can tell its longest running activation."""
+    """An executor that knows when each running activation began."""
 
     def __init__(self) -> None:
         super().__init__(max_workers=_THREADS, thread_name_prefix="workflow")
         self._began: dict[int, float] = {}
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run in a thread."""
+        """Run a function in a thread, and record when it began."""
 
         def timed() -> T:
             thread = threading.get_ident()
@@ -38,5 +38,5 @@ class WorkflowThreads(ThreadPoolExecutor):
         return super().submit(timed)
 
     def running(self) -> dict[int, float]:
-        """For each thread that is at an activation, when that began, by `time.monotonic`."""
+        """Return the `time.monotonic` at which each running activation began, by thread id."""
         return dict(self._began)

@@ -1,4 +1,4 @@
-"""Delivery: an event to one listener, as the event bus sends it: signal-with-start, partitions gathered."""
+"""Delivers an outbox event to one listener as the event bus does, by signal-with-start or through its partition."""
 
 from typing import Protocol
 
@@ -12,23 +12,23 @@ from orchestrator.protocol.envelope import Envelope
 
 
 class Deliver(Protocol):
-    """Takes an event to a listener. That it returned means that the event is accepted there; repeats do no harm."""
+    """Delivers an event to a listener. When the call returns, the listener has accepted the event. Repeats are safe."""
 
     async def __call__(self, listener: AnyOrchestrator, event: DomainEvent, envelope: Envelope, /) -> None:
-        """Deliver.
+        """Deliver an event.
 
         Raises:
-            Exception: nobody said that the event was taken; it may have been.
+            Exception: the server did not confirm that the event was accepted; it may have been.
         """
         ...
 
 
 class Delivery:
-    """`Deliver` by Temporal.
+    """Implements `Deliver` with Temporal.
 
     Args:
-        client: a connection.
-        task_queue: the workers'.
+        client: a connection to Temporal.
+        task_queue: the task queue of the workers.
     """
 
     def __init__(self, client: Client, task_queue: str) -> None:
@@ -37,7 +37,7 @@ class Delivery:
         self._partitions = PartitionSender(client, task_queue)
 
     async def __call__(self, listener: AnyOrchestrator, event: DomainEvent, envelope: Envelope) -> None:
-        """Deliver."""
+        """Deliver an event."""
         if listener.partitions is None:
             await ensure_own_execution(self._client, listener.__name__, envelope, self._task_queue)
         else:

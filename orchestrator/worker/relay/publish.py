@@ -1,6 +1,4 @@
-"""The worker's own bus, and the activity that publishes a message, whatever it is: to who listens, or among the dead
-letters.
-"""
+"""The worker's own event bus, and the activity that publishes a message or stores it as a dead letter."""
 
 from collections.abc import Awaitable, Callable
 
@@ -20,7 +18,10 @@ from orchestrator.workflow.system.publish import PUBLISH_EVENT, Taken
 
 
 def bus_of(client: Client, catalog: Catalog, task_queue: str, *, source: str) -> EventBus:
-    """A bus on a worker's connection. It reads outcomes, which the worker's own converter would leave raw."""
+    """Return an event bus on a worker's connection.
+
+    It has its own data converter, because the worker's would not decode outcomes.
+    """
     config = client.config()
     config["data_converter"] = pydantic_data_converter
     return EventBus(Client(**config), catalog, task_queue=task_queue, source=source)
@@ -29,7 +30,7 @@ def bus_of(client: Client, catalog: Catalog, task_queue: str, *, source: str) ->
 def message_activity(
     client: Client, catalog: Catalog, database: Database, task_queue: str
 ) -> Callable[..., Awaitable[Taken]]:
-    """Publishes on the worker's own connection."""
+    """Return the activity, which publishes over the worker's own connection."""
     bus = bus_of(client, catalog, task_queue, source="orchestrator/publish-event")
 
     @activity.defn(name=PUBLISH_EVENT)
@@ -37,7 +38,9 @@ def message_activity(
         info = activity.info()
         if info.workflow_type != PUBLISH_EVENT_WORKFLOW:
             raise ApplicationError(
-                f"only {PUBLISH_EVENT_WORKFLOW} publishes so", type="saga.required", non_retryable=True
+                f"The activity {PUBLISH_EVENT} runs only in the workflow {PUBLISH_EVENT_WORKFLOW}. Start that workflow",
+                type="saga.required",
+                non_retryable=True,
             )
         raw = message.payload.data
         try:
@@ -54,6 +57,7 @@ def message_activity(
                 raw=raw,
             )
             return Taken(letter=number, code=fault.code, reason=fault.message)
-        return Taken(event_id=handles[0].event_id, orchestrators=tuple(one.orchestrator.__name__ for one in handles))
+        listeners = tuple(handle.orchestrator.__name__ for handle in handles)
+        return Taken(event_id=handles[0].event_id, orchestrators=listeners)
 
     return publish

@@ -1,4 +1,4 @@
-"""Who is to have an event that waits in an outbox."""
+"""Finds the orchestrators that receive an event from an outbox."""
 
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from orchestrator.store.outbox import OutboxRow, Target
 
 
 class Unroutable(OrchestratorError):
-    """An event that nobody takes here. Newer code may."""
+    """An event that this process cannot route. Newer code may be able to."""
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
@@ -20,29 +20,36 @@ class Unroutable(OrchestratorError):
 
 
 def route(row: OutboxRow, known: set[UUID], catalog: Catalog) -> tuple[Envelope, DomainEvent, list[AnyOrchestrator]]:
-    """Read a row's event, and find the orchestrators that are to have it.
+    """Read a row's event, and find the orchestrators that receive it.
 
     Args:
-        row: the row.
-        known: sagas that are there, where the event is for listeners without one.
-        catalog: what this process knows.
+        row: the outbox row.
+        known: ids of the sagas that exist, for rows whose target is the listeners that have no saga yet.
+        catalog: the events and orchestrators that this process knows.
 
     Raises:
-        Unroutable: nobody here takes it.
-        UnreadableEvent: its envelope or its fields cannot be read.
+        Unroutable: no orchestrator here receives the event.
+        UnreadableEvent: the envelope or the event's fields cannot be read.
     """
     envelope = read(row.envelope)
     event_class = catalog.events.get(envelope.event_type)
     listeners = list(catalog.listeners_of(envelope.event_type))
     if event_class is None:
-        raise Unroutable("event.unknown_type", f"type: {envelope.event_type} is no event here")
-    # Both are written only where there are more: by newer code than this, and its own relay has to send it.
+        raise Unroutable("event.unknown_type", f"type: {envelope.event_type} is not an event type of this application")
+    # The next two rows are only written while there are more listeners than here. So newer code has written them, and
+    # its own relay must send them.
     if row.target is None and not listeners:
-        raise Unroutable("event.no_listener", f"nobody here listens to {envelope.event_type}, and somebody did")
+        raise Unroutable(
+            "event.no_listener", f"no orchestrator here listens to {envelope.event_type}, but one did when it was sent"
+        )
     if row.target == Target.MISSING and len(listeners) < 2:
-        raise Unroutable("event.no_listener", f"{envelope.event_type} had several listeners, and has fewer here")
+        raise Unroutable(
+            "event.no_listener", f"{envelope.event_type} had several listeners when it was sent, and has fewer here"
+        )
     if row.target == Target.MISSING:
-        listeners = [one for one in listeners if saga_id(one.__name__, envelope.event_id) not in known]
+        listeners = [listener for listener in listeners if saga_id(listener.__name__, envelope.event_id) not in known]
     elif row.target == Target.REQUIRED and not listeners:
-        raise Unroutable("event.no_listener", f"nobody listens to {envelope.event_type}, and somebody is to")
+        raise Unroutable(
+            "event.no_listener", f"no orchestrator listens to {envelope.event_type}, but the event requires a listener"
+        )
     return envelope, unwrap(envelope, event_class), listeners

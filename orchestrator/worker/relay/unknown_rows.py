@@ -1,49 +1,47 @@
-"""Rows of an outbox that nobody here knows, and for how long: newer code, which is being deployed, may know them."""
+"""Remembers outbox rows that this process cannot route, because newer code that is being deployed may know them."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic
 
 MOST = 10_000
-"""Rows that are remembered. A row that is forgotten is waited for once more, from its next claim on."""
+"""Most rows that are remembered. The patience with a forgotten row starts again when it is claimed again."""
 
 
 @dataclass(slots=True)
 class UnknownRows:
-    """When this relay met each of them first. Another relay may settle a row, so entries also leave with time.
+    """Records when this relay first claimed each unknown row, to limit how long it waits for newer code.
+
+    Another relay may send a row meanwhile, so entries also expire.
 
     Args:
-        patience: how long a row is waited for.
-        forgotten_after: how long a row that is not met again is remembered.
+        patience: how long to wait for newer code that knows a row.
+        forgotten_after: how long to remember a row that is not claimed again.
     """
 
     patience: timedelta
     forgotten_after: timedelta = timedelta(minutes=10)
-    _met: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]], init=False)
-    """First and last meeting by the row's id, the longest not met first."""
+    _claimed: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]], init=False)
+    """The times of the first and last claim by row id, ordered by the last claim, oldest first."""
 
     def __len__(self) -> int:
-        return len(self._met)
+        return len(self._claimed)
 
     def is_waited_for(self, row: int) -> bool:
-        """Meet a row.
-
-        Returns:
-            Whether newer code may still come that knows it.
-        """
+        """Record that a row was claimed, and return whether newer code that knows it may still be deployed."""
         now = monotonic()
-        first, _ = self._met.pop(row, (now, now))
-        self._met[row] = (first, now)
+        first, _ = self._claimed.pop(row, (now, now))
+        self._claimed[row] = (first, now)
         self._forget(now - self.forgotten_after.total_seconds())
         return now - first < self.patience.total_seconds()
 
     def settle(self, row: int) -> None:
         """Forget a row that has left the outbox."""
-        self._met.pop(row, None)
+        self._claimed.pop(row, None)
 
     def _forget(self, before: float) -> None:
-        while self._met:
-            oldest = next(iter(self._met))
-            if len(self._met) <= MOST and self._met[oldest][1] >= before:
+        while self._claimed:
+            oldest = next(iter(self._claimed))
+            if len(self._claimed) <= MOST and self._claimed[oldest][1] >= before:
                 return
-            del self._met[oldest]
+            del self._claimed[oldest]
