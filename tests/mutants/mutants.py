@@ -468,7 +468,7 @@ def database_now() -> ColumnElement[datetime]:"""
         name="undoing-move",
         breaks="an execution that is moved to another task queue is not taken for one that a person has ended",
         file=EXECUTION_STATUS,
-        replaced={" or told.reason.startswith(MOVED)": ""},
+        replaced={" or termination.reason.startswith(MOVED)": ""},
         caught_by=("tests/temporal/test_renamed_task_queue.py::test_sagas_that_have_begun_go_on_and_are_not_undone",),
         unseen="chaos renames no task queue",
     ),

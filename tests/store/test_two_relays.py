@@ -92,13 +92,13 @@ class PacedRelay(Relay):
 
     async def _send(self, row: OutboxRow, known: set[object]) -> DeliveryResult:  # type: ignore[override]
         await self.paced.pacer.at("before send")
-        fate = await super()._send(row, known)  # type: ignore[arg-type]
+        result = await super()._send(row, known)  # type: ignore[arg-type]
         await self.paced.pacer.at("inside send")  # the listener has it
-        return fate
+        return result
 
-    async def _mark(self, fates: Sequence[DeliveryResult]) -> None:
+    async def _mark(self, results: Sequence[DeliveryResult]) -> None:
         await self.paced.pacer.at("after send")
-        await self._paced("mark", lambda: super(PacedRelay, self)._mark(fates))
+        await self._paced("mark", lambda: super(PacedRelay, self)._mark(results))
 
     async def _paced(self, doing: str, work: Callable[[], Awaitable[R]]) -> R:
         await self.paced.pacer.at(f"before {doing}")

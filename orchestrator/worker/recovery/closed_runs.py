@@ -1,7 +1,7 @@
-"""Executions that closed without taking their messages: found by visibility, read from their histories.
+"""Finds executions that closed with unprocessed messages, and reads these messages from their histories.
 
-This module derives from the history what `orchestrator.workflow.own_execution` would have done with the messages:
-which there were, in which order, and at which position. A position identifies a dead letter, so both must count alike.
+The order and the positions of the messages must be those that `orchestrator.workflow.own_execution` counts, because a
+dead letter is identified by its position.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from orchestrator.protocol.unwrapping import unwrap
 from orchestrator.protocol.wave import Carried
 
 _ENDED_WELL = ("completed", "failed", "cancelled", "rejected")
-"""`SagaStatus` of an execution that took every message before it closed."""
+"""The values of `SagaStatus` of an execution that processed every message before it closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class ClosedRun:
     workflow_id: str
     run_id: str
     closed_at: datetime
-    """By Temporal's clock."""
+    """The time at which the run closed, by Temporal's clock."""
     was_moved: bool = False
-    """Terminated only so that its saga goes on on another task queue."""
+    """Whether the run was terminated only because its saga moves to another task queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +44,21 @@ class Message:
     """A message as it was sent to a run."""
 
     door: str
-    """`start`, `update`, or the signal's name."""
+    """The source: `start`, `update`, or the signal's name. Empty for an open saga, whose event is in the database."""
     position: int
-    """Count of messages that the run had received, this one among them."""
+    """The number of messages that the run had received, including this one."""
     raw: bytes
-    """Empty, without a door: a saga that is open, whose event the database has."""
+    """The message's bytes. Empty for an open saga."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A start, a signal or an update, as the history has it."""
+    """A start, a signal or an update in a history."""
 
     event_id: int
-    """Of an update: the last event that its workflow had seen before it."""
+    """The id of the history event; for an update, of the last event that its workflow had seen before it."""
     messages: Sequence[tuple[str, bytes]]
-    """Each with the door that it came through."""
+    """The messages, each with its source."""
     is_start: bool = False
     is_update: bool = False
 
@@ -66,7 +66,7 @@ class _Sent:
 async def closed_abnormally(
     client: Client, orchestrators: Iterable[str], task_queue: str, *, since: datetime | None, until: datetime
 ) -> AsyncIterator[ClosedRun]:
-    """Runs on a task queue that closed and may have left messages, page by page as the server gives them.
+    """Yield the closed runs of a task queue that may have unprocessed messages, as the server pages through them.
 
     Raises:
         temporalio.service.RPCError: the server does not answer.
@@ -76,25 +76,25 @@ async def closed_abnormally(
     terms = [
         f"TaskQueue = {json.dumps(task_queue)}",
         f"WorkflowType IN ({types})",
-        f"CloseTime <= {_moment(until)}",
+        f"CloseTime <= {_format_time(until)}",
         'ExecutionStatus IN ("Terminated", "TimedOut", "Failed", "Canceled")',
         f"(SagaStatus IS NULL OR SagaStatus NOT IN ({ended_well}))",
     ]
     if since is not None:
-        terms.append(f"CloseTime >= {_moment(since)}")
+        terms.append(f"CloseTime >= {_format_time(since)}")
     async for run in client.list_workflows(" AND ".join(terms)):
         if run.close_time is not None:
             yield ClosedRun(run.workflow_type, run.id, run.run_id, run.close_time)
 
 
 async def newest_close(client: Client) -> datetime | None:
-    """When the newest visible execution of the namespace completed: Temporal's clock has reached at least that.
+    """Return when the newest visible execution of the namespace completed. Temporal's clock is at least that late.
 
-    The server gives no time by itself. Executions come with the newest first; if a server should sort them otherwise,
-    the time is earlier, and the next sweep looks through more than it needs to.
+    The server has no API for its time. It lists the newest executions first. If a server sorts them otherwise, the
+    returned time is earlier, and the next sweep checks more executions than necessary.
 
     Returns:
-        None if none is visible.
+        The time, or None if no completed execution is visible.
 
     Raises:
         temporalio.service.RPCError: the server does not answer.
@@ -105,7 +105,7 @@ async def newest_close(client: Client) -> datetime | None:
 
 
 async def messages_of(client: Client, run: ClosedRun) -> list[Message]:
-    """Every message of a run, in the order in which it is taken.
+    """Return every message of a run, in the order in which the run processes them.
 
     Raises:
         temporalio.service.RPCError: the history is gone, or the server does not answer.
@@ -124,7 +124,7 @@ async def messages_of(client: Client, run: ClosedRun) -> list[Message]:
                 accepted = event.workflow_execution_update_accepted_event_attributes
                 if accepted.HasField("accepted_request"):
                     signals.append(_update(accepted.accepted_request_sequencing_event_id, accepted.accepted_request))
-            # What a reset brings along is admitted first, and then accepted without its content.
+            # An update that a reset carries over is first admitted, and later accepted without its content.
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ADMITTED:
                 request = event.workflow_execution_update_admitted_event_attributes.request
                 signals.append(_update(event.event_id, request))
@@ -134,27 +134,27 @@ async def messages_of(client: Client, run: ClosedRun) -> list[Message]:
                 first_task = first_task or event.workflow_task_completed_event_attributes.started_event_id
             case _:
                 pass
-    # An update is written down when its task ends, behind signals that came before then and are the next task's.
-    signals.sort(key=lambda one: (one.event_id, one.is_update))
-    # What came by the first task that was completed was received before the arguments, and taken after them.
+    # An update is recorded at the end of its task, after signals that arrived meanwhile and belong to the next task.
+    signals.sort(key=lambda sent: (sent.event_id, sent.is_update))
+    # Messages before the first completed task count before the start arguments, but are processed after them.
     first_task = first_task or last_task
-    early = [one for one in signals if one.event_id < first_task]
-    late = [one for one in signals if one.event_id >= first_task]
+    early = [sent for sent in signals if sent.event_id < first_task]
+    late = [sent for sent in signals if sent.event_id >= first_task]
     position = 0
-    first: list[Message] = []
-    then: list[Message] = []
+    start_messages: list[Message] = []
+    other_messages: list[Message] = []
     for sent in (*early, started, *late):
         for door, raw in sent.messages:
             position += 1
-            (first if sent.is_start else then).append(Message(door, position, raw))
-    return [*first, *then]
+            (start_messages if sent.is_start else other_messages).append(Message(door, position, raw))
+    return [*start_messages, *other_messages]
 
 
 def read_message(orchestrator: AnyOrchestrator, message: Message) -> tuple[Envelope, DomainEvent]:
-    """The event in a message.
+    """Read the event in a message.
 
     Raises:
-        UnreadableEvent: it is none that this orchestrator takes; with the code under which the execution keeps it.
+        UnreadableEvent: the orchestrator does not accept it; with the code that the execution would have stored.
     """
     envelope = read_received(message.door, message.raw)
     for awaited in orchestrator.awaited:
@@ -166,32 +166,31 @@ def read_message(orchestrator: AnyOrchestrator, message: Message) -> tuple[Envel
 
 def _start(run: ClosedRun, event: HistoryEvent) -> _Sent:
     attributes = event.workflow_execution_started_event_attributes
-    given = [one.data for one in attributes.input.payloads]
+    arguments = [payload.data for payload in attributes.input.payloads]
     if not (names.is_partition(run.workflow_id) and attributes.continued_execution_run_id):
-        return _Sent(event.event_id, [(names.START_SOURCE, raw) for raw in given], is_start=True)
-    # A partition's next run begins with the places of what it carries; the database has those that are open.
-    places = Carried.model_validate_json(given[0]).carried
-    raws = iter(given[1:])
+        return _Sent(event.event_id, [(names.START_SOURCE, raw) for raw in arguments], is_start=True)
+    # A partition's next run starts with a list of what it carries. The events of open sagas are in the database.
+    carried = Carried.model_validate_json(arguments[0]).carried
+    raws = iter(arguments[1:])
     return _Sent(
         event.event_id,
-        [("", b"") if place.event_id else (place.door, next(raws)) for place in places],
+        [("", b"") if item.event_id else (item.door, next(raws)) for item in carried],
         is_start=True,
     )
 
 
 def _signal(event: HistoryEvent) -> _Sent:
-    sent = event.workflow_execution_signaled_event_attributes
-    if sent.signal_name in (names.RETRY_SIGNAL, names.WAKE_SIGNAL, names.UNDO_SIGNAL):
+    attributes = event.workflow_execution_signaled_event_attributes
+    name = attributes.signal_name
+    if name in (names.RETRY_SIGNAL, names.WAKE_SIGNAL, names.UNDO_SIGNAL):
         return _Sent(event.event_id, [])
-    return _Sent(
-        event.event_id, [(sent.signal_name, one.data) for one in sent.input.payloads] or [(sent.signal_name, b"")]
-    )
+    return _Sent(event.event_id, [(name, payload.data) for payload in attributes.input.payloads] or [(name, b"")])
 
 
 def _update(event_id: int, request: Request) -> _Sent:
-    given = [(names.UPDATE_SOURCE, one.data) for one in request.input.args.payloads]
-    return _Sent(event_id, given or [(names.UPDATE_SOURCE, b"")], is_update=True)
+    messages = [(names.UPDATE_SOURCE, payload.data) for payload in request.input.args.payloads]
+    return _Sent(event_id, messages or [(names.UPDATE_SOURCE, b"")], is_update=True)
 
 
-def _moment(moment: datetime) -> str:
+def _format_time(moment: datetime) -> str:
     return json.dumps(moment.astimezone(UTC).isoformat().replace("+00:00", "Z"))

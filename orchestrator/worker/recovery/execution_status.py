@@ -1,6 +1,6 @@
-"""What became of an execution, asked of the server that ran it: visibility lags behind, and is not asked.
+"""The status of an execution according to the server that ran it; the visibility store lags behind and is not used.
 
-An execution is a chain of runs: a continue-as-new or a reset goes on in the next one, which keeps the first run's id.
+An execution is a chain of runs. A continue-as-new or a reset continues it in a new run with the same first run id.
 """
 
 import json
@@ -15,13 +15,13 @@ from temporalio.client import Client, WorkflowHistoryEventFilterType
 from temporalio.service import RPCError, RPCStatusCode
 
 _NO_REASON = "terminated by user via frontend"
-"""The server's own words where nobody gave a reason."""
+"""The server's default reason for a termination without one."""
 _DELETES = ("history-service", "Delete workflow execution")
-"""Identity and reason with which the server terminates a running execution that is to be deleted."""
+"""Identity and reason with which the server terminates a running execution before it deletes it."""
 MOVED = "moved to another task queue"
-"""With which the reason begins when an execution was terminated only so that its saga goes on elsewhere."""
+"""Beginning of the reason with which an execution is terminated only because its saga moves to another task queue."""
 _FAILED_OFTEN = 2
-"""Attempts at one workflow task. A worker that dies costs one, so a single one says nothing."""
+"""Attempts at a workflow task above which it counts as failing. A worker that dies costs one attempt, too."""
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _NOT_THERE = WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_UNSPECIFIED
 _RUNS = (
@@ -33,55 +33,55 @@ _RUNS = (
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStatus:
-    """How a run stands or ended; without a status it is not there (any more)."""
+    """The status of a run. Without a `status`, the server has no such run."""
 
     workflow_id: str
     run_id: str = ""
     first_run_id: str = ""
     status: WorkflowExecutionStatus.ValueType = _NOT_THERE
-    """`temporalio.api.enums.v1.WorkflowExecutionStatus`; 0 if there is none."""
+    """The `temporalio.api.enums.v1.WorkflowExecutionStatus`, or 0 if there is no such run."""
     closed_at: datetime = _LONG_AGO
     reset_run_id: str = ""
-    """The run that goes on instead of this one, if it was reset."""
+    """The id of the run that continues this one after a reset, or an empty string."""
     task_attempt: int = 0
-    """Attempts at its present workflow task; 0 if it has none."""
+    """The number of attempts at the current workflow task, or 0 if there is none."""
     is_cancel_requested: bool = False
-    """Whether somebody has asked for its cancel."""
+    """Whether its cancellation was requested."""
 
     @property
     def runs(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the run has not ended."""
         return self.status in _RUNS
 
     @property
     def keeps_failing(self) -> bool:
-        """Whether its workflow task has failed several times, so that it may hear of nothing."""
+        """Whether the current workflow task has failed several times, so that the run may not process signals."""
         return self.runs and self.task_attempt > _FAILED_OFTEN
 
     @property
     def was_terminated(self) -> bool:
-        """Whether it was terminated."""
+        """Whether the run was terminated."""
         return self.status == WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_TERMINATED
 
     @property
     def has_completed(self) -> bool:
-        """Whether it ended well."""
+        """Whether the run completed successfully."""
         return self.status == WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_COMPLETED
 
     @property
     def was_continued(self) -> bool:
-        """Whether another run goes on where it ended."""
+        """Whether the run continued as new."""
         return self.status == WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW
 
     def __str__(self) -> str:
         if self.status == _NOT_THERE:
-            return f"{self.workflow_id} is not there"
+            return f"{self.workflow_id} does not exist"
         name = WorkflowExecutionStatus.Name(self.status).removeprefix("WORKFLOW_EXECUTION_STATUS_")
         return f"{self.workflow_id} is {name.lower().replace('_', ' ')}"
 
 
 async def status_of_execution(client: Client, workflow_id: str, run_id: str | None = None) -> ExecutionStatus:
-    """How a run stands; without its id, the latest of that workflow id.
+    """Return the status of a run, by default of the latest run of the workflow id.
 
     Raises:
         temporalio.service.RPCError: the server does not answer.
@@ -98,54 +98,63 @@ async def status_of_execution(client: Client, workflow_id: str, run_id: str | No
         if fault.status is RPCStatusCode.NOT_FOUND:
             return ExecutionStatus(workflow_id)
         raise
-    return _fate(described)
+    return _status_from(described)
 
 
 async def status_of_chain(
     client: Client, workflow_id: str, first_run_id: str, latest: ExecutionStatus
 ) -> ExecutionStatus:
-    """How a chain of runs stands, given how the latest run of its workflow id does.
+    """Return the status of the last run of a chain.
+
+    Args:
+        client: a connection to Temporal.
+        workflow_id: the chain's workflow id.
+        first_run_id: the id of the chain's first run.
+        latest: the status of the latest run of that workflow id.
 
     Raises:
         temporalio.service.RPCError: the server does not answer.
     """
     if latest.status == _NOT_THERE or not first_run_id or latest.first_run_id == first_run_id:
         return latest
-    # Another execution has taken the workflow id since: follow the chain from its beginning.
-    fate = await status_of_execution(client, workflow_id, first_run_id)
-    while following := await _run_after(client, fate):
-        fate = await status_of_execution(client, workflow_id, following)
-    return fate
+    # Another execution has used the workflow id since, so the chain is followed from its first run.
+    run = await status_of_execution(client, workflow_id, first_run_id)
+    while next_run_id := await _next_run_id(client, run):
+        run = await status_of_execution(client, workflow_id, next_run_id)
+    return run
 
 
-async def why_terminated(client: Client, fate: ExecutionStatus) -> str | None:
-    """What was given as the reason; empty if nothing was. None: nobody wanted its saga ended, because the server
-    terminated it to delete it, or it was moved to another task queue.
+async def why_terminated(client: Client, run: ExecutionStatus) -> str | None:
+    """Return the reason for a termination.
+
+    Returns:
+        The reason, an empty string if none was given, or None if the saga need not end, because the server terminated
+        the run to delete it, or because it was moved to another task queue.
 
     Raises:
         temporalio.service.RPCError: the server does not answer.
     """
-    event = await _close_event(client, fate)
+    event = await _close_event(client, run)
     if event is None:
         return None
-    told = event.workflow_execution_terminated_event_attributes
-    if (told.identity, told.reason) == _DELETES or told.reason.startswith(MOVED):
+    termination = event.workflow_execution_terminated_event_attributes
+    if (termination.identity, termination.reason) == _DELETES or termination.reason.startswith(MOVED):
         return None
-    said = [] if told.reason == _NO_REASON else [told.reason]
-    said += [_text(one.data) for one in told.details.payloads]
-    return "; ".join(one for one in said if one)
+    reasons = [] if termination.reason == _NO_REASON else [termination.reason]
+    reasons += [_decode_text(payload.data) for payload in termination.details.payloads]
+    return "; ".join(reason for reason in reasons if reason)
 
 
-async def _run_after(client: Client, fate: ExecutionStatus) -> str:
-    """The run that goes on where this one ended, if there is one."""
-    if fate.reset_run_id or not fate.was_continued:
-        return fate.reset_run_id
-    event = await _close_event(client, fate)
+async def _next_run_id(client: Client, run: ExecutionStatus) -> str:
+    """Return the id of the run that continues a run, or an empty string."""
+    if run.reset_run_id or not run.was_continued:
+        return run.reset_run_id
+    event = await _close_event(client, run)
     return event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id if event else ""
 
 
-async def _close_event(client: Client, fate: ExecutionStatus) -> HistoryEvent | None:
-    handle = client.get_workflow_handle(fate.workflow_id, run_id=fate.run_id)
+async def _close_event(client: Client, run: ExecutionStatus) -> HistoryEvent | None:
+    handle = client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
     try:
         async for event in handle.fetch_history_events(event_filter_type=WorkflowHistoryEventFilterType.CLOSE_EVENT):
             return event
@@ -155,7 +164,7 @@ async def _close_event(client: Client, fate: ExecutionStatus) -> HistoryEvent | 
     return None
 
 
-def _fate(described: DescribeWorkflowExecutionResponse) -> ExecutionStatus:
+def _status_from(described: DescribeWorkflowExecutionResponse) -> ExecutionStatus:
     info = described.workflow_execution_info
     closed = info.close_time.ToDatetime(tzinfo=UTC) if info.HasField("close_time") else _LONG_AGO
     return ExecutionStatus(
@@ -170,10 +179,10 @@ def _fate(described: DescribeWorkflowExecutionResponse) -> ExecutionStatus:
     )
 
 
-def _text(data: bytes) -> str:
-    """A detail as a person gave it, if it is a text."""
+def _decode_text(data: bytes) -> str:
+    """Return the text that a payload holds as JSON, or an empty string if it is not a text."""
     try:
-        said: object = json.loads(data)
+        value: object = json.loads(data)
     except ValueError:
         return ""
-    return said if isinstance(said, str) else ""
+    return value if isinstance(value, str) else ""

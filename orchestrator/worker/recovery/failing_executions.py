@@ -1,9 +1,9 @@
-"""Executions whose workflow task fails each time, although something is decided about their sagas.
+"""Undoes sagas that must be undone although their execution's workflow task keeps failing.
 
-A bug in `handle` undoes nothing and waits for a fix. But a cancel, a deadline that is past, or an undoing that the
-database already knows must not wait for one: the execution would hear of it only after it has replayed that code. So
-the decision is written to the database, and the execution begins again with an empty history and the signal `undo`, on
-which it undoes without the author's code.
+A bug in `handle` undoes nothing and waits for a fix. But a cancellation, a passed deadline, or an undo that has already
+begun must not wait for one, because the execution would process it only after it has replayed the failing code. So the
+decision is written to the database, and the execution restarts with an empty history and the signal `undo`, with
+which it undoes without running the author's code.
 """
 
 import logging
@@ -37,19 +37,19 @@ _log = logging.getLogger(__name__)
 
 _FAILED = 'TemporalReportedProblems IN ("category=WorkflowTaskFailed")'
 _HISTORY_PAGE = 100
-"""Events, the newest first, among which the request to cancel is looked for. Failed attempts leave none."""
+"""Number of newest events in which the cancellation request is searched. Failed attempts add no events."""
 
 
-async def carry_out(sweeping: Sweeping, recorded: RecordedSaga, execution: ExecutionStatus) -> Action | None:
-    """Carry out what is decided about a saga whose execution fails.
+async def undo_if_decided(sweeping: Sweeping, recorded: RecordedSaga, execution: ExecutionStatus) -> Action | None:
+    """Undo a saga whose execution keeps failing, if it was cancelled, is past its deadline, or is being undone already.
 
     Args:
         sweeping: the sweep.
         recorded: the saga.
-        execution: the one that drives it, which runs.
+        execution: the running execution that drives the saga.
 
     Returns:
-        What was done; None if nothing is decided, and the execution waits for a fix.
+        The action, or None if the saga need not be undone and its execution waits for a fix.
 
     Raises:
         temporalio.service.RPCError: the server does not answer.
@@ -57,68 +57,68 @@ async def carry_out(sweeping: Sweeping, recorded: RecordedSaga, execution: Execu
     if recorded.orchestrator not in sweeping.catalog.orchestrators:
         return None
     if recorded.phase is Phase.UNDOING:
-        reason = "it is to be undone"
+        reason = "the saga must be undone"
     else:
-        wanted = await _wanted(sweeping, recorded, execution)
-        if wanted is None or await _decide(sweeping, recorded, wanted) is not UndoAnswer.UNDOING:
+        request = await _undo_request(sweeping, recorded, execution)
+        if request is None or await _begin_undo(sweeping, recorded, request) is not UndoAnswer.UNDOING:
             return None
-        reason = wanted.message
-    async with sweeping.place() as has_place:
-        if not has_place:
+        reason = request.message
+    async with sweeping.slot() as has_slot:
+        if not has_slot:
             return sweeping.postpone(execution.workflow_id, reason)
         await sweeping.begin_again(execution, cancelled=execution.is_cancel_requested)
     return sweeping.note(Action.UNDO, execution.workflow_id, f"{reason}; its workflow task fails, so it begins again")
 
 
 async def failing_sagas(sweeping: Sweeping) -> Sequence[RecordedSaga]:
-    """Unfinished sagas whose own execution the server reports as failing, and that this sweep has not looked at.
+    """Return unfinished sagas whose own execution the server reports as failing, if this sweep has not checked them.
 
-    One that sleeps is not silent, so nothing else finds it.
+    Nothing else would find a failing saga that sleeps, because it does not count as stalled.
     """
     types = ", ".join(f'"{name}"' for name in sweeping.catalog.orchestrators)
     of_these = f'TaskQueue = "{sweeping.task_queue}" AND WorkflowType IN ({types})'
     query = f'ExecutionStatus = "Running" AND {of_these} AND {_FAILED}'
     ids: list[UUID] = []
     try:
-        async for one in sweeping.client.list_workflows(query, limit=sweeping.limits.ceiling):
-            event_id = one.id.removeprefix(own_workflow_id(one.workflow_type, ""))
-            if event_id != one.id:
-                ids.append(saga_id(one.workflow_type, event_id))
+        async for run in sweeping.client.list_workflows(query, limit=sweeping.limits.ceiling):
+            event_id = run.id.removeprefix(own_workflow_id(run.workflow_type, ""))
+            if event_id != run.id:
+                ids.append(saga_id(run.workflow_type, event_id))
     except RPCError as fault:
         if fault.status not in (RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.UNIMPLEMENTED):
             raise
-        _log.debug("this server does not report workflow tasks that fail: %s", fault.message)
-    found = await recorded_sagas(sweeping.databases.home, [key for key in ids if key not in sweeping.seen])
-    return [one for one in found.values() if not one.phase.is_final]
+        _log.debug("this server does not report failing workflow tasks: %s", fault.message)
+    rows = await recorded_sagas(sweeping.databases.home, [key for key in ids if key not in sweeping.seen])
+    return [recorded for recorded in rows.values() if not recorded.phase.is_final]
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """An undoing that somebody or something has asked for."""
+class _UndoRequest:
+    """A reason to undo a saga: its cancellation or its deadline."""
 
     ends_as: Phase
     error_code: str
     message: str
 
 
-async def _decide(sweeping: Sweeping, recorded: RecordedSaga, wanted: _Wanted) -> UndoAnswer:
+async def _begin_undo(sweeping: Sweeping, recorded: RecordedSaga, request: _UndoRequest) -> UndoAnswer:
     if sweeping.dry_run:
         return await would_undo(sweeping.databases, recorded)
     return await undo_if_still_owned(
-        sweeping.databases, recorded, wanted.message, ends_as=wanted.ends_as, error_code=wanted.error_code
+        sweeping.databases, recorded, request.message, ends_as=request.ends_as, error_code=request.error_code
     )
 
 
-async def _wanted(sweeping: Sweeping, recorded: RecordedSaga, execution: ExecutionStatus) -> _Wanted | None:
-    """How the saga is to end by a cancel that its execution did not hear, or by its deadline."""
+async def _undo_request(sweeping: Sweeping, recorded: RecordedSaga, execution: ExecutionStatus) -> _UndoRequest | None:
+    """Return why the saga must be undone: a cancellation that its execution has not processed, or its deadline."""
     if execution.is_cancel_requested:
-        said = await _why_cancelled(sweeping.client, execution)
-        message = "cancelled while its workflow task failed" + (f": {said}" if said else "")
-        return _Wanted(Phase.CANCELLED, CANCELLED, message)
+        reason = await _why_cancelled(sweeping.client, execution)
+        message = "cancelled while its workflow task failed" + (f": {reason}" if reason else "")
+        return _UndoRequest(Phase.CANCELLED, CANCELLED, message)
     orchestrator = sweeping.catalog.orchestrators[recorded.orchestrator]
     age = await read_clock(sweeping.databases.home) - recorded.created_at
     if orchestrator.deadline is not None and age > orchestrator.deadline:
-        return _Wanted(Phase.FAILED, DEADLINE_EXCEEDED, too_late(orchestrator))
+        return _UndoRequest(Phase.FAILED, DEADLINE_EXCEEDED, too_late(orchestrator))
     return None
 
 

@@ -1,4 +1,4 @@
-"""One sweep of recovery under way: what it works with, how far it may go, and what it has seen so far."""
+"""The state of one sweep of recovery: its limits, and what it has seen and done so far."""
 
 import asyncio
 from collections import Counter
@@ -23,26 +23,26 @@ from orchestrator.workflow.system.recovery import Action, Finding
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far a sweep goes."""
+    """Limits of one sweep."""
 
     grace: timedelta = timedelta(seconds=30)
-    """Silence after which it is asked who drives a saga."""
+    """Time without progress after which a sweep asks the server whether a saga has a live driver."""
     ceiling: int = 500
-    """Sagas and messages that one sweep acts upon at most. Once it has, it asks the server about no other saga."""
+    """Most sagas and messages that one sweep acts on. At the ceiling it asks the server about no further saga."""
     looks: int = 10_000
-    """Silent sagas that one sweep asks the server about at most: each costs a request or two, and most may be alive."""
+    """Most stalled sagas that one sweep asks the server about. Each costs a request or two, and most may be alive."""
     findings: int = 1_000
-    """Findings that one sweep keeps at most; it counts all of them."""
+    """Most findings that one sweep stores; it counts all of them."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
-        """As set."""
+        """Return the limits that the settings define."""
         return cls(timedelta(seconds=settings.recovery_grace), settings.recovery_ceiling)
 
 
 @dataclass(kw_only=True)
 class Sweeping:
-    """A sweep under way."""
+    """A running sweep."""
 
     client: Client
     databases: Databases
@@ -51,30 +51,31 @@ class Sweeping:
     limits: Limits
     dry_run: bool
     heard: Callable[[int], None]
-    """Called with each saga, so that whoever watches knows that the sweep lives."""
+    """A callback for each saga, which sends the sweep's heartbeats."""
     seen: set[UUID] = field(default_factory=set[UUID])
-    """Sagas that were looked at."""
+    """The ids of the sagas that were checked."""
     partitions: dict[str, "asyncio.Future[ExecutionStatus]"] = field(
         default_factory=dict[str, "asyncio.Future[ExecutionStatus]"]
     )
-    """How partitions stand, by their ids; each is asked about once."""
+    """The status of each partition by its workflow id, so that the server is asked once for each."""
     alive: int = 0
-    """Of those: an execution runs that drives them."""
+    """The number of checked sagas that have a live driver."""
     acted: int = 0
-    """Places under the ceiling that were used."""
+    """The number of sagas and messages that were acted on, which the ceiling limits."""
     _acting: int = 0
+    """The number of sagas and messages that are being acted on now."""
     _change: asyncio.Condition = field(default_factory=asyncio.Condition)
     counts: Counter[Action] = field(default_factory=Counter[Action])
     findings: list[Finding] = field(default_factory=list[Finding])
 
     @property
     def is_full(self) -> bool:
-        """Whether the ceiling is reached: whatever is looked at from now on would only be postponed."""
+        """Whether the ceiling is reached, so that anything checked from now on would only be postponed."""
         return self.acted >= self.limits.ceiling
 
     @property
     def has_looked_enough(self) -> bool:
-        """Whether no other silent saga is looked at."""
+        """Whether no further stalled saga is checked."""
         return self.is_full or len(self.seen) >= self.limits.looks
 
     @property
@@ -83,60 +84,62 @@ class Sweeping:
         return self.databases.home
 
     @asynccontextmanager
-    async def place(self) -> AsyncGenerator[bool]:
-        """Whether there is a place under the ceiling. What fails gives it back to whoever waits for one: a saga that
-        always fails must not starve the others."""
+    async def slot(self) -> AsyncGenerator[bool]:
+        """Reserve one action under the ceiling, and yield whether there was one left.
+
+        An action that fails frees its slot for another, so that a saga that always fails does not starve the others.
+        """
         async with self._change:
             await self._change.wait_for(lambda: self.acted + self._acting < self.limits.ceiling or not self._acting)
-            has_place = self.acted + self._acting < self.limits.ceiling
-            self._acting += has_place
+            has_slot = self.acted + self._acting < self.limits.ceiling
+            self._acting += has_slot
         try:
-            yield has_place
-            self.acted += has_place
+            yield has_slot
+            self.acted += has_slot
         finally:
             async with self._change:
-                self._acting -= has_place
+                self._acting -= has_slot
                 self._change.notify_all()
 
     def note(self, action: Action, workflow_id: str, why: str) -> Action:
-        """Count what was found; the first so many findings are kept."""
+        """Count an action, and store it as a finding if there is room. Return the action."""
         self.counts[action] += 1
         if len(self.findings) < self.limits.findings:
             self.findings.append(Finding(action=action, workflow_id=workflow_id, why=why))
         return action
 
     def postpone(self, workflow_id: str, why: str) -> Action:
-        """Remember what the next sweep will act upon."""
+        """Note that an action is left to the next sweep, because this one has reached its ceiling."""
         return self.note(Action.POSTPONE, workflow_id, f"{why}; the ceiling of {self.limits.ceiling} is reached")
 
     async def drive(self, orchestrator: str, envelope: Envelope, own: ExecutionStatus, *, undoes: bool = False) -> None:
-        """See that a saga has its own execution.
+        """Make sure that a saga has its own execution.
 
         Args:
-            orchestrator: its name.
-            envelope: its event.
-            own: how its own execution stands.
-            undoes: the database has decided that the saga is undone.
+            orchestrator: the orchestrator's name.
+            envelope: the saga's event.
+            own: the status of the saga's own execution.
+            undoes: whether the database has decided that the saga is undone.
 
         Raises:
-            temporalio.service.RPCError: the server did not take it.
+            temporalio.service.RPCError: the server did not accept the request.
         """
         if self.dry_run:
             return
-        # One that has completed though the database says that the saga has not: the database was restored, say.
+        # The execution may have completed although the saga has not, for example after the database was restored.
         await ensure_own_execution(
             self.client, orchestrator, envelope, self.task_queue, although_completed=own.has_completed, undoes=undoes
         )
 
     async def begin_again(self, execution: ExecutionStatus, *, cancelled: bool) -> None:
-        """Have an execution begin again with an empty history, and undo.
+        """Restart an execution with an empty history, so that it undoes its saga.
 
         Raises:
             temporalio.service.RPCError: the server does not answer.
         """
         if self.dry_run:
             return
-        reason = "its workflow task fails, and its saga is to be undone"
+        reason = "its workflow task fails, and its saga must be undone"
         await begin_again(self.client, execution.workflow_id, execution.run_id, reason=reason, undoes=True)
         if cancelled:
             await cancel_if_running(self.client, execution.workflow_id, reason=reason)

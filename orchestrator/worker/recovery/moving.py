@@ -1,8 +1,8 @@
-"""Moves what runs on another task queue to this one, after the task queue was renamed.
+"""Moves executions and schedules from another task queue to this one, after the task queue was renamed.
 
-The server keeps an execution on its task queue for life, and only a worker there could end or continue it. So each is
-terminated, with a reason that recovery knows: nothing is undone, its saga goes on in a new execution on this task
-queue, and what it had not taken is published again from its history. A move that was cut off is completed by the next.
+An execution stays on its task queue for life, and only a worker there could end or continue it. So each is terminated
+with a reason that recovery knows. Nothing is undone: the saga continues in a new execution on this task queue, and its
+unprocessed messages are published again from the history. The next move completes one that was interrupted.
 """
 
 import json
@@ -33,10 +33,10 @@ from orchestrator.worker.recovery.schedule import schedule_id
 from orchestrator.workflow.system.recovery import Action
 
 _PUBLISHING = (PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW)
-"""The engine's own workflows that hold an event which is not published yet."""
+"""The engine's own workflows that may hold an event which is not published yet."""
 
 _AHEAD = timedelta(hours=1)
-"""By which Temporal's clock may be ahead of this one's; nothing has closed in its future."""
+"""How far Temporal's clock may be ahead of this worker's."""
 
 Settle = Callable[[Sweeping, ClosedRun], Awaitable[bool]]
 
@@ -45,15 +45,15 @@ async def move_from(sweeping: Sweeping, old: str, settle: Settle) -> None:
     """Move executions and schedules from another task queue to the sweep's own.
 
     Args:
-        sweeping: the sweep; its ceiling counts here, too.
+        sweeping: the sweep, whose ceiling also limits the move.
         old: the task queue to move from.
-        settle: sees that nothing of a run that was cut off is lost; never raises.
+        settle: settles the messages of a run that was cut off; never raises.
 
     Raises:
         temporalio.service.RPCError: the server does not answer.
     """
     await _move_schedules(sweeping, old)
-    # First what an earlier move has terminated and did not come to.
+    # Settle first the runs that an interrupted move has terminated.
     cut_off = closed_abnormally(
         sweeping.client, sweeping.catalog.orchestrators, old, since=None, until=datetime.now(UTC) + _AHEAD
     )
@@ -85,7 +85,7 @@ async def _move(sweeping: Sweeping, run: WorkflowExecution, old: str, settle: Se
 
 
 async def _terminate(sweeping: Sweeping, status: ExecutionStatus) -> bool:
-    """Whether it was terminated; False if it has ended meanwhile."""
+    """Terminate a run. Return False if it has already ended."""
     handle = sweeping.client.get_workflow_handle(status.workflow_id, run_id=status.run_id)
     try:
         await handle.terminate(reason=f"{MOVED}: {sweeping.task_queue}")
@@ -103,17 +103,17 @@ async def _with_reason(client: Client, run: ClosedRun) -> ClosedRun:
 
 
 async def _start_again(sweeping: Sweeping, run: WorkflowExecution) -> None:
-    """Start one of the engine's own workflows on this task queue, in one request that also ends the old run."""
+    """Start one of the engine's own workflows on this task queue, with a single request that also ends the old run."""
     sweeping.note(Action.PUBLISH, run.id, f"it runs on the task queue {run.task_queue!r}")
     if sweeping.dry_run:
         return
     handle = sweeping.client.get_workflow_handle(run.id, run_id=run.run_id)
     async for event in handle.fetch_history_events():
         if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
-            given = event.workflow_execution_started_event_attributes.input.payloads
+            arguments = event.workflow_execution_started_event_attributes.input.payloads
             await sweeping.client.start_workflow(
                 run.workflow_type,
-                args=[RawValue(payload) for payload in given],
+                args=[RawValue(payload) for payload in arguments],
                 id=run.id,
                 task_queue=sweeping.task_queue,
                 id_conflict_policy=WorkflowIDConflictPolicy.TERMINATE_EXISTING,
@@ -134,11 +134,11 @@ async def _move_schedules(sweeping: Sweeping, old: str) -> None:
         sweeping.note(Action.RESUME, listed.id, f"this schedule starts workflows on the task queue {old!r}")
         if sweeping.dry_run:
             continue
-        if listed.id == schedule_id(old):  # workers have set up their own
+        if listed.id == schedule_id(old):  # this task queue has its own recovery schedule
             await handle.delete()
             await _end_recovery(client, old)
         else:
-            await handle.update(lambda schedule: _on(schedule, sweeping.task_queue))
+            await handle.update(lambda schedule: _with_task_queue(schedule, sweeping.task_queue))
 
 
 async def _end_recovery(client: Client, old: str) -> None:
@@ -152,7 +152,7 @@ async def _end_recovery(client: Client, old: str) -> None:
                 raise
 
 
-def _on(known: ScheduleUpdateInput, task_queue: str) -> ScheduleUpdate:
+def _with_task_queue(known: ScheduleUpdateInput, task_queue: str) -> ScheduleUpdate:
     schedule = known.description.schedule
     if isinstance(schedule.action, ScheduleActionStartWorkflow):
         schedule.action.task_queue = task_queue

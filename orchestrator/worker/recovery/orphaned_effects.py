@@ -1,4 +1,4 @@
-"""Effects outside that a dead worker left after its saga had ended: taken back by recovery, as nobody drives it."""
+"""Undoes orphaned effects: external effects that a dead worker left behind after its saga had ended."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,32 +10,34 @@ from orchestrator.worker.recovery.limits import Sweeping
 from orchestrator.workflow.system.recovery import Action
 
 
-async def next_left(sweeping: Sweeping, now: datetime, after: OrphanedEffect | None) -> Sequence[OrphanedEffect]:
-    """A page of external steps that may have left something."""
+async def next_orphaned_effects(
+    sweeping: Sweeping, now: datetime, after: OrphanedEffect | None
+) -> Sequence[OrphanedEffect]:
+    """Return the next page of external steps that may have left an effect behind."""
     return await left_standing(sweeping.database, now=now, grace=sweeping.limits.grace, after=after)
 
 
-async def settle_left(sweeping: Sweeping, left: OrphanedEffect) -> None:
-    """Take back what one step left outside; for one of which nothing was seen, ask once more.
+async def undo_orphaned_effect(sweeping: Sweeping, effect: OrphanedEffect) -> None:
+    """Undo one orphaned effect. If it is not known whether the call happened, ask the service first.
 
     Raises:
-        Exception: what the compensation or the verification raised.
+        Exception: the error of the compensation or the verification.
     """
-    if left.operation not in sweeping.catalog.operations:
-        return  # a worker that knows it will
-    workflow_id = workflow_id_of(left)
-    why = f"step {left.number}, {left.operation}, stands outside and its saga has ended"
+    if effect.operation not in sweeping.catalog.operations:
+        return  # left to a worker that knows the operation
+    workflow_id = workflow_id_of(effect)
+    why = f"step {effect.number}, {effect.operation}, has left an external effect and its saga has ended"
     if sweeping.dry_run:
-        if left.state is not StepState.BARRED:
+        if effect.state is not StepState.BARRED:
             sweeping.note(Action.TAKE_BACK, workflow_id, why)
         return
-    async with sweeping.place() as has_place:
-        if not has_place:
+    async with sweeping.slot() as has_slot:
+        if not has_slot:
             sweeping.postpone(workflow_id, why)
-        elif await take_back_left(sweeping.database, sweeping.catalog, left):
+        elif await take_back_left(sweeping.database, sweeping.catalog, effect):
             sweeping.note(Action.TAKE_BACK, workflow_id, why)
 
 
-def workflow_id_of(left: OrphanedEffect) -> str:
-    """The saga's own execution, as people know it."""
-    return own_workflow_id(left.saga.orchestrator, left.saga.event_id)
+def workflow_id_of(effect: OrphanedEffect) -> str:
+    """Return the workflow id of the saga's own execution, under which people know the saga."""
+    return own_workflow_id(effect.saga.orchestrator, effect.saga.event_id)

@@ -1,4 +1,4 @@
-"""The schedule by which recovery runs: one a task queue, set up by whichever worker comes first, kept as it is set."""
+"""The schedule that runs recovery: one for each task queue, created or updated by every worker that starts."""
 
 from datetime import timedelta
 
@@ -19,24 +19,24 @@ from temporalio.service import RPCError, RPCStatusCode
 from orchestrator.workflow.system.recovery import SagaRecovery
 
 _CATCHUP = timedelta(seconds=10)
-"""A recovery that was missed is not made up for: the next one sees all that it would have seen."""
+"""How late a missed recovery may still start. None is caught up, because the next one sees everything it would have."""
 
 
 def schedule_id(task_queue: str) -> str:
-    """`orchestrator-recovery/<task queue>`, the same for its workflow."""
+    """Return `orchestrator-recovery/<task queue>`, the id of the schedule and of its workflow."""
     return f"orchestrator-recovery/{task_queue}"
 
 
 async def ensure_schedule(client: Client, task_queue: str, interval: timedelta) -> None:
-    """Create, change or remove the schedule, so that it is as it should be. One that a person paused stays paused.
+    """Create, update or delete the schedule to match the interval. A schedule that a person paused stays paused.
 
     Args:
-        client: a connection.
-        task_queue: the workers'.
-        interval: from one recovery to the next; zero for none.
+        client: a connection to Temporal.
+        task_queue: the task queue of the workers.
+        interval: the time from one recovery to the next, or zero for no schedule.
 
     Raises:
-        temporalio.service.RPCError: the server does not let us.
+        temporalio.service.RPCError: the server does not allow it.
     """
     handle = client.get_schedule_handle(schedule_id(task_queue))
     if not interval:
@@ -51,7 +51,7 @@ async def ensure_schedule(client: Client, task_queue: str, interval: timedelta) 
         await client.create_schedule(schedule_id(task_queue), wanted)
     except ScheduleAlreadyRunningError:
         if _differs((await handle.describe()).schedule, wanted):
-            await handle.update(lambda known: _changed(known, wanted))
+            await handle.update(lambda known: _update(known, wanted))
 
 
 def _schedule(task_queue: str, interval: timedelta) -> Schedule:
@@ -60,7 +60,7 @@ def _schedule(task_queue: str, interval: timedelta) -> Schedule:
             SagaRecovery.run,
             id=schedule_id(task_queue),
             task_queue=task_queue,
-            static_summary="looks for sagas that nobody drives any more, and sees that they end",
+            static_summary="finds sagas without a live driver, and resumes or undoes them",
         ),
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=interval)]),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=_CATCHUP),
@@ -68,16 +68,16 @@ def _schedule(task_queue: str, interval: timedelta) -> Schedule:
 
 
 def _differs(known: Schedule, wanted: Schedule) -> bool:
-    was, is_ = known.action, wanted.action
+    old, new = known.action, wanted.action
     same_action = (
-        isinstance(was, ScheduleActionStartWorkflow)
-        and isinstance(is_, ScheduleActionStartWorkflow)
-        and (was.workflow, was.id, was.task_queue) == (is_.workflow, is_.id, is_.task_queue)
+        isinstance(old, ScheduleActionStartWorkflow)
+        and isinstance(new, ScheduleActionStartWorkflow)
+        and (old.workflow, old.id, old.task_queue) == (new.workflow, new.id, new.task_queue)
     )
-    same_times = [one.every for one in known.spec.intervals] == [one.every for one in wanted.spec.intervals]
+    same_times = [spec.every for spec in known.spec.intervals] == [spec.every for spec in wanted.spec.intervals]
     return not (same_action and same_times and known.policy == wanted.policy)
 
 
-def _changed(known: ScheduleUpdateInput, wanted: Schedule) -> ScheduleUpdate:
+def _update(known: ScheduleUpdateInput, wanted: Schedule) -> ScheduleUpdate:
     wanted.state = known.description.schedule.state
     return ScheduleUpdate(wanted)

@@ -1,4 +1,4 @@
-"""Walks through the silent sagas page by page, as far as one sweep goes, and remembers where it stopped."""
+"""Reads the stalled sagas page by page within the limits of a sweep, and remembers where the sweep stopped."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -9,36 +9,38 @@ from orchestrator.worker.recovery.limits import Sweeping
 
 _PAGE = 200
 _LOOKS_APART = timedelta(seconds=30)
-"""Of a saga that waits for locks. Hundreds may, and to ask the server for each in every sweep is most of its work."""
+"""Shortest time between two checks of a saga that waits for locks. Hundreds may wait, and asking the server about each
+in every sweep would be most of its work."""
 
 LookAtAll = Callable[[Sequence[RecordedSaga]], Awaitable[Any]]
 
 
-class SilentPages:
-    """The silent sagas of one application, over all sweeps of this process.
+class StalledPages:
+    """Pages of one application's stalled sagas, across all sweeps of this process.
 
-    A sweep begins where the last one stopped and then starts over. If each began with the longest silent saga, some
-    thousands that are alive and wait would hide all others.
+    A sweep continues where the last one stopped and then starts over. If every sweep began with the oldest stalled
+    saga, thousands of sagas that wait and are alive would hide all others.
 
     Args:
-        from_future: instead of silent sagas those whose last progress lies in the future: a wrong clock wrote it.
+        from_future: whether to read the sagas whose last progress lies in the future, written by a wrong clock, instead
+            of the stalled ones.
     """
 
     def __init__(self, *, from_future: bool) -> None:
         self._from_future = from_future
         self._stopped_after: RecordedSaga | None = None
-        """The last saga of the sweep before; None if that came to the end."""
+        """The last saga of the previous sweep, or None if that sweep reached the end."""
 
     async def look(self, sweeping: Sweeping, look_at_all: LookAtAll, *, now: datetime) -> bool:
-        """Look at the sagas that have made no progress for the grace time.
+        """Check the sagas that have made no progress for the grace time.
 
         Args:
-            sweeping: the sweep; it says when it has looked at enough, and which sagas it has seen.
-            look_at_all: looks at a page, and skips what comes after enough was looked at.
-            now: the time by the database's clock.
+            sweeping: the sweep, with its limits and the sagas it has seen.
+            look_at_all: checks a page of sagas, and skips the rest once the sweep has checked enough.
+            now: the current time of the database's clock.
 
         Returns:
-            Whether some are left for the next sweep.
+            Whether sagas are left for the next sweep.
         """
         begin = self._stopped_after
         quiet = now - sweeping.limits.grace
@@ -55,7 +57,7 @@ class SilentPages:
                 limit=_PAGE,
             ):
                 if begin is not None and first is None and _position(page[0]) > _position(begin):
-                    break  # this sweep began there
+                    break  # this sweep began there, so it has checked the rest
                 if not sweeping.has_looked_enough:
                     await look_at_all([recorded for recorded in page if recorded.id not in sweeping.seen])
                 for before, recorded in zip((last, *page), page, strict=False):

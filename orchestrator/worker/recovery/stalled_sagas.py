@@ -1,7 +1,8 @@
-"""Sagas of which nothing was heard for a while: who drives each, and what is to be done if nobody does.
+"""Recovers a stalled saga: finds out whether it has a live driver, and resumes or undoes it if not.
 
-The owner's chain of runs decides, asked of the server: it runs, so the saga is left alone; it was terminated, so a
-person wants it ended, and it is undone (past its pivot it goes on); anything else is an accident, and it goes on.
+The status of the owner's chain of runs decides. If it runs, the saga is left alone. If it was terminated, a person
+wants the saga ended, so it is undone, or resumed if it is past its pivot. Anything else is an accident, so the saga is
+resumed.
 """
 
 import asyncio
@@ -23,19 +24,19 @@ from orchestrator.worker.recovery.execution_status import (
     status_of_execution,
     why_terminated,
 )
-from orchestrator.worker.recovery.failing_executions import carry_out
+from orchestrator.worker.recovery.failing_executions import undo_if_decided
 from orchestrator.worker.recovery.limits import Sweeping
 from orchestrator.workflow.system.recovery import Action
 
 
 async def recover_saga(sweeping: Sweeping, recorded: RecordedSaga) -> Action | None:
-    """Look at one saga, and see that it ends.
+    """Check one saga, and resume or undo it if it has no live driver.
 
     Returns:
-        What was done; None if there was nothing to do, since it is driven or has ended.
+        The action, or None if nothing had to be done, because the saga is driven or has ended.
 
     Raises:
-        temporalio.service.RPCError: the server does not answer, or did not take it.
+        temporalio.service.RPCError: the server does not answer, or did not accept the request.
     """
     sweeping.seen.add(recorded.id)
     if await _is_carried(sweeping, recorded):
@@ -45,40 +46,41 @@ async def recover_saga(sweeping: Sweeping, recorded: RecordedSaga) -> Action | N
     last = await _last_driver(sweeping, recorded, own)
     if own.runs or last.runs:
         driver = last if last.runs else own
-        done = await carry_out(sweeping, recorded, driver) if driver.keeps_failing else None
-        sweeping.alive += done is None
-        return done
+        action = await undo_if_decided(sweeping, recorded, driver) if driver.keeps_failing else None
+        sweeping.alive += action is None
+        return action
     envelope = _event_of(sweeping, recorded)
     if isinstance(envelope, str):
         return sweeping.note(Action.LEAVE, own.workflow_id, envelope)
-    async with sweeping.place() as has_place:
-        if not has_place:
+    async with sweeping.slot() as has_slot:
+        if not has_slot:
             return sweeping.postpone(own.workflow_id, str(last))
-        decided = await _decide(sweeping, recorded, last)
-        if decided is None:
+        decision = await _decide(sweeping, recorded, last)
+        if decision is None:
             return None
-        undoes = decided[0] is Action.UNDO or recorded.phase is Phase.UNDOING
+        action, reason = decision
+        undoes = action is Action.UNDO or recorded.phase is Phase.UNDOING
         await sweeping.drive(recorded.orchestrator, envelope, own, undoes=undoes)
-    return sweeping.note(decided[0], own.workflow_id, decided[1])
+    return sweeping.note(action, own.workflow_id, reason)
 
 
 async def _is_carried(sweeping: Sweeping, recorded: RecordedSaga) -> bool:
-    """Whether a partition that runs has it: asked once a sweep for each partition, not for each of its sagas."""
+    """Return whether a running partition carries the saga. The server is asked once in a sweep for each partition."""
     owner = recorded.owner_workflow_id
     if not is_partition(owner):
         return False
-    asked = sweeping.partitions.get(owner)
-    if asked is None:
-        asked = sweeping.partitions[owner] = asyncio.ensure_future(status_of_execution(sweeping.client, owner))
-    fate = await asyncio.shield(asked)
-    return fate.runs and fate.first_run_id == recorded.owner_first_run_id
+    request = sweeping.partitions.get(owner)
+    if request is None:
+        request = sweeping.partitions[owner] = asyncio.ensure_future(status_of_execution(sweeping.client, owner))
+    partition = await asyncio.shield(request)
+    return partition.runs and partition.first_run_id == recorded.owner_first_run_id
 
 
 async def _decide(sweeping: Sweeping, recorded: RecordedSaga, last: ExecutionStatus) -> tuple[Action, str] | None:
-    """Whether it is undone or goes on, and why. None: others were faster."""
-    # A partition is no saga: who terminates it wants the carrier gone, not everything undone that it carries.
-    ended = last.was_terminated and not is_partition(last.workflow_id)
-    reason = await why_terminated(sweeping.client, last) if ended else None
+    """Decide whether the saga is undone or resumed, and why. Return None if it has ended or has a new owner."""
+    # A terminated partition does not undo its sagas, because its termination does not ask for the end of all of them.
+    was_ended = last.was_terminated and not is_partition(last.workflow_id)
+    reason = await why_terminated(sweeping.client, last) if was_ended else None
     if reason is None or recorded.phase is not Phase.FORWARD:
         return None if await _has_ended(sweeping, recorded) else (Action.RESUME, str(last))
     message = f"its execution was terminated: {reason}" if reason else "its execution was terminated"
@@ -93,31 +95,31 @@ async def _decide(sweeping: Sweeping, recorded: RecordedSaga, last: ExecutionSta
 
 
 async def _has_ended(sweeping: Sweeping, recorded: RecordedSaga) -> bool:
-    """Whether it has, now that nobody drives it: its execution may have come to its end since the row was read."""
-    now = await recorded_sagas(sweeping.databases.home, [recorded.id])
-    return recorded.id in now and now[recorded.id].phase.is_final
+    """Return whether the saga has ended, because its execution may have finished it since the row was read."""
+    rows = await recorded_sagas(sweeping.databases.home, [recorded.id])
+    return recorded.id in rows and rows[recorded.id].phase.is_final
 
 
 async def _last_driver(sweeping: Sweeping, recorded: RecordedSaga, own: ExecutionStatus) -> ExecutionStatus:
-    """The execution that drove it last: its owner's chain, or the saga's own execution if that ended later."""
+    """Return the execution that drove the saga last: its owner's chain, or its own execution if that ended later."""
     latest = own
     if recorded.owner_workflow_id not in ("", own.workflow_id):
         latest = await status_of_execution(sweeping.client, recorded.owner_workflow_id)
     owner = await status_of_chain(sweeping.client, latest.workflow_id, recorded.owner_first_run_id, latest)
-    return owner if owner.runs else max(owner, own, key=lambda fate: fate.closed_at)
+    return owner if owner.runs else max(owner, own, key=lambda status: status.closed_at)
 
 
 def _event_of(sweeping: Sweeping, recorded: RecordedSaga) -> Envelope | str:
-    """The saga's event, or why it cannot be driven here."""
+    """Return the saga's event, or the reason why the saga cannot be driven here."""
     orchestrator = sweeping.catalog.orchestrators.get(recorded.orchestrator)
     if orchestrator is None:
-        return f"no orchestrator {recorded.orchestrator} is known here: start a worker that has it"
+        return f"the orchestrator {recorded.orchestrator} is unknown here; start a worker that has it"
     try:
         envelope = read(recorded.envelope)
         unwrap(envelope, *orchestrator.requests)
     except UnreadableEvent as fault:
         if fault.is_newer:
-            return read(recorded.envelope)  # its execution waits for a worker that can
-        # Its execution would keep the event as a dead letter and end, and the next sweep would start the next one.
-        return f"its event cannot be read here ({fault}): start a worker that knows its contract"
+            return read(recorded.envelope)  # its execution waits for a newer worker
+        # Its execution would store the event as a dead letter and end, and the next sweep would start another one.
+        return f"its event cannot be read here ({fault}); start a worker that knows its contract"
     return envelope

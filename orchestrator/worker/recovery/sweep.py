@@ -1,8 +1,8 @@
-"""Recovery: sees that sagas end whose executions were terminated, deleted, timed out, or lost with their cluster.
+"""Recovery: makes sagas end whose executions were terminated, deleted, timed out, or lost with their cluster.
 
-A sweep looks at every saga that has been silent, then at every execution that was cut off since the last sweep. Any
-number of sweeps may run at once, and each may be cut off anywhere: every decision is a compare-and-set in the database,
-every start a signal-with-start, and what a sweep did not come to is the next one's.
+A sweep checks every stalled saga, then every execution that was cut off since the last sweep. Any number of sweeps may
+run at the same time, and each may be interrupted anywhere, because every decision is a compare-and-set in the database
+and every start is a signal-with-start. The next sweep continues what an interrupted one has left.
 """
 
 import asyncio
@@ -41,8 +41,8 @@ from orchestrator.worker.recovery.closed_runs import ClosedRun, closed_abnormall
 from orchestrator.worker.recovery.failing_executions import failing_sagas
 from orchestrator.worker.recovery.limits import Limits, Sweeping
 from orchestrator.worker.recovery.moving import move_from
-from orchestrator.worker.recovery.orphaned_effects import next_left, settle_left, workflow_id_of
-from orchestrator.worker.recovery.stalled_pages import SilentPages
+from orchestrator.worker.recovery.orphaned_effects import next_orphaned_effects, undo_orphaned_effect, workflow_id_of
+from orchestrator.worker.recovery.stalled_pages import StalledPages
 from orchestrator.worker.recovery.stalled_sagas import recover_saga
 from orchestrator.worker.recovery.undelivered_messages import settle_messages
 from orchestrator.workflow.system.recovery import RECOVER, SHOWN, Action, Sweep
@@ -52,30 +52,30 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _AT_ONCE = 20
-"""Sagas, or executions, that are looked at at once."""
+"""Most sagas, or executions, that are checked concurrently."""
 _HEAD_BATCHES = 200
-"""Batches of unused lock heads that one sweep removes at most: more heads than sagas with new keys can leave between
-two sweeps, otherwise the table would only grow."""
+"""Most batches of unused lock heads that one sweep removes. This is more than sagas with new keys can add between two
+sweeps, because otherwise the table would only grow."""
 _LETTER_BATCHES = 20
-"""Batches of dead letters of an older version that one sweep looks up event ids for."""
+"""Most batches of dead letters of an older version for which one sweep looks up event ids."""
 _RUNS = 200
-"""Closed runs that are looked through before the next ones are asked for."""
+"""Closed runs on one page."""
 _SETTLED_RUNS = 50_000
-"""Closed runs that a process remembers to have settled, so that it does not read their histories again."""
+"""Most settled runs that a process remembers, so that it does not read their histories again."""
 _VISIBILITY_LAG = timedelta(minutes=2)
-"""How late an execution that closed may become visible: what closed within it is looked through once more. A mark that
-is further ahead of Temporal's clock than this was written by a worker whose clock was ahead."""
+"""How late a closed execution may become visible. Executions that closed this long before the mark are checked again. A
+mark further ahead of Temporal's clock than this was written by a worker whose clock was ahead."""
 
 
 class Recovery:
-    """Sweeps for one application.
+    """Recovers the sagas of one application.
 
     Args:
         client: a connection to the Temporal that the database belongs to.
-        databases: the home database, with the others if steps are in them.
-        catalog: sagas of other orchestrators are left to workers that know them.
-        task_queue: the workers'; executions of other task queues are another application's.
-        limits: grace time and ceiling.
+        databases: the home database, with the remote ones if steps run in them.
+        catalog: the known orchestrators. Sagas of others are left to workers that know them.
+        task_queue: the task queue of the workers. Executions on other task queues belong to other applications.
+        limits: the limits of each sweep.
     """
 
     def __init__(
@@ -93,15 +93,15 @@ class Recovery:
         self._catalog = catalog
         self._task_queue = task_queue
         self._limits = limits or Limits()
-        self._silent = [SilentPages(from_future=from_future) for from_future in (False, True)]
+        self._stalled = [StalledPages(from_future=from_future) for from_future in (False, True)]
         self._settled_runs: set[str] = set()
-        """Closed runs that were settled since executions were looked through completely, by run id."""
+        """The run ids of closed runs that were settled since the mark was last moved."""
 
     async def check_belonging(self) -> None:
-        """Make sure that the database's sagas run on this Temporal.
+        """Check that the databases' sagas run on this Temporal.
 
         Raises:
-            RecoveryRefused: they do not; the message says what to do.
+            RecoveryRefused: they run on another one; the message says what to do.
         """
         for _, database in self.databases:
             await check_belonging(database, self._client.namespace, await self._cluster_id())
@@ -119,15 +119,15 @@ class Recovery:
         temporal_time: datetime | None = None,
         moves_from: str | None = None,
     ) -> Sweep:
-        """Look at every silent saga and every execution that was cut off since the last sweep, and act.
+        """Check every stalled saga and every execution that was cut off since the last sweep, and recover them.
 
-        What fails on one saga is told, and stops no other.
+        A failure with one saga is logged and does not affect the others.
 
         Args:
-            dry_run: say what would be done, and do nothing.
-            heard: called with each saga and execution, so that whoever watches knows that the sweep lives.
-            temporal_time: what Temporal's clock says, if the caller knows.
-            moves_from: another task queue; what runs there is moved to this one first.
+            dry_run: whether to change nothing and only report what would be done.
+            heard: a callback for each saga and execution, which sends the sweep's heartbeats.
+            temporal_time: the current time of Temporal's clock, if the caller knows it.
+            moves_from: another task queue, from which executions and schedules are first moved to this one.
 
         Raises:
             RecoveryRefused: the database belongs to another Temporal.
@@ -136,20 +136,20 @@ class Recovery:
         await self.check_belonging()
         sweeping = self._sweeping(dry_run=dry_run, heard=heard)
         if moves_from is not None:
-            await move_from(sweeping, moves_from, _look_through)
+            await move_from(sweeping, moves_from, _settle_run)
         now = await read_clock(self._database)
 
         async def look_at_all(page: Sequence[RecordedSaga]) -> None:
-            await _each(page, lambda recorded: _look_at(sweeping, recorded))
+            await _for_each(page, lambda recorded: _recover(sweeping, recorded))
 
-        # First, as they are few: silent sagas may be so many that a sweep looks at no others.
+        # Failing sagas are few and come first, because the stalled ones may use up all checks of a sweep.
         await look_at_all(await failing_sagas(sweeping))
-        has_more = any([await pages.look(sweeping, look_at_all, now=now) for pages in self._silent])
-        left: OrphanedEffect | None = None
-        while not sweeping.is_full and (steps := await next_left(sweeping, now, left)):
-            await _each(steps, lambda step: _take_back(sweeping, step))
-            left = steps[-1]
-        swept = await self._look_through_closed(sweeping, now, temporal_time)
+        has_more = any([await pages.look(sweeping, look_at_all, now=now) for pages in self._stalled])
+        last: OrphanedEffect | None = None
+        while not sweeping.is_full and (effects := await next_orphaned_effects(sweeping, now, last)):
+            await _for_each(effects, lambda effect: _undo_effect(sweeping, effect))
+            last = effects[-1]
+        swept = await self._settle_closed(sweeping, now, temporal_time)
         if not dry_run:
             await self._remove_heads(heard)
             await self._name_letters(heard)
@@ -163,16 +163,19 @@ class Recovery:
         )
 
     async def recover(self, sagas: Sequence[UUID]) -> None:
-        """Look at these sagas at once, and not when they have been silent for a while. Never raises: what fails is
-        told in the log, and the next sweeps look again."""
+        """Check these sagas immediately, without waiting for the grace time.
+
+        Never raises. Errors are logged, and the next sweeps check the sagas again.
+        """
         sweeping = self._sweeping(dry_run=False, heard=lambda _: None)
         try:
             await self.check_belonging()
             recorded = await recorded_sagas(self._database, sagas)
         except Exception as fault:
-            fault_log_of(self.databases).failed(f"{len(sagas)} sagas could not be looked at", fault)
+            fault_log_of(self.databases).failed(f"{len(sagas)} sagas could not be checked by recovery", fault)
             return
-        await _each([one for one in recorded.values() if not one.phase.is_final], lambda one: _look_at(sweeping, one))
+        unfinished = [row for row in recorded.values() if not row.phase.is_final]
+        await _for_each(unfinished, lambda row: _recover(sweeping, row))
 
     def _sweeping(self, *, dry_run: bool, heard: Callable[[int], None]) -> Sweeping:
         return Sweeping(
@@ -197,17 +200,17 @@ class Recovery:
             if not await name_letters(self._database):
                 return
 
-    async def _look_through_closed(
+    async def _settle_closed(
         self, sweeping: Sweeping, database_time: datetime, temporal_time: datetime | None
     ) -> datetime | None:
-        """Settle what executions that were cut off have left.
+        """Settle the undelivered messages of executions that were cut off.
 
-        The mark is compared with times at which executions closed, so it must never pass Temporal's own clock: what
-        closes before a mark that lies in the future would not be looked at. Only the grace time of `orchestrator
-        recover`, which does not learn that clock, is measured with the database's.
+        The mark is compared with the times at which executions closed, so it must never be ahead of Temporal's clock.
+        Otherwise executions that close before the mark would not be checked. Only `orchestrator recover`, which does
+        not know that clock, measures the grace time with the database's.
 
         Returns:
-            Up to when everything is settled, None if something is left or nothing is changed.
+            The new mark, up to which everything is settled, or None if something is left or this is a dry run.
         """
         if not self._catalog.orchestrators:
             return None
@@ -217,21 +220,21 @@ class Recovery:
         before = await swept_until(self._database)
         if before is not None and latest is not None and before > latest:
             _log.warning(
-                "executions that closed were marked as looked through until %s, and Temporal's clock says %s: a worker "
-                "whose clock was ahead has written that. All that are still kept are looked through once more",
+                "closed executions are marked as settled until %s, but Temporal's clock says %s, because a worker "
+                "whose clock was ahead has written the mark. All closed executions that still exist are checked again",
                 *(before.isoformat(), reached),
             )
         since = None if before is None or latest is None or before > latest else before - _VISIBILITY_LAG
         newest, is_all_settled = reached, True
-        async for some in _in_pages(
+        async for page in _in_pages(
             closed_abnormally(self._client, self._catalog.orchestrators, self._task_queue, since=since, until=until)
         ):
             if sweeping.is_full:
                 return None
-            runs = [run for run in some if run.run_id not in self._settled_runs]
-            settled = await _each(runs, lambda run: _look_through(sweeping, run))
+            runs = [run for run in page if run.run_id not in self._settled_runs]
+            settled = await _for_each(runs, lambda run: _settle_run(sweeping, run))
             is_all_settled = is_all_settled and all(settled)
-            newest = max([run.closed_at for run in some] + ([] if newest is None else [newest]))
+            newest = max([run.closed_at for run in page] + ([] if newest is None else [newest]))
             if not sweeping.dry_run and len(self._settled_runs) < _SETTLED_RUNS:
                 self._settled_runs |= {run.run_id for run, is_settled in zip(runs, settled, strict=True) if is_settled}
         if sweeping.dry_run or not is_all_settled or newest is None:
@@ -247,7 +250,7 @@ class Recovery:
 
 
 def recovery_activity(recovery: Recovery) -> Callable[..., Any]:
-    """The activity of `orchestrator.workflow.system.recovery.SagaRecovery`."""
+    """Return the activity of `orchestrator.workflow.system.recovery.SagaRecovery`."""
 
     @activity.defn(name=RECOVER)
     async def recover() -> Sweep:
@@ -265,50 +268,50 @@ def recovery_activity(recovery: Recovery) -> Callable[..., Any]:
     return recover
 
 
-async def _look_at(sweeping: Sweeping, recorded: RecordedSaga) -> None:
+async def _recover(sweeping: Sweeping, recorded: RecordedSaga) -> None:
     if sweeping.has_looked_enough:
         return
     try:
         await recover_saga(sweeping, recorded)
     except Exception as fault:
-        _fail(sweeping, own_workflow_id(recorded.orchestrator, recorded.event_id), fault)
+        _note_failure(sweeping, own_workflow_id(recorded.orchestrator, recorded.event_id), fault)
     sweeping.heard(len(sweeping.seen))
 
 
-async def _take_back(sweeping: Sweeping, left: OrphanedEffect) -> None:
+async def _undo_effect(sweeping: Sweeping, effect: OrphanedEffect) -> None:
     try:
-        await settle_left(sweeping, left)
+        await undo_orphaned_effect(sweeping, effect)
     except Exception as fault:
-        _fail(sweeping, workflow_id_of(left), fault)
+        _note_failure(sweeping, workflow_id_of(effect), fault)
     sweeping.heard(len(sweeping.seen))
 
 
-async def _look_through(sweeping: Sweeping, run: ClosedRun) -> bool:
+async def _settle_run(sweeping: Sweeping, run: ClosedRun) -> bool:
     if sweeping.is_full:
-        return False  # to read its history costs a request, and whatever is in it would be postponed
+        return False  # reading its history costs a request, and everything in it would be postponed
     try:
         return await settle_messages(sweeping, run)
     except Exception as fault:
-        _fail(sweeping, run.workflow_id, fault)
+        _note_failure(sweeping, run.workflow_id, fault)
         return False
     finally:
         sweeping.heard(len(sweeping.seen))
 
 
-def _fail(sweeping: Sweeping, workflow_id: str, fault: Exception) -> None:
+def _note_failure(sweeping: Sweeping, workflow_id: str, fault: Exception) -> None:
     fault_log_of(sweeping.databases).failed(f"recovery of {workflow_id} failed", fault)
     sweeping.note(Action.FAIL, workflow_id, error_text(fault))
 
 
-async def _each(these: Sequence[T], look: Callable[[T], Awaitable[Any]]) -> list[Any]:
-    """Look at each, some at once."""
-    places = asyncio.Semaphore(_AT_ONCE)
+async def _for_each(items: Sequence[T], work: Callable[[T], Awaitable[Any]]) -> list[Any]:
+    """Await the work for each item, at most `_AT_ONCE` of them concurrently."""
+    slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(this: T) -> Any:
-        async with places:
-            return await look(this)
+    async def in_slot(item: T) -> Any:
+        async with slots:
+            return await work(item)
 
-    return await asyncio.gather(*(one(this) for this in these))
+    return await asyncio.gather(*(in_slot(item) for item in items))
 
 
 async def _in_pages(runs: AsyncIterator[ClosedRun]) -> AsyncGenerator[list[ClosedRun]]:

@@ -1,11 +1,11 @@
-"""What an execution that was cut off has left: events that nobody took, and messages that are none.
+"""Settles the undelivered messages of an execution that was cut off: sends events again and stores dead letters.
 
-A saga's row is the proof that its event was taken. An event without one is sent again, to the saga's own execution;
-what cannot be read is kept under the same origin as the execution itself would have kept it, so it is kept once.
+A saga's row proves that its event was accepted. An event without a row is sent again, to the saga's own execution. An
+unreadable message becomes a dead letter with the origin that the execution would have given it, so it is stored once.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, saga
 from orchestrator.protocol.names import EVENT_SIGNAL, is_partition, own_workflow_id
 from orchestrator.protocol.unwrapping import id_reused, is_same_event
 from orchestrator.store.dead_letters.intake import keep_piece
-from orchestrator.store.recovery import kept_positions, recorded_sagas
+from orchestrator.store.recovery import RecordedSaga, kept_positions, recorded_sagas
 from orchestrator.worker.recovery.closed_runs import ClosedRun, Message, messages_of, read_message
 from orchestrator.worker.recovery.execution_status import status_of_execution
 from orchestrator.worker.recovery.limits import Sweeping
@@ -28,104 +28,141 @@ from orchestrator.workflow.system.recovery import Action
 
 
 @dataclass
-class _Left:
-    """A run's messages, sorted by what they are."""
+class _Messages:
+    """A run's messages by kind."""
 
     requests: dict[UUID, tuple[Message, Envelope, DomainEvent]] = field(
         default_factory=dict[UUID, tuple[Message, Envelope, DomainEvent]]
     )
-    """Events that start a saga, the first of each id."""
+    """The events that start a saga, by the saga's id; of several with the same id the first."""
     awaited: list[tuple[Message, Envelope]] = field(default_factory=list[tuple[Message, Envelope]])
-    """Events that a saga may have waited for."""
+    """The events for which a saga may have waited."""
     unreadable: list[tuple[Message, UnreadableEvent]] = field(default_factory=list[tuple[Message, UnreadableEvent]])
+    """The messages that become dead letters, each with its error."""
     newer: list[Envelope] = field(default_factory=list[Envelope])
-    """Of a partition, and of newer versions than are known here: executions of their own wait for a newer worker."""
+    """The events of newer versions than are known here. They get own executions, which wait for a newer worker."""
 
 
 async def settle_messages(sweeping: Sweeping, run: ClosedRun) -> bool:
-    """See that nothing of a run is lost.
+    """Make sure that no message of a run is lost.
 
     Returns:
-        Whether all of it is settled; if not, the next sweep has to look again.
+        Whether all messages are settled. Otherwise the next sweep must settle the rest.
 
     Raises:
-        temporalio.service.RPCError: the server does not answer, or did not take it.
+        temporalio.service.RPCError: the server does not answer, or did not accept a request.
     """
     try:
-        messages = await messages_of(sweeping.client, run)
+        history = await messages_of(sweeping.client, run)
     except RPCError as fault:
         if fault.status is RPCStatusCode.NOT_FOUND:
-            return True  # deleted meanwhile
+            return True  # the history was deleted, so nothing can be read any more
         raise
-    requests = sweeping.catalog.orchestrators[run.orchestrator].requests
-    left = _sorted(sweeping, run, messages)
-    known = await recorded_sagas(sweeping.database, left.requests)
-    settled = True
-    partition = is_partition(run.workflow_id)
-    unopened: list[tuple[Envelope, DomainEvent]] = []
-    for key, (message, envelope, event) in left.requests.items():
-        recorded = known.get(key)
-        if recorded is None and partition:
-            unopened.append((envelope, event))
-        elif recorded is None:
-            settled &= await _publish(sweeping, run, envelope)
-        elif not is_same_event(envelope, recorded.content_digest, recorded.envelope, *requests):
-            left.unreadable.append((message, id_reused(envelope.event_id)))
-        elif not recorded.phase.is_final and key not in sweeping.seen:
-            # Nobody would look at it before the time that it waits for.
-            settled &= await recover_saga(sweeping, recorded) is not Action.POSTPONE
-    await _publish_in_order(sweeping, run, unopened)
-    opened = await recorded_sagas(sweeping.database, [saga_id(run.orchestrator, one.event_id) for one in left.newer])
-    for envelope in left.newer:
-        if saga_id(run.orchestrator, envelope.event_id) not in opened:
-            settled &= await _publish(sweeping, run, envelope)
-    if not left.requests:
-        left.unreadable += [(message, _not_awaited(envelope)) for message, envelope in left.awaited]
-    settled &= await _keep(sweeping, run, left.unreadable)
-    if left.awaited and left.requests:
-        key, (_, first, _) = next(iter(left.requests.items()))
-        if key not in known or not known[key].phase.is_final:
-            settled &= await _hand_over(sweeping, run, first, [envelope for _, envelope in left.awaited])
-    return settled
+    messages = _sort(sweeping, run, history)
+    recorded = await recorded_sagas(sweeping.database, messages.requests)
+    requests_settled = await _settle_requests(sweeping, run, messages, recorded)
+    newer_settled = await _publish_newer(sweeping, run, messages.newer)
+    if not messages.requests:
+        messages.unreadable += [(message, _not_awaited(envelope)) for message, envelope in messages.awaited]
+    unreadable_settled = await _keep(sweeping, run, messages.unreadable)
+    awaited_settled = await _send_awaited(sweeping, run, messages, recorded)
+    return requests_settled and newer_settled and unreadable_settled and awaited_settled
 
 
-def _sorted(sweeping: Sweeping, run: ClosedRun, messages: Sequence[Message]) -> _Left:
+def _sort(sweeping: Sweeping, run: ClosedRun, history: Sequence[Message]) -> _Messages:
     orchestrator = sweeping.catalog.orchestrators[run.orchestrator]
-    left = _Left()
-    for message in messages:
+    messages = _Messages()
+    for message in history:
         if not message.door:
-            continue  # open: it is found by its row
+            continue  # an open saga, which recovery finds by its row
         try:
             envelope, event = read_message(orchestrator, message)
         except UnreadableEvent as fault:
-            # An execution of its own that was ended while it waited for a newer worker was ended by a person.
+            # A terminated own execution that waited for a newer worker was ended by a person, unless it was moved.
             if fault.is_newer and (run.was_moved or is_partition(run.workflow_id)):
-                left.newer.append(read(message.raw))
+                messages.newer.append(read(message.raw))
             else:
-                left.unreadable.append((message, fault))
+                messages.unreadable.append((message, fault))
             continue
         if not isinstance(event, orchestrator.requests):
-            left.awaited.append((message, envelope))
+            messages.awaited.append((message, envelope))
             continue
         key = saga_id(run.orchestrator, envelope.event_id)
-        if key not in left.requests:
-            left.requests[key] = (message, envelope, event)
-        elif left.requests[key][2] != event:
-            left.unreadable.append((message, id_reused(envelope.event_id)))
-    return left
+        if key not in messages.requests:
+            messages.requests[key] = (message, envelope, event)
+        elif messages.requests[key][2] != event:
+            messages.unreadable.append((message, id_reused(envelope.event_id)))
+    return messages
+
+
+async def _settle_requests(
+    sweeping: Sweeping, run: ClosedRun, messages: _Messages, recorded: Mapping[UUID, RecordedSaga]
+) -> bool:
+    """Publish the events without a saga, and recover the unfinished sagas of the others.
+
+    An event whose id another event has used is added to the unreadable messages.
+    """
+    requests = sweeping.catalog.orchestrators[run.orchestrator].requests
+    settled = True
+    unopened: list[tuple[Envelope, DomainEvent]] = []
+    for key, (message, envelope, event) in messages.requests.items():
+        row = recorded.get(key)
+        if row is None and is_partition(run.workflow_id):
+            unopened.append((envelope, event))
+        elif row is None:
+            settled &= await _publish(sweeping, run, envelope)
+        elif not is_same_event(envelope, row.content_digest, row.envelope, *requests):
+            messages.unreadable.append((message, id_reused(envelope.event_id)))
+        elif not row.phase.is_final and key not in sweeping.seen:
+            # Otherwise the saga would count as stalled only after the time for which it waits.
+            settled &= await recover_saga(sweeping, row) is not Action.POSTPONE
+    await _publish_in_order(sweeping, run, unopened)
+    return settled
+
+
+async def _publish_newer(sweeping: Sweeping, run: ClosedRun, newer: Sequence[Envelope]) -> bool:
+    """Publish the events of newer versions that have no saga yet."""
+    settled = True
+    opened = await recorded_sagas(
+        sweeping.database, [saga_id(run.orchestrator, envelope.event_id) for envelope in newer]
+    )
+    for envelope in newer:
+        if saga_id(run.orchestrator, envelope.event_id) not in opened:
+            settled &= await _publish(sweeping, run, envelope)
+    return settled
+
+
+async def _send_awaited(
+    sweeping: Sweeping, run: ClosedRun, messages: _Messages, recorded: Mapping[UUID, RecordedSaga]
+) -> bool:
+    """Send the events for which the run's saga may wait to the execution that drives it now, which drops repeats."""
+    if not messages.awaited or not messages.requests:
+        return True
+    key, (_, request, _) = next(iter(messages.requests.items()))
+    if key in recorded and recorded[key].phase.is_final:
+        return True
+    own = await status_of_execution(sweeping.client, own_workflow_id(run.orchestrator, request.event_id))
+    if sweeping.dry_run:
+        return True
+    if not own.runs:
+        return False  # its saga is not recovered yet
+    handle = sweeping.client.get_workflow_handle(own.workflow_id)
+    for _, envelope in messages.awaited:
+        await handle.signal(EVENT_SIGNAL, raw_json(envelope.text.encode()))
+    return True
 
 
 def _not_awaited(envelope: Envelope) -> UnreadableEvent:
-    return UnreadableEvent("event.not_awaited", f"{envelope.event_type}: no saga was there that could wait for it")
+    return UnreadableEvent("event.not_awaited", f"{envelope.event_type}: there was no saga that could wait for it")
 
 
 async def _publish(sweeping: Sweeping, run: ClosedRun, envelope: Envelope) -> bool:
     own = await status_of_execution(sweeping.client, own_workflow_id(run.orchestrator, envelope.event_id))
     if own.runs:
-        return True  # it has the event, by signal or start, and will write the row
-    why = f"{run.workflow_id} was cut off before it took the event"
-    async with sweeping.place() as has_place:
-        if not has_place:
+        return True  # it has received the event, and will write the row
+    why = f"{run.workflow_id} was cut off before it processed the event"
+    async with sweeping.slot() as has_slot:
+        if not has_slot:
             sweeping.postpone(own.workflow_id, why)
             return False
         await sweeping.drive(run.orchestrator, envelope, own)
@@ -134,9 +171,9 @@ async def _publish(sweeping: Sweeping, run: ClosedRun, envelope: Envelope) -> bo
 
 
 async def _publish_in_order(sweeping: Sweeping, run: ClosedRun, events: Sequence[tuple[Envelope, DomainEvent]]) -> None:
-    """What a partition had not opened goes to where it would be published today, in the order in which it came."""
+    """Publish the events whose sagas a partition had not opened, in order, to where they would be published today."""
     orchestrator = sweeping.catalog.orchestrators[run.orchestrator]
-    why = f"{run.workflow_id} was cut off before it took the event"
+    why = f"{run.workflow_id} was cut off before it processed the event"
     sender = PartitionSender(sweeping.client, sweeping.task_queue)
     targets: dict[str, list[Envelope]] = {}
     for envelope, event in events:
@@ -147,7 +184,7 @@ async def _publish_in_order(sweeping: Sweeping, run: ClosedRun, events: Sequence
         targets.setdefault(target, []).append(envelope)
         sweeping.note(Action.PUBLISH, target, f"{why} {envelope.event_id}")
     if not sweeping.dry_run:
-        # Signals are cheap, and a ceiling would let later events overtake those that are put off.
+        # No ceiling applies, because later events would overtake the postponed ones. Signals are cheap.
         for target, envelopes in targets.items():
             await asyncio.gather(*(sender.send(run.orchestrator, target, envelope) for envelope in envelopes))
 
@@ -156,13 +193,13 @@ async def _keep(sweeping: Sweeping, run: ClosedRun, unreadable: Sequence[tuple[M
     if not unreadable:
         return True
     if (await status_of_execution(sweeping.client, run.workflow_id, run.run_id)).reset_run_id:
-        return True  # the run that goes on instead has the same messages
+        return True  # the run that continues after the reset has the same messages
     kept = await kept_positions(sweeping.database, run.workflow_id, run.run_id)
     for message, fault in unreadable:
         if message.position in kept:
             continue
-        async with sweeping.place() as has_place:
-            if not has_place:
+        async with sweeping.slot() as has_slot:
+            if not has_slot:
                 sweeping.postpone(run.workflow_id, f"{fault}")
                 return False
             if not sweeping.dry_run:
@@ -186,16 +223,3 @@ async def _keep_one(sweeping: Sweeping, run: ClosedRun, message: Message, fault:
             offset=piece.offset,
             raw=piece.raw,
         )
-
-
-async def _hand_over(sweeping: Sweeping, run: ClosedRun, first: Envelope, awaited: Sequence[Envelope]) -> bool:
-    """Send what a saga may wait for to the execution that drives it now; what it has already is dropped there."""
-    own = await status_of_execution(sweeping.client, own_workflow_id(run.orchestrator, first.event_id))
-    if sweeping.dry_run:
-        return True
-    if not own.runs:
-        return False  # its saga is not recovered yet
-    handle = sweeping.client.get_workflow_handle(own.workflow_id)
-    for envelope in awaited:
-        await handle.signal(EVENT_SIGNAL, raw_json(envelope.text.encode()))
-    return True
