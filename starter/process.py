@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestrator.cli.terminal.exit_codes import Exit, told
+from orchestrator.cli.terminal.exit_codes import Exit, describe_failure
 from orchestrator.errors import OrchestratorError
 from orchestrator.settings import InvalidSettings, Settings
 
@@ -33,7 +33,7 @@ def settings_or_exit(**values: Any) -> Settings:
 
 def exit_code_of(fault: OrchestratorError) -> int:
     """The code that the command line ends with for the same fault; 1 for one that it does not expect."""
-    expected = told(fault)
+    expected = describe_failure(fault)
     return Exit.FAILED if expected is None else expected.exit
 
 

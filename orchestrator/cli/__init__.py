@@ -1,1 +1,1 @@
-"""A person's door: the console script `orchestrator`. Sits on top of the engine; nothing of the engine knows it."""
+"""The console script `orchestrator`, for operators. It is built on the engine; nothing in the engine imports it."""

@@ -1,4 +1,4 @@
-"""The commands under one name, with their help."""
+"""Assembles all commands into the application `orchestrator`, with its help."""
 
 from importlib.metadata import version
 from typing import Annotated
@@ -29,8 +29,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
         Output().raw(f"orchestrator {version('temporal-saga-orchestrator')}")
         raise typer.Exit
 
@@ -39,31 +39,31 @@ def _version(wanted: bool) -> None:
 def orchestrator(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> int:
-    """Publish domain events, see what becomes of their sagas, and step in where one needs it.
+    """Publish domain events, see what became of their sagas, and act on sagas that need a person.
 
     \b
     Examples:
-      orchestrator events                                           which events there are
-      orchestrator catalog                                          what starts what; `diagram NAME` draws one
-      orchestrator contracts                                        whether events keep to what was published
-      orchestrator publish MONEY_TRANSFER_REQUESTED --example       a payload to begin with
+      orchestrator events                                           the events, and who listens to them
+      orchestrator catalog                                          which event starts what; `diagram NAME` draws one
+      orchestrator contracts                                        check events against their published contracts
+      orchestrator publish MONEY_TRANSFER_REQUESTED --example       print a payload to start from
       orchestrator publish MONEY_TRANSFER_REQUESTED '{...}' --follow
-      orchestrator status EVENT_ID                                  where its sagas stand, and why
-      orchestrator list                                             the newest sagas; --stuck: those to step in
-      orchestrator locks [KEY]                                      which locks are held, by whom, and who waits
-      orchestrator outbox                                           events that wait to be sent, and why
-      orchestrator retry EVENT_ID                                   try again at once what it is stuck at
-      orchestrator skip EVENT_ID STEP --reason TEXT                 go on without a step that cannot be undone
-      orchestrator cancel EVENT_ID                                  undo it; shows the plan and asks first
-      orchestrator recover --dry-run                                sagas that nobody drives, and what would be done
-      orchestrator purge --dry-run                                  what ended long ago, and would be deleted
-      orchestrator dead-letters                                     what could not be read, to mend and send again
+      orchestrator status EVENT_ID                                  the event's sagas, and why one is not done
+      orchestrator list                                             the newest sagas; --stuck: those that need a person
+      orchestrator locks [KEY]                                      held locks, their holders, and who waits for them
+      orchestrator outbox                                           events that are not sent yet, and why
+      orchestrator retry EVENT_ID                                   retry at once whatever the saga is waiting to retry
+      orchestrator skip EVENT_ID STEP --reason TEXT                 continue without a step that cannot be undone
+      orchestrator cancel EVENT_ID                                  undo a saga; shows the plan and asks first
+      orchestrator recover --dry-run                                sagas without a driver, and what recovery would do
+      orchestrator purge --dry-run                                  old data that would be deleted
+      orchestrator dead-letters                                     messages that could not be read: edit and replay
 
     \b
-    Exit codes: 0 completed, 1 failed or cancelled, 2 misuse, 3 the server or the database cannot be reached,
+    Exit codes: 0 completed, 1 failed or cancelled, 2 misuse, 3 Temporal or the database cannot be reached,
     4 not finished (within the timeout), 70 a bug, 74 the answer could not be written to stdout, 130 stopped by Ctrl-C.
     Run it in the application's folder.
     """

@@ -1,4 +1,4 @@
-"""The console script's entry: runs a command, tells what went wrong in one sentence, and leaves with its exit code."""
+"""The console script's entry point: runs a command, reports a failure in one sentence, and exits with its code."""
 
 import os
 import sys
@@ -9,18 +9,18 @@ from typing import NoReturn
 import typer
 
 from orchestrator.cli.app import app
-from orchestrator.cli.terminal.exit_codes import Exit, told
+from orchestrator.cli.terminal.exit_codes import Exit, describe_failure
 from orchestrator.cli.terminal.invocation import this_script
-from orchestrator.cli.terminal.output import Output, lost_answer, sentence
+from orchestrator.cli.terminal.output import Output, lost_answer, print_error
 from orchestrator.telemetry.streams import open_standard_streams, silence, write_line
 
 
 def main() -> NoReturn:
-    """Run the command line of this process, and leave it."""
-    # The application lies in the checkout; only the engine is installed.
+    """Run the command given on this process's command line, then exit."""
+    # The application is imported from the current folder; only the engine is installed.
     sys.path.insert(0, os.getcwd())
     open_standard_streams()
-    _leave(run(sys.argv[1:]))
+    _exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
     exit_code = _run(arguments)
     if (fault := lost_answer()) is None:
         return exit_code
-    sentence(f"The answer could not be written to stdout ({fault.strerror or fault}); what the command did is done.")
+    print_error(f"The answer could not be written to stdout ({fault.strerror or fault}), but the command did its work.")
     return exit_code or Exit.OUTPUT_LOST
 
 
@@ -39,17 +39,17 @@ def _run(arguments: Sequence[str]) -> int:
         return int(exit_code or 0)
     except typer.Abort:
         return Exit.STOPPED
-    except SystemExit as left:  # typer's way where help goes into a pipe that nobody reads
-        return left.code if isinstance(left.code, int) else Exit.COMPLETED
+    except SystemExit as requested:  # Typer raises it when help is written to a pipe that is closed.
+        return requested.code if isinstance(requested.code, int) else Exit.COMPLETED
     except Exception as fault:
-        return _tell(fault, as_json="--json" in arguments)
+        return _report(fault, as_json="--json" in arguments)
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
-    """An empty argument is mostly a shell variable that is not set: with the default instead, another thing is done.
+    """Refuse empty arguments: most come from an unset shell variable, and a default would do something unintended.
 
     Raises:
-        typer.TyperException: there is one.
+        typer.TyperException: an argument is empty.
     """
     for number, argument in enumerate(arguments):
         option, assigned, value = argument.partition("=")
@@ -57,28 +57,32 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
         if (value if is_option else argument).strip():
             continue
         before = arguments[number - 1] if number else ""
-        what = option if is_option else before if before.startswith("-") and before != "-" else f"Argument {number + 1}"
-        raise typer.TyperException(f"{what} is empty. Give it a value, or leave it out; is a shell variable not set?")
+        name = option if is_option else before if before.startswith("-") and before != "-" else f"Argument {number + 1}"
+        raise typer.TyperException(
+            f"{name} is empty. Give it a value, or leave it out. If the value comes from a shell variable, check that "
+            "the variable is set."
+        )
 
 
-def _tell(fault: Exception, *, as_json: bool) -> int:
-    expected = told(fault)
-    if expected is None:
+def _report(fault: Exception, *, as_json: bool) -> int:
+    """Print what went wrong, and return the exit code."""
+    failure = describe_failure(fault)
+    if failure is None:
         write_line("".join(traceback.format_exception(fault)), to_stderr=True)
         if as_json:
             Output(as_json).document({"error": {"code": "bug", "message": f"{type(fault).__name__}: {fault}"}})
         return Exit.BUG
-    sentence(expected.message)
+    print_error(failure.message)
     if as_json:
-        Output(as_json).document({"error": expected.as_json()})
-    return expected.exit
+        Output(as_json).document({"error": failure.as_json()})
+    return failure.exit
 
 
-def _leave(exit_code: int) -> NoReturn:
-    """Leave without Python's own way out.
+def _exit(exit_code: int) -> NoReturn:
+    """Exit without the interpreter's own shutdown.
 
-    temporalio's native runtime sometimes aborts there, after all the work is done: "Fatal Python error:
-    PyGILState_Release", and the exit code would be 134 instead of ours.
+    During that shutdown temporalio's native runtime sometimes aborts with "Fatal Python error: PyGILState_Release",
+    after all work is done, and the exit code would be 134 instead of this one.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -90,7 +90,7 @@ async def test_a_wrong_field_is_seen_edited_replayed_and_its_event_completes(hou
     after = await typed("show", str(number), "--json")
 
     assert status.code == 1
-    assert f"dead letter {number} has it, event.invalid: coins: " in status.out
+    assert f"its message is dead letter {number}, event.invalid: coins: " in status.out
     assert f"dead-letters show {number}" in status.out
     assert f"from CoinsMove/event/{event_id}, run " in shown.out
     assert "/namespaces/default/workflows/CoinsMove%2Fevent%2F" in shown.out

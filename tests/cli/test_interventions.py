@@ -138,7 +138,7 @@ async def test_a_compensation_broken_by_a_missing_row_is_skipped_with_a_reason_a
     after = await at_home.run("status", event_id)
     assert "  skipped   step 2: cast.put  (" in after.out
     assert "skipped by olena: box b was thrown away" in after.out
-    assert (await at_home.run("list", "--stuck")).out.startswith("No such sagas.")
+    assert (await at_home.run("list", "--stuck")).out.startswith("No saga matches.")
 
 
 async def check_that_it_stays_skipped(house: House, event_id: str) -> None:
@@ -176,7 +176,7 @@ async def test_a_stuck_saga_is_tried_again_at_once_when_its_cause_is_mended(hous
     ran = await at_home.run("retry", event_id)
 
     assert ran.code == 0, ran
-    assert ran.out.startswith(f"accepted  CoinsMove/event/{event_id} tries again now: stuck at step 2 for ")
+    assert ran.out.startswith(f"accepted  CoinsMove/event/{event_id} retries now: stuck at step 2 for ")
     ended = await until_ended(house, event_id)
     assert [step.state for step in ended.steps] == [StepState.UNDONE, StepState.UNDONE, StepState.REFUSED]
     assert await signals_of(house, f"CoinsMove/event/{event_id}") == ["event", "retry"]
@@ -230,7 +230,9 @@ async def test_without_a_terminal_nothing_is_done_unless_it_is_agreed_to(
     in_json = await at_home.run(*typed(command, event_id), "--json")
 
     assert (plain.code, in_json.code) == (2, 2), plain
-    assert plain.err == "This is no terminal, so nobody can be asked, and nothing was done. Add --yes to do it.\n"
+    assert plain.err.startswith(
+        "Nothing was done, because this command asks for confirmation and stdin is not a terminal."
+    )
     assert in_json.document["error"]["code"] == "usage"
     assert await house.holdings() == before
     assert not (await the_saga(house.database, event_id)).phase.is_final
@@ -270,7 +272,7 @@ async def test_past_the_pivot_a_cancel_says_that_the_saga_goes_on_and_asks_nothi
 
     assert ran.code == 2, ran
     assert "is past step 2, cast.send_letter, which cannot be undone" in ran.err
-    assert "it goes on until it is completed" in ran.err
+    assert "continues until it completes" in ran.err
     assert f"orchestrator skip {event_id} 3 --reason ..." in ran.out
     Script.clear()
     await mailing_house.client.get_workflow_handle(f"Mailing/event/{event_id}").signal("retry")
@@ -319,7 +321,7 @@ async def test_a_saga_that_has_ended_is_told_as_it_ended(
     bad = await at_home.run(*typed(command, failed), "--json")
 
     assert (good.code, bad.code) == (0, 1), f"{good}\n{bad}"
-    assert "had ended before; nothing was done." in good.out
+    assert "has already ended, so nothing was done." in good.out
     assert "completed COINS_MOVE_COMPLETED" in good.out
     assert (bad.document["did"], bad.document["sagas"][0]["error_code"]) == (None, "box.refused")
 
@@ -333,7 +335,7 @@ async def test_a_terminated_saga_is_cancelled_without_doing_another_step(house: 
     ran = await at_home.run("cancel", event_id, "--yes")
 
     assert ran.code == 1, ran
-    assert "No execution drives it just now: one is started for the undoing." in ran.out
+    assert "No execution drives the saga, so one is started for the undo." in ran.out
     assert "put" not in Script.runs
     ended_saga = await the_saga(house.database, event_id)
     assert ended_saga.phase is Phase.CANCELLED
@@ -361,9 +363,9 @@ async def test_a_saga_that_is_being_undone_is_only_followed_by_a_cancel(house: H
     ran = await at_home.run("cancel", event_id, "--timeout", "0.2")
 
     assert ran.code == 4, ran
-    assert "is being undone already, as failed (note.too_long: " in ran.out
+    assert "is already being undone, to end as failed (note.too_long: " in ran.out
     assert "  step 2: cast.take_out(name='b', coins=10)" in ran.out
-    assert "has not finished within 0.2 s; it goes on: stuck at step 2" in ran.err
+    assert "has not finished within 0.2 s and continues: stuck at step 2" in ran.err
     assert f"orchestrator skip {event_id} 2 --reason ..." in ran.out
 
 
@@ -380,7 +382,7 @@ async def test_an_event_that_nobody_has_begun_is_cancelled_when_somebody_comes(
         outcome = await handle.outcome()
 
     assert (accepted.code, waited.code) == (0, 4), f"{accepted}\n{waited}"
-    assert "undoes nothing: no step of it" in accepted.out
+    assert "undoes nothing, because no completed step" in accepted.out
     assert "no worker polls the task queue" in waited.err
     assert outcome.phase is Phase.CANCELLED
 
@@ -393,7 +395,7 @@ async def test_a_retry_where_nothing_waits_changes_nothing_and_says_so(empty_hou
 
     assert ran.code == 0, ran
     assert ran.document["did"] == "nothing"
-    assert "has nothing that waits for a retry, so nothing changed" in ran.err
+    assert "is not waiting for a retry, so nothing was changed" in ran.err
     async with empty_house.another_worker():
         assert (await handle.outcome()).phase is Phase.COMPLETED
 
@@ -403,7 +405,7 @@ async def test_a_retry_where_nothing_waits_changes_nothing_and_says_so(empty_hou
     ("arguments", "told"),
     [
         (("1", "--reason", " "), "--reason is empty"),
-        (("1", "--reason", "..."), "write some words"),
+        (("1", "--reason", "..."), "Write a few words"),
         (("1", "--reason", "so", "--as", " "), "--as is empty"),
         (("1",), "--reason"),
         (("0", "--reason", "so"), "STEP"),
@@ -457,7 +459,7 @@ async def test_which_saga_is_meant_must_be_said_where_several_are_open(
     assert (unsaid.code, wrong.code) == (2, 2), f"{unsaid}\n{wrong}"
     assert unsaid.document["error"]["code"] == "saga.ambiguous"
     assert "CoinsMove, Letter" in unsaid.document["error"]["message"]
-    assert "Nobody has no saga of that event" in wrong.err
+    assert "Nobody has no saga for that event" in wrong.err
     assert f"orchestrator retry {event_id} --orchestrator Letter" in status.out
 
 

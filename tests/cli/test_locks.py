@@ -8,7 +8,7 @@ import pytest
 from temporalio.client import Client
 
 from orchestrator.cli.main import run
-from orchestrator.cli.sagas.diagnosis import find
+from orchestrator.cli.sagas.event_diagnosis import diagnose
 from orchestrator.cli.sagas.retry_reason import BlockedReason
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.commands import Phase
@@ -69,10 +69,10 @@ async def test_who_waits_is_told_for_whom_and_who_holds_is_told_to_hold(
 
     assert (plain.code, in_json.code) == (4, 4), plain
     assert plain.out.startswith("waiting   TurnTaking ")
-    assert "not done: waits for the lock user/1, held by TurnTaking one, 2 before it\n" in plain.out
-    assert " status one  # what the one that it waits for does" in plain.out
+    assert "not done: waits for the lock user/1, held by TurnTaking one, 2 ahead of it\n" in plain.out
+    assert " status one  # shows the saga that it waits for" in plain.out
     [told] = in_json.document["sagas"]
-    assert (told["phase"], told["is_waiting"], told["hold_up"]) == ("forward", True, "locked")
+    assert (told["phase"], told["is_waiting"], told["blocked_reason"]) == ("forward", True, "locked")
     holder = {"orchestrator": "TurnTaking", "event_id": "one"}
     assert told["waits_for"] == [{"lock": "user/1", "holder": holder, "before": 2}]
 
@@ -121,7 +121,7 @@ async def test_locks_that_nobody_holds_are_told_to_be_free(database: Database, t
     nothing, free, free_json = await typed("locks"), await typed("locks user/1"), await typed("locks user/1 --json")
 
     assert (nothing.code, nothing.out) == (0, "No lock is held.\n")
-    assert free.out.startswith("Nobody holds the lock user/1.")
+    assert free.out.startswith("No saga holds the lock user/1.")
     assert free_json.document == {"locks": [], "held": 0}
 
 
@@ -133,17 +133,17 @@ async def test_temporal_adds_nothing_to_a_saga_that_waits_and_says_when_nobody_d
         database_url=house.database.url.render_as_string(hide_password=False), packages=("tests.orchestrators",)
     )
 
-    [driven] = (await find(settings, event_id, house.client)).standings
+    [driven] = (await diagnose(settings, event_id, house.client)).sagas
     await house.client.get_workflow_handle(driven.workflow_id).terminate()
-    [left] = (await find(settings, event_id, house.client)).standings
+    [left] = (await diagnose(settings, event_id, house.client)).sagas
     waiting.cancel()
 
-    sentence = "waits for the lock k, held by TurnTaking holder, 1 before it"
-    assert (driven.why, driven.hold_up, driven.phase) == (sentence, BlockedReason.LOCKED, "waiting")
-    assert left.hold_up is BlockedReason.CLOSED
+    sentence = "waits for the lock k, held by TurnTaking holder, 1 ahead of it"
+    assert (driven.why, driven.blocked_reason, driven.phase) == (sentence, BlockedReason.LOCKED, "waiting")
+    assert left.blocked_reason is BlockedReason.CLOSED
     assert left.why is not None
     assert left.why.startswith(f"{sentence}; its execution has ended as terminated")
     assert [what for _, what in left.next_commands] == [
-        "goes on where it stands",
-        "what the one that it waits for does",
+        "resumes the saga",
+        "shows the saga that it waits for",
     ]

@@ -37,12 +37,12 @@ async def test_what_waits_is_shown_with_its_age_its_tries_and_its_last_error(
 
     plain, document, cut = await typed("outbox"), await typed("outbox --json"), await typed("outbox --limit 1")
 
-    assert (nothing.code, nothing.out) == (0, "Nothing waits to be sent.\n")
+    assert (nothing.code, nothing.out) == (0, "No event is waiting to be sent.\n")
     assert [line.split()[:4] for line in plain.out.splitlines()[1:3]] == [
         ["NOTHING_REQUESTED", "k", "home", "2"],
         ["NOTHING_REQUESTED", "home", "1", "0"],
     ]
-    assert "1      RPCError: nobody is there" in plain.out
+    assert "1         RPCError: nobody is there" in plain.out
     assert "3 waiting\n" in plain.out
     assert "3 waiting, of which the oldest 1 are shown" in cut.out
     [home] = document.document["databases"]

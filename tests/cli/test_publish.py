@@ -126,7 +126,7 @@ async def test_ctrl_c_stops_watching_and_the_saga_goes_on(deserted: Shell, clien
     ran = await ended(process)
 
     assert ran.code == 130, ran
-    assert "the saga goes on" in ran.err
+    assert "the saga continues" in ran.err
     assert f"orchestrator status {event_id}" in ran.err
     assert "Traceback" not in ran.err
     assert await is_known(client, event_id)

@@ -119,7 +119,7 @@ async def test_a_failing_step_is_told_with_its_attempt_and_its_last_failure(hous
     await handle.outcome()
     assert ran.code == 4, ran
     [told] = ran.document["sagas"]
-    assert told["hold_up"] == "retrying"
+    assert told["blocked_reason"] == "retrying"
     assert "cast.put fails, attempt " in told["why_not_done"]
     assert "RuntimeError: the script fails for good" in told["why_not_done"]
 
@@ -185,8 +185,8 @@ async def test_a_terminated_saga_says_how_it_goes_on(house: House, at_home: Shel
     gate.opened.set()
 
     assert ran.code == 4, ran
-    assert "its execution has ended as terminated before the saga did, so nobody drives it" in ran.out
-    assert f"orchestrator retry {event_id}  # goes on where it stands" in ran.out
+    assert "its execution has ended as terminated before the saga did, so nothing drives it" in ran.out
+    assert f"orchestrator retry {event_id}  # resumes the saga" in ran.out
 
 
 @on_sqlite
@@ -221,7 +221,7 @@ async def test_an_empty_list_says_what_to_type_next(empty_house: House) -> None:
     ran = await shell_of(empty_house).run("list")
 
     assert ran.code == 0, ran
-    assert ran.out.startswith("No sagas yet.")
+    assert ran.out.startswith("There are no sagas yet.")
     assert ran.out.rstrip().endswith("orchestrator events")
 
 
@@ -239,7 +239,7 @@ async def test_the_list_is_newest_first_whole_and_filtered(empty_house: House) -
     assert plain.out.splitlines()[-1] == "2 completed, 1 failed"
     assert [one["event_id"] for one in filtered.document["sagas"]] == [long_ids[2]]
     assert filtered.document["counts"]["failed"] == 1
-    assert nobody.out.startswith("No such sagas.")
+    assert nobody.out.startswith("No saga matches.")
 
 
 async def test_reading_filters_and_counts(database: Database) -> None:

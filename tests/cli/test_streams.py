@@ -26,7 +26,7 @@ async def in_bash(shell: Shell, command: str, **variables: str) -> Ran:
     return Ran(process.returncode, out.decode(), err.decode())
 
 
-FULL = "The answer could not be written to stdout (No space left on device); what the command did is done.\n"
+FULL = "The answer could not be written to stdout (No space left on device), but the command did its work.\n"
 
 
 @pytest.mark.parametrize(

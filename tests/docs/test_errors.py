@@ -50,7 +50,7 @@ def _codes(tree: ast.Module) -> Iterator[str]:
         match node:
             case ast.Constant(value=str(text)) if _CODE.fullmatch(text):
                 yield text
-            case ast.Call(func=ast.Name(id="Told"), args=[_, ast.Constant(value=str(text)), *_]):
+            case ast.Call(func=ast.Name(id="ReportedFailure"), args=[_, ast.Constant(value=str(text)), *_]):
                 yield text
             case ast.Dict(keys=[ast.Constant(value="code"), *_], values=[ast.Constant(value=str(text)), *_]):
                 yield text

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
 from orchestrator import Catalog, DomainEvent, FailureEvent, Orchestrator, Refused, Saga, Transaction, operation, query
-from orchestrator.cli.sagas.undo_plan import undoing_of
+from orchestrator.cli.sagas.undo_plan import plan_undo
 from orchestrator.definition.atomic import Atomically
 from orchestrator.drive.driver import Driver, SagaStuck
 from orchestrator.drive.steps import StepFailed
@@ -352,10 +352,10 @@ async def test_a_person_sees_its_operations_and_how_each_would_be_undone(stocked
     [view] = await sagas_of_event(stocked, "e-1")
 
     assert view.steps[0].shown == "cast.count, cast.take, cast.put"
-    first = undoing_of(view, CATALOG)[-1]
+    first = plan_undo(view, CATALOG)[-1]
     expected = "cast.take_out(name='b', coins=10), then cast.give_back(name='a', coins=10)"
     assert (first.number, first.compensation) == (1, expected)
-    assert undoing_of(view, None)[-1].compensation is None
+    assert plan_undo(view, None)[-1].compensation is None
 
 
 async def test_past_the_pivot_it_is_skipped_where_nothing_needs_its_results(stocked: Database) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from orchestrator.cli.terminal.exit_codes import Exit, told
+from orchestrator.cli.terminal.exit_codes import Exit, describe_failure
 from orchestrator.store.connections.errors import DatabaseCondition, DatabaseUnusable, condition_of, explain
 
 _SHOWN, _SETTING = "postgresql://joe:***@db/shop", "ORCHESTRATOR_DATABASE_URL"
@@ -83,7 +83,7 @@ def test_an_error_is_classified_and_its_message_says_so(fault: Exception, condit
     assert ("cannot be reached" in str(explained)) is (condition is DatabaseCondition.DOWN)
     assert str(explained).startswith(f"The database at {_SHOWN} ")
     assert "\n" not in str(explained)
-    shown = told(explained)
+    shown = describe_failure(explained)
     assert shown is not None
     assert (shown.exit, shown.code) == (Exit.UNREACHABLE, condition.value)
 

@@ -27,11 +27,19 @@ def standing(row: Row | None, kind: BlockedReason, *, asked: bool = True) -> Sag
 @pytest.mark.parametrize(
     ("row", "kind", "said"),
     [
-        (None, BlockedReason.NO_WORKER, "a cancel is pending; no worker takes the work"),
+        (None, BlockedReason.NO_WORKER, "a cancel is pending; no worker has picked up the task"),
         (Row(Phase.FORWARD), BlockedReason.WORKING, "a cancel is pending; it is being carried out"),
-        (Row(Phase.FORWARD), BlockedReason.BUG, "its workflow task fails. Recovery, which runs every 30 seconds"),
-        (Row(Phase.UNDOING, Phase.CANCELLED), BlockedReason.RETRYING, "the undoing fails and is tried again"),
-        (Row(Phase.FORWARD, pivot=2), BlockedReason.WORKING, "step 2 cannot be undone: the saga goes on to its end"),
+        (
+            Row(Phase.FORWARD),
+            BlockedReason.BUG,
+            "because its workflow task fails. Recovery, which runs every 30 seconds",
+        ),
+        (Row(Phase.UNDOING, Phase.CANCELLED), BlockedReason.RETRYING, "a compensation fails and is retried"),
+        (
+            Row(Phase.FORWARD, pivot=2),
+            BlockedReason.WORKING,
+            "step 2 cannot be undone, so the saga continues until it completes",
+        ),
     ],
 )
 def test_a_cancel_that_is_pending_is_told_with_its_reason(row: Row | None, kind: BlockedReason, said: str) -> None:

@@ -13,8 +13,8 @@ import pytest
 from pydantic import JsonValue
 
 from orchestrator import Contract, DomainEvent
-from orchestrator.cli.dead_letters.display import text_of
-from orchestrator.cli.dead_letters.edit import changed
+from orchestrator.cli.dead_letters.display import format_message
+from orchestrator.cli.dead_letters.edit import apply_changes
 from orchestrator.client.validation import checked_envelope, read_event
 from orchestrator.errors import EventRejected
 from orchestrator.event import FailureEvent, Fields, upcaster
@@ -238,10 +238,10 @@ def test_a_number_is_rounded_if_its_float_is_written_otherwise(digits: str, roun
 def test_an_edited_dead_letter_keeps_the_digits_of_its_numbers_and_so_it_is_shown() -> None:
     letter: Any = SimpleNamespace(id=7, raw=f'{{"data": {{"price": {LONG}, "rate": 1.10}}, "id": "x"}}'.encode())
 
-    edited = changed(letter, ["data.rate=98765432109876543.21", "id=y"])
+    edited = apply_changes(letter, ["data.rate=98765432109876543.21", "id=y"])
 
     assert edited.decode() == f'{{"data": {{"price": {LONG}, "rate": 98765432109876543.21}}, "id": "y"}}'
-    assert f'"price": {LONG},' in text_of(letter.raw)[0]
+    assert f'"price": {LONG},' in format_message(letter.raw)[0]
 
 
 def test_what_is_no_json_holds_no_number() -> None:

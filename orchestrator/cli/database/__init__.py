@@ -1,1 +1,1 @@
-"""Commands that show or delete rows of the database alone: locks, the outbox, what ended long ago."""
+"""Commands that only read or delete rows in the databases: locks, the outbox, and old data."""

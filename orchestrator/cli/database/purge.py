@@ -1,4 +1,4 @@
-"""`orchestrator purge`: deletes what ended long ago, or says what it would delete. Workers do so by themselves."""
+"""`orchestrator purge`: deletes old data, or shows what it would delete. Workers do so regularly by themselves."""
 
 import asyncio
 import re
@@ -25,17 +25,17 @@ def purge(
         typer.Option(
             "--older-than",
             metavar="DAYS",
-            help="What ended longer ago, such as 90d; as set in ORCHESTRATOR_RETENTION, if not given.",
+            help="Delete data of sagas that ended longer ago, e.g. 90d. Default: ORCHESTRATOR_RETENTION.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted, and delete nothing.")] = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> int:
-    """Delete steps and payload of sagas that ended long ago, events that were sent, and dead letters that were settled.
+    """Delete steps and payload of sagas that ended long ago, with old events that were sent and settled dead letters.
 
-    Each saga's outcome stays, so its handle still answers and a late repeat is still a repeat. What has not ended, was
-    not sent or was not settled is never deleted.
+    Each saga's outcome is kept, so that its handle still answers and a repeated event is still recognised. Sagas that
+    have not ended, events that have not been sent, and open dead letters are never deleted.
 
     \b
     Examples:
@@ -46,7 +46,9 @@ def purge(
     settings = Settings()
     days = _days(older_than) if older_than is not None else settings.retention
     if not days:
-        raise typer.BadParameter("ORCHESTRATOR_RETENTION says that nothing is deleted: say what, with --older-than 90d")
+        raise typer.BadParameter(
+            "Nothing was deleted, because ORCHESTRATOR_RETENTION is not set. Give an age, for example --older-than 90d"
+        )
     output = Output(as_json)
     return asyncio.run(_purge(settings, timedelta(days=days), output, dry_run=dry_run, is_agreed=yes))
 
@@ -54,57 +56,58 @@ def purge(
 async def _purge(settings: Settings, age: timedelta, output: Output, *, dry_run: bool, is_agreed: bool) -> int:
     databases = Databases.at(settings.resolved_database_url, settings.databases)
     try:
-        await namespace_of(databases.home)  # tells where no worker has run yet, and creates nothing
+        await namespace_of(databases.home)  # Fails if no worker has created the tables; creates nothing.
         before = await database_time(databases.home) - age
-        found = await purgeable(databases, before=before)
-        _show(found, output, before, "would be deleted" if dry_run else "are to be deleted")
-        done = Purge()
-        if found.rows and not dry_run:
+        expected = await purgeable(databases, before=before)
+        _print_purge(expected, output, before, "would be deleted" if dry_run else "are to be deleted")
+        deleted = Purge()
+        if expected.rows and not dry_run:
             ask("Delete them?", output, is_agreed=is_agreed)
-            while (some := await purge_some(databases, before=before)).rows:
-                done += some
-            _show(done, output, before, "were deleted")
+            while (batch := await purge_some(databases, before=before)).rows:
+                deleted += batch
+            _print_purge(deleted, output, before, "were deleted")
     finally:
         await databases.close()
     if output.as_json:
-        output.document(
-            {"dry_run": dry_run, "before": moment_json(before), **_document(found if dry_run else done, found)}
-        )
+        counts = _document(expected if dry_run else deleted, expected)
+        output.document({"dry_run": dry_run, "before": moment_json(before), **counts})
     return Exit.COMPLETED
 
 
-def _show(purge: Purge, output: Output, before: datetime, what: str) -> None:
+def _print_purge(purge: Purge, output: Output, before: datetime, verb: str) -> None:
     if not purge.rows:
-        output.say(f"Nothing ended before {before:%Y-%m-%d %H:%M} UTC that is not purged.")
+        output.line(f"There is no data older than {before:%Y-%m-%d %H:%M} UTC to delete.")
     else:
-        output.say(
-            f"Of {_some(purge.sagas, 'saga')} that ended before {before:%Y-%m-%d %H:%M} UTC the payload and "
-            f"{_some(purge.steps, 'step')}, {_some(purge.outbox, 'event')} that were sent, and "
-            f"{_some(purge.dead_letters, 'dead letter')} that were settled {what}."
+        output.line(
+            f"The payload and {_count(purge.steps, 'step')} of {_count(purge.sagas, 'saga')} that ended before "
+            f"{before:%Y-%m-%d %H:%M} UTC, {_count(purge.outbox, 'sent event')}, and "
+            f"{_count(purge.dead_letters, 'settled dead letter')} {verb}."
         )
     if purge.held:
         output.remark(
-            f"{_some(purge.held, 'saga')} are kept: an effect outside is still to be looked at, or a step is in a "
-            "database that ORCHESTRATOR_DATABASES does not name."
+            f"{_count(purge.held, 'saga')} cannot be purged yet, because an external effect of the saga is still to be "
+            "checked, or a step is in a database that ORCHESTRATOR_DATABASES does not name."
         )
 
 
-def _document(purge: Purge, found: Purge) -> dict[str, int]:
+def _document(purge: Purge, expected: Purge) -> dict[str, int]:
     return {
         "sagas": purge.sagas,
         "steps": purge.steps,
         "outbox": purge.outbox,
         "dead_letters": purge.dead_letters,
-        "held": found.held,
+        "held": expected.held,
     }
 
 
-def _some(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _days(given: str) -> int:
-    match = _DAYS.fullmatch(given.strip())
+def _days(text: str) -> int:
+    match = _DAYS.fullmatch(text.strip())
     if match is None:
-        raise typer.BadParameter("takes a number of days, at least one, such as 90d", param_hint="--older-than")
+        raise typer.BadParameter(
+            f"takes a number of days, at least one, such as 90d, not {text!r}", param_hint="--older-than"
+        )
     return int(match[1])

@@ -1,1 +1,1 @@
-"""`orchestrator dead-letters`: list, show, edit, replay and drop messages that could not be read."""
+"""`orchestrator dead-letters`: lists, shows, edits, replays and drops messages that could not be read or routed."""

@@ -1,4 +1,4 @@
-"""`orchestrator dead-letters`: messages that were no events of ours, seen, mended, and sent again."""
+"""`orchestrator dead-letters`: messages that could not be read or routed; they are listed, edited, and sent again."""
 
 import asyncio
 import base64
@@ -10,23 +10,21 @@ import typer
 from orchestrator.cli.dead_letters.display import (
     ID,
     TYPE,
-    By,
     Code,
-    Door,
     Limit,
     Name,
     Number,
     Since,
+    Source,
     Type,
+    attribute_in,
     document_of,
+    format_message,
     link_of,
-    moment,
-    named,
-    parsed,
+    parse_json,
+    parse_since,
+    require_letter,
     state_of,
-    text_of,
-    there,
-    who_says,
     with_database,
     with_letters,
 )
@@ -36,7 +34,8 @@ from orchestrator.cli.terminal.confirmation import ask
 from orchestrator.cli.terminal.exit_codes import Exit
 from orchestrator.cli.terminal.invocation import command
 from orchestrator.cli.terminal.options import AsJson, Yes
-from orchestrator.cli.terminal.output import Output, ago, moment_json
+from orchestrator.cli.terminal.output import Output, age_text, moment_json
+from orchestrator.cli.terminal.person import By, Reason, check_has_words, decided_by
 from orchestrator.client.dead_letters import DeadLetters
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
@@ -51,25 +50,25 @@ from orchestrator.store.dead_letters.resolution import (
 )
 from orchestrator.store.queries.sagas import namespace_of
 
-_COUNTED = 10_000
-"""Letters at which counting stops."""
-_SHOWN = 4_000
-"""Characters of a message that `show` prints by itself."""
+_COUNT_LIMIT = 10_000
+"""The number of dead letters at which counting stops."""
+_SHOWN_LIMIT = 4_000
+"""How many characters of a message `show` prints without `--full`."""
 
 dead_letters = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None)
 
 
 @dead_letters.callback(invoke_without_command=True)
 def _dead_letters(context: typer.Context) -> int:
-    """Messages that were no events of ours, from whichever door: see them, mend them, send them again, or drop them.
+    """List, show, edit, replay or drop dead letters: messages that could not be read or routed.
 
     \b
     Examples:
-      orchestrator dead-letters list                              what is open, the newest first
-      orchestrator dead-letters show 7                            one message, with its reason and where it came from
-      orchestrator dead-letters edit 7 --set data.amount=500      an edited copy; the original stays as it came
-      orchestrator dead-letters replay 8                          says what it would do, asks, publishes it
-      orchestrator dead-letters drop 9 --reason "a test of ours"  nobody will replay it
+      orchestrator dead-letters list                              the open dead letters, the newest first
+      orchestrator dead-letters show 7                            one message, why it was not accepted, and its source
+      orchestrator dead-letters edit 7 --set data.amount=500      save an edited copy; the original stays unchanged
+      orchestrator dead-letters replay 8                          show what it would do, ask, and publish it
+      orchestrator dead-letters drop 9 --reason "a test of ours"  settle it without a replay
     """
     if context.invoked_subcommand is None:
         Output().raw(context.get_help())
@@ -79,66 +78,78 @@ def _dead_letters(context: typer.Context) -> int:
 
 @dead_letters.command("list")
 def list_(
-    door: Door = None,
+    source: Source = None,
     code: Code = None,
     event_type: Type = None,
     orchestrator: Name = None,
     since: Since = None,
-    settled: Annotated[bool, typer.Option("--settled", help="Those that somebody has settled.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Open and settled ones.")] = False,
+    settled: Annotated[bool, typer.Option("--settled", help="Settled dead letters instead of open ones.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Both open and settled dead letters.")] = False,
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> int:
-    """List dead letters, the newest first: those that are open, unless more is asked for.
+    """List dead letters, the newest first; only open ones, unless --settled or --all is given.
 
     \b
     Examples:
       orchestrator dead-letters list
       orchestrator dead-letters list --code event.unknown_type --since 2h
-      orchestrator dead-letters list --all --door update --json
+      orchestrator dead-letters list --all --source update --json
     """
     state = State.ALL if everything else State.SETTLED if settled else State.OPEN
     search = Search(
         state=state,
-        door=door,
+        door=source,
         code=code,
         event_type=event_type,
         orchestrator=orchestrator,
-        since=moment(since),
+        since=parse_since(since),
         limit=limit,
     )
     output = Output(as_json)
 
     async def read(database: Database) -> tuple[Sequence[LetterView], int]:
-        return await find_letters(database, search), await count_letters(database, search, at_most=_COUNTED)
+        return await find_letters(database, search), await count_letters(database, search, at_most=_COUNT_LIMIT)
 
-    found, count = asyncio.run(with_database(Settings(), read))
+    letters, count = asyncio.run(with_database(Settings(), read))
     if as_json:
-        output.document({"dead_letters": [document_of(one) for one in found], "count": count})
-    elif not found:
-        output.say("No such dead letters.")
+        output.document({"dead_letters": [document_of(letter) for letter in letters], "count": count})
+    elif not letters:
+        output.line("No dead letter matches.")
     else:
-        rows = [
-            (str(one.id), one.code, one.door, named(TYPE, one), named(ID, one), ago(one.created_at), state_of(one))
-            for one in found
-        ]
-        output.table(("number", "code", "door", "type", "event id", "age", "state"), rows)
-        output.say()
-        of = f"{_COUNTED} or more" if count == _COUNTED else f"{count}"
-        output.say(f"{len(found)} of {of}. One of them: {command('dead-letters', 'show', str(found[0].id))}")
+        output.table(
+            ("number", "code", "source", "type", "event id", "age", "state"), [_table_row(letter) for letter in letters]
+        )
+        output.line()
+        total = f"{_COUNT_LIMIT} or more" if count == _COUNT_LIMIT else f"{count}"
+        output.line(f"{len(letters)} of {total}. To show one: {command('dead-letters', 'show', str(letters[0].id))}")
     return Exit.COMPLETED
+
+
+def _table_row(letter: LetterView) -> Sequence[str]:
+    return (
+        str(letter.id),
+        letter.code,
+        letter.door,
+        attribute_in(TYPE, letter),
+        attribute_in(ID, letter),
+        age_text(letter.created_at),
+        state_of(letter),
+    )
 
 
 @dead_letters.command("show")
 def show(
     number: Number,
-    full: Annotated[bool, typer.Option("--full", help="All of a long message.")] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="The message alone, byte for byte, for a file or a pipe.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Print the whole message, even if it is long.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Print only the message, byte for byte, for a file or a pipe.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Show a dead letter: what came, why it is none of ours, from where, and what became of it.
+    """Show a dead letter: the message, why it was not accepted, where it came from, and how it was settled.
 
-    The message may be personal. JSON is shown indented, other text escaped, anything else in hexadecimal.
+    The message may contain personal data. JSON is indented, other text is escaped, anything else is in hexadecimal.
 
     \b
     Examples:
@@ -151,82 +162,90 @@ def show(
     async def read(database: Database) -> tuple[LetterView | None, str]:
         return await letter_of(database, number), await namespace_of(database) or "default"
 
-    found, namespace = asyncio.run(with_database(settings, read))
-    letter = there(found, number)
+    stored, namespace = asyncio.run(with_database(settings, read))
+    letter = require_letter(stored, number)
     if raw:
         output.content(letter.raw)
         return Exit.COMPLETED
     link = None if letter.edited_from or "/" not in letter.workflow_id else link_of(settings, namespace, letter)
     if as_json:
         document = document_of(letter) | {"link": link, "raw_base64": base64.b64encode(letter.raw).decode()}
-        message = parsed(letter.raw)
+        message = parse_json(letter.raw)
         output.document(document if message is None else document | {"message": message})
-        return Exit.COMPLETED
-    output.state(state_of(letter), f"{letter.code}: {letter.reason}")
-    output.say(f"  came {ago(letter.created_at)} ago ({moment_json(letter.created_at)}) by {letter.door}")
-    if letter.edited_from is not None:
-        output.say(f"  an edited copy of dead letter {letter.edited_from}, which is as it came")
     else:
-        output.say(f"  from {letter.workflow_id}, run {letter.run_id}, message {letter.position}")
-    if link:
-        output.say(f"  {link}")
-    if letter.settled_at is not None:
-        output.say(f"  settled {ago(letter.settled_at)} ago: {letter.settled_as}")
-    have = "" if letter.is_whole else f", {letter.kept:,} of them are here"
-    text, form = text_of(letter.raw)
-    output.say(f"  {letter.size:,} bytes{have}, {form}:")
-    cut = text if full else text[:_SHOWN]
-    output.say(cut)
-    if len(cut) < len(text):
-        output.say(f"... all of it: {command('dead-letters', 'show', str(number), '--full')}")
-    if letter.is_open:
-        output.say(f"What a replay would do: {command('dead-letters', 'replay', str(number))}")
+        _print_letter(letter, link, output, full=full)
     return Exit.COMPLETED
+
+
+def _print_letter(letter: LetterView, link: str | None, output: Output, *, full: bool) -> None:
+    number = str(letter.id)
+    output.state(state_of(letter), f"{letter.code}: {letter.reason}")
+    output.line(f"  arrived {age_text(letter.created_at)} ago ({moment_json(letter.created_at)}) by {letter.door}")
+    if letter.edited_from is not None:
+        output.line(f"  edited copy of dead letter {letter.edited_from}, whose message is unchanged")
+    else:
+        output.line(f"  from {letter.workflow_id}, run {letter.run_id}, message {letter.position}")
+    if link:
+        output.line(f"  {link}")
+    if letter.settled_at is not None:
+        output.line(f"  settled {age_text(letter.settled_at)} ago: {letter.settled_as}")
+    text, format_name = format_message(letter.raw)
+    stored = "" if letter.is_whole else f", {letter.kept:,} of them stored so far"
+    output.line(f"  {letter.size:,} bytes{stored}, {format_name}:")
+    shown = text if full else text[:_SHOWN_LIMIT]
+    output.line(shown)
+    if len(shown) < len(text):
+        output.line(
+            f"... The message is longer. To print all of it: {command('dead-letters', 'show', number, '--full')}"
+        )
+    if letter.is_open:
+        output.line(f"To see what a replay would do: {command('dead-letters', 'replay', number)}")
 
 
 @dead_letters.command("drop")
 def drop(
-    numbers: Annotated[list[int], typer.Argument(metavar="NUMBER...", help="As `list` shows them.")],
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept and shown.")],
+    numbers: Annotated[
+        list[int], typer.Argument(metavar="NUMBER...", help="The dead letters' numbers, as `list` shows them.")
+    ],
+    reason: Reason,
     by: By = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> int:
-    """Settle dead letters that nobody will replay. They stay in the table, with who said so and why.
+    """Settle dead letters that will not be replayed. They remain in the table, with who decided it and why.
 
     \b
     Examples:
       orchestrator dead-letters drop 9 --reason "a test of ours"
       orchestrator dead-letters drop 9 10 --reason "sent again by hand, ticket 4711" --as olena --yes --json
     """
-    if not any(one.isalnum() for one in reason):
-        raise typer.BadParameter("--reason is kept for whoever asks later: write some words")
-    settings, output, who = Settings(), Output(as_json), who_says(by)
+    check_has_words("--reason", reason)
+    settings, output, who = Settings(), Output(as_json), decided_by(by)
 
     async def read(database: Database) -> list[LetterView]:
-        return [there(await letter_of(database, number), number) for number in numbers]
+        return [require_letter(await letter_of(database, number), number) for number in numbers]
 
     for letter in asyncio.run(with_database(settings, read)):
-        how = f"settled already: {letter.settled_as}" if not letter.is_open else f"{letter.code}: {letter.reason}"
-        output.say(f"Dead letter {letter.id}, {how}")
+        state = f"{letter.code}: {letter.reason}" if letter.is_open else f"already settled: {letter.settled_as}"
+        output.line(f"Dead letter {letter.id}, {state}")
     ask("Drop it?" if len(numbers) == 1 else f"Drop these {len(numbers)}?", output, is_agreed=yes)
 
     async def settle(letters: DeadLetters) -> dict[int, Settled]:
         return {number: await letters.drop(number, by=who, reason=reason.strip()) for number in numbers}
 
-    became = asyncio.run(with_letters(settings, settle, sends=False))
-    for number, settled in became.items():
-        match settled:
+    results = asyncio.run(with_letters(settings, settle, sends=False))
+    for number, result in results.items():
+        match result:
             case Settled.DONE:
                 output.state("done", f"dead letter {number} is dropped")
             case Settled.BEFORE:
-                output.say(f"Dead letter {number} had been settled before; nothing was changed.")
+                output.line(f"Dead letter {number} was not changed, because it has already been settled.")
             case Settled.UNDER_WAY:
-                output.say(f"Dead letter {number} is being replayed just now, and was left alone.")
+                output.line(f"Dead letter {number} was not changed, because it is being replayed.")
     if as_json:
-        told = [{"number": number, "became": settled.value} for number, settled in became.items()]
-        output.document({"dead_letters": told})
-    return Exit.COMPLETED if set(became.values()) == {Settled.DONE} else Exit.MISUSE
+        documents = [{"number": number, "became": result.value} for number, result in results.items()]
+        output.document({"dead_letters": documents})
+    return Exit.COMPLETED if set(results.values()) == {Settled.DONE} else Exit.MISUSE
 
 
 dead_letters.command("edit")(edit)

@@ -1,6 +1,6 @@
-"""A dead letter as a person and as a program see it, the options that its commands share, and how they reach it.
+"""What the dead-letter commands share: options, access to the database, and how a dead letter is shown.
 
-What a message says is shown only to who asks for it: it may be personal.
+A message's content is shown only on request, because it may be personal.
 """
 
 import json
@@ -14,7 +14,6 @@ import typer
 from orchestrator.cli.terminal.exit_codes import NotPossible
 from orchestrator.cli.terminal.invocation import command
 from orchestrator.cli.terminal.output import moment_json
-from orchestrator.cli.terminal.person import this_person
 from orchestrator.client import EventBus, connect_temporal, ui_link
 from orchestrator.client.dead_letters import DeadLetters, ReplayForecast, Verdict
 from orchestrator.definition.catalog import Catalog
@@ -25,46 +24,59 @@ from orchestrator.store.dead_letters.resolution import LetterView
 
 R = TypeVar("R")
 
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)")
 _SECONDS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
 TYPE = re.compile(rb'"type"\s*:\s*"([^"\\]{1,200})"')
 ID = re.compile(rb'"id"\s*:\s*"([^"\\]{1,128})"')
 
-Number = Annotated[int, typer.Argument(metavar="NUMBER", min=1, help="As `list` shows it.")]
-Numbers = Annotated[list[int] | None, typer.Argument(metavar="[NUMBER...]", help="As `list` shows them.")]
-Door = Annotated[str | None, typer.Option("--door", help="Only what came by it: bus, start, update, outbox, a signal.")]
-Code = Annotated[str | None, typer.Option("--code", help="Only this code, e.g. event.unknown_type.")]
+Number = Annotated[int, typer.Argument(metavar="NUMBER", min=1, help="The dead letter's number, as `list` shows it.")]
+Numbers = Annotated[
+    list[int] | None, typer.Argument(metavar="[NUMBER...]", help="The dead letters' numbers, as `list` shows them.")
+]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        help="Only messages that arrived this way: bus, start, update, outbox, edited, or a signal's name.",
+    ),
+]
+Code = Annotated[str | None, typer.Option("--code", help="Only dead letters with this code, e.g. event.unknown_type.")]
 Type = Annotated[str | None, typer.Option("--type", help="Only messages that name this event type.")]
 Name = Annotated[
-    str | None, typer.Option("--orchestrator", metavar="NAME", help="Only what was sent to executions of it.")
+    str | None,
+    typer.Option("--orchestrator", metavar="NAME", help="Only messages sent to executions of this orchestrator."),
 ]
 Since = Annotated[
-    str | None, typer.Option("--since", metavar="WHEN", help="Only newer ones: 30min, 2h, 7d, or a moment in RFC 3339.")
+    str | None,
+    typer.Option(
+        "--since", metavar="WHEN", help="Only newer dead letters: for example 30min, 2h, 7d, or a time in RFC 3339."
+    ),
 ]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many at most.")]
-By = Annotated[str | None, typer.Option("--as", metavar="WHO", help="Who says so; your user name if not given.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most this many.")]
 
 
-def moment(given: str | None) -> datetime | None:
-    """A moment that was typed: how long ago, or RFC 3339.
+def parse_since(text: str | None) -> datetime | None:
+    """Return the time that `--since` means: a duration before now, or a time in RFC 3339.
 
     Raises:
-        typer.BadParameter: it is neither.
+        typer.BadParameter: the text is neither.
     """
-    if given is None:
+    if text is None:
         return None
-    span = _SPAN.fullmatch(given)
-    if span is not None:
-        return datetime.now(UTC) - timedelta(seconds=float(span[1]) * _SECONDS[span[2]])
+    duration = _DURATION.fullmatch(text)
+    if duration is not None:
+        return datetime.now(UTC) - timedelta(seconds=float(duration[1]) * _SECONDS[duration[2]])
     try:
-        moment = datetime.fromisoformat(given)
+        time = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter("--since takes a span, as in 30min, 2h or 7d, or a moment in RFC 3339") from None
-    return moment if moment.tzinfo else moment.astimezone()
+        raise typer.BadParameter(
+            f"--since takes a duration such as 30min, 2h or 7d, or a time in RFC 3339, not {text!r}"
+        ) from None
+    return time if time.tzinfo else time.astimezone()
 
 
 async def with_database(settings: Settings, work: Callable[[Database], Awaitable[R]]) -> R:
-    """Do something with the home database."""
+    """Run a function on the home database, and close its connections afterwards."""
     database = Database(settings.resolved_database_url)
     try:
         return await work(database)
@@ -73,7 +85,7 @@ async def with_database(settings: Settings, work: Callable[[Database], Awaitable
 
 
 async def with_letters(settings: Settings, work: Callable[[DeadLetters], Awaitable[R]], *, sends: bool) -> R:
-    """With `sends`, on a connection to Temporal; else what is asked needs none."""
+    """Run a function on the dead letters; only with `sends` is Temporal connected to."""
     catalog = Catalog.discover(settings.packages)
     database = Database(settings.resolved_database_url)
     try:
@@ -84,78 +96,86 @@ async def with_letters(settings: Settings, work: Callable[[DeadLetters], Awaitab
         await database.close()
 
 
-def there(letter: LetterView | None, number: int) -> LetterView:
-    """A letter that has to be there.
+def require_letter(letter: LetterView | None, number: int) -> LetterView:
+    """Return the dead letter after checking that it exists.
 
     Raises:
-        NotPossible: it is not.
+        NotPossible: it does not exist.
     """
     if letter is None:
-        there = command("dead-letters", "list", "--all")
-        raise NotPossible("event.no_letter", f"there is no dead letter {number}; see {there}")
+        raise NotPossible(
+            "event.no_letter",
+            f"There is no dead letter {number}. To list all: {command('dead-letters', 'list', '--all')}",
+        )
     return letter
 
 
-def who_says(by: str | None) -> str:
-    """Who a decision is kept under."""
-    return (by or this_person()).strip() or "somebody"
+def is_replayable(verdict: Verdict) -> bool:
+    """Return whether a replay publishes the message."""
+    return verdict.fate in (ReplayForecast.STARTS, ReplayForecast.REPEATS)
 
 
-def would(verdict: Verdict) -> str:
-    """What a replay would do, behind the name of what is replayed."""
-    if verdict.fate in (ReplayForecast.SETTLED, ReplayForecast.UNDER_WAY):
-        return f"is left alone: {verdict.sentence}"
-    return f"would be {verdict.sentence}" if verdict.fate is ReplayForecast.REFUSED else f"as {verdict.sentence}"
+def describe_forecast(verdict: Verdict) -> str:
+    """Say what a replay would do, in words that follow the dead letter's name."""
+    match verdict.fate:
+        case ReplayForecast.SETTLED | ReplayForecast.UNDER_WAY:
+            return f"is not replayed: {verdict.sentence}"
+        case ReplayForecast.REFUSED:
+            return f"would be {verdict.sentence}"
+        case ReplayForecast.STARTS | ReplayForecast.REPEATS:
+            return f"can be replayed: {verdict.sentence}"
 
 
 def state_of(letter: LetterView) -> str:
-    """Where a letter stands, in a word."""
+    """Return the dead letter's state in one word."""
     if letter.is_open:
         return "open" if letter.settled_as is None else "replaying"
     return (letter.settled_as or "settled").partition(" ")[0]
 
 
-def named(pattern: re.Pattern[bytes], letter: LetterView) -> str:
-    """What the message calls itself, as far as that can be told from its text."""
-    found = pattern.search(letter.raw)
-    return "" if found is None else found[1].decode("utf-8", "replace")
+def attribute_in(pattern: re.Pattern[bytes], letter: LetterView) -> str:
+    """Return an attribute of a message that may not be readable as JSON; empty if it is not in the text."""
+    match = pattern.search(letter.raw)
+    return "" if match is None else match[1].decode("utf-8", "replace")
 
 
 def link_of(settings: Settings, namespace: str, letter: LetterView) -> str:
-    """The page of the execution to which it was sent."""
+    """Return the Web UI's page for the execution that the message was sent to."""
     return ui_link(settings, namespace, letter.workflow_id, letter.run_id)
 
 
-def parsed(raw: bytes) -> Any:
-    """Its JSON; None if it is none."""
+def parse_json(raw: bytes) -> Any:
+    """Return the message's JSON value; None if it is not JSON."""
     try:
         return json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError):
         return None
 
 
-def text_of(raw: bytes) -> tuple[str, str]:
-    """How a message is shown, and what it is."""
+def format_message(raw: bytes) -> tuple[str, str]:
+    """Return a message as text for a terminal, and a name for its format."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
-        return raw.hex(" ", 4), "no text, in hexadecimal"
+        return raw.hex(" ", 4), "not text, shown in hexadecimal"
     try:
         return rewrite(text, lambda message, _: message, indent=2), "JSON"
     except (ValueError, RecursionError):
-        escaped = "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+        escaped = "".join(
+            character if character.isprintable() or character == "\n" else ascii(character)[1:-1] for character in text
+        )
         return escaped, "text, not JSON"
 
 
 def document_of(letter: LetterView) -> dict[str, Any]:
-    """A letter for programs, without its message."""
+    """Return a dead letter as a JSON object, without its message, for programs."""
     return {
         "number": letter.id,
         "code": letter.code,
         "reason": letter.reason,
-        "door": letter.door,
-        "event_type": named(TYPE, letter) or None,
-        "event_id": named(ID, letter) or None,
+        "source": letter.door,
+        "event_type": attribute_in(TYPE, letter) or None,
+        "event_id": attribute_in(ID, letter) or None,
         "workflow_id": letter.workflow_id,
         "run_id": letter.run_id,
         "position": letter.position,
@@ -169,7 +189,7 @@ def document_of(letter: LetterView) -> dict[str, Any]:
 
 
 def verdict_document(verdict: Verdict) -> dict[str, Any]:
-    """What a replay does, or would do, for programs."""
+    """Return what a replay does, or would do, as a JSON object, for programs."""
     return {
         "number": verdict.letter.id,
         "fate": verdict.fate.value,

@@ -1,4 +1,4 @@
-"""`orchestrator catalog` and `orchestrator diagram`: documents made from the code. Ask no server."""
+"""`orchestrator catalog` and `orchestrator diagram`: documents generated from the code, without any server."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +16,11 @@ _FOLDER = Path("docs/catalog")
 
 def catalog(
     writes: Annotated[bool, typer.Option("--write", help="Write the files into the folder.")] = False,
-    checks: Annotated[bool, typer.Option("--check", help="Fail if the folder is not what the code says.")] = False,
-    folder: Annotated[Path, typer.Option("--folder", help="Where the files are.")] = _FOLDER,
+    checks: Annotated[bool, typer.Option("--check", help="Fail if the files differ from the code.")] = False,
+    folder: Annotated[Path, typer.Option("--folder", help="The folder of the files.")] = _FOLDER,
     title: Annotated[str | None, typer.Option("--title", help="The application's name.")] = None,
 ) -> int:
-    """Show which event starts which orchestrator, with its operations, tables and outcomes.
+    """Show which event starts which orchestrator, with its operations, tables and outcome events.
 
     \b
     Examples:
@@ -28,30 +28,33 @@ def catalog(
       orchestrator catalog --write
       orchestrator catalog --check
     """
-    # Here, not above: no other command waits for what walks orchestrators.
+    # Imported here, so that other commands need not load the code that walks orchestrators.
     from orchestrator.documents.pages import files_of, page, stale, write
 
     output = Output()
     settings = Settings()
     title = title or settings.title or Path.cwd().name
-    found = Catalog.discover(settings.packages)
+    declared = Catalog.discover(settings.packages)
     if not (writes or checks):
-        output.say(page(found, title))
+        output.line(page(declared, title))
         return Exit.COMPLETED
-    files = files_of(found, title=title, version="1.0.0")
+    files = files_of(declared, title=title, version="1.0.0")
     if writes:
         write(files, folder)
-        output.say(f"{len(files)} files in {folder}.")
-    elif wrong := stale(files, folder):
-        output.say(f"{folder} is not what the code says: {', '.join(wrong)}. Write it: {command('catalog', '--write')}")
+        output.line(f"{len(files)} files were written to {folder}.")
+    elif outdated := stale(files, folder):
+        output.line(
+            f"These files in {folder} differ from the code: {', '.join(outdated)}. To update them: "
+            f"{command('catalog', '--write')}"
+        )
         return Exit.FAILED
     return Exit.COMPLETED
 
 
 def diagram(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="An orchestrator, e.g. MoneyTransfer.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The orchestrator's name, e.g. MoneyTransfer.")],
 ) -> int:
-    """Print an orchestrator's diagram, for Mermaid.
+    """Print an orchestrator's diagram as Mermaid source.
 
     \b
     Examples:
@@ -59,11 +62,11 @@ def diagram(
     """
     from orchestrator.documents.diagram import diagram_of
 
-    found = Catalog.discover(Settings().packages)
-    orchestrator = found.orchestrators.get(name)
+    declared = Catalog.discover(Settings().packages)
+    orchestrator = declared.orchestrators.get(name)
     if orchestrator is None:
         raise typer.BadParameter(
-            f"no orchestrator {name} is here; there are {', '.join(found.orchestrators) or 'none'}"
+            f"There is no orchestrator {name}. Known orchestrators: {', '.join(declared.orchestrators) or 'none'}"
         )
-    Output().raw(diagram_of(found, orchestrator))
+    Output().raw(diagram_of(declared, orchestrator))
     return Exit.COMPLETED

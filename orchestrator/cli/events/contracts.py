@@ -1,4 +1,4 @@
-"""`orchestrator contracts`: the code's events held against what was published. Asks no server."""
+"""`orchestrator contracts`: compares the code's events with their published contracts, without any server."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,26 +7,30 @@ import typer
 
 from orchestrator.cli.terminal.exit_codes import Exit
 from orchestrator.cli.terminal.invocation import command
+from orchestrator.cli.terminal.options import AsJson
 from orchestrator.cli.terminal.output import Output
 from orchestrator.contracts.lock import Finding, accept, findings, read_lock
 from orchestrator.definition.catalog import Catalog
 from orchestrator.definition.names import check_names
 from orchestrator.settings import Settings
 
-_REFUSED_LINES = 40
+_SHOWN_LINES = 40
+"""How many lines of a difference are shown at most."""
 
 
 def contracts(
     accepted: Annotated[
-        bool, typer.Option("--accept", help="Publish what is new and compatible: write it into the file.")
+        bool, typer.Option("--accept", help="Publish new and compatible contracts by writing them to the file.")
     ] = False,
-    file: Annotated[Path, typer.Option("--file", help="The published schemas.")] = Path("events/contracts.json"),
-    payloads: Annotated[Path, typer.Option("--payloads", help="Kept samples of stored events.")] = Path(
-        "tests/payloads"
+    file: Annotated[Path, typer.Option("--file", help="The file of published contracts.")] = Path(
+        "events/contracts.json"
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")] = False,
+    payloads: Annotated[
+        Path, typer.Option("--payloads", help="The folder of stored events that the code must still be able to read.")
+    ] = Path("tests/payloads"),
+    as_json: AsJson = False,
 ) -> int:
-    """Check events: their names, that they keep to their published contracts, and that what was stored can be read.
+    """Check the events' names, that they match their published contracts, and that stored events can still be read.
 
     \b
     Examples:
@@ -37,33 +41,34 @@ def contracts(
     catalog = Catalog.discover(Settings().packages)
     check_names(catalog)
     published = read_lock(file)
-    found = accept(catalog, published, file, payloads) if accepted else findings(catalog, published, payloads)
+    problems = accept(catalog, published, file, payloads) if accepted else findings(catalog, published, payloads)
     if as_json:
-        output.document({"findings": [_document(one) for one in found]})
-    elif found:
-        _show(found, output)
-        if not accepted and not any(one.is_refused for one in found):
-            output.say()
-            output.say(f"Accept: {command('contracts', '--accept')}")
+        output.document({"findings": [_document(problem) for problem in problems]})
+    elif problems:
+        _print_findings(problems, output)
+        if not accepted and not any(problem.is_refused for problem in problems):
+            output.line()
+            output.line(f"To accept these changes: {command('contracts', '--accept')}")
     else:
-        output.say(f"{len(catalog.events)} events {'are published' if accepted else 'keep to their contracts'}.")
-    return Exit.FAILED if found else Exit.COMPLETED
+        output.line(f"{len(catalog.events)} events {'are published' if accepted else 'match their contracts'}.")
+    return Exit.FAILED if problems else Exit.COMPLETED
 
 
-def _show(found: list[Finding], output: Output) -> None:
-    for one in found:
-        output.say(f"{one.event_type} {one.text}.".replace("..", "."), style="bold" if one.is_refused else "")
-        lines = one.difference.splitlines()
-        for line in lines[:_REFUSED_LINES]:
-            output.say(f"  {line}")
-        if len(lines) > _REFUSED_LINES:
-            output.say(f"  ... {len(lines) - _REFUSED_LINES} lines more")
+def _print_findings(problems: list[Finding], output: Output) -> None:
+    for finding in problems:
+        text = f"{finding.event_type} {finding.text}.".replace("..", ".")
+        output.line(text, style="bold" if finding.is_refused else "")
+        lines = finding.difference.splitlines()
+        for line in lines[:_SHOWN_LINES]:
+            output.line(f"  {line}")
+        if len(lines) > _SHOWN_LINES:
+            output.line(f"  ... {len(lines) - _SHOWN_LINES} more lines")
 
 
-def _document(one: Finding) -> dict[str, object]:
+def _document(finding: Finding) -> dict[str, object]:
     return {
-        "event": one.event_type,
-        "text": one.text,
-        "refused": one.is_refused,
-        "difference": one.difference,
+        "event": finding.event_type,
+        "text": finding.text,
+        "refused": finding.is_refused,
+        "difference": finding.difference,
     }

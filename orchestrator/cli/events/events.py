@@ -1,4 +1,4 @@
-"""`orchestrator events`: which events there are, who listens, and what their fields are. Asks no server."""
+"""`orchestrator events`: shows the declared events, their listeners and their fields, without any server."""
 
 import json
 from typing import Annotated, Any
@@ -17,11 +17,13 @@ from orchestrator.settings import Settings
 
 def events(
     event_type: Annotated[
-        str | None, typer.Argument(metavar="[TYPE]", help="Show this one, with an example to publish.")
+        str | None, typer.Argument(metavar="[TYPE]", help="Show only this event, with an example to publish.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, with each event's JSON schema.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a single JSON document, with each event's JSON schema.")
+    ] = False,
 ) -> int:
-    """Show the events: those that start sagas first, each with who listens and its fields.
+    """Show the events with their listeners and fields, beginning with those that start sagas.
 
     \b
     Examples:
@@ -42,29 +44,29 @@ def events(
         output.document({"events": documents} if event_type is None else documents[0])
         return 0
     if not shown:
-        output.say("No events are defined here. Add a class to events/.")
+        output.line("No event is declared here. Declare one as a class in events/.")
     for number, event in enumerate(shown):
         if number:
-            output.say()
-        _show(event, catalog, output)
+            output.line()
+        _print_event(event, catalog, output)
     if event_type is not None:
-        _show_example(shown[0], catalog, output)
+        _print_example(shown[0], catalog, output)
     elif shown:
-        output.say()
-        output.say(f"One of them with an example: {command('events', shown[0].type_name())}")
+        output.line()
+        output.line(f"To show one with an example: {command('events', shown[0].type_name())}")
     return 0
 
 
 def example_of(event: type[DomainEvent]) -> dict[str, Any] | None:
-    """The fields of an event's example, if its author gave one."""
+    """Return the fields of the event's example; None if its author declared none."""
     example = event.example()
     return None if example is None else example.model_dump(mode="json")
 
 
-def _show(event: type[DomainEvent], catalog: Catalog, output: Output) -> None:
-    output.say(f"{event.type_name()}  (version {event.version})", style="bold")
-    output.say(f"  {_first_line(event)}")
-    output.say(f"  {_role(event, catalog)}")
+def _print_event(event: type[DomainEvent], catalog: Catalog, output: Output) -> None:
+    output.line(f"{event.type_name()}  (version {event.version})", style="bold")
+    output.line(f"  {_first_line(event)}")
+    output.line(f"  {_role(event, catalog)}")
     rows = [
         (
             f"  {field.name}",
@@ -78,13 +80,13 @@ def _show(event: type[DomainEvent], catalog: Catalog, output: Output) -> None:
         output.table(("  field", "", "type", ""), rows)
 
 
-def _show_example(event: type[DomainEvent], catalog: Catalog, output: Output) -> None:
+def _print_example(event: type[DomainEvent], catalog: Catalog, output: Output) -> None:
     example = example_of(event)
     if example is None or not catalog.listeners(event):
         return
-    output.say()
-    output.say("Publish one:")
-    output.say(f"  {command('publish', event.type_name(), json.dumps(example, ensure_ascii=False), '--follow')}")
+    output.line()
+    output.line("To publish one:")
+    output.line(f"  {command('publish', event.type_name(), json.dumps(example, ensure_ascii=False), '--follow')}")
 
 
 def _document(event: type[DomainEvent], catalog: Catalog) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def _document(event: type[DomainEvent], catalog: Catalog) -> dict[str, Any]:
         "type": event.type_name(),
         "version": event.version,
         "description": _first_line(event),
-        "listeners": [one.__name__ for one in catalog.listeners(event)],
+        "listeners": [listener.__name__ for listener in catalog.listeners(event)],
         "produced_by": _producers(event, catalog),
         "fields": [
             {
@@ -111,14 +113,18 @@ def _document(event: type[DomainEvent], catalog: Catalog) -> dict[str, Any]:
 
 def _role(event: type[DomainEvent], catalog: Catalog) -> str:
     if listeners := catalog.listeners(event):
-        return f"starts {', '.join(one.__name__ for one in listeners)}"
+        return f"starts {', '.join(listener.__name__ for listener in listeners)}"
     if producers := _producers(event, catalog):
-        return f"ends {', '.join(producers)}; nobody listens"
-    return "nobody listens"
+        return f"ends {', '.join(producers)}; starts nothing"
+    return "starts nothing"
 
 
 def _producers(event: type[DomainEvent], catalog: Catalog) -> list[str]:
-    return [name for name, one in catalog.orchestrators.items() if event in (one.completed, one.failed)]
+    return [
+        name
+        for name, orchestrator in catalog.orchestrators.items()
+        if event in (orchestrator.completed, orchestrator.failed)
+    ]
 
 
 def _first_line(event: type[DomainEvent]) -> str:

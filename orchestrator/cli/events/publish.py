@@ -1,4 +1,4 @@
-"""`orchestrator publish`: an event from the command line, checked before anything is sent, and followed if wanted."""
+"""`orchestrator publish`: checks an event, publishes it and, on request, follows its sagas."""
 
 import asyncio
 import json
@@ -9,10 +9,10 @@ import typer
 
 from orchestrator.cli.events.events import example_of
 from orchestrator.cli.events.fields import fields_of
-from orchestrator.cli.events.watch import Watched, watch
-from orchestrator.cli.terminal.exit_codes import Exit, Stopped, told, worst_of
+from orchestrator.cli.events.watch import PrintProgress, SagaWatch, watch
+from orchestrator.cli.terminal.exit_codes import Exit, Stopped, describe_failure, worst_of
 from orchestrator.cli.terminal.invocation import command
-from orchestrator.cli.terminal.options import LONGEST, finite, read_stdin
+from orchestrator.cli.terminal.options import LONGEST, AsJson, finite, read_stdin
 from orchestrator.cli.terminal.output import Output, is_terminal, json_text
 from orchestrator.client import EventBus, SagaHandle, ui_link
 from orchestrator.client.outcomes.progress import Progress
@@ -29,7 +29,7 @@ _SOURCE = "orchestrator/cli"
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _Request:
     """What the command line asks for."""
 
     event: DomainEvent
@@ -39,25 +39,27 @@ class _Wish:
 
     @property
     def waits(self) -> bool:
+        """Whether the command waits for the outcome."""
         return self.follow or self.timeout_seconds is not None
 
 
 def publish(
-    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="For example MONEY_TRANSFER_REQUESTED.")],
+    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="The event's type, e.g. MONEY_TRANSFER_REQUESTED.")],
     payload: Annotated[
         str | None,
-        typer.Argument(metavar="[PAYLOAD]", help="The event's fields as one JSON object, or - to read it from stdin."),
+        typer.Argument(metavar="[PAYLOAD]", help="The event's fields as a JSON object, or - to read them from stdin."),
     ] = None,
     event_id: Annotated[
         str | None,
         typer.Option(
             "--event-id",
             metavar="ID",
-            help="The idempotency key: one event is done once under it, however often published. Made up if not given.",
+            help="The idempotency key: however often an event is published with the same id, it is handled once. "
+            "Default: a new id.",
         ),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Show each step as it ends, and wait for the outcome.")
+        bool, typer.Option("--follow", "-f", help="Show each step when it ends, and wait for the outcome.")
     ] = False,
     timeout: Annotated[
         float | None,
@@ -67,19 +69,19 @@ def publish(
             min=0,
             max=LONGEST,
             callback=finite,
-            help="Wait for the outcome, so long at most; then exit code 4. The saga goes on.",
+            help="Wait at most this long for the outcome. After that the exit code is 4, and the saga continues.",
         ),
     ] = None,
     example: Annotated[
-        bool, typer.Option("--example", help="Print a payload that can be published, and send nothing.")
+        bool, typer.Option("--example", help="Print an example payload for the event, and publish nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")] = False,
+    as_json: AsJson = False,
 ) -> int:
-    """Publish an event to every orchestrator that listens, and say where its sagas can be seen.
+    """Publish an event to every orchestrator that listens to it, and print where its sagas can be seen.
 
-    Returns once the event is accepted: from then on it ends in exactly one outcome, whatever crashes. With --follow or
-    --timeout it waits for that outcome; the exit code is then 0 completed, 1 failed or cancelled, 4 not finished in
-    time. Whatever is wrong with the event is told with the field's name, and nothing is sent.
+    The command returns when the event is accepted. From then on it ends in exactly one outcome, whatever crashes. With
+    --follow or --timeout the command waits for that outcome; the exit code is then 0 completed, 1 failed or cancelled,
+    4 not finished in time. If the event is invalid, the message names the field, and nothing is sent.
 
     \b
     Examples:
@@ -94,55 +96,64 @@ def publish(
     event_class = event_class_of(catalog, event_type)
     if example:
         if payload is not None:
-            raise typer.BadParameter("give a PAYLOAD or --example, not both")
+            raise typer.BadParameter("Give either a PAYLOAD or --example, not both")
         return _print_example(event_class, output)
     if payload is None:
         fields = ", ".join(field.name for field in fields_of(event_class) if field.is_required) or "none"
         raise EventRejected(
             "event.invalid",
-            f"{event_type}: the payload is missing; it is a JSON object with these fields: {fields}. "
-            f"One to begin with: {command('publish', event_type, '--example')}",
+            f"{event_type}: the payload is missing. It is a JSON object with these fields: {fields}. "
+            f"To print an example: {command('publish', event_type, '--example')}",
         )
     event = read_event(catalog, event_type, _read_stdin() if payload == "-" else payload)
-    wish = _Wish(event, new_event_id() if event_id is None else event_id, follow, timeout)
-    envelope_of(catalog, event, event_id=wish.event_id, source=_SOURCE)  # misuse is told without asking any server
-    return asyncio.run(_publish(wish, settings, catalog, output))
+    request = _Request(event, new_event_id() if event_id is None else event_id, follow, timeout)
+    envelope_of(
+        catalog, event, event_id=request.event_id, source=_SOURCE
+    )  # Report misuse before connecting to a server.
+    return asyncio.run(_publish(request, settings, catalog, output))
 
 
-async def _publish(wish: _Wish, settings: Settings, catalog: Catalog, output: Output) -> int:
+async def _publish(request: _Request, settings: Settings, catalog: Catalog, output: Output) -> int:
     bus = await EventBus.connect(settings, catalog=catalog)
     bus.source = _SOURCE
+    see_status = f"See its status: {command('status', request.event_id)}"
     try:
-        handles = await bus.publish(wish.event, event_id=wish.event_id)
+        handles = await bus.publish(request.event, event_id=request.event_id)
     except PublishIncomplete as fault:
-        output.remark(f"The event's id is {wish.event_id}: give it as --event-id when you publish again.")
+        output.remark(f"The event's id is {request.event_id}. When you publish it again, add --event-id with that id.")
         raise fault from fault.__cause__
     except asyncio.CancelledError:
-        raise Stopped(
-            f"Stopped while publishing: it may have been accepted. See: {command('status', wish.event_id)}"
-        ) from None
-    output.state("accepted", f"{wish.event.type_name()}, event id {wish.event_id}")
+        raise Stopped(f"Stopped while publishing, so the event may have been accepted. {see_status}") from None
+    output.state("accepted", f"{request.event.type_name()}, event id {request.event_id}")
     for handle in handles:
-        output.say(f"  {handle.workflow_id}")
-        output.say(f"  {_link(settings, bus, handle)}")
+        output.line(f"  {handle.workflow_id}")
+        output.line(f"  {_link(settings, bus, handle)}")
     repeats = [handle for handle in handles if handle.is_repeat]
     for handle in repeats:
-        output.say(f"  A repeat: {handle.orchestrator.__name__} completed this event before; nothing was done again.")
-    waited = handles if wish.waits else repeats
-    tell = _teller(output, len(handles)) if wish.follow else None
+        output.line(
+            f"  A repeat: {handle.orchestrator.__name__} has already completed this event, so nothing was done."
+        )
+    waited = handles if request.waits else repeats
+    print_progress = _progress_printer(output, len(handles)) if request.follow else None
     try:
-        watched = await watch(bus.client, waited, timeout_seconds=wish.timeout_seconds, tell=tell, remark=output.remark)
+        watches = await watch(
+            bus.client,
+            waited,
+            timeout_seconds=request.timeout_seconds,
+            print_progress=print_progress,
+            remark=output.remark,
+        )
     except asyncio.CancelledError:
-        raise Stopped(f"Stopped watching; the saga goes on. See: {command('status', wish.event_id)}") from None
-    for each in watched:
-        _tell_end(each, output, several=len(handles) > 1)
-    if not wish.waits:
-        output.say(f"See what becomes of it: {command('status', wish.event_id)}")
-    elif any(each.exit is Exit.NOT_FINISHED for each in watched):
-        output.remark(f"Ask again: {command('status', wish.event_id)}")
-    exit_code = worst_of([each.exit for each in watched])
+        raise Stopped(f"Stopped watching; the saga continues. {see_status}") from None
+    for saga_watch in watches:
+        _print_end(saga_watch, output, several=len(handles) > 1)
+    if not request.waits:
+        output.line(see_status)
+    elif any(saga_watch.exit is Exit.NOT_FINISHED for saga_watch in watches):
+        output.remark(see_status)
+    exit_code = worst_of([saga_watch.exit for saga_watch in watches])
     if output.as_json:
-        output.document(_document(wish, settings, bus, handles, watched))
+        output.document(_document(request, settings, bus, handles, watches))
     return exit_code
 
 
@@ -150,7 +161,9 @@ def _print_example(event_class: type[DomainEvent], output: Output) -> int:
     example = example_of(event_class)
     if example is None:
         fields = ", ".join(f"{field.name} ({field.type})" for field in fields_of(event_class)) or "none"
-        raise EventRejected("event.no_example", f"{event_class.type_name()} has no example; its fields are {fields}")
+        raise EventRejected(
+            "event.no_example", f"{event_class.type_name()} declares no example. Its fields are: {fields}"
+        )
     if output.as_json:
         output.document(example)
     else:
@@ -159,34 +172,35 @@ def _print_example(event_class: type[DomainEvent], output: Output) -> int:
 
 
 def _read_stdin() -> bytes:
-    # More than enough to refuse it by name, and endless input ends.
+    # Enough to see that the event is too large and to name its largest field; limited because input may be endless.
     return read_stdin(16 * EVENT_SIZE_LIMIT)
 
 
-def _teller(output: Output, count: int) -> Any:
-    def tell(watched: Watched, progress: Progress) -> None:
-        who = f"{watched.handle.orchestrator.__name__}  " if count > 1 else ""
-        why = f"  ({progress.detail})" if progress.detail else ""
-        output.state(progress.state, f"{who}{progress.what}{why}", indent=2)
+def _progress_printer(output: Output, count: int) -> PrintProgress:
+    def print_progress(saga_watch: SagaWatch, progress: Progress) -> None:
+        orchestrator = f"{saga_watch.handle.orchestrator.__name__}  " if count > 1 else ""
+        detail = f"  ({progress.detail})" if progress.detail else ""
+        output.state(progress.state, f"{orchestrator}{progress.what}{detail}", indent=2)
 
-    return tell
+    return print_progress
 
 
-def _tell_end(watched: Watched, output: Output, *, several: bool) -> None:
-    who = f"{watched.handle.orchestrator.__name__}  " if several else ""
-    if watched.outcome is None:
-        assert watched.fault is not None
-        output.remark(f"{who}{watched.fault.message if isinstance(watched.fault, EventRejected) else watched.fault}")
+def _print_end(saga_watch: SagaWatch, output: Output, *, several: bool) -> None:
+    orchestrator = f"{saga_watch.handle.orchestrator.__name__}  " if several else ""
+    outcome = saga_watch.outcome
+    if outcome is None:
+        fault = saga_watch.fault
+        assert fault is not None
+        output.remark(f"{orchestrator}{fault.message if isinstance(fault, EventRejected) else fault}")
         return
-    outcome = watched.outcome
     data: Any = outcome.event["data"]
     if outcome.phase is Phase.COMPLETED:
         shown = json.dumps(data, ensure_ascii=False)
-        output.state(outcome.phase.value, f"{who}{outcome.event['type']} {shown}")
+        output.state(outcome.phase.value, f"{orchestrator}{outcome.event['type']} {shown}")
         return
     undone = ", ".join(str(step["operation"]) for step in data.get("undone", []))
-    after = f"; undone: {undone}" if undone else "; nothing was there to undo"
-    output.state(outcome.phase.value, f"{who}{outcome.error_code}: {outcome.message}{after}")
+    after = f"; undone: {undone}" if undone else "; there was nothing to undo"
+    output.state(outcome.phase.value, f"{orchestrator}{outcome.error_code}: {outcome.message}{after}")
 
 
 def _link(settings: Settings, bus: EventBus, handle: SagaHandle[Any]) -> str:
@@ -194,12 +208,12 @@ def _link(settings: Settings, bus: EventBus, handle: SagaHandle[Any]) -> str:
 
 
 def _document(
-    wish: _Wish, settings: Settings, bus: EventBus, handles: list[SagaHandle[Any]], watched: list[Watched]
+    request: _Request, settings: Settings, bus: EventBus, handles: list[SagaHandle[Any]], watches: list[SagaWatch]
 ) -> dict[str, Any]:
-    known = {each.handle.workflow_id: each for each in watched}
+    known = {saga_watch.handle.workflow_id: saga_watch for saga_watch in watches}
     document: dict[str, Any] = {
-        "event_id": wish.event_id,
-        "event_type": wish.event.type_name(),
+        "event_id": request.event_id,
+        "event_type": request.event.type_name(),
         "sagas": [
             {
                 "orchestrator": handle.orchestrator.__name__,
@@ -212,16 +226,16 @@ def _document(
             for handle in handles
         ],
     }
-    faults = sorted((each for each in watched if each.fault), key=lambda one: one.exit is not Exit.MISUSE)
-    if faults and faults[0].fault and (expected := told(faults[0].fault)):
-        document["error"] = expected.as_json()
+    faults = sorted((each for each in watches if each.fault), key=lambda each: each.exit is not Exit.MISUSE)
+    if faults and faults[0].fault and (failure := describe_failure(faults[0].fault)):
+        document["error"] = failure.as_json()
     return document
 
 
-def _end_document(watched: Watched | None) -> dict[str, Any]:
-    if watched is None:
+def _end_document(saga_watch: SagaWatch | None) -> dict[str, Any]:
+    if saga_watch is None:
         return {}
-    outcome = watched.outcome
+    outcome = saga_watch.outcome
     return {
         "phase": outcome.phase.value if outcome else None,
         "error_code": outcome.error_code if outcome else None,
@@ -229,6 +243,6 @@ def _end_document(watched: Watched | None) -> dict[str, Any]:
         "outcome": outcome.event if outcome else None,
         "progress": [
             {"what": progress.what, "state": progress.state, "detail": progress.detail or None}
-            for progress in watched.progress
+            for progress in saga_watch.progress
         ],
     }

@@ -1,4 +1,4 @@
-"""Waiting for sagas that were published: their progress as it comes, then how each ended."""
+"""Waits for published sagas: reports their progress as it happens, and how each one ended."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from orchestrator.cli.sagas.retry_reason import BlockedReason, Reason, reason_of
-from orchestrator.cli.terminal.exit_codes import Exit, told
+from orchestrator.cli.terminal.exit_codes import Exit, describe_failure
 from orchestrator.client.handle import SagaHandle
 from orchestrator.client.outcomes.progress import Progress
 from orchestrator.errors import NotFinished, OrchestratorError, Unreachable
@@ -20,8 +20,8 @@ _QUIET = 2.0
 
 
 @dataclass(slots=True)
-class Watched:
-    """One saga while it is waited for, and what came of it."""
+class SagaWatch:
+    """What is seen of one saga while the command waits for it."""
 
     handle: SagaHandle[Any]
     progress: list[Progress] = field(default_factory=list[Progress])
@@ -29,18 +29,18 @@ class Watched:
     fault: OrchestratorError | None = None
     """Why there is no outcome."""
     reason: Reason | None = None
-    """Why it was not finished, if that could be found out."""
+    """Why the saga has not finished, if that is known."""
 
     @property
     def exit(self) -> Exit:
-        """What it comes to."""
+        """The exit code for this saga."""
         if self.outcome is not None:
             return Exit.COMPLETED if self.outcome.phase is Phase.COMPLETED else Exit.FAILED
-        expected = None if self.fault is None else told(self.fault)
-        return Exit.NOT_FINISHED if expected is None else expected.exit
+        failure = None if self.fault is None else describe_failure(self.fault)
+        return Exit.NOT_FINISHED if failure is None else failure.exit
 
 
-Tell = Callable[[Watched, Progress], None]
+PrintProgress = Callable[[SagaWatch, Progress], None]
 Remark = Callable[[str], None]
 
 
@@ -49,83 +49,87 @@ async def watch(
     handles: Sequence[SagaHandle[Any]],
     *,
     timeout_seconds: float | None,
-    tell: Tell | None,
+    print_progress: PrintProgress | None,
     remark: Remark,
-) -> list[Watched]:
-    """Wait until every saga has ended, or the timeout is over.
+) -> list[SagaWatch]:
+    """Wait until every saga has ended, or until the timeout.
 
     Args:
-        client: the connection that the handles came by.
+        client: the connection to Temporal that the handles belong to.
         handles: the sagas.
-        timeout_seconds: how long; without it, as long as it takes.
-        tell: called for each thing that happens; None if nobody follows.
-        remark: called once with the reason if nobody takes the work.
+        timeout_seconds: how long to wait at most; None waits until all have ended.
+        print_progress: called for each progress of a saga; None if progress is not shown.
+        remark: called once with the reason if no worker picks up the sagas' tasks.
     """
-    watched = [Watched(handle) for handle in handles]
-    said: set[BlockedReason] = set()
+    watches = [SagaWatch(handle) for handle in handles]
+    remarked: set[BlockedReason] = set()
 
     def remark_once(reason: Reason) -> None:
-        if reason.kind.is_untaken and reason.kind not in said:
-            said.add(reason.kind)
+        if reason.kind.is_untaken and reason.kind not in remarked:
+            remarked.add(reason.kind)
             remark(reason.sentence)
 
-    await asyncio.gather(*(_one(client, each, timeout_seconds, tell, remark_once) for each in watched))
-    return watched
+    await asyncio.gather(
+        *(_watch_saga(client, saga_watch, timeout_seconds, print_progress, remark_once) for saga_watch in watches)
+    )
+    return watches
 
 
-async def _one(
+async def _watch_saga(
     client: Client,
-    watched: Watched,
+    saga_watch: SagaWatch,
     timeout_seconds: float | None,
-    tell: Tell | None,
+    print_progress: PrintProgress | None,
     remark: Callable[[Reason], None],
 ) -> None:
     try:
         async with asyncio.timeout(timeout_seconds):
-            if tell is not None:
-                await _follow(client, watched, tell, remark)
-            watched.outcome = await watched.handle.outcome()
+            if print_progress is not None:
+                await _follow(client, saga_watch, print_progress, remark)
+            saga_watch.outcome = await saga_watch.handle.outcome()
     except TimeoutError:
-        watched.reason = await _reason(client, watched)
-        now = f". Just now: {watched.reason.sentence}" if watched.reason else ""
-        watched.fault = NotFinished(
-            f"{watched.handle.workflow_id} has not finished within {timeout_seconds:g} s; it goes on{now}"
+        saga_watch.reason = await _find_reason(client, saga_watch)
+        current = f". At present: {saga_watch.reason.sentence}" if saga_watch.reason else ""
+        saga_watch.fault = NotFinished(
+            f"{saga_watch.handle.workflow_id} has not finished within {timeout_seconds:g} s and continues{current}"
         )
     except RPCError as fault:
-        watched.fault = Unreachable(
-            f"Temporal stopped answering ({fault.message}). {watched.handle.workflow_id} was accepted, and goes on"
+        saga_watch.fault = Unreachable(
+            f"Temporal stopped answering ({fault.message}). {saga_watch.handle.workflow_id} was accepted and continues"
         )
     except OrchestratorError as fault:
-        watched.fault = fault
+        saga_watch.fault = fault
 
 
-async def _follow(client: Client, watched: Watched, tell: Tell, remark: Callable[[Reason], None]) -> None:
-    progress = watched.handle.follow()
+async def _follow(
+    client: Client, saga_watch: SagaWatch, print_progress: PrintProgress, remark: Callable[[Reason], None]
+) -> None:
+    progress = saga_watch.handle.follow()
     try:
         while True:
-            following = asyncio.ensure_future(anext(progress, None))
+            next_step = asyncio.ensure_future(anext(progress, None))
             try:
-                while not (await asyncio.wait({following}, timeout=_QUIET))[0]:
-                    reason = await _reason(client, watched)
+                while not (await asyncio.wait({next_step}, timeout=_QUIET))[0]:
+                    reason = await _find_reason(client, saga_watch)
                     if reason is not None:
                         remark(reason)
-                happened = await following
+                step = await next_step
             finally:
-                if not following.done():
-                    following.cancel()
-                    await asyncio.gather(following, return_exceptions=True)
-            if happened is None:
+                if not next_step.done():
+                    next_step.cancel()
+                    await asyncio.gather(next_step, return_exceptions=True)
+            if step is None:
                 return
-            watched.progress.append(happened)
-            tell(watched, happened)
+            saga_watch.progress.append(step)
+            print_progress(saga_watch, step)
     finally:
         await progress.aclose()
 
 
-async def _reason(client: Client, watched: Watched) -> Reason | None:
-    """Why it is not done; None if that cannot be found out, as nothing depends on it."""
+async def _find_reason(client: Client, saga_watch: SagaWatch) -> Reason | None:
+    """Return why the saga is not done; None if Temporal cannot say, because nothing depends on the answer."""
     try:
         async with asyncio.timeout(5):
-            return await reason_of(client, watched.handle.workflow_id)
+            return await reason_of(client, saga_watch.handle.workflow_id)
     except (TimeoutError, RPCError, Unreachable):
         return None

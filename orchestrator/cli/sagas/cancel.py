@@ -1,16 +1,17 @@
-"""`orchestrator cancel`: a saga is undone, after a person has seen what that would do."""
+"""`orchestrator cancel`: undoes a saga, after a person has seen the plan and confirmed."""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.cli.sagas.diagnosis import Found, SagaDiagnosis, find, known_catalog
-from orchestrator.cli.sagas.nudge import begin_undoing_again, send_cancel
-from orchestrator.cli.sagas.outcome_wait import settle, tell_outcome
-from orchestrator.cli.sagas.status import saga_document, say_next
-from orchestrator.cli.sagas.undo_plan import PlannedUndo, show_undoing, undoing_of
+from orchestrator.cli.sagas.diagnosis import SagaDiagnosis
+from orchestrator.cli.sagas.event_diagnosis import EventDiagnosis, diagnose, known_catalog
+from orchestrator.cli.sagas.nudge import restart_failing_execution, send_cancel
+from orchestrator.cli.sagas.outcome_wait import print_already_ended, print_outcome, wait_for_outcome
+from orchestrator.cli.sagas.status import print_next_commands, saga_document
+from orchestrator.cli.sagas.undo_plan import PlannedUndo, plan_undo, print_undo_plan
 from orchestrator.cli.terminal.confirmation import ask
-from orchestrator.cli.terminal.exit_codes import Exit, NotPossible, Stopped, worst_of
+from orchestrator.cli.terminal.exit_codes import Exit, NotPossible, Stopped
 from orchestrator.cli.terminal.invocation import command
 from orchestrator.cli.terminal.options import AsJson, EventId, OrchestratorName, Wait, WaitSeconds, Yes
 from orchestrator.cli.terminal.output import Output
@@ -22,12 +23,12 @@ from orchestrator.settings import Settings
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.saga.intervention import cancel_saga
 
-_PATIENCE = 3.0
-"""Seconds that a running step may keep the decision from being written."""
+_ROW_LOCK_TIMEOUT = 3.0
+"""Seconds to wait for a running step to release the saga's row before the decision is left to the execution."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _Request:
     """What the command line asks for."""
 
     settings: Settings
@@ -44,13 +45,14 @@ def cancel(
     timeout: WaitSeconds = 60.0,
     as_json: AsJson = False,
 ) -> int:
-    """Undo a saga: show what that would do, ask, cancel it, and wait until it is undone.
+    """Undo a saga: show what would be undone, ask for confirmation, cancel the saga, and wait until it is undone.
 
-    Undoing runs the compensation of each step that is done, the last one first. Past a step that cannot be undone
-    nothing is: then this says so, and the saga goes on to its end. What had ended before is told as it ended.
+    An undo runs the compensation of each completed step, the last step first. A saga past its point of no return
+    cannot be undone: the command says so, and the saga continues until it completes. If the saga has already ended, the
+    command shows how it ended.
 
-    The exit code tells what became of the saga: 1 cancelled or failed, 0 completed (or cancelled with --no-wait and
-    accepted), 4 not finished within the timeout, 2 not possible as it stands, and then nothing was done.
+    The exit code reports what became of the saga: 1 cancelled or failed, 0 completed (or cancelled with --no-wait and
+    accepted), 4 not finished within the timeout, 2 not possible in the saga's current state, and nothing was changed.
 
     \b
     Examples:
@@ -58,128 +60,123 @@ def cancel(
       orchestrator cancel order-17 --yes --timeout 10 --json
       orchestrator cancel order-17 --orchestrator MoneyTransfer --no-wait
     """
-    wish = _Wish(Settings(), Output(as_json), wait, timeout)
-    found, catalog = asyncio.run(_look(wish, event_id))
-    saga = found.chosen(orchestrator)
-    if saga is None:
-        return tell_ended(found, orchestrator, wish.output)
-    plan = undoing_of(saga.saga, catalog)
-    if saga.saga is not None and saga.saga.phase is Phase.UNDOING:
-        _say_it_is_being_undone(saga, plan, wish.output)
+    request = _Request(Settings(), Output(as_json), wait, timeout)
+    event, catalog = asyncio.run(_diagnose(request, event_id))
+    diagnosis = event.select(orchestrator)
+    if diagnosis is None:
+        return print_already_ended(event, orchestrator, request.output)
+    plan = plan_undo(diagnosis.saga, catalog)
+    if diagnosis.saga is not None and diagnosis.saga.phase is Phase.UNDOING:
+        _print_already_undoing(diagnosis, plan, request.output)
     else:
-        _refuse_past_pivot(saga, wish.output)
-        _show(saga, plan, wish.output)
-        ask("Undo it?", wish.output, is_agreed=yes)
-    return asyncio.run(_cancel(wish, saga, plan))
+        _refuse_past_pivot(diagnosis, request.output)
+        _print_plan(diagnosis, plan, request.output)
+        ask("Undo it?", request.output, is_agreed=yes)
+    return asyncio.run(_cancel(request, diagnosis, plan))
 
 
-def tell_ended(found: Found, orchestrator: str | None, output: Output) -> Exit:
-    """Say how sagas ended that there is nothing left to do about; their exit code."""
-    ended = [one for one in found.standings if orchestrator in (None, one.orchestrator)]
-    for one in ended:
-        output.say(f"{one.workflow_id} had ended before; nothing was done.")
-        if one.saga is None:
-            output.state(one.phase, one.why or "")
-        else:
-            tell_outcome(one, output)
-    if output.as_json:
-        output.document({"did": None, "sagas": [saga_document(one) for one in ended]})
-    return worst_of([one.exit for one in ended])
+async def _diagnose(request: _Request, event_id: str) -> tuple[EventDiagnosis, Catalog | None]:
+    client = await connect_temporal(request.settings)
+    event = await diagnose(request.settings, event_id, client)
+    return event, known_catalog(request.settings)
 
 
-async def _look(wish: _Wish, event_id: str) -> tuple[Found, Catalog | None]:
-    client = await connect_temporal(wish.settings)
-    found = await find(wish.settings, event_id, client)
-    return found, known_catalog(wish.settings)
-
-
-def _refuse_past_pivot(saga: SagaDiagnosis, output: Output) -> None:
-    if saga.saga is None or saga.saga.pivot is None:
+def _refuse_past_pivot(diagnosis: SagaDiagnosis, output: Output) -> None:
+    saga = diagnosis.saga
+    if saga is None or saga.pivot is None:
         return
-    pivot = next((one.shown for one in saga.saga.steps if one.number == saga.saga.pivot), "")
-    named = f"step {saga.saga.pivot}{f', {pivot},' if pivot else ''}"
-    say_next(saga, output)
+    pivot = next((step.shown for step in saga.steps if step.number == saga.pivot), "")
+    pivot_step = f"step {saga.pivot}, {pivot}," if pivot else f"step {saga.pivot}"
+    print_next_commands(diagnosis, output)
     raise NotPossible(
         "saga.past_pivot",
-        f"{saga.workflow_id} is past {named} which cannot be undone, so nothing is: it goes on until it is completed. "
-        "Nothing was done",
+        f"Nothing was done, because {diagnosis.workflow_id} is past {pivot_step} which cannot be undone. The saga "
+        "continues until it completes",
     )
 
 
-def _show(saga: SagaDiagnosis, plan: Sequence[PlannedUndo], output: Output) -> None:
+def _print_plan(diagnosis: SagaDiagnosis, plan: Sequence[PlannedUndo], output: Output) -> None:
     if plan:
-        output.say(f"Cancelling {saga.workflow_id} undoes, the last step first:")
-        show_undoing(plan, output)
+        output.line(f"Cancelling {diagnosis.workflow_id} undoes these steps, the last one first:")
+        print_undo_plan(plan, output)
     else:
-        output.say(f"Cancelling {saga.workflow_id} undoes nothing: no step of it that would have to be is done.")
-    if saga.is_carried:
-        output.say(f"  {saga.workflow_id} carries others, too, and goes on; this one is undone by itself.")
-    elif saga.is_driven:
-        output.say("  A step that runs just now is waited for, and undone as well if it gets done.")
+        output.line(f"Cancelling {diagnosis.workflow_id} undoes nothing, because no completed step needs to be undone.")
+    if diagnosis.is_carried:
+        output.line(f"  {diagnosis.workflow_id} is a partition with other sagas; only this saga is undone.")
+    elif diagnosis.is_driven:
+        output.line("  If a step is running, the undo waits for it, and undoes it too if it completes.")
     else:
-        output.say("  No execution drives it just now: one is started for the undoing.")
+        output.line("  No execution drives the saga, so one is started for the undo.")
 
 
-def _say_it_is_being_undone(saga: SagaDiagnosis, plan: Sequence[PlannedUndo], output: Output) -> None:
-    assert saga.saga is not None
-    ends_as = (saga.saga.ends_as or Phase.FAILED).value
-    output.say(
-        f"{saga.workflow_id} is being undone already, as {ends_as} ({saga.saga.error_code}: {saga.saga.message}); a "
-        "cancel changes nothing."
+def _print_already_undoing(diagnosis: SagaDiagnosis, plan: Sequence[PlannedUndo], output: Output) -> None:
+    saga = diagnosis.saga
+    assert saga is not None
+    ends_as = (saga.ends_as or Phase.FAILED).value
+    output.line(
+        f"{diagnosis.workflow_id} is already being undone, to end as {ends_as} ({saga.error_code}: {saga.message}), so "
+        "a cancel changes nothing."
     )
     if plan:
-        output.say("These are left, the last step first:")
-        show_undoing(plan, output)
+        output.line("These steps are still to be undone, the last one first:")
+        print_undo_plan(plan, output)
 
 
-async def _cancel(wish: _Wish, saga: SagaDiagnosis, plan: Sequence[PlannedUndo]) -> int:
-    output, by = wish.output, this_person()
-    client = await connect_temporal(wish.settings)
+async def _cancel(request: _Request, diagnosis: SagaDiagnosis, plan: Sequence[PlannedUndo]) -> int:
+    output = request.output
+    client = await connect_temporal(request.settings)
+    see_status = f"See its status: {command('status', diagnosis.event_id)}"
     try:
-        if saga.saga is not None and saga.saga.phase is Phase.UNDOING:
+        if diagnosis.saga is not None and diagnosis.saga.phase is Phase.UNDOING:
             did = "nothing"
-            if not saga.is_driven:
+            if not diagnosis.is_driven:
                 did = "started"
-                await send_cancel(client, wish.settings, saga, by=by)
-            elif await begin_undoing_again(client, saga):
+                await send_cancel(client, request.settings, diagnosis, by=this_person())
+            elif await restart_failing_execution(client, diagnosis):
                 did = "started"
         else:
             did = "cancelled"
-            if saga.saga is not None:
-                await _decide(wish, saga, by)
-            await send_cancel(client, wish.settings, saga, by=by)
-            if await begin_undoing_again(client, saga, undoes=True):
-                await send_cancel(client, wish.settings, saga, by=by)
-            output.state("accepted", f"the cancel of {saga.workflow_id}")
-        if not wish.wait:
-            output.say(f"See what becomes of it: {command('status', saga.event_id)}")
-            ended, exit_code = saga, Exit.COMPLETED
+            by = this_person()
+            if diagnosis.saga is not None:
+                await _record_decision(request, diagnosis, by)
+            await send_cancel(client, request.settings, diagnosis, by=by)
+            if await restart_failing_execution(client, diagnosis, undoes=True):
+                await send_cancel(client, request.settings, diagnosis, by=by)
+            output.state("accepted", f"the cancel of {diagnosis.workflow_id}")
+        if not request.wait:
+            output.line(see_status)
+            last, exit_code = diagnosis, Exit.COMPLETED
         else:
-            ended = await settle(
-                client, wish.settings, saga, timeout_seconds=wish.timeout_seconds, output=output, begins_again=True
+            last = await wait_for_outcome(
+                client,
+                request.settings,
+                diagnosis,
+                timeout_seconds=request.timeout_seconds,
+                output=output,
+                restarts_failing=True,
             )
-            exit_code = tell_outcome(ended, output, timeout_seconds=wish.timeout_seconds)
+            exit_code = print_outcome(last, output, timeout_seconds=request.timeout_seconds)
     except asyncio.CancelledError:
-        raise Stopped(f"Stopped; what was sent counts all the same. See: {command('status', saga.event_id)}") from None
+        raise Stopped(f"Stopped; what was already sent still takes effect. {see_status}") from None
     if output.as_json:
-        output.document({"did": did, "plan": [one.as_json() for one in plan], "sagas": [saga_document(ended)]})
+        output.document({"did": did, "plan": [planned.as_json() for planned in plan], "sagas": [saga_document(last)]})
     return exit_code
 
 
-async def _decide(wish: _Wish, saga: SagaDiagnosis, by: str) -> None:
-    """Write the cancel to the database, so that it counts whatever the execution can still hear.
+async def _record_decision(request: _Request, diagnosis: SagaDiagnosis, by: str) -> None:
+    """Write the cancel to the database, so that it takes effect even if the execution can no longer receive it.
 
-    A step that runs holds the saga's row. If it does for long, the execution has to decide, or recovery.
+    A running step holds a lock on the saga's row. If it holds the lock for long, the execution or recovery decides.
     """
-    assert saga.saga is not None
-    databases = Databases.at(wish.settings.resolved_database_url, wish.settings.databases)
+    assert diagnosis.saga is not None
+    databases = Databases.at(request.settings.resolved_database_url, request.settings.databases)
     try:
-        waits = asyncio.timeout(_PATIENCE if saga.is_driven and not saga.is_carried else None)
+        timeout = asyncio.timeout(_ROW_LOCK_TIMEOUT if diagnosis.is_driven and not diagnosis.is_carried else None)
         try:
-            async with waits:
-                await cancel_saga(databases, saga.saga.id, by=by)
+            async with timeout:
+                await cancel_saga(databases, diagnosis.saga.id, by=by)
         except TimeoutError:
-            if not waits.expired():
+            if not timeout.expired():
                 raise
     finally:
         await databases.close()

@@ -1,4 +1,4 @@
-"""`orchestrator list`: the newest sagas, from the database alone; with `--parked`, from Temporal alone."""
+"""`orchestrator list`: lists the newest sagas from the database or, with `--parked`, parked events from Temporal."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli.sagas.diagnosis import shown_phase
 from orchestrator.cli.sagas.parked import Parked, parked_events
 from orchestrator.cli.terminal.invocation import command
-from orchestrator.cli.terminal.output import Output, ago, moment_json
+from orchestrator.cli.terminal.options import AsJson
+from orchestrator.cli.terminal.output import Output, age_text, moment_json
 from orchestrator.client import connect_temporal
 from orchestrator.protocol.commands import Phase
 from orchestrator.protocol.names import own_workflow_id
@@ -19,19 +21,23 @@ from orchestrator.store.queries.sagas import Counts, Position, SagaView, counts,
 
 
 def list_(
-    phase: Annotated[Phase | None, typer.Option("--phase", help="Only sagas that stand there.")] = None,
+    phase: Annotated[Phase | None, typer.Option("--phase", help="Only sagas in this phase.")] = None,
     orchestrator: Annotated[
-        str | None, typer.Option("--orchestrator", metavar="NAME", help="Only this orchestrator's, e.g. MoneyTransfer.")
+        str | None,
+        typer.Option("--orchestrator", metavar="NAME", help="Only sagas of this orchestrator, e.g. MoneyTransfer."),
     ] = None,
-    stuck: Annotated[bool, typer.Option("--stuck", help="Only sagas that wait for a person.")] = False,
+    stuck: Annotated[bool, typer.Option("--stuck", help="Only sagas that need a person.")] = False,
     parked: Annotated[
-        bool, typer.Option("--parked", help="Events that wait for a worker of newer code; asks Temporal.")
+        bool, typer.Option("--parked", help="Events that wait for a worker of newer code. Asks Temporal.")
     ] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many at most.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="List at most this many.")] = 20,
     after: Annotated[
-        str | None, typer.Option("--after", metavar="POSITION", help="The next page, as the page before names it.")
+        str | None,
+        typer.Option(
+            "--after", metavar="POSITION", help="Continue after this position, which the previous page printed."
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """List sagas, the newest first.
 
@@ -47,8 +53,8 @@ def list_(
     settings = Settings()
     position = _position(after)
     if parked:
-        found = asyncio.run(_read_parked(settings, orchestrator, limit))
-        _show_parked(found, Output(as_json))
+        events = asyncio.run(_read_parked(settings, orchestrator, limit))
+        _print_parked(events, Output(as_json))
         return 0
     sagas, counted = asyncio.run(_read(settings, phase, orchestrator, stuck, limit, position))
     following = str(Position(sagas[-1].created_at, sagas[-1].id)) if len(sagas) == limit else None
@@ -56,16 +62,16 @@ def list_(
     if as_json:
         output.document(
             {
-                "sagas": [_document(one) for one in sagas],
+                "sagas": [_document(saga) for saga in sagas],
                 "counts": {phase.value: number for phase, number in counted.items()},
                 "ended_counted_among": counted.newest,
                 "next": following,
             }
         )
     else:
-        _show(sagas, counted, output, is_filtered=bool(phase or orchestrator or stuck or after))
+        _print_sagas(sagas, counted, output, is_filtered=bool(phase or orchestrator or stuck or after))
         if following is not None:
-            output.say(f"the next page: the same command with --after {following}")
+            output.line(f"For the next page, repeat the command with --after {following}")
     return 0
 
 
@@ -86,46 +92,40 @@ async def _read_parked(settings: Settings, orchestrator: str | None, limit: int)
     return await parked_events(await connect_temporal(settings), orchestrator=orchestrator, limit=limit)
 
 
-def _show_parked(found: Sequence[Parked], output: Output) -> None:
+def _print_parked(events: Sequence[Parked], output: Output) -> None:
     if output.as_json:
-        output.document({"parked": [{**asdict(one), "since": moment_json(one.since)} for one in found]})
-    elif not found:
-        output.say("No event waits for newer code.")
+        output.document({"parked": [{**asdict(event), "since": moment_json(event.since)} for event in events]})
+    elif not events:
+        output.line("No event waits for newer code.")
     else:
-        rows = [(one.event_id, one.orchestrator, "parked", ago(one.since), one.why) for one in found]
+        rows = [(event.event_id, event.orchestrator, "parked", age_text(event.since), event.why) for event in events]
         output.table(("event id", "orchestrator", "phase", "age", "why"), rows)
 
 
-def _show(sagas: Sequence[SagaView], counted: Counts, output: Output, *, is_filtered: bool) -> None:
+def _print_sagas(sagas: Sequence[SagaView], counted: Counts, output: Output, *, is_filtered: bool) -> None:
     if not sagas and is_filtered:
-        output.say(f"No such sagas. All of them: {command('list')}")
+        output.line(f"No saga matches. To list all: {command('list')}")
         return
     if not sagas:
-        output.say(f"No sagas yet. See which events start one: {command('events')}")
+        output.line(f"There are no sagas yet. See which events start one: {command('events')}")
         return
     rows = [
-        (
-            one.event_id,
-            one.orchestrator,
-            _state(one),
-            one.error_code or "",
-            ago(one.created_at),
-        )
-        for one in sagas
+        (saga.event_id, saga.orchestrator, shown_phase(saga), saga.error_code or "", age_text(saga.created_at))
+        for saga in sagas
     ]
     output.table(("event id", "orchestrator", "phase", "error", "age"), rows)
-    output.say()
-    output.say(_told_counts(counted))
+    output.line()
+    output.line(_counts_text(counted))
 
 
-def _told_counts(counted: Counts) -> str:
-    def told(phases: Iterable[Phase]) -> str:
+def _counts_text(counted: Counts) -> str:
+    def listed(phases: Iterable[Phase]) -> str:
         return ", ".join(f"{counted[phase]} {phase.value}" for phase in phases if counted[phase])
 
     if counted.newest is None:
-        return told(Phase)
-    unfinished = told(phase for phase in Phase if not phase.is_final)
-    ended = told(phase for phase in Phase if phase.is_final)
+        return listed(Phase)
+    unfinished = listed(phase for phase in Phase if not phase.is_final)
+    ended = listed(phase for phase in Phase if phase.is_final)
     return "; ".join(part for part in (unfinished, f"of the newest {counted.newest}: {ended}") if part)
 
 
@@ -136,14 +136,8 @@ def _position(after: str | None) -> Position | None:
         return Position.parse(after)
     except ValueError as fault:
         raise typer.BadParameter(
-            f"--after {after!r} is no position in the list: copy it from the last line of the page before"
+            f"--after {after!r} is not a position in the list; copy it from the last line of the previous page"
         ) from fault
-
-
-def _state(saga: SagaView) -> str:
-    if saga.is_stuck:
-        return "stuck"
-    return "waiting" if saga.is_waiting else saga.phase.value
 
 
 def _document(saga: SagaView) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reaching what drives a saga: its running execution, or one that is started for it."""
+"""Reaches the execution that drives a saga, or starts one if none runs."""
 
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
@@ -15,95 +15,98 @@ from orchestrator.protocol.names import RETRY_SIGNAL
 from orchestrator.settings import Settings
 
 
-async def send_retry(client: Client, settings: Settings, standing: SagaDiagnosis) -> bool:
-    """Wake whatever waits in a saga's execution, or start one where none runs.
+async def send_retry(client: Client, settings: Settings, diagnosis: SagaDiagnosis) -> bool:
+    """Wake whatever waits in a saga's execution, or start an execution if none runs.
 
     Returns:
-        Whether it was started.
+        Whether an execution was started.
 
     Raises:
-        NotPossible: none runs, and none can be started.
+        NotPossible: no execution runs, and none can be started.
         Unreachable: Temporal does not answer.
     """
     try:
-        if standing.is_driven:
+        if diagnosis.is_driven:
             try:
-                await client.get_workflow_handle(standing.workflow_id).signal(RETRY_SIGNAL)
+                await client.get_workflow_handle(diagnosis.workflow_id).signal(RETRY_SIGNAL)
                 return False
             except RPCError as fault:
                 if fault.status is not RPCStatusCode.NOT_FOUND:
                     raise
-        undoes = standing.saga is not None and standing.saga.phase is Phase.UNDOING
-        await _start(client, settings, standing, undoes=undoes)
+        undoes = diagnosis.saga is not None and diagnosis.saga.phase is Phase.UNDOING
+        await _start(client, settings, diagnosis, undoes=undoes)
     except RPCError as fault:
-        raise _unreachable(standing, fault) from fault
+        raise _unreachable(diagnosis, fault) from fault
     return True
 
 
-async def send_cancel(client: Client, settings: Settings, standing: SagaDiagnosis, *, by: str) -> None:
-    """Cancel a saga's execution; one that does not run is started first, so that somebody undoes.
+async def send_cancel(client: Client, settings: Settings, diagnosis: SagaDiagnosis, *, by: str) -> None:
+    """Cancel a saga's execution; if none runs, start one first, so that the saga is undone.
 
-    A partition carries others, too, and is not cancelled: the saga gets an execution of its own to be undone by.
+    A partition carries other sagas too and is not cancelled; instead the saga gets its own execution for the undo.
 
     Raises:
-        NotPossible: none runs, and none can be started.
+        NotPossible: no execution runs, and none can be started.
         Unreachable: Temporal does not answer.
     """
     reason = f"by {by}, with the command line"
     try:
-        if standing.is_driven and not standing.is_carried:
-            await client.get_workflow_handle(standing.workflow_id).cancel(reason=reason)
+        if diagnosis.is_driven and not diagnosis.is_carried:
+            await client.get_workflow_handle(diagnosis.workflow_id).cancel(reason=reason)
             return
-        workflow_id = await _start(client, settings, standing, undoes=True)
+        workflow_id = await _start(client, settings, diagnosis, undoes=True)
         try:
             await client.get_workflow_handle(workflow_id).cancel(reason=reason)
         except RPCError as fault:
-            # It may have ended already: what it was to do stands in the database.
+            # The execution may have ended already; the decision that it carries out is in the database.
             if fault.status is not RPCStatusCode.NOT_FOUND:
                 raise
     except RPCError as fault:
-        raise _unreachable(standing, fault) from fault
+        raise _unreachable(diagnosis, fault) from fault
 
 
-async def begin_undoing_again(client: Client, standing: SagaDiagnosis, *, undoes: bool = False) -> bool:
-    """Have an execution whose workflow task fails begin again with an empty history, as `recover` does.
+async def restart_failing_execution(client: Client, diagnosis: SagaDiagnosis, *, undoes: bool = False) -> bool:
+    """Restart an execution whose workflow task fails, with an empty history, as `recover` does.
 
-    A saga that is to be undone is then undone without its `handle`; any other runs `handle` from its first line.
+    If the saga is to be undone, the new execution undoes it without running `handle`; otherwise it runs `handle` from
+    its first line.
 
     Returns:
-        Whether it did.
+        Whether the execution was restarted.
 
     Raises:
         Unreachable: Temporal does not answer.
     """
-    reason = standing.reason
-    if reason is None or reason.kind is not BlockedReason.BUG or standing.is_carried:
+    reason = diagnosis.reason
+    if reason is None or reason.kind is not BlockedReason.BUG or diagnosis.is_carried:
         return False
     try:
-        undoes = undoes or (standing.saga is not None and standing.saga.phase is Phase.UNDOING)
-        told = "with the command line"
-        begun = await begin_again(client, standing.workflow_id, reason.run_id, reason=told, undoes=undoes)
+        undoes = undoes or (diagnosis.saga is not None and diagnosis.saga.phase is Phase.UNDOING)
+        by = "with the command line"
+        is_restarted = await begin_again(client, diagnosis.workflow_id, reason.run_id, reason=by, undoes=undoes)
         if reason.is_cancel_requested:
-            await cancel_if_running(client, standing.workflow_id, reason=told)
+            await cancel_if_running(client, diagnosis.workflow_id, reason=by)
     except RPCError as fault:
-        raise _unreachable(standing, fault) from fault
-    return begun
+        raise _unreachable(diagnosis, fault) from fault
+    return is_restarted
 
 
-async def _start(client: Client, settings: Settings, standing: SagaDiagnosis, *, undoes: bool) -> str:
-    if standing.saga is None:
+async def _start(client: Client, settings: Settings, diagnosis: SagaDiagnosis, *, undoes: bool) -> str:
+    if diagnosis.saga is None:
         raise NotPossible(
             "saga.not_driven",
-            f"{standing.workflow_id} has ended before anything was done, so there is nothing to take up. Publish the "
+            f"{diagnosis.workflow_id} has ended before it wrote anything, so there is nothing to resume. Publish the "
             "event again with the same id",
         )
-    envelope = read(standing.saga.envelope)
-    # The database decides that it is not done, whatever became of an earlier execution.
+    envelope = read(diagnosis.saga.envelope)
+    # The database says that the saga is not done, so even an execution that completed is started again.
     started = await ensure_own_execution(
-        client, standing.orchestrator, envelope, settings.task_queue, although_completed=True, undoes=undoes
+        client, diagnosis.orchestrator, envelope, settings.task_queue, although_completed=True, undoes=undoes
     )
     return started.workflow_id
 
 
-def _unreachable(standing: SagaDiagnosis, fault: RPCError) -> Unreachable:
-    return Unreachable(f"Temporal did not take it for {standing.workflow_id} ({fault.message}); try again")
+def _unreachable(diagnosis: SagaDiagnosis, fault: RPCError) -> Unreachable:
+    return Unreachable(
+        f"Temporal did not confirm the request for {diagnosis.workflow_id} ({fault.message}). Run the command again"
+    )

@@ -1,4 +1,4 @@
-"""Waiting until a saga has its outcome, by its row: whoever drives it, and however often that changes."""
+"""Waits until a saga's row has an outcome, whatever drives the saga meanwhile, and prints how it ended."""
 
 import asyncio
 import json
@@ -8,10 +8,11 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from orchestrator.cli.sagas.diagnosis import SagaDiagnosis, find
-from orchestrator.cli.sagas.nudge import begin_undoing_again
-from orchestrator.cli.sagas.status import say_next
-from orchestrator.cli.terminal.exit_codes import Exit
+from orchestrator.cli.sagas.diagnosis import SagaDiagnosis
+from orchestrator.cli.sagas.event_diagnosis import EventDiagnosis, diagnose
+from orchestrator.cli.sagas.nudge import restart_failing_execution
+from orchestrator.cli.sagas.status import print_next_commands, saga_document
+from orchestrator.cli.terminal.exit_codes import Exit, worst_of
 from orchestrator.cli.terminal.invocation import command
 from orchestrator.cli.terminal.output import Output
 from orchestrator.errors import SagaUnknown
@@ -20,156 +21,174 @@ from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
 from orchestrator.store.queries.sagas import NoTables, SagaView, sagas_of_event
 
-_LOOKS = (0.02, 0.05, 0.1, 0.2)
-"""Seconds between looks at the row: soon at first, as most sagas end at once."""
+_POLL_DELAYS = (0.02, 0.05, 0.1, 0.2)
+"""Seconds between reads of the row; short at first, because most sagas end at once."""
 _QUIET = 2.0
 """Seconds without a change after which the reason is looked for."""
-_SHOWN = (StepState.DONE, StepState.REFUSED, StepState.UNDONE, StepState.SKIPPED)
+_SHOWN_STATES = (StepState.DONE, StepState.REFUSED, StepState.UNDONE, StepState.SKIPPED)
 
 
-async def settle(
+async def wait_for_outcome(
     client: Client,
     settings: Settings,
-    standing: SagaDiagnosis,
+    diagnosis: SagaDiagnosis,
     *,
     timeout_seconds: float,
     output: Output,
     known: Mapping[int, StepState] | None = None,
-    begins_again: bool = False,
+    restarts_failing: bool = False,
 ) -> SagaDiagnosis:
-    """Wait for a saga's outcome, and say what happens meanwhile.
+    """Wait for a saga's outcome, and print each change meanwhile.
 
     Args:
-        client: a connection.
+        client: a connection to Temporal.
         settings: where the database is.
-        standing: the saga, as it was last seen.
-        timeout_seconds: how long at most.
-        output: the command's voice.
-        known: steps whose state has been told already.
-        begins_again: have an execution whose workflow task fails begin again, because what was decided must be done.
+        diagnosis: the saga as it was last seen.
+        timeout_seconds: how long to wait at most.
+        output: prints the changes.
+        known: steps whose current state has already been printed.
+        restarts_failing: restart an execution whose workflow task fails, because the decision must be carried out.
 
     Returns:
-        Where it stands at the end; still open if the timeout was over first.
+        The saga's diagnosis at the end; it is still open if the timeout came first.
 
     Raises:
         Unreachable: the database cannot be reached.
     """
     database = Database(settings.resolved_database_url)
-    following = _Following(client, settings, standing, output, known or {}, begins_again=begins_again)
+    progress = _ProgressPrinter(client, settings, diagnosis, output, known or {}, restarts_failing=restarts_failing)
     try:
         async with asyncio.timeout(timeout_seconds):
-            await following.until_ended(database)
+            await progress.until_ended(database)
     except TimeoutError:
         pass
     finally:
         await database.close()
-    return await look_again(client, settings, standing)
+    return await _diagnose_again(client, settings, diagnosis)
 
 
-async def look_again(client: Client, settings: Settings, standing: SagaDiagnosis) -> SagaDiagnosis:
-    """The same saga as it stands now."""
+async def _diagnose_again(client: Client, settings: Settings, diagnosis: SagaDiagnosis) -> SagaDiagnosis:
+    """Return a new diagnosis of the same saga."""
     try:
-        found = await find(settings, standing.event_id, client)
+        event = await diagnose(settings, diagnosis.event_id, client)
     except (SagaUnknown, NoTables):
-        return standing
-    return next((one for one in found.standings if one.orchestrator == standing.orchestrator), standing)
+        return diagnosis
+    return next((current for current in event.sagas if current.orchestrator == diagnosis.orchestrator), diagnosis)
 
 
-def tell_outcome(standing: SagaDiagnosis, output: Output, *, timeout_seconds: float | None = None) -> Exit:
-    """Say how a saga ended, or why it has not; its exit code."""
-    saga = standing.saga
-    if standing.is_open or saga is None:
+def print_outcome(diagnosis: SagaDiagnosis, output: Output, *, timeout_seconds: float | None = None) -> Exit:
+    """Print how a saga ended, or why it has not ended, and return its exit code."""
+    saga = diagnosis.saga
+    if diagnosis.is_open or saga is None:
         within = "" if timeout_seconds is None else f" within {timeout_seconds:g} s"
-        why = f": {standing.why}" if standing.why else ""
-        output.remark(f"{standing.workflow_id} has not finished{within}; it goes on{why}")
-        say_next(standing, output)
-        output.say(f"See where it stands: {command('status', standing.event_id)}")
-        return standing.exit
+        why = f": {diagnosis.why}" if diagnosis.why else ""
+        output.remark(f"{diagnosis.workflow_id} has not finished{within} and continues{why}")
+        print_next_commands(diagnosis, output)
+        output.line(f"See its status: {command('status', diagnosis.event_id)}")
+        return diagnosis.exit
     event: dict[str, Any] = json.loads(saga.outcome or "{}").get("event", {})
     data: dict[str, Any] = event.get("data", {})
     if saga.phase is Phase.COMPLETED:
         output.state(saga.phase.value, f"{event.get('type', '')} {json.dumps(data, ensure_ascii=False)}")
-        return standing.exit
+        return diagnosis.exit
     steps: list[dict[str, Any]] = data.get("undone", [])
     undone = ", ".join(str(step["operation"]) for step in steps if not step.get("skipped"))
     skipped = ", ".join(str(step["operation"]) for step in steps if step.get("skipped"))
     after = f"; undone: {undone}" if undone else "; nothing was undone"
-    left = f"; skipped, so its effect stands: {skipped}" if skipped else ""
-    output.state(saga.phase.value, f"{saga.error_code}: {saga.message}{after}{left}")
-    return standing.exit
+    remaining = f"; skipped, so their effects remain: {skipped}" if skipped else ""
+    output.state(saga.phase.value, f"{saga.error_code}: {saga.message}{after}{remaining}")
+    return diagnosis.exit
 
 
-class _Following:
-    """What was seen of a saga so far."""
+def print_already_ended(event: EventDiagnosis, orchestrator: str | None, output: Output) -> Exit:
+    """Print how sagas ended that a command can no longer act on, and return their exit code."""
+    ended = [diagnosis for diagnosis in event.sagas if orchestrator in (None, diagnosis.orchestrator)]
+    for diagnosis in ended:
+        output.line(f"{diagnosis.workflow_id} has already ended, so nothing was done.")
+        if diagnosis.saga is None:
+            output.state(diagnosis.phase, diagnosis.why or "")
+        else:
+            print_outcome(diagnosis, output)
+    if output.as_json:
+        output.document({"did": None, "sagas": [saga_document(diagnosis) for diagnosis in ended]})
+    return worst_of([diagnosis.exit for diagnosis in ended])
+
+
+class _ProgressPrinter:
+    """Prints each change of a saga once."""
 
     def __init__(
         self,
         client: Client,
         settings: Settings,
-        standing: SagaDiagnosis,
+        diagnosis: SagaDiagnosis,
         output: Output,
         known: Mapping[int, StepState],
         *,
-        begins_again: bool,
+        restarts_failing: bool,
     ) -> None:
         self._client = client
         self._settings = settings
-        self._standing = standing
+        self._diagnosis = diagnosis
         self._output = output
-        steps = () if standing.saga is None else standing.saga.steps
-        self._states = {one.number: one.state for one in steps} | dict(known)
-        self._is_stuck = standing.saga is not None and standing.saga.is_stuck
-        self._remarked = False
-        self._begins_again = begins_again
+        steps = () if diagnosis.saga is None else diagnosis.saga.steps
+        self._states = {step.number: step.state for step in steps} | dict(known)
+        self._is_stuck = diagnosis.saga is not None and diagnosis.saga.is_stuck
+        self._has_remarked = False
+        self._restarts_failing = restarts_failing
 
     async def until_ended(self, database: Database) -> None:
-        looks = 0
+        """Read the saga's row until it has an outcome."""
+        reads = 0
         quiet_since = asyncio.get_running_loop().time()
         while True:
             saga = await self._read(database)
-            if saga is not None and self._tell(saga):
+            if saga is not None and self._print_changes(saga):
                 quiet_since = asyncio.get_running_loop().time()
             if saga is not None and saga.phase.is_final:
                 return
-            if not self._remarked and asyncio.get_running_loop().time() - quiet_since > _QUIET:
-                await self._remark_nobody()
+            if not self._has_remarked and asyncio.get_running_loop().time() - quiet_since > _QUIET:
+                await self._look_for_obstacle()
                 quiet_since = asyncio.get_running_loop().time()
-            await asyncio.sleep(_LOOKS[min(looks, len(_LOOKS) - 1)])
-            looks += 1
+            await asyncio.sleep(_POLL_DELAYS[min(reads, len(_POLL_DELAYS) - 1)])
+            reads += 1
 
     async def _read(self, database: Database) -> SagaView | None:
         try:
-            sagas = await sagas_of_event(database, self._standing.event_id)
+            sagas = await sagas_of_event(database, self._diagnosis.event_id)
         except NoTables:
             return None
-        return next((one for one in sagas if one.orchestrator == self._standing.orchestrator), None)
+        return next((saga for saga in sagas if saga.orchestrator == self._diagnosis.orchestrator), None)
 
-    def _tell(self, saga: SagaView) -> bool:
-        """Say what is new; whether anything was."""
-        news = False
-        for step in sorted(saga.steps, key=lambda one: -one.number if saga.phase is not Phase.FORWARD else one.number):
+    def _print_changes(self, saga: SagaView) -> bool:
+        """Print what has changed, and return whether anything has."""
+        has_changed = False
+        is_forward = saga.phase is Phase.FORWARD
+        for step in sorted(saga.steps, key=lambda step: step.number if is_forward else -step.number):
             if step.state is not self._states.get(step.number):
                 self._states[step.number] = step.state
-                news = True
-                if step.state in _SHOWN:
+                has_changed = True
+                if step.state in _SHOWN_STATES:
                     self._output.state(step.state.value, f"step {step.number}: {step.shown}", indent=2)
         if saga.is_stuck and not self._is_stuck:
-            news = True
+            has_changed = True
             self._output.state("stuck", f"step {saga.stuck_step}: {saga.stuck_error}", indent=2)
         self._is_stuck = saga.is_stuck
-        return news
+        return has_changed
 
-    async def _remark_nobody(self) -> None:
+    async def _look_for_obstacle(self) -> None:
+        """Say once that no worker picks up the saga's task; restart its execution if its workflow task fails."""
         try:
             async with asyncio.timeout(5):
-                now = await look_again(self._client, self._settings, self._standing)
+                current = await _diagnose_again(self._client, self._settings, self._diagnosis)
         except (TimeoutError, RPCError):
             return
-        if self._begins_again and await begin_undoing_again(self._client, now):
-            self._remarked = True
+        if self._restarts_failing and await restart_failing_execution(self._client, current):
+            self._has_remarked = True
             self._output.remark(
-                f"its workflow task fails, so {now.workflow_id} begins again with an empty history, and undoes"
+                f"{current.workflow_id} was restarted with an empty history, because its workflow task fails; the new "
+                "execution undoes the saga"
             )
-        if now.reason is not None and now.reason.kind.is_untaken:
-            self._remarked = True
-            self._output.remark(now.reason.sentence)
+        if current.reason is not None and current.reason.kind.is_untaken:
+            self._has_remarked = True
+            self._output.remark(current.reason.sentence)

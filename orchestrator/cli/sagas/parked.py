@@ -1,4 +1,4 @@
-"""Events that wait for a newer worker: nothing of them is in the database, so Temporal is asked."""
+"""Lists events that wait for a worker of newer code. Only Temporal knows them; nothing of them is in the database."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,11 +12,12 @@ from orchestrator.protocol.names import own_workflow_id
 from orchestrator.workflow.search_attributes import SAGA_STATUS
 
 _AT_ONCE = 20
+"""How many executions are asked about at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parked:
-    """One execution whose event only a newer worker can read."""
+    """An execution whose event only a newer worker can read."""
 
     event_id: str
     orchestrator: str
@@ -26,35 +27,35 @@ class Parked:
 
 
 async def parked_events(client: Client, *, orchestrator: str | None = None, limit: int = 20) -> Sequence[Parked]:
-    """The newest of them.
+    """Return the newest parked events.
 
     Raises:
-        temporalio.service.RPCError: Temporal does not answer.
+        temporalio.service.RPCError: Temporal does not answer, or refuses the request.
     """
-    # An execution that has begun a saga says where it stands; one that waits for a newer worker has never said a word.
+    # A saga that has begun sets the search attribute; an execution whose event is parked has never set it.
     query = f'ExecutionStatus = "Running" AND {SAGA_STATUS.name} IS NULL'
     if orchestrator is not None:
         query += f" AND WorkflowType = '{orchestrator.replace(chr(39), '')}'"
-    silent = [
-        (one.id.removeprefix(own), one)
-        async for one in client.list_workflows(query)
-        if one.id.startswith(own := own_workflow_id(one.workflow_type, ""))
+    not_begun = [
+        (execution.id.removeprefix(own), execution)
+        async for execution in client.list_workflows(query)
+        if execution.id.startswith(own := own_workflow_id(execution.workflow_type, ""))
     ]
-    found: list[Parked] = []
-    for start in range(0, len(silent), _AT_ONCE):
-        some = silent[start : start + _AT_ONCE]
-        reasons = await asyncio.gather(*(reason_of(client, one.id) for _, one in some))
-        for (event_id, one), reason in zip(some, reasons, strict=True):
+    parked: list[Parked] = []
+    for start in range(0, len(not_begun), _AT_ONCE):
+        batch = not_begun[start : start + _AT_ONCE]
+        reasons = await asyncio.gather(*(reason_of(client, execution.id) for _, execution in batch))
+        for (event_id, execution), reason in zip(batch, reasons, strict=True):
             if reason is not None and reason.kind is BlockedReason.PARKED:
-                found.append(
+                parked.append(
                     Parked(
                         event_id=event_id,
-                        orchestrator=one.workflow_type,
-                        workflow_id=one.id,
-                        since=one.start_time,
+                        orchestrator=execution.workflow_type,
+                        workflow_id=execution.id,
+                        since=execution.start_time,
                         why=reason.sentence,
                     )
                 )
-        if len(found) >= limit:
+        if len(parked) >= limit:
             break
-    return found[:limit]
+    return parked[:limit]

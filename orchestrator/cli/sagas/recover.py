@@ -1,4 +1,4 @@
-"""`orchestrator recover`: a recovery now, or what one would do."""
+"""`orchestrator recover`: runs recovery now, or shows what it would do."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,10 +21,13 @@ from orchestrator.workflow.system.recovery import Action, Sweep
 
 
 def recover(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")] = False,
     adopt: Annotated[
         bool,
-        typer.Option("--adopt", help="First make the database belong to this Temporal. Only where the other is lost."),
+        typer.Option(
+            "--adopt",
+            help="First assign the database to this Temporal server. Only if the server it belonged to is lost.",
+        ),
     ] = False,
     grace: Annotated[
         float | None,
@@ -34,7 +37,7 @@ def recover(
             min=0,
             max=LONGEST,
             callback=finite,
-            help="Silence after which a saga is looked at; as set, if not given.",
+            help="Look at sagas without progress for this long. Default: the setting.",
         ),
     ] = None,
     from_task_queue: Annotated[
@@ -42,15 +45,15 @@ def recover(
         typer.Option(
             "--from-task-queue",
             metavar="OLD",
-            help="First move what runs on this task queue to the one that is set, after it was renamed.",
+            help="After the task queue was renamed: first move what runs on the old one to the current one.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Look for sagas that nobody drives any more, and see that they end. Workers do so by themselves, by a schedule.
+    """Find stalled sagas, which have no live driver, and resume or undo them. Workers do this regularly by themselves.
 
-    A saga whose execution was terminated is undone; past its pivot, and after any other end, it goes on. Events that
-    an execution had not taken when it was cut off are published again.
+    A saga whose execution was terminated is undone; past its point of no return, or if its execution ended in another
+    way, it is resumed. Events that an execution had received but not taken when it was cut off are published again.
 
     \b
     Examples:
@@ -60,28 +63,29 @@ def recover(
       orchestrator recover --from-task-queue old --dry-run
     """
     if adopt and dry_run:
-        raise typer.BadParameter("--adopt changes what the database belongs to; with --dry-run nothing is changed")
+        raise typer.BadParameter(
+            "--adopt assigns the database to this Temporal server, but --dry-run changes nothing. Give only one of them"
+        )
     settings = Settings()
     if from_task_queue == settings.task_queue:
         raise typer.BadParameter(
-            f"{from_task_queue} is the task queue that is set: set ORCHESTRATOR_TASK_QUEUE to the new one"
+            f"{from_task_queue} is the task queue that is set. Set ORCHESTRATOR_TASK_QUEUE to the new one first"
         )
-    recovering = _recover(settings, grace, dry_run=dry_run, adopt=adopt, from_task_queue=from_task_queue)
-    swept, others = asyncio.run(recovering)
+    sweep, other = asyncio.run(_recover(settings, grace, dry_run=dry_run, adopt=adopt, from_task_queue=from_task_queue))
     output = Output(as_json)
     if as_json:
-        output.document(_document(swept, others, dry_run=dry_run))
+        output.document(_document(sweep, other, dry_run=dry_run))
     else:
-        _show(swept, output, dry_run=dry_run)
-    for queue in others:
-        output.remark(f"{queue}")
+        _print_sweep(sweep, output, dry_run=dry_run)
+    for queue in other:
+        output.remark(str(queue))
     return Exit.COMPLETED
 
 
 async def _recover(
     settings: Settings, grace: float | None, *, dry_run: bool, adopt: bool, from_task_queue: str | None
 ) -> tuple[Sweep, list[OtherQueue]]:
-    # Here, not above: no other command waits for what a worker needs.
+    # Imported here, so that other commands need not load the worker's modules.
     from orchestrator.worker.recovery.limits import Limits
     from orchestrator.worker.recovery.sweep import Recovery
 
@@ -89,38 +93,39 @@ async def _recover(
     if grace is not None:
         limits = replace(limits, grace=timedelta(seconds=grace))
     elif from_task_queue is not None:
-        limits = replace(limits, grace=timedelta())  # sagas of partitions that are moved have been silent for no time
+        # The sagas of moved partitions must be found at once, although they had progress just before the move.
+        limits = replace(limits, grace=timedelta())
     catalog = Catalog.discover(settings.packages)
     databases = Databases.at(settings.resolved_database_url, settings.databases)
     try:
-        await namespace_of(databases.home)  # tells where no worker has run yet, and creates nothing
+        await namespace_of(databases.home)  # Fails if no worker has created the tables; creates nothing.
         client = await connect_temporal(settings)
         recovery = Recovery(client, databases, catalog, task_queue=settings.task_queue, limits=limits)
         if adopt:
             await recovery.adopt()
-        swept = await recovery.sweep(dry_run=dry_run, moves_from=from_task_queue)
-        return swept, await other_queues(client, catalog.orchestrators, settings.task_queue)
+        sweep = await recovery.sweep(dry_run=dry_run, moves_from=from_task_queue)
+        return sweep, await other_queues(client, catalog.orchestrators, settings.task_queue)
     finally:
         await databases.close()
 
 
-def _show(swept: Sweep, output: Output, *, dry_run: bool) -> None:
-    rows = [(one.workflow_id, _word(one.action), one.why) for one in swept.findings]
+def _print_sweep(sweep: Sweep, output: Output, *, dry_run: bool) -> None:
+    rows = [(finding.workflow_id, _past_participle(finding.action), finding.why) for finding in sweep.findings]
     if rows:
         output.table(("saga", "would be" if dry_run else "was", "because"), rows)
-        output.say()
-    output.say(
-        f"{swept.looked_at} sagas were silent, {swept.alive} of them are driven; "
-        f"{sum(swept.counts[action] for action in Action if action.changes)} "
-        f"{'would be' if dry_run else 'were'} acted upon."
+        output.line()
+    changed = sum(sweep.counts[action] for action in Action if action.changes)
+    output.line(
+        f"{sweep.looked_at} sagas had no progress; {sweep.alive} of them have a driver; {changed} "
+        f"{'would be' if dry_run else 'were'} changed."
     )
-    if (untold := sum(swept.counts.values()) - len(swept.findings)) > 0:
-        output.say(f"{untold} more findings are counted and not listed.")
-    if swept.has_more:
-        output.say("More sagas were silent than one recovery looks at. The next one begins with those that are left.")
+    if (unlisted := sum(sweep.counts.values()) - len(sweep.findings)) > 0:
+        output.line(f"{unlisted} more findings are counted but not listed.")
+    if sweep.has_more:
+        output.line("One recovery does not look at more sagas than this. The next one begins with the remaining ones.")
 
 
-def _word(action: Action) -> str:
+def _past_participle(action: Action) -> str:
     match action:
         case Action.UNDO:
             return "undone"
@@ -129,17 +134,17 @@ def _word(action: Action) -> str:
         case Action.PUBLISH:
             return "published again"
         case Action.KEEP:
-            return "kept as a dead letter"
+            return "stored as a dead letter"
         case Action.TAKE_BACK:
-            return "taken back outside"
+            return "undone at its service"
         case Action.LEAVE:
-            return "left"
+            return "left unchanged"
         case Action.POSTPONE:
-            return "left for the next time"
+            return "left for the next recovery"
         case Action.FAIL:
-            return "looked at in vain"
+            return "not recovered"
 
 
-def _document(swept: Sweep, others: Sequence[OtherQueue], *, dry_run: bool) -> dict[str, Any]:
-    queues = [{"task_queue": one.task_queue, "executions": one.executions} for one in others]
-    return {"dry_run": dry_run, **swept.model_dump(mode="json"), "other_task_queues": queues}
+def _document(sweep: Sweep, other: Sequence[OtherQueue], *, dry_run: bool) -> dict[str, Any]:
+    queues = [{"task_queue": queue.task_queue, "executions": queue.executions} for queue in other]
+    return {"dry_run": dry_run, **sweep.model_dump(mode="json"), "other_task_queues": queues}

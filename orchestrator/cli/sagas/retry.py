@@ -1,10 +1,11 @@
-"""`orchestrator retry`: what waits in a saga is tried again at once."""
+"""`orchestrator retry`: immediately retries whatever a saga is waiting to retry."""
 
 import asyncio
 
-from orchestrator.cli.sagas.cancel import tell_ended
-from orchestrator.cli.sagas.diagnosis import SagaDiagnosis, find
-from orchestrator.cli.sagas.nudge import begin_undoing_again, send_retry
+from orchestrator.cli.sagas.diagnosis import SagaDiagnosis
+from orchestrator.cli.sagas.event_diagnosis import diagnose
+from orchestrator.cli.sagas.nudge import restart_failing_execution, send_retry
+from orchestrator.cli.sagas.outcome_wait import print_already_ended
 from orchestrator.cli.sagas.retry_reason import BlockedReason
 from orchestrator.cli.sagas.status import saga_document
 from orchestrator.cli.terminal.exit_codes import Exit
@@ -16,10 +17,11 @@ from orchestrator.settings import Settings
 
 
 def retry(event_id: EventId, orchestrator: OrchestratorName = None, as_json: AsJson = False) -> int:
-    """Try again at once what a saga is stuck at, or waits to try again; mend the cause first.
+    """Retry at once what a saga is stuck at or is waiting to retry. Fix the cause first.
 
-    A saga that no execution drives gets one, and goes on where it stands. Where nothing waits this changes nothing, and
-    says so. Does not wait for the outcome: see `orchestrator status`.
+    If no execution drives the saga, one is started and the saga continues from its last recorded step. If nothing is
+    waiting for a retry, nothing changes, and the command says so. It does not wait for the outcome: see
+    `orchestrator status`.
 
     \b
     Examples:
@@ -31,29 +33,29 @@ def retry(event_id: EventId, orchestrator: OrchestratorName = None, as_json: AsJ
 
 async def _retry(settings: Settings, output: Output, event_id: str, orchestrator: str | None) -> int:
     client = await connect_temporal(settings)
-    found = await find(settings, event_id, client)
-    saga = found.chosen(orchestrator)
-    if saga is None:
-        return tell_ended(found, orchestrator, output)
-    is_started = await send_retry(client, settings, saga)
-    did = "started" if is_started else "begun_again" if await begin_undoing_again(client, saga) else _did(saga)
-    match did:
-        case "begun_again":
-            output.state("accepted", f"{saga.workflow_id} begins again with an empty history: {saga.why}")
-        case "started":
-            output.state("accepted", f"{saga.workflow_id} was started, as nothing drove it; it goes on where it stands")
-        case "retried":
-            output.state("accepted", f"{saga.workflow_id} tries again now: {saga.why}")
-        case _:
-            output.say(f"{saga.workflow_id} has nothing that waits for a retry, so nothing changed: {saga.why}")
-    output.say(f"See what becomes of it: {command('status', event_id)}")
+    event = await diagnose(settings, event_id, client)
+    diagnosis = event.select(orchestrator)
+    if diagnosis is None:
+        return print_already_ended(event, orchestrator, output)
+    saga_name, why = diagnosis.workflow_id, diagnosis.why
+    if await send_retry(client, settings, diagnosis):
+        did = "started"
+        output.state("accepted", f"{saga_name} had no driver and was started; it continues from its last recorded step")
+    elif await restart_failing_execution(client, diagnosis):
+        did = "begun_again"
+        output.state("accepted", f"{saga_name} was restarted with an empty history: {why}")
+    elif _waits_for_retry(diagnosis):
+        did = "retried"
+        output.state("accepted", f"{saga_name} retries now: {why}")
+    else:
+        did = "nothing"
+        output.line(f"{saga_name} is not waiting for a retry, so nothing was changed: {why}")
+    output.line(f"See its status: {command('status', event_id)}")
     if output.as_json:
-        output.document({"did": did, "sagas": [saga_document(saga)]})
+        output.document({"did": did, "sagas": [saga_document(diagnosis)]})
     return Exit.COMPLETED
 
 
-def _did(saga: SagaDiagnosis) -> str:
-    is_stuck = saga.saga is not None and saga.saga.is_stuck
-    return (
-        "retried" if is_stuck or (saga.reason is not None and saga.reason.kind is BlockedReason.RETRYING) else "nothing"
-    )
+def _waits_for_retry(diagnosis: SagaDiagnosis) -> bool:
+    is_stuck = diagnosis.saga is not None and diagnosis.saga.is_stuck
+    return is_stuck or (diagnosis.reason is not None and diagnosis.reason.kind is BlockedReason.RETRYING)

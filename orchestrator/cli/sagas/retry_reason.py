@@ -1,4 +1,4 @@
-"""Why a saga is not done, in one sentence: read from its execution, as the database does not know who drives."""
+"""Finds out from Temporal why a saga is not done, because the database does not know what drives a saga."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,85 +18,88 @@ from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExec
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.cli.terminal.invocation import worker_command
-from orchestrator.cli.terminal.output import ago, lasting
+from orchestrator.cli.terminal.output import age_text, duration_text
 from orchestrator.client.task_queues import POLL, last_poll
 from orchestrator.protocol import names
 from orchestrator.protocol.commands import Blocker
 from orchestrator.workflow.failures import failure_text
 
-_PATIENCE = timedelta(seconds=5)
-"""Seconds that work may lie although a worker polls, before that is worth a sentence."""
-_LOCKS_TOLD = 3
+_BACKLOG_AFTER = timedelta(seconds=5)
+"""How long a task may wait in a queue that a worker polls before the wait is reported."""
+_LOCKS_SHOWN = 3
+"""How many locks a sentence names at most."""
 LAST_FAILURE = "; the last failure: "
+"""What precedes the last failure in a reason's sentence."""
 _ENGINE_ACTIVITIES = {
-    names.BEGIN_UNDO: "turning to undoing",
+    names.BEGIN_UNDO: "beginning the undo",
     names.FINISH: "writing the outcome",
-    names.MARK_STUCK: "noting that it is stuck",
-    names.DEAD_LETTER: "keeping a message that was no event",
+    names.MARK_STUCK: "marking the saga as stuck",
+    names.DEAD_LETTER: "storing a dead letter",
 }
 
 
 class BlockedReason(StrEnum):
-    """What holds a saga up."""
+    """What keeps a saga from being done."""
 
     WORKING = "working"
-    """Nothing does."""
+    """Nothing: a worker is working on it."""
     NO_WORKER = "no_worker"
-    """No worker asks for work on its task queue."""
+    """No worker polls its task queue."""
     BACKLOG = "backlog"
-    """A worker asks for work, and has not taken this yet."""
+    """A worker polls its task queue, but has not picked up its task yet."""
     RETRYING = "retrying"
-    """A step or an undoing fails, and is tried again."""
+    """A step or a compensation fails and is retried."""
     BUG = "bug"
-    """`handle` raises; nothing is undone, and a fixed version goes on."""
+    """`handle` raises an error. Nothing is undone; the saga continues when a fixed version is deployed."""
     PARKED = "parked"
-    """Its event is of a newer version than the workers know that have tried."""
+    """Its event has a newer version than any worker that has tried it knows."""
     WAITING = "waiting"
-    """For a person, or a message."""
+    """It waits for a person or for a message."""
     STUCK = "stuck"
     LOCKED = "locked"
-    """Another saga holds a lock that it takes."""
+    """Another saga holds a lock that it needs."""
     CLOSED = "closed"
-    """Its execution has ended, and the saga may not have."""
+    """Its execution has ended, but the saga may not have."""
     GONE = "gone"
-    """There is no execution."""
+    """There is no execution for it."""
 
     @property
     def is_untaken(self) -> bool:
-        """Whether work lies in a task queue."""
+        """Whether a task waits in its task queue and no worker has picked it up."""
         return self in (BlockedReason.NO_WORKER, BlockedReason.BACKLOG)
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """What holds a saga up, and the sentence that says so."""
+    """What keeps a saga from being done, with a sentence for a person."""
 
     kind: BlockedReason
     sentence: str
     attempt: int | None = None
     status: WorkflowExecutionStatus | None = None
-    """The execution's."""
+    """The status of the saga's execution."""
     run_id: str = ""
-    """Of the execution's present run."""
+    """The id of the execution's current run."""
     is_cancel_requested: bool = False
-    """Whether its cancel was asked for; an execution that has undone its saga ends."""
+    """Whether the execution has been asked to cancel."""
 
 
-def told_of_locks(by: Sequence[Blocker]) -> str:
-    """For which locks a saga waits, and who holds them."""
-    told = [
-        f"the lock {one.key}, held by {one.holder.orchestrator} {one.holder.event_id}, {one.before} before it"
-        for one in by[:_LOCKS_TOLD]
+def describe_lock_wait(blockers: Sequence[Blocker]) -> str:
+    """Say which locks a saga waits for, and which saga holds each."""
+    locks = [
+        f"the lock {blocker.key}, held by {blocker.holder.orchestrator} {blocker.holder.event_id}, "
+        f"{blocker.before} ahead of it"
+        for blocker in blockers[:_LOCKS_SHOWN]
     ]
-    more = f", and for {len(by) - _LOCKS_TOLD} locks more" if len(by) > _LOCKS_TOLD else ""
-    return f"waits for {', and for '.join(told)}{more}"
+    more = f", and for {len(blockers) - _LOCKS_SHOWN} more locks" if len(blockers) > _LOCKS_SHOWN else ""
+    return f"waits for {', and for '.join(locks)}{more}"
 
 
 async def reason_of(client: Client, workflow_id: str) -> Reason | None:
-    """Why an execution has not ended; None if there is none of that id.
+    """Return why an execution has not ended; None if there is no execution with that id.
 
     Raises:
-        temporalio.service.RPCError: Temporal does not answer.
+        temporalio.service.RPCError: Temporal does not answer, or refuses the request.
     """
     try:
         description = await client.get_workflow_handle(workflow_id).describe()
@@ -109,9 +112,13 @@ async def reason_of(client: Client, workflow_id: str) -> Reason | None:
         name = "unknown" if status is None else status.name.lower().replace("_", " ")
         return Reason(BlockedReason.CLOSED, f"its execution has ended as {name}", status=status)
     raw = description.raw_description
-    reason = await _of_workflow_task(client, description, raw) or await reason_of_activities(client, raw)
+    reason = await _reason_of_workflow_task(client, description, raw) or await reason_of_activities(client, raw)
     if reason is None:
-        reason = Reason(BlockedReason.WAITING, "it waits for a message: nothing is to be done just now", status=status)
+        reason = Reason(
+            BlockedReason.WAITING,
+            "it waits for a message, and has nothing else to do until that arrives",
+            status=status,
+        )
     return replace(
         reason,
         run_id=description.run_id,
@@ -119,7 +126,7 @@ async def reason_of(client: Client, workflow_id: str) -> Reason | None:
     )
 
 
-async def _of_workflow_task(
+async def _reason_of_workflow_task(
     client: Client, description: WorkflowExecutionDescription, raw: DescribeWorkflowExecutionResponse
 ) -> Reason | None:
     if not raw.HasField("pending_workflow_task"):
@@ -130,90 +137,91 @@ async def _of_workflow_task(
         if failure is not None and "is not registered on this worker" in failure.message:
             return Reason(
                 BlockedReason.BUG,
-                f"the worker that takes its work does not know {raw.workflow_execution_info.type.name} "
-                f"(attempt {task.attempt}): workers find new files when they start, so start it again",
+                f"the worker that picked up its task does not know {raw.workflow_execution_info.type.name} "
+                f"(attempt {task.attempt}). A worker finds new files only when it starts, so restart it",
                 attempt=task.attempt,
             )
         if failure is not None and failure.application_failure_info.type == "EventParked":
-            said = (failure.message.splitlines() or [""])[0].removeprefix("EventParked: ")
+            message = (failure.message.splitlines() or [""])[0].removeprefix("EventParked: ")
             return Reason(
                 BlockedReason.PARKED,
-                f"its event is parked (attempt {task.attempt}): {said}. Start a worker of the newer code",
+                f"its event is parked (attempt {task.attempt}): {message}. Start a worker that runs the newer code",
                 attempt=task.attempt,
             )
         if failure is not None:
             return Reason(
                 BlockedReason.BUG,
-                f"its workflow task fails, which is a bug in `handle` or an incompatible change of it "
+                f"its workflow task fails because of a bug in `handle` or an incompatible change to it "
                 f"(attempt {task.attempt}): {failure_text(failure)}",
                 attempt=task.attempt,
             )
-    waiting = task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
+    is_scheduled = task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
     since = _moment(task.original_scheduled_time if _is_set(task) else task.scheduled_time)
-    if waiting and (reason := await _not_taken(client, raw.execution_config.task_queue.name, since)):
+    if is_scheduled and (reason := await _backlog_reason(client, raw.execution_config.task_queue.name, since)):
         return reason
-    return Reason(BlockedReason.WORKING, "it is being worked on", attempt=task.attempt)
+    return Reason(BlockedReason.WORKING, "a worker is working on it", attempt=task.attempt)
 
 
 async def reason_of_activities(client: Client, raw: DescribeWorkflowExecutionResponse) -> Reason | None:
-    """Why the activities of an execution are not done; None if none is pending."""
-    pending = sorted(raw.pending_activities, key=lambda one: one.attempt, reverse=True)
+    """Return why the pending activities of an execution are not done; None if it has none."""
+    pending = sorted(raw.pending_activities, key=lambda activity: activity.attempt, reverse=True)
     if not pending:
         return None
     activity = pending[0]
-    what = _ENGINE_ACTIVITIES.get(activity.activity_type.name, activity.activity_type.name)
+    name = _ENGINE_ACTIVITIES.get(activity.activity_type.name, activity.activity_type.name)
     if activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_PAUSED:
-        return Reason(BlockedReason.WAITING, f"{what} is paused: unpause it in the Web UI", attempt=activity.attempt)
-    is_waiting = activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
-    not_taken: Reason | None = None
-    if is_waiting and not _is_backing_off(activity):
-        # Of a retry, `scheduled_time` is still the first attempt's.
+        return Reason(BlockedReason.WAITING, f"{name} is paused. Unpause it in the Web UI", attempt=activity.attempt)
+    is_scheduled = activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+    backlog: Reason | None = None
+    if is_scheduled and not _is_backing_off(activity):
+        # A retry keeps the `scheduled_time` of the first attempt.
         since = max(_moment(activity.scheduled_time), _moment(activity.next_attempt_schedule_time))
-        not_taken = await _not_taken(client, raw.execution_config.task_queue.name, since)
-    last = f"{LAST_FAILURE}{failure_text(activity.last_failure)}" if activity.HasField("last_failure") else ""
-    if not_taken is not None and (activity.attempt == 1 or not_taken.kind is BlockedReason.NO_WORKER):
-        return replace(not_taken, sentence=f"{not_taken.sentence}{last}", attempt=activity.attempt)
+        backlog = await _backlog_reason(client, raw.execution_config.task_queue.name, since)
+    last_failure = f"{LAST_FAILURE}{failure_text(activity.last_failure)}" if activity.HasField("last_failure") else ""
+    if backlog is not None and (activity.attempt == 1 or backlog.kind is BlockedReason.NO_WORKER):
+        return replace(backlog, sentence=f"{backlog.sentence}{last_failure}", attempt=activity.attempt)
     if activity.attempt > 1:
-        soon = ""
+        next_attempt = ""
         if _is_backing_off(activity):
-            left = _moment(activity.next_attempt_schedule_time) - datetime.now(UTC)
-            soon = f", next in {lasting(left)}"
-        return Reason(
-            BlockedReason.RETRYING, f"{what} fails, attempt {activity.attempt}{soon}{last}", attempt=activity.attempt
-        )
-    return Reason(BlockedReason.WORKING, f"{what} is running", attempt=activity.attempt)
+            delay = _moment(activity.next_attempt_schedule_time) - datetime.now(UTC)
+            next_attempt = f", next in {duration_text(delay)}"
+        sentence = f"{name} fails, attempt {activity.attempt}{next_attempt}{last_failure}"
+        return Reason(BlockedReason.RETRYING, sentence, attempt=activity.attempt)
+    return Reason(BlockedReason.WORKING, f"{name} is running", attempt=activity.attempt)
 
 
-async def _not_taken(client: Client, task_queue: str, since: datetime) -> Reason | None:
-    """Why work lies on a task queue since then: no worker asks for it, or the workers that do have not taken it yet."""
+async def _backlog_reason(client: Client, task_queue: str, since: datetime) -> Reason | None:
+    """Return why a task has waited in a task queue since then: because no worker polls it, or because of a backlog."""
     return reason_for_backlog(task_queue, since, await last_poll(client, task_queue))
 
 
-def reason_for_backlog(task_queue: str, since: datetime, seen: datetime | None) -> Reason | None:
-    """What to say of work that nobody has taken from a task queue; None if that is not worth a sentence yet.
+def reason_for_backlog(task_queue: str, since: datetime, polled: datetime | None) -> Reason | None:
+    """Return why no worker has picked up a task; None if it has not waited long enough to be reported.
 
     Args:
-        task_queue: its name.
-        since: since when the work lies there.
-        seen: when a worker last asked for work of any kind; None if none did of late.
+        task_queue: the task queue's name.
+        since: when the task was put into the queue.
+        polled: when a worker last polled for tasks of any kind; None if none has polled lately.
     """
     now = datetime.now(UTC)
-    start = f"Start one: {worker_command()}"
-    if seen is None or now - seen > POLL:
+    if polled is None or now - polled > POLL:
         return Reason(
-            BlockedReason.NO_WORKER, f"no worker polls the task queue {task_queue!r}, so nobody takes the work. {start}"
+            BlockedReason.NO_WORKER,
+            f"no worker polls the task queue {task_queue!r}, so its task is not picked up. Start one: "
+            f"{worker_command()}",
         )
-    if now - since > _PATIENCE:
+    if now - since > _BACKLOG_AFTER:
         return Reason(
             BlockedReason.BACKLOG,
-            f"its work has waited in the task queue {task_queue!r} for {ago(since, now)}. A worker polls that queue, "
-            f"last {ago(seen, now)} ago: it is busy, or was stopped since. Look whether it still runs, and at its log",
+            f"its task has waited in the task queue {task_queue!r} for {age_text(since, now)}. A worker polls that "
+            f"queue, last {age_text(polled, now)} ago, so it is busy or has just been stopped. Check that it still "
+            "runs, and read its log",
         )
     return None
 
 
 async def _last_task_failure(client: Client, description: WorkflowExecutionDescription) -> Failure | None:
-    """What the last workflow task failed with; None if it did not fail but its worker went away."""
+    """Return the last workflow task's failure; None if the task did not fail but timed out."""
     history = await client.workflow_service.get_workflow_execution_history_reverse(
         GetWorkflowExecutionHistoryReverseRequest(
             namespace=client.namespace,

@@ -1,4 +1,4 @@
-"""`orchestrator skip`: a step is left as it is, with who said so and why, and its saga goes on."""
+"""`orchestrator skip`: leaves a step as it is, records who decided it and why, and lets the saga continue."""
 
 import asyncio
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.sagas.cancel import tell_ended
-from orchestrator.cli.sagas.diagnosis import Found, SagaDiagnosis, find, known_catalog
+from orchestrator.cli.sagas.diagnosis import SagaDiagnosis
+from orchestrator.cli.sagas.event_diagnosis import EventDiagnosis, diagnose, known_catalog
 from orchestrator.cli.sagas.nudge import send_retry
-from orchestrator.cli.sagas.outcome_wait import settle, tell_outcome
+from orchestrator.cli.sagas.outcome_wait import print_already_ended, print_outcome, wait_for_outcome
 from orchestrator.cli.sagas.status import saga_document
-from orchestrator.cli.sagas.undo_plan import planned, show_undoing, undoing_of
+from orchestrator.cli.sagas.undo_plan import plan_step_undo, plan_undo, print_undo_plan
 from orchestrator.cli.terminal.confirmation import ask
 from orchestrator.cli.terminal.exit_codes import Exit, NotPossible, Stopped
 from orchestrator.cli.terminal.invocation import command
 from orchestrator.cli.terminal.options import AsJson, EventId, OrchestratorName, Wait, WaitSeconds, Yes
 from orchestrator.cli.terminal.output import Output
-from orchestrator.cli.terminal.person import this_person
+from orchestrator.cli.terminal.person import By, Reason, check_has_words, decided_by
 from orchestrator.client import connect_temporal
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.commands import Phase, StepState
@@ -29,7 +29,7 @@ from orchestrator.store.saga.intervention import Skip, Skipped, check_skip, skip
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _Request:
     """What the command line asks for."""
 
     settings: Settings
@@ -43,129 +43,132 @@ class _Wish:
 
 def skip(
     event_id: EventId,
-    step: Annotated[int, typer.Argument(metavar="STEP", min=1, help="Its number, as `status` shows it.")],
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept and shown.")],
-    by: Annotated[
-        str | None, typer.Option("--as", metavar="WHO", help="Who says so; your user name if not given.")
-    ] = None,
+    step: Annotated[int, typer.Argument(metavar="STEP", min=1, help="The step's number, as `status` shows it.")],
+    reason: Reason,
+    by: By = None,
     orchestrator: OrchestratorName = None,
     yes: Yes = False,
     wait: Wait = True,
     timeout: WaitSeconds = 60.0,
     as_json: AsJson = False,
 ) -> int:
-    """Leave a step as it is: its saga goes on without it. For a compensation that cannot be done any more.
+    """Leave a step as it is and let its saga continue, for example when its compensation can no longer succeed.
 
-    While a saga is undone, a step whose effect still stands is not undone any more; the failed event says that it was
-    skipped. Past a step that cannot be undone, one that cannot be done is left out, if `handle` needs no result of it.
-    Shows what stays, asks, and waits for the saga's outcome.
+    While a saga is being undone, a skipped step is not undone, so its effect remains; the failed event says that it was
+    skipped. Past the point of no return, a step that cannot succeed can be skipped if `handle` does not need its
+    result. The command shows what would remain, asks for confirmation, and waits for the saga's outcome.
 
-    The exit code tells what became of the saga: 1 failed or cancelled, 0 completed (or skipped with --no-wait), 4 not
-    finished within the timeout, 2 not possible as the step stands, and then nothing was changed.
+    The exit code reports what became of the saga: 1 failed or cancelled, 0 completed (or skipped with --no-wait), 4 not
+    finished within the timeout, 2 not possible in the step's current state, and nothing was changed.
 
     \b
     Examples:
       orchestrator skip order-17 2 --reason "paid back by hand, ticket 4711"
       orchestrator skip order-17 2 --reason "account was closed" --as olena --yes --json
     """
-    for name, text in (("--reason", reason), ("--as", by)):
-        if text is not None and not any(one.isalnum() for one in text):
-            raise typer.BadParameter(f"{name} is kept for whoever asks later: write some words")
-    wish = _Wish(Settings(), Output(as_json), step, reason.strip(), (by or this_person()).strip(), wait, timeout)
-    found, catalog = asyncio.run(_look(wish, event_id))
-    saga = found.chosen(orchestrator)
+    check_has_words("--reason", reason)
+    check_has_words("--as", by)
+    request = _Request(Settings(), Output(as_json), step, reason.strip(), decided_by(by), wait, timeout)
+    event, catalog = asyncio.run(_diagnose(request, event_id))
+    diagnosis = event.select(orchestrator)
+    if diagnosis is None:
+        return print_already_ended(event, orchestrator, request.output)
+    saga = diagnosis.saga
     if saga is None:
-        return tell_ended(found, orchestrator, wish.output)
-    if saga.saga is None:
         raise NotPossible(
-            "saga.not_skippable", f"{saga.workflow_id} has nothing in the database yet, so there is no step to skip"
+            "saga.not_skippable",
+            f"{diagnosis.workflow_id} has not written anything to the database yet, so it has no step to skip",
         )
     known = catalog or Catalog.of(orchestrators=[])
-    asyncio.run(_check(wish, saga.saga, known))
-    skipped = next(one for one in saga.saga.steps if one.number == step)
+    asyncio.run(_check(request, saga, known))
+    skipped = next(candidate for candidate in saga.steps if candidate.number == step)
     if skipped.state is not StepState.SKIPPED:
-        _show(saga, saga.saga, skipped, known, wish.output)
-        ask("Skip it?", wish.output, is_agreed=yes)
-    return asyncio.run(_skip(wish, saga, saga.saga, known))
+        _print_consequences(diagnosis, saga, skipped, known, request.output)
+        ask("Skip it?", request.output, is_agreed=yes)
+    return asyncio.run(_skip(request, diagnosis, saga, known))
 
 
-async def _look(wish: _Wish, event_id: str) -> tuple[Found, Catalog | None]:
-    client = await connect_temporal(wish.settings)  # before anything is changed that an execution must hear of
-    found = await find(wish.settings, event_id, client)
-    return found, known_catalog(wish.settings)
+async def _diagnose(request: _Request, event_id: str) -> tuple[EventDiagnosis, Catalog | None]:
+    # Connect first: without Temporal the skip could not be reported to the execution, so nothing must be changed.
+    client = await connect_temporal(request.settings)
+    event = await diagnose(request.settings, event_id, client)
+    return event, known_catalog(request.settings)
 
 
-async def _check(wish: _Wish, saga: SagaView, catalog: Catalog) -> None:
-    database = Database(wish.settings.resolved_database_url)
+async def _check(request: _Request, saga: SagaView, catalog: Catalog) -> None:
+    database = Database(request.settings.resolved_database_url)
     try:
-        await check_skip(database, catalog, saga.id, wish.number)
+        await check_skip(database, catalog, saga.id, request.number)
     finally:
         await database.close()
 
 
-def _show(saga: SagaDiagnosis, row: SagaView, step: StepView, catalog: Catalog, output: Output) -> None:
-    one = planned(step, catalog)
-    if row.phase is Phase.UNDOING:
-        output.say(f"Skipping step {step.number} of {saga.workflow_id} leaves this as it is:")
-        output.say(f"  done           {one.call}")
-        output.say(f"  it gave        {step.result or 'nothing'}")
-        output.say(f"  not run        {one.compensation or 'its compensation'}")
-        if step.undo_error:
-            output.say(f"  it failed with {step.undo_error}")
-        left = [other for other in undoing_of(row, catalog) if other.number != step.number]
-        if left:
-            output.say("Undone all the same, the last step first:")
-            show_undoing(left, output)
+def _print_consequences(
+    diagnosis: SagaDiagnosis, saga: SagaView, step: StepView, catalog: Catalog, output: Output
+) -> None:
+    planned = plan_step_undo(step, catalog)
+    if saga.phase is not Phase.UNDOING:
+        output.line(f"Skipping step {step.number} of {diagnosis.workflow_id} continues the saga without this call:")
+        output.line(f"  call           {planned.call}")
+        if saga.stuck_step == step.number and saga.stuck_error:
+            output.line(f"  last error     {saga.stuck_error}")
         return
-    output.say(f"Skipping step {step.number} of {saga.workflow_id} goes on without this:")
-    output.say(f"  not done       {one.call}")
-    if row.stuck_step == step.number and row.stuck_error:
-        output.say(f"  it failed with {row.stuck_error}")
+    output.line(f"Skipping step {step.number} of {diagnosis.workflow_id} leaves its effect in place:")
+    output.line(f"  call           {planned.call}")
+    output.line(f"  result         {step.result or 'none'}")
+    output.line(f"  will not run   {planned.compensation or 'its compensation'}")
+    if step.undo_error:
+        output.line(f"  last error     {step.undo_error}")
+    remaining = [other for other in plan_undo(saga, catalog) if other.number != step.number]
+    if remaining:
+        output.line("These steps are still undone, the last one first:")
+        print_undo_plan(remaining, output)
 
 
-async def _skip(wish: _Wish, saga: SagaDiagnosis, row: SagaView, catalog: Catalog) -> int:
-    output = wish.output
-    client = await connect_temporal(wish.settings)
+async def _skip(request: _Request, diagnosis: SagaDiagnosis, saga: SagaView, catalog: Catalog) -> int:
+    output = request.output
+    client = await connect_temporal(request.settings)
+    see_status = command("status", diagnosis.event_id)
     try:
-        skipped = await _decide(wish, row, catalog)
+        skipped = await _record_decision(request, saga, catalog)
         if skipped.before:
-            output.say(f"Step {wish.number} was skipped before, by {skipped.by}: {skipped.reason}")
+            output.line(f"Step {request.number} has already been skipped, by {skipped.by}: {skipped.reason}")
         else:
-            output.state("skipped", f"step {wish.number}, by {skipped.by}: {skipped.reason}")
-        await send_retry(client, wish.settings, saga)
-        if not wish.wait:
-            output.say(f"See what becomes of it: {command('status', saga.event_id)}")
-            ended, exit_code = saga, Exit.COMPLETED
+            output.state("skipped", f"step {request.number}, by {skipped.by}: {skipped.reason}")
+        await send_retry(client, request.settings, diagnosis)
+        if not request.wait:
+            output.line(f"See its status: {see_status}")
+            last, exit_code = diagnosis, Exit.COMPLETED
         else:
-            ended = await settle(
+            last = await wait_for_outcome(
                 client,
-                wish.settings,
-                saga,
-                timeout_seconds=wish.timeout_seconds,
+                request.settings,
+                diagnosis,
+                timeout_seconds=request.timeout_seconds,
                 output=output,
-                known={wish.number: StepState.SKIPPED},
-                begins_again=True,
+                known={request.number: StepState.SKIPPED},
+                restarts_failing=True,
             )
-            exit_code = tell_outcome(ended, output, timeout_seconds=wish.timeout_seconds)
+            exit_code = print_outcome(last, output, timeout_seconds=request.timeout_seconds)
     except asyncio.CancelledError:
-        raise Stopped(f"Stopped; see whether it was skipped: {command('status', saga.event_id)}") from None
+        raise Stopped(f"Stopped. The step may have been skipped already; see: {see_status}") from None
     if output.as_json:
         output.document(
             {
                 "did": "nothing" if skipped.before else "skipped",
                 "skipped_by": skipped.by,
                 "skip_reason": skipped.reason,
-                "sagas": [saga_document(ended)],
+                "sagas": [saga_document(last)],
             }
         )
     return exit_code
 
 
-async def _decide(wish: _Wish, row: SagaView, catalog: Catalog) -> Skipped:
-    databases = Databases.at(wish.settings.resolved_database_url, wish.settings.databases)
+async def _record_decision(request: _Request, saga: SagaView, catalog: Catalog) -> Skipped:
+    databases = Databases.at(request.settings.resolved_database_url, request.settings.databases)
     try:
         return await skip_step(
-            databases, catalog, Skip(saga_id=row.id, number=wish.number, by=wish.by, reason=wish.reason)
+            databases, catalog, Skip(saga_id=saga.id, number=request.number, by=request.by, reason=request.reason)
         )
     finally:
         await databases.close()

@@ -1,4 +1,4 @@
-"""`orchestrator status`: where an event's sagas stand, why one is not done, and what to do about one that is stuck."""
+"""`orchestrator status`: shows an event's sagas, why one is not done, and which commands help if one is stuck."""
 
 import asyncio
 import json
@@ -6,22 +6,27 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.sagas.diagnosis import SagaDiagnosis, find, told_of_letter
+from orchestrator.cli.sagas.diagnosis import SagaDiagnosis
+from orchestrator.cli.sagas.event_diagnosis import describe_dead_letter, diagnose
 from orchestrator.cli.terminal.exit_codes import Exit, worst_of
-from orchestrator.cli.terminal.output import Output, ago, moment_json
+from orchestrator.cli.terminal.options import AsJson, EventId
+from orchestrator.cli.terminal.output import Output, age_text, moment_json
 from orchestrator.protocol.commands import Blocker, Phase, StepState
 from orchestrator.settings import Settings
 from orchestrator.store.queries.sagas import SagaView, StepView
 
 
 def status(
-    event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="As `publish` printed it.")],
+    event_id: EventId,
     arguments: Annotated[
-        bool, typer.Option("--arguments", help="Show what each step was given and gave back; it may be personal.")
+        bool,
+        typer.Option(
+            "--arguments", help="Also show each step's arguments and result, which may contain personal data."
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")] = False,
+    as_json: AsJson = False,
 ) -> int:
-    """Show where an event's sagas stand, step by step, and why one is not done; or which dead letter has it.
+    """Show an event's sagas, step by step, and why one is not done; or the dead letter that contains the event.
 
     The exit code is 0 completed, 1 failed or cancelled, 4 not finished, 2 no such event, 3 database unreachable.
 
@@ -32,120 +37,117 @@ def status(
       orchestrator status order-17 --json
     """
     output = Output(as_json)
-    settings = Settings()
-    found = asyncio.run(find(settings, event_id))
+    event = asyncio.run(diagnose(Settings(), event_id))
     if as_json:
         document = {
             "event_id": event_id,
-            "sagas": [saga_document(one, arguments=arguments) for one in found.standings],
+            "sagas": [saga_document(diagnosis, arguments=arguments) for diagnosis in event.sagas],
             "dead_letters": [
-                {"number": one.id, "code": one.code, "reason": one.reason, "settled_as": one.settled_as}
-                for one in found.letters
+                {"number": letter.id, "code": letter.code, "reason": letter.reason, "settled_as": letter.settled_as}
+                for letter in event.dead_letters
             ],
-            "remarks": list(found.remarks),
+            "remarks": list(event.remarks),
         }
         output.document(document)
     else:
-        for number, standing in enumerate(found.standings):
+        for number, diagnosis in enumerate(event.sagas):
             if number:
-                output.say()
-            _show(standing, output, arguments=arguments)
-        for letter in found.letters:
-            output.state("rejected" if letter.is_open else "settled", told_of_letter(letter))
-    for remark in found.remarks:
+                output.line()
+            _print_saga(diagnosis, output, arguments=arguments)
+        for letter in event.dead_letters:
+            output.state("rejected" if letter.is_open else "settled", describe_dead_letter(letter))
+    for remark in event.remarks:
         output.remark(remark)
-    rejected = [Exit.FAILED] if found.letters and not found.standings else []
-    return worst_of([*(one.exit for one in found.standings), *rejected])
+    rejected = [Exit.FAILED] if event.dead_letters and not event.sagas else []
+    return worst_of([*(diagnosis.exit for diagnosis in event.sagas), *rejected])
 
 
-def _show(standing: SagaDiagnosis, output: Output, *, arguments: bool) -> None:
-    saga = standing.saga
-    output.state(standing.phase, f"{standing.orchestrator}  {_when(saga)}".rstrip())
-    output.say(f"  {standing.workflow_id}")
-    output.say(f"  {standing.link}")
+def _print_saga(diagnosis: SagaDiagnosis, output: Output, *, arguments: bool) -> None:
+    saga = diagnosis.saga
+    output.state(diagnosis.phase, f"{diagnosis.orchestrator}  {_type_and_age(saga)}".rstrip())
+    output.line(f"  {diagnosis.workflow_id}")
+    output.line(f"  {diagnosis.link}")
     if saga is not None and saga.error_code:
-        word = "because" if saga.phase.is_final else f"undoing it, as {(saga.ends_as or Phase.FAILED).value}, because"
-        output.say(f"  {word} {saga.error_code}: {saga.message}{_by(saga)}")
-    if standing.why:
-        output.say(f"  not done: {standing.why}", style="yellow")
-        say_next(standing, output)
-    if standing.pending_cancel:
-        output.say(f"  {standing.pending_cancel}", style="yellow")
+        ends_as = (saga.ends_as or Phase.FAILED).value
+        word = "because" if saga.phase.is_final else f"being undone, to end as {ends_as}, because"
+        output.line(f"  {word} {saga.error_code}: {saga.message}{_ended_by(saga)}")
+    if diagnosis.why:
+        output.line(f"  not done: {diagnosis.why}", style="yellow")
+        print_next_commands(diagnosis, output)
+    if diagnosis.pending_cancel:
+        output.line(f"  {diagnosis.pending_cancel}", style="yellow")
     if saga is not None and saga.purged_at is not None:
-        output.say(f"  purged on {saga.purged_at:%Y-%m-%d}: its steps and its event's fields are deleted")
+        output.line(f"  purged on {saga.purged_at:%Y-%m-%d}: its steps and its event's fields have been deleted")
     steps = () if saga is None else saga.steps
     for step in steps:
-        output.state(step.state.value, f"step {step.number}: {step.shown}{_beside(step)}", indent=2)
+        output.state(step.state.value, f"step {step.number}: {step.shown}{_step_details(step)}", indent=2)
         if arguments:
-            output.say(f"              given {step.arguments}")
+            output.line(f"              arguments {step.arguments}")
             if step.result is not None:
-                output.say(f"              gave  {step.result}")
+                output.line(f"              result    {step.result}")
     if arguments and saga is not None and saga.outcome is not None:
-        output.say(f"  outcome {json.dumps(_event_of(saga), ensure_ascii=False)}")
+        output.line(f"  outcome {json.dumps(_outcome_event(saga), ensure_ascii=False)}")
 
 
-def _by(saga: SagaView) -> str:
-    is_told = saga.ended_by is None or saga.ended_by in (saga.message or "")
-    return "" if is_told else f" (by {saga.ended_by})"
+def _ended_by(saga: SagaView) -> str:
+    is_in_message = saga.ended_by is None or saga.ended_by in (saga.message or "")
+    return "" if is_in_message else f" (by {saga.ended_by})"
 
 
-def _when(saga: SagaView | None) -> str:
+def _type_and_age(saga: SagaView | None) -> str:
     if saga is None:
         return ""
     if saga.finished_at is not None:
-        return f"{saga.event_type}, {ago(saga.finished_at)} ago"
-    return f"{saga.event_type}, began {ago(saga.created_at)} ago"
+        return f"{saga.event_type}, {age_text(saga.finished_at)} ago"
+    return f"{saga.event_type}, began {age_text(saga.created_at)} ago"
 
 
-def _beside(step: StepView) -> str:
-    said: list[str] = []
+def _step_details(step: StepView) -> str:
+    details: list[str] = []
     if step.error is not None:
         code, message = _refusal(step)
-        said.append(f"{code}: {message}")
+        details.append(f"{code}: {message}")
     if step.undo_error is not None and step.state is not StepState.UNDONE:
-        said.append(f"undoing failed {_times(step.undo_attempts)}, last with {step.undo_error}")
+        times = "once" if step.undo_attempts == 1 else f"{step.undo_attempts} times"
+        details.append(f"undoing failed {times}, last with {step.undo_error}")
     if step.skipped_by is not None:
-        said.append(f"skipped by {step.skipped_by}: {step.skip_reason}")
-    return f"  ({'; '.join(said)})" if said else ""
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"
+        details.append(f"skipped by {step.skipped_by}: {step.skip_reason}")
+    return f"  ({'; '.join(details)})" if details else ""
 
 
 def _refusal(step: StepView) -> tuple[str, str]:
-    said: dict[str, str] = json.loads(step.error or "{}")
-    return said.get("code", ""), said.get("message", "")
+    error: dict[str, str] = json.loads(step.error or "{}")
+    return error.get("code", ""), error.get("message", "")
 
 
-def _event_of(saga: SagaView) -> Any:
+def _outcome_event(saga: SagaView) -> Any:
     return None if saga.outcome is None else json.loads(saga.outcome)["event"]
 
 
-def say_next(standing: SagaDiagnosis, output: Output) -> None:
-    """What a person can do about a saga, as commands to paste."""
-    told = standing.next_commands
-    if not told:
+def print_next_commands(diagnosis: SagaDiagnosis, output: Output) -> None:
+    """Print the commands that a person can run next, ready to paste."""
+    commands = diagnosis.next_commands
+    if not commands:
         return
-    output.say("  what can be done:" if len(told) > 1 else "  what to do:")
-    width = max(len(pasted) for pasted, _ in told)
-    for pasted, what in told:
-        output.say(f"    {pasted:<{width}}  # {what}")
+    output.line("  run one of these:" if len(commands) > 1 else "  run this:")
+    width = max(len(command) for command, _ in commands)
+    for command, effect in commands:
+        output.line(f"    {command:<{width}}  # {effect}")
 
 
-def saga_document(standing: SagaDiagnosis, *, arguments: bool = False) -> dict[str, Any]:
-    """A saga for programs."""
-    saga = standing.saga
+def saga_document(diagnosis: SagaDiagnosis, *, arguments: bool = False) -> dict[str, Any]:
+    """Return a saga as a JSON object, for programs."""
+    saga = diagnosis.saga
     document: dict[str, Any] = {
-        "orchestrator": standing.orchestrator,
-        "workflow_id": standing.workflow_id,
-        "link": standing.link,
+        "orchestrator": diagnosis.orchestrator,
+        "workflow_id": diagnosis.workflow_id,
+        "link": diagnosis.link,
         "phase": None if saga is None else saga.phase.value,
         "is_stuck": saga is not None and saga.is_stuck,
         "is_waiting": saga is not None and saga.is_waiting,
-        "why_not_done": standing.why,
-        "pending_cancel": standing.pending_cancel,
-        "hold_up": standing.hold_up.value if standing.hold_up else None,
+        "why_not_done": diagnosis.why,
+        "pending_cancel": diagnosis.pending_cancel,
+        "blocked_reason": diagnosis.blocked_reason.value if diagnosis.blocked_reason else None,
     }
     if saga is None:
         return document | {"steps": []}
@@ -157,19 +159,19 @@ def saga_document(standing: SagaDiagnosis, *, arguments: bool = False) -> dict[s
         "stuck_step": saga.stuck_step,
         "stuck_error": saga.stuck_error,
         "ended_by": saga.ended_by,
-        "waits_for": [_blocker_document(one) for one in saga.blocked_by],
-        "next_commands": [pasted for pasted, _ in standing.next_commands],
+        "waits_for": [_blocker_document(blocker) for blocker in saga.blocked_by],
+        "next_commands": [command for command, _ in diagnosis.next_commands],
         "created_at": moment_json(saga.created_at),
         "finished_at": moment_json(saga.finished_at),
         "purged_at": moment_json(saga.purged_at),
         "steps": [_step_document(step, arguments) for step in saga.steps],
     }
-    return document | ({"outcome": _event_of(saga)} if arguments else {})
+    return document | ({"outcome": _outcome_event(saga)} if arguments else {})
 
 
-def _blocker_document(by: Blocker) -> dict[str, Any]:
-    holder = {"orchestrator": by.holder.orchestrator, "event_id": by.holder.event_id}
-    return {"lock": by.key, "holder": holder, "before": by.before}
+def _blocker_document(blocker: Blocker) -> dict[str, Any]:
+    holder = {"orchestrator": blocker.holder.orchestrator, "event_id": blocker.holder.event_id}
+    return {"lock": blocker.key, "holder": holder, "before": blocker.before}
 
 
 def _step_document(step: StepView, arguments: bool) -> dict[str, Any]:

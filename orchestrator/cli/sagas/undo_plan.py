@@ -1,6 +1,7 @@
-"""What undoing a saga would do: its compensations in order, with the arguments that stand in the rows.
+"""The plan of an undo: which compensations run, in which order, with the arguments recorded in the steps' rows.
 
-Only shown: what is undone is decided by the turn, which sees the steps that end after this was read.
+The plan is only shown. What is undone is decided when the undo begins, which also sees the steps that end after the
+plan was made.
 """
 
 import json
@@ -21,22 +22,22 @@ class PlannedUndo:
 
     number: int
     call: str
-    """What was done, e.g. `account.withdraw(...)`."""
+    """The step's call, such as `account.withdraw(...)`."""
     compensation: str | None
-    """What undoes it, e.g. `account.put_back(...)`; None if this code knows of none."""
+    """The call that undoes it, such as `account.put_back(...)`; None if this code declares no compensation."""
     is_asked_first: bool
-    """Whether it happened is not known: that is found out first."""
+    """Whether the service is asked first, because it is not known if the call happened."""
 
     @property
     def shown(self) -> str:
-        """In one line."""
+        """The planned undo in one line."""
         if self.compensation is None:
-            return f"{self.call}, by the compensation that its worker knows; this code has none"
-        asked = ", if it happened: asked about first" if self.is_asked_first else ""
+            return f"{self.call}, with the compensation in its worker's code; the code here declares none"
+        asked = ", if the call happened; its service is asked first" if self.is_asked_first else ""
         return f"{self.compensation}{asked}"
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the planned undo as a JSON object, for programs."""
         return {
             "number": self.number,
             "step": self.call,
@@ -45,20 +46,20 @@ class PlannedUndo:
         }
 
 
-def undoing_of(saga: SagaView | None, catalog: Catalog | None) -> Sequence[PlannedUndo]:
-    """What would be undone, the last step first. Queries, refused steps and those settled before are left out."""
+def plan_undo(saga: SagaView | None, catalog: Catalog | None) -> Sequence[PlannedUndo]:
+    """Return what would be undone, the last step first; queries, refused and settled steps are left out."""
     steps = () if saga is None else saga.steps
-    return [planned(step, catalog) for step in reversed(steps) if step.is_to_undo]
+    return [plan_step_undo(step, catalog) for step in reversed(steps) if step.is_to_undo]
 
 
-def planned(step: StepView, catalog: Catalog | None) -> PlannedUndo:
-    """How one step would be undone."""
+def plan_step_undo(step: StepView, catalog: Catalog | None) -> PlannedUndo:
+    """Return how one step would be undone."""
     arguments: dict[str, Any] = json.loads(step.arguments)
     if step.operation == ATOMIC.name:
-        return _planned_together(step, arguments, catalog)
+        return _plan_atomic_undo(step, arguments, catalog)
     operation = None if catalog is None else catalog.operations.get(step.operation)
     undo = None if operation is None else operation.undo
-    if operation is not None:  # as its author wrote them, not as JSON sorts them
+    if operation is not None:  # Show the arguments in their declared order; the stored JSON is sorted by name.
         arguments = {name: arguments[name] for name in operation.signature.parameters if name in arguments}
     compensation = None
     if undo is not None:
@@ -69,22 +70,23 @@ def planned(step: StepView, catalog: Catalog | None) -> PlannedUndo:
     )
 
 
-def _planned_together(step: StepView, arguments: dict[str, Any], catalog: Catalog | None) -> PlannedUndo:
-    """An atomic step: the compensations of its calls, the last first."""
+def _plan_atomic_undo(step: StepView, arguments: dict[str, Any], catalog: Catalog | None) -> PlannedUndo:
+    """Return how an atomic step would be undone: by the compensations of its calls, the last call first."""
     calls = calls_in(arguments)
     results: list[Any] = [None] * len(calls) if step.result is None else json.loads(step.result)
-    shown: list[str] = []
-    for (name, given), result in reversed(list(zip(calls, results, strict=True))):
+    compensations: list[str] = []
+    for (name, call_arguments), result in reversed(list(zip(calls, results, strict=True))):
         operation = None if catalog is None else catalog.operations.get(name)
         if operation is None:
             return PlannedUndo(step.number, text_of(step.operation, arguments), None, False)
         if operation.undo is not None:
-            known = given | {"result": result}
-            shown.append(text_of(operation.undo.name, {name: known.get(name) for name in operation.undo.wants}))
-    return PlannedUndo(step.number, text_of(step.operation, arguments), ", then ".join(shown), False)
+            known = call_arguments | {"result": result}
+            wanted = {parameter: known.get(parameter) for parameter in operation.undo.wants}
+            compensations.append(text_of(operation.undo.name, wanted))
+    return PlannedUndo(step.number, text_of(step.operation, arguments), ", then ".join(compensations), False)
 
 
-def show_undoing(plan: Sequence[PlannedUndo], output: Output) -> None:
-    """One line a step."""
-    for one in plan:
-        output.say(f"  step {one.number}: {one.shown}")
+def print_undo_plan(plan: Sequence[PlannedUndo], output: Output) -> None:
+    """Print a plan, one line per step."""
+    for planned in plan:
+        output.line(f"  step {planned.number}: {planned.shown}")

@@ -1,4 +1,4 @@
-"""Asking a person before something is changed."""
+"""Asks a person to confirm before a command changes anything."""
 
 import sys
 
@@ -7,31 +7,32 @@ import typer
 from orchestrator.cli.terminal.exit_codes import Stopped
 from orchestrator.cli.terminal.output import Output
 
-_AGREED = ("y", "yes")
+_CONFIRMATIONS = ("y", "yes")
 
 
 def ask(question: str, output: Output, *, is_agreed: bool) -> None:
-    """Go on only if the person agrees.
+    """Return only if the person confirms.
 
     Args:
-        question: what is to be done, e.g. `Undo it?`.
-        output: the command's voice; the question goes to stderr, so that stdout stays the answer.
-        is_agreed: `--yes` was given, so nobody is asked.
+        question: what would be done, such as `Undo it?`.
+        output: prints the question to stderr, so that stdout contains only the answer.
+        is_agreed: whether `--yes` was given, in which case there is no question.
 
     Raises:
-        typer.TyperException: nobody can be asked here.
-        Stopped: the person does not agree.
-        typer.Abort: Ctrl-C, or the input has ended.
+        typer.TyperException: stdin is not a terminal, so the question cannot be asked.
+        Stopped: the person did not confirm.
+        typer.Abort: the person pressed Ctrl-C, or the input ended.
     """
     if is_agreed:
         return
     if not sys.stdin.isatty():
         raise typer.TyperException(
-            "This is no terminal, so nobody can be asked, and nothing was done. Add --yes to do it."
+            "Nothing was done, because this command asks for confirmation and stdin is not a terminal. "
+            "Add --yes to confirm."
         )
     output.question(f"{question} [y/N] ")
     answer = sys.stdin.readline()
     if not answer:
         raise typer.Abort
-    if answer.strip().lower() not in _AGREED:
+    if answer.strip().lower() not in _CONFIRMATIONS:
         raise Stopped("Nothing was done.")

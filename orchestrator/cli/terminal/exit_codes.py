@@ -1,4 +1,4 @@
-"""What went wrong, as an exit code, a code for programs and one sentence for a person."""
+"""What went wrong, as an exit code, an error code for programs, and one sentence for a person."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -24,39 +24,39 @@ from orchestrator.store.saga.intervention import SkipRefused
 
 
 class Exit(IntEnum):
-    """How the process ends."""
+    """The exit codes of the command line."""
 
     COMPLETED = 0
     FAILED = 1
-    """Failed or cancelled: the saga was undone."""
+    """The saga failed or was cancelled, so it was undone."""
     MISUSE = 2
     UNREACHABLE = 3
     NOT_FINISHED = 4
     BUG = 70
-    """Ours; `EX_SOFTWARE` of sysexits.h, as 1 would read as a failed saga."""
+    """A bug in the engine. `EX_SOFTWARE` of sysexits.h, because 1 would look like a failed saga."""
     OUTPUT_LOST = 74
-    """The command did its work and its answer could not be written to stdout. `EX_IOERR` of sysexits.h."""
+    """The command did its work, but its answer could not be written to stdout. `EX_IOERR` of sysexits.h."""
     STOPPED = 130
-    """By Ctrl-C, or by a no to what was asked."""
+    """The person pressed Ctrl-C, or did not confirm."""
 
 
-_FROM_BAD_TO_WORSE = (Exit.COMPLETED, Exit.NOT_FINISHED, Exit.UNREACHABLE, Exit.FAILED, Exit.MISUSE)
+_FROM_BEST_TO_WORST = (Exit.COMPLETED, Exit.NOT_FINISHED, Exit.UNREACHABLE, Exit.FAILED, Exit.MISUSE)
 
 
 def worst_of(exits: list[Exit]) -> Exit:
-    """What several sagas come to: one that failed counts more than one that may still complete."""
-    return max(exits, key=_FROM_BAD_TO_WORSE.index, default=Exit.COMPLETED)
+    """Return one exit code for several sagas: a failed saga outranks one that may still complete."""
+    return max(exits, key=_FROM_BEST_TO_WORST.index, default=Exit.COMPLETED)
 
 
 class Stopped(Exception):
-    """Ctrl-C, or a no; the message says what goes on all the same."""
+    """The person pressed Ctrl-C or did not confirm. The message says what continues nevertheless."""
 
 
 class NotPossible(Exception):
-    """What was asked for is not possible as the saga stands; nothing was changed.
+    """The saga's current state does not allow the request; nothing was changed.
 
     Attributes:
-        code: stable, for programs.
+        code: a stable error code, for programs.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -65,54 +65,56 @@ class NotPossible(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A fault as it is told."""
+class ReportedFailure:
+    """An expected failure, in the form in which it is reported."""
 
     exit: Exit
     code: str
     message: str
 
     def as_json(self) -> dict[str, str]:
-        """For programs."""
+        """Return the error as a JSON object, for programs."""
         return {"code": self.code, "message": self.message}
 
 
-def told(fault: BaseException) -> Told | None:
-    """An expected fault as it is told; None for one that is a bug."""
+def describe_failure(fault: BaseException) -> ReportedFailure | None:
+    """Return how an expected failure is reported; None for a bug."""
     match fault:
         case EventRejected(code=code, message=message):
-            return Told(Exit.MISUSE, code, message)
+            return ReportedFailure(Exit.MISUSE, code, message)
         case SagaFailed(code=code, message=message):
-            return Told(Exit.FAILED, code, message)
+            return ReportedFailure(Exit.FAILED, code, message)
         case SagaUnknown():
-            return Told(Exit.MISUSE, "saga.unknown", str(fault))
+            return ReportedFailure(Exit.MISUSE, "saga.unknown", str(fault))
         case SkipRefused():
-            return Told(Exit.MISUSE, "saga.not_skippable", str(fault))
+            return ReportedFailure(Exit.MISUSE, "saga.not_skippable", str(fault))
         case NotPossible(code=code):
-            return Told(Exit.MISUSE, code, str(fault))
+            return ReportedFailure(Exit.MISUSE, code, str(fault))
         case RecoveryRefused():
-            return Told(Exit.MISUSE, "recovery.refused", str(fault))
+            return ReportedFailure(Exit.MISUSE, "recovery.refused", str(fault))
         case DefinitionError():
-            return Told(Exit.MISUSE, "definition.faulty", str(fault))
+            return ReportedFailure(Exit.MISUSE, "definition.faulty", str(fault))
         case NoTables():
-            return Told(Exit.UNREACHABLE, "database.no_tables", str(fault))
+            return ReportedFailure(Exit.UNREACHABLE, "database.no_tables", str(fault))
         case PublishIncomplete():
-            return Told(Exit.UNREACHABLE, "publish.incomplete", str(fault))
+            return ReportedFailure(Exit.UNREACHABLE, "publish.incomplete", str(fault))
         case DatabaseUnusable(condition=condition):
-            return Told(Exit.UNREACHABLE, condition.value, str(fault))
+            return ReportedFailure(Exit.UNREACHABLE, condition.value, str(fault))
         case Unreachable():
-            return Told(Exit.UNREACHABLE, "unreachable", str(fault))
+            return ReportedFailure(Exit.UNREACHABLE, "unreachable", str(fault))
         case NotFinished():
-            return Told(Exit.NOT_FINISHED, "saga.not_finished", str(fault))
+            return ReportedFailure(Exit.NOT_FINISHED, "saga.not_finished", str(fault))
         case Stopped():
-            return Told(Exit.STOPPED, "stopped", str(fault))
+            return ReportedFailure(Exit.STOPPED, "stopped", str(fault))
         case RPCError():
-            return Told(Exit.UNREACHABLE, "unreachable", f"Temporal refused a request: {fault.message}")
+            return ReportedFailure(Exit.UNREACHABLE, "unreachable", f"Temporal refused a request: {fault.message}")
         case OSError() if fault.errno == ENOSPC:
-            return Told(Exit.OUTPUT_LOST, "output.lost", f"Something could not be written: {fault}")
+            return ReportedFailure(
+                Exit.OUTPUT_LOST, "output.lost", f"A file could not be written because the disk is full: {fault}"
+            )
         case TyperException():
-            return Told(Exit.MISUSE, "usage", fault.format_message())
+            return ReportedFailure(Exit.MISUSE, "usage", fault.format_message())
         case InvalidSettings():
-            return Told(Exit.MISUSE, "settings.invalid", str(fault))
+            return ReportedFailure(Exit.MISUSE, "settings.invalid", str(fault))
         case _:
             return None

@@ -1,4 +1,4 @@
-"""Commands as they must be typed here, so that what is printed can be pasted."""
+"""Commands in the form in which this shell runs them, so that printed commands can be pasted."""
 
 import os
 import shlex
@@ -8,31 +8,31 @@ from pathlib import Path
 
 
 def this_script() -> str:
-    """`orchestrator` if the shell would find this very script under that name, else the way to it from here."""
-    started = Path(sys.argv[0])
-    found = shutil.which(started.name)
-    if found is not None and started.exists() and Path(found).samefile(started):
-        return started.name
-    return _from_here(started)
+    """Return `orchestrator` if the shell would run this very script under that name, otherwise the script's path."""
+    script = Path(sys.argv[0])
+    on_path = shutil.which(script.name)
+    if on_path is not None and script.exists() and Path(on_path).samefile(script):
+        return script.name
+    return _shell_path(script)
 
 
 def command(*arguments: str) -> str:
-    """A command of this script, quoted for the shell."""
+    """Return a command line of this script, quoted for the shell."""
     return f"{this_script()} {shlex.join(arguments)}"
 
 
 def worker_command() -> str:
-    """What starts the application's worker with this interpreter."""
+    """Return the command that starts the application's worker with this interpreter."""
     interpreter = Path(sys.executable).with_name("python")
     if not interpreter.exists():
         interpreter = Path(sys.executable)
-    found = shutil.which("python")
-    # A virtual environment's interpreter is a link to the system's: compare where it stands, not what it is.
-    name = "python" if found and Path(found).parent == interpreter.parent else _from_here(interpreter)
-    return f"{name} worker.py"
+    on_path = shutil.which("python")
+    # A virtual environment's interpreter is a link to the system's, so compare the folders and not the resolved files.
+    is_on_path = on_path is not None and Path(on_path).parent == interpreter.parent
+    return f"{'python' if is_on_path else _shell_path(interpreter)} worker.py"
 
 
-def _from_here(path: Path) -> str:
+def _shell_path(path: Path) -> str:
     absolute = path.absolute()
     here = Path.cwd()
     shown = os.path.join(".", absolute.name) if absolute.parent == here else str(absolute)

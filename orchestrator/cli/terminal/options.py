@@ -1,4 +1,4 @@
-"""Options and arguments that several commands take."""
+"""Options and arguments that several commands share."""
 
 import math
 import sys
@@ -7,25 +7,25 @@ from typing import Annotated
 import typer
 
 LONGEST = 31_536_000
-"""Seconds that can be waited: a year."""
+"""The longest time that a command can wait, in seconds: a year."""
 
 
 def finite(seconds: float | None) -> float | None:
-    """A number of seconds that can be waited.
+    """Return a number of seconds after checking that it is finite.
 
     Raises:
-        typer.BadParameter: it is none.
+        typer.BadParameter: it is infinite or not a number.
     """
     if seconds is not None and not math.isfinite(seconds):
-        raise typer.BadParameter("takes a number of seconds, such as 30 or 0.5")
+        raise typer.BadParameter(f"{seconds} is not a number of seconds to wait; give one such as 30 or 0.5")
     return seconds
 
 
 def read_stdin(limit: int = -1) -> bytes:
-    """What is given on stdin, up to a limit.
+    """Read stdin, at most `limit` bytes of it.
 
     Raises:
-        typer.BadParameter: it cannot be read, because it is a folder for instance.
+        typer.BadParameter: stdin cannot be read, for example because it is a folder.
     """
     try:
         return sys.stdin.buffer.read(limit)
@@ -33,12 +33,16 @@ def read_stdin(limit: int = -1) -> bytes:
         raise typer.BadParameter(f"stdin cannot be read: {fault.strerror or fault}") from fault
 
 
-EventId = Annotated[str, typer.Argument(metavar="EVENT_ID", help="As `publish` printed it.")]
+EventId = Annotated[str, typer.Argument(metavar="EVENT_ID", help="The event's id, as `publish` printed it.")]
 OrchestratorName = Annotated[
     str | None,
-    typer.Option("--orchestrator", metavar="NAME", help="Whose saga, if several orchestrators have this event."),
+    typer.Option(
+        "--orchestrator",
+        metavar="NAME",
+        help="The orchestrator whose saga is meant; needed if the event has several open sagas.",
+    ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Whether to wait for the outcome.")]
 WaitSeconds = Annotated[
     float,
@@ -48,7 +52,7 @@ WaitSeconds = Annotated[
         min=0,
         max=LONGEST,
         callback=finite,
-        help="How long to wait at most; then exit code 4. The saga goes on.",
+        help="How long to wait for the outcome. After that the exit code is 4, and the saga continues.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print a single JSON document to stdout and nothing else.")]

@@ -1,6 +1,6 @@
-"""Where words go: answers on stdout, remarks on stderr; with `--json` one document on stdout and nothing else there.
+"""Prints answers to stdout and remarks to stderr; with `--json`, stdout gets a single JSON document and nothing else.
 
-On a terminal with colours and in its width; otherwise plain and as wide as it takes, so that ids stay whole.
+A terminal gets colours and its own width. Anything else gets plain text without wrapping, so that ids stay whole.
 """
 
 import json
@@ -17,7 +17,8 @@ from rich.text import Text
 
 from orchestrator.telemetry.streams import silence
 
-_WIDE = 10_000
+_NO_WRAPPING = 10_000
+"""The console's width where lines must not wrap."""
 _STYLES = {
     "completed": "green",
     "done": "green",
@@ -37,47 +38,47 @@ _STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A command's voice."""
+    """Prints what a command reports."""
 
     as_json: bool = False
 
     def document(self, value: object) -> None:
-        """The one JSON document."""
+        """Print the single JSON document."""
         self.raw(json_text(value, indent=2))
 
     def raw(self, text: str) -> None:
-        """A line of the answer for a program, without any form."""
+        """Print text to stdout as it is, followed by a line break, for a program to read."""
         _write(f"{text}\n", sys.stdout)
 
     def content(self, content: bytes) -> None:
-        """Bytes as they are, and nothing else."""
+        """Write bytes to stdout as they are."""
         try:
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
         except OSError as fault:
             _lose(fault, sys.stdout)
 
-    def say(self, text: str = "", *, style: str | None = None) -> None:
-        """A line of the answer; with `--json` it goes to stderr, for whoever watches."""
+    def line(self, text: str = "", *, style: str | None = None) -> None:
+        """Print a line of the answer; with `--json` it goes to stderr instead."""
         _print(Text(printable(text), style=style or ""), to_stderr=self.as_json)
 
     def state(self, state: str, text: str, *, indent: int = 0, width: int = 9) -> None:
-        """A line that begins with a state, coloured."""
+        """Print a line that begins with a coloured state."""
         line = Text(" " * indent)
         line.append(f"{printable(state):<{width}} ", style=_STYLES.get(state, ""))
         line.append(printable(text))
         _print(line, to_stderr=self.as_json)
 
     def remark(self, text: str) -> None:
-        """A sentence beside the answer, on stderr."""
+        """Print a sentence that is not part of the answer to stderr."""
         _print(Text(printable(text[:1].upper() + text[1:]), style="yellow"), to_stderr=True)
 
     def question(self, text: str) -> None:
-        """What a person is to answer, on stderr, the answer behind it."""
+        """Print a question to stderr without a line break, so that the person answers on the same line."""
         _write(text, sys.stderr)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Rows under headings; the first column is never cut or wrapped."""
+        """Print rows under headings; the first column is never cut or wrapped."""
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
         for number, column in enumerate(columns):
             table.add_column(column, no_wrap=number == 0, overflow="fold")
@@ -87,34 +88,34 @@ class Output:
 
 
 def json_text(value: object, *, indent: int | None = None) -> str:
-    """JSON that stdout can hold: a character that its encoding does not have is escaped as JSON does."""
+    """Return JSON that stdout can encode: unless stdout is UTF-8, characters outside ASCII are escaped."""
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     return json.dumps(value, indent=indent, ensure_ascii=encoding != "utf8")
 
 
-def sentence(text: str) -> None:
-    """What went wrong, on stderr."""
+def print_error(text: str) -> None:
+    """Print to stderr what went wrong."""
     _print(Text(printable(text), style="red"), to_stderr=True)
 
 
 def printable(text: str) -> str:
-    """Text that a terminal only shows: an escape sequence in somebody's message must not act on it."""
-    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
+    """Replace control characters, because an escape sequence in a stored message must not control the terminal."""
+    return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
 
 
 def is_terminal() -> bool:
-    """Whether a person looks at stdout."""
+    """Return whether stdout is a terminal."""
     return sys.stdout.isatty()
 
 
-def ago(moment: datetime, now: datetime | None = None) -> str:
-    """How long ago, in one unit: `12 s`, `3 min`, `2 h`, `5 d`."""
-    return lasting((now or datetime.now(UTC)) - moment)
+def age_text(moment: datetime, now: datetime | None = None) -> str:
+    """Return how long ago a moment was, in one unit: `12 s`, `3 min`, `2 h`, `5 d`."""
+    return duration_text((now or datetime.now(UTC)) - moment)
 
 
-def lasting(span: timedelta) -> str:
-    """A time span in one unit."""
-    seconds = max(0, int(span.total_seconds()))
+def duration_text(duration: timedelta) -> str:
+    """Return a duration in one unit, such as `12 s`."""
+    seconds = max(0, int(duration.total_seconds()))
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}"
@@ -122,23 +123,24 @@ def lasting(span: timedelta) -> str:
 
 
 def moment_json(moment: datetime | None) -> str | None:
-    """RFC 3339, for programs."""
+    """Return a time in RFC 3339, for programs."""
     return None if moment is None else moment.isoformat()
 
 
-def _print(what: Any, *, to_stderr: bool) -> None:
+def _print(renderable: Any, *, to_stderr: bool) -> None:
     stream = sys.stderr if to_stderr else sys.stdout
     if stream.isatty():
         try:
-            Console(file=stream, highlight=False).print(what, soft_wrap=isinstance(what, Text))
+            Console(file=stream, highlight=False).print(renderable, soft_wrap=isinstance(renderable, Text))
         except OSError as fault:
             _lose(fault, stream)
         return
-    # Not with the stream's own console: that writes to it even while it is captured, and a full disk is met there.
-    printed = StringIO()
-    console = Console(file=printed, highlight=False, width=_WIDE, no_color=True, force_terminal=False)
-    console.print(what, soft_wrap=isinstance(what, Text))
-    _write("".join(f"{line.rstrip()}\n" for line in printed.getvalue().splitlines() or [""]), stream)
+    # Rich prints to a buffer, because a console writes to its stream even while it captures, and so would meet a full
+    # disk outside of `_write`.
+    buffer = StringIO()
+    console = Console(file=buffer, highlight=False, width=_NO_WRAPPING, no_color=True, force_terminal=False)
+    console.print(renderable, soft_wrap=isinstance(renderable, Text))
+    _write("".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines() or [""]), stream)
 
 
 def _write(text: str, stream: TextIO) -> None:
@@ -150,18 +152,19 @@ def _write(text: str, stream: TextIO) -> None:
 
 
 def _lose(fault: OSError, stream: TextIO) -> None:
-    """Go on without a stream that takes nothing: what the command does must not depend on who reads about it.
+    """Stop writing to a stream that fails, because the command must do its work whether or not its output is read.
 
-    A pipe whose reader has read enough, as `head` does, is no fault: the exit code says what became of the saga.
+    A pipe that its reader closes early, as `head` does, is not an error: the exit code still reports what became of
+    the saga.
     """
     silence(stream)
     if stream is sys.stdout and not isinstance(fault, BrokenPipeError):
-        _lost.append(fault)
+        _stdout_faults.append(fault)
 
 
 def lost_answer() -> OSError | None:
-    """Why the answer, or a part of it, could not be written to stdout; None if it was."""
-    return _lost[0] if _lost else None
+    """Return why the answer, or a part of it, could not be written to stdout; None if all of it was."""
+    return _stdout_faults[0] if _stdout_faults else None
 
 
-_lost: list[OSError] = []
+_stdout_faults: list[OSError] = []
