@@ -159,8 +159,9 @@ def describe_dead_letter(letter: LetterView) -> str:
 def _partition_note(settings: Settings) -> str:
     """Why a newly published event may be unknown: a saga in a partition has no execution before a wave opens it."""
     catalog = known_catalog(settings)
-    orchestrators = [] if catalog is None else catalog.orchestrators.values()
-    names = [orchestrator.__name__ for orchestrator in orchestrators if orchestrator.partitions]
+    if catalog is None:
+        return ""
+    names = [name for name, orchestrator in catalog.orchestrators.items() if orchestrator.partitions]
     if not names:
         return ""
     return (
