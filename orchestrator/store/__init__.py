@@ -1,1 +1,1 @@
-"""The store: SQL that decides. Saga rows, fences, turns, outcomes, the outbox, dead letters. Knows no Temporal."""
+"""The store: the SQL that decides, for sagas, steps, outcomes, the outbox and dead letters. It knows no Temporal."""

@@ -1,10 +1,11 @@
-"""Heads of keys that nobody locks any more are removed: a key that is new each time must not leave a row for ever.
+"""Removes heads of unused lock keys, so that keys that are new each time do not leave rows forever.
 
-*Nobody is overtaken.* A head goes only while no ticket of its key is drawn, and is locked from before that is looked at
-until it is gone: who draws, locks the head first, so no ticket can come in between, and whoever waits for it finds it
-gone and makes a new one, whose tickets begin anew. A ticket that is being given back is there until that commits.
+*No saga is overtaken.* A head is removed only while no ticket of its key is drawn, and is locked from before that check
+until it is deleted. A saga that draws a ticket locks the head first, so no ticket can appear in between; a saga that
+waits for the head finds it deleted and inserts a new one, whose tickets start again. A ticket that is being released
+exists until that release commits.
 
-*Nobody waits in a circle.* Heads that somebody else has locked are passed over, and no other row is waited for.
+*No deadlock.* Heads that other transactions have locked are skipped, and no other row is waited for.
 """
 
 from sqlalchemy import Select, delete, func, select
@@ -14,12 +15,12 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_lock
 
 BATCH = 500
-"""Heads that one transaction removes: who draws one of them waits so long."""
+"""How many heads one transaction removes; sagas that draw tickets of these keys wait for it."""
 
 _ticket = saga_lock.alias("ticket")
 _drawn = select(func.count()).where(_ticket.c.key == saga_lock.c.key, _ticket.c.ticket > 0).correlate(saga_lock)
 _UNUSED = (saga_lock.c.ticket == 0, _drawn.scalar_subquery() == 0)
-"""Tickets are counted for each head: for a NOT EXISTS, PostgreSQL may read the whole table to remove a few heads."""
+"""Tickets are counted per head and not tested by NOT EXISTS, for which PostgreSQL may read the whole table."""
 
 
 def _unused(limit: int) -> Select[tuple[str]]:
@@ -27,13 +28,13 @@ def _unused(limit: int) -> Select[tuple[str]]:
 
 
 async def remove_unused_heads(database: Database, *, limit: int = BATCH) -> int:
-    """Remove some heads of keys for which no ticket is drawn. Safe beside anything; returns how many are gone."""
+    """Remove some heads of keys for which no ticket is drawn, and return how many. Safe to run at any time."""
 
     async def remove(connection: AsyncConnection) -> int:
         keys = list(await connection.scalars(_unused(limit)))
         if not keys:
             return 0
-        # In the next statement, which sees what was drawn until the locks were had: see `locks`.
+        # In the next statement, which sees tickets that were drawn before the locks were acquired (see `locks`).
         removed = await connection.execute(delete(saga_lock).where(saga_lock.c.key.in_(keys), *_UNUSED))
         return removed.rowcount
 

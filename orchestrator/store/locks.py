@@ -1,20 +1,22 @@
-"""Locks: a ticket for each key, drawn in order; whose ticket is the lowest of a key holds it.
+"""Locks: a ticket for each key, drawn in order; the saga with the lowest ticket of a key holds it.
 
-A key has a head (ticket 0) that knows the next ticket, and a row for each ticket that is drawn and not given back. An
+A key has a head (ticket 0) that records the next ticket, and a row for each ticket that is drawn and not released. An
 opening draws all tickets of its sagas in one statement, heads in the order of their keys, and keeps the heads locked
-until it commits. Two things follow.
+until it commits. This has two consequences.
 
-*Nobody waits in a circle for a row.* Every transaction locks sagas by id first, then heads by key. Whoever waits for
-a head has none that sorts after it. Giving tickets back locks no head.
+*No deadlock between rows.* Every transaction locks sagas by id first, then heads by key. A transaction that waits for a
+head holds none that sorts after it. Releasing tickets locks no head.
 
-*No sagas wait in a circle for each other.* Say A comes before B on a key that both have. Drawn in one transaction,
-A came first in its list, on each key. Drawn in two, B's waited for the head until A's had committed, so A's committed
-first. Sagas by commit, and within it by list, are thus one line for all keys together, and who waits, waits for one
-further ahead. The first of the line waits for nobody.
+*No deadlock between sagas.* Say A comes before B on a key that both have. If they were drawn in one transaction, A came
+first in its list, for each key. If they were drawn in two, B's waited for the head until A's had committed, so A's
+committed first. Thus sagas ordered by commit, and within a commit by list, form one queue for all keys together, and
+each saga waits only for sagas further ahead. The first saga of the queue waits for none.
 
-`lock_heads` removes heads while no ticket of their key is drawn; nobody is then in that line, so both still hold.
+`lock_heads` removes heads while no ticket of their key is drawn. No saga is in that key's queue then, so both still
+hold.
 
-A finish that commits while an opening draws may not see the new ticket, and wakes nobody: whoever waits looks again.
+A finish that commits while an opening draws may not see the new ticket, and wakes nothing; so a waiting saga also looks
+again by itself.
 """
 
 import json
@@ -35,24 +37,24 @@ from orchestrator.store.core.schema import saga_lock
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Woken:
-    """A saga that has become the first one of a key, and may have waited for it."""
+    """A saga that has become the first in line for a key, and may be waiting for it."""
 
     saga: SagaRef
     owner_workflow_id: str
-    """The execution that waits; empty if no execution does."""
+    """The execution that waits; empty if none does."""
 
 
 Waker = Callable[[Sequence[Woken]], Awaitable[None]]
-"""Tells whoever drives these sagas to look at once. Never raises; that it is not heard costs only time."""
+"""Makes the drivers of these sagas look at once. Never raises: if a driver is not reached, it only looks later."""
 
 
 async def wake_nobody(woken: Sequence[Woken]) -> None:
-    """Leave them to look by themselves."""
+    """Wake no driver; the sagas look by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Dialect:
-    """The same statements for each database. None of their texts depends on how many sagas or keys there are."""
+    """The statements in one database's dialect; no text depends on how many sagas or keys there are."""
 
     now: str
     of_sagas: str
@@ -89,7 +91,7 @@ class _Dialect:
             "WHERE ahead.key = mine.key AND ahead.ticket > 0 AND ahead.ticket < mine.ticket)"
         ).columns(saga_id=Uuid)
 
-    def give_back(self) -> TextClause:
+    def release(self) -> TextClause:
         return self._of_sagas(
             f"DELETE FROM saga_lock WHERE saga_id IN {self.of_sagas} RETURNING key, ticket"  # noqa: S608
         )
@@ -124,7 +126,7 @@ _STATEMENTS: Mapping[str, Mapping[str, TextClause | TextualSelect]] = {
         "holding": dialect.holding(),
         "blockers": dialect.blockers(),
         "waiting": dialect.waiting(),
-        "give_back": dialect.give_back(),
+        "release": dialect.release(),
         "first_of_each": dialect.first_of_each(),
     }
     for name, dialect in (("postgresql", _POSTGRESQL), ("sqlite", _SQLITE))
@@ -133,11 +135,11 @@ _TICKETS = insert(saga_lock).values(created_at=clock.now())
 
 
 async def draw(connection: AsyncConnection, sagas: Mapping[UUID, Sequence[str]]) -> None:
-    """Draw a ticket for each key of each saga that has none. Only for who holds their rows' locks.
+    """Draw a ticket for each key of each saga that has none. The caller holds the locks of the sagas' rows.
 
     Args:
-        connection: in the transaction that opens them. The heads stay locked to its end.
-        sagas: the keys of each, in the order of arrival.
+        connection: in the transaction that opens the sagas. The heads stay locked until it ends.
+        sagas: the keys of each saga, in the order of arrival.
     """
     have = set(
         await connection.scalars(_of(connection, "holding"), {"sagas": ids_as_json(connection.dialect.name, sagas)})
@@ -157,7 +159,7 @@ async def draw(connection: AsyncConnection, sagas: Mapping[UUID, Sequence[str]])
 
 
 async def blockers(connection: AsyncConnection, sagas: Iterable[UUID]) -> dict[UUID, tuple[Blocker, ...]]:
-    """For whom each of these sagas waits, by key; a saga that holds all its keys is not in it."""
+    """Return the sagas that each of these sagas waits for, by key; a saga that holds all its keys is left out."""
     found = await connection.execute(
         _of(connection, "blockers"), {"sagas": ids_as_json(connection.dialect.name, sagas)}
     )
@@ -169,30 +171,30 @@ async def blockers(connection: AsyncConnection, sagas: Iterable[UUID]) -> dict[U
 
 
 async def waiting(connection: AsyncConnection, sagas: Iterable[UUID]) -> set[UUID]:
-    """Which of these sagas wait for a lock; cheaper than to know for whom."""
+    """Return which of these sagas wait for a lock; cheaper than `blockers`."""
     return set(
         await connection.scalars(_of(connection, "waiting"), {"sagas": ids_as_json(connection.dialect.name, sagas)})
     )
 
 
 async def release(connection: AsyncConnection, sagas: Iterable[UUID]) -> list[Woken]:
-    """Give back the tickets of sagas that end in this transaction.
+    """Release the tickets of sagas that end in this transaction.
 
     Returns:
-        Who has become the first one of a key; each once.
+        The sagas that have become the first in line for a key, each once.
     """
-    given_back = await connection.execute(
-        _of(connection, "give_back"), {"sagas": ids_as_json(connection.dialect.name, sagas)}
+    released = await connection.execute(
+        _of(connection, "release"), {"sagas": ids_as_json(connection.dialect.name, sagas)}
     )
     lowest: dict[str, int] = {}
-    for row in given_back:
+    for row in released:
         lowest[row.key] = min(row.ticket, lowest.get(row.key, row.ticket))
     if not lowest:
         return []
     firsts = await connection.execute(_of(connection, "first_of_each"), {"keys": json.dumps(sorted(lowest))})
     woken: dict[UUID, Woken] = {}
     for row in firsts:
-        if row.ticket > lowest[row.key]:  # else it was the first one before
+        if row.ticket > lowest[row.key]:  # a saga with a lower ticket was the first in line before
             ref = SagaRef(id=row.saga_id, orchestrator=row.orchestrator, event_id=row.event_id)
             woken[ref.id] = Woken(saga=ref, owner_workflow_id=row.owner_workflow_id or "")
     return list(woken.values())

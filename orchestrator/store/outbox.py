@@ -1,11 +1,11 @@
-"""The outbox: events leave a database through this table, written with what they tell of and by it alone.
+"""The outbox: events leave a database only through this table, and are written together with what they report.
 
-**Order.** Rows of one key are sent by id. That a row is sent only once every earlier row of its key is marked as sent
-is all that order needs: a relay that stood still meanwhile, with the row in its hand, sends what another one sent
-before, a repeat. Nothing depends on who holds a claim; a claim only keeps two relays from doing the same at once.
+**Order.** Rows of one key are sent by id. The order needs only one rule: a row is sent only after every earlier row of
+its key is marked as sent. If a relay is suspended with a row in hand while another relay sends it, the first one sends
+it again later, which is a repeat. Nothing depends on which relay holds a claim; a claim only avoids double work.
 
-**Claims.** `next_at` says from when a row may be taken. Only the first unsent row of a key is ever claimed, and with it
-the key. A claim runs out, so a relay may be killed or stopped anywhere.
+**Claims.** `next_at` is the time from which a row may be claimed. Only the first unsent row of a key is ever claimed,
+and with it the key. A claim expires, so a relay may be killed or stopped at any point.
 """
 
 import json
@@ -46,20 +46,20 @@ from orchestrator.store.core.database import FILLED, Database
 from orchestrator.store.core.schema import saga, saga_outbox
 
 FORWARD_AFTER = timedelta(seconds=3)
-"""How long a saga's event may take to come to its other listeners, before somebody looks whether it did."""
+"""How long a saga's event may take to reach its other listeners before a relay checks whether it has."""
 NO_SAGA = UUID(int=0)
-"""In place of a saga's id where none wrote the event."""
+"""The saga id of an event that was not written by a saga."""
 RUN = 20
-"""Rows of one key that are sent one after the other under one claim."""
+"""How many rows of one key are sent in sequence under one claim."""
 _MOST = 400
-"""Rows that one claim gives back: each may be as large as an event can be."""
+"""How many rows one claim returns at most; each may be as large as an event can be."""
 
 _home: ContextVar[Database | None] = ContextVar("home_of_step", default=None)
 
 
 @contextmanager
 def at_home(database: Database) -> Generator[None]:
-    """While a step runs, which may itself be in another database: this is home, where its saga is."""
+    """Record the home database of the step that runs in this block, because the step may be in another database."""
     token = _home.set(database)
     try:
         yield
@@ -68,19 +68,19 @@ def at_home(database: Database) -> Generator[None]:
 
 
 def home_of_step() -> Database | None:
-    """The home database of the step that runs here, if anybody said."""
+    """Return the home database of the step that runs here; None outside `at_home`."""
     return _home.get()
 
 
 class Target(StrEnum):
-    """Whom a row is for; a saga's outcome event has none, and is for whoever listens."""
+    """The recipients of a row; a saga's outcome event has no target and goes to all listeners."""
 
     LISTENERS = "listeners"
-    """Whoever listens, perhaps nobody."""
+    """All listeners; there may be none."""
     REQUIRED = "listeners, at least one"
-    """Whoever listens; that nobody does is a fault."""
+    """All listeners; to have none is an error."""
     MISSING = "listeners without a saga"
-    """Not an event of its own: what started a saga is to come to every other listener, too."""
+    """Listeners that have no saga for the event; the row forwards an event that has started a saga elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,19 +100,19 @@ def write(connection: Connection, envelope: Envelope, *, key: str | None, target
     """Write an event's row in the caller's transaction.
 
     Args:
-        connection: on which the transaction is.
+        connection: the connection that is in the transaction.
         envelope: the event.
-        key: rows of one key are sent in the order in which their transactions commit: until this one ends, others that
-            add to the key wait.
-        target: whom it is for.
-        saga_id: the saga that it comes from.
+        key: the ordering key, or None. Rows of one key are sent in the order in which their transactions commit: until
+            this transaction ends, others that write to the key wait.
+        target: the recipients.
+        saga_id: the saga that writes the event.
 
     Returns:
-        The envelope that stands there under this event id, if one does; nothing was written then.
+        None if the row was written. Otherwise the envelope that already has this event id; nothing was written.
     """
     is_postgresql = connection.dialect.name == "postgresql"
     if key is not None and is_postgresql:
-        # Ids are drawn before they are committed, and the later of two may be seen first. (SQLite has one writer.)
+        # Ids are drawn before the commit, so the later of two may become visible first. (SQLite has one writer.)
         connection.execute(_LOCK_KEY, {"key": key})
     make: Any = postgresql.insert if is_postgresql else sqlite.insert
     statement = make(saga_outbox).values(
@@ -137,17 +137,17 @@ _LOCK_KEY = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 7164201))"
 
 
 def fills(connection: Connection | AsyncConnection) -> None:
-    """Say that this transaction writes events to be sent."""
+    """Mark the connection's transaction as one that writes events to be sent, so that its commit wakes a relay."""
     sync = connection.sync_connection if isinstance(connection, AsyncConnection) else connection
     if sync is not None:
         sync.info[FILLED] = True
 
 
 async def forward(connection: AsyncConnection, openings: Sequence[Opening], catalog: Catalog) -> None:
-    """See to it that the events of sagas that are opened now come to their other listeners, if they have any.
+    """Make sure that the events of newly opened sagas reach their other listeners, if they have any.
 
-    A client may die between one listener and the next. Written with the saga's row, so that whoever has the event makes
-    up for it; each saga writes a row of its own, so that two that open at once wait for nothing.
+    A client may die between one listener and the next, so a row is written in the transaction that opens the saga. Each
+    saga writes its own row, so that sagas that open at the same time do not wait for each other.
     """
     shared = [one for one in openings if read(one.envelope).event_type in catalog.shared]
     if not shared:
@@ -170,47 +170,47 @@ async def forward(connection: AsyncConnection, openings: Sequence[Opening], cata
 
 
 SENT_AT_ONCE = insert(saga_outbox).values(created_at=clock.now(), sent_at=clock.now())
-"""An outcome's event that nobody listens to: it stands for who asks."""
+"""Inserts an outcome's event that no orchestrator listens to; it is stored for lookups."""
 _KEY_OF_SAGA = select(saga.c.ordering_key).where(saga.c.id == bindparam("of_saga")).scalar_subquery()
 TO_BE_SENT = insert(saga_outbox).values(ordering_key=_KEY_OF_SAGA, created_at=clock.now())
-"""An outcome's event that starts others, in the order of its saga's key."""
+"""Inserts an outcome's event that starts other sagas, in the order of its saga's key."""
 
 
 async def is_due(database: Database) -> bool:
-    """Whether there is something to send; asked so that looking writes nothing."""
+    """Whether there is an event to send; a read-only check, so that an idle relay writes nothing."""
     async with database.reading() as connection:
         found = await connection.execute(_DUE)
         return found.first() is not None
 
 
 async def claim(database: Database, *, limit: int, lease: timedelta) -> list[OutboxRow]:
-    """Take rows that may be sent now.
+    """Claim rows that may be sent now.
 
     Args:
-        database: where they are.
-        limit: how many rows without a key, or keys, at most.
-        lease: how long nobody else takes them.
+        database: the database that has the outbox.
+        limit: how many rows without a key, and how many keys, are claimed together at most.
+        lease: how long no other relay claims them.
 
     Returns:
-        The rows by id; of each key the first unsent ones, as one run.
+        The rows by id; for each claimed key its first unsent rows, to be sent in sequence.
     """
 
-    async def take(connection: AsyncConnection) -> list[OutboxRow]:
+    async def claim_rows(connection: AsyncConnection) -> list[OutboxRow]:
         dialect = connection.dialect.name
-        given = {"most": limit, "seconds": lease.total_seconds()}
-        claimed = [_row(one) for one in await connection.execute(_claiming(dialect), given)]
-        keys = sorted({one.ordering_key for one in claimed if one.ordering_key is not None})
+        parameters = {"most": limit, "seconds": lease.total_seconds()}
+        claimed = [_row(row) for row in await connection.execute(_claiming(dialect), parameters)]
+        keys = sorted({row.ordering_key for row in claimed if row.ordering_key is not None})
         if keys:
-            heads = {one.id for one in claimed}
+            heads = {row.id for row in claimed}
             runs = await connection.execute(_runs(dialect), {"keys": _list(dialect, keys)})
-            claimed += [_row(one) for one in runs if one.id not in heads]
-        return sorted(claimed, key=lambda one: one.id)
+            claimed += [_row(row) for row in runs if row.id not in heads]
+        return sorted(claimed, key=lambda row: row.id)
 
-    return await database.in_transaction(take)
+    return await database.in_transaction(claim_rows)
 
 
 async def mark_sent(database: Database, ids: Sequence[int]) -> None:
-    """These were taken by everybody they are for. Safe to repeat, also by who comes late."""
+    """Mark rows as sent to all their recipients. Safe to repeat, also by a relay whose claim has expired."""
     if not ids:
         return
 
@@ -222,7 +222,7 @@ async def mark_sent(database: Database, ids: Sequence[int]) -> None:
 
 
 async def mark_buried(database: Database, row: OutboxRow, error: str) -> None:
-    """This one is kept as a dead letter, and is sent no more."""
+    """Mark a row that is stored as a dead letter, so that it is not sent again."""
     statement = (
         update(saga_outbox)
         .where(saga_outbox.c.id == row.id, saga_outbox.c.sent_at.is_(None))
@@ -236,7 +236,7 @@ async def mark_buried(database: Database, row: OutboxRow, error: str) -> None:
 
 
 async def postpone(database: Database, rows: Sequence[tuple[int, str, timedelta]]) -> None:
-    """These could not be sent just now: with each the error, and how long it waits."""
+    """Record for rows that could not be sent the error and how long to wait before the next attempt."""
     if not rows:
         return
 
@@ -248,7 +248,7 @@ async def postpone(database: Database, rows: Sequence[tuple[int, str, timedelta]
 
 
 async def sagas_among(home: Database, ids: Sequence[UUID]) -> set[UUID]:
-    """Which of these sagas have a row."""
+    """Return which of these sagas have a row."""
     async with home.reading() as connection:
         return set(await connection.scalars(select(saga.c.id).where(saga.c.id.in_(ids))))
 
@@ -265,7 +265,7 @@ _LATER = clock.now_plus(bindparam("seconds", type_=Float()))
 
 
 def _ready() -> Select[tuple[int]]:
-    """Rows that may be taken: of each key at most the first unsent one."""
+    """Select the rows that may be claimed: of each key at most the first unsent one."""
     earlier = saga_outbox.alias("earlier")
     is_first = (
         ~select(earlier.c.id)
@@ -289,7 +289,8 @@ _DUE = _ready().limit(1)
 
 @cache
 def _claiming(dialect: str) -> Any:
-    # Locked one after the other and passed over if another relay is at them; seen again as they are by then.
+    # Rows are locked one at a time; rows that another relay has locked are skipped, and each is checked again once
+    # locked.
     ready = _ready().limit(bindparam("most")).with_for_update(skip_locked=True)
     taken = ready.cte("ready")
     if dialect == "postgresql":
@@ -301,7 +302,7 @@ def _claiming(dialect: str) -> Any:
 
 @cache
 def _runs(dialect: str) -> Any:
-    """The first unsent rows of each of these keys."""
+    """Select the first unsent rows of each of these keys."""
     columns = ", ".join(f"run.{column.name}" for column in _COLUMNS)
     rows = f"WHERE ordering_key = given.key AND sent_at IS NULL ORDER BY id LIMIT {RUN}"
     if dialect == "sqlite":
@@ -337,7 +338,7 @@ _POSTPONING = (
 
 
 def _listed(name: str, dialect: str, kind: Any) -> Any:
-    """A list as one parameter, so that its length makes no other statement."""
+    """Pass a list as a single parameter, so that the statement's text does not depend on its length."""
     return bindparam(name, type_=Text() if dialect == "sqlite" else ARRAY(kind))
 
 

@@ -1,7 +1,7 @@
-"""What recovery asks of the database: which sagas nobody may be driving, and the undoing of one that was terminated.
+"""Recovery's queries: which sagas may have no live driver, and how a saga whose execution was terminated is undone.
 
-Knows SQL alone. Whether an execution runs is Temporal's to know: whoever calls has asked there. So nothing here trusts
-what was seen before: the undoing is a compare-and-set on phase and owner, under the lock of the saga's row.
+This module knows only SQL. Whether an execution is running is known to Temporal, and the caller has asked there. That
+answer may be outdated, so the undo is a compare-and-set on phase and owner, under the lock of the saga's row.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,9 +26,9 @@ from orchestrator.store.saga.undo import begin_undoing, first_past_undoing
 from orchestrator.store.saga.waits import LOOK_AFTER
 
 TERMINATED = "saga.terminated"
-"""Error code of a saga that was undone because its execution was terminated."""
+"""The error code of a saga that was undone because its execution was terminated."""
 ENDED_BY = "recovery"
-"""Who ended it, on the saga's row."""
+"""What a saga's row records as `ended_by` if recovery has ended the saga."""
 _COLUMNS = (
     saga.c.id,
     saga.c.orchestrator,
@@ -53,12 +53,12 @@ _WAITS = exists(
 
 
 class RecoveryRefused(OrchestratorError):
-    """The database belongs to another Temporal: to recover its sagas would be to run another system's sagas again."""
+    """The database belongs to another Temporal, so recovering its sagas here would run another system's sagas again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedSaga:
-    """A saga's row, as far as recovery needs it; somebody may be driving it at the same time."""
+    """The columns of a saga's row that recovery needs; a driver may be advancing the saga at the same time."""
 
     id: UUID
     orchestrator: str
@@ -66,26 +66,26 @@ class RecordedSaga:
     envelope: str
     content_digest: str
     is_purged: bool
-    """Its payload is deleted: of its event only the digest is known."""
+    """Whether the payload has been deleted; then only the event's digest is left."""
     phase: Phase
     owner_workflow_id: str
-    """The execution that drove it last; empty if no execution did."""
+    """The execution that drove the saga last; empty if none did."""
     owner_first_run_id: str
     progressed_at: datetime
     created_at: datetime
 
 
 class UndoAnswer(StrEnum):
-    """What became of the wish to undo a saga whose execution was terminated."""
+    """The result of asking to undo a saga whose execution was terminated."""
 
     UNDOING = "undoing"
-    """It is turned to undoing (or would be), or had been before."""
+    """The saga is undoing, or would be."""
     ENDED = "ended"
-    """It has its outcome."""
+    """The saga has an outcome."""
     PAST_PIVOT = "past_pivot"
-    """A step that cannot be undone was done, or outside may have been: it goes on to its end."""
+    """A step that cannot be undone is done, or may be at an external service, so the saga must complete."""
     OWNER_CHANGED = "owner_changed"
-    """Another execution drives it since."""
+    """Another execution has become the owner."""
 
 
 async def overdue_sagas(
@@ -98,32 +98,32 @@ async def overdue_sagas(
     after: RecordedSaga | None = None,
     limit: int = 200,
 ) -> Sequence[RecordedSaga]:
-    """A page of unfinished sagas, the longest silent first.
+    """Return a page of unfinished sagas, those that have stalled longest first.
 
     Args:
         database: the home database.
-        before: only those that progressed last before then.
-        now: those that are to be looked at later than this are left out.
-        waiting_before: the same as `before` for those that wait for a lock that another saga holds: they look seldom.
-        from_future: instead those whose last progress lies in the future: a worker whose clock was ahead wrote it, and
-            nobody would look at them until then.
-        after: the last one of the page before.
-        limit: sagas a page.
+        before: only sagas that last made progress before this time.
+        now: sagas that are waiting until later than this time are left out.
+        waiting_before: replaces `before` for sagas that wait for another saga's lock, because they seldom look.
+        from_future: return the sagas whose last progress is in the future instead. A worker whose clock was ahead wrote
+            it, and they would not be found until then.
+        after: the last saga of the previous page.
+        limit: how many sagas a page has.
     """
     latest = now + LOOK_AFTER + timedelta(seconds=clock.AHEAD)
-    silent = saga.c.progressed_at <= before
+    stalled = saga.c.progressed_at <= before
     if from_future:
-        silent, waiting_before = saga.c.progressed_at > clock.now_plus(clock.AHEAD), None
+        stalled, waiting_before = saga.c.progressed_at > clock.now_plus(clock.AHEAD), None
     statement = (
         select(*_COLUMNS)
         .where(
             IS_UNFINISHED,
-            silent,
-            # No wait is to be looked at later than that: what says so was written by a clock that was ahead.
+            stalled,
+            # A wait is never to be looked at later than `latest`; a later time was written by a clock that was ahead.
             or_(saga.c.next_at.is_(None), saga.c.next_at <= now, saga.c.next_at > latest),
             or_(
                 saga.c.lock_keys.is_(None),
-                silent if waiting_before is None else saga.c.progressed_at <= waiting_before,
+                stalled if waiting_before is None else saga.c.progressed_at <= waiting_before,
                 not_(_WAITS),
             ),
         )
@@ -133,7 +133,7 @@ async def overdue_sagas(
     if after is not None:
         same_moment = and_(saga.c.progressed_at == after.progressed_at, saga.c.id > after.id)
         statement = statement.where(
-            # Says the same as the next term, in words with which an index is entered at this place.
+            # Implied by the next term, but in a form with which the index is entered at this position.
             saga.c.progressed_at >= after.progressed_at,
             or_(saga.c.progressed_at > after.progressed_at, same_moment),
         )
@@ -142,32 +142,32 @@ async def overdue_sagas(
 
 
 async def recorded_sagas(database: Database, ids: Iterable[UUID]) -> Mapping[UUID, RecordedSaga]:
-    """Those of these sagas that have a row, ended ones among them."""
+    """Return those of these sagas that have a row, including ended ones."""
     statement = select(*_COLUMNS).where(saga.c.id.in_(list(ids)))
     async with database.reading() as connection:
         return {row.id: _recorded(row) for row in await connection.execute(statement)}
 
 
 async def undo_if_still_owned(
-    given: Database | Databases,
+    database: Database | Databases,
     recorded: RecordedSaga,
     message: str,
     *,
     ends_as: Phase = Phase.CANCELLED,
     error_code: str = TERMINATED,
 ) -> UndoAnswer:
-    """Turn a saga to undoing because its execution cannot, if nothing has changed since it was looked at.
+    """Begin a saga's undo on behalf of its execution, if the saga has not changed since it was looked at.
 
-    The compensations are its next driver's. Safe to repeat, and from several at once: the first one decides.
+    The saga's next driver runs the compensations. Safe to repeat and concurrently, because the first call decides.
 
     Args:
-        given: the home database, with the others if steps are in them.
-        recorded: the saga, with the owner whose execution was terminated, or fails.
-        message: why, for a person.
-        ends_as: the phase that it ends in.
-        error_code: why, for programs.
+        database: the home database; or all databases, if steps are in remote ones.
+        recorded: the saga, with the owner whose execution was terminated or keeps failing.
+        message: the reason, for people.
+        ends_as: the phase in which the saga ends.
+        error_code: the reason, for programs.
     """
-    databases = Databases.of(given)
+    databases = Databases.of(database)
 
     async def decide(connection: AsyncConnection) -> UndoAnswer:
         answer = await _answer(connection, recorded)
@@ -185,9 +185,9 @@ async def undo_if_still_owned(
     return await once_settled(databases, lambda: databases.home.in_transaction(decide))
 
 
-async def would_undo(given: Database | Databases, recorded: RecordedSaga) -> UndoAnswer:
-    """What `undo_if_still_owned` would answer now; nothing is changed."""
-    databases = Databases.of(given)
+async def would_undo(database: Database | Databases, recorded: RecordedSaga) -> UndoAnswer:
+    """Return what `undo_if_still_owned` would return now; nothing is changed."""
+    databases = Databases.of(database)
     try:
         async with databases.home.reading() as connection:
             return await _answer(connection, recorded)
@@ -198,7 +198,7 @@ async def would_undo(given: Database | Databases, recorded: RecordedSaga) -> Und
 
 
 async def _answer(connection: AsyncConnection, recorded: RecordedSaga) -> UndoAnswer:
-    # As a turn does: the lock waits for steps that are open, and the next statement sees them all.
+    # As when any undo begins: the lock waits for open steps, and the next statement sees all of them.
     locked = await connection.execute(
         select(saga.c.phase, saga.c.owner_workflow_id, saga.c.owner_first_run_id, saga.c.pivot_step)
         .where(saga.c.id == recorded.id)
@@ -219,7 +219,7 @@ async def _answer(connection: AsyncConnection, recorded: RecordedSaga) -> UndoAn
 
 
 async def kept_positions(database: Database, workflow_id: str, run_id: str) -> frozenset[int]:
-    """Positions of a run's messages that are whole among the dead letters."""
+    """Return the positions of a run's messages that are completely stored as dead letters."""
     table = saga_dead_letter.c
     statement = select(table.origin_position).where(
         table.origin_workflow_id == workflow_id,
@@ -231,20 +231,20 @@ async def kept_positions(database: Database, workflow_id: str, run_id: str) -> f
 
 
 async def swept_until(database: Database) -> datetime | None:
-    """Executions that closed before then were looked through. None: never yet."""
+    """Return the time before which all closed executions have been checked; None if none have been."""
     async with database.reading() as connection:
         return await connection.scalar(select(saga_meta.c.swept_until))
 
 
 async def record_swept(database: Database, until: datetime, *, latest: datetime) -> None:
-    """Record up to when closed executions were looked through.
+    """Record that executions that closed before a time have been checked.
 
-    It never goes back, unless it lies in the future: a worker whose clock was ahead has written it then.
+    The mark never moves back, unless it is in the future because a worker whose clock was ahead has written it.
 
     Args:
         database: the home database.
-        until: executions that closed before then were looked through, by Temporal's clock.
-        latest: a mark after this one lies in the future.
+        until: the time, by Temporal's clock, before which executions have been checked.
+        latest: the latest plausible mark; a later one is in the future.
     """
     mark = saga_meta.c.swept_until
     async with database.transaction() as connection:
@@ -254,39 +254,39 @@ async def record_swept(database: Database, until: datetime, *, latest: datetime)
 
 
 async def check_belonging(database: Database, namespace: str, cluster_id: str) -> None:
-    """Make sure that the database's sagas run on this Temporal. Where nobody has said, they do.
+    """Check that the database's sagas run on this Temporal. A database that records no Temporal passes.
 
     Raises:
-        RecoveryRefused: they run on another; the message says what to do.
+        RecoveryRefused: the database belongs to another Temporal; the message says what to do.
     """
     known = await _belongs_to(database)
     if known[0] in (None, namespace) and known[1] in (None, cluster_id):
         return
     raise RecoveryRefused(
-        f"The database at {database.shown} belongs to namespace {known[0]!r} of Temporal cluster {known[1]}, and this "
-        f"is {namespace!r} of {cluster_id}. Nothing is recovered here: if it is a copy, its sagas are the original's. "
-        "If this Temporal has taken the place of one that is lost, run: orchestrator recover --adopt"
+        f"The database at {database.shown} belongs to namespace {known[0]!r} of Temporal cluster {known[1]}, but this "
+        f"is {namespace!r} of {cluster_id}. Nothing is recovered here, because the sagas of a copied database are the "
+        "original's. If this Temporal has replaced one that is lost, run: orchestrator recover --adopt"
     )
 
 
 async def check_shared(databases: Databases) -> None:
-    """Make sure that no other database holds the steps of another home: of two homes with equal sagas, one would take
-    the other's steps for its own, and do nothing.
+    """Check that no remote database holds the steps of another home.
 
-    Sagas are named by orchestrator and event, and so are executions: in one Temporal namespace there is one of each.
+    Sagas are identified by orchestrator and event, like executions, of which a Temporal namespace has one each. Two
+    homes with equal sagas would mistake each other's steps in a shared remote database for their own, and not do them.
 
     Raises:
-        Unreachable: one does; the message says what to do.
+        Unreachable: a remote database belongs to another home; the message says what to do.
     """
     home = await _belongs_to(databases.home)
     for name, database in databases.others.items():
-        there = await _belongs_to(database)
-        if any(None not in pair and pair[0] != pair[1] for pair in zip(home, there, strict=True)):
+        remote = await _belongs_to(database)
+        if any(None not in pair and pair[0] != pair[1] for pair in zip(home, remote, strict=True)):
             raise Unreachable(
-                f"The database {name!r} at {database.shown} belongs to namespace {there[0]!r} of Temporal cluster "
-                f"{there[1]}, and home to {home[0]!r} of {home[1]}: another home has its steps there, and equal events "
-                "would be taken for one. Give each home a database of its own. If that home is gone, run: "
-                "orchestrator recover --adopt"
+                f"The database {name!r} at {database.shown} belongs to namespace {remote[0]!r} of Temporal cluster "
+                f"{remote[1]}, but home belongs to {home[0]!r} of {home[1]}. Another home has its steps there, and "
+                "equal events would be mistaken for each other. Give each home its own database. If that home no "
+                "longer exists, run: orchestrator recover --adopt"
             )
 
 
@@ -298,7 +298,7 @@ async def _belongs_to(database: Database) -> tuple[str | None, str | None]:
 
 
 async def adopt(database: Database, namespace: str, cluster_id: str) -> None:
-    """Make the database belong to this Temporal. Its closed executions have not been looked through."""
+    """Make the database belong to this Temporal, none of whose closed executions have been checked."""
     async with database.transaction() as connection:
         await connection.execute(
             update(saga_meta).values(temporal_namespace=namespace, temporal_cluster_id=cluster_id, swept_until=None)

@@ -1,12 +1,12 @@
-"""Retention: what is deleted of sagas that ended long ago, and what stays for ever.
+"""Retention: what is deleted of sagas that ended long ago, and what is kept forever.
 
-A saga's row stays: with its orchestrator, event id, content digest and outcome a late repeat is still a repeat, and
-with its phase the guard is shut for whatever still comes. Its steps at home go, and its payload: the event's fields, in
-the envelope and wherever the outcome repeats them, and what it locked. Events that were sent and dead letters that were
-settled go, too.
+A saga's row is kept. With its orchestrator, event id, content digest and outcome, a late repeat is still recognised;
+with its phase, the guard still stops late attempts. Deleted are the saga's steps at home and its payload: the event's
+fields in the envelope and wherever the outcome repeats them, and its lock keys. Sent events and settled dead letters
+are deleted, too.
 
-In another database the guard cannot be read: there a step's row is the only fence, and one that was deleted would let
-in an attempt that is late by however much. So it stays, emptied of what it was given and gave back.
+The guard cannot be read in a remote database. There a step's row is the only fence, and if it were deleted, an attempt
+could run however late it comes. So the row is kept, but its arguments and results are emptied.
 """
 
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ from orchestrator.store.core.databases import Databases
 from orchestrator.store.core.schema import saga, saga_dead_letter, saga_outbox, saga_step
 
 PURGED_VERSION = 0
-"""Version of an outcome's `triggering` whose fields are purged: no contract has it, so nothing passes for the same."""
+"""The version of an outcome whose `triggering` is purged; no contract has it, so no event compares as equal."""
 _SAGAS = 50
 _BYTES = 8 * 1024 * 1024
-"""Of outcomes that are rewritten in one transaction."""
+"""How many bytes of outcomes are rewritten in one transaction."""
 _ROWS = 500
-"""Rows that are deleted in one statement."""
+"""How many rows are deleted in one statement."""
 _FINAL = tuple(phase.value for phase in Phase if phase.is_final)
 _UNDONE = (Phase.FAILED.value, Phase.CANCELLED.value)
 
@@ -42,14 +42,14 @@ class Purge:
     """What is purged, or would be."""
 
     sagas: int = 0
-    """Whose steps and payload go."""
+    """Number of sagas whose steps and payload are deleted."""
     steps: int = 0
     outbox: int = 0
-    """Events that were sent, in all databases."""
+    """Number of sent events, in all databases."""
     dead_letters: int = 0
-    """Those that were settled."""
+    """Number of settled dead letters."""
     held: int = 0
-    """Sagas that are old enough, and stay for now: an effect outside may stand, or a database is not known here."""
+    """Sagas that are old enough but kept for now: an external effect may remain, or a database is not known here."""
 
     def __add__(self, other: "Purge") -> "Purge":
         return Purge(
@@ -62,34 +62,34 @@ class Purge:
 
     @property
     def rows(self) -> int:
-        """How much there is to do."""
+        """How many sagas, events and dead letters there are to purge."""
         return self.sagas + self.outbox + self.dead_letters
 
 
-_outside = saga_step.alias("outside")
-# As `external_undo.left_standing` finds them: recovery is still to look at these, or to take them back.
-_LEFT_OUTSIDE = (
+_external = saga_step.alias("outside")
+# The same condition as `external.undo.orphaned_effects`: recovery has yet to check or undo these effects.
+_ORPHANED_EFFECTS = (
     select(func.count())
-    .select_from(_outside)
+    .select_from(_external)
     .where(
-        _outside.c.saga_id == saga.c.id,
-        _outside.c.kind == "external",
-        _outside.c.irreversible == false(),
-        _outside.c.attempted_at.is_not(None),
+        _external.c.saga_id == saga.c.id,
+        _external.c.kind == "external",
+        _external.c.irreversible == false(),
+        _external.c.attempted_at.is_not(None),
         or_(
-            _outside.c.state == StepState.ATTEMPTING.value,
-            and_(_outside.c.state.in_((StepState.DONE.value, StepState.BARRED.value)), saga.c.phase.in_(_UNDONE)),
+            _external.c.state == StepState.ATTEMPTING.value,
+            and_(_external.c.state.in_((StepState.DONE.value, StepState.BARRED.value)), saga.c.phase.in_(_UNDONE)),
             and_(
-                _outside.c.state == StepState.REFUSED.value,
-                _outside.c.result.is_not(None),
-                _outside.c.undone_at.is_(None),
+                _external.c.state == StepState.REFUSED.value,
+                _external.c.result.is_not(None),
+                _external.c.undone_at.is_(None),
             ),
         ),
     )
     .correlate(saga)
     .scalar_subquery()
 )
-"""Counted for each saga that is looked at: of an EXISTS, PostgreSQL may make a hash of all steps of all sagas."""
+"""Counted per saga and not an EXISTS, which PostgreSQL may turn into a hash of all steps of all sagas."""
 _EMPTY = (
     update(saga)
     .where(saga.c.id == bindparam("purged"))
@@ -104,27 +104,27 @@ _EMPTY = (
 
 
 def _held(databases: Databases) -> Any:
-    """What stays though it is old enough: a database that is not known here may have a step's payload, too."""
+    """Which sagas are kept although old enough; a database that is not known here may hold a step's payload, too."""
     known = [name for name, _ in databases]
-    elsewhere = (
+    unknown_database = (
         select(func.count())
-        .select_from(_outside)
-        .where(_outside.c.saga_id == saga.c.id, _outside.c.database.not_in(known))
+        .select_from(_external)
+        .where(_external.c.saga_id == saga.c.id, _external.c.database.not_in(known))
     )
-    return or_(_LEFT_OUTSIDE > 0, elsewhere.correlate(saga).scalar_subquery() > 0)
+    return or_(_ORPHANED_EFFECTS > 0, unknown_database.correlate(saga).scalar_subquery() > 0)
 
 
 def _old(before: datetime) -> Any:
-    # With the words of the index, so that it is used.
+    # Repeats the index's own condition, so that the index is used.
     return and_(saga.c.finished_at < before, saga.c.finished_at.is_not(None), saga.c.purged_at.is_(None))
 
 
 async def purge_some(databases: Databases, *, before: datetime) -> Purge:
-    """Purge a batch of everything that ended before then. Safe to repeat, and from several at once.
+    """Purge a batch of everything that ended before a time. Safe to repeat and concurrently.
 
     Args:
-        databases: home and the others.
-        before: never later than now by the database's clock.
+        databases: the home database and the remote ones.
+        before: the time, never later than now by the database's clock.
 
     Returns:
         What was purged; `rows` is 0 once nothing is left.
@@ -140,7 +140,7 @@ async def purge_some(databases: Databases, *, before: datetime) -> Purge:
 
 
 async def purgeable(databases: Databases, *, before: datetime) -> Purge:
-    """What would be purged now; nothing is changed."""
+    """Count what would be purged now; nothing is changed."""
     old, held = _old(before), _held(databases)
     outbox = 0
     for _, database in databases:
@@ -159,14 +159,16 @@ async def purgeable(databases: Databases, *, before: datetime) -> Purge:
 
 
 async def database_time(database: Database) -> datetime:
-    """The time before which nothing is deleted too early: what the database's clock says, or this machine's if that is
-    earlier. Rows are written by the database's clock alone; the second one only protects from a database whose clock
-    has jumped ahead, because what is deleted cannot be brought back."""
+    """Return a time before which it is not too early to delete: the earlier of the database's and this machine's time.
+
+    Rows are written by the database's clock alone. This machine's clock only protects from a database clock that has
+    jumped ahead, because deleted rows cannot be restored.
+    """
     return min(await clock.read_clock(database), datetime.now(UTC))
 
 
 async def _candidates(databases: Databases, before: datetime) -> list[UUID]:
-    """Sagas to purge, the longest ended first: as many as one transaction can rewrite."""
+    """Return sagas to purge, the longest ended first, as many as one transaction can rewrite."""
     size = func.length(saga.c.outcome) + func.length(saga.c.envelope)
     statement = (
         select(saga.c.id, size.label("size"))
@@ -174,23 +176,23 @@ async def _candidates(databases: Databases, before: datetime) -> list[UUID]:
         .order_by(saga.c.finished_at)
         .limit(_SAGAS)
     )
-    taken: list[UUID] = []
+    candidates: list[UUID] = []
     room = _BYTES
     async with databases.home.reading() as connection:
         for row in await connection.execute(statement):
             room -= row.size or 0
-            if taken and room < 0:
+            if candidates and room < 0:
                 break
-            taken.append(row.id)
-    return taken
+            candidates.append(row.id)
+    return candidates
 
 
 async def _purge_sagas(databases: Databases, candidates: Sequence[UUID]) -> tuple[int, int]:
-    # The other databases first: once the row at home says that it is purged, nobody comes back for them.
-    await _empty_elsewhere(databases, candidates)
+    # The remote databases first, because a saga that is marked as purged at home is not looked at again.
+    await _empty_remote_steps(databases, candidates)
 
     async def purge(connection: AsyncConnection) -> tuple[int, int]:
-        # By id, as all who lock several; what somebody else holds is left for the next time.
+        # Ordered by id like all transactions that lock several sagas; locked rows are left for the next time.
         locked = await connection.execute(
             select(saga.c.id, saga.c.envelope, saga.c.outcome)
             .where(saga.c.id.in_(candidates), saga.c.phase.in_(_FINAL), saga.c.purged_at.is_(None), ~_held(databases))
@@ -200,30 +202,30 @@ async def _purge_sagas(databases: Databases, candidates: Sequence[UUID]) -> tupl
         rows = locked.all()
         if not rows:
             return 0, 0
-        gone = await connection.execute(delete(saga_step).where(saga_step.c.saga_id.in_([row.id for row in rows])))
+        deleted = await connection.execute(delete(saga_step).where(saga_step.c.saga_id.in_([row.id for row in rows])))
         emptied = [
             {"purged": row.id, "stripped": stripped(row.envelope), "ended": _stripped_outcome(row.outcome)}
             for row in rows
         ]
         await connection.execute(_EMPTY, emptied)
-        return len(rows), gone.rowcount
+        return len(rows), deleted.rowcount
 
     return await databases.home.in_transaction(purge)
 
 
-async def _empty_elsewhere(databases: Databases, sagas: Sequence[UUID]) -> None:
+async def _empty_remote_steps(databases: Databases, sagas: Sequence[UUID]) -> None:
     statement = (
         select(saga_step.c.saga_id, saga_step.c.database)
         .where(saga_step.c.saga_id.in_(list(sagas)), saga_step.c.database != HOME)
         .distinct()
     )
     async with databases.home.reading() as connection:
-        found = (await connection.execute(statement)).all()
+        rows = (await connection.execute(statement)).all()
     emptied = {"arguments": "{}", "result": None, "error": None, "skipped_by": None, "skip_reason": None}
-    for name in sorted({row.database for row in found}):
-        here = [row.saga_id for row in found if row.database == name]
+    for name in sorted({row.database for row in rows}):
+        ids = [row.saga_id for row in rows if row.database == name]
         async with databases.named(name).transaction() as connection:
-            await connection.execute(update(saga_step).where(saga_step.c.saga_id.in_(here)).values(emptied))
+            await connection.execute(update(saga_step).where(saga_step.c.saga_id.in_(ids)).values(emptied))
 
 
 def _stripped_outcome(text: str) -> str:
@@ -237,7 +239,7 @@ def _stripped_outcome(text: str) -> str:
 
 
 async def _delete(database: Database, table: Any, settled: Any, indexed: Any, before: datetime) -> int:
-    """Delete a batch of rows that are settled; what somebody else holds is left for the next time."""
+    """Delete a batch of settled rows; rows that another transaction has locked are left for the next time."""
     async with database.transaction() as connection:
         batch = (
             select(table.c.id)
@@ -246,8 +248,8 @@ async def _delete(database: Database, table: Any, settled: Any, indexed: Any, be
             .limit(_ROWS)
             .with_for_update(skip_locked=True)
         )
-        gone = await connection.execute(delete(table).where(table.c.id.in_(batch)))
-        return gone.rowcount
+        deleted = await connection.execute(delete(table).where(table.c.id.in_(batch)))
+        return deleted.rowcount
 
 
 async def _count(connection: AsyncConnection, table: Any, *where: Any) -> int:

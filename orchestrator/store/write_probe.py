@@ -1,4 +1,4 @@
-"""Whether a database can be written just now: not read-only, its disk not full, its connections not all in use."""
+"""A probe for whether a database can be written: not read-only, its disk not full, and connections available."""
 
 import secrets
 from uuid import uuid4
@@ -9,16 +9,16 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_dead_letter
 
 _SIZE = 16 * 1024
-"""Bytes that are written and deleted: more than is left free in the pages of a full database."""
+"""How many bytes are written and deleted: more than remains free in the pages of a full database."""
 
 
 async def write_probe(database: Database) -> None:
-    """Write something and delete it again, in one transaction.
+    """Write a row and delete it again, in one transaction.
 
     Raises:
-        Exception: the database's or the driver's; it cannot be written.
+        Exception: the error of the database or its driver, because of which it cannot be written.
     """
-    # A number of its own, so that the sequence of real dead letters stays without gaps.
+    # A negative id, so that the ids of real dead letters have no gaps.
     number = -1 - secrets.randbelow(2**31 - 1)
     letter = {
         "id": number,

@@ -11,7 +11,7 @@ from orchestrator import ExternalCall, external_operation
 from orchestrator.definition.catalog import Catalog
 from orchestrator.drive.driver import SagaStuck
 from orchestrator.protocol.commands import Decided, Outcome, Phase, StepDone
-from orchestrator.store.external.undo import OrphanedEffect, left_standing, take_back_left
+from orchestrator.store.external.undo import OrphanedEffect, orphaned_effects, undo_orphan
 from orchestrator.store.saga.intervention import Skip, skip_step
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.worker.recovery.limits import Limits
@@ -347,14 +347,14 @@ class TestDeathAfterTheEnd:
         await self.barred_and_charged(ground)
         now = datetime.now(UTC)
 
-        too_soon = await left_standing(ground.database, now=now)
-        [left] = await left_standing(ground.database, now=now + timedelta(minutes=1))
-        taken = await asyncio.gather(*(take_back_left(ground.database, PAYMENTS, left) for _ in range(2)))
+        too_soon = await orphaned_effects(ground.database, now=now)
+        [left] = await orphaned_effects(ground.database, now=now + timedelta(minutes=1))
+        taken = await asyncio.gather(*(undo_orphan(ground.database, PAYMENTS, left) for _ in range(2)))
 
         assert (len(too_soon), taken) == (0, [True, True])
         assert await ground.states() == ["undone", "undone"]
         assert ground.charged_and_refunded == (1, 1)
-        assert await left_standing(ground.database, now=now + timedelta(hours=1)) == []
+        assert await orphaned_effects(ground.database, now=now + timedelta(hours=1)) == []
 
     async def test_recovery_refunds_it_and_a_dry_run_only_says_so(self, ground: Ground, client: Client) -> None:
         await self.barred_and_charged(ground)
@@ -375,11 +375,11 @@ class TestDeathAfterTheEnd:
         later = datetime.now(UTC) + timedelta(minutes=1)
         Wire.before[REFUND] = breaks()
 
-        [left] = await left_standing(ground.database, now=later)
+        [left] = await orphaned_effects(ground.database, now=later)
         with pytest.raises(ConnectionResetError):
-            await take_back_left(ground.database, PAYMENTS, left)
+            await undo_orphan(ground.database, PAYMENTS, left)
 
-        assert await left_standing(ground.database, now=later) == [left]
+        assert await orphaned_effects(ground.database, now=later) == [left]
         assert (await ground.step()).undo_error == "ConnectionResetError: the wire is broken by the test"
 
     async def test_a_second_look_at_what_was_barred_settles_it(self, ground: Ground) -> None:
@@ -387,12 +387,12 @@ class TestDeathAfterTheEnd:
         await ground.cancel()
         later = datetime.now(UTC) + timedelta(hours=1)
 
-        [left] = await left_standing(ground.database, now=later)
-        found = await take_back_left(ground.database, PAYMENTS, left)
+        [left] = await orphaned_effects(ground.database, now=later)
+        found = await undo_orphan(ground.database, PAYMENTS, left)
 
         assert not found
         assert await ground.states() == ["undone", "barred"]
-        assert await left_standing(ground.database, now=later) == []
+        assert await orphaned_effects(ground.database, now=later) == []
 
     async def test_a_success_after_a_refusal_that_was_not_refunded_is_found(self, ground: Ground) -> None:
         hold = Hold()
@@ -405,8 +405,8 @@ class TestDeathAfterTheEnd:
             await late
         Wire.clear()
 
-        [left] = await left_standing(ground.database, now=datetime.now(UTC) + timedelta(minutes=1))
-        await take_back_left(ground.database, PAYMENTS, left)
+        [left] = await orphaned_effects(ground.database, now=datetime.now(UTC) + timedelta(minutes=1))
+        await undo_orphan(ground.database, PAYMENTS, left)
 
         assert await ground.states() == ["undone", "refused"]
         assert ground.charged_and_refunded == (1, 1)
@@ -414,7 +414,7 @@ class TestDeathAfterTheEnd:
     async def test_nothing_is_left_of_sagas_that_ended_well(self, ground: Ground) -> None:
         await ground.driver().drive()
 
-        assert await left_standing(ground.database, now=datetime.now(UTC) + timedelta(hours=1)) == []
+        assert await orphaned_effects(ground.database, now=datetime.now(UTC) + timedelta(hours=1)) == []
         assert (await ground.step()).attempted_at is None
 
     async def test_pages_go_on_where_the_last_one_ended(self, ground: Ground) -> None:
@@ -426,7 +426,7 @@ class TestDeathAfterTheEnd:
         later = datetime.now(UTC) + timedelta(hours=1)
 
         seen: list[OrphanedEffect] = []
-        while page := await left_standing(ground.database, now=later, after=seen[-1] if seen else None, limit=2):
+        while page := await orphaned_effects(ground.database, now=later, after=seen[-1] if seen else None, limit=2):
             seen += page
 
         assert sorted(left.saga.event_id for left in seen) == ["one", "three", "two"]

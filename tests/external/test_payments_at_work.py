@@ -14,7 +14,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 
 from orchestrator.protocol.commands import Phase
 from orchestrator.store.core.database import Database
-from orchestrator.store.external.undo import left_standing, take_back_left
+from orchestrator.store.external.undo import orphaned_effects, undo_orphan
 from tests.external.orchestrators import PAYMENTS, ParcelRequested, PaymentRequested
 from tests.external.supervisor import Supervisor
 from tests.external.wire import PORT_VARIABLE, Wire, breaks
@@ -195,15 +195,15 @@ async def test_a_cancelled_charge_that_arrives_after_the_end_is_found_by_a_secon
     await service.open_gate()
     await until_charged(service)
     now = datetime.now(UTC)
-    soon = await left_standing(house.database, now=now)
-    later = await left_standing(house.database, now=now + timedelta(hours=1))
-    taken = [await take_back_left(house.database, house.catalog, left) for left in later]
+    soon = await orphaned_effects(house.database, now=now)
+    later = await orphaned_effects(house.database, now=now + timedelta(hours=1))
+    taken = [await undo_orphan(house.database, house.catalog, left) for left in later]
 
     assert outcome.phase is Phase.CANCELLED
     assert (len(soon), taken) == (0, [True])
     assert totals(service) == (1, 1)
     assert [step.state for step in await house.steps()] == ["undone", "undone"]
-    assert await left_standing(house.database, now=now + timedelta(hours=1)) == []
+    assert await orphaned_effects(house.database, now=now + timedelta(hours=1)) == []
 
 
 async def test_a_terminated_payment_goes_on_when_its_event_is_published_again(

@@ -50,8 +50,8 @@ COUNTS_WHAT_IT_WOULD_DELETE = "purge --dry-run"
 """Reads as much as its answer says, for a person who asks."""
 OF_ONE_SAGA = {
     # Reads and writes the rows of single sagas and steps by their primary keys.
-    *("run_calls", "undo_calls", "run_external_step", "settle_external_step", "external_row", "verified", "fate"),
-    *("settle_attempt", "swapped", "undo_external_step", "take_back_late", "take_back_left", "once_settled"),
+    *("run_calls", "undo_calls", "run_external_step", "settle_external_step", "external_row", "verified", "find_out"),
+    *("settle_attempt", "swapped", "undo_external_step", "undo_late_effect", "undo_orphan", "once_settled"),
     *("home_row", "has_happened", "insert_first", "bar", "copy_home", "run_remote_step", "undo_remote_step"),
     *("skip_step", "check_skip", "mark_stuck", "count_undo_failure", "begin_wait", "end_wait", "run_steps_together"),
     *(
@@ -194,7 +194,7 @@ RUN: dict[str, Work] = {
     "the outbox's metrics": reading_outbox.waiting,
     "a cancel": cancel,
     "recovery": overdue,
-    "recovery of effects": lambda database: external_undo.left_standing(database, now=NOW),
+    "recovery of effects": lambda database: external_undo.orphaned_effects(database, now=NOW),
     "recovery of lock heads": lock_heads.remove_unused_heads,
     "the relay": relay,
     "listening": events,

@@ -1,1 +1,1 @@
-"""Dead letters: how a message is stored, and what becomes of it."""
+"""Dead letters: how a message is stored, and how it is replayed, edited or dropped."""

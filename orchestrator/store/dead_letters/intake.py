@@ -1,4 +1,4 @@
-"""Dead letters: messages that were no events of ours, kept as they came."""
+"""Storing dead letters: inbound messages that could not be read or routed, unchanged."""
 
 import json
 import re
@@ -15,10 +15,10 @@ from orchestrator.store.core.schema import saga_dead_letter
 from orchestrator.store.saga.opening import insert_into
 
 EDITED_SOURCE = "edited"
-"""Of a letter that is an edited copy of another one."""
+"""The source of a dead letter that is an edited copy of another one."""
 _COPY_OF = "dead-letter/"
 PEEK = 64 * 1024
-"""Bytes of a message that is looked at without reading all of it."""
+"""How many bytes of a message are looked at if it is not read completely."""
 ID_LENGTH = 128
 _ID = re.compile(rb'"id"\s*:\s*"([^"\\]{1,128})"')
 _NAME = (
@@ -29,10 +29,10 @@ _NAME = (
 
 
 def event_id_of(raw: bytes) -> str:
-    """The event id that a message gives itself; empty if it gives none, or one that no event can have.
+    """Return the event id that a message contains; empty if there is none, or if no event can have such an id.
 
     Args:
-        raw: the message, or its beginning: then the first id in it counts.
+        raw: the message, or its beginning, in which the first id counts.
     """
     try:
         message: object = json.loads(raw)
@@ -46,7 +46,7 @@ def event_id_of(raw: bytes) -> str:
 
 
 async def name_letters(database: Database, *, limit: int = 500) -> int:
-    """Look up the event ids of letters that an older version wrote. Returns how many there were."""
+    """Fill in the event ids of dead letters that an older version stored, and return how many were looked at."""
     table = saga_dead_letter.c
     unnamed = (
         select(table.id, func.substr(table.raw, 1, PEEK, type_=LargeBinary).label("raw"))
@@ -63,12 +63,12 @@ async def name_letters(database: Database, *, limit: int = 500) -> int:
 
 
 def edited_origin(number: int) -> str:
-    """What stands where the execution's id would, of an edited copy."""
+    """Return what an edited copy records instead of an execution's id."""
     return f"{_COPY_OF}{number}"
 
 
 def edited_from(origin: str) -> int | None:
-    """Number of the letter that was edited."""
+    """Return the number of the dead letter of which this is an edited copy; None if it is not one."""
     number = origin.removeprefix(_COPY_OF)
     return int(number) if number != origin and number.isdecimal() else None
 
@@ -84,7 +84,7 @@ async def keep_letter(
     reason: str,
     raw: bytes,
 ) -> int:
-    """Keep a whole message; one that comes twice from the same place is kept once.
+    """Store a whole message; a message that comes twice from the same position is stored once.
 
     Returns:
         The letter's number.
@@ -116,7 +116,7 @@ async def insert_letter(
     reason: str,
     raw: bytes,
 ) -> int:
-    """`keep_letter` in the caller's own transaction."""
+    """Store a whole message in the caller's own transaction, like `keep_letter`."""
     where = {"origin_workflow_id": workflow_id, "origin_run_id": run_id, "origin_position": position}
     statement = insert_into(connection, saga_dead_letter).values(
         **where,
@@ -145,7 +145,7 @@ async def keep_piece(
     offset: int,
     raw: bytes,
 ) -> int:
-    """Keep one piece of a message; pieces come in order, and one that comes twice is kept once.
+    """Store one piece of a message. Pieces come in order, and a piece that comes twice is stored once.
 
     Returns:
         The letter's number.
@@ -174,7 +174,7 @@ async def keep_piece(
                 table.origin_position == position,
                 func.length(table.raw) == offset,
             )
-            .values(raw=cast(table.raw.op("||")(raw), LargeBinary))  # SQLite makes a text of it otherwise
+            .values(raw=cast(table.raw.op("||")(raw), LargeBinary))  # without the cast, SQLite stores text
         )
         return await _number_of(connection, where)
 

@@ -1,7 +1,8 @@
-"""What becomes of dead letters: found, shown, and settled once, by compare-and-set.
+"""Resolving dead letters: they are searched, shown, and settled once, by compare-and-set.
 
-A letter is open until somebody settles it, and is never deleted. A replay marks it before it publishes and again when
-it has: whoever drops or edits a letter leaves one alone that is being replayed. Knows SQL alone.
+A dead letter is open until it is settled, and only retention deletes it afterwards. A replay marks the letter before it
+publishes, and settles it afterwards; a letter that is being replayed cannot be dropped or edited. This module knows
+only SQL.
 """
 
 from collections.abc import Sequence
@@ -28,15 +29,15 @@ from orchestrator.store.dead_letters.intake import (
 from orchestrator.store.queries.sagas import reading
 
 _UNNAMED = 200
-"""Letters without an event id that are looked through for one event."""
+"""How many dead letters without an event id are searched for one event."""
 _UNDER_WAY = "being replayed"
 _CLAIM = timedelta(minutes=1)
-"""After so long a replay that was not heard of again counts as dead."""
+"""How long after its mark an unfinished replay counts as dead."""
 _table = saga_dead_letter.c
 
 
 class State(StrEnum):
-    """Which letters a search is about."""
+    """The states of dead letters to search for."""
 
     OPEN = "open"
     SETTLED = "settled"
@@ -45,21 +46,21 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterView:
-    """One dead letter as it is kept."""
+    """One stored dead letter."""
 
     id: int
     door: str
-    """`bus`, `start`, `update`, `outbox`, `edited`, or the name of the signal that it came by."""
+    """The source: `bus`, `start`, `update`, `outbox`, `edited`, or the name of the signal with which it arrived."""
     workflow_id: str
-    """The execution to which it was sent, or what stands for one."""
+    """The id of the execution to which the message was sent, or a substitute if there is none."""
     run_id: str
     position: int
     raw: bytes
-    """The message, byte for byte; its beginning in a list. May be personal."""
+    """The message, byte for byte; only its beginning in a list. May be personal."""
     size: int
-    """Bytes of the whole message."""
+    """The size of the whole message, in bytes."""
     kept: int
-    """Bytes that are kept; fewer than `size` while a large one is arriving."""
+    """How many bytes are stored; fewer than `size` while a large message is arriving."""
     code: str
     reason: str
     created_at: datetime
@@ -68,53 +69,53 @@ class LetterView:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody has settled it."""
+        """Whether the dead letter has not been settled."""
         return self.settled_at is None
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of the message has arrived."""
+        """Whether the whole message has arrived."""
         return self.kept >= self.size
 
     @property
     def edited_from(self) -> int | None:
-        """The letter of which this is an edited copy."""
+        """The number of the dead letter of which this is an edited copy."""
         return edited_from(self.workflow_id) if self.door == EDITED_SOURCE else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """Which letters."""
+    """The criteria of a search for dead letters."""
 
     state: State = State.OPEN
     door: str | None = None
     code: str | None = None
     event_type: str | None = None
-    """As it stands in the message: what cannot be read may have one all the same."""
+    """The event type in the message's text; a message that cannot be read may contain one nevertheless."""
     orchestrator: str | None = None
-    """Sent to executions of it, by their usual ids."""
+    """The orchestrator to whose executions the message was sent, going by their usual ids."""
     since: datetime | None = None
     limit: int = 20
 
 
 class Settled(StrEnum):
-    """What became of the wish to settle a letter."""
+    """The result of an attempt to settle a dead letter."""
 
     DONE = "done"
     BEFORE = "before"
-    """Somebody had settled it."""
+    """The dead letter was already settled."""
     UNDER_WAY = "under_way"
-    """Somebody is replaying it just now."""
+    """The dead letter is being replayed."""
 
 
 async def find_letters(database: Database, search: Search) -> Sequence[LetterView]:
-    """Letters, the newest first, each with the beginning of its message.
+    """Return dead letters, the newest first, each with the beginning of its message.
 
     Raises:
         NoTables: no worker has run on this database.
         Unreachable: the database cannot be reached.
     """
-    # By time where that bounds the search: by number, a search that finds little would go through all older letters.
+    # By time if the search is bounded by time: by number, a search with few matches would read all older letters.
     newest_first = [_table.id.desc()] if search.since is None else [_table.created_at.desc(), _table.id.desc()]
     statement = select(*_COLUMNS, _BEGINNING).where(*_terms(database, search))
     async with reading(database) as connection:
@@ -123,7 +124,7 @@ async def find_letters(database: Database, search: Search) -> Sequence[LetterVie
 
 
 async def count_letters(database: Database, search: Search, *, at_most: int | None = None) -> int:
-    """How many letters there are, whatever the search's limit; counting stops at `at_most`.
+    """Count the dead letters of a search regardless of its limit; counting stops at `at_most`.
 
     Raises:
         NoTables, Unreachable: as `find_letters`.
@@ -134,7 +135,7 @@ async def count_letters(database: Database, search: Search, *, at_most: int | No
 
 
 async def letter_of(database: Database, number: int) -> LetterView | None:
-    """One letter, whole; None if there is none of that number.
+    """Return one dead letter with its whole message; None if there is none with that number.
 
     Raises:
         NoTables, Unreachable: as `find_letters`.
@@ -145,7 +146,7 @@ async def letter_of(database: Database, number: int) -> LetterView | None:
 
 
 async def letters_of_event(database: Database, event_id: str, *, limit: int = 5) -> Sequence[LetterView]:
-    """The newest letters whose message names an event id as its own, each with the beginning of its message.
+    """Return the newest dead letters whose message contains an event id as its own, each with its message's beginning.
 
     Raises:
         NoTables, Unreachable: as `find_letters`.
@@ -153,7 +154,7 @@ async def letters_of_event(database: Database, event_id: str, *, limit: int = 5)
     columns = select(*_COLUMNS, _BEGINNING).order_by(_table.id.desc()).limit(limit)
     async with reading(database) as connection:
         found = [_view(row) for row in await connection.execute(columns.where(_table.event_id == event_id))]
-        # Written by an older version. Recovery looks their ids up, so that soon there are none.
+        # Letters that an older version stored; recovery fills in their event ids, so soon there are none.
         unnamed = columns.where(_table.event_id.is_(None)).limit(_UNNAMED)
         others = [_view(row) for row in await connection.execute(unnamed)]
     found += [letter for letter in others if event_id_of(letter.raw) == event_id]
@@ -161,7 +162,7 @@ async def letters_of_event(database: Database, event_id: str, *, limit: int = 5)
 
 
 async def claim_for_replay(database: Database, number: int, *, by: str) -> str | None:
-    """Mark an open letter as being replayed, whoever else replays it: the event's id makes two replays one.
+    """Mark an open dead letter as being replayed. Several may replay it, because the event's id makes repeats harmless.
 
     Returns:
         The mark, for `give_up_replay`; None if the letter was settled before.
@@ -173,20 +174,20 @@ async def claim_for_replay(database: Database, number: int, *, by: str) -> str |
 
 
 async def give_up_replay(database: Database, number: int, claim: str) -> None:
-    """A replay came to nothing: the letter is as open as before, unless somebody else replays it, too."""
+    """Open a dead letter again after a failed replay, unless another replay has marked it since."""
     ours = (_table.id == number, _table.settled_at.is_(None), _table.settled_as == claim)
     async with database.transaction() as connection:
         await connection.execute(update(saga_dead_letter).where(*ours).values(settled_as=None))
 
 
 async def settle_letter(database: Database, number: int, settled_as: str, *, heeds_claims: bool) -> Settled:
-    """Settle a letter, if nobody has.
+    """Settle a dead letter, if it is open.
 
     Args:
-        database: home.
-        number: the letter's.
-        settled_as: how and by whom, in a sentence.
-        heeds_claims: leave it alone while somebody replays it.
+        database: the home database.
+        number: the dead letter's number.
+        settled_as: a sentence that says how it was settled, and by whom.
+        heeds_claims: whether to leave the letter unchanged while it is being replayed.
     """
     values = {"settled_at": clock.now(), "settled_as": storable(settled_as)}
     return await _settle(database, number, values, heeds_claims=heeds_claims)
@@ -195,8 +196,11 @@ async def settle_letter(database: Database, number: int, settled_as: str, *, hee
 async def keep_edited(
     database: Database, letter: LetterView, raw: bytes, *, by: str, code: str, reason: str
 ) -> int | None:
-    """Keep an edited copy as a letter of its own, and settle the one that it is of; None if that was settled before, or
-    is being replayed. What was edited stays as it came."""
+    """Store an edited copy as a dead letter of its own and settle the original, which is otherwise left unchanged.
+
+    Returns:
+        The copy's number; None if the original is already settled or is being replayed.
+    """
     async with database.transaction() as connection:
         now = await clock.clock_of(connection)
         if not await _set(connection, letter.id, {"settled_at": now}, heeds_claims=True):
@@ -211,8 +215,8 @@ async def keep_edited(
             reason=reason,
             raw=raw,
         )
-        told = storable(f"edited as {number} by {by}")
-        await connection.execute(update(saga_dead_letter).where(_table.id == letter.id).values(settled_as=told))
+        settled_as = storable(f"edited as {number} by {by}")
+        await connection.execute(update(saga_dead_letter).where(_table.id == letter.id).values(settled_as=settled_as))
     return number
 
 
@@ -252,7 +256,7 @@ def _terms(database: Database, search: Search) -> Sequence[ColumnElement[bool]]:
 
 
 def _holds(database: Database, needle: bytes) -> ColumnElement[bool]:
-    """Whether a message holds these bytes."""
+    """Whether a message contains these bytes."""
     find = func.instr if database.dialect == "sqlite" else func.pg_catalog.position
     return find(_table.raw, needle) > 0
 
@@ -266,12 +270,12 @@ async def _settle(database: Database, number: int, values: dict[str, Any], *, he
 
 
 async def _set(connection: AsyncConnection, number: int, values: dict[str, Any], *, heeds_claims: bool) -> bool:
-    """The compare-and-set: of several at once the first one to commit counts."""
+    """Settle or mark a dead letter by compare-and-set, so that the first of several to commit wins."""
     statement = update(saga_dead_letter).where(_table.id == number, _table.settled_at.is_(None))
     if heeds_claims:
         now = await clock.clock_of(connection)
         dead, future = (f"{_UNDER_WAY} since {moment.isoformat()}" for moment in (now - _CLAIM, now + _CLAIM))
-        # A claim from the future was made by a worker whose clock was ahead, and would hold until then.
+        # A mark in the future was made by a worker whose clock was ahead, and would be valid until then.
         no_claim = or_(_table.settled_as.is_(None), _table.settled_as < dead, _table.settled_as > future)
         statement = statement.where(no_claim)
     changed = await connection.execute(statement.values(**values))

@@ -1,11 +1,11 @@
-"""External steps on their way forward: recorded as attempted before the call, verified where their fate is unknown.
+"""The forward path of an external step: recorded before the call, and verified if it is not known how a call ended.
 
-The row is `attempting` from before the first call on. What comes of the call is recorded whatever was decided
-meanwhile, for it has happened outside: a result that comes back to a step that was barred, or refused to another
-attempt, is written down first and taken back then (see `external_undo`).
+The row is `attempting` from before the first call. The result of a call is recorded whatever was decided meanwhile,
+because the call has happened: a result that arrives for a step that was barred, or refused to another attempt, is first
+recorded and then undone (see `external.undo`).
 
-`attempted_at` is when the last attempt began whose end nobody has seen; it is empty once a step is settled, so that
-what was left somewhere in between can be found.
+`attempted_at` is when the last attempt began whose end was not seen. It is empty once a step is settled, so that
+recovery finds the effects that a dead worker left behind.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ from orchestrator.protocol.envelope import canonical
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_step
-from orchestrator.store.external.undo import GOES_BACK, NOTHING_RETURNED, take_back_late
+from orchestrator.store.external.undo import NOTHING_RETURNED, UNDO_PHASES, undo_late_effect
 from orchestrator.store.external.verification import (
     AnyExternal,
     external_call,
     external_operation_of,
     external_row,
-    fate,
+    find_out,
     idempotency_key,
     settle_attempt,
     swapped,
@@ -61,10 +61,10 @@ _FORWARD = (Phase.FORWARD.value,)
 async def run_external_step(
     database: Database, catalog: Catalog, command: StepCommand, *, attempt: int = 1
 ) -> StepReply:
-    """Attempt an external step: write down that it is attempted, call, write down what came of it.
+    """Attempt an external step: record the attempt, make the call, and record its result.
 
     Raises:
-        Exception: what the operation raised; whether it happened is unknown, and the next attempt asks.
+        Exception: whatever the operation raised; it is not known whether the call happened, so the next attempt asks.
     """
     operation = external_operation_of(catalog, command.operation)
     key = idempotency_key(command.saga, command.number)
@@ -76,26 +76,27 @@ async def run_external_step(
         return await claim(connection, catalog, command, operation, attempt, StepState.ATTEMPTING, idempotency_key=key)
 
     try:
-        met = await database.in_transaction(claim_it)
+        recorded = await database.in_transaction(claim_it)
     except OpenedBefore as before:
         return Resume(envelope=before.envelope)
-    if met is not None and not isinstance(met, Attempting):
-        if isinstance(met, Decided | StepRefused):
-            await take_back_late(database, catalog, command)
-        return met
+    if recorded is not None and not isinstance(recorded, Attempting):
+        if isinstance(recorded, Decided | StepRefused):
+            await undo_late_effect(database, catalog, command)
+        return recorded
     call = external_call(command.saga, command.event_time, key, attempt)
-    if met is not None:
-        happened = await verified(operation, call, command.arguments)
-        if happened is not None:
-            return await _record(database, catalog, command, operation, happened.result)
+    if recorded is not None:
+        confirmation = await verified(operation, call, command.arguments)
+        if confirmation is not None:
+            return await _record(database, catalog, command, operation, confirmation.result)
         began = _time()
         if not await _begin_again(database, command, attempt):
-            return await _as_recorded(database, command.saga, command.number, operation)
+            return await _reply_from_row(database, command.saga, command.number, operation)
     arguments = operation.signature.load_arguments(command.arguments)
     until = began + operation.time_limit.total_seconds()
     if _time() >= until:
-        # Who undoes counts the time from the row: a call that began now could arrive after it was believed not to.
-        raise TimeoutError(f"the time limit of {operation.name} was over before the call began")
+        # An undo counts the time limit from the row. A call that began now could arrive after the undo has concluded
+        # that it did not happen.
+        raise TimeoutError(f"the time limit of {operation.name} ended before its call began, so it was not called")
     try:
         async with asyncio.timeout_at(until):
             with contained(operation.name):
@@ -108,10 +109,10 @@ async def run_external_step(
 
 
 async def settle_external_step(database: Database, catalog: Catalog, command: StepCommand) -> StepReply | None:
-    """When a step that could not be undone is given up: learn whether it happened, and bar it if it did not.
+    """Find out whether an abandoned step that cannot be undone has happened, and bar it if it has not.
 
     Returns:
-        Its record, or None: it did not happen and is barred, or its fate stays unknown.
+        The recorded reply. None: the step did not happen and is barred, or it is not known.
     """
     operation = external_operation_of(catalog, command.operation)
     if operation.verify is None:
@@ -121,17 +122,17 @@ async def settle_external_step(database: Database, catalog: Catalog, command: St
         if row.state == StepState.BARRED.value and row.saga_phase == Phase.FORWARD.value:
             return None
         if row.state != StepState.ATTEMPTING.value or row.saga_phase != Phase.FORWARD.value:
-            return await _as_recorded(database, command.saga, command.number, operation)
-        happened = await fate(operation, call, row)
-        if happened is not None:
-            return await _record(database, catalog, command, operation, happened.result)
-        # Another attempt may have begun while this one was asked about: then there is more to ask.
+            return await _reply_from_row(database, command.saga, command.number, operation)
+        confirmation = await find_out(operation, call, row)
+        if confirmation is not None:
+            return await _record(database, catalog, command, operation, confirmation.result)
+        # If another attempt has begun meanwhile, this changes nothing and the loop asks again.
         await settle_attempt(database, command.saga, row, StepState.BARRED, _FORWARD)
     return None
 
 
 async def _begin_again(database: Database, command: StepCommand, attempt: int) -> bool:
-    """Write down that another attempt begins. False: the step is settled, or the saga goes forward no more."""
+    """Record that another attempt begins. False: the step is settled, or the saga no longer goes forward."""
     async with database.transaction() as connection:
         return await swapped(
             connection,
@@ -160,34 +161,34 @@ async def _refuse(database: Database, command: StepCommand, operation: AnyExtern
             return StepRefused(
                 number=command.number, operation=operation.name, code=refusal.code, message=refusal.message
             )
-    return await _as_recorded(database, command.saga, command.number, operation)
+    return await _reply_from_row(database, command.saga, command.number, operation)
 
 
 async def _record(
     database: Database, catalog: Catalog, command: StepCommand, operation: AnyExternal, returned: object
 ) -> StepReply:
-    """Write the result down, whatever the saga's phase: it has happened. Who undoes finds it there."""
+    """Record the result whatever the saga's phase, because the call has happened; an undo finds it on the row."""
     result, recorded = recordable(operation, returned)
     done: dict[str, Any] = {"state": StepState.DONE.value, "result": recorded, "done_at": clock.now()}
     async with database.transaction() as connection:
         if await _changed(connection, command, StepState.ATTEMPTING, **done, attempted_at=None):
             return StepDone(number=command.number, operation=operation.name, result=result)
-        # Now it is here: what was barred because nothing had been seen of it, or refused to another attempt. A finish
-        # that is under way comes first, so that either it sees this result or this attempt sees the saga's end.
+        # The step was barred because no result had been seen, or refused to another attempt. Lock the saga's row, so
+        # that a finish in flight commits first: then either it sees this result, or this attempt sees the saga's end.
         await connection.execute(phase_under_share_lock(command.saga.id))
-        came_late: dict[str, Any] = {"attempted_at": clock.evaluated_now(), "done_at": clock.now()}
-        if not await _changed(connection, command, StepState.BARRED, **done, attempted_at=came_late["attempted_at"]):
-            # A refusal stays the answer, for `handle` may have gone another way on it.
-            came_late["result"] = NOTHING_RETURNED if recorded is None else recorded
-            await _changed(connection, command, StepState.REFUSED, saga_step.c.result.is_(None), **came_late)
-    await take_back_late(database, catalog, command, came_late=True)
-    return await _as_recorded(database, command.saga, command.number, operation)
+        late: dict[str, Any] = {"attempted_at": clock.evaluated_now(), "done_at": clock.now()}
+        if not await _changed(connection, command, StepState.BARRED, **done, attempted_at=late["attempted_at"]):
+            # The refusal remains the step's reply, because `handle` may have continued with it.
+            late["result"] = NOTHING_RETURNED if recorded is None else recorded
+            await _changed(connection, command, StepState.REFUSED, saga_step.c.result.is_(None), **late)
+    await undo_late_effect(database, catalog, command, came_late=True)
+    return await _reply_from_row(database, command.saga, command.number, operation)
 
 
 async def _changed(
     connection: AsyncConnection, command: StepCommand, expected: StepState, *where: Any, **values: Any
 ) -> bool:
-    """Change a step's row if it stands as expected, whatever the phase."""
+    """Change a step's row if it has the expected state, whatever the phase."""
     changed = await connection.execute(
         update(saga_step)
         .where(
@@ -201,12 +202,12 @@ async def _changed(
     return changed.rowcount == 1
 
 
-async def _as_recorded(database: Database, ref: SagaRef, number: int, operation: AnyExternal) -> StepReply:
-    """What stands there, for a driver: where the saga goes back, no result of a step counts any more."""
+async def _reply_from_row(database: Database, ref: SagaRef, number: int, operation: AnyExternal) -> StepReply:
+    """Return the reply that the row records; in a saga that is or was undone, no step's result counts."""
     row = await external_row(database, ref, number)
     if row is None or row.saga_phase is None:
         return Decided(phase=Phase.UNDOING)
-    if row.saga_phase in GOES_BACK:
+    if row.saga_phase in UNDO_PHASES:
         return Decided(phase=Phase(row.saga_phase))
     return recorded_reply(number, operation.name, row)
 

@@ -1,13 +1,12 @@
-"""External steps on their way back: asked about where nobody knows, taken back with a key of their own, never twice.
+"""The undo of an external step: verified if needed, compensated with its own idempotency key, and never twice.
 
-A step of which nothing was seen is barred, and passes for undone. An attempt that comes back after that finds the bar,
-writes its result down all the same, and sees that it is taken back: by its saga's undoing, which looks again before it
-ends, or after the end by itself. If its worker dies in between, nobody drives the saga any more: `left_standing` finds
-such steps, and those that are worth a second look at the other side.
+A step whose call was not seen to happen is barred and counts as undone. An attempt that returns later finds the bar,
+records its result nevertheless, and makes sure that it is undone: by its saga's undo, which looks again before it ends,
+or by itself after the saga's end. If its worker dies in between, the saga no longer has a driver; `orphaned_effects`
+finds such steps, and those for which the external service should be asked a second time.
 """
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, and_, false, or_, select, tuple_
-from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import OrchestratorError
@@ -25,7 +23,6 @@ from orchestrator.protocol.containment import contained
 from orchestrator.protocol.envelope import read
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
-from orchestrator.store.core.error_text import error_text
 from orchestrator.store.core.schema import saga, saga_step
 from orchestrator.store.external.verification import (
     AnyExternal,
@@ -33,28 +30,28 @@ from orchestrator.store.external.verification import (
     external_call,
     external_operation_of,
     external_row,
-    fate,
+    find_out,
     idempotency_key,
     settle_attempt,
     swapped,
     verified,
 )
 from orchestrator.store.saga.fence import recordable
-from orchestrator.store.saga.undo import count_undo_failure, why_not_undone
+from orchestrator.store.saga.undo import counting_failure, why_not_undone
 
-GOES_BACK = (Phase.UNDOING.value, Phase.FAILED.value, Phase.CANCELLED.value)
-"""Phases in which no effect of a step may stand in the end."""
+UNDO_PHASES = (Phase.UNDOING.value, Phase.FAILED.value, Phase.CANCELLED.value)
+"""The phases in which no effect of a step may remain in the end."""
 NOTHING_RETURNED = "null"
-"""Stands as the result of a refused step that has happened all the same, if its operation returns nothing."""
+"""The recorded result of a refused step that has happened nevertheless, if its operation returns nothing."""
 LOOK_AGAIN_AFTER = timedelta(minutes=10)
-"""When the other side is asked once more about a step that was barred."""
+"""How long after an attempt the external service is asked once more about a barred step."""
 _ENDED = (Phase.FAILED.value, Phase.CANCELLED.value)
 _ANY = tuple(phase.value for phase in Phase)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrphanedEffect:
-    """An external step whose effect stands though it should not, or may stand, and that nobody is going to undo."""
+    """An external step whose effect remains, or may remain, although it should be undone, and that has no driver."""
 
     saga: SagaRef
     number: int
@@ -62,41 +59,44 @@ class OrphanedEffect:
     event_time: str
     """RFC 3339."""
     state: StepState
-    """`done` or `refused`: it stands. `barred`: it is to be looked at again."""
+    """`done` or `refused`: the effect exists. `barred`: the external service is to be asked again."""
 
 
 async def undo_external_step(database: Database, catalog: Catalog, command: UndoCommand) -> UndoReply:
-    """Undo an external step: ask whether it happened if nobody knows, and take it back if it did.
+    """Undo an external step: find out whether it happened, and compensate it if it did.
 
     Raises:
-        FateUnknown: there is no verification to ask.
-        Exception: what the compensation or the verification raised; the attempt is counted on the step's row.
+        OutcomeUnknown: there is no verification to ask.
+        Exception: whatever the compensation or the verification raised; the attempt is counted on the step's row.
     """
-    return await _counted(database, catalog, command, (Phase.UNDOING.value,))
+    async with counting_failure(database, command):
+        return await _undo(database, catalog, command, (Phase.UNDOING.value,))
 
 
-async def take_back_late(
+async def undo_late_effect(
     database: Database, catalog: Catalog, command: StepCommand, *, came_late: bool = False
 ) -> None:
-    """Take back what stands of a step after it was settled otherwise, if nobody else is sure to. Safe to repeat.
+    """Undo what remains of a step after it was settled otherwise, unless its saga's undo will do so. Safe to repeat.
 
     Args:
         database: the home database.
-        catalog: knows the operation.
-        command: the attempt that met the step.
-        came_late: it is this attempt's own result, which nobody had seen. Otherwise a saga that is undoing is left to
-            its undoing, which goes from the last step to the first.
+        catalog: the application's operations.
+        command: the attempt that found the effect.
+        came_late: whether the effect is this attempt's own result, which no other driver has seen. Otherwise an undoing
+            saga's effects are left to its undo, which keeps the order from the last step to the first.
     """
     row = await external_row(database, command.saga, command.number)
-    if row is None or not _stands(row):
+    if row is None or not _is_compensable(row):
         return
     undo = UndoCommand(
         saga=command.saga, number=command.number, operation=command.operation, event_time=command.event_time
     )
-    await _counted(database, catalog, undo, _phases_of(row.state, GOES_BACK if came_late else _ENDED))
+    phases = _undo_phases(row.state, UNDO_PHASES if came_late else _ENDED)
+    async with counting_failure(database, undo):
+        await _undo(database, catalog, undo, phases)
 
 
-async def left_standing(
+async def orphaned_effects(
     database: Database,
     *,
     now: datetime,
@@ -104,20 +104,20 @@ async def left_standing(
     after: OrphanedEffect | None = None,
     limit: int = 200,
 ) -> Sequence[OrphanedEffect]:
-    """A page of external steps that a dead worker left: for recovery, which hands each to `take_back_left`.
+    """Return a page of the effects that dead workers left behind; recovery passes each to `undo_orphan`.
 
     Args:
         database: the home database.
-        now: the time.
-        grace: how long the attempt that found an effect has to take it back itself.
-        after: the last one of the page before.
-        limit: steps a page.
+        now: the current time.
+        grace: how long the attempt that found an effect has to undo it itself.
+        after: the last item of the previous page.
+        limit: how many steps a page has.
     """
-    stands = or_(
+    has_effect = or_(
         and_(saga_step.c.state == StepState.DONE.value, saga.c.phase.in_(_ENDED)),
         and_(saga_step.c.state == StepState.REFUSED.value, saga_step.c.result.is_not(None)),
     )
-    # What is done in the future was written by a worker whose clock was ahead.
+    # A `done_at` in the future was written by a worker whose clock was ahead.
     settled = or_(saga_step.c.done_at <= now - grace, saga_step.c.done_at > clock.now_plus(clock.AHEAD))
     unsure = and_(saga_step.c.state == StepState.BARRED.value, saga.c.phase.in_(_ENDED))
     statement = (
@@ -134,10 +134,10 @@ async def left_standing(
         .where(
             saga_step.c.kind == "external",
             saga_step.c.irreversible == false(),
-            # Empty wherever a step is settled: few rows are left to look at.
+            # Empty for every settled step, so few rows are left to check.
             saga_step.c.attempted_at.is_not(None),
             or_(
-                and_(stands, settled),
+                and_(has_effect, settled),
                 and_(unsure, saga_step.c.attempted_at <= now - LOOK_AGAIN_AFTER),
             ),
         )
@@ -147,40 +147,31 @@ async def left_standing(
     if after is not None:
         statement = statement.where(tuple_(saga_step.c.saga_id, saga_step.c.number) > (after.saga.id, after.number))
     async with database.reading() as connection:
-        return [_left(row) for row in await connection.execute(statement)]
+        return [_orphaned_effect(row) for row in await connection.execute(statement)]
 
 
-async def take_back_left(database: Database, catalog: Catalog, left: OrphanedEffect) -> bool:
-    """Take back what a dead worker left; look once more at what was barred. Safe to repeat, and from several at once.
+async def undo_orphan(database: Database, catalog: Catalog, orphan: OrphanedEffect) -> bool:
+    """Undo an effect that a dead worker left behind, or verify a barred step again. Safe to repeat and concurrently.
 
     Returns:
-        Whether there was something to take back.
+        Whether there was an effect to undo.
 
     Raises:
-        Exception: what the compensation or the verification raised; it stays to be found again.
+        Exception: whatever the compensation or the verification raised; the effect will be found again.
     """
-    undo = UndoCommand(saga=left.saga, number=left.number, operation=left.operation, event_time=left.event_time)
-    if left.state is StepState.BARRED and not await _is_there_after_all(database, catalog, undo):
+    undo = UndoCommand(saga=orphan.saga, number=orphan.number, operation=orphan.operation, event_time=orphan.event_time)
+    if orphan.state is StepState.BARRED and not await _happened_after_all(database, catalog, undo):
         return False
-    await _counted(database, catalog, undo, _phases_of(left.state, _ENDED))
+    async with counting_failure(database, undo):
+        await _undo(database, catalog, undo, _undo_phases(orphan.state, _ENDED))
     return True
 
 
-async def _counted(database: Database, catalog: Catalog, command: UndoCommand, phases: tuple[str, ...]) -> UndoReply:
-    try:
-        return await _take_back(database, catalog, command, phases)
-    except Exception as fault:
-        # What counts is the fault itself: that it could not be counted must not stand in its place.
-        with contextlib.suppress(SQLAlchemyError, OSError):
-            await count_undo_failure(database, command, error_text(fault))
-        raise
+async def _undo(database: Database, catalog: Catalog, command: UndoCommand, phases: tuple[str, ...]) -> UndoReply:
+    """Verify and compensate until no effect of the step remains; a swap that came too late changes nothing.
 
-
-async def _take_back(database: Database, catalog: Catalog, command: UndoCommand, phases: tuple[str, ...]) -> UndoReply:
-    """Go on until nothing of the step stands. A swap that came too late has changed nothing: then it looks again.
-
-    The phase is looked at before anything is done outside. It never turns forward again, nor to completed, so what
-    may be taken back once may be taken back for ever.
+    The phase is checked before any external call. A saga that is or was undone never becomes forward or completed
+    again, so what may be undone once may be undone at any later time.
     """
     operation = external_operation_of(catalog, command.operation)
     while True:
@@ -188,8 +179,8 @@ async def _take_back(database: Database, catalog: Catalog, command: UndoCommand,
         if row is None or row.saga_phase not in phases:
             return await _why_not_undone(database, command)
         if row.state == StepState.ATTEMPTING.value:
-            await _learn(database, operation, command, row, phases)
-        elif _stands(row):
+            await _settle(database, operation, command, row, phases)
+        elif _is_compensable(row):
             await _compensate(operation, command, row)
             values: dict[str, Any] = {
                 "undone_at": clock.now(),
@@ -199,7 +190,7 @@ async def _take_back(database: Database, catalog: Catalog, command: UndoCommand,
             if row.state == StepState.DONE.value:
                 values["state"] = StepState.UNDONE.value
             async with database.transaction() as connection:
-                is_ours = await swapped(
+                is_swapped = await swapped(
                     connection,
                     command.saga.id,
                     command.number,
@@ -208,35 +199,35 @@ async def _take_back(database: Database, catalog: Catalog, command: UndoCommand,
                     saga_step.c.undone_at.is_(None),
                     **values,
                 )
-            if is_ours:
+            if is_swapped:
                 return Undone(number=command.number)
         else:
             return await _why_not_undone(database, command)
 
 
-async def _learn(
+async def _settle(
     database: Database, operation: AnyExternal, command: UndoCommand, row: Row[Any], phases: tuple[str, ...]
 ) -> None:
     call = external_call(command.saga, command.event_time, idempotency_key(command.saga, command.number), row.attempts)
-    happened = await fate(operation, call, row)
-    if happened is None:
+    confirmation = await find_out(operation, call, row)
+    if confirmation is None:
         await settle_attempt(database, command.saga, row, StepState.BARRED, phases)
     else:
-        _, recorded = recordable(operation, happened.result)
+        _, recorded = recordable(operation, confirmation.result)
         await settle_attempt(database, command.saga, row, StepState.DONE, phases, result=recorded)
 
 
-async def _is_there_after_all(database: Database, catalog: Catalog, command: UndoCommand) -> bool:
-    """A second look at a step that was barred: a request may have been on its way for longer than its time limit."""
+async def _happened_after_all(database: Database, catalog: Catalog, command: UndoCommand) -> bool:
+    """Verify a barred step a second time, because a request may have been in flight longer than its time limit."""
     operation = external_operation_of(catalog, command.operation)
     row = await external_row(database, command.saga, command.number)
     if row is None or row.state != StepState.BARRED.value:
         return row is not None and row.state == StepState.DONE.value
     call = external_call(command.saga, command.event_time, idempotency_key(command.saga, command.number), row.attempts)
-    happened = await verified(operation, call, json.loads(row.arguments))
+    confirmation = await verified(operation, call, json.loads(row.arguments))
     values: dict[str, Any] = {"attempted_at": None}
-    if happened is not None:
-        _, recorded = recordable(operation, happened.result)
+    if confirmation is not None:
+        _, recorded = recordable(operation, confirmation.result)
         values = {"state": StepState.DONE.value, "result": recorded, "done_at": clock.now()}
     async with database.transaction() as connection:
         await swapped(
@@ -247,12 +238,15 @@ async def _is_there_after_all(database: Database, catalog: Catalog, command: Und
             saga_step.c.state == StepState.BARRED.value,
             **values,
         )
-    return happened is not None
+    return confirmation is not None
 
 
 async def _compensate(operation: AnyExternal, command: UndoCommand, row: Row[Any]) -> None:
     if operation.undo is None:
-        raise OrchestratorError(f"{operation.name} is to be undone, and this worker knows no compensation of it")
+        raise OrchestratorError(
+            f"{operation.name} is to be undone, but this worker's code has no compensation of it. Deploy code that has "
+            "one, or undo its effect by hand and skip the step"
+        )
     call = external_call(
         command.saga, command.event_time, compensation_key(command.saga, command.number), row.undo_attempts + 1
     )
@@ -263,13 +257,16 @@ async def _compensate(operation: AnyExternal, command: UndoCommand, row: Row[Any
             await operation.undo.body(call, **wanted)
 
 
-def _phases_of(state: str, otherwise: tuple[str, ...]) -> tuple[str, ...]:
-    """In which phases a step is taken back: what came after a refusal in each, for `handle` heard that it is not."""
+def _undo_phases(state: str, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the phases in which a step is undone.
+
+    An effect that arrived after a refusal is undone in every phase, because `handle` was told that it did not happen.
+    """
     return _ANY if state == StepState.REFUSED.value else otherwise
 
 
-def _stands(row: Row[Any]) -> bool:
-    """Whether the step's effect stands, and can be taken back."""
+def _is_compensable(row: Row[Any]) -> bool:
+    """Whether the step has an effect that can be undone and has not been."""
     if row.irreversible or row.undone_at is not None:
         return False
     return row.state == StepState.DONE.value or (row.state == StepState.REFUSED.value and row.result is not None)
@@ -280,7 +277,7 @@ async def _why_not_undone(database: Database, command: UndoCommand) -> UndoReply
         return await why_not_undone(connection, command)
 
 
-def _left(row: Any) -> OrphanedEffect:
+def _orphaned_effect(row: Any) -> OrphanedEffect:
     saga_id: UUID = row.saga_id
     return OrphanedEffect(
         saga=SagaRef(id=saga_id, orchestrator=row.orchestrator, event_id=row.event_id),

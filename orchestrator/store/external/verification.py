@@ -1,8 +1,8 @@
-"""What is known of an external step: its row, its keys, and whether it happened if nobody has seen its end.
+"""What is known of an external step: its row, its keys and, if no attempt saw the call end, whether it happened.
 
-A call that failed may have arrived all the same, and may still be under way at the other side, for as long as its time
-limit. So "it did not happen" is believed only once that time is over. It is counted by the database's clock, from when
-the attempt was written down: workers' clocks differ.
+A call that failed may have arrived nevertheless, and may be in flight for as long as its time limit. Therefore "it did
+not happen" is believed only after that time. The time is counted by the database's clock from when the attempt was
+recorded, because workers' clocks differ.
 """
 
 import asyncio
@@ -31,21 +31,21 @@ AnyExternal = ExternalOperation[..., Any]
 
 
 class OutcomeUnknown(OrchestratorError):
-    """An external step may have happened, and there is no way to ask."""
+    """An external step may have happened, and there is no verification to ask."""
 
 
 def idempotency_key(ref: SagaRef, number: int) -> str:
-    """The key of a step: the same on every attempt, and no other step's."""
+    """Return the step's idempotency key: the same for every attempt, and different from every other step's."""
     return str(uuid5(ref.id, f"external/{number}"))
 
 
 def compensation_key(ref: SagaRef, number: int) -> str:
-    """The key of a step's compensation."""
+    """Return the idempotency key of a step's compensation."""
     return str(uuid5(ref.id, f"external/{number}/compensation"))
 
 
 def external_call(ref: SagaRef, event_time: str, key: str, attempt: int) -> ExternalCall:
-    """What the author's function is given."""
+    """Build the call that is passed to the author's function."""
     return ExternalCall(
         idempotency_key=key,
         event_id=ref.event_id,
@@ -55,76 +55,79 @@ def external_call(ref: SagaRef, event_time: str, key: str, attempt: int) -> Exte
 
 
 def external_operation_of(catalog: Catalog, name: str) -> AnyExternal:
-    """The operation that a step is recorded as.
+    """Return the external operation that a step is recorded as.
 
     Raises:
-        OrchestratorError: today it is none of the outside.
+        OrchestratorError: in this worker's code, the operation is not external.
     """
     operation = catalog.operation(name)
     if not isinstance(operation, ExternalOperation):
-        raise OrchestratorError(f"{name} is recorded as an external operation, and is none in this worker's code")
+        raise OrchestratorError(
+            f"{name} is recorded as an external operation, but it is not one in this worker's code; deploy code in "
+            "which it is"
+        )
     return operation
 
 
 async def external_row(database: Database, ref: SagaRef, number: int) -> Row[Any] | None:
-    """A step's row as it stands, with `saga_phase` and, as `now`, the time by the clock of `attempted_at`."""
+    """Return the row with the saga's phase as `saga_phase` and the time by the clock of `attempted_at` as `now`."""
     async with database.reading() as connection:
         phase = select(saga.c.phase).where(saga.c.id == ref.id).scalar_subquery()
-        found = await connection.execute(
+        rows = await connection.execute(
             select(saga_step, phase.label("saga_phase"), clock.evaluated_now().label("now")).where(
                 saga_step.c.saga_id == ref.id, saga_step.c.number == number
             )
         )
-        return found.first()
+        return rows.first()
 
 
 async def verified(
     operation: AnyExternal, call: ExternalCall, arguments: Mapping[str, JsonValue]
 ) -> Confirmed[Any] | None:
-    """Ask the other side. None also if there is no way to ask.
+    """Ask the verification whether the call happened. None means that it did not, or that there is no verification.
 
     Raises:
-        ResultInvalid: the verification returned something else than its answer or None.
-        Exception: what the verification raised.
+        ResultInvalid: the verification returned anything other than a confirmation or None.
+        Exception: whatever the verification raised.
     """
     if operation.verify is None:
         return None
     wanted = operation.recorded(operation.verify.wants, arguments)
     async with asyncio.timeout(operation.time_limit.total_seconds()):
         with contained(f"the verification of {operation.name}"), ungrouped():
-            happened = await operation.verify.body(call, **wanted)
-    _must_be_an_answer(operation, happened)
-    return happened
+            confirmation = await operation.verify.body(call, **wanted)
+    _check_confirmation(operation, confirmation)
+    return confirmation
 
 
-def _must_be_an_answer(operation: AnyExternal, answer: object) -> None:
-    if answer is not None and not isinstance(answer, Confirmed):
+def _check_confirmation(operation: AnyExternal, returned: object) -> None:
+    if returned is not None and not isinstance(returned, Confirmed):
         raise ResultInvalid(
-            f"the verification of {operation.name} returned a value of type {type(answer).__qualname__}. "
-            "Return `Happened(result)` if the call took effect, and None if it did not"
+            f"the verification of {operation.name} returned a value of type {type(returned).__qualname__}. "
+            "Return `Confirmed(result)` if the call took effect, and None if it did not"
         )
 
 
-async def fate(operation: AnyExternal, call: ExternalCall, row: Row[Any]) -> Confirmed[Any] | None:
-    """Whether an attempted step happened; "no" only once no attempt up to this row's can be under way any more.
+async def find_out(operation: AnyExternal, call: ExternalCall, row: Row[Any]) -> Confirmed[Any] | None:
+    """Find out whether an attempted step happened; "no" only once no attempt recorded by this row can be in flight.
 
     Raises:
-        FateUnknown: there is no verification to ask.
+        OutcomeUnknown: there is no verification to ask.
     """
     if operation.verify is None:
         raise OutcomeUnknown(
-            f"whether {operation.name} happened is unknown, and it has no verification to ask: look at the other side "
-            f"(idempotency key {call.idempotency_key}), then retry or skip the step"
+            f"it is not known whether {operation.name} happened, because it has no verification; look it up at the "
+            f"external service (idempotency key {call.idempotency_key}), then retry or skip the step"
         )
     arguments = json.loads(row.arguments)
-    happened = await verified(operation, call, arguments)
+    confirmation = await verified(operation, call, arguments)
     began: datetime | None = row.attempted_at
-    if happened is not None or began is None:
-        return happened
-    left = (began + operation.time_limit - row.now).total_seconds()
-    if left <= 0:
+    if confirmation is not None or began is None:
+        return confirmation
+    remaining = (began + operation.time_limit - row.now).total_seconds()
+    if remaining <= 0:
         return None
-    await asyncio.sleep(left)
+    await asyncio.sleep(remaining)
     return await verified(operation, call, arguments)
 
 
@@ -137,7 +140,7 @@ async def settle_attempt(
     *,
     result: str | None = None,
 ) -> bool:
-    """Compare-and-set of the attempt that was asked about. False: another has begun since, or the phase is another."""
+    """Settle the verified attempt by compare-and-set. False: another attempt has begun, or the phase has changed."""
     async with database.transaction() as connection:
         return await swapped(
             connection,
@@ -155,7 +158,7 @@ async def settle_attempt(
 async def swapped(
     connection: AsyncConnection, saga_id: UUID, number: int, phases: tuple[str, ...], *where: Any, **values: Any
 ) -> bool:
-    """Change a step's row if it stands as expected, behind the guard."""
+    """Change a step's row behind the guard. False: the row or the phase is not as expected, and nothing was changed."""
     phase = phase_under_share_lock(saga_id).scalar_subquery()
     changed = await connection.execute(
         update(saga_step)

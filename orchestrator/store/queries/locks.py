@@ -1,4 +1,4 @@
-"""Reading locks for a person: who holds each, and who stands in line for it. Nothing is changed by asking."""
+"""Read-only queries about locks, for people: who holds each, and which sagas wait for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,34 +14,34 @@ from orchestrator.store.core.schema import saga, saga_lock
 from orchestrator.store.queries.sagas import reading
 
 _DRAWN = and_(saga_lock.c.ticket > 0, saga_lock.c.saga_id >= UUID(int=0))
-"""A ticket, not a head. Only tickets have a saga's id, and its index leads past heads; there may be very many."""
+"""Selects tickets, not heads. Only tickets have a saga id, and its index skips the heads, which may be many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuePosition:
-    """One saga's place in the line for a lock."""
+    """One saga's position in the queue for a lock."""
 
     orchestrator: str
     event_id: str
     phase: Phase
     since: datetime
-    """When it drew its ticket."""
+    """When the saga drew its ticket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldLock:
-    """A lock that is held."""
+    """A lock with its holder."""
 
     key: str
     holder: QueuePosition
     waiting: int
-    """How many sagas wait for it."""
+    """How many sagas wait for the lock."""
     queue: tuple[QueuePosition, ...] = ()
-    """The first of those, where they were asked for."""
+    """The first of the waiting sagas, if they were asked for."""
 
 
 async def held_locks(database: Database, *, limit: int) -> tuple[Sequence[HeldLock], int]:
-    """Locks that are held, those first that most sagas wait for, and how many there are in all.
+    """Return the locks for which most sagas wait, and the number of all held locks.
 
     Raises:
         NoTables: no worker has run on this database.
@@ -57,7 +57,7 @@ async def held_locks(database: Database, *, limit: int) -> tuple[Sequence[HeldLo
         .subquery()
     )
     statement = (
-        _places()
+        _positions()
         .add_columns(lines.c.waiting)
         .join(lines, (lines.c.key == saga_lock.c.key) & (lines.c.first == saga_lock.c.ticket))
         .order_by(lines.c.waiting.desc(), lines.c.key)
@@ -65,33 +65,33 @@ async def held_locks(database: Database, *, limit: int) -> tuple[Sequence[HeldLo
     async with reading(database) as connection:
         rows = (await connection.execute(statement)).all()
         held = await connection.scalar(select(func.count(saga_lock.c.key.distinct())).where(_DRAWN))
-    return [HeldLock(key=row.key, holder=_place(row), waiting=row.waiting) for row in rows], held or 0
+    return [HeldLock(key=row.key, holder=_position(row), waiting=row.waiting) for row in rows], held or 0
 
 
 async def held_lock(database: Database, key: str, *, limit: int) -> HeldLock | None:
-    """One lock with the first so many who wait for it; None if nobody holds it.
+    """Return one lock with the first sagas in its queue; None if it is free.
 
     Raises:
         NoTables: no worker has run on this database.
         Unreachable: the database cannot be reached.
     """
     of_key = (saga_lock.c.key == key) & _DRAWN
-    statement = _places().where(of_key).order_by(saga_lock.c.ticket).limit(limit + 1)
+    statement = _positions().where(of_key).order_by(saga_lock.c.ticket).limit(limit + 1)
     async with reading(database) as connection:
         rows = (await connection.execute(statement)).all()
         drawn = await connection.scalar(select(func.count()).select_from(saga_lock).where(of_key))
     if not rows:
         return None
-    holder, *queue = map(_place, rows)
+    holder, *queue = map(_position, rows)
     return HeldLock(key=key, holder=holder, waiting=max(drawn or 0, len(rows)) - 1, queue=tuple(queue))
 
 
-def _places() -> Select[*tuple[Any, ...]]:
+def _positions() -> Select[*tuple[Any, ...]]:
     columns = (saga_lock.c.key, saga_lock.c.created_at, saga.c.orchestrator, saga.c.event_id, saga.c.phase)
     return select(*columns).join_from(saga_lock, saga, saga.c.id == saga_lock.c.saga_id)
 
 
-def _place(row: Row[Any]) -> QueuePosition:
+def _position(row: Row[Any]) -> QueuePosition:
     return QueuePosition(
         orchestrator=row.orchestrator, event_id=row.event_id, phase=Phase(row.phase), since=row.created_at
     )

@@ -1,8 +1,8 @@
-"""Answers from the tables: how sagas ended, and which events went through.
+"""Lookups in the tables: how sagas ended, and which events were recorded.
 
-An event goes through when it stands in a saga's row, accepted by an orchestrator, or in an outbox. Rows become visible
-in the order of their commits, which is neither that of their ids nor that of their times: so who listens asks for all
-since some time before the last look, and says what of it is known.
+An event is recorded when it is in a saga's row, accepted by an orchestrator, or in an outbox. Rows become visible in
+the order of their commits, which differs from the order of their ids and of their times. So a listener asks for
+everything since some time before its last look, and names the events that it already knows.
 """
 
 import json
@@ -39,11 +39,11 @@ from orchestrator.store.outbox import Target
 T = TypeVar("T")
 
 _NEGLIGIBLE = timedelta(seconds=1)
-"""A difference of two databases' clocks that the overlap of two looks makes up for."""
+"""A difference between two databases' clocks that is covered by the overlap of two looks."""
 _NEW = 5_000
-"""Events that the asker has not heard of, and that one look takes from one source at most."""
+"""How many events that the listener does not know are read from one source at a time."""
 _AT_ONCE = 50
-"""Envelopes that are read at once: there may be much in each."""
+"""How many envelopes are read at once; each may be large."""
 
 
 def _look(dialect: str, ended: str) -> Any:
@@ -64,22 +64,22 @@ _ACCEPTED = select(
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """An event's row, without what it says."""
+class _EventRow:
+    """An event's row without its envelope."""
 
-    told: EventEntry
+    entry: EventEntry
     database: Database
     saga_id: UUID | None
-    """None: it is in the outbox."""
+    """The saga whose row has the event; None if it is in the outbox."""
     event_id: str
 
 
 async def answer(databases: Databases, question: Lookup) -> LookupReply:
-    """What the tables say now.
+    """Answer a lookup from the tables as they are now.
 
     Args:
-        databases: home, and those whose outboxes are read, too.
-        question: its `seconds` are left to whoever asks again.
+        databases: the home database, and the remote ones whose outboxes are read, too.
+        question: the lookup; its `seconds` are for the caller, which asks again.
     """
     sagas: Sequence[SagaEntry] = ()
     room = ANSWER_BYTES
@@ -91,20 +91,20 @@ async def answer(databases: Databases, question: Lookup) -> LookupReply:
 
 
 async def _sagas(connection: AsyncConnection, question: Lookup, room: int) -> tuple[list[SagaEntry], int]:
-    told: list[SagaEntry] = []
+    entries: list[SagaEntry] = []
     dialect = connection.dialect.name
     asked = {"sagas": ids_as_json(dialect, question.sagas)}
     if question.open_too:
         still_open = await connection.execute(_OPEN[dialect], asked)
-        told += [SagaEntry(saga=row.id, content_digest=row.content_digest, outcome=None) for row in still_open]
+        entries += [SagaEntry(saga=row.id, content_digest=row.content_digest, outcome=None) for row in still_open]
     ended = await connection.execute(_ENDED[dialect], asked)
     for row in ended:
         room -= len(row.outcome.encode())
-        if room < 0 and told:
-            return told, 0
+        if room < 0 and entries:
+            return entries, 0
         outcome = Outcome.model_validate_json(row.outcome)
-        told.append(SagaEntry(saga=row.id, content_digest=row.content_digest, outcome=outcome))
-    return told, max(room, 0)
+        entries.append(SagaEntry(saga=row.id, content_digest=row.content_digest, outcome=outcome))
+    return entries, max(room, 0)
 
 
 async def _events(databases: Databases, wanted: EventFilter, room: int) -> LookupReply:
@@ -115,17 +115,17 @@ async def _events(databases: Databases, wanted: EventFilter, room: int) -> Looku
     most = len(heard) + len(wanted.seen) + _NEW
     if wanted.keys_only:
         most = MOST_HEARD
-    rows: dict[str, _Row] = {}
+    rows: dict[str, _EventRow] = {}
     latest: list[datetime] = []
     for _, database in databases:
         is_home = database is databases.home
         ahead = timedelta(0) if is_home else await _ahead(database, now, began)
-        for some in await _rows(database, wanted, since, ahead, is_home=is_home, most=most):
-            if len(some) == most:
-                latest.append(some[-1].told.recorded_at)
-            for row in some:
-                rows.setdefault(row.told.key, row)
-    # Where one source has more, the others are answered up to where it broke off: by time, nothing is passed over.
+        for page in await _rows(database, wanted, since, ahead, is_home=is_home, most=most):
+            if len(page) == most:
+                latest.append(page[-1].entry.recorded_at)
+            for row in page:
+                rows.setdefault(row.entry.key, row)
+    # If one source has more, all sources are answered only up to the time of its last row, so that no event is missed.
     until = min(latest, default=None)
     new = sorted(
         (
@@ -133,43 +133,44 @@ async def _events(databases: Databases, wanted: EventFilter, room: int) -> Looku
             for key, row in rows.items()
             if key not in wanted.seen
             and not (heard and fingerprint(key) in heard)
-            and (until is None or wanted.keys_only or row.told.recorded_at <= until)
+            and (until is None or wanted.keys_only or row.entry.recorded_at <= until)
         ),
-        key=lambda row: (row.told.recorded_at, row.told.key),
+        key=lambda row: (row.entry.recorded_at, row.entry.key),
     )
     if wanted.keys_only and wanted.as_fingerprints:
         known = new[-MOST_HEARD:]
         return LookupReply(
-            heard=pack(fingerprint(row.told.key) for row in known),
-            heard_since=known[0].told.recorded_at if len(known) == MOST_HEARD else None,
+            heard=pack(fingerprint(row.entry.key) for row in known),
+            heard_since=known[0].entry.recorded_at if len(known) == MOST_HEARD else None,
             now=now,
         )
     if wanted.keys_only:
-        return LookupReply(events=tuple(row.told for row in new[-ASKED_SEEN:]), now=now)
-    told: list[EventEntry] = []
-    for some in _batches(new):
-        envelopes = await _envelopes(some)
-        for row in some:
-            text = envelopes.get(row.told.key, "")
-            fields = _fields(text, row.told.type)
+        return LookupReply(events=tuple(row.entry for row in new[-ASKED_SEEN:]), now=now)
+    entries: list[EventEntry] = []
+    for batch in _batches(new):
+        envelopes = await _envelopes(batch)
+        for row in batch:
+            text = envelopes.get(row.entry.key, "")
+            fields = _fields(text, row.entry.type)
             if fields is None:
-                continue  # gone meanwhile, or of another type
+                continue  # deleted meanwhile, or of another type
             room -= len(text.encode())
-            if room < 0 and told:
-                return LookupReply(events=tuple(told), has_more=True, now=now)
-            told.append(row.told.model_copy(update={"envelope": fields}))
-    return LookupReply(events=tuple(told), has_more=until is not None, now=now)
+            if room < 0 and entries:
+                return LookupReply(events=tuple(entries), has_more=True, now=now)
+            entries.append(row.entry.model_copy(update={"envelope": fields}))
+    return LookupReply(events=tuple(entries), has_more=until is not None, now=now)
 
 
 async def _ahead(database: Database, now: datetime, began: float) -> timedelta:
-    """By how much another database's clock is ahead of home's at least; a listener keeps the time of home's.
+    """Return by how much a remote database's clock is at least ahead of home's, by which a listener keeps time.
 
-    Time that passed between the two readings would count as ahead, and events of so many seconds would be passed over.
+    The time between the two readings is subtracted. Otherwise it would count as ahead, and events of that many seconds
+    would be missed.
 
     Args:
-        database: the other one.
-        now: what home's clock said.
-        began: when it was asked, by this process's monotonic clock.
+        database: the remote database.
+        now: the time by home's clock.
+        began: when home's clock was read, by this process's monotonic clock.
     """
     read = await clock.read_clock(database)
     ahead = read - now - timedelta(seconds=monotonic() - began)
@@ -178,41 +179,41 @@ async def _ahead(database: Database, now: datetime, began: float) -> timedelta:
 
 async def _rows(
     database: Database, wanted: EventFilter, since: datetime, ahead: timedelta, *, is_home: bool, most: int
-) -> list[list[_Row]]:
-    """Events of a database since a time by home's clock, of which the database's own is so much ahead.
+) -> list[list[_EventRow]]:
+    """Return the events of a database since a time by home's clock, given how far the database's own clock is ahead.
 
     Returns:
-        From each source at most so many, the first ones by time; of keys alone the last ones.
+        From each source at most `most` events: the first ones by time or, if only keys are wanted, the last ones.
     """
-    found: list[list[_Row]] = []
+    pages: list[list[_EventRow]] = []
     async with database.reading() as connection:
         if is_home:
             statement = _in_order(_ACCEPTED, saga.c.created_at, wanted, most)
             accepted = await connection.execute(statement, {"since": since, "types": list(wanted.types)})
-            found.append([_row(row, database, row.id) for row in accepted])
+            pages.append([_event_row(row, database, row.id) for row in accepted])
         for event_type in wanted.types:
             statement = _in_order(_sent(event_type), saga_outbox.c.created_at, wanted, most)
             sent = await connection.execute(statement, {"since": since + ahead})
-            found.append([_row(row, database, None, ahead) for row in sent])
-    return found
+            pages.append([_event_row(row, database, None, ahead) for row in sent])
+    return pages
 
 
 def _in_order(statement: Any, recorded_at: Any, wanted: EventFilter, most: int) -> Any:
     return statement.order_by(recorded_at.desc() if wanted.keys_only else recorded_at).limit(most)
 
 
-def _row(row: Any, database: Database, saga_id: UUID | None, ahead: timedelta = timedelta(0)) -> _Row:
-    told = EventEntry(key=f"{row.type}/{row.event_id}", type=row.type, recorded_at=row.recorded_at - ahead)
-    return _Row(told, database, saga_id, row.event_id)
+def _event_row(row: Any, database: Database, saga_id: UUID | None, ahead: timedelta = timedelta(0)) -> _EventRow:
+    entry = EventEntry(key=f"{row.type}/{row.event_id}", type=row.type, recorded_at=row.recorded_at - ahead)
+    return _EventRow(entry, database, saga_id, row.event_id)
 
 
-async def _envelopes(rows: Sequence[_Row]) -> dict[str, str]:
-    """Envelopes by the keys of their events."""
+async def _envelopes(rows: Sequence[_EventRow]) -> dict[str, str]:
+    """Read the envelopes of events, by their keys."""
     read: dict[str, str] = {}
     for database in {row.database for row in rows}:
         here = [row for row in rows if row.database is database]
-        sagas = {row.saga_id: row.told.key for row in here if row.saga_id is not None}
-        sent = {row.event_id: row.told.key for row in here if row.saga_id is None}
+        sagas = {row.saga_id: row.entry.key for row in here if row.saga_id is not None}
+        sent = {row.event_id: row.entry.key for row in here if row.saga_id is None}
         async with database.reading() as connection:
             if sagas:
                 accepted = select(saga.c.id, saga.c.envelope).where(
@@ -227,21 +228,21 @@ async def _envelopes(rows: Sequence[_Row]) -> dict[str, str]:
 
 
 def _sent(event_type: str) -> Any:
-    """Rows of the outbox by their event's type, which stands in the envelope alone; some may only mention it."""
+    """Select outbox rows by event type, which only the envelope has; the caller drops rows that merely mention it."""
     envelope, written = saga_outbox.c.envelope, json.dumps(event_type)
     return select(
         literal(event_type).label("type"), saga_outbox.c.event_id, saga_outbox.c.created_at.label("recorded_at")
     ).where(
         saga_outbox.c.created_at >= bindparam("since", type_=saga_outbox.c.created_at.type),
-        # No event of its own: what started a saga, on its way to its other listeners.
+        # Leave out rows that only forward an event that has started a saga, because they are not new events.
         or_(saga_outbox.c.target.is_(None), saga_outbox.c.target != Target.MISSING.value),
-        # No JSON for the database: one row that is none would hide all others.
+        # Compared as text and not as JSON, because one row that is not JSON would make the query fail for all others.
         or_(*(envelope.contains(f'"type":{space}{written}', autoescape=True) for space in ("", " "))),
     )
 
 
 def _fields(text: str, event_type: str) -> dict[str, JsonValue] | None:
-    """An envelope's fields, if it is one of that type."""
+    """Return an envelope's fields, or None if it is not an envelope of that type."""
     try:
         fields: object = json.loads(text)
     except ValueError:

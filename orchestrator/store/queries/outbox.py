@@ -1,4 +1,4 @@
-"""Reading the outbox for a person and for metrics: what waits, for how long, and why. Nothing is changed by asking."""
+"""Read-only queries about the outbox, for people and metrics: what waits to be sent, for how long, and why."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,50 +19,50 @@ _UNREADABLE = "?"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """Unsent events of one database."""
+    """The unsent events of one database."""
 
     count: int
-    """At most 100,000 are counted."""
+    """How many there are; counting stops at 100,000."""
     lag: timedelta
-    """How long the first of them has waited; nothing if none waits."""
+    """How long the oldest one has waited; zero if none waits."""
     error: str | None
-    """Why the first of them was not sent when that was tried last."""
+    """Why the last attempt to send the oldest one failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingGroup:
-    """Unsent events of one type and one key."""
+    """The unsent events of one type and one ordering key."""
 
     event_type: str
-    """`?` where the envelope cannot be read."""
+    """The event type; `?` if the envelope cannot be read."""
     key: str | None
     count: int
     oldest: datetime
     attempts: int
-    """The most that one of them has had."""
+    """The highest number of attempts that one of them has had."""
     error: str | None
-    """Of the first of them that has one."""
+    """The error of the oldest one that has an error."""
 
 
 async def waiting(database: Database) -> Waiting:
-    """How many events wait to be sent, and since when."""
+    """Return how many events wait to be sent, and for how long."""
     unsent = select(saga_outbox.c.id).where(_is_waiting()).limit(_COUNTED).subquery()
     first = select(saga_outbox.c.created_at, clock.now().label("now"), saga_outbox.c.error)
     first = first.where(_is_waiting()).order_by(saga_outbox.c.id).limit(1)
     async with database.reading() as connection:
         count = await connection.scalar(select(func.count()).select_from(unsent)) or 0
-        found = (await connection.execute(first)).first()
-    if found is None:
+        oldest = (await connection.execute(first)).first()
+    if oldest is None:
         return Waiting(count=count, lag=timedelta(0), error=None)
-    return Waiting(count=count, lag=max(found.now - found.created_at, timedelta(0)), error=found.error)
+    return Waiting(count=count, lag=max(oldest.now - oldest.created_at, timedelta(0)), error=oldest.error)
 
 
 async def waiting_groups(database: Database, *, limit: int) -> Sequence[WaitingGroup]:
-    """The first of the events that wait, by type and key, those first that have waited longest.
+    """Group the oldest unsent events by type and ordering key; the group that has waited longest comes first.
 
     Args:
-        database: which one.
-        limit: events that are looked at.
+        database: the database whose outbox is read.
+        limit: how many events are read.
 
     Raises:
         NoTables: no worker has run on this database.
@@ -85,10 +85,10 @@ async def waiting_groups(database: Database, *, limit: int) -> Sequence[WaitingG
                 attempts=row.attempts if known is None else max(known.attempts, row.attempts),
                 error=row.error if known is None else known.error or row.error,
             )
-    return sorted(groups.values(), key=lambda one: one.oldest)
+    return sorted(groups.values(), key=lambda group: group.oldest)
 
 
 def _is_waiting() -> ColumnElement[bool]:
-    """Unsent; what is only looked after in a moment does not wait until it was tried."""
+    """Select unsent events; a row that only forwards a saga's event counts once an attempt to send it has failed."""
     is_event = or_(saga_outbox.c.target.is_(None), saga_outbox.c.target != Target.MISSING.value)
     return saga_outbox.c.sent_at.is_(None) & or_(is_event, saga_outbox.c.attempts > 0)

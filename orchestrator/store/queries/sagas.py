@@ -1,6 +1,6 @@
-"""Reading sagas for a person: what the tables say, and nothing is changed or created by asking.
+"""Read-only queries about sagas, for people; they change and create nothing.
 
-Knows SQL alone. Why a saga is not done takes Temporal, too: that is for whoever calls.
+This module knows only SQL. Why a saga is not finished depends on Temporal, too, and is determined by the caller.
 """
 
 import json
@@ -18,71 +18,55 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition.atomic import named
 from orchestrator.errors import Unreachable
-from orchestrator.operation import HOME
 from orchestrator.protocol.commands import Blocker, Phase, StepState
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import IS_UNDONE, IS_UNFINISHED, saga, saga_meta, saga_step
 from orchestrator.store.locks import blockers, waiting
+from orchestrator.store.saga.step_rows import UndoPredicates
 
 
 class NoTables(Unreachable):
-    """The database is there, or could be, but no worker has ever run on it."""
+    """No worker has ever run on this database, which exists or can be created."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepView:
-    """One step of a saga, as recorded."""
+class StepView(UndoPredicates):
+    """One recorded step of a saga."""
 
     number: int
     operation: str
     kind: str
     state: StepState
     database: str
-    """Where it is done; `home`, or the name of another."""
+    """The database in which the step is done: `home`, or the name of a remote one."""
     attempts: int
-    """The attempt that was recorded; one that failed leaves no row."""
+    """The number of the recorded attempt; failed attempts leave no row."""
     error: str | None
     """JSON with `code` and `message`, if the step was refused."""
     undo_attempts: int
     undo_error: str | None
-    """What the last failed attempt to undo it raised."""
+    """The error that the last failed attempt to undo the step raised."""
     skipped_by: str | None
     skip_reason: str | None
     irreversible: bool
-    """Once it is done the saga is not undone any more."""
+    """Whether the saga cannot be undone once the step is done."""
     arguments: str
-    """JSON. May be personal."""
+    """The arguments as JSON. May be personal."""
     result: str | None
-    """JSON. May be personal."""
+    """The result as JSON. May be personal."""
     created_at: datetime
     undone_at: datetime | None
 
     @property
     def shown(self) -> str:
-        """What it runs, as people read it: an atomic step's operations."""
+        """The step as people read it; for an atomic step, its operations."""
         return named(self.operation, json.loads(self.arguments))
-
-    @property
-    def is_past_undoing(self) -> bool:
-        """Whether it is done, or outside may have been done, and cannot be undone."""
-        return self.irreversible and (self.state is StepState.DONE or self._is_unknown)
-
-    @property
-    def is_to_undo(self) -> bool:
-        """Whether its effect stands, or outside or in another database may stand, and would be taken back."""
-        if self.irreversible or self.kind not in ("operation", "atomic", "external"):
-            return False
-        may_stand = self._is_unknown or (self.database != HOME and self.state is StepState.ATTEMPTING)
-        return self.state is StepState.DONE or may_stand
-
-    @property
-    def _is_unknown(self) -> bool:
         return self.kind == "external" and self.state is StepState.ATTEMPTING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaView:
-    """One saga's row, with its steps in order where they were asked for."""
+    """One saga's row, with its steps in order if they were asked for."""
 
     id: UUID
     orchestrator: str
@@ -92,13 +76,13 @@ class SagaView:
     """The event as it arrived. May be personal."""
     phase: Phase
     ends_as: Phase | None
-    """What an undoing saga will end as."""
+    """The phase in which an undoing saga will end."""
     error_code: str | None
     message: str | None
     ended_by: str | None
-    """Who ended it, if it was not the saga itself."""
+    """The person or component that ended the saga, unless it ended by itself."""
     pivot_step: int | None
-    """The step after which nothing is undone any more, once a turn has met it."""
+    """The number of the pivot, if an attempt to undo the saga has found one."""
     outcome: str | None
     """The outcome as JSON, once there is one. May be personal."""
     owner_workflow_id: str | None
@@ -109,27 +93,27 @@ class SagaView:
     progressed_at: datetime
     finished_at: datetime | None
     purged_at: datetime | None = None
-    """When its steps and its payload were deleted."""
+    """When the saga's steps and payload were deleted."""
     steps: tuple[StepView, ...] = ()
     is_waiting: bool = False
-    """Whether it has not begun, for another saga holds one of its locks."""
+    """Whether the saga has not begun because another saga holds one of its locks."""
     blocked_by: tuple[Blocker, ...] = ()
-    """For whom it waits, by key, where that was asked for."""
+    """The sagas that it waits for, by key, if they were asked for."""
 
     @property
     def is_stuck(self) -> bool:
-        """Whether it waits for a person."""
+        """Whether the saga needs a person."""
         return self.stuck_step is not None and not self.phase.is_final
 
     @property
     def pivot(self) -> int | None:
-        """The first step that cannot be undone and is done: from there on the saga only goes forward."""
+        """The number of the first step that is done and cannot be undone; from there on the saga only goes forward."""
         past = (step.number for step in self.steps if step.is_past_undoing)
         return self.pivot_step if self.pivot_step is not None else next(past, None)
 
 
 async def sagas_of_event(database: Database, event_id: str) -> Sequence[SagaView]:
-    """The sagas that an event started, by orchestrator, with their steps and for whom they wait.
+    """Return the sagas that an event started, by orchestrator, with their steps and the sagas they wait for.
 
     Raises:
         NoTables: no worker has run on this database.
@@ -151,7 +135,7 @@ async def sagas_of_event(database: Database, event_id: str) -> Sequence[SagaView
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A saga's position in the list, which has the newest first. A page is read after a position, not by number."""
+    """A saga's position in the list, newest first; the next page is read after a position, not by page number."""
 
     created_at: datetime
     id: UUID
@@ -161,10 +145,10 @@ class Position:
 
     @classmethod
     def parse(cls, text: str) -> "Position":
-        """Read what `str` wrote.
+        """Read a position that `str` wrote.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the text is not a position.
         """
         moment, _, key = text.rpartition("-")
         return cls(datetime.strptime(moment, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC), UUID(hex=key))
@@ -174,7 +158,7 @@ class Counts(dict[Phase, int]):
     """The number of sagas in each phase; every phase is a key. No more than `COUNTED` ended sagas are counted."""
 
     newest: int | None = None
-    """Ended sagas are counted among so many of the newest sagas; None: among all."""
+    """How many of the newest sagas were searched for ended ones; None if all were."""
 
 
 async def list_sagas(
@@ -186,7 +170,7 @@ async def list_sagas(
     limit: int = 20,
     after: Position | None = None,
 ) -> Sequence[SagaView]:
-    """Sagas, the newest first, without their steps.
+    """Return sagas without their steps, the newest first.
 
     Args:
         database: the home database.
@@ -220,20 +204,20 @@ async def list_sagas(
 
 
 def _words_of_index(phase: Phase) -> Sequence[TextClause]:
-    """The condition of the partial index that has the sagas of a phase."""
+    """Return the condition of the partial index that covers a phase, so that the index is used."""
     if not phase.is_final:
         return (IS_UNFINISHED,)
     return () if phase is Phase.COMPLETED else (IS_UNDONE,)
 
 
 COUNTED = 10_000
-"""Newest sagas among which ended ones are counted: the table never shrinks, so counting all takes ever longer."""
+"""Ended sagas are counted among this many of the newest ones, because counting all takes longer as the table grows."""
 _COUNTED_OPEN = 100_000
-"""Unfinished sagas that are counted at most."""
+"""How many unfinished sagas are counted at most."""
 
 
 async def counts(database: Database, *, orchestrator: str | None = None) -> Counts:
-    """How many sagas are in each phase. Unfinished ones are counted wherever they are, ended ones among the newest.
+    """Count the sagas in each phase: all unfinished ones, and the ended ones among the newest.
 
     Raises:
         NoTables: no worker has run on this database.
@@ -253,7 +237,7 @@ async def counts(database: Database, *, orchestrator: str | None = None) -> Coun
 
 
 async def namespace_of(database: Database) -> str | None:
-    """The Temporal namespace that this database belongs to, if a worker has written it.
+    """Return the Temporal namespace to which this database belongs; None if no worker has recorded one.
 
     Raises:
         NoTables: no worker has run on this database.
@@ -265,7 +249,7 @@ async def namespace_of(database: Database) -> str | None:
 
 @asynccontextmanager
 async def reading(database: Database) -> AsyncGenerator[AsyncConnection]:
-    """A connection for reading, on a database that workers use.
+    """Open a connection for reading, on a database on which a worker has run.
 
     Raises:
         NoTables: no worker has run on it.
@@ -287,7 +271,7 @@ async def reading(database: Database) -> AsyncGenerator[AsyncConnection]:
 
 
 def _would_be_created(database: Database) -> bool:
-    """Whether it is a SQLite file that a mere connection would create."""
+    """Whether connecting would create the file of this SQLite database."""
     return database.dialect == "sqlite" and not Path(database.url.database or "").is_file()
 
 
@@ -296,7 +280,7 @@ def _has_tables(connection: Connection) -> bool:
 
 
 def _in_line(rows: Sequence[Row[Any]]) -> list[UUID]:
-    """Those that may wait for a lock: who is undone only gives back its place."""
+    """Return the sagas that may wait for a lock; an undoing saga does not, it only releases its tickets."""
     return [row.id for row in rows if row.phase == Phase.FORWARD.value]
 
 

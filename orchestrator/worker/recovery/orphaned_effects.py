@@ -5,7 +5,7 @@ from datetime import datetime
 
 from orchestrator.protocol.commands import StepState
 from orchestrator.protocol.names import own_workflow_id
-from orchestrator.store.external.undo import OrphanedEffect, left_standing, take_back_left
+from orchestrator.store.external.undo import OrphanedEffect, orphaned_effects, undo_orphan
 from orchestrator.worker.recovery.limits import Sweeping
 from orchestrator.workflow.system.recovery import Action
 
@@ -14,7 +14,7 @@ async def next_orphaned_effects(
     sweeping: Sweeping, now: datetime, after: OrphanedEffect | None
 ) -> Sequence[OrphanedEffect]:
     """Return the next page of external steps that may have left an effect behind."""
-    return await left_standing(sweeping.database, now=now, grace=sweeping.limits.grace, after=after)
+    return await orphaned_effects(sweeping.database, now=now, grace=sweeping.limits.grace, after=after)
 
 
 async def undo_orphaned_effect(sweeping: Sweeping, effect: OrphanedEffect) -> None:
@@ -34,7 +34,7 @@ async def undo_orphaned_effect(sweeping: Sweeping, effect: OrphanedEffect) -> No
     async with sweeping.slot() as has_slot:
         if not has_slot:
             sweeping.postpone(workflow_id, why)
-        elif await take_back_left(sweeping.database, sweeping.catalog, effect):
+        elif await undo_orphan(sweeping.database, sweeping.catalog, effect):
             sweeping.note(Action.TAKE_BACK, workflow_id, why)
 
 
