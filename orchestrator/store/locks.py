@@ -160,11 +160,9 @@ async def draw(connection: AsyncConnection, sagas: Mapping[UUID, Sequence[str]])
 
 async def blockers(connection: AsyncConnection, sagas: Iterable[UUID]) -> dict[UUID, tuple[Blocker, ...]]:
     """Return the sagas that each of these sagas waits for, by key; a saga that holds all its keys is left out."""
-    found = await connection.execute(
-        _of(connection, "blockers"), {"sagas": ids_as_json(connection.dialect.name, sagas)}
-    )
+    rows = await connection.execute(_of(connection, "blockers"), {"sagas": ids_as_json(connection.dialect.name, sagas)})
     waiting: dict[UUID, list[Blocker]] = {}
-    for row in found:
+    for row in rows:
         holder = SagaRef(id=row.holder, orchestrator=row.orchestrator, event_id=row.event_id)
         waiting.setdefault(row.saga_id, []).append(Blocker(key=row.key, holder=holder, before=row.before))
     return {key: tuple(by) for key, by in waiting.items()}

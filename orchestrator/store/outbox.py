@@ -149,7 +149,7 @@ async def forward(connection: AsyncConnection, openings: Sequence[Opening], cata
     A client may die between one listener and the next, so a row is written in the transaction that opens the saga. Each
     saga writes its own row, so that sagas that open at the same time do not wait for each other.
     """
-    shared = [one for one in openings if read(one.envelope).event_type in catalog.shared]
+    shared = [opening for opening in openings if read(opening.envelope).event_type in catalog.shared]
     if not shared:
         return
     make: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
@@ -159,12 +159,12 @@ async def forward(connection: AsyncConnection, openings: Sequence[Opening], cata
         .on_conflict_do_nothing(),
         [
             {
-                "event_id": str(uuid5(one.saga.id, "forward")),
-                "saga_id": one.saga.id,
+                "event_id": str(uuid5(opening.saga.id, "forward")),
+                "saga_id": opening.saga.id,
                 "target": Target.MISSING.value,
-                "envelope": one.envelope,
+                "envelope": opening.envelope,
             }
-            for one in sorted(shared, key=lambda one: one.saga.id)
+            for opening in sorted(shared, key=lambda opening: opening.saga.id)
         ],
     )
 
@@ -179,8 +179,8 @@ TO_BE_SENT = insert(saga_outbox).values(ordering_key=_KEY_OF_SAGA, created_at=cl
 async def is_due(database: Database) -> bool:
     """Whether there is an event to send; a read-only check, so that an idle relay writes nothing."""
     async with database.reading() as connection:
-        found = await connection.execute(_DUE)
-        return found.first() is not None
+        due = await connection.execute(_DUE)
+        return due.first() is not None
 
 
 async def claim(database: Database, *, limit: int, lease: timedelta) -> list[OutboxRow]:
@@ -215,8 +215,8 @@ async def mark_sent(database: Database, ids: Sequence[int]) -> None:
         return
 
     async def mark(connection: AsyncConnection) -> None:
-        given = {"ids": _list(connection.dialect.name, list(ids))}
-        await connection.execute(_marking(connection.dialect.name), given)
+        parameters = {"ids": _list(connection.dialect.name, list(ids))}
+        await connection.execute(_marking(connection.dialect.name), parameters)
 
     await database.in_transaction(mark)
 
@@ -241,8 +241,8 @@ async def postpone(database: Database, rows: Sequence[tuple[int, str, timedelta]
         return
 
     async def mark(connection: AsyncConnection) -> None:
-        given = [{"row": key, "why": storable(why), "seconds": wait.total_seconds()} for key, why, wait in rows]
-        await connection.execute(_POSTPONING, given)
+        parameters = [{"row": key, "why": storable(why), "seconds": wait.total_seconds()} for key, why, wait in rows]
+        await connection.execute(_POSTPONING, parameters)
 
     await database.in_transaction(mark)
 
@@ -257,8 +257,8 @@ _COLUMNS = tuple(saga_outbox.c[name] for name in OutboxRow.__dataclass_fields__)
 _UNSENT = saga_outbox.c.sent_at.is_(None)
 
 
-def _row(found: Any) -> OutboxRow:
-    return OutboxRow(**{column.name: getattr(found, column.name) for column in _COLUMNS})
+def _row(row: Any) -> OutboxRow:
+    return OutboxRow(**{column.name: getattr(row, column.name) for column in _COLUMNS})
 
 
 _LATER = clock.now_plus(bindparam("seconds", type_=Float()))
@@ -318,14 +318,14 @@ def _runs(dialect: str) -> Any:
 
 @cache
 def _marking(dialect: str) -> Any:
-    given: Any
+    ids: Any
     if dialect == "sqlite":
-        given = select(func.json_each(_listed("ids", dialect, Text())).table_valued("value").c.value)
+        ids = select(func.json_each(_listed("ids", dialect, Text())).table_valued("value").c.value)
     else:
-        given = select(func.unnest(_listed("ids", dialect, BigInteger())))
+        ids = select(func.unnest(_listed("ids", dialect, BigInteger())))
     return (
         update(saga_outbox)
-        .where(saga_outbox.c.id.in_(given), _UNSENT)
+        .where(saga_outbox.c.id.in_(ids), _UNSENT)
         .values(sent_at=clock.now(), error=None, next_at=None)
     )
 

@@ -37,8 +37,8 @@ def event_id_of(raw: bytes) -> str:
     try:
         message: object = json.loads(raw)
     except (ValueError, RecursionError):
-        found = _ID.search(raw)
-        named: object = found.group(1).decode("utf-8", "replace") if found else ""
+        match = _ID.search(raw)
+        named: object = match.group(1).decode("utf-8", "replace") if match else ""
     else:
         named = cast_type("dict[str, object]", message).get("id") if isinstance(message, dict) else ""
     is_id = isinstance(named, str) and len(named) <= ID_LENGTH

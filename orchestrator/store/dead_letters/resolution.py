@@ -119,8 +119,8 @@ async def find_letters(database: Database, search: Search) -> Sequence[LetterVie
     newest_first = [_table.id.desc()] if search.since is None else [_table.created_at.desc(), _table.id.desc()]
     statement = select(*_COLUMNS, _BEGINNING).where(*_terms(database, search))
     async with reading(database) as connection:
-        found = await connection.execute(statement.order_by(*newest_first).limit(search.limit))
-        return [_view(row) for row in found]
+        rows = await connection.execute(statement.order_by(*newest_first).limit(search.limit))
+        return [_view(row) for row in rows]
 
 
 async def count_letters(database: Database, search: Search, *, at_most: int | None = None) -> int:
@@ -153,12 +153,12 @@ async def letters_of_event(database: Database, event_id: str, *, limit: int = 5)
     """
     columns = select(*_COLUMNS, _BEGINNING).order_by(_table.id.desc()).limit(limit)
     async with reading(database) as connection:
-        found = [_view(row) for row in await connection.execute(columns.where(_table.event_id == event_id))]
+        letters = [_view(row) for row in await connection.execute(columns.where(_table.event_id == event_id))]
         # Letters that an older version stored; recovery fills in their event ids, so soon there are none.
         unnamed = columns.where(_table.event_id.is_(None)).limit(_UNNAMED)
         others = [_view(row) for row in await connection.execute(unnamed)]
-    found += [letter for letter in others if event_id_of(letter.raw) == event_id]
-    return sorted(found, key=lambda letter: letter.id, reverse=True)[:limit]
+    letters += [letter for letter in others if event_id_of(letter.raw) == event_id]
+    return sorted(letters, key=lambda letter: letter.id, reverse=True)[:limit]
 
 
 async def claim_for_replay(database: Database, number: int, *, by: str) -> str | None:

@@ -120,8 +120,9 @@ async def sagas_of_event(database: Database, event_id: str) -> Sequence[SagaView
         Unreachable: the database cannot be reached.
     """
     async with reading(database) as connection:
-        found = await connection.execute(select(saga).where(saga.c.event_id == event_id).order_by(saga.c.orchestrator))
-        rows = found.all()
+        rows = (
+            await connection.execute(select(saga).where(saga.c.event_id == event_id).order_by(saga.c.orchestrator))
+        ).all()
         keys = [row.id for row in rows]
         steps = await connection.execute(
             select(saga_step).where(saga_step.c.saga_id.in_(keys)).order_by(saga_step.c.saga_id, saga_step.c.number)
@@ -226,14 +227,14 @@ async def counts(database: Database, *, orchestrator: str | None = None) -> Coun
     of_orchestrator = () if orchestrator is None else (saga.c.orchestrator == orchestrator,)
     newest = select(saga.c.phase).where(*of_orchestrator).order_by(saga.c.created_at.desc()).limit(COUNTED).subquery()
     unfinished = select(saga.c.phase).where(IS_UNFINISHED, *of_orchestrator).limit(_COUNTED_OPEN).subquery()
-    found = Counts(dict.fromkeys(Phase, 0))
+    counted = Counts(dict.fromkeys(Phase, 0))
     async with reading(database) as connection:
-        for some in (newest, unfinished):
-            by_phase = select(some.c.phase, func.count()).group_by(some.c.phase)
-            found |= {Phase(phase): number for phase, number in await connection.execute(by_phase)}
-            if some is newest and sum(found.values()) >= COUNTED:
-                found.newest = COUNTED
-    return found
+        for selection in (newest, unfinished):
+            by_phase = select(selection.c.phase, func.count()).group_by(selection.c.phase)
+            counted |= {Phase(phase): number for phase, number in await connection.execute(by_phase)}
+            if selection is newest and sum(counted.values()) >= COUNTED:
+                counted.newest = COUNTED
+    return counted
 
 
 async def namespace_of(database: Database) -> str | None:

@@ -90,8 +90,8 @@ async def begin_wait(database: Database, catalog: Catalog, command: WaitCommand)
             return Decided(phase=Phase.UNDOING) if reply.kind == "refused" else reply
         else:
             until, now = row.attempted_at, row.now
-        # A wait may take a month, but recovery looks within the hour: if the saga's execution is gone, an event that
-        # is sent to the saga does not reach it.
+        # A wait may take a month, but recovery looks within the hour, because an event that is sent to the saga is not
+        # received while the saga has no execution.
         look = min(until, now + LOOK_AFTER)
         await connection.execute(update(saga).where(saga.c.id == command.saga.id).values(next_at=look))
         return WaitBegun(number=command.number, seconds_left=(until - now).total_seconds())
