@@ -20,6 +20,7 @@ ATOMIC = "orchestrator/store/saga/atomic.py"
 OTHER_UNDO = "orchestrator/store/remote/undo.py"
 TOGETHER = "orchestrator/store/saga/group_commit.py"
 WAVE = "orchestrator/worker/partition/wave.py"
+HANDOVER = "orchestrator/worker/partition/handover.py"
 RECOVERY = "orchestrator/worker/recovery/sweep.py"
 READ_ONLY = "orchestrator/store/core/read_only.py"
 POOLER = "orchestrator/store/connections/pooler.py"
@@ -201,15 +202,15 @@ MUTANTS = (
         name="let-go",
         breaks="a partition lets a message go only when its saga is settled",
         file=WAVE,
-        replaced={"return one.left(PostponeReason.BLOCKED)": "return None"},
+        replaced={"return item.postponed(PostponeReason.BLOCKED)": "return None"},
         caught_by=("tests/worker/test_wave.py::test_one_that_waits_for_a_lock_stays_its_partitions",),
         unseen="who gives the lock back names it, and the partition takes it as it takes a stranger",
     ),
     Mutant(
         name="own-not-ensured",
         breaks="a saga is reported as given away only when it has an execution of its own",
-        file=WAVE,
-        replaced={"return own.given.left(PostponeReason.LOST)": "return None"},
+        file=HANDOVER,
+        replaced={"return need.item.postponed(PostponeReason.LOST)": "return None"},
         caught_by=("tests/worker/test_wave.py::test_one_whose_own_execution_cannot_be_started_stays_its_partitions",),
         unseen="Temporal is back before the client has given up trying again",
     ),

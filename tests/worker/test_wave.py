@@ -22,8 +22,8 @@ from orchestrator.store.core.schema import saga, saga_dead_letter, saga_outbox, 
 from orchestrator.store.retention import purge_some
 from orchestrator.store.saga import finish, opening
 from orchestrator.store.saga.steps import StoreSteps
+from orchestrator.worker.partition import handover, reading, wave
 from orchestrator.worker.partition import steps as wave_steps
-from orchestrator.worker.partition import wave
 from orchestrator.worker.partition.steps import is_lost
 from orchestrator.worker.partition.wave import Wave
 from tests.cast import Plan, Script, stock
@@ -52,7 +52,7 @@ def given_away(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         given.append(envelope.event_id)
         return OwnExecution(own_workflow_id(name, envelope.event_id), "own run", started=True)
 
-    monkeypatch.setattr(wave, "ensure_own_execution", ensure)
+    monkeypatch.setattr(handover, "ensure_own_execution", ensure)
     return given
 
 
@@ -152,7 +152,7 @@ async def test_one_whose_own_execution_cannot_be_started_stays_its_partitions(
         raise ConnectionRefusedError("the server is away")
 
     Plan.has_bug = True
-    monkeypatch.setattr(wave, "ensure_own_execution", away)
+    monkeypatch.setattr(handover, "ensure_own_execution", away)
 
     reply = await drive(home, ("e", BUGGY))
 
@@ -260,7 +260,7 @@ async def test_an_open_saga_that_this_worker_cannot_read_stays_its_partitions(
     def unwrap(*_: Any, **__: Any) -> None:
         raise UnreadableEvent("event.version_unknown", "older code")
 
-    monkeypatch.setattr(wave, "unwrap", unwrap)
+    monkeypatch.setattr(reading, "unwrap", unwrap)
     reply = await drive(home, WaveItem(position=1, event_id="e"))
 
     assert [(left.why, left.event_id) for left in reply.left] == [(PostponeReason.UNREADABLE, "e")]
@@ -277,7 +277,7 @@ async def test_an_event_of_a_newer_version_gets_an_execution_that_waits_for_a_ne
     def unwrap(*_: Any, **__: Any) -> None:
         raise UnreadableEvent(VERSION_NEWER, "newer code")
 
-    monkeypatch.setattr(wave, "unwrap", unwrap)
+    monkeypatch.setattr(reading, "unwrap", unwrap)
     reply = await drive(home, WaveItem(position=1, event_id="e") if is_open else ("e", EVENT))
 
     assert (reply.own, reply.left, reply.letters) == (1, (), 0)

@@ -71,7 +71,7 @@ def is_lost(fault: BaseException) -> bool:
     return (
         condition_of(fault).is_outage
         or fault.connection_invalidated
-        # An `InterfaceError` has no SQLSTATE: the driver itself found that the connection is unusable.
+        # An `InterfaceError` has no SQLSTATE, because the database driver itself raises it for an unusable connection.
         or isinstance(fault, InterfaceError)
         or (isinstance(fault, OperationalError) and sqlstate(fault) is None)
     )

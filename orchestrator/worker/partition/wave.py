@@ -1,122 +1,71 @@
-"""A wave: opens up to fifty sagas, drives each with its `handle` in this process, and ends them in small groups.
+"""A wave: opens up to fifty sagas, drives each with its `handle` in this process, and finishes them in small groups.
 
-Nothing about a saga is kept in memory: an old wave may run on beside a new one, in another process or in this one, and
-the database keeps them apart. What a wave cannot settle soon it gives back, or to an execution of the saga's own; that
-is made sure of before it is reported.
+A wave keeps nothing about a saga in memory. An old wave may still run beside a new one, in this process or another,
+because the database keeps them apart. A saga that a wave cannot settle soon is postponed, or gets its own execution,
+which is running before the wave reports it.
 """
 
 import asyncio
-import logging
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from time import monotonic
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, select, update
-from temporalio import activity
+from sqlalchemy import update
 from temporalio.client import Client
-from temporalio.common import RawValue
-from temporalio.exceptions import ApplicationError
 
-from orchestrator.client.own_execution import OwnExecution, ensure_own_execution
 from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.drive.driver import Driver, EventIdReused, SagaStuck
-from orchestrator.event import DomainEvent
 from orchestrator.protocol import names
 from orchestrator.protocol.commands import Opening, Phase, SagaRef
 from orchestrator.protocol.dead_letters import pieces
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, read_received, saga_id
-from orchestrator.protocol.lock_keys import LockKeys, lock_keys_of
+from orchestrator.protocol.envelope import UnreadableEvent, read, saga_id
+from orchestrator.protocol.lock_keys import lock_keys_of
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.protocol.unwrapping import id_reused, unwrap
-from orchestrator.protocol.wave import AWAY, SMALL_WAVE, PostponedItem, PostponeReason, WaveCommand, WaveItem, WaveReply
+from orchestrator.protocol.wave import SMALL_WAVE, PostponedItem, PostponeReason, WaveCommand, WaveReply
 from orchestrator.store.core.error_text import error_text
 from orchestrator.store.core.schema import saga
 from orchestrator.store.dead_letters.intake import keep_piece
 from orchestrator.store.locks import Woken
 from orchestrator.store.saga.opening import OpenSaga, open_sagas
 from orchestrator.store.saga.steps import StoreSteps
-from orchestrator.worker.attempt_failure import attempt_failed
 from orchestrator.worker.fault_log import fault_log_of
 from orchestrator.worker.partition.group_commit import Odds, StepGroups
+from orchestrator.worker.partition.handover import OwnExecutions
+from orchestrator.worker.partition.items import DriveResult, EventItem, OwnExecutionNeeded, Rejected, Results
+from orchestrator.worker.partition.reading import read_events
 from orchestrator.worker.partition.steps import DriveSlot, Finishing, NeedsOwn, Postponed, WaveSteps, is_lost
 
-_log = logging.getLogger(__name__)
-
 _SOFT = 0.7
-"""Seconds after which no saga and no step begins: while a wave lasts, its partition hears nothing."""
+"""Seconds after which no saga and no step begins, because a partition processes no messages during a wave."""
 _HARD = 3.0
-"""Seconds after which the wave leaves what still runs."""
+"""Seconds after which the wave abandons the drives that still run."""
 _LET_GO = 0.5
+"""Seconds that abandoned drives get to end."""
 _AT_ONCE = 18
-"""Sagas that are driven at once: about as many as there are connections."""
+"""Most sagas that are driven at the same time, about as many as there are connections."""
 _MOST_DRIVES = 2
-"""Drivers that may begin a saga and not be heard of again: it may have killed them, and is driven alone then."""
+"""Most drives of a saga that may begin without reporting an end. The saga may have killed their workers, so then it is
+driven alone in its own execution."""
 _MOST_FAILURES = 3
-"""Times that a saga may be left as slow or failed before it gets an execution of its own."""
+"""How often a saga may be postponed as slow or failed before it gets its own execution."""
 _MOST_LOSSES = 10
-"""The same for the database that was away: an operation's own errors may look like it, in each attempt."""
-_OWN_AT_ONCE = 10
-"""Executions that one wave starts: a bug in everything must not start thousands at once."""
-
-
-@dataclass(slots=True)
-class _Enveloped:
-    """One event of the wave."""
-
-    index: int
-    place: WaveItem
-    envelope: Envelope
-    is_open: bool
-    """Its saga's row is known to be written: else its message is still needed."""
-
-    def left(self, why: PostponeReason) -> PostponedItem:
-        return PostponedItem(index=self.index, why=why, event_id=self.envelope.event_id if self.is_open else None)
-
-
-@dataclass(slots=True)
-class _Given(_Enveloped):
-    """One that this worker can read."""
-
-    event: DomainEvent
-    locks: LockKeys = field(default_factory=lambda: LockKeys((), None))
-
-
-@dataclass(frozen=True, slots=True)
-class _Letter:
-    """A message that no saga takes."""
-
-    place: WaveItem
-    raw: bytes
-    fault: UnreadableEvent
-
-
-@dataclass(frozen=True, slots=True)
-class _Own:
-    """A saga that needs an execution of its own, and why."""
-
-    given: _Enveloped
-    why: str
-
-
-_Fate = PostponedItem | _Own | _Letter | None
-"""What became of an event; None: it is done."""
+"""How often a saga may be postponed because the database was unavailable before it gets its own execution. An
+operation's own errors may look like an unavailable database in each attempt."""
 
 
 class Wave:
     """One wave of a partition.
 
     Args:
-        steps: the databases.
-        client: for executions of their own.
-        task_queue: where those run.
-        orchestrator: whose events these are.
-        owner: workflow id and first run id of the partition.
-        run_id: of its present run, under which dead letters are kept.
-        odds: of its orchestrator, in this process.
+        steps: the steps' port to the databases.
+        client: a connection to Temporal, to start own executions.
+        task_queue: the task queue on which own executions run.
+        orchestrator: the orchestrator of the partition's sagas.
+        owner: the workflow id and first run id of the partition.
+        run_id: the partition's current run id, under which dead letters are stored.
+        odds: the success rate of group commits of this orchestrator in this process.
     """
 
     def __init__(
@@ -132,357 +81,284 @@ class Wave:
     ) -> None:
         self._steps = steps
         self._faults = fault_log_of(steps.databases)
-        self._client = client
-        self._task_queue = task_queue
         self._orchestrator = orchestrator
         self._owner = owner
         self._run_id = run_id
+        self._own_executions = OwnExecutions(client, task_queue, steps.databases, orchestrator.__name__, owner[0])
         self._began = monotonic()
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self._under_way = 0
         self._finishing = Finishing(steps, self._wake, lambda: self._under_way)
         self._groups = StepGroups(steps, odds or Odds())
-        self._turns: dict[UUID, asyncio.Event] = {}
-        """Set when a saga of this wave, that waits for locks, may hold them."""
+        self._lock_events: dict[UUID, asyncio.Event] = {}
+        """An event for each saga of this wave that waits for locks, set when the saga may hold them."""
         self._begun: set[UUID] = set()
-        """Sagas whose `drives` were raised."""
+        """The ids of the sagas whose `drives` were incremented."""
         self._woken: list[str] = []
         self._is_small = False
 
     async def drive(self, command: WaveCommand, messages: Sequence[bytes]) -> WaveReply:
-        """Drive what is given as far as it goes.
+        """Drive each saga as far as possible.
 
         Args:
-            command: the places, in the order of arrival.
-            messages: those of places that are not open yet, in the same order.
+            command: the items, in the order of arrival.
+            messages: the messages of the items that are not open yet, in the same order.
 
         Raises:
-            Exception: nothing could be opened; nothing was done.
+            Exception: no saga could be opened, and nothing was done.
         """
         self._is_small = len(command.places) <= SMALL_WAVE
-        given, letters, left, own = await self._read(command, messages)
-        own += self._find_locks(given)
-        rows, unopened = await self._open(given)
-        opened = [one for one in given if one.index in rows]
-        fates: list[_Fate] = [*unopened]
+        results = Results()
+        readable = await read_events(self._steps.database, self._orchestrator, command, messages, results)
+        items = self._find_locks(readable, results)
+        rows = await self._open(items, results)
+        opened = [item for item in items if item.index in rows]
         if command.opens_only:
-            fates += [
-                self._reused(one) if rows[one.index].reused else one.left(PostponeReason.UNREACHED) for one in opened
-            ]
+            for item in opened:
+                is_reused = rows[item.index].reused
+                results.add(self._reject_reused(item) if is_reused else item.postponed(PostponeReason.UNREACHED))
         else:
-            fates += await self._drive_all(opened, rows)
-        for fate in fates:
-            match fate:
-                case PostponedItem():
-                    left.append(fate)
-                case _Own():
-                    own.append(fate)
-                case _Letter():
-                    letters.append(fate)
-                case None:
-                    pass
-        ungiven = await self._give_away(own)
-        left += ungiven
-        for letter in letters:
-            await self._keep(letter)
-        opened_left = [rows[one.index].id for one in left if one.index in rows]
-        await self._came_back([key for key in opened_left if key in self._begun])
+            await self._drive_all(opened, rows, results)
+        not_started = await self._own_executions.start(results.need_own)
+        results.postponed += not_started
+        for rejected in results.rejected:
+            await self._store_dead_letter(rejected)
+        await self._uncount_drives([rows[item.index].id for item in results.postponed if item.index in rows])
+        own = len(results.need_own) - len(not_started)
         return WaveReply(
-            left=tuple(sorted(left, key=lambda one: one.index)),
-            done=len(command.places) - len(left) - len(own) + len(ungiven) - len(letters),
-            own=len(own) - len(ungiven),
-            letters=len(letters),
+            left=tuple(sorted(results.postponed, key=lambda item: item.index)),
+            done=len(command.places) - len(results.postponed) - own - len(results.rejected),
+            own=own,
+            letters=len(results.rejected),
             woken=tuple(self._woken),
             seconds=round(monotonic() - self._began, 3),
         )
 
-    async def _read(
-        self, command: WaveCommand, messages: Sequence[bytes]
-    ) -> tuple[list[_Given], list[_Letter], list[PostponedItem], list[_Own]]:
-        recorded = await self._recorded([place.event_id for place in command.places if place.event_id])
-        given: list[_Given] = []
-        letters: list[_Letter] = []
-        left: list[PostponedItem] = []
-        newer: list[_Own] = []
-        met: dict[str, DomainEvent] = {}
-        raws = iter(messages)
-        for index, place in enumerate(command.places):
-            raw = recorded.get(place.event_id, b"") if place.event_id else next(raws)
-            if raw is None:
-                continue  # others ended it, and it is purged since
-            if not raw and place.door == names.WAKE_SIGNAL:
-                continue  # whoever sent the wake named no saga
-            envelope = None
+    def _find_locks(self, readable: Sequence[EventItem], results: Results) -> list[EventItem]:
+        """Compute the lock keys of each item. An item with a bug in `locks` gets its own execution, and is left out."""
+        items: list[EventItem] = []
+        for item in readable:
             try:
-                envelope = self._envelope(place, raw)
-                event = unwrap(envelope, *self._orchestrator.requests, is_exact=place.event_id is None)
-                known = met.setdefault(envelope.event_id, event)
-                if known is event:
-                    given.append(_Given(index, place, envelope, place.event_id is not None, event))
-                elif known != event:
-                    raise id_reused(envelope.event_id)
-            except UnreadableEvent as fault:
-                if envelope is not None and fault.is_newer:
-                    # Its own execution waits for a newer worker; the partition may stay with this one for days.
-                    newer.append(_Own(_Enveloped(index, place, envelope, place.event_id is not None), str(fault)))
-                elif place.event_id is not None and raw:  # accepted, and begun by a worker that could read it
-                    _log.warning("%s cannot be read here: %s", place.event_id, fault)
-                    left.append(PostponedItem(index=index, why=PostponeReason.UNREADABLE, event_id=place.event_id))
-                else:
-                    letters.append(_Letter(place, raw, fault))
-        return given, letters, left, newer
-
-    def _envelope(self, place: WaveItem, raw: bytes) -> Envelope:
-        if place.event_id is None:
-            return read_received(place.door, raw)
-        if not raw:
-            raise UnreadableEvent("event.missing", f"{place.event_id}: its saga's row is gone")
-        return read(raw)
-
-    async def _recorded(self, event_ids: Sequence[str]) -> dict[str | None, bytes | None]:
-        """Events by their ids; None for one that is purged."""
-        if not event_ids:
-            return {}
-        ids = [saga_id(self._orchestrator.__name__, event_id) for event_id in event_ids]
-        async with self._steps.database.reading() as connection:
-            found = await connection.execute(
-                select(saga.c.event_id, saga.c.envelope, saga.c.purged_at).where(saga.c.id.in_(ids))
-            )
-            return {row.event_id: None if row.purged_at else row.envelope.encode() for row in found}
-
-    def _find_locks(self, given: list[_Given]) -> list[_Own]:
-        """What each has to lock. A bug there shows in an execution of its own, as one in `handle` does."""
-        faulty: list[_Own] = []
-        for one in list(given):
-            try:
-                one.locks = lock_keys_of(self._orchestrator, one.event)
+                item.locks = lock_keys_of(self._orchestrator, item.event)
+                items.append(item)
             except Exception as bug:
-                faulty.append(self._buggy(one, bug))
-                given.remove(one)
-        return faulty
+                results.add(self._report_bug(item, bug))
+        return items
 
-    async def _wake(self, woken: Sequence[Woken]) -> None:
-        """Those of this wave go on at once, those of this partition with its next wave; others are told."""
-        elsewhere: list[Woken] = []
-        for one in woken:
-            if one.saga.id in self._turns:
-                self._turns[one.saga.id].set()
-            elif one.owner_workflow_id == self._owner[0]:
-                self._woken.append(one.saga.event_id)
-            else:
-                elsewhere.append(one)
-        if elsewhere:
-            await self._steps.waker(elsewhere)
-
-    async def _open(self, given: Sequence[_Given]) -> tuple[dict[int, OpenSaga], list[_Fate]]:
-        """Each saga's row, by its index in the wave, and what becomes of those that could not be opened."""
-        if not given:
-            return {}, []
+    async def _open(self, items: Sequence[EventItem], results: Results) -> dict[int, OpenSaga]:
+        """Open the sagas, and return their rows by index. A saga that cannot be opened is added to the results."""
+        if not items:
+            return {}
         try:
-            return await self._open_together(given), []
+            return await self._open_together(items)
         except Exception as fault:
             if is_lost(fault):
                 raise
-            self._faults.failed(f"a wave of {self._orchestrator.__name__} could not be opened at once", fault)
+            what = f"opening a wave of {self._orchestrator.__name__} failed, so its sagas are opened one by one"
+            self._faults.failed(what, fault)
         rows: dict[int, OpenSaga] = {}
-        unopened: list[_Fate] = []
-        passed_over: set[str] = set()
-        for one in given:
-            if not passed_over.isdisjoint(one.locks.keys):  # it would draw a ticket before one that came earlier
-                passed_over.update(one.locks.keys)
-                unopened.append(one.left(PostponeReason.UNREACHED))
+        skipped_keys: set[str] = set()
+        for item in items:
+            if not skipped_keys.isdisjoint(item.locks.keys):  # it would enter a lock queue before an earlier saga
+                skipped_keys.update(item.locks.keys)
+                results.add(item.postponed(PostponeReason.UNREACHED))
                 continue
             try:
-                rows |= await self._open_together([one])
+                rows |= await self._open_together([item])
             except Exception as fault:
                 if is_lost(fault):
                     raise
-                self._faults.failed(f"{self._saga(one)} cannot be opened", fault)
-                passed_over.update(one.locks.keys)
-                unopened.append(self._failed(one, PostponeReason.FAILED))
-        return rows, unopened
+                self._faults.failed(f"opening {self._saga_name(item)} failed", fault)
+                skipped_keys.update(item.locks.keys)
+                results.add(self._postpone(item, PostponeReason.FAILED))
+        return rows
 
-    async def _open_together(self, given: Sequence[_Given]) -> dict[int, OpenSaga]:
-        openings = {one.index: self._opening(one) for one in given}
+    async def _open_together(self, items: Sequence[EventItem]) -> dict[int, OpenSaga]:
+        openings = {item.index: self._opening(item) for item in items}
         rows = await self._steps.database.in_transaction(
             lambda connection: open_sagas(connection, list(openings.values()), self._steps.catalog, begins=True)
         )
         self._begun |= {key for key, row in rows.items() if not row.blocked_by}
-        for one in given:
-            one.is_open = not rows[openings[one.index].saga.id].reused
+        for item in items:
+            item.is_open = not rows[openings[item.index].saga.id].reused
         return {index: rows[opening.saga.id] for index, opening in openings.items()}
 
-    def _opening(self, one: _Given) -> Opening:
-        name = self._orchestrator.__name__
-        ref = SagaRef(id=saga_id(name, one.envelope.event_id), orchestrator=name, event_id=one.envelope.event_id)
+    def _opening(self, item: EventItem) -> Opening:
+        name, envelope = self._orchestrator.__name__, item.envelope
         return Opening(
-            saga=ref,
-            envelope=one.envelope.text,
+            saga=SagaRef(id=saga_id(name, envelope.event_id), orchestrator=name, event_id=envelope.event_id),
+            envelope=envelope.text,
             owner_workflow_id=self._owner[0],
             owner_first_run_id=self._owner[1],
-            lock_keys=one.locks.keys,
-            ordering_key=one.locks.ordering_key,
+            lock_keys=item.locks.keys,
+            ordering_key=item.locks.ordering_key,
         )
 
-    async def _drive_all(self, given: Sequence[_Given], rows: dict[int, OpenSaga]) -> list[_Fate]:
+    async def _drive_all(self, items: Sequence[EventItem], rows: Mapping[int, OpenSaga], results: Results) -> None:
+        if not items:
+            return
         drivers: dict[int, Driver] = {}
-        self._turns = {rows[one.index].id: asyncio.Event() for one in given if rows[one.index].blocked_by}
-        here = {rows[one.index].id for one in given}
-        driving = {
-            one.index: asyncio.create_task(self._drive_one(one, rows[one.index], drivers, here)) for one in given
+        self._lock_events = {rows[item.index].id: asyncio.Event() for item in items if rows[item.index].blocked_by}
+        in_wave = {rows[item.index].id for item in items}
+        drives = {
+            item.index: asyncio.create_task(self._drive_one(item, rows[item.index], drivers, in_wave)) for item in items
         }
-        if not driving:
-            return []
-        left_over = _HARD - (monotonic() - self._began)
-        _, running = await asyncio.wait(driving.values(), timeout=max(left_over, 0.0))
+        _, running = await asyncio.wait(drives.values(), timeout=max(_HARD - (monotonic() - self._began), 0.0))
         if running:
-            for index, task in driving.items():
-                if task in running:
-                    if index in drivers:
-                        drivers[index].leave()
-                    else:
-                        task.cancel()
-            _, running = await asyncio.wait(running, timeout=_LET_GO)
-            for task in running:  # it ends by itself, and the database keeps it from doing harm
-                _unheard.add(task)
-                task.add_done_callback(_unheard.discard)
-        fates: list[_Fate] = []
-        for one in given:
-            task = driving[one.index]
+            await _abandon({index: task for index, task in drives.items() if task in running}, drivers)
+        for item in items:
+            task = drives[item.index]
             if not task.done() or task.cancelled():
-                fates.append(self._failed(one, PostponeReason.SLOW))
-            elif (bug := task.exception()) is not None:  # an author's own BaseException
-                fates.append(self._buggy(one, bug))
+                results.add(self._postpone(item, PostponeReason.SLOW))
+            elif (bug := task.exception()) is not None:  # a BaseException of the author's code
+                results.add(self._report_bug(item, bug))
             else:
-                fates.append(task.result())
-        return fates
+                results.add(task.result())
 
-    async def _drive_one(self, one: _Given, row: OpenSaga, drivers: dict[int, Driver], here: set[UUID]) -> _Fate:
-        while row.blocked_by and row.outcome is None and not _is_late(self._orchestrator.deadline, row):
-            if any(blocker.holder.id not in here for blocker in row.blocked_by):
-                return one.left(PostponeReason.BLOCKED)
-            turn = self._turns[row.id]
-            try:
-                await asyncio.wait_for(turn.wait(), max(_SOFT - (monotonic() - self._began), 0.0))
-            except TimeoutError:
-                return one.left(PostponeReason.UNREACHED)
-            turn.clear()
-            try:
-                row = (await self._open_together([one]))[one.index]
-            except Exception as fault:
-                return self._failed(one, PostponeReason.LOST if is_lost(fault) else PostponeReason.FAILED)
+    async def _drive_one(
+        self, item: EventItem, row: OpenSaga, drivers: dict[int, Driver], in_wave: set[UUID]
+    ) -> DriveResult:
+        """Drive one saga: wait for its locks and for a slot, then run its `handle`."""
+        unblocked = await self._wait_for_locks(item, row, in_wave)
+        if not isinstance(unblocked, OpenSaga):
+            return unblocked
+        row = unblocked
         if row.reused:
-            return self._reused(one)
+            return self._reject_reused(item)
         if row.outcome is not None:
             return None
         if row.drives > _MOST_DRIVES:
-            return _Own(one, f"{row.drives - 1} drivers began it and were not heard of again")
-        async with DriveSlot(self._places) as place:
+            return OwnExecutionNeeded(item, f"{row.drives - 1} drives began and did not report an end")
+        async with DriveSlot(self._slots) as slot:
             if self._is_over():
-                return one.left(PostponeReason.UNREACHED)
+                return item.postponed(PostponeReason.UNREACHED)
             self._under_way += 1
             try:
-                return await self._go(one, row, drivers, place)
+                return await self._drive_in_slot(item, row, drivers, slot)
             finally:
                 self._under_way -= 1
 
-    async def _go(self, one: _Given, row: OpenSaga, drivers: dict[int, Driver], place: DriveSlot) -> _Fate:
+    async def _wait_for_locks(
+        self, item: EventItem, row: OpenSaga, in_wave: set[UUID]
+    ) -> OpenSaga | PostponedItem | OwnExecutionNeeded:
+        """Wait while the saga is blocked by others of this wave. Return its row, or why it cannot be driven now."""
+        while row.blocked_by and row.outcome is None and not self._is_late(row):
+            if any(blocker.holder.id not in in_wave for blocker in row.blocked_by):
+                return item.postponed(PostponeReason.BLOCKED)
+            may_hold_locks = self._lock_events[row.id]
+            try:
+                await asyncio.wait_for(may_hold_locks.wait(), max(_SOFT - (monotonic() - self._began), 0.0))
+            except TimeoutError:
+                return item.postponed(PostponeReason.UNREACHED)
+            may_hold_locks.clear()
+            try:
+                row = (await self._open_together([item]))[item.index]
+            except Exception as fault:
+                return self._postpone(item, PostponeReason.LOST if is_lost(fault) else PostponeReason.FAILED)
+        return row
+
+    async def _drive_in_slot(
+        self, item: EventItem, row: OpenSaga, drivers: dict[int, Driver], slot: DriveSlot
+    ) -> DriveResult:
+        """Run the saga's driver, and translate how it ended."""
         envelope = read(row.envelope)
         try:
-            is_same = envelope.text == one.envelope.text
-            event = one.event if is_same else unwrap(envelope, *self._orchestrator.requests, is_exact=False)
+            is_same = envelope.text == item.envelope.text
+            event = item.event if is_same else unwrap(envelope, *self._orchestrator.requests, is_exact=False)
         except UnreadableEvent as fault:
-            return _Own(one, f"its recorded event cannot be read: {fault}")
-        port = WaveSteps(self._steps, self._finishing, self._groups, self._is_over, place)
+            return OwnExecutionNeeded(item, f"its recorded event cannot be read: {fault}")
+        port = WaveSteps(self._steps, self._finishing, self._groups, self._is_over, slot)
         driver = Driver(self._orchestrator, event, envelope, port, owner=self._owner, opened=True)
-        drivers[one.index] = driver
+        drivers[item.index] = driver
         try:
             if row.phase is Phase.UNDOING:
-                await driver.undo(Phase.FAILED, "", "")  # the turn answers with what was decided
-            elif _is_late(self._orchestrator.deadline, row):
+                await driver.undo(Phase.FAILED, "", "")  # the database has recorded how the saga ends
+            elif self._is_late(row):
                 await driver.expire()
             else:
                 await driver.drive()
         except Postponed as postponed:
-            return self._failed(one, postponed.why, postponed)
+            return self._postpone(item, postponed.why, postponed)
         except EventIdReused:
-            return self._reused(one)
+            return self._reject_reused(item)
         except NeedsOwn:
-            return _Own(one, "it waits, or calls the outside")
+            return OwnExecutionNeeded(item, "it waits, or calls an external operation")
         except SagaStuck as stuck:
-            return _Own(one, f"stuck: {stuck}")
+            return OwnExecutionNeeded(item, f"it is stuck: {stuck}")
         except Exception as bug:
-            return self._buggy(one, bug)
+            return self._report_bug(item, bug)
         return None
 
-    def _buggy(self, one: _Given, bug: BaseException) -> _Own:
-        """An author's code may raise anything; in an execution of its own a person sees it, and a fixed one goes on."""
-        self._faults.failed(f"{self._saga(one)} fails", bug, waiting=[self._saga(one)])
-        return _Own(one, error_text(bug))
+    def _report_bug(self, item: EventItem, bug: BaseException) -> OwnExecutionNeeded:
+        """Log a bug in the author's code. In its own execution a person sees the bug, and a fix lets the saga go on."""
+        self._faults.failed(f"{self._saga_name(item)} failed", bug, waiting=[self._saga_name(item)])
+        return OwnExecutionNeeded(item, error_text(bug))
 
-    def _reused(self, one: _Given) -> _Letter:
-        return _Letter(one.place, one.envelope.text.encode(), id_reused(one.envelope.event_id))
-
-    def _saga(self, one: _Enveloped) -> str:
-        return own_workflow_id(self._orchestrator.__name__, one.envelope.event_id)
-
-    def _failed(self, one: _Given, why: PostponeReason, postponed: Postponed | None = None) -> _Fate:
+    def _postpone(
+        self, item: EventItem, why: PostponeReason, postponed: Postponed | None = None
+    ) -> PostponedItem | OwnExecutionNeeded:
+        """Leave a saga to a later wave, or to its own execution if it has been postponed too often."""
         if postponed is not None and postponed.__cause__ is not None:
-            self._faults.failed(f"{self._saga(one)} fails in a wave", postponed.__cause__, waiting=[self._saga(one)])
-        # In a large wave being slow says only that there is much to do: the next one is smaller.
-        failures = one.place.failures + (
+            name = self._saga_name(item)
+            self._faults.failed(f"{name} failed in a wave", postponed.__cause__, waiting=[name])
+        # In a large wave a saga may be slow because of the others. The next wave is smaller.
+        failures = item.item.failures + (
             why is PostponeReason.FAILED or (why is PostponeReason.SLOW and self._is_small)
         )
-        losses = one.place.losses + (why is PostponeReason.LOST)
+        losses = item.item.losses + (why is PostponeReason.LOST)
         if failures >= _MOST_FAILURES or losses >= _MOST_LOSSES:
-            return _Own(one, f"left {failures + losses} times, at last as {postponed or why.value}")
-        return one.left(why)
+            times = failures + losses
+            return OwnExecutionNeeded(item, f"it was postponed {times} times, lastly as {postponed or why.value}")
+        return item.postponed(why)
+
+    def _reject_reused(self, item: EventItem) -> Rejected:
+        return Rejected(item.item, item.envelope.text.encode(), id_reused(item.envelope.event_id))
+
+    def _saga_name(self, item: EventItem) -> str:
+        return own_workflow_id(self._orchestrator.__name__, item.envelope.event_id)
+
+    def _is_late(self, row: OpenSaga) -> bool:
+        deadline: timedelta | None = self._orchestrator.deadline
+        return deadline is not None and row.age > deadline
 
     def _is_over(self) -> bool:
         return monotonic() - self._began > _SOFT
 
-    async def _give_away(self, own: Sequence[_Own]) -> list[PostponedItem]:
-        """Make sure that each has an execution of its own; those that have none yet are left."""
-        left = [one.given.left(PostponeReason.LOST) for one in own[_OWN_AT_ONCE:]]
-        started = await asyncio.gather(*(self._ensure_own(one) for one in own[:_OWN_AT_ONCE]))
-        return [*left, *(one for one in started if one is not None)]
+    async def _wake(self, woken: Sequence[Woken]) -> None:
+        """Wake sagas that may hold their locks now.
 
-    async def _ensure_own(self, own: _Own) -> PostponedItem | None:
-        name, envelope = self._orchestrator.__name__, own.given.envelope
-        try:
-            execution = await ensure_own_execution(self._client, name, envelope, self._task_queue)
-            if own.given.is_open:
-                await self._hand_over(saga_id(name, envelope.event_id), execution)
-        except Exception as fault:
-            self._faults.failed(f"no execution of its own for {name}/event/{envelope.event_id}", fault)
-            return own.given.left(PostponeReason.LOST)
-        _log.info("%s has an execution of its own: %s", envelope.event_id, own.why)
-        return None
+        Those of this wave continue at once, those of this partition with its next wave. Others get a signal.
+        """
+        elsewhere: list[Woken] = []
+        for waiter in woken:
+            if waiter.saga.id in self._lock_events:
+                self._lock_events[waiter.saga.id].set()
+            elif waiter.owner_workflow_id == self._owner[0]:
+                self._woken.append(waiter.saga.event_id)
+            else:
+                elsewhere.append(waiter)
+        if elsewhere:
+            await self._steps.waker(elsewhere)
 
-    async def _hand_over(self, key: UUID, execution: OwnExecution) -> None:
-        """Say who drives it now: while this partition runs, nobody else would look after what it owns."""
-        values = {"key": key, "own": execution.workflow_id, "run": execution.run_id or "", "partition": self._owner[0]}
-        async with self._steps.database.transaction() as connection:
-            await connection.execute(_HAND_OVER, values)
-
-    async def _came_back(self, sagas: Sequence[UUID]) -> None:
-        """Sagas whose driver came back without an end have not killed it."""
-        if not sagas:
+    async def _uncount_drives(self, postponed: Sequence[UUID]) -> None:
+        """Decrement `drives` of the postponed sagas, because their drives have ended without killing the worker."""
+        begun = [key for key in postponed if key in self._begun]
+        if not begun:
             return
-        statement = update(saga).where(saga.c.id.in_(sagas), saga.c.drives > 0).values(drives=saga.c.drives - 1)
+        statement = update(saga).where(saga.c.id.in_(begun), saga.c.drives > 0).values(drives=saga.c.drives - 1)
         try:
             async with self._steps.database.transaction() as connection:
                 await connection.execute(statement)
-        except Exception as fault:  # they count as one drive more, which does no harm
-            self._faults.failed("drives could not be taken back", fault)
+        except Exception as fault:  # harmless, because the sagas only count as driven once more
+            self._faults.failed("decrementing the drives of postponed sagas failed", fault)
 
-    async def _keep(self, letter: _Letter) -> None:
+    async def _store_dead_letter(self, rejected: Rejected) -> None:
         cut = pieces(
-            letter.raw,
-            source=letter.place.door or names.EVENT_SIGNAL,
-            position=letter.place.position,
-            code=letter.fault.code,
-            reason=letter.fault.message,
+            rejected.raw,
+            source=rejected.item.door or names.EVENT_SIGNAL,
+            position=rejected.item.position,
+            code=rejected.fault.code,
+            reason=rejected.fault.message,
         )
         for piece in cut:
             await keep_piece(
@@ -499,49 +375,18 @@ class Wave:
             )
 
 
-_HAND_OVER = (
-    update(saga)
-    .where(
-        saga.c.id == bindparam("key"),
-        saga.c.owner_workflow_id == bindparam("partition"),
-        saga.c.phase.in_((Phase.FORWARD.value, Phase.UNDOING.value)),
-    )
-    .values(owner_workflow_id=bindparam("own"), owner_first_run_id=bindparam("run"))
-)
-
-_unheard: set["asyncio.Task[_Fate]"] = set()
-"""Drives that went on when their wave was over."""
+_abandoned: set["asyncio.Task[DriveResult]"] = set()
+"""Drives that still run after their wave has ended."""
 
 
-def wave_activity(steps: StoreSteps, client: Client, task_queue: str) -> Callable[..., Any]:
-    """The activity of a partition, for a Temporal `Worker`."""
-    odds: defaultdict[str, Odds] = defaultdict(Odds)
-
-    @activity.defn(name=names.DRIVE_WAVE)
-    async def drive_wave(*arguments: RawValue) -> WaveReply:
-        info = activity.info()
-        orchestrator = steps.catalog.orchestrators.get(info.workflow_type or "")
-        if orchestrator is None or not names.is_partition(info.workflow_id or "") or not arguments:
-            raise ApplicationError("only a partition drives waves", type="saga.required", non_retryable=True)
-        command = WaveCommand.model_validate_json(arguments[0].payload.data)
-        wave = Wave(
-            steps,
-            client,
-            task_queue,
-            orchestrator,
-            owner=(info.workflow_id or "", command.first_run_id),
-            run_id=info.workflow_run_id or "",
-            odds=odds[orchestrator.__name__],
-        )
-        try:
-            return await wave.drive(command, [raw.payload.data for raw in arguments[1:]])
-        except Exception as fault:
-            kind = AWAY if is_lost(fault) else None
-            waiting = tuple(f"{info.workflow_id}/{info.workflow_run_id}/{place.position}" for place in command.places)
-            raise attempt_failed(fault, steps.databases, final=True, kind=kind, waiting=waiting) from fault
-
-    return drive_wave
-
-
-def _is_late(deadline: timedelta | None, row: OpenSaga) -> bool:
-    return deadline is not None and row.age > deadline
+async def _abandon(running: Mapping[int, "asyncio.Task[DriveResult]"], drivers: Mapping[int, Driver]) -> None:
+    """Ask drives to stop and wait shortly. Those that still run end by themselves, and the database fences them."""
+    for index, task in running.items():
+        if index in drivers:
+            drivers[index].leave()
+        else:
+            task.cancel()
+    _, still_running = await asyncio.wait(running.values(), timeout=_LET_GO)
+    for task in still_running:
+        _abandoned.add(task)
+        task.add_done_callback(_abandoned.discard)

@@ -31,7 +31,7 @@ from orchestrator.worker.activities import activities_of
 from orchestrator.worker.clocks import comparing_clocks
 from orchestrator.worker.fault_log import fault_log_of, shorten_library_logs
 from orchestrator.worker.lookup import answer_activity
-from orchestrator.worker.partition.wave import wave_activity
+from orchestrator.worker.partition.activity import wave_activity
 from orchestrator.worker.process.command_line import run_command
 from orchestrator.worker.process.heart import READY, Heart, Supervised
 from orchestrator.worker.process.prepare import Ready, prepare
