@@ -88,7 +88,7 @@ async def record_cast(client: Client) -> None:
             await record(house, saga, "cast_handed_over_and_stuck_in_its_undo")
             Script.clear()
             [saga] = await house.bus.publish(ApprovalRequested(coins=10), event_id="approval")
-            await house.bus.send(Approved(coins=10, by="recorder"), to=Approval, saga="approval")
+            await house.bus.send(Approved(coins=10, by="recorder"), to=Approval, triggering_event_id="approval")
             await record(house, saga, "cast_waited")
             [saga] = await house.bus.publish(NapRequested(coins=10, seconds=0.1))
             await record(house, saga, "cast_slept")

@@ -1,4 +1,4 @@
-"""The client's door: the event bus, and handles to what it started."""
+"""The client API: the event bus, handles to sagas, and listening for events."""
 
 from orchestrator.client.bus import EventBus
 from orchestrator.client.connection import connect_temporal, ui_link

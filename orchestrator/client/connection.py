@@ -1,4 +1,4 @@
-"""A connection to Temporal, from the environment, with an error that says what to do."""
+"""Connects to Temporal according to the environment; an error says what to do."""
 
 import asyncio
 import atexit
@@ -18,35 +18,36 @@ from orchestrator.errors import Unreachable, UsageError
 from orchestrator.settings import Settings
 
 _RETRIES = RetryConfig(max_elapsed_time_millis=30_000, max_retries=60)
-"""The SDK's ten seconds are too few: a closing execution refuses signals for up to eight."""
+"""The SDK's default of 10 seconds is too short, because a closing execution refuses signals for up to 8."""
 
 _PATIENCE_SECONDS = 10
-"""For the first answer. Something that only listens would otherwise keep us for 30 seconds."""
+"""Seconds to wait for the first answer. Without it, a server that never answers takes 30."""
 
-
-_SETTLE = 0.1
-"""Seconds. Under load a third of scripts aborted at their end ("PyGILState_Release", exit 134 or 139) with their work
-done; with half of this, none of 250 did."""
+_EXIT_DELAY = 0.1
+"""Seconds. Without a delay, a third of scripts under load aborted at exit ("PyGILState_Release", exit code 134 or 139)
+after their work was done; with half of this delay, none of 250 did."""
 
 
 @cache
-def _settle_at_exit() -> None:
-    """Let the SDK native threads end while there is an interpreter: what they call into it later is fatal."""
-    atexit.register(time.sleep, _SETTLE)
+def _delay_exit() -> None:
+    """Delay the exit until the SDK's native threads have ended; one that calls a finalized interpreter aborts it."""
+    atexit.register(time.sleep, _EXIT_DELAY)
 
 
 async def connect_temporal(settings: Settings, *, data_converter: DataConverter = pydantic_data_converter) -> Client:
-    """Connect by Temporal's environment variables and profiles, then by `settings`.
+    """Connect according to Temporal's environment variables and profiles, or else according to `settings`.
 
     Raises:
-        Unreachable: nothing answers there, or it refuses us.
+        Unreachable: the server does not answer, or refuses this client.
         UsageError: this process was forked from one that had connected.
     """
-    _settle_at_exit()
+    _delay_exit()
     try:
         config = ClientConfig.load_client_connect_config()
-    except Exception as fault:  # a broken profile file may raise anything, and all of it is the operator's to mend
-        raise Unreachable(f"Temporal's configuration cannot be read: {fault}") from fault
+    except Exception as fault:  # a broken profile file may raise any error
+        raise Unreachable(
+            f"Temporal's configuration cannot be read ({fault}). Correct the file or the TEMPORAL_… variables."
+        ) from fault
     address = config.get("target_host") or settings.resolved_temporal_address or "localhost:7233"
     config["target_host"] = address
     try:
@@ -54,7 +55,7 @@ async def connect_temporal(settings: Settings, *, data_converter: DataConverter 
             client = await Client.connect(**config, data_converter=data_converter, retry_config=_RETRIES)
             await _check_namespace(client, address)
             return client
-    except AssertionError as fault:  # the SDK's own check of the process
+    except AssertionError as fault:  # raised by the SDK, which checks for a fork
         if "fork" not in str(fault):
             raise
         raise UsageError(
@@ -64,26 +65,26 @@ async def connect_temporal(settings: Settings, *, data_converter: DataConverter 
     except (RuntimeError, RPCError, OSError, ValueError) as fault:
         if _is_refusal(fault):
             raise Unreachable(
-                f"Temporal at {address} refuses this client ({_short(fault)}). "
+                f"Temporal at {address} refuses this client ({_summary(fault)}). "
                 "Set TEMPORAL_API_KEY or TEMPORAL_TLS_… to what the server accepts."
             ) from fault
         raise Unreachable(
-            f"Temporal at {address} cannot be reached ({_short(fault)}). "
+            f"Temporal at {address} cannot be reached ({_summary(fault)}). "
             "Start it (`make up` starts one here), or set TEMPORAL_ADDRESS to the right one."
         ) from fault
 
 
 async def _check_namespace(client: Client, address: str) -> None:
-    """Make sure that the namespace exists: without it each call is refused, and some as if the saga were unknown.
+    """Verify that the namespace exists, because otherwise some calls fail as if only the saga were unknown.
 
     Raises:
-        Unreachable: it does not.
+        Unreachable: the namespace does not exist.
     """
     try:
         await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
     except RPCError as fault:
         if fault.status is RPCStatusCode.PERMISSION_DENIED:
-            return  # whoever may not describe it may still use it
+            return  # a client that may not describe the namespace may still use it
         if fault.status is not RPCStatusCode.NOT_FOUND:
             raise
         raise Unreachable(
@@ -93,7 +94,7 @@ async def _check_namespace(client: Client, address: str) -> None:
 
 
 def _is_refusal(fault: Exception) -> bool:
-    """Whether the server answered, and does not let this client in."""
+    """Whether the server answered but refused this client."""
     if isinstance(fault, RPCError):
         return fault.status in (RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.PERMISSION_DENIED)
     text = str(fault).lower()
@@ -101,12 +102,12 @@ def _is_refusal(fault: Exception) -> bool:
 
 
 def ui_link(settings: Settings, namespace: str, workflow_id: str, run_id: str | None = None) -> str:
-    """An execution's page in the Web UI."""
+    """Return the URL of an execution's page in the Web UI."""
     page = f"{settings.resolved_ui_url}/namespaces/{quote(namespace, safe='')}/workflows/{quote(workflow_id, safe='')}"
     return f"{page}/{run_id}/timeline" if run_id else page
 
 
-def _short(fault: Exception) -> str:
+def _summary(fault: Exception) -> str:
     if isinstance(fault, TimeoutError):
         return f"no answer within {_PATIENCE_SECONDS} s"
     text = (str(fault).splitlines() or [type(fault).__name__])[0]

@@ -1,8 +1,8 @@
-"""Limits the requests to Temporal that one event loop has in flight.
+"""Limits how many requests to Temporal one event loop has in flight.
 
-A request's deadline begins when it is sent. Three thousand requests at once keep a server busy for longer than that
-deadline, so a third of them failed; with a limit the others wait here, where no deadline runs, in the order in which
-they came. An uncontended semaphore costs nothing.
+A request's deadline starts when it is sent. Three thousand concurrent requests kept a server busy for longer than that
+deadline, so a third of them failed. With a limit, the others wait here first, in order and without a deadline. An
+uncontended semaphore costs almost nothing.
 """
 
 import asyncio
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 REQUESTS = 100
-"""Starts and signals in flight at once. A development server needs 5 to 10 ms for each and does not get faster with
-more; a cluster that answers within 20 ms takes 5,000 a second."""
+"""Limit of starts and signals in flight. A development server needs 5 to 10 ms for each and does not get faster with
+more of them; a cluster that answers within 20 ms handles 5,000 a second."""
 LONG_POLLS = 400
-"""Executions whose end is waited for at once. A server refuses more than 1,200 in a namespace by default, and with them
-the workers' polls, which it counts together."""
+"""Limit of requests that wait for an execution's end. By default a server allows 1,200 per namespace, and counts the
+workers' polls among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,12 @@ _limits: WeakKeyDictionary[asyncio.AbstractEventLoop, _Limits] = WeakKeyDictiona
 
 
 def request_slot() -> asyncio.Semaphore:
-    """Limit starts and signals: hold it, with `async with`, around one request and nothing else that waits."""
+    """Return the limit for starts and signals. Hold it with `async with` around one request only."""
     return _of_running_loop().requests
 
 
 def long_poll_slot() -> asyncio.Semaphore:
-    """Limit requests that wait for an execution's end. Hold it for a while only while others wait for it."""
+    """Return the limit for requests that wait for an execution's end. Release it regularly if others queue for it."""
     return _of_running_loop().long_polls
 
 

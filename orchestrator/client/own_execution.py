@@ -1,4 +1,4 @@
-"""Making sure that a saga has its own execution: publishing, retrying and recovering are this one call."""
+"""Makes sure that a saga has its own execution; publishing, retrying and recovery all go through this one call."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,12 +19,12 @@ _TASK_TIMEOUT_SECONDS = 5
 
 @dataclass(frozen=True, slots=True)
 class OwnExecution:
-    """Where a saga is driven."""
+    """The own execution of a saga."""
 
     workflow_id: str
     run_id: str | None
     started: bool
-    """False: the saga's execution had completed before, and was left as it is."""
+    """Whether a run was started or signalled; False if the execution had already completed, so nothing was sent."""
 
 
 async def ensure_own_execution(
@@ -36,24 +36,26 @@ async def ensure_own_execution(
     although_completed: bool = False,
     undoes: bool = False,
 ) -> OwnExecution:
-    """Signal the saga's execution with its event, starting it if none runs and none has completed.
+    """Signal the saga's execution with its event; start one if none is running and none has completed.
 
-    A run that failed is followed by a new one: the database then answers with the recorded outcome, or goes on.
+    A failed run is followed by a new one, which returns the recorded outcome or continues the saga.
 
     Args:
-        client: a connection.
-        orchestrator: its name.
-        envelope: the event.
-        task_queue: where it runs.
-        although_completed: start it also if it has completed; for a saga that the database says is not done.
-        undoes: the database has decided that the saga is undone, so the author's code is not to run before that.
+        client: a connection to Temporal.
+        orchestrator: the orchestrator's name.
+        envelope: the event that starts the saga.
+        task_queue: the task queue of the execution.
+        although_completed: whether to start a run even if one has completed, for a saga whose row is still unfinished.
+        undoes: whether the database has decided to undo the saga, so that the undo must begin before the author's code
+            runs.
 
     Raises:
-        temporalio.service.RPCError: the server did not take it.
+        temporalio.service.RPCError: the server did not confirm the request.
     """
     workflow_id = own_workflow_id(orchestrator, envelope.event_id)
-    only_failed, always = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY, WorkflowIDReusePolicy.ALLOW_DUPLICATE
-    reuse = always if although_completed else only_failed
+    reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
+    if although_completed:
+        reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE
 
     event = [raw_json(envelope.text.encode())]
 
@@ -79,7 +81,7 @@ async def ensure_own_execution(
         except RPCError as fault:
             if fault.status is not RPCStatusCode.INVALID_ARGUMENT or "search attribute" not in fault.message.lower():
                 raise
-            run_id = await start(None)  # no worker has registered them yet; the execution sets them itself
+            run_id = await start(None)  # no worker has registered the attributes yet; the execution sets them later
     except WorkflowAlreadyStartedError as closed:
         return OwnExecution(workflow_id, closed.run_id, started=False)
     return OwnExecution(workflow_id, run_id, started=True)

@@ -1,4 +1,4 @@
-"""Publishing into partitions: events that are published within a moment of each other travel in one signal."""
+"""Publishes events to partitions; events that are published within a few milliseconds share one signal."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -16,95 +16,101 @@ from orchestrator.protocol.names import EVENT_SIGNAL, partition_for
 from orchestrator.workflow.own_execution import raw_json
 
 GATHERED = 0.004
-"""Seconds that the first event waits for others."""
+"""Seconds that the first event waits for others to share its signal."""
 _SIGNAL_EVENTS = 50
 _SIGNAL_BYTES = 512 * 1024
 _TASK_TIMEOUT = timedelta(seconds=5)
 
 
 def partition_of(orchestrator: AnyOrchestrator, event: DomainEvent, envelope: Envelope) -> str:
-    """Id of the partition that carries an event: by its ordering key, else by its id."""
+    """Return the id of the partition for an event, chosen by its ordering key or, without one, by its id."""
     ordering_key = lock_keys_of(orchestrator, event).ordering_key
     return partition_for(orchestrator.__name__, ordering_key or envelope.event_id, orchestrator.partitions or 1)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _PendingEvent:
+    """An event that has been published and not confirmed yet."""
+
+    envelope: Envelope
+    confirmed: "asyncio.Future[str | None]"
+    """The id of the run that accepted the event."""
+
+
 @dataclass(slots=True)
-class _Gathered:
-    """Events for one partition that wait for the next signal, in the order of publishing."""
+class _Queue:
+    """The unconfirmed events of one partition, in the order of publishing."""
 
     orchestrator: str
-    events: list[tuple[Envelope, "asyncio.Future[str | None]"]] = field(
-        default_factory=list[tuple[Envelope, "asyncio.Future[str | None]"]]
-    )
-    under_way: list[tuple[Envelope, "asyncio.Future[str | None]"]] = field(
-        default_factory=list[tuple[Envelope, "asyncio.Future[str | None]"]]
-    )
-    """Of the signal that is being sent."""
+    waiting: list[_PendingEvent] = field(default_factory=list[_PendingEvent])
+    """The events for later signals."""
+    in_flight: list[_PendingEvent] = field(default_factory=list[_PendingEvent])
+    """The events of the signal that is being sent."""
 
 
 class PartitionSender:
-    """Sends events to partitions, in the order in which they were given for each, with one signal at a time under way.
+    """Sends events to partitions. Each partition gets its events in order, with one signal in flight at a time.
 
     Args:
-        client: a connection.
-        task_queue: the workers'.
+        client: a connection to Temporal.
+        task_queue: the workers' task queue.
     """
 
     def __init__(self, client: Client, task_queue: str) -> None:
         self._client = client
         self._task_queue = task_queue
-        self._gathered: dict[str, _Gathered] = {}
+        self._queues: dict[str, _Queue] = {}
         self._sending: set[asyncio.Task[None]] = set()
 
     async def send(self, orchestrator: str, workflow_id: str, envelope: Envelope) -> str | None:
-        """Send an event, with those for the same partition that are given meanwhile.
+        """Send an event, in one signal with other events that are published for the same partition meanwhile.
 
         Returns:
-            Id of the run that took it.
+            The id of the run that accepted the event.
 
         Raises:
-            temporalio.service.RPCError: the server did not say that it took it.
+            temporalio.service.RPCError: the server did not confirm the event.
         """
-        taken: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        waiting = self._gathered.get(workflow_id)
-        if waiting is None:
-            sent = waiting = self._gathered[workflow_id] = _Gathered(orchestrator)
-            task = asyncio.create_task(self._send_all(workflow_id, waiting))
+        event = _PendingEvent(envelope, asyncio.get_running_loop().create_future())
+        queue = self._queues.get(workflow_id)
+        if queue is None:
+            new_queue = queue = self._queues[workflow_id] = _Queue(orchestrator)
+            task = asyncio.create_task(self._send_all(workflow_id, queue))
             self._sending.add(task)
-            task.add_done_callback(lambda ended: self._end(ended, workflow_id, sent))
-        waiting.events.append((envelope, taken))
-        return await taken
+            task.add_done_callback(lambda ended: self._end(ended, workflow_id, new_queue))
+        queue.waiting.append(event)
+        return await event.confirmed
 
-    async def _send_all(self, workflow_id: str, waiting: _Gathered) -> None:
+    async def _send_all(self, workflow_id: str, queue: _Queue) -> None:
         await asyncio.sleep(GATHERED)
-        while waiting.events:
-            together = waiting.under_way = _together(waiting.events)
-            del waiting.events[: len(together)]
+        while queue.waiting:
+            batch = queue.in_flight = _next_batch(queue.waiting)
+            del queue.waiting[: len(batch)]
             try:
-                run_id = await self.signal(waiting.orchestrator, workflow_id, [envelope for envelope, _ in together])
+                run_id = await self.signal(queue.orchestrator, workflow_id, [event.envelope for event in batch])
             except Exception as fault:
-                for _, taken in together:
-                    if not taken.done():
-                        taken.set_exception(fault)
+                for event in batch:
+                    if not event.confirmed.done():
+                        event.confirmed.set_exception(fault)
             else:
-                for _, taken in together:
-                    if not taken.done():
-                        taken.set_result(run_id)
-        del self._gathered[workflow_id]
+                for event in batch:
+                    if not event.confirmed.done():
+                        event.confirmed.set_result(run_id)
+        del self._queues[workflow_id]
 
-    def _end(self, ended: "asyncio.Task[None]", workflow_id: str, sent: _Gathered) -> None:
-        """If it was cut off, nobody may be left waiting, nor the next event find a sender that has ended."""
+    def _end(self, ended: "asyncio.Task[None]", workflow_id: str, queue: _Queue) -> None:
+        """Clean up after a sending task. If it was cancelled, cancel its callers; the next event starts a new task."""
         self._sending.discard(ended)
-        if self._gathered.get(workflow_id) is sent:
-            del self._gathered[workflow_id]
-        for _, taken in [*sent.under_way, *sent.events]:
-            taken.cancel()
+        if self._queues.get(workflow_id) is queue:
+            del self._queues[workflow_id]
+        for event in [*queue.in_flight, *queue.waiting]:
+            event.confirmed.cancel()
 
     async def signal(self, orchestrator: str, workflow_id: str, envelopes: list[Envelope]) -> str | None:
-        """Send these in one signal, starting the partition if it does not run.
+        """Send these events in one signal, and start the partition if it is not running.
 
         Raises:
-            temporalio.service.RPCError: the server did not say that it took them.
+            temporalio.service.RPCError: the server did not confirm the signal.
         """
         async with request_slot():
             handle = await self._client.start_workflow(
@@ -120,13 +126,11 @@ class PartitionSender:
         return handle.result_run_id
 
 
-def _together(
-    events: list[tuple[Envelope, "asyncio.Future[str | None]"]],
-) -> list[tuple[Envelope, "asyncio.Future[str | None]"]]:
-    taken, size = 0, 0
-    for envelope, _ in events[:_SIGNAL_EVENTS]:
-        size += len(envelope.text)
-        if taken and size > _SIGNAL_BYTES:
+def _next_batch(events: list[_PendingEvent]) -> list[_PendingEvent]:
+    count, size = 0, 0
+    for event in events[:_SIGNAL_EVENTS]:
+        size += len(event.envelope.text)
+        if count and size > _SIGNAL_BYTES:
             break
-        taken += 1
-    return events[:taken]
+        count += 1
+    return events[:count]

@@ -232,7 +232,7 @@ async def test_the_server_may_be_killed_and_the_worker_come_later_while_somebody
 
 def _when_asked(bus: EventBus, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Set once a bus has asked its tables."""
-    asked, tables = asyncio.Event(), bus._tables  # pyright: ignore[reportPrivateUsage]
+    asked, tables = asyncio.Event(), bus._lookup  # pyright: ignore[reportPrivateUsage]
     ask = tables.ask
 
     async def asking(question: Lookup) -> LookupReply:
@@ -275,7 +275,7 @@ async def test_a_bus_reads_the_database_that_is_set_or_lies_beside_it_and_else_a
     bus = await EventBus.connect(settings, catalog=CATALOG)
 
     reads = there in ("this Temporal's", "an address")
-    assert isinstance(bus._tables, DatabaseLookup if reads else WorkerLookup)  # pyright: ignore[reportPrivateUsage]
+    assert isinstance(bus._lookup, DatabaseLookup if reads else WorkerLookup)  # pyright: ignore[reportPrivateUsage]
     await bus.close()
 
 

@@ -419,9 +419,9 @@ class TestWaitFor:
         event_id = new_id()
         saga = await self.publish(house, event_id)
 
-        await house.bus.send(Approved(coins=9, by="nobody"), to=Approval, saga=event_id)
-        await house.bus.send(Approved(coins=10, by="olena"), to=Approval, saga=event_id, event_id="yes")
-        await house.bus.send(Approved(coins=10, by="olena"), to=Approval, saga=event_id, event_id="yes")
+        await house.bus.send(Approved(coins=9, by="nobody"), to=Approval, triggering_event_id=event_id)
+        await house.bus.send(Approved(coins=10, by="olena"), to=Approval, triggering_event_id=event_id, event_id="yes")
+        await house.bus.send(Approved(coins=10, by="olena"), to=Approval, triggering_event_id=event_id, event_id="yes")
 
         assert (await saga.result()).by == "olena"
         assert (await house.holdings()).boxes == {"a": 90, "b": 10}
@@ -435,7 +435,7 @@ class TestWaitFor:
         [saga] = await house.bus.publish(ApprovalRequested(coins=10), event_id=event_id)
         await gate.reached.wait()
 
-        await house.bus.send(Approved(coins=10, by="early"), to=Approval, saga=event_id)
+        await house.bus.send(Approved(coins=10, by="early"), to=Approval, triggering_event_id=event_id)
         gate.opened.set()
 
         assert (await saga.result()).by == "early"
@@ -453,13 +453,17 @@ class TestWaitFor:
         event_id = new_id()
         saga = await self.publish(house, event_id)
         Script.before["put"] = fails()
-        await house.bus.send(Approved(coins=10, by="first"), to=Approval, saga=event_id, event_id="first")
+        await house.bus.send(
+            Approved(coins=10, by="first"), to=Approval, triggering_event_id=event_id, event_id="first"
+        )
         await until_pending(house, saga, "cast.put")
         await terminated(house, saga)
 
         [saga] = await house.bus.publish(ApprovalRequested(coins=10), event_id=event_id)
         await until_pending(house, saga, "cast.put")
-        await house.bus.send(Approved(coins=10, by="first"), to=Approval, saga=event_id, event_id="first")
+        await house.bus.send(
+            Approved(coins=10, by="first"), to=Approval, triggering_event_id=event_id, event_id="first"
+        )
         Script.clear()
 
         assert (await saga.result()).by == "first"
@@ -467,12 +471,12 @@ class TestWaitFor:
 
     async def test_an_event_it_does_not_wait_for_is_refused(self, house: House) -> None:
         with pytest.raises(EventRejected, match="it waits for APPROVED") as told:
-            await house.bus.send(MOVE, to=Approval, saga="any")
+            await house.bus.send(MOVE, to=Approval, triggering_event_id="any")
         assert told.value.code == "event.not_awaited"
 
     async def test_a_saga_that_is_not_there_is_told(self, house: House) -> None:
         with pytest.raises(EventRejected, match="it has ended, or was never started") as told:
-            await house.bus.send(Approved(coins=1, by="late"), to=Approval, saga=new_id())
+            await house.bus.send(Approved(coins=1, by="late"), to=Approval, triggering_event_id=new_id())
         assert told.value.code == "saga.not_running"
 
 

@@ -107,7 +107,7 @@ async def test_a_flood_is_looked_at_bit_by_bit(house: House) -> None:
     large = "x" * 200_000
     await asyncio.gather(*(handle.signal("event", enveloped(Approved(coins=1, by=large))) for _ in range(60)))
 
-    await house.bus.send(Approved(coins=10, by="olena"), to=saga.orchestrator, saga=saga.event_id)
+    await house.bus.send(Approved(coins=10, by="olena"), to=saga.orchestrator, triggering_event_id=saga.event_id)
 
     assert (await saga.result(timeout=timedelta(seconds=120))).by == "olena"
 

@@ -89,11 +89,11 @@ def test_a_connect_timeout_of_zero_waits_without_end_as_in_libpq(seconds: str, t
 @pytest.mark.parametrize(
     ("url", "named"),
     [
-        ("postgresql://db/shop?sslmode=maybe", "sslmode is one of"),
-        ("postgresql://db/shop?target_session_attrs=both", "target_session_attrs is one of"),
-        ("postgresql://db/shop?connect_timeout=soon", "connect_timeout is a whole number"),
-        ("postgresql://db:0/shop", "a port is a number"),
-        ("postgresql://db:99999/shop", "a port is a number"),
+        ("postgresql://db/shop?sslmode=maybe", "sslmode must be one of"),
+        ("postgresql://db/shop?target_session_attrs=both", "target_session_attrs must be one of"),
+        ("postgresql://db/shop?connect_timeout=soon", "connect_timeout must be a whole number"),
+        ("postgresql://db:0/shop", "a port must be a number"),
+        ("postgresql://db:99999/shop", "a port must be a number"),
         ("postgresql:///shop?host=a,b,c&port=1,2", "3 hosts and 2 ports"),
         ("postgresql://db/shop?channel_binding=require", "channel_binding=require"),
         ("postgresql://db/shop?gssencmode=require", "gssencmode=require"),
@@ -101,13 +101,13 @@ def test_a_connect_timeout_of_zero_waits_without_end_as_in_libpq(seconds: str, t
         ("postgresql://db/shop?sslcrldir=/x", "sslcrldir"),
         ("postgresql://db/shop?client_encoding=latin1", "client_encoding=latin1"),
         ("postgresql://db/shop?sslrootcert=system&sslmode=require", "verify-full"),
-        ("postgresql://db/shop?options=work_mem", "options is a list of session settings"),
+        ("postgresql://db/shop?options=work_mem", "options must be a list of session settings"),
         ("postgresql://db/shop?options=-c", "options ends with -c"),
         ("postgresql://db/shop?colour=blue", "'colour'"),
         ("sqlite:///file.db?colour=blue", "'colour'"),
         ("sqlite://file.db", "three slashes"),
         ("mysql://localhost/x", "names mysql"),
-        ("not a url", "is no database URL"),
+        ("not a url", "is not a database URL"),
     ],
 )
 def test_what_cannot_work_is_one_sentence_that_names_the_setting(url: str, named: str) -> None:

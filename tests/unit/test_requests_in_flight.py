@@ -130,7 +130,7 @@ async def test_gathered_sends_are_all_accepted() -> None:
     server = Busy(REQUESTS)
     bus = bus_on(server)
 
-    await all_of([bus.send(LetterCompleted(), to=Posted, saga="1") for _ in range(1000)])
+    await all_of([bus.send(LetterCompleted(), to=Posted, triggering_event_id="1") for _ in range(1000)])
 
     assert (server.taken, server.most) == (1000, REQUESTS)
 

@@ -1,4 +1,4 @@
-"""What an error of a database or its driver means, and the sentence that says so: decided here alone."""
+"""Decides what an error of a database or its driver means, and which message reports it. No other module does."""
 
 import errno
 import ssl
@@ -12,18 +12,18 @@ from orchestrator.errors import Unreachable
 
 
 class DatabaseCondition(StrEnum):
-    """What is wrong with a database, as far as an error tells. The value is the code for programs."""
+    """What is wrong with a database, according to an error. The value is the stable error code."""
 
     DOWN = "unreachable"
     """Nothing answers, or the connection was lost."""
     RESTARTING = "database.restarting"
-    """It is shutting down or starting up."""
+    """The server is shutting down or starting up."""
     TLS_FAILED = "database.tls_failed"
-    """Its certificate is not accepted, or one side wants TLS and the other does not."""
+    """The server's certificate is not accepted, or one side requires TLS and the other does not."""
     LOGIN_REFUSED = "database.login_refused"
     NO_SUCH_DATABASE = "database.no_such_database"
     MISCONFIGURED = "database.misconfigured"
-    """Its address or its settings cannot work with this engine."""
+    """The address or the settings cannot work with this engine."""
     NOT_A_DATABASE = "database.not_a_database"
     CORRUPT = "database.corrupt"
     PERMISSION_DENIED = "database.permission_denied"
@@ -38,14 +38,14 @@ class DatabaseCondition(StrEnum):
     LOCKED = "database.locked"
     """Another transaction holds a lock for longer than this one may wait."""
     CANCELLED = "database.cancelled"
-    """A statement ran into its timeout, or was cancelled."""
+    """A statement exceeded its timeout, or was cancelled."""
     TABLE_MISSING = "database.table_missing"
     FAILED = "database.failed"
-    """It refuses a statement for any other reason, such as a bug in SQL or a violated constraint."""
+    """The database refused a statement for any other reason, such as a bug in SQL or a violated constraint."""
 
     @property
     def is_outage(self) -> bool:
-        """Whether every transaction of this database fails, so that none of them is a saga's own fault."""
+        """Whether every transaction on this database fails, so that no single saga is the cause."""
         return self in _OUTAGES
 
 
@@ -88,7 +88,7 @@ _BY_SQLSTATE = {
     "XX001": DatabaseCondition.CORRUPT,
     "XX002": DatabaseCondition.CORRUPT,
 }
-"""By a whole SQLSTATE or its beginning; the longest that fits counts."""
+"""Conditions by SQLSTATE or a prefix of it; the longest matching prefix applies."""
 
 _BY_SQLITE_NAME = {
     "SQLITE_BUSY": DatabaseCondition.LOCKED,
@@ -102,7 +102,7 @@ _BY_SQLITE_NAME = {
     "SQLITE_PERM": DatabaseCondition.PERMISSION_DENIED,
     "SQLITE_READONLY": DatabaseCondition.READ_ONLY,
 }
-"""By the primary result code; extended codes begin with it."""
+"""Conditions by primary result code; the names of extended codes begin with it."""
 
 _BY_ERRNO = {
     errno.EACCES: DatabaseCondition.PERMISSION_DENIED,
@@ -119,7 +119,7 @@ _SENTENCES = {
         "accepts no work at the moment ({cause}). Wait until it runs again; what was accepted is not lost."
     ),
     DatabaseCondition.TLS_FAILED: (
-        "was reached, but no connection with the wanted encryption could be made ({cause}). Correct sslmode, "
+        "was reached, but no connection with the configured encryption could be made ({cause}). Correct sslmode, "
         "sslrootcert, sslcert and sslkey in {setting}, or the server's certificate."
     ),
     DatabaseCondition.LOGIN_REFUSED: (
@@ -131,7 +131,7 @@ _SENTENCES = {
     ),
     DatabaseCondition.MISCONFIGURED: "cannot be used ({cause}). Correct it, or set {setting} to another one.",
     DatabaseCondition.NOT_A_DATABASE: (
-        "is a file that is no SQLite database ({cause}). Set {setting} to the right file."
+        "is a file, but not a SQLite database ({cause}). Set {setting} to the right file."
     ),
     DatabaseCondition.CORRUPT: (
         "is damaged ({cause}). Stop the workers, then restore a backup or repair it before anything else is written."
@@ -140,22 +140,22 @@ _SENTENCES = {
         "refuses permission ({cause}). Grant this user what is missing, or set {setting} to a user who has it."
     ),
     DatabaseCondition.READ_ONLY: (
-        "can be read and not written ({cause}). Make it writable, or set {setting} to the primary server."
+        "can be read but not written ({cause}). Make it writable, or set {setting} to the primary server."
     ),
     DatabaseCondition.NO_CONNECTION_LEFT: (
         "runs, but has no connection left ({cause}). Close other programs' connections, lower ORCHESTRATOR_POOL_SIZE "
         "of the workers, or raise the server's max_connections."
     ),
     DatabaseCondition.POOL_EXHAUSTED: (
-        "was not asked, because all connections of this process are in use ({cause}). Look for statements that wait, "
+        "was not used, because all connections of this process are in use ({cause}). Look for statements that wait, "
         "or raise ORCHESTRATOR_POOL_SIZE."
     ),
     DatabaseCondition.DISK_FULL: (
-        "runs, but its disk is full ({cause}). Free some space; sagas then go on by themselves."
+        "runs, but its disk is full ({cause}). Free some space; sagas then continue by themselves."
     ),
     DatabaseCondition.OUT_OF_MEMORY: "runs, but is short of a resource ({cause}). Give it more, or more time.",
     DatabaseCondition.IO_ERROR: (
-        "cannot read or write its files ({cause}). Look at the disk: it may be full, failing or no longer mounted."
+        "cannot read or write its files ({cause}). Check the disk, which may be full, failing or no longer mounted."
     ),
     DatabaseCondition.LOCKED: (
         "was reached, but another transaction holds a lock that is needed ({cause}). Try again when that one has ended."
@@ -164,17 +164,17 @@ _SENTENCES = {
         "was reached, but a statement was cancelled ({cause}). Look for what slows it down, or raise statement_timeout."
     ),
     DatabaseCondition.TABLE_MISSING: (
-        "has not all the tables that are needed ({cause}). Start a worker, which creates them, and look at search_path."
+        "lacks tables that the engine needs ({cause}). Start a worker, which creates them, and check the search_path."
     ),
-    DatabaseCondition.FAILED: "was reached, but refuses a statement ({cause}).",
+    DatabaseCondition.FAILED: "was reached, but refused a statement ({cause}).",
 }
 
 
 class DatabaseUnusable(Unreachable):
-    """A database that was asked for something and could not do it.
+    """A database could not do what was requested.
 
     Attributes:
-        condition: what is wrong with it.
+        condition: what is wrong with the database.
     """
 
     def __init__(self, condition: DatabaseCondition, message: str) -> None:
@@ -186,11 +186,11 @@ class DatabaseUnusable(Unreachable):
 
 
 class NoConnectionLeft(PoolTimeout, Unreachable):
-    """All connections of the pool were in use for too long."""
+    """All connections of the pool were in use for longer than a transaction waits for one."""
 
 
 def condition_of(fault: BaseException) -> DatabaseCondition:
-    """What is wrong with the database, by an error of SQLAlchemy, a driver or the operating system."""
+    """Return what is wrong with the database, according to an error of SQLAlchemy, a driver or the operating system."""
     if isinstance(fault, DatabaseUnusable):
         return fault.condition
     if isinstance(fault, PoolTimeout):
@@ -199,12 +199,13 @@ def condition_of(fault: BaseException) -> DatabaseCondition:
         return DatabaseCondition.DOWN
     state = sqlstate(fault)
     if state is not None:
-        fitting = [state[:length] for length in (5, 3, 2) if state[:length] in _BY_SQLSTATE]
-        return _BY_SQLSTATE[fitting[0]] if fitting else DatabaseCondition.FAILED
+        prefixes = [state[:length] for length in (5, 3, 2) if state[:length] in _BY_SQLSTATE]
+        return _BY_SQLSTATE[prefixes[0]] if prefixes else DatabaseCondition.FAILED
     cause = _cause_of(fault)
     if isinstance(cause, SqliteError):
         name = getattr(cause, "sqlite_errorname", None) or ""
-        return next((it for start, it in _BY_SQLITE_NAME.items() if name.startswith(start)), DatabaseCondition.FAILED)
+        matching = (condition for prefix, condition in _BY_SQLITE_NAME.items() if name.startswith(prefix))
+        return next(matching, DatabaseCondition.FAILED)
     if isinstance(cause, ssl.SSLError) or "SSL upgrade" in str(cause):
         return DatabaseCondition.TLS_FAILED
     if isinstance(cause, OSError):
@@ -215,10 +216,10 @@ def condition_of(fault: BaseException) -> DatabaseCondition:
 
 
 def explain(fault: BaseException, shown: str, setting: str) -> Unreachable:
-    """What to tell a person about an error.
+    """Convert an error into one whose message says what is wrong with the database and what to do.
 
     Args:
-        fault: of SQLAlchemy, a driver or the operating system.
+        fault: an error of SQLAlchemy, a driver or the operating system.
         shown: the database's address, without a password.
         setting: the environment variable that the address comes from.
     """
@@ -226,17 +227,17 @@ def explain(fault: BaseException, shown: str, setting: str) -> Unreachable:
     if isinstance(fault, Unreachable):
         return DatabaseUnusable(condition, str(fault))
     cause = _cause_of(fault)
-    first = next((line for line in str(cause).splitlines() if line), "") or type(cause).__name__
-    sentence = _SENTENCES[condition].format(cause=first, setting=setting)
+    first_line = next((line for line in str(cause).splitlines() if line), "") or type(cause).__name__
+    sentence = _SENTENCES[condition].format(cause=first_line, setting=setting)
     return DatabaseUnusable(condition, f"The database at {shown} {sentence}")
 
 
 def sqlstate(fault: BaseException) -> str | None:
-    """PostgreSQL's five-character code of an error, if it has one."""
+    """Return PostgreSQL's five-character code of an error, or None if it has none."""
     state: str | None = getattr(_cause_of(fault), "sqlstate", None)
     return state
 
 
 def _cause_of(fault: BaseException) -> BaseException:
-    """The driver's own error, where SQLAlchemy has wrapped it."""
+    """Return the driver's own error if SQLAlchemy has wrapped it, otherwise the error itself."""
     return fault.orig if isinstance(fault, DBAPIError) and fault.orig is not None else fault

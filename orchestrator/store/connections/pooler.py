@@ -1,10 +1,10 @@
 """Connects to PostgreSQL directly or through a connection pooler such as PgBouncer, whichever the address leads to.
 
-A pooler in transaction mode gives each transaction any of its server connections. Nothing that belongs to a session is
-dependable there: a setting would apply to other clients' transactions, and a prepared statement may not exist or may be
-another client's. So each transaction makes its own settings, together with its `BEGIN`, and statements have no name.
-Both are also correct in session mode, which cannot be told from transaction mode. A pooler is recognised by its refusal
-of a startup parameter, or because the process id that it reports is not that of the server process.
+A pooler in transaction mode may run each transaction on another server connection. Nothing that belongs to a session is
+reliable there: a setting would apply to other clients' transactions, and a prepared statement may be missing or be
+another client's. So each transaction makes its own settings together with its `BEGIN`, and statements have no name.
+Both are also correct in session mode, which looks the same to a client. A pooler is recognised because it refuses a
+startup parameter, or because the process id that it reports is not that of the server process.
 """
 
 from collections.abc import Mapping
@@ -19,31 +19,31 @@ from orchestrator.store.core.driver_text import is_engine_statement
 
 _connect = cast(Any, asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]
 _PASSED_ON = frozenset({"application_name"})
-"""Startup parameters that every pooler accepts and applies to the connection that it gives out."""
-_OF_THE_SOCKET = "tcp_"
-"""Settings that begin so are about the connection from the pooler to the server, which is not ours."""
+"""Startup parameters that every pooler accepts and applies to the server connection."""
+_SOCKET_PREFIX = "tcp_"
+"""The prefix of settings for a socket; behind a pooler that socket is the pooler's own, so they are left out."""
 _REFUSED_PARAMETER = "unsupported startup parameter"
 _STATEMENT_MODE = "statement pooling mode"
-_MIXED_UP = frozenset({"42P05", "26000"})
-"""A named statement that exists although nobody prepared it here, or that is missing: another client's connection."""
+_FOREIGN_STATEMENT = frozenset({"42P05", "26000"})
+"""SQLSTATEs for a prepared statement that exists unexpectedly or is missing, as on another client's connection."""
 
 
 class PoolerAwareConnect:
-    """Opens PostgreSQL connections, with a pooler's restrictions if there is one; called instead of `asyncpg.connect`.
+    """Opens PostgreSQL connections, adapted to a pooler if there is one; called instead of `asyncpg.connect`.
 
-    Once a pooler was found, it is expected at every connection: its restrictions do no harm without it.
+    Once a pooler has been found, every later connection is adapted, which does no harm if it is a direct one.
     """
 
     def __init__(self) -> None:
         self.is_pooled = False
 
     async def __call__(self, **options: Any) -> Any:
-        """Connect; the options are those of `asyncpg.connect`."""
+        """Connect with the options of `asyncpg.connect`."""
         if not self.is_pooled:
             try:
                 connection: Any = await _connect(**options)
             except asyncpg.PostgresError as fault:
-                if _REFUSED_PARAMETER not in str(fault) and getattr(fault, "sqlstate", None) not in _MIXED_UP:
+                if _REFUSED_PARAMETER not in str(fault) and getattr(fault, "sqlstate", None) not in _FOREIGN_STATEMENT:
                     raise
             else:
                 if await _is_direct(connection):
@@ -85,20 +85,20 @@ class PoolerAwareConnect:
 
 
 class PooledConnection(asyncpg.Connection):  # type: ignore[misc] # pyright: ignore[reportUntypedBaseClass]
-    """A connection through a pooler: whatever it relies on is within one transaction or one message."""
+    """A connection through a pooler, which relies on nothing beyond one transaction or one message."""
 
     def begin_with(self, settings: Mapping[str, str]) -> None:
-        """Make these settings in each transaction; they cost no round trip, because `BEGIN` takes them along."""
+        """Make these settings in each transaction, in the same message as `BEGIN`, so that they cost no round trip."""
         local = [
             f"set_config({_quoted(name)}, {_quoted(value)}, true)"
             for name, value in settings.items()
-            if name not in _PASSED_ON and not name.startswith(_OF_THE_SOCKET)
+            if name not in _PASSED_ON and not name.startswith(_SOCKET_PREFIX)
         ]
         self.transaction_settings = f" SELECT {', '.join(local)}" if local else ""
         self._engine_statements: dict[str, Any] = {}
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
-        """As in `asyncpg`; what begins a transaction also makes its settings."""
+        """Execute a statement as asyncpg does; a `BEGIN` also makes the transaction's settings."""
         if query.startswith("BEGIN") and query.endswith(";"):
             query += self.transaction_settings
         driver: Any = super()
@@ -106,10 +106,10 @@ class PooledConnection(asyncpg.Connection):  # type: ignore[misc] # pyright: ign
         return status
 
     async def prepare(self, query: str, *, name: str | None = None, **options: Any) -> Any:
-        """As in `asyncpg`, without a name: the server parses it again each time, in the same message.
+        """Prepare a statement as asyncpg does, but without a name; the server then parses it at each execution.
 
-        The engine's own statements are described once. An author's are described each time, which is a round trip,
-        because nobody would notice here that a column has got another type since.
+        The engine's own statements are described only once. An author's statement is described each time, which costs a
+        round trip, because otherwise a changed column type would go unnoticed.
         """
         driver: Any = super()
         if not is_engine_statement(query):
@@ -121,12 +121,12 @@ class PooledConnection(asyncpg.Connection):  # type: ignore[misc] # pyright: ign
 
 
 async def is_pooled(connection: AsyncConnection) -> bool:
-    """Whether a pooler is in front of the server, so that nothing of a session may be set on this connection."""
+    """Whether a connection goes through a pooler, so that no session setting may be made on it."""
     return type((await connection.get_raw_connection()).driver_connection) is PooledConnection
 
 
 def adapted(dialect: Any, connection: Any) -> Any:
-    """SQLAlchemy's connection, which on a pooled connection must not cache statements as it does on a direct one."""
+    """Return SQLAlchemy's adapter of a connection, without a statement cache if it goes through a pooler."""
     driver = connection.driver_connection
     if type(driver) is not PooledConnection:  # asyncpg's `isinstance` is true for every connection
         return connection
@@ -135,7 +135,7 @@ def adapted(dialect: Any, connection: Any) -> Any:
 
 
 async def _is_direct(connection: Any) -> bool:
-    """Ask in one round trip and without a prepared statement, which a pooler could give to another connection."""
+    """Compare process ids in one round trip, without a prepared statement, because a pooler might misroute that."""
     own = connection.get_server_pid()
     status: str = await connection.execute(f"SELECT FROM generate_series(1, 1) WHERE pg_backend_pid() = {own}")
     return status == "SELECT 1"

@@ -1,4 +1,4 @@
-"""Connects to PostgreSQL as libpq does: host after host, with the wanted encryption and kind of session."""
+"""Connects to PostgreSQL as libpq does: tries one host after another, with the configured TLS and session kind."""
 
 import socket
 import ssl
@@ -21,7 +21,7 @@ from orchestrator.store.connections.pooler import PoolerAwareConnect
 
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _NEXT_HOST = (OSError, TargetServerAttributeNotMatched, CannotConnectNowError, ConnectionDoesNotExistError)
-"""Errors after which libpq, too, tries the next host; a refused login is not among them."""
+"""Errors after which the next host is tried, as in libpq; a refused login is not one of them."""
 _TCP_OPTIONS = {
     "keepalives_idle": "TCP_KEEPIDLE",
     "keepalives_interval": "TCP_KEEPINTVL",
@@ -34,9 +34,9 @@ class PostgresConnector:
     """Opens connections to one database; SQLAlchemy calls it instead of `asyncpg.connect`.
 
     Args:
-        address: of the database.
+        address: the database's address.
         shown: the address without its password, for messages.
-        settings: the engine's own session settings; those of the address come before them.
+        settings: the engine's own session settings, which those in the address override.
     """
 
     def __init__(self, address: PostgresAddress, shown: str, settings: Mapping[str, str]) -> None:
@@ -46,10 +46,10 @@ class PostgresConnector:
         self._connect = PoolerAwareConnect()
 
     async def __call__(self, **options: Any) -> Any:
-        """Connect to the first host that accepts; `options` go to `asyncpg.connect`.
+        """Connect to the first host that accepts; `options` are passed to `asyncpg.connect`.
 
         Raises:
-            DatabaseUnusable: the address asks for a file that cannot be read, or contradicts itself.
+            DatabaseUnusable: the address names a file that cannot be read, or contradicts itself.
         """
         address = self._address
         options = {**self._connect_options(), **options}
@@ -65,11 +65,11 @@ class PostgresConnector:
                 except ClientConfigurationError as fault:
                     raise self._misconfigured(str(fault)) from fault
                 except _NEXT_HOST as fault:
-                    faults[_named(host, port)] = fault
+                    faults[_host_name(host, port)] = fault
                 else:
                     self._set_socket_options(connection)
                     return connection
-        raise self._joined(faults)
+        raise self._combined(faults)
 
     def _connect_options(self) -> dict[str, Any]:
         address = self._address
@@ -87,7 +87,7 @@ class PostgresConnector:
         if parameters.get("sslrootcert") == "system":
             options["ssl"] = self._system_context(parameters)
         if parameters:
-            # asyncpg reads these from an address alone. Its own parser of users and hosts is not used.
+            # asyncpg accepts these only in a DSN. The DSN contains no user and no host, so it parses neither.
             options["dsn"] = f"postgresql://?{urlencode(parameters)}"
         if "statement_cache_size" in address.caches:
             options["statement_cache_size"] = address.caches["statement_cache_size"]
@@ -102,7 +102,7 @@ class PostgresConnector:
 
     @staticmethod
     def _system_context(parameters: dict[str, str]) -> ssl.SSLContext:
-        """Verify against the machine's own authorities; asyncpg does not know `sslrootcert=system`."""
+        """Create a context with the system's certificate authorities; asyncpg does not know `sslrootcert=system`."""
         context = ssl.create_default_context()
         if "sslcert" in parameters:
             context.load_cert_chain(
@@ -125,20 +125,20 @@ class PostgresConnector:
             if options.get(name, 0) > 0 and hasattr(socket, constant):
                 peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, constant), options[name])
 
-    def _joined(self, faults: Mapping[str, Exception]) -> Exception:
-        """One error for all hosts: the last one's own if there is only one host, or if all failed in the same way."""
+    def _combined(self, faults: Mapping[str, Exception]) -> Exception:
+        """Return one error for all hosts: the last one's error if all failed in the same way, otherwise a summary."""
         last = list(faults.values())[-1]
         unmatched = [fault for fault in faults.values() if isinstance(fault, TargetServerAttributeNotMatched)]
         conditions = {condition_of(fault) for fault in faults.values()}
         is_common = len(conditions) == 1 and DatabaseCondition.DOWN not in conditions
         if not unmatched and (len(faults) == 1 or is_common):
             return last
-        wanted = f"its session is not {self._address.session}"
-        told = "; ".join(
-            f"{host}: {wanted if isinstance(fault, TargetServerAttributeNotMatched) else _first_line(fault)}"
+        mismatch = f"its session is not {self._address.session}"
+        summary = "; ".join(
+            f"{host}: {mismatch if isinstance(fault, TargetServerAttributeNotMatched) else _first_line(fault)}"
             for host, fault in faults.items()
         )
-        return ConnectionError(told)
+        return ConnectionError(summary)
 
     def _misconfigured(self, cause: str) -> DatabaseUnusable:
         return DatabaseUnusable(
@@ -146,7 +146,7 @@ class PostgresConnector:
         )
 
 
-def _named(host: str | None, port: int | None) -> str:
+def _host_name(host: str | None, port: int | None) -> str:
     if host is None:
         return "the default host"
     return f"{host}:{port}" if port else host

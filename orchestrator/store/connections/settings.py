@@ -1,4 +1,4 @@
-"""How connections are made: the pool, PostgreSQL's session settings, SQLite's pragmas."""
+"""Creates a database's SQLAlchemy engine: its pool, PostgreSQL's session settings, and SQLite's pragmas."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from orchestrator.store.core.read_only import end_read_only
 from orchestrator.store.core.sqlite import connect_steadily
 
 WAIT_FOR_CONNECTION = 10
-"""Seconds that a transaction waits for a connection of the pool."""
+"""Seconds that a transaction waits for a connection from the pool."""
 BUSY_TIMEOUT = 30_000
-"""Milliseconds that SQLite waits for another process that writes."""
+"""Milliseconds that SQLite waits while another process writes."""
 
 
 SESSION_SETTINGS = {
-    # A worker that is stopped inside a step lets go of its locks, and its late commit fails.
+    # So that a worker that is stopped inside a step releases its locks, and its late commit fails.
     "idle_in_transaction_session_timeout": "10s",
     "lock_timeout": "10s",
     "statement_timeout": "20s",
@@ -28,27 +28,26 @@ SESSION_SETTINGS = {
     "tcp_keepalives_count": "3",
     "application_name": "orchestrator",
 }
-"""PostgreSQL's settings for each connection; `options` and `application_name` of the URL come before them."""
+"""PostgreSQL's settings for each connection; `options` and `application_name` in the URL override them."""
 
 
 def create_engine(address: DatabaseUrl, pool_size: int) -> AsyncEngine:
-    """Create the engine of a database; nothing is connected yet."""
+    """Create the SQLAlchemy engine of a database; nothing is connected yet."""
     options: dict[str, Any] = {
         "hide_parameters": True,
-        # What goes over a pool's size is closed when it comes back: under load one was opened for every other saga.
+        # No overflow, because those connections are closed on return: under load every other saga had to open one.
         "pool_size": pool_size,
         "max_overflow": 0,
         "pool_timeout": WAIT_FOR_CONNECTION,
-        # The last one used is the next: it has its statements prepared, and at low load a few do all the work.
+        # Reuse the last one first: it has its statements prepared, and at low load a few connections are enough.
         "pool_use_lifo": True,
     }
     url = address.url
     if address.postgres is not None:
-        from orchestrator.store.connections.postgres import (
-            PostgresConnector,  # a client on SQLite does not wait for asyncpg
-        )
+        # Imported here, because importing asyncpg is slow and SQLite does not need it.
+        from orchestrator.store.connections.postgres import PostgresConnector
 
-        # The connector knows the address. SQLAlchemy does not, so no error of its own can show a password.
+        # Only the connector knows the address. SQLAlchemy does not, so its errors cannot contain the password.
         url = URL.create(url.drivername)
         options["isolation_level"] = "READ COMMITTED"
         connector = PostgresConnector(address.postgres, address.shown, SESSION_SETTINGS)
@@ -75,10 +74,10 @@ def _connect_postgres(dialect: Any, _record: Any, args: Any, options: Any) -> An
 
 
 def _drop_if_read_only(context: ExceptionContext) -> None:
-    """Keep no connection to a server that refuses writes.
+    """Discard a connection to a server that refuses writes.
 
-    It may have been opened to a standby, or while a database was set to read-only, and would stay so for as long as it
-    is pooled, whoever is the primary by then. A query's refused write does not come here: `misuse_guard` raises.
+    It may have been opened to a standby, or while the database was read-only. It would stay read-only for as long as it
+    is pooled, even after a failover. A query's refused write does not get here, because `misuse_guard` raises first.
     """
     if condition_of(context.original_exception) is DatabaseCondition.READ_ONLY:
         context.is_disconnect = True

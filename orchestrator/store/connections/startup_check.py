@@ -1,8 +1,8 @@
-"""Checks at startup whether a database can keep what the engine promises; a worker does not start on one that cannot.
+"""Checks at startup whether the engine can keep its promises on a database; otherwise the worker does not start.
 
-What decides nothing is not checked: `TimeZone`, `DateStyle`, `standard_conforming_strings` and the default isolation
-level may have any value, because moments travel in binary form, values as parameters, and each transaction names its
-level. SQLite's encoding may be UTF-16, which holds the same texts as UTF-8.
+Settings without influence are not checked: `TimeZone`, `DateStyle`, `standard_conforming_strings` and the default
+isolation level may have any value, because times are sent in binary form and values as parameters, and each transaction
+sets its isolation level. SQLite's encoding may be UTF-16, which can store the same texts as UTF-8.
 """
 
 import logging
@@ -18,9 +18,9 @@ from orchestrator.store.connections.errors import DatabaseCondition, DatabaseUnu
 from orchestrator.store.core.schema import metadata
 
 MINIMUM_VERSION = 14
-"""The oldest PostgreSQL that its own project still maintained when this was written."""
+"""The oldest PostgreSQL that its own project still maintained when the engine was first written."""
 MINIMUM_SQLITE = (3, 35, 0)
-"""The first SQLite with `RETURNING`."""
+"""The first SQLite that has `RETURNING`."""
 _FACTS = text(
     "SELECT current_setting('server_version_num')::int AS version, current_setting('server_encoding') AS encoding,"
     " pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only') = 'on' AS is_read_only,"
@@ -43,7 +43,7 @@ _TABLES = text(
     " WHERE s.relkind = 'S' AND c.relname = ANY(:names) AND has_schema_privilege(n.oid, 'USAGE')"
     " ORDER BY name, schema"
 )
-"""The engine's tables and their sequences in every schema, with the privileges that this role lacks."""
+"""The engine's tables and their sequences in every schema, with the privileges on them that this role lacks."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -71,12 +71,12 @@ def _check_facts(facts: Row[Any], where: str, setting: str) -> None:
     if facts.version < MINIMUM_VERSION * 10_000:
         raise _misconfigured(
             f"{where} is PostgreSQL {facts.version // 10_000}; the engine needs {MINIMUM_VERSION} or newer. Upgrade "
-            f"it, or set {setting} to another one."
+            f"it, or set {setting} to another database."
         )
     if facts.encoding != "UTF8":
         raise _misconfigured(
             f"{where} has the encoding {facts.encoding}, which cannot hold every text that an event may contain. "
-            f"Create it anew with ENCODING 'UTF8' and TEMPLATE template0, or set {setting} to another one."
+            f"Create it again with ENCODING 'UTF8' and TEMPLATE template0, or set {setting} to another database."
         )
     if facts.is_standby or facts.is_read_only:
         why = "a hot standby" if facts.is_standby else "read-only by default_transaction_read_only"
@@ -84,8 +84,8 @@ def _check_facts(facts: Row[Any], where: str, setting: str) -> None:
         raise DatabaseUnusable(DatabaseCondition.READ_ONLY, f"{where} is {why}. Set {setting} to {fix}.")
     if facts.schema is None:
         raise _misconfigured(
-            f"{where} has none of the schemas in its search_path ({facts.search_path}) that the role {facts.role} may "
-            "use. Create one, grant USAGE on it, or correct the search_path."
+            f"{where} has no schema in its search_path ({facts.search_path}) that the role {facts.role} may use. "
+            "Create one, grant USAGE on it, or correct the search_path."
         )
 
 
@@ -94,20 +94,20 @@ def _check_tables(tables: Any, facts: Row[Any], where: str, setting: str) -> Non
     schemas = sorted({table.schema for table in visible})
     if len(schemas) > 1:
         raise _misconfigured(
-            f"{where} has some of the engine's tables in one schema and some in another ({', '.join(schemas)}), both "
-            f"in the search_path ({facts.search_path}). Leave one of them in the search_path."
+            f"{where} has the engine's tables in several schemas ({', '.join(schemas)}), all in the search_path "
+            f"({facts.search_path}). Leave only one of them in the search_path."
         )
     if lacking := [table for table in visible if table.missing]:
-        named = ", ".join(f"{table.missing} on {table.name}" for table in lacking[:3])
+        missing = ", ".join(f"{table.missing} on {table.name}" for table in lacking[:3])
         raise DatabaseUnusable(
             DatabaseCondition.PERMISSION_DENIED,
-            f"{where} does not let the role {facts.role} do what steps need: {named}. Run: GRANT SELECT, INSERT, "
+            f"{where} does not grant the role {facts.role} what steps need: {missing}. Run: GRANT SELECT, INSERT, "
             f"UPDATE, DELETE ON ALL TABLES IN SCHEMA {schemas[0]} TO {facts.role}",
         )
     if not visible and tables:
         _LOG.warning(
             "%s has the engine's tables in the schema %s, which is not in the search_path (%s). New ones are created "
-            "in %s; if that is not meant, stop this worker and correct the search_path.",
+            "in %s. If you do not want that, stop this worker and correct the search_path.",
             where,
             tables[0].schema,
             facts.search_path,
@@ -116,11 +116,11 @@ def _check_tables(tables: Any, facts: Row[Any], where: str, setting: str) -> Non
 
 
 def check_sqlite_file(file: str, shown: str, setting: str) -> None:
-    """Check that a SQLite file, and its folder, can be written: its journal lies beside it. Makes the folder.
+    """Create a SQLite file's folder, and check that both can be written, because the journal is in the same folder.
 
     Raises:
-        DatabaseUnusable: one of them cannot, or SQLite itself is too old.
-        OSError: the folder cannot be made.
+        DatabaseUnusable: the file or its folder cannot be written, or SQLite itself is too old.
+        OSError: the folder cannot be created.
     """
     if sqlite_version_info < MINIMUM_SQLITE:
         raise _misconfigured(
@@ -134,13 +134,13 @@ def check_sqlite_file(file: str, shown: str, setting: str) -> None:
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise DatabaseUnusable(
             DatabaseCondition.READ_ONLY,
-            f"The database at {shown} cannot be used: its folder {path.parent} may not be written, and SQLite keeps "
+            f"The database at {shown} cannot be used: its folder {path.parent} is not writable, and SQLite keeps "
             f"its journal there. Make the folder writable, or set {setting} to a file elsewhere.",
         )
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise DatabaseUnusable(
             DatabaseCondition.READ_ONLY,
-            f"The database at {shown} is a file that this user may not write. Make it writable, or set {setting} to "
+            f"The database at {shown} is a file that this user cannot write. Make it writable, or set {setting} to "
             "another file.",
         )
 

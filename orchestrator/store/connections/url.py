@@ -1,6 +1,6 @@
-"""A database's address: which URLs are understood, and how one is shown without its password.
+"""Parses a database's URL, and formats it for messages without its password.
 
-No message quotes a URL that could not be parsed, because any part of it may be a password with an unescaped character.
+No message quotes a URL that cannot be parsed, because any part of it may be a password with an unescaped character.
 """
 
 import re
@@ -33,10 +33,10 @@ class DatabaseUrl:
     """A parsed database URL.
 
     Attributes:
-        url: as SQLAlchemy has it, the driver filled in.
-        dialect: which kind of database.
-        shown: as a person would type it, without the password.
-        postgres: how to connect, for PostgreSQL.
+        url: SQLAlchemy's form of the URL, which names the driver.
+        dialect: the kind of database.
+        shown: the URL in the form in which it is configured, without the password.
+        postgres: how to connect to PostgreSQL; None for SQLite.
     """
 
     url: URL
@@ -49,11 +49,11 @@ def parse_database_url(url: str, setting: str) -> DatabaseUrl:
     """Parse a database URL.
 
     Args:
-        url: as it was set: libpq's form for PostgreSQL, SQLAlchemy's for SQLite.
-        setting: the environment variable that it comes from, for messages.
+        url: the configured URL, in libpq's form for PostgreSQL and in SQLAlchemy's for SQLite.
+        setting: the environment variable that the URL comes from, for messages.
 
     Raises:
-        DatabaseUnusable: the URL is not of a supported form, or asks for something that cannot work.
+        DatabaseUnusable: the URL does not have a supported form, or has a parameter that cannot work.
     """
     parts = _SCHEME.match(url)
     backend = parts["backend"].lower() if parts else ""
@@ -62,9 +62,9 @@ def parse_database_url(url: str, setting: str) -> DatabaseUrl:
     if backend == "sqlite":
         return _parse_sqlite(url, setting)
     if parts is not None:
-        raise _misconfigured(f"{setting} names {backend}; PostgreSQL and SQLite are supported")
+        raise _misconfigured(f"{setting} names {backend}, which is not supported; use PostgreSQL or SQLite")
     raise _misconfigured(
-        f"{setting} is no database URL; the form is sqlite:///file.db or postgresql://user:password@host/name"
+        f"{setting} is not a database URL; the form is sqlite:///file.db or postgresql://user:password@host/name"
     )
 
 
@@ -72,10 +72,10 @@ def _parse_sqlite(url: str, setting: str) -> DatabaseUrl:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise _misconfigured(f"{setting} is no database URL; the form for SQLite is sqlite:///file.db") from None
+        raise _misconfigured(f"{setting} is not a database URL; the form for SQLite is sqlite:///file.db") from None
     if parsed.host or parsed.username:
         raise _misconfigured(
-            f"{setting} names a host, and SQLite has only a file: write sqlite:///file.db with three slashes, or "
+            f"{setting} names a host, but SQLite only has a file; write sqlite:///file.db with three slashes, or "
             "sqlite:////folder/file.db with four for an absolute path"
         )
     if unknown := sorted(set(parsed.query) - _SQLITE_PARAMETERS):
@@ -107,7 +107,7 @@ def _parse_postgres(rest: str, setting: str) -> DatabaseUrl:
 
 
 def _split(rest: str, setting: str) -> tuple[str | None, str | None, re.Match[str]]:
-    """User, password and the remainder; a password may contain any character as long as one reading is left."""
+    """Split into user, password and the rest; a password may contain any character if only one reading is possible."""
     readings: list[tuple[str | None, str | None, re.Match[str]]] = []
     for at in (-1, *(position for position, character in enumerate(rest) if character == "@")):
         target = _TARGET.match(rest, at + 1)
@@ -120,10 +120,10 @@ def _split(rest: str, setting: str) -> tuple[str | None, str | None, re.Match[st
         return known[0]
     if len(readings) == 1 and rest.count("@") <= 1:
         unknown = sorted(set(_query(readings[0][2]["query"] or "")) - PARAMETERS)
-        raise _misconfigured(f"{setting} has the parameter {unknown[0]!r}, which is none of PostgreSQL's")
+        raise _misconfigured(f"{setting} has the parameter {unknown[0]!r}, which PostgreSQL does not know")
     raise _misconfigured(
-        f"{setting} is no PostgreSQL URL; the form is postgresql://user:password@host:5432/name?sslmode=require. In "
-        "user and password write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23 and % as %25"
+        f"{setting} is not a PostgreSQL URL; the form is postgresql://user:password@host:5432/name?sslmode=require. In "
+        "the user and the password, write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23 and % as %25"
     )
 
 
@@ -141,8 +141,8 @@ def _query(query: str) -> dict[str, str]:
 
 
 def _sqlalchemy_url(address: PostgresAddress, parameters: dict[str, str]) -> URL:
-    apart = {"host", "port", "dbname", "database", "user", "password"}
-    query = {name: value for name, value in parameters.items() if name not in apart}
+    separate = {"host", "port", "dbname", "database", "user", "password"}
+    query = {name: value for name, value in parameters.items() if name not in separate}
     host: str | None = None
     port: int | None = None
     if len(address.hosts) == 1 and not address.hosts[0][0].startswith("/"):

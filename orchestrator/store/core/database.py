@@ -1,7 +1,8 @@
-"""A database: connections and transactions.
+"""A database with its connection pool and its transactions.
 
-PostgreSQL through asyncpg at READ COMMITTED; SQLite through aiosqlite with `BEGIN IMMEDIATE` and a queue of its own,
-because fifty writers that poll for SQLite's one lock starve each other (one of them waited 4.24 s of 4.3 s).
+PostgreSQL is used through asyncpg at READ COMMITTED. SQLite is used through aiosqlite with `BEGIN IMMEDIATE`, and the
+writers of a process queue for it, because fifty writers that poll for SQLite's only write lock starve each other (in a
+test of 4.3 s, one of them waited 4.24 s).
 """
 
 import asyncio
@@ -29,17 +30,20 @@ from orchestrator.store.core.session_state import leaves_state
 
 R = TypeVar("R")
 
-_FIRST_ANSWER = 10  # seconds
+_FIRST_ANSWER_TIMEOUT = 10
+"""Seconds."""
 POOL_SIZE = 20
-"""Connections that a process keeps. Four processes stay below the hundred that PostgreSQL takes by itself."""
+"""Connections per process. Four processes stay below PostgreSQL's default of 100 connections."""
 
 TRIES = 5
-"""Of a transaction whose connection was lost, or that PostgreSQL gave up for another's sake."""
-_RETRIED_IN_PLACE = frozenset({"40P01", "40001"})
+"""Attempts of a transaction that loses its connection, or that PostgreSQL aborts in favour of another one."""
+_RETRIED_SQLSTATES = frozenset({"40P01", "40001"})
+"""Deadlock and failed serialisation."""
 _PING = text("SELECT 1")
 FILLED = "orchestrator_outbox_filled"
-"""On a connection whose transaction writes an event that is to be sent: a relay is woken when it has committed."""
-_queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Lock]] = WeakKeyDictionary()
+"""Key in a connection's info: its transaction writes to the outbox, so the relay is woken after the commit."""
+_write_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Lock]] = WeakKeyDictionary()
+"""The write lock of each SQLite file, by event loop and path."""
 
 
 class Database:
@@ -47,11 +51,12 @@ class Database:
 
     Args:
         url: `sqlite:///path/to/file.db` or `postgresql://user:password@host/name`; the driver is filled in.
-        pool_size: connections, opened as they are needed and kept. Who needs one more waits for one to come back.
-        setting: the environment variable that it comes from, for messages.
+        pool_size: the number of connections. They are opened when needed and kept; when all are in use, a transaction
+            waits until one is returned.
+        setting: the environment variable that the URL comes from, for messages.
 
     Raises:
-        Unreachable: the URL is not of that form.
+        Unreachable: the URL does not have that form.
     """
 
     def __init__(self, url: str, *, pool_size: int = POOL_SIZE, setting: str = "ORCHESTRATOR_DATABASE_URL") -> None:
@@ -65,21 +70,21 @@ class Database:
         self._is_closed = False
         self._loop = LoopBinding(
             f"the connection pool of {self._address.shown}",
-            "Make a Database (or an EventBus, which has its own) in each event loop, and after a fork.",
+            "Create a Database (or an EventBus, which has its own) in each event loop, and after a fork.",
         )
         self.when_outbox_filled: set[Callable[[], None]] = set()
-        """Told after a transaction of this process has put events in the outbox."""
+        """Callbacks that run after a transaction of this process has committed events to the outbox."""
 
     @property
     def shown(self) -> str:
-        """The address as a person would type it, without a password."""
+        """The address in the form in which it is configured, without the password."""
         return self._address.shown
 
     async def check(self) -> None:
-        """Make sure that it answers, and that the engine can keep its promises on it.
+        """Verify that the database answers, and that the engine can keep its promises on it.
 
         Raises:
-            Unreachable: it does not, or cannot be used; the message says why and what to do.
+            Unreachable: the database does not answer or cannot be used; the message says why and what to do.
         """
         try:
             if self.dialect == "sqlite" and self.url.database:
@@ -89,7 +94,7 @@ class Database:
                 if self.dialect == "postgresql":
                     await check_postgresql(connection, self.shown, self._setting)
                     return
-                # As a reader, because another process may be changing its tables for as long as it needs.
+                # As a reader, because another process may hold the write lock for the whole length of a migration.
                 reading = await connection.execution_options(orchestrator_reads=True)
                 await reading.execute(text("SELECT count(*) FROM sqlite_master"))
         except (SQLAlchemyError, OSError, TimeoutError) as fault:
@@ -97,35 +102,36 @@ class Database:
 
     @property
     def _patience(self) -> float | None:
-        """Seconds that a first answer may take; a URL may allow more for connecting, or any time."""
+        """The seconds that the first answer may take; None if the URL sets no limit for connecting."""
         if self._address.postgres is None:
-            return _FIRST_ANSWER
+            return _FIRST_ANSWER_TIMEOUT
         connecting = self._address.postgres.patience
-        return None if connecting is None else connecting + _FIRST_ANSWER
+        return None if connecting is None else connecting + _FIRST_ANSWER_TIMEOUT
 
     def unreachable(self, fault: BaseException) -> Unreachable:
-        """What to tell a person about an error of this database: the message says what is wrong and what to do."""
+        """Convert an error of this database into one whose message says what is wrong and what to do."""
         return explain(fault, self.shown, self._setting)
 
     @asynccontextmanager
     async def transaction(self, *, is_repeated: bool = False) -> AsyncGenerator[AsyncConnection]:
-        """One transaction that may write; committed at the end of the block, rolled back if it raises.
+        """Open a transaction that may write; commit it at the end of the block, or roll it back if the block raises.
 
         Args:
-            is_repeated: after a lost connection, by the caller; then the connection is not tried out first.
+            is_repeated: whether the caller repeats the work after a lost connection; if so, the connection is not
+                tested first.
         """
-        async with self._turn(), self._connected() as connection:
+        async with self._write_lock(), self._connected() as connection:
             if not is_repeated:
                 await self._revive(connection)
             async with connection.begin():
                 yield connection
             info = connection.sync_connection.info if connection.sync_connection else {}
             if info.pop(FILLED, None):
-                self._tell_of_outbox()
+                self._notify_outbox_filled()
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncConnection]:
-        """A connection that only reads, and waits for no writer."""
+        """Open a connection that only reads and does not wait for writers."""
         async with self._connected() as connection:
             if self.dialect == "sqlite":
                 connection = await connection.execution_options(orchestrator_reads=True)
@@ -133,7 +139,7 @@ class Database:
             yield connection
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[R]]) -> R:
-        """Run work that only reads, again with another connection if this one was lost: it asks no connection first."""
+        """Run work that only reads; if the connection is lost, repeat it on another one instead of testing it first."""
         if self.dialect == "postgresql":
             return await self.in_transaction(work)
         async with self.reading() as connection:
@@ -141,62 +147,63 @@ class Database:
 
     @property
     def has_waiting_writers(self) -> bool:
-        """Whether somebody in this process waits for its turn to write (SQLite)."""
-        lock = _queues.get(asyncio.get_running_loop(), {}).get(self._file)
+        """Whether a transaction in this process is waiting for the SQLite file's write lock."""
+        lock = _write_locks.get(asyncio.get_running_loop(), {}).get(self._file)
         return bool(lock is not None and getattr(lock, "_waiters", None))
 
     async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[R]], *, tries: int = TRIES) -> R:
-        """Run work in one transaction; again after a deadlock, a failed serialisation, a lost connection.
+        """Run work in one transaction; repeat it after a deadlock, a failed serialisation or a lost connection.
 
-        With the connection the answer to a commit may be lost: work must be safe to repeat after it committed, and
-        answer as it did then. A few times: an operation may have lost a connection of its own to somewhere else.
+        A lost connection may also lose the answer to a commit, so the work must be safe to repeat after it was
+        committed, and return the same result. The number of attempts is limited, because the lost connection may be one
+        that the operation itself opened to another server.
 
         Args:
-            work: is given the connection.
-            tries: 1 for work that is not to be repeated.
+            work: a function that gets the connection.
+            tries: how often to attempt the work; 1 if it must not be repeated.
         """
         for attempt in range(1, tries + 1):
             try:
-                return await self._attempted(work)
+                return await self._attempt(work)
             except DBAPIError as fault:
-                # One lost connection marks all that were pooled before it: the next try gets a new one.
-                # A server that refuses writes would most likely refuse the next one, too.
+                # After a lost connection the pool discards all older ones, so the next attempt gets a new one. After
+                # READ_ONLY there is no next attempt, because the server would most likely refuse it too.
                 is_lost = fault.connection_invalidated and condition_of(fault) is not DatabaseCondition.READ_ONLY
-                again = is_lost or sqlstate(fault) in _RETRIED_IN_PLACE
-                if attempt == tries or not again:
+                is_retried = is_lost or sqlstate(fault) in _RETRIED_SQLSTATES
+                if attempt == tries or not is_retried:
                     raise
                 await asyncio.sleep(uniform(0.005, 0.02) * attempt)  # noqa: S311
         raise AssertionError("unreachable")
 
-    async def _attempted(self, work: Callable[[AsyncConnection], Awaitable[R]]) -> R:
-        """Work in one transaction: as `transaction` does it, in fewer turns of the event loop: each step pays them."""
+    async def _attempt(self, work: Callable[[AsyncConnection], Awaitable[R]]) -> R:
+        """Run work in one transaction, as `transaction` does, but faster, because every step pays for it."""
         if self.dialect == "sqlite":
             async with self.transaction(is_repeated=True) as connection:
                 return await work(connection)
         connection = await self._connect()
         try:
-            sync_connection_of(connection).begin()  # says nothing to PostgreSQL until the first statement
+            sync_connection_of(connection).begin()  # sends nothing to PostgreSQL before the first statement
             answer = await work(connection)
             await connection.run_sync(self._commit_and_close)
         except BaseException:
             driven = connection.sync_connection
             if driven is not None and not (driven.closed or driven.invalidated):
                 driven.info.pop(FILLED, None)
-            # Whoever is cancelled here has still to give it back.
-            closing = asyncio.create_task(self._give_back(connection))
+            # Shielded, because the connection must be returned to the pool even if this task is cancelled here.
+            closing = asyncio.create_task(self._return_to_pool(connection))
             await asyncio.shield(closing)
             raise
         return answer
 
-    def _tell_of_outbox(self) -> None:
-        for tell in self.when_outbox_filled:
-            tell()
+    def _notify_outbox_filled(self) -> None:
+        for notify in self.when_outbox_filled:
+            notify()
 
     async def close(self) -> None:
-        """Close every connection; those that are in use, or are opened later, when they come back.
+        """Close every connection; one that is in use or opened later is closed when it returns to the pool.
 
         Raises:
-            UsageError: another event loop, which still runs, has them open.
+            UsageError: the connections belong to another event loop that is still running.
         """
         if not self._loop.is_over:
             self._loop.check()
@@ -210,8 +217,8 @@ class Database:
         except PoolTimeout as fault:
             raise NoConnectionLeft(
                 f"All {self.pool_size} connections of this process to {self.shown} were in use for "
-                f"{WAIT_FOR_CONNECTION} seconds. Look there for statements that wait; else give the process more with "
-                "ORCHESTRATOR_POOL_SIZE (of all processes together fewer than PostgreSQL's max_connections)."
+                f"{WAIT_FOR_CONNECTION} seconds. Look in the database for statements that wait; if there are none, "
+                "raise ORCHESTRATOR_POOL_SIZE (all processes together must stay below PostgreSQL's max_connections)."
             ) from fault
 
     @asynccontextmanager
@@ -220,29 +227,29 @@ class Database:
         try:
             yield connection
         finally:
-            # Whoever is cancelled here has still to give it back.
-            closing = asyncio.create_task(self._give_back(connection))
+            # Shielded, because the connection must be returned to the pool even if this task is cancelled here.
+            closing = asyncio.create_task(self._return_to_pool(connection))
             await asyncio.shield(closing)
 
     def _commit_and_close(self, connection: Connection) -> None:
         has_filled_outbox = connection.info.pop(FILLED, False)
         connection.commit()
         if has_filled_outbox:
-            self._tell_of_outbox()
+            self._notify_outbox_filled()
         if self._is_closed or leaves_state(connection):
-            connection.invalidate()  # as `_give_back`
+            connection.invalidate()  # as in `_return_to_pool`
         connection.close()
 
-    async def _give_back(self, connection: AsyncConnection) -> None:
+    async def _return_to_pool(self, connection: AsyncConnection) -> None:
         driven = connection.sync_connection
         is_usable = driven is not None and not (driven.closed or driven.invalidated)
         if driven is not None and is_usable and (self._is_closed or leaves_state(driven)):
-            # The pool would keep it: after the pool was closed, or for a transaction that must not meet this session.
+            # Otherwise the pool would keep it although the pool is closed, or reuse a session whose state was changed.
             await connection.invalidate()
         await connection.close()
 
     async def _revive(self, connection: AsyncConnection) -> None:
-        """Exchange a connection that was lost in the pool. Work that is repeated needs no such question."""
+        """Test a pooled connection and replace it if it was lost. Work that is repeated does not need this test."""
         if self.dialect == "sqlite":
             return
         try:
@@ -253,10 +260,10 @@ class Database:
         await connection.rollback()
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncGenerator[None]:
+    async def _write_lock(self) -> AsyncGenerator[None]:
         if self.dialect == "postgresql":
             yield
             return
-        locks = _queues.setdefault(asyncio.get_running_loop(), {})
+        locks = _write_locks.setdefault(asyncio.get_running_loop(), {})
         async with locks.setdefault(self._file, asyncio.Lock()):
             yield

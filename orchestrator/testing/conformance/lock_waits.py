@@ -50,9 +50,9 @@ class WatchedDatabase(Database):
             event.listen(self.engine.sync_engine, "checkin", _given_back)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncGenerator[None]:
+    async def _write_lock(self) -> AsyncGenerator[None]:
         waits = _current.get() or LockWaits()
-        turn = super()._turn()
+        turn = super()._write_lock()
         waits.queued += 1
         try:
             await turn.__aenter__()
