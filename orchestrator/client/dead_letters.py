@@ -1,7 +1,7 @@
-"""Dead letters for whoever looks after them: what replaying one would do, the replay, an edited copy, the end of one.
+"""Managing dead letters: finding them, forecasting a replay, replaying, editing and dropping them.
 
-A replay publishes the kept message as it stands, under its own event id: doing it twice, or dying half way, does what
-doing it once does. The letter is settled afterwards, by compare-and-set.
+A replay publishes the stored message unchanged under its own event id, so a replay that is repeated or interrupted has
+the same effect as a single one. The dead letter is settled afterwards, by compare-and-set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,54 +31,54 @@ from orchestrator.store.dead_letters.resolution import (
 from orchestrator.store.recovery import RecordedSaga, recorded_sagas
 
 EDITED = "event.edited"
-"""Code of an edited copy with which nothing is wrong any more."""
+"""The code of an edited copy that is now valid."""
 
 
 class ReplayForecast(StrEnum):
     """What a replay does, or would do."""
 
     STARTS = "starts"
-    """Somebody who listens has not had the event yet."""
+    """At least one listener has not had the event yet, so it starts a saga."""
     REPEATS = "repeats"
-    """All who listen have had it: nothing is done again."""
+    """All listeners already have the event, so nothing is done again."""
     REFUSED = "refused"
-    """It cannot be taken, and stays as it is."""
+    """The message is rejected again, and the dead letter stays open."""
     SETTLED = "settled"
-    """Somebody has settled it already."""
+    """The dead letter has already been settled."""
     UNDER_WAY = "under_way"
-    """Somebody is replaying it."""
+    """Another replay of the dead letter is running."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a replay of a letter does, or would do."""
+    """What a replay of a dead letter does or would do, with the details."""
 
     letter: LetterView
     fate: ReplayForecast
     event_type: str = ""
     event_id: str = ""
     starts: tuple[str, ...] = ()
-    """Orchestrators that have not had the event yet."""
+    """Orchestrators that do not have the event yet."""
     stands: Mapping[str, Phase] | None = None
-    """Those that have, with where their sagas stand."""
+    """Orchestrators that already have the event, each with the phase of its saga."""
     code: str = ""
     reason: str = ""
-    """If it is refused; or how it was settled."""
+    """Why the message is refused, or how the dead letter was settled."""
 
     @property
     def sentence(self) -> str:
-        """In a line."""
+        """The forecast in one line."""
         match self.fate:
             case ReplayForecast.REFUSED:
                 return f"refused again: {self.code}: {self.reason}"
             case ReplayForecast.SETTLED:
-                return f"settled already: {self.reason}"
+                return f"already settled: {self.reason}"
             case ReplayForecast.UNDER_WAY:
-                return "somebody is replaying it just now"
+                return "being replayed by another process"
             case ReplayForecast.STARTS | ReplayForecast.REPEATS:
-                said = [f"starts {', '.join(self.starts)}"] if self.starts else []
-                said += [f"repeats what {name} has as {phase.value}" for name, phase in (self.stands or {}).items()]
-                return f"{self.event_type} {self.event_id} {'; '.join(said)}"
+                effects = [f"starts {', '.join(self.starts)}"] if self.starts else []
+                effects += [f"repeats what {name} has as {phase.value}" for name, phase in (self.stands or {}).items()]
+                return f"{self.event_type} {self.event_id} {'; '.join(effects)}"
 
 
 class DeadLetters:
@@ -90,7 +90,7 @@ class DeadLetters:
 
     Args:
         database: the home database.
-        bus: publishes what is replayed; its catalog says what can be read.
+        bus: publishes the replayed messages; its catalog determines which events are known.
     """
 
     def __init__(self, database: Database, bus: EventBus) -> None:
@@ -98,7 +98,7 @@ class DeadLetters:
         self._bus = bus
 
     async def find(self, search: Search) -> Sequence[LetterView]:
-        """Letters, the newest first, each with the beginning of its message.
+        """Return dead letters, the newest first, each with only the beginning of its message.
 
         Raises:
             Unreachable: the database cannot be reached.
@@ -106,7 +106,7 @@ class DeadLetters:
         return await find_letters(self._database, search)
 
     async def count(self, search: Search) -> int:
-        """How many a search finds, whatever its limit.
+        """Return how many dead letters match a search, regardless of its limit.
 
         Raises:
             Unreachable: the database cannot be reached.
@@ -114,7 +114,7 @@ class DeadLetters:
         return await count_letters(self._database, search)
 
     async def get(self, number: int) -> LetterView | None:
-        """A letter, whole.
+        """Return one dead letter with its whole message; None if it does not exist.
 
         Raises:
             Unreachable: the database cannot be reached.
@@ -122,7 +122,7 @@ class DeadLetters:
         return await letter_of(self._database, number)
 
     async def foresee(self, number: int) -> Verdict | None:
-        """What a replay would do as things stand, and changes nothing; None if there is no such letter.
+        """Forecast what a replay would do now, without changing anything; None if the dead letter does not exist.
 
         Raises:
             Unreachable: the database cannot be reached.
@@ -131,16 +131,16 @@ class DeadLetters:
         return None if letter is None else await self._judge(letter)
 
     async def replay(self, number: int, *, by: str) -> Verdict | None:
-        """Publish a letter's message under its event id, and settle the letter.
+        """Publish a dead letter's message under its event id, and settle the dead letter.
 
-        What cannot be taken stays open, as it was. Safe to repeat and to interrupt.
+        If the message is rejected again, the dead letter stays open and unchanged. Safe to repeat and to interrupt.
 
         Args:
-            number: the letter's.
-            by: who says so; kept with it.
+            number: the number of the dead letter.
+            by: the person who replays it; recorded with the dead letter.
 
         Raises:
-            PublishIncomplete, Unreachable: it may have been taken or not; replay it again.
+            PublishIncomplete, Unreachable: the message may or may not have been accepted; replay it again.
         """
         letter = await self.get(number)
         if letter is None:
@@ -163,7 +163,7 @@ class DeadLetters:
         return verdict
 
     async def drop(self, number: int, *, by: str, reason: str) -> Settled:
-        """Settle a letter that nobody will replay; it stays in the table, with who said so and why.
+        """Settle a dead letter without a replay; it stays in the table, with the person and the reason.
 
         Raises:
             Unreachable: the database cannot be reached.
@@ -171,10 +171,10 @@ class DeadLetters:
         return await settle_letter(self._database, number, f"dropped by {by}: {reason}", heeds_claims=True)
 
     async def edit(self, letter: LetterView, raw: bytes, *, by: str) -> Verdict | None:
-        """Keep an edited copy as a letter of its own. The one that it is of is settled, and stays as it came.
+        """Store an edited copy as a new dead letter; the original is settled and left unchanged.
 
         Returns:
-            What a replay of the copy would do; None if the letter was settled before, or is being replayed.
+            What a replay of the copy would do; None if the original was already settled or is being replayed.
 
         Raises:
             Unreachable: the database cannot be reached.
@@ -184,7 +184,7 @@ class DeadLetters:
         except EventRejected as fault:
             code, reason = fault.code, fault.message
         else:
-            code, reason = EDITED, f"{letter.id}, edited by {by}: replay it"
+            code, reason = EDITED, f"a copy of {letter.id}, edited by {by}; replay it"
         number = await keep_edited(self._database, letter, raw, by=by, code=code, reason=reason)
         return None if number is None else await self.foresee(number)
 
@@ -192,7 +192,7 @@ class DeadLetters:
         if not letter.is_open:
             return Verdict(letter=letter, fate=ReplayForecast.SETTLED, reason=letter.settled_as or "")
         if not letter.is_whole:
-            reason = f"{letter.kept:,} of {letter.size:,} bytes have arrived so far"
+            reason = f"only {letter.kept:,} of {letter.size:,} bytes have arrived so far"
             return Verdict(letter=letter, fate=ReplayForecast.REFUSED, code=letter.code, reason=reason)
         try:
             addressed = address(self._bus.catalog, letter.raw)
@@ -200,7 +200,7 @@ class DeadLetters:
             known = await self._known(addressed)
         except EventRejected as fault:
             return Verdict(letter=letter, fate=ReplayForecast.REFUSED, code=fault.code, reason=fault.message)
-        names = [one.__name__ for one in addressed.listeners]
+        names = [listener.__name__ for listener in addressed.listeners]
         stands = {recorded.orchestrator: recorded.phase for recorded in known.values()}
         starts = tuple(name for name in names if name not in stands)
         return Verdict(
@@ -214,10 +214,10 @@ class DeadLetters:
 
     async def _known(self, addressed: Addressed) -> Mapping[UUID, RecordedSaga]:
         envelope = addressed.envelope
-        ids = [saga_id(one.__name__, envelope.event_id) for one in addressed.listeners]
+        ids = [saga_id(listener.__name__, envelope.event_id) for listener in addressed.listeners]
         known = await recorded_sagas(self._database, ids)
         for recorded in known.values():
-            classes = [one for listener in addressed.listeners for one in listener.requests]
+            classes = [event for listener in addressed.listeners for event in listener.requests]
             if not is_same_event(envelope, recorded.content_digest, recorded.envelope, *classes):
                 fault = id_reused(envelope.event_id)
                 raise EventRejected(fault.code, f"{fault.message}: edit the dead letter")
@@ -229,6 +229,6 @@ def _refuse_newer(addressed: Addressed) -> None:
         envelope = addressed.envelope
         raise EventRejected(
             VERSION_NEWER,
-            f"{envelope.event_type} is of version {envelope.version}, which this code does not know: deploy the code "
-            "that does first",
+            f"{envelope.event_type} has version {envelope.version}, which this code does not know. First deploy the "
+            "code that does",
         )

@@ -1,4 +1,4 @@
-"""A handle to one saga that an event started: just now, before, or by another process."""
+"""A handle to one saga, started by this or any other process at any time."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -9,7 +9,7 @@ from uuid import UUID
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.client.outcomes.execution_outcome import Untold, told_by_execution
+from orchestrator.client.outcomes.execution_outcome import NoOutcome, outcome_of_execution
 from orchestrator.client.outcomes.lookup import LookupUnavailable
 from orchestrator.client.outcomes.progress import FINISHING, Progress, progress_of
 from orchestrator.client.outcomes.recorded import RecordedOutcomes
@@ -30,22 +30,23 @@ from orchestrator.protocol.unwrapping import id_reused, is_same_event, unwrap
 
 C = TypeVar("C", bound=DomainEvent)
 
-UNTAKEN = 5.0
-"""Seconds that a partition is given to take an event that was just published, before its saga counts as unknown."""
-_LOOK_AGAIN = 0.25
-_PATIENCE = 0.5
-"""Seconds after which an execution is asked, too: it may tell why it will never have an outcome."""
+TAKE_TIMEOUT = 5.0
+"""Seconds that a partition has to take an event that was just published, before its saga is considered unknown."""
+_ROW_POLL_INTERVAL = 0.25
+"""Seconds."""
+_ASK_EXECUTION_AFTER = 0.5
+"""Seconds after which the execution is asked too, because it may know why there will never be an outcome."""
 
 
 class SagaHandle(Generic[C]):
-    """One saga: wait for it, follow it.
+    """Waits for one saga and follows its progress.
 
     Attributes:
-        orchestrator: its class.
-        event_id: the event's id; publishing it again is harmless.
-        workflow_id: the execution's id, as the Web UI shows it.
-        run_id: the run that took the event, if this process published it.
-        is_repeat: the saga had completed before; nothing was sent.
+        orchestrator: the saga's orchestrator.
+        event_id: the id of the event that started the saga; publishing the event again under it does no harm.
+        workflow_id: the id of the execution that drives the saga, as the Web UI shows it.
+        run_id: the id of the run that accepted the event, if this process published it.
+        is_repeat: whether the saga had already completed, so that nothing was sent.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class SagaHandle(Generic[C]):
     ) -> None:
         self._client = client
         self._envelope = envelope
-        """None: the event is not known here, whoever published it."""
+        """The published event; None if this handle was created from an event id alone."""
         self._outcomes = outcomes
         self.orchestrator = orchestrator
         self.event_id = event_id
@@ -71,16 +72,16 @@ class SagaHandle(Generic[C]):
         self.is_repeat = is_repeat
 
     async def outcome(self, *, timeout: timedelta | None = None) -> Outcome:
-        """Wait for the saga's outcome, good or bad, whatever becomes of its execution and of connections meanwhile.
+        """Wait for the saga's outcome, even if its execution ends early or connections are lost meanwhile.
 
         Args:
-            timeout: how long; without it, as long as it takes.
+            timeout: how long to wait; by default without a limit.
 
         Raises:
-            NotFinished: it has not ended within the timeout; it goes on.
-            SagaUnknown: there is no execution and no row of it.
-            EventRejected: `event.id_reused`, the id belongs to another event.
-            Unreachable: what has to be asked cannot be reached, and never was.
+            NotFinished: the saga did not end within the timeout; it continues.
+            SagaUnknown: the saga has neither an execution nor a row.
+            EventRejected: `event.id_reused`, because the id belongs to another event.
+            Unreachable: the database or Temporal cannot be reached, and never was.
         """
         self._outcomes.binding.check()
         try:
@@ -88,13 +89,13 @@ class SagaHandle(Generic[C]):
                 outcome = await self._outcome()
         except TimeoutError:
             queue = await unpolled_queue_of(self._client, self.workflow_id)
-            goes_on = "it goes on"
+            advice = "it continues"
             if queue is not None:
-                goes_on = (
+                advice = (
                     f"no worker polls its task queue {queue!r}. Start one there, or set ORCHESTRATOR_TASK_QUEUE of "
                     "this client to the workers'"
                 )
-            raise NotFinished(f"{self._shown} has not finished within {timeout}; {goes_on}") from None
+            raise NotFinished(f"{self._shown} has not finished within {timeout}; {advice}") from None
         if not self._is_of(outcome):
             fault = id_reused(self.event_id)
             raise EventRejected(fault.code, fault.message)
@@ -105,22 +106,22 @@ class SagaHandle(Generic[C]):
 
         Raises:
             SagaFailed: the saga was undone; `SagaCancelled` if a person cancelled it.
-            NotFinished: it has not ended within the timeout; it goes on.
-            SagaUnknown, EventRejected, Unreachable: as `outcome`.
+            NotFinished: the saga did not end within the timeout; it continues.
+            SagaUnknown, EventRejected, Unreachable: as in `outcome`.
         """
         outcome = await self.outcome(timeout=timeout)
-        told = read(canonical(outcome.event), limit=OUTCOME_SIZE_LIMIT)
+        envelope = read(canonical(outcome.event), limit=OUTCOME_SIZE_LIMIT)
         if outcome.phase is Phase.COMPLETED:
-            return cast(C, unwrap(told, self.orchestrator.completed))
-        failure = unwrap(told, self.orchestrator.failed)
+            return cast(C, unwrap(envelope, self.orchestrator.completed))
+        failure = unwrap(envelope, self.orchestrator.failed)
         error = SagaCancelled if outcome.phase is Phase.CANCELLED else SagaFailed
         raise error(failure.error_code, failure.message, failure)
 
     async def follow(self) -> AsyncGenerator[Progress]:
-        """What the saga does, as it does it, until its execution ends; where that is not there, how the saga ends.
+        """Yield the saga's progress until its execution ends, or only its end if it has no own execution.
 
         Raises:
-            SagaUnknown, EventRejected, Unreachable: as `outcome`.
+            SagaUnknown, EventRejected, Unreachable: as in `outcome`.
         """
         self._outcomes.binding.check()
         if not is_partition(self.workflow_id):
@@ -137,72 +138,73 @@ class SagaHandle(Generic[C]):
     async def _outcome(self) -> Outcome:
         if is_partition(self.workflow_id):
             return await self._outcomes.of(self._saga_id)
-        if not self._outcomes.are_near:
-            return await self._told()
-        # The row has it a moment before its execution has ended, and asking many rows is one question.
+        if not self._outcomes.is_local:
+            return await self._outcome_by_execution()
+        # The row has the outcome a moment before the execution ends, and one query reads many rows.
         recorded = asyncio.create_task(self._outcomes.of(self._saga_id))
-        told = asyncio.create_task(self._told(after=_PATIENCE))
+        by_execution = asyncio.create_task(self._outcome_by_execution(after=_ASK_EXECUTION_AFTER))
         try:
-            await asyncio.wait({recorded, told}, return_when=asyncio.FIRST_COMPLETED)
-            has_told = recorded.done() and not recorded.cancelled() and recorded.exception() is None
-            return recorded.result() if has_told else await told
+            await asyncio.wait({recorded, by_execution}, return_when=asyncio.FIRST_COMPLETED)
+            is_recorded = recorded.done() and not recorded.cancelled() and recorded.exception() is None
+            return recorded.result() if is_recorded else await by_execution
         finally:
             recorded.cancel()
-            told.cancel()
-            await asyncio.gather(recorded, told, return_exceptions=True)
+            by_execution.cancel()
+            await asyncio.gather(recorded, by_execution, return_exceptions=True)
 
-    async def _told(self, *, after: float = 0.0) -> Outcome:
-        """By its execution; by its row, where that does not tell."""
+    async def _outcome_by_execution(self, *, after: float = 0.0) -> Outcome:
+        """Return the outcome that the execution returns or, if it returns none, the one that the row records."""
         await asyncio.sleep(after)
-        told = await told_by_execution(self._client, self.workflow_id, self.run_id)
-        match told:
+        result = await outcome_of_execution(self._client, self.workflow_id, self.run_id)
+        match result:
             case Outcome():
-                return told
+                return result
             case EventRejected():
-                # What an execution could not take may have been something else that was sent to it.
+                # The execution may have rejected another message and not this event.
                 if not await self._is_recorded():
-                    raise told
-            case Untold.GONE:
-                await self._must_be_known()
+                    raise result
+            case NoOutcome.GONE:
+                await self._check_known()
             case _:
                 pass
-        # Whoever drives it now, or will: recovery sees to that.
+        # Another driver continues the saga, now or after recovery has started one, and records the outcome.
         return await self._outcomes.of(self._saga_id)
 
     async def _is_recorded(self) -> bool:
-        """Whether this event has a row: then what becomes of it stands there."""
+        """Whether this event has a row, which then also gets its outcome."""
         try:
-            row = await self._outcomes.standing(self._saga_id)
+            row = await self._outcomes.entry_of(self._saga_id)
         except Unreachable:
             return False
         return row is not None and (self._envelope is None or row.content_digest == self._envelope.content_digest)
 
-    async def _must_be_known(self) -> None:
-        """Its execution is not there (any more): then it has a row, or it is not there at all.
+    async def _check_known(self) -> None:
+        """Verify that a saga without an execution has a row, and wait a moment for it if the event may be in transit.
 
         Raises:
-            SagaUnknown: it is not.
+            SagaUnknown: the saga has no row either.
         """
         may_be_untaken = self._envelope is None and self.orchestrator.partitions is not None
-        until = asyncio.get_running_loop().time() + (UNTAKEN if may_be_untaken else 0.0)
+        until = asyncio.get_running_loop().time() + (TAKE_TIMEOUT if may_be_untaken else 0.0)
         while not await self._has_row():
             if asyncio.get_running_loop().time() >= until:
                 raise SagaUnknown(
-                    f"no saga and no execution of the event {self.event_id} is known to {self.orchestrator.__name__}: "
+                    f"{self.orchestrator.__name__} has neither a saga nor an execution for the event {self.event_id}, "
                     + (
-                        "it was never published, or only just now and no worker has taken it yet"
+                        "because it was never published, or only just now and no worker has taken it yet"
                         if self._envelope is None
-                        else "its execution was deleted before a worker took it. Publish it again with the same id"
+                        else "because its execution was deleted before a worker took the event. Publish it again with "
+                        "the same id"
                     )
                 )
-            await asyncio.sleep(_LOOK_AGAIN)
+            await asyncio.sleep(_ROW_POLL_INTERVAL)
 
     async def _has_row(self) -> bool:
         while True:
             try:
-                return await self._outcomes.standing(self._saga_id) is not None
+                return await self._outcomes.entry_of(self._saga_id) is not None
             except LookupUnavailable:
-                await asyncio.sleep(_LOOK_AGAIN)
+                await asyncio.sleep(_ROW_POLL_INTERVAL)
 
     @property
     def _saga_id(self) -> UUID:

@@ -1,7 +1,7 @@
-"""Listening for events of one type: those that orchestrators accept or publish, and those that others put in an outbox.
+"""Listens for events of one type: those that orchestrators accept or publish, and those in an outbox.
 
-What goes through stands in the tables, so nothing has to be running when it does, and nothing is lost between two
-questions: each goes back a minute behind the one before, and what was heard is not told again.
+All of these are in the tables, so a listener misses nothing between two lookups. Each lookup goes back a minute before
+the previous one, because transactions may commit late, and events that were already received are skipped.
 """
 
 import asyncio
@@ -27,20 +27,20 @@ E = TypeVar("E", bound=DomainEvent)
 
 _log = logging.getLogger(__name__)
 
-_LOOKS_BACK = 1.0
-"""Seconds between two looks that go back the whole overlap, where more events go through than most questions name."""
-_AGAIN = 0.5
-"""Seconds between two tries to begin."""
+_FULL_LOOKUP_INTERVAL = 1.0
+"""Seconds between two lookups over the whole overlap, if recent events are more than a usual lookup can exclude."""
+_RETRY_PAUSE = 0.5
+"""Seconds between two attempts to start listening."""
 
 
 class Listening(Generic[E]):
-    """Events of a type as they go through, each once. Use it as a context:
+    """Receives each event of a type once, as it is recorded. Use it as a context manager:
 
         async with bus.listening(AccountCreationCompleted) as heard:
             await bus.publish(AccountCreated(...))
             completed = await heard.next(timeout=timedelta(seconds=10))
 
-    From its beginning on nothing is missed, whether or not somebody waits in `next` just then.
+    Once the block has started no event is missed, even while no call of `next` is waiting.
     """
 
     def __init__(
@@ -50,40 +50,39 @@ class Listening(Generic[E]):
             raise UsageError("`since` has no time zone; write `datetime.now(UTC)`")
         self._log = log
         self._matching = matching
-        self._told: deque[EventEntry] = deque()
+        self._received: deque[EventEntry] = deque()
         self._waiting: asyncio.Future[None] | None = None
         self.event = event
         self.floor = since
-        """Recorded before it: known, or not wanted. None: not begun."""
+        """Events recorded before this time are skipped, because they are known or not wanted. None before the start."""
         self.seen: dict[bytes, datetime] = {}
-        """Fingerprints of events that were heard of, with when those were recorded."""
+        """Fingerprints of the events that were received, with the time at which each was recorded."""
 
     async def __aenter__(self) -> Self:
-        """Begin: what has been recorded by now is not told, unless a time was given since when it is."""
+        """Start listening. Events recorded before now are not reported, unless `since` asks for them."""
         self._log.binding.check()
         if self.floor is None:
-            known = await self._log.known(self.event.type_name())
-            self.know(known)
+            self.skip(await self._log.known(self.event.type_name()))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Listen no more."""
+        """Stop listening."""
 
     async def next(self, *, timeout: timedelta | None = None) -> E:
-        """The next event that matches.
+        """Return the next event that matches.
 
         Raises:
-            NotHeard: none came within the timeout.
+            EventTimeout: no matching event was recorded within the timeout.
             Unreachable: the tables cannot be reached, and never were.
         """
         self._log.binding.check()
         try:
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
                 while True:
-                    while self._told:
-                        event = self._read(self._told.popleft())
+                    while self._received:
+                        event = self._read(self._received.popleft())
                         if event is not None and (self._matching is None or self._matching(event)):
                             return event
                     self._waiting = asyncio.get_running_loop().create_future()
@@ -94,140 +93,140 @@ class Listening(Generic[E]):
                         self._waiting = None
                         self._log.remove(self)
         except TimeoutError:
-            raise EventTimeout(f"no {self.event.type_name()} that matches was heard of within {timeout}") from None
+            raise EventTimeout(f"no matching {self.event.type_name()} was recorded within {timeout}") from None
 
-    def know(self, known: LookupReply) -> None:
-        """Begin with what an answer has: none of it is told."""
+    def skip(self, known: LookupReply) -> None:
+        """Start after the events in a reply, none of which is reported."""
         if known.now is not None:
             self.seen = dict.fromkeys(unpack(known.heard), known.now)
-        self.seen |= {fingerprint(one.key): one.recorded_at for one in known.events}
-        self.move_floor(known)
-        # What is older is not known. (A worker of before fingerprints says no more than so many keys.)
+        self.seen |= {fingerprint(entry.key): entry.recorded_at for entry in known.events}
+        self.raise_floor(known)
+        # Older events are unknown. (A worker from before there were fingerprints returns at most this many keys.)
         oldest = known.events[0].recorded_at if len(known.events) >= ASKED_SEEN else known.heard_since
         if oldest is not None and self.floor is not None:
             self.floor = max(self.floor, oldest)
 
-    def move_floor(self, answer: LookupReply) -> None:
-        """All of an answer to a question that went back to the floor is known now.
+    def raise_floor(self, reply: LookupReply) -> None:
+        """Raise the floor after a reply to a lookup that went back to the floor.
 
-        The floor never comes closer to the present than the overlap: what was recorded since may be committed later.
+        The floor stays behind the present by the overlap, because later events may commit with a delay.
         """
-        if answer.now is None or (answer.has_more and not answer.events):
+        if reply.now is None or (reply.has_more and not reply.events):
             return
-        floor = answer.now - OVERLAP
-        if answer.has_more:
-            floor = min(floor, answer.events[-1].recorded_at)
+        floor = reply.now - OVERLAP
+        if reply.has_more:
+            floor = min(floor, reply.events[-1].recorded_at)
         self.floor = floor if self.floor is None else max(self.floor, floor)
-        # Times of another database are converted anew by each look, so they may differ a little from one to the next.
+        # Each lookup converts the times of remote databases again, so they may differ slightly between lookups.
         forgotten = self.floor - OVERLAP
         self.seen = {key: at for key, at in self.seen.items() if at >= forgotten}
 
-    def hear(self, told: EventEntry) -> bool:
-        """Take an event, if it is wanted and was not heard of. Returns whether it was taken."""
-        is_wanted = told.type == self.event.type_name() and self.floor is not None and told.recorded_at >= self.floor
-        key = fingerprint(told.key)
+    def receive(self, entry: EventEntry) -> bool:
+        """Receive an event unless it is unwanted or was received before. Returns whether it was received."""
+        is_wanted = entry.type == self.event.type_name() and self.floor is not None and entry.recorded_at >= self.floor
+        key = fingerprint(entry.key)
         if not is_wanted or key in self.seen:
             return False
-        self.seen[key] = told.recorded_at
-        self._told.append(told)
+        self.seen[key] = entry.recorded_at
+        self._received.append(entry)
         self.wake()
         return True
 
     def wake(self) -> None:
-        """Whoever waits goes on."""
+        """Wake the call of `next` that waits."""
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
     def fail(self, fault: BaseException | None) -> None:
-        """Whoever waits hears why nothing comes any more; None: it was closed."""
+        """End the call of `next` that waits with an error, or cancel it if there is none."""
         if self._waiting is not None and not self._waiting.done():
             if fault is None:
                 self._waiting.cancel()
             else:
                 self._waiting.set_exception(fault)
 
-    def _read(self, told: EventEntry) -> E | None:
+    def _read(self, entry: EventEntry) -> E | None:
         try:
-            return unwrap(read(canonical(told.envelope or {}), limit=OUTCOME_SIZE_LIMIT), self.event)
+            return unwrap(read(canonical(entry.envelope or {}), limit=OUTCOME_SIZE_LIMIT), self.event)
         except UnreadableEvent as fault:
-            _log.warning("%s went through and cannot be read here: %s", told.key, fault)
+            _log.warning("The event %s cannot be read here and is skipped: %s", entry.key, fault)
             return None
 
 
 class EventLog:
-    """What goes through, for any number of listeners with one question at a time.
+    """Looks up recorded events for any number of listeners, with one lookup at a time.
 
     Args:
-        tables: where it stands.
-        binding: the event loop that it belongs to.
+        source: answers the lookups.
+        binding: the event loop that this object belongs to.
     """
 
-    def __init__(self, tables: LookupSource, binding: LoopBinding | None = None) -> None:
-        self.binding = binding or LoopBinding("this log of events", "Make one in each event loop.")
-        self._tables = tables
+    def __init__(self, source: LookupSource, binding: LoopBinding | None = None) -> None:
+        self.binding = binding or LoopBinding("this log of events", "Create one in each event loop.")
+        self._source = source
         self._listeners: set[Listening[Any]] = set()
-        self._looks_back_at = 0.0
-        self._asking = Polling(tables, self._look, lambda: bool(self._listeners), self._fail, Backoff(tables.pauses))
+        self._next_full_lookup = 0.0
+        self._polling = Polling(source, self._look, lambda: bool(self._listeners), self._fail, Backoff(source.pauses))
 
     async def known(self, event_type: str) -> LookupReply:
-        """What of a type has gone through lately, without what it says."""
+        """Return the recent events of a type without their content."""
         question = Lookup(events=EventFilter(types=(event_type,), keys_only=True, as_fingerprints=True))
         while True:
             try:
-                return await self._tables.ask(question)
+                return await self._source.ask(question)
             except LookupUnavailable:
-                await asyncio.sleep(_AGAIN)
+                await asyncio.sleep(_RETRY_PAUSE)
 
     def add(self, listening: Listening[Any]) -> None:
-        """Somebody waits."""
+        """Add a listener that waits for an event."""
         self._listeners.add(listening)
-        self._asking.go_on()
+        self._polling.include_new_caller()
 
     def remove(self, listening: Listening[Any]) -> None:
-        """Nobody waits there any more."""
+        """Remove a listener that no longer waits."""
         self._listeners.discard(listening)
         if not self._listeners:
-            self._asking.stop()
+            self._polling.stop()
 
     async def close(self) -> None:
-        """Listen to nothing any more."""
-        self._asking.stop()
+        """Stop polling, and cancel the listeners that wait."""
+        self._polling.stop()
 
     async def _look(self) -> bool:
         listeners = list(self._listeners)
-        floors = [one.floor for one in listeners if one.floor is not None]
+        floors = [listener.floor for listener in listeners if listener.floor is not None]
         if not floors:
             return False
-        heard = _heard_by_all(min(floors), listeners)
-        goes_back = len(heard) <= ASKED_SEEN or monotonic() >= self._looks_back_at
+        known = _received_by_all(min(floors), listeners)
+        is_full = len(known) <= ASKED_SEEN or monotonic() >= self._next_full_lookup
         since = min(floors)
-        if len(heard) > (most := MOST_HEARD if goes_back else ASKED_SEEN):
-            heard = heard[-most:]
-            since = heard[0][0]
-        types = tuple(sorted({one.event.type_name() for one in listeners}))
-        wanted = EventFilter(types=types, since=since, heard=pack(key for _, key in heard))
-        seconds = self._tables.patience if goes_back else min(self._tables.patience, _LOOKS_BACK)
-        answer = await self._tables.ask(Lookup(events=wanted, seconds=seconds))
-        news = [one.hear(told) for one in listeners for told in answer.events]
-        if goes_back:
-            # What did not fit into this answer may have been recorded long before its latest event.
-            self._looks_back_at = 0.0 if answer.has_more else monotonic() + _LOOKS_BACK
-            for one in listeners:
-                one.move_floor(answer)
+        if len(known) > (limit := MOST_HEARD if is_full else ASKED_SEEN):
+            known = known[-limit:]
+            since = known[0][0]
+        types = tuple(sorted({listener.event.type_name() for listener in listeners}))
+        wanted = EventFilter(types=types, since=since, heard=pack(key for _, key in known))
+        seconds = self._source.patience if is_full else min(self._source.patience, _FULL_LOOKUP_INTERVAL)
+        reply = await self._source.ask(Lookup(events=wanted, seconds=seconds))
+        news = [listener.receive(entry) for listener in listeners for entry in reply.events]
+        if is_full:
+            # Events that did not fit into this reply may have been recorded long before its latest one.
+            self._next_full_lookup = 0.0 if reply.has_more else monotonic() + _FULL_LOOKUP_INTERVAL
+            for listener in listeners:
+                listener.raise_floor(reply)
         return any(news)
 
     def _fail(self, fault: BaseException | None) -> None:
-        for one in list(self._listeners):
-            one.fail(fault)
+        for listener in list(self._listeners):
+            listener.fail(fault)
 
 
-def _heard_by_all(floor: datetime, listeners: list[Listening[Any]]) -> list[tuple[datetime, bytes]]:
-    """Fingerprints of events that all listeners of their type have heard of, by the time of their recording."""
+def _received_by_all(floor: datetime, listeners: list[Listening[Any]]) -> list[tuple[datetime, bytes]]:
+    """Return the fingerprints of events that all listeners of their type have received, by the time of recording."""
     return sorted(
         {
             (at, key)
-            for one in listeners
-            for key, at in one.seen.items()
-            if at >= floor and all(key in other.seen for other in listeners if other.event is one.event)
+            for listener in listeners
+            for key, at in listener.seen.items()
+            if at >= floor and all(key in other.seen for other in listeners if other.event is listener.event)
         }
     )

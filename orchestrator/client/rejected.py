@@ -1,6 +1,7 @@
-"""Keeping what the bus could not take: in the database where there is one at hand, else by way of the workers.
+"""Stores messages that the bus rejected as dead letters: in the database if the bus has one, otherwise by a worker.
 
-For the latter the message is given to the workflow `PublishEvent`, which looks at it once more: a worker may know more.
+A worker gets the message through the workflow `PublishEvent`, which first tries to publish it again, because the worker
+may run newer code.
 """
 
 import asyncio
@@ -22,19 +23,19 @@ from orchestrator.workflow.own_execution import raw_json
 from orchestrator.workflow.system.publish import FROM_BUS
 
 _LARGEST = 2 * 1024 * 1024 - 16 * 1024
-"""Bytes that a start may carry."""
+"""The most bytes of a message that fit into the start of an execution."""
 _PATIENCE = 10.0
-"""Seconds that a worker is waited for."""
+"""Seconds to wait for a worker."""
 
 
 async def keep_rejected(
     client: Client, database: Database | None, raw: bytes, fault: EventRejected, *, task_queue: str, source: str
 ) -> None:
-    """Keep a message, and tell its sender. Returns only if a worker could read it after all, and has published it.
+    """Store a rejected message and raise the reason; return only if a worker could read it and has published it.
 
     Raises:
-        EventRejected: the fault, with the letter's number.
-        Unreachable: it could not be kept.
+        EventRejected: why the message was rejected, with the number of its dead letter.
+        Unreachable: the message could not be stored.
     """
     if database is not None:
         try:
@@ -49,16 +50,19 @@ async def keep_rejected(
                 raw=raw,
             )
         except (SQLAlchemyError, OSError):
-            pass  # away, or without its tables yet: whoever works on it can keep it
+            pass  # unreachable, or without the tables yet; a worker can store the message
         else:
-            raise _told(fault.code, fault.message, number) from fault
+            raise _rejected(fault.code, fault.message, number) from fault
     if len(raw) > _LARGEST:
-        said = f"{fault.message}; and it is not kept: give the bus its database, or send at most {_LARGEST:,} bytes"
-        raise EventRejected(fault.code, said) from fault
+        message = (
+            f"{fault.message}; it was not stored as a dead letter, because it is too large to send to a worker. Give "
+            f"the bus its database, or send at most {_LARGEST:,} bytes"
+        )
+        raise EventRejected(fault.code, message) from fault
     workflow_id = f"{FROM_BUS}{uuid4()}"
     try:
         async with request_slot():
-            waiting: WorkflowHandle[Any, Any] = await client.start_workflow(
+            storing: WorkflowHandle[Any, Any] = await client.start_workflow(
                 PUBLISH_EVENT_WORKFLOW,
                 raw_json(raw),
                 id=workflow_id,
@@ -66,27 +70,27 @@ async def keep_rejected(
                 static_summary="from a bus",
             )
         async with asyncio.timeout(_PATIENCE), long_poll_slot():
-            await waiting.result()
+            await storing.result()
     except TimeoutError:
-        said = f"{fault.message}; it is kept as a dead letter once a worker comes: it waits as {workflow_id}"
-        raise EventRejected(fault.code, said) from fault
+        message = f"{fault.message}; a worker will store it as a dead letter, until then it waits in {workflow_id}"
+        raise EventRejected(fault.code, message) from fault
     except WorkflowFailureError as failure:
-        raise _from(failure) from fault
-    except RPCError as away:
+        raise _rejected_by_worker(failure) from fault
+    except RPCError as unconfirmed:
         raise Unreachable(
-            f"the message is no event that can be taken ({fault}), and Temporal did not say that it took it to be "
-            f"kept ({away.message}). Send it again"
-        ) from away
+            f"The message was rejected ({fault}), and Temporal did not confirm that it will be stored as a dead letter "
+            f"({unconfirmed.message}). Send it again."
+        ) from unconfirmed
 
 
-def _from(failure: WorkflowFailureError) -> EventRejected:
+def _rejected_by_worker(failure: WorkflowFailureError) -> EventRejected:
     cause = failure.cause
     if not isinstance(cause, ApplicationError):
         return EventRejected("event.rejected", str(cause))
     details: Any = cause.details[0] if cause.details else None
-    return _told(cause.type or "event.rejected", cause.message, details if isinstance(details, int) else None)
+    return _rejected(cause.type or "event.rejected", cause.message, details if isinstance(details, int) else None)
 
 
-def _told(code: str, message: str, number: int | None) -> EventRejected:
-    kept = "" if number is None else f" (kept as dead letter {number})"
-    return EventRejected(code, f"{message}{kept}", number)
+def _rejected(code: str, message: str, number: int | None) -> EventRejected:
+    suffix = "" if number is None else f" (stored as dead letter {number})"
+    return EventRejected(code, f"{message}{suffix}", number)

@@ -1,8 +1,8 @@
-"""Has an execution begin again with an empty history, for one that its history keeps from going on.
+"""Restarts an execution with an empty history if it cannot replay the one that it has.
 
-An execution replays its history before it hears anything new. When the author's code raises or takes other steps in
-that replay, no cancel and no retry is ever heard. A reset to the first workflow task ends the run and starts the next
-one, which has the same messages and none of the steps: those are in the database, and answer there.
+An execution replays its history before it handles new messages. If the author's code raises or takes different steps
+during that replay, no cancel and no retry ever reaches it. A reset to the first workflow task ends the run and starts a
+new one with the same messages but without the steps; the database then answers those steps from its records.
 """
 
 from uuid import uuid4
@@ -15,23 +15,23 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.protocol.names import UNDO_SIGNAL
 
-_LOOKED_AT = 1_000
-"""Events among which the first completed workflow task is looked for; messages alone can come before it."""
+_SEARCHED_EVENTS = 1_000
+"""How many events are searched for the first completed workflow task; only messages can come before it."""
 
 
 async def begin_again(client: Client, workflow_id: str, run_id: str, *, reason: str, undoes: bool) -> bool:
     """Reset a run to its first workflow task.
 
     Args:
-        client: a connection.
-        workflow_id: the execution's.
-        run_id: of the run that is reset.
-        reason: why, for the Web UI.
-        undoes: the database has decided that its saga is undone. A signal says so; the next run has it before it does
-            anything, since a reset brings signals along, but no request to cancel.
+        client: a connection to Temporal.
+        workflow_id: the id of the execution.
+        run_id: the id of the run to reset.
+        reason: the reason that the Web UI shows.
+        undoes: whether the database has decided to undo the saga. If so, a signal is sent before the reset. The next
+            run gets it before it does anything, because a reset keeps signals, although not cancel requests.
 
     Returns:
-        Whether it was reset. False: it has no history to replay, or has ended meanwhile.
+        Whether the run was reset; False if it has no history to replay or has ended meanwhile.
 
     Raises:
         temporalio.service.RPCError: the server does not answer.
@@ -59,7 +59,7 @@ async def begin_again(client: Client, workflow_id: str, run_id: str, *, reason: 
 
 
 async def cancel_if_running(client: Client, workflow_id: str, *, reason: str) -> None:
-    """Cancel an execution, unless it has ended, so that it shows as cancelled.
+    """Cancel an execution unless it has ended, so that the Web UI shows it as cancelled.
 
     Raises:
         temporalio.service.RPCError: the server does not answer.
@@ -80,12 +80,12 @@ async def _signal_undo(client: Client, workflow_id: str, run_id: str) -> None:
 
 
 async def _first_task(client: Client, workflow_id: str, run_id: str) -> int | None:
-    """Id of the event with which the first workflow task was completed; None if none was."""
-    looked_at = 0
+    """Return the id of the event that completed the first workflow task; None if none was completed."""
+    searched = 0
     async for event in client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history_events():
-        looked_at += 1
+        searched += 1
         if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
             return event.event_id
-        if looked_at == _LOOKED_AT:
+        if searched == _SEARCHED_EVENTS:
             break
     return None

@@ -1,7 +1,7 @@
-"""Which task queues workers poll, and which executions run on another one than is set.
+"""Finds out which task queues workers poll, and which executions run on a task queue other than the configured one.
 
-An execution stays on the task queue on which it was started. After ORCHESTRATOR_TASK_QUEUE is renamed, those that run
-stay behind, and partitions even take new events there: a start of a partition that runs only signals it.
+An execution stays on the task queue on which it was started. After ORCHESTRATOR_TASK_QUEUE is renamed, running
+executions stay behind, and partitions even get new events there, because starting a running partition only signals it.
 """
 
 import asyncio
@@ -25,14 +25,15 @@ from orchestrator.client.in_flight import request_slot
 _log = logging.getLogger(__name__)
 
 POLL = timedelta(seconds=70)
-"""A worker asks for work at least once a minute; one that has not asked for longer is gone."""
+"""A worker polls at least once a minute; one whose last poll is older than this is gone."""
 _KINDS = (TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY)
-"""A worker whose steps are all busy asks for one kind of work only."""
-_LOOKED_AT = 1_000
-"""Executions on other task queues that are counted; it matters that there are some."""
-_PATIENCE = 1.0  # seconds
+"""Both kinds are read, because a worker whose step slots are all in use polls only for workflow tasks."""
+_COUNTED = 1_000
+"""How many executions on other task queues are counted at most; what matters is whether there are any."""
+_TIMEOUT = 1.0
+"""Seconds."""
 _SHOWN = 5
-"""Task queues that are named at most."""
+"""How many task queues are named at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +43,16 @@ class OtherQueue:
     task_queue: str
     executions: int
     is_counted: bool
-    """False: there may be more."""
+    """Whether `executions` is the exact number; otherwise there may be more."""
     polled: datetime | None
-    """When a worker last asked for work there; None if none did within the last minutes."""
+    """The time of the last poll by a worker; None if there was none within the last minutes."""
 
     def __str__(self) -> str:
         number = "1 execution runs" if self.executions == 1 else f"{self.executions:,} executions run"
         least = "" if self.is_counted else "at least "
         ago = None if self.polled is None else datetime.now(UTC) - self.polled
         if ago is None or ago > POLL:
-            state = "which no worker polls, so their sagas do not go on"
+            state = "which no worker polls, so their sagas do not continue"
         else:
             state = f"which a worker last polled {max(ago.total_seconds(), 0):.0f} s ago"
         return (
@@ -61,7 +62,7 @@ class OtherQueue:
 
 
 async def last_poll(client: Client, task_queue: str) -> datetime | None:
-    """When a worker last asked for work of any kind; None if none did within the last minutes.
+    """Return the time of the last poll by a worker, for any kind of task; None if there was none in the last minutes.
 
     Raises:
         temporalio.service.RPCError: the server does not answer.
@@ -78,7 +79,7 @@ async def last_poll(client: Client, task_queue: str) -> datetime | None:
 
 
 async def is_polled(client: Client, task_queue: str) -> bool:
-    """Whether a worker asks for work there.
+    """Whether a worker polls a task queue.
 
     Raises:
         temporalio.service.RPCError: the server does not answer.
@@ -88,34 +89,34 @@ async def is_polled(client: Client, task_queue: str) -> bool:
 
 
 async def other_queues(client: Client, orchestrators: Iterable[str], task_queue: str) -> list[OtherQueue]:
-    """Task queues other than this one where executions of these orchestrators run, the newest first.
+    """Return the other task queues on which executions of these orchestrators run, the most recent first.
 
-    A worker that has just been stopped cannot be told from one that waits for work, so polled queues are among them.
-    Nothing depends on the answer, so it is empty if the server does not give one.
+    Polled task queues are included, because a worker that has just been stopped looks like one that waits for work. The
+    result is only informative, so it is empty if the server does not answer.
     """
     types = ", ".join(json.dumps(name) for name in orchestrators)
     if not types:
         return []
     query = f'ExecutionStatus = "Running" AND TaskQueue != {json.dumps(task_queue)} AND WorkflowType IN ({types})'
     try:
-        counts = Counter([run.task_queue async for run in client.list_workflows(query, limit=_LOOKED_AT)])
-        is_counted = counts.total() < _LOOKED_AT
+        counts = Counter([run.task_queue async for run in client.list_workflows(query, limit=_COUNTED)])
+        is_counted = counts.total() < _COUNTED
         return [
             OtherQueue(name, number, is_counted, await last_poll(client, name))
             for name, number in list(counts.items())[:_SHOWN]  # the server lists the newest first
         ]
     except RPCError as fault:
-        _log.debug("other task queues could not be looked at: %s", fault.message)
+        _log.debug("The other task queues could not be listed: %s", fault.message)
         return []
 
 
 async def unpolled_queue_of(client: Client, workflow_id: str) -> str | None:
-    """The task queue of an execution that waits there for a worker although none polls it.
+    """Return the task queue of a running execution if no worker polls it, otherwise None.
 
-    Asked only for a message, so the answer is None if the server does not give one soon.
+    The result is only used in a message, so it is None if the server does not answer soon.
     """
     try:
-        async with asyncio.timeout(_PATIENCE), request_slot():
+        async with asyncio.timeout(_TIMEOUT), request_slot():
             described = await client.workflow_service.describe_workflow_execution(
                 DescribeWorkflowExecutionRequest(
                     namespace=client.namespace, execution=WorkflowExecution(workflow_id=workflow_id)

@@ -1,4 +1,4 @@
-"""What is checked of an event before anything is sent. Needs a catalog, and no connection."""
+"""Checks an event before it is sent. This needs only a catalog and no connection."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from orchestrator.values.publishable import check_publishable
 
 
 def read_event(catalog: Catalog, event_type: str, payload: str | bytes) -> DomainEvent:
-    """An event from its type and the JSON of its fields, checked as strictly as on arrival.
+    """Parse an event from its type and the JSON of its fields, as strictly as a worker does.
 
     Raises:
         EventRejected: `event.unknown_type`, `event.too_large`, or `event.invalid` naming each wrong field.
@@ -25,57 +25,58 @@ def read_event(catalog: Catalog, event_type: str, payload: str | bytes) -> Domai
     try:
         data = payload.encode() if isinstance(payload, str) else payload
         if len(data) > EVENT_SIZE_LIMIT:
-            size = f"{event_type}: takes {len(data):,} bytes and the limit is {EVENT_SIZE_LIMIT:,}"
-            raise EventRejected("event.too_large", f"{size}{_largest_field(_loosely(data))}: send a reference")
+            size = f"{event_type}: takes {len(data):,} bytes, and the limit is {EVENT_SIZE_LIMIT:,}"
+            advice = "Store the large part elsewhere and send a reference"
+            raise EventRejected("event.too_large", f"{size}{_largest_field(_parsed_or_none(data))}. {advice}")
         if (name := doubled_field(data)) is not None:
-            raise EventRejected("event.invalid", f"{event_type}: {name}: is given twice")
+            raise EventRejected("event.invalid", f"{event_type}: {name}: the field is given twice")
         event = parse(data, event_class)
         if has_rounded_number(data):
             refuse_rounded_numbers(loads_keeping_digits(data), event.version, event_class)
         return event
     except UnicodeEncodeError as fault:
-        raise EventRejected("event.invalid", f"{event_type}: the JSON is not UTF-8 text") from fault
+        raise EventRejected("event.invalid", f"{event_type}: the JSON is not valid UTF-8") from fault
     except UnreadableEvent as fault:
         raise EventRejected(fault.code, f"{event_type}: {fault.message}") from fault
 
 
 def event_class_of(catalog: Catalog, event_type: str) -> type[DomainEvent]:
-    """The class of an event type.
+    """Return the class of an event type.
 
     Raises:
-        EventRejected: `event.unknown_type`, with the types that come close and those that start sagas.
+        EventRejected: `event.unknown_type`, with similar event types, or else those that start sagas.
     """
     event_class = catalog.events.get(event_type)
     if event_class is not None:
         return event_class
-    written = (event_type.upper(), event_type_of(event_type))
-    close = {match: None for form in written for match in get_close_matches(form, catalog.events, n=2)}
-    meant = f"; did you mean {' or '.join(close)}?" if close else f"; sagas start on {_starts(catalog)}"
-    raise EventRejected("event.unknown_type", f"{event_type!r} is no event here{meant}")
+    spellings = (event_type.upper(), event_type_of(event_type))
+    close = {match: None for spelling in spellings for match in get_close_matches(spelling, catalog.events, n=2)}
+    hint = f"; did you mean {' or '.join(close)}?" if close else f"; sagas start on {_starts(catalog)}"
+    raise EventRejected("event.unknown_type", f"{event_type!r} is not an event type of this application{hint}")
 
 
 def envelope_of(
     catalog: Catalog, event: DomainEvent, *, event_id: str, source: str, time: datetime | None = None
 ) -> Envelope:
-    """The event in its envelope, as it will be sent.
+    """Wrap an event in the envelope in which it will be sent.
 
     Raises:
-        EventRejected: nobody listens, the id is none, the event is invalid or too large.
+        EventRejected: the event has no listener, is invalid or too large, or its id is invalid.
     """
     name = event.type_name()
     if not catalog.listeners(type(event)):
         raise EventRejected(
             "event.no_listener",
-            f"nobody listens to {name}, so nothing would happen; sagas start on {_starts(catalog)}",
+            f"no orchestrator listens to {name}, so nothing would happen; sagas start on {_starts(catalog)}",
         )
     return checked_envelope(event, event_id=event_id, source=source, time=time)
 
 
 def checked_envelope(event: DomainEvent, *, event_id: str, source: str, time: datetime | None = None) -> Envelope:
-    """The event in its envelope, whoever it is for.
+    """Wrap an event in its envelope without requiring a listener.
 
     Raises:
-        EventRejected: the id is none, the event is invalid or too large.
+        EventRejected: the event is invalid or too large, or its id is invalid.
     """
     name = event.type_name()
     try:
@@ -89,19 +90,19 @@ def checked_envelope(event: DomainEvent, *, event_id: str, source: str, time: da
 
 @dataclass(frozen=True, slots=True)
 class Addressed:
-    """An event in its envelope, with who listens to it."""
+    """An event in its envelope, with the orchestrators that listen to it."""
 
     envelope: Envelope
     event: DomainEvent | None
-    """None: only a newer worker can read it."""
+    """The event; None if only a newer worker can read it."""
     listeners: Sequence[AnyOrchestrator]
 
 
 def address(catalog: Catalog, raw: bytes | str) -> Addressed:
-    """What anybody may have sent, read and checked as on arrival.
+    """Read and check a raw message from any sender as strictly as a worker does, and find its listeners.
 
     Raises:
-        EventRejected: it cannot be read, no such event is declared here, or nobody listens to it.
+        EventRejected: the message cannot be read, its event type is unknown, or it has no listener.
     """
     try:
         envelope = read(raw)
@@ -110,7 +111,8 @@ def address(catalog: Catalog, raw: bytes | str) -> Addressed:
         if not listeners:
             raise EventRejected(
                 "event.no_listener",
-                f"nobody listens to {envelope.event_type}, so nothing would happen; sagas start on {_starts(catalog)}",
+                f"no orchestrator listens to {envelope.event_type}, so nothing would happen; sagas start on "
+                f"{_starts(catalog)}",
             )
         try:
             return Addressed(envelope, unwrap(envelope, event_class), listeners)
@@ -124,12 +126,20 @@ def address(catalog: Catalog, raw: bytes | str) -> Addressed:
 
 def _starts(catalog: Catalog) -> str:
     return (
-        ", ".join(sorted({event.type_name() for one in catalog.orchestrators.values() for event in one.requests}))
+        ", ".join(
+            sorted(
+                {
+                    event.type_name()
+                    for orchestrator in catalog.orchestrators.values()
+                    for event in orchestrator.requests
+                }
+            )
+        )
         or "none"
     )
 
 
-def _loosely(data: bytes) -> object:
+def _parsed_or_none(data: bytes) -> object:
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
@@ -137,7 +147,7 @@ def _loosely(data: bytes) -> object:
 
 
 def _largest_field(fields: object) -> str:
-    """Which field makes an event too large."""
+    """Name the largest field of an event, for a message."""
     if not isinstance(fields, Mapping) or not fields:
         return ""
     sizes: dict[str, int] = {
@@ -145,4 +155,4 @@ def _largest_field(fields: object) -> str:
         for name, value in fields.items()  # pyright: ignore[reportUnknownVariableType]
     }
     largest = max(sizes, key=lambda name: sizes[name])
-    return f" (its field {largest} alone takes {sizes[largest]:,})"
+    return f" (its field {largest} alone takes {sizes[largest]:,} bytes)"

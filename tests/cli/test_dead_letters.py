@@ -99,7 +99,7 @@ async def test_a_wrong_field_is_seen_edited_replayed_and_its_event_completes(hou
     assert [(one["fate"], one["replayed"]) for one in refused.document["dead_letters"]] == [("refused", False)]
     assert (edited.code, edited.document["fate"], edited.document["starts"]) == (0, "starts", ["CoinsMove"])
     assert [one["replayed"] for one in replayed.document["dead_letters"]] == [True]
-    assert "settled already: replayed by olena: COINS_MOVE_REQUESTED" in again.out
+    assert "already settled: replayed by olena: COINS_MOVE_REQUESTED" in again.out
     assert json.loads(after.out)["message"]["data"]["coins"] == "ten"
     assert json.loads(after.out)["settled_as"] == f"edited as {copy} by olena"
     assert await house.holdings() == before.moved("a", "b", 10)

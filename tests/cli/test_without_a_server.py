@@ -60,7 +60,10 @@ async def test_an_unknown_type_is_refused_with_the_types_that_come_close(nowhere
     ran = await nowhere.run("publish", "MoneyTransferRequest", a_transfer())
 
     assert ran.code == 2, ran
-    assert "'MoneyTransferRequest' is no event here; did you mean MONEY_TRANSFER_REQUESTED" in ran.err
+    assert (
+        "'MoneyTransferRequest' is not an event type of this application; did you mean MONEY_TRANSFER_REQUESTED"
+        in ran.err
+    )
 
 
 async def test_a_type_like_no_other_is_refused_with_those_that_start_sagas(nowhere: Shell) -> None:

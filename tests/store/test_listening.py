@@ -149,7 +149,7 @@ async def test_memory_and_questions_are_bounded_by_time(database: Database) -> N
 
         assert tables.longest < 1_500_000  # Temporal takes two megabytes
         now = datetime.now(UTC) + OVERLAP * 3
-        listening.move_floor(LookupReply(now=now))
+        listening.raise_floor(LookupReply(now=now))
         assert len(listening.seen) == 0
     await log.close()
 
@@ -172,7 +172,7 @@ async def test_a_worker_of_before_fingerprints_is_understood(database: Database,
     told = await answer(Databases(database), Lookup(events=EventFilter(types=types, keys_only=True)))
     listening = listener(log)
 
-    listening.know(told)
+    listening.skip(told)
 
     assert listening.floor == told.events[0].recorded_at
-    assert not any(listening.hear(one) for one in told.events)
+    assert not any(listening.receive(one) for one in told.events)

@@ -455,7 +455,7 @@ async def test_waiting_ends_with_the_timeout_and_the_saga_goes_on(house: House) 
     event_id, gate = new_id(), Gate()
     Script.after["put"] = gate
 
-    with pytest.raises(NotFinished, match="it goes on"):
+    with pytest.raises(NotFinished, match="it continues"):
         await house.bus.execute(CoinsMove, EVENT, event_id=event_id, timeout=timedelta(milliseconds=50))
     gate.opened.set()
 
@@ -472,7 +472,7 @@ async def test_following_tells_each_step_with_its_number_and_name(house: House) 
         ("step 1: cast.take", "done"),
         ("step 2: cast.put", "done"),
         ("step 3: cast.write_note", "refused"),
-        ("turn to undoing: note.too_long", "done"),
+        ("begin the undo: note.too_long", "done"),
         ("undo step 2: cast.take_out", "done"),
         ("undo step 1: cast.give_back", "done"),
         ("finish: undone", "done"),
@@ -489,7 +489,7 @@ async def test_following_an_atomic_step_names_its_operations(house: House) -> No
     assert told == [
         ("step 1: cast.count, cast.take, cast.put", "done"),
         ("step 2: cast.write_note", "refused"),
-        ("turn to undoing: note.too_long", "done"),
+        ("begin the undo: note.too_long", "done"),
         ("undo step 1: cast.count, cast.take, cast.put", "done"),
         ("finish: undone", "done"),
     ]

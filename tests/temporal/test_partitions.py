@@ -61,7 +61,7 @@ async def test_an_event_becomes_a_completed_saga(house: House) -> None:
 async def test_a_client_without_the_database_hears_of_its_outcomes_through_a_worker_and_others_cost_none(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_handle, "UNTAKEN", 0.1)
+    monkeypatch.setattr(client_handle, "TAKE_TIMEOUT", 0.1)
     asking = EventBus(house.client, house.catalog, task_queue=house.task_queue)
     looks = f"WorkflowType = 'SagaAnswers' AND TaskQueue = '{house.task_queue}'"
     await house.bus.execute(Swarm, EVENT)

@@ -20,7 +20,7 @@ class Scripted:
     """Tables that answer each question by the next line of a script, the last one for ever; a worker if patient."""
 
     pauses: tuple[float, float] = (0.0, 0.0)
-    are_near = False
+    is_local = False
 
     def __init__(self, *script: Exception | Sequence[UUID] | None, patience: float = 0.0) -> None:
         self.patience = patience
@@ -57,7 +57,7 @@ class Scripted:
 async def test_all_who_wait_share_a_question_and_one_that_leaves_somebody_out_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(asking, "LEAST", 0.01)
+    monkeypatch.setattr(asking, "MINIMUM_LOOKUP_TIME", 0.01)
     first, second, third = uuid4(), uuid4(), uuid4()
     tables = Scripted(None, [first, second, third], patience=20.0)
     outcomes = RecordedOutcomes(tables)

@@ -10,7 +10,7 @@ from tests.house import CATALOG
 @pytest.mark.parametrize(
     ("payload", "told"),
     [
-        ('{"source": "a", "target": "b", "coins": 1, "coins": 2}', "coins: is given twice"),
+        ('{"source": "a", "target": "b", "coins": 1, "coins": 2}', "coins: the field is given twice"),
         ('{"source": "a", "target": "b", "coins": NaN}', "coins"),
         ('{"source": "a"', "JSON"),
         (b"\xff\xfe", "JSON"),

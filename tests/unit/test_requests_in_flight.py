@@ -190,7 +190,7 @@ async def test_any_number_of_questions_at_once_share_the_connections(database: D
     outcomes = RecordedOutcomes(DatabaseLookup(Databases.of(small)))
 
     async with asyncio.timeout(120):
-        rows = await asyncio.gather(*(outcomes.standing(uuid4()) for _ in range(300)))
+        rows = await asyncio.gather(*(outcomes.entry_of(uuid4()) for _ in range(300)))
 
     assert set(rows) == {None}
     await small.close()

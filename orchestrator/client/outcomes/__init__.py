@@ -1,1 +1,1 @@
-"""How a client learns how a saga ended: from the tables, or from its execution."""
+"""Outcomes of sagas for clients, read from the tables or from executions."""

@@ -1,7 +1,7 @@
-"""Reading how an execution ended, whichever way it did.
+"""Reads a saga's outcome from the execution that drove it, however that execution ended.
 
-An execution drives a saga, and is not the saga: one that was terminated, cancelled by hand, reset, deleted or lost
-tells nothing of the outcome. Then the saga's row does.
+An execution drives a saga but is not the saga. One that was terminated, cancelled by hand, reset, deleted or lost has
+no outcome; the saga's row has it then.
 """
 
 import asyncio
@@ -24,70 +24,75 @@ _FATAL = (
     RPCStatusCode.UNAUTHENTICATED,
     RPCStatusCode.UNIMPLEMENTED,
 )
-"""What asking again does not change."""
-_SOON, _LATER = 0.1, 2.0
-"""Seconds between two tries to reach a server that is away."""
-_SHARE = 1.0
-"""Seconds after which a request that waits gives its slot to those that queue for one."""
+"""Errors that a retry does not change."""
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+"""Seconds between two attempts to reach an unreachable server."""
+_SLOT_SHARE = 1.0
+"""Seconds after which a waiting request releases its slot if others queue for one."""
 
 
-class Untold(Enum):
-    """What an execution says that says nothing of the outcome."""
+class NoOutcome(Enum):
+    """Why an execution has no outcome of its saga."""
 
     ENDED = "ended"
-    """It ended without the saga's outcome: others drive it to its end."""
+    """The execution ended without an outcome; another driver will finish the saga."""
     GONE = "gone"
-    """It is not there, or not any more."""
+    """The execution does not exist, or no longer exists."""
 
 
 def is_fatal(fault: RPCError) -> bool:
-    """Whether the server answered, and would answer the same again."""
+    """Whether the server answered with an error that a retry does not change."""
     return fault.status in _FATAL
 
 
-async def told_by_execution(client: Client, workflow_id: str, run_id: str | None) -> Outcome | EventRejected | Untold:
-    """Wait for an execution to end, across any number of lost connections and restarts of the server.
+async def outcome_of_execution(
+    client: Client, workflow_id: str, run_id: str | None
+) -> Outcome | EventRejected | NoOutcome:
+    """Wait for an execution to end, across lost connections and restarts of the server.
 
     Returns:
-        The outcome; why it took no event, if it ended so; or that it does not tell.
+        The outcome, the reason why the execution rejected the event, or why it has no outcome.
 
     Raises:
-        Unreachable: the server does not let us ask.
+        Unreachable: the server refuses the request.
     """
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
-    pause = _SOON
+    pause = _SHORTEST_PAUSE
     while True:
         try:
             return Outcome.model_validate(await _result_in_turn(handle))
         except ValidationError:
-            return Untold.ENDED  # somebody else's workflow, under this id
+            return NoOutcome.ENDED  # another application's workflow under this id
         except WorkflowFailureError as failure:
             match failure.cause:
                 case ApplicationError() as error:
                     return _from_failure(error)
                 case CancelledError():
                     memo = await _memo(client, workflow_id, run_id)
-                    return Untold.ENDED if memo is None else memo
+                    return NoOutcome.ENDED if memo is None else memo
                 case _:
-                    return Untold.ENDED
+                    return NoOutcome.ENDED
         except RPCError as fault:
             if fault.status is RPCStatusCode.NOT_FOUND:
-                return Untold.GONE
+                return NoOutcome.GONE
             if is_fatal(fault):
-                raise Unreachable(f"Temporal does not let {workflow_id} be asked for ({fault.message})") from fault
+                raise Unreachable(
+                    f"Temporal refuses to return the result of {workflow_id} ({fault.message}). Correct this client's "
+                    "permissions or its version."
+                ) from fault
         await asyncio.sleep(pause)
-        pause = min(pause * 1.5, _LATER)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
 async def _result_in_turn(handle: WorkflowHandle[Any, Any]) -> Any:
-    """Wait for an execution's result. It may take days, and those that queue for a slot may have ended long ago."""
+    """Wait for an execution's result, and share the slot, because this may take days while other executions end."""
     slot = long_poll_slot()
     while True:
         async with slot:
             waiting = asyncio.ensure_future(handle.result())
             try:
                 while not waiting.done():
-                    await asyncio.wait({waiting}, timeout=_SHARE)
+                    await asyncio.wait({waiting}, timeout=_SLOT_SHARE)
                     if slot.locked():
                         break
                 if waiting.done():
@@ -98,7 +103,7 @@ async def _result_in_turn(handle: WorkflowHandle[Any, Any]) -> Any:
 
 
 async def _memo(client: Client, workflow_id: str, run_id: str | None) -> Outcome | None:
-    """The outcome of a cancelled execution; None if it has none, or cannot be asked: the row says the same."""
+    """Return the outcome in a cancelled execution's memo; None if it cannot be read, because the row has it too."""
     try:
         memo = await (await client.get_workflow_handle(workflow_id, run_id=run_id).describe()).memo()
         return Outcome.model_validate(memo[OUTCOME_MEMO]) if OUTCOME_MEMO in memo else None

@@ -1,6 +1,6 @@
-"""The tables as a client reaches them: straight, or through a worker where it has no database.
+"""Sends one lookup: directly to the databases, or to a worker if the client has no database.
 
-Whoever waits asks again and again; this is one question, and how to ask it.
+`polling` repeats lookups for callers that wait.
 """
 
 import asyncio
@@ -24,72 +24,72 @@ from orchestrator.store.recovery import RecoveryRefused, check_belonging
 from orchestrator.workflow.system.lookup import LOOK, RUN, SagaLookups
 
 _TASK_TIMEOUT = timedelta(seconds=5)
-_QUESTIONS = 20
-"""Questions that a client has workers answer at once; each is an execution."""
+_CONCURRENT_LOOKUPS = 20
+"""How many lookups a client sends to workers concurrently; each is an execution."""
 _closing: set["asyncio.Task[None]"] = set()
 
 
 class LookupUnavailable(Unreachable):
-    """They cannot be reached just now."""
+    """The source of lookups cannot be reached at the moment."""
 
 
 class LookupSource(Protocol):
-    """One question at a time, and an answer."""
+    """Answers lookups."""
 
     patience: float
-    """Seconds that a question may take while there is nothing to tell."""
+    """The seconds that a lookup may wait for news before it returns without any."""
     pauses: tuple[float, float]
-    """Seconds between two questions: the shortest and the longest."""
-    are_near: bool
-    """Whether a question costs little, and none is the worker's to answer."""
+    """The shortest and the longest pause between two lookups, in seconds."""
+    is_local: bool
+    """Whether this process answers lookups itself, so that they are cheap."""
 
     async def ask(self, question: Lookup) -> LookupReply:
-        """Ask.
+        """Answer a lookup.
 
         Raises:
-            TablesAway: they cannot be reached just now.
-            Unreachable: nor will they be, as things are set up.
+            LookupUnavailable: the source cannot be reached at the moment.
+            Unreachable: the source cannot be reached because of a wrong configuration.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of what was opened."""
+        """Close the connections."""
         ...
 
 
 class DatabaseLookup:
-    """In the databases, by this process itself.
+    """Answers lookups from the databases, in this process.
 
     Args:
-        databases: home, and others whose outboxes are read.
+        databases: home, and the remote databases, whose outboxes are read too.
     """
 
     patience = 0.0
-    are_near = True
+    is_local = True
     pauses = (0.002, 0.1)
 
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
         self._has_answered = False
-        self._places = asyncio.Semaphore(databases.home.pool_size)
+        self._slots = asyncio.Semaphore(databases.home.pool_size)
 
     async def ask(self, question: Lookup) -> LookupReply:
-        """Ask."""
+        """Answer a lookup."""
         try:
-            # Any number may ask at once, and a pool refuses those that have waited long for a connection.
-            async with self._places:
-                told = await answer(self._databases, question)
+            # Queue here, because the pool raises an error when a lookup has waited too long for a connection.
+            async with self._slots:
+                reply = await answer(self._databases, question)
         except (SQLAlchemyError, OSError) as fault:
-            if (asking := asyncio.current_task()) is not None and asking.cancelling():
-                # The cancel closed the connection under the query: SQLAlchemy reports that instead.
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                # The cancel closed the connection during the query, and SQLAlchemy reported that error instead.
                 raise asyncio.CancelledError from fault
             unreachable = self._databases.home.unreachable(fault)
             if not self._has_answered:
-                # An address that is wrong is told; one that was right will answer again.
+                # The address may be wrong. After a first answer it is known to be right, and will answer again.
                 raise unreachable from fault
             raise LookupUnavailable(str(unreachable)) from fault
         self._has_answered = True
-        return told
+        return reply
 
     async def close(self) -> None:
         """Close the connections."""
@@ -97,25 +97,25 @@ class DatabaseLookup:
 
 
 class WorkerLookup:
-    """By a worker, through Temporal: an execution of `SagaAnswers` for each question.
+    """Has workers answer lookups, through Temporal, with one execution of `SagaLookups` per lookup.
 
     Args:
-        client: a connection.
-        task_queue: the workers'.
+        client: a connection to Temporal.
+        task_queue: the workers' task queue.
     """
 
     patience = LOOK.total_seconds()
-    are_near = False
+    is_local = False
     pauses = (0.01, 2.0)
 
     def __init__(self, client: Client, task_queue: str) -> None:
         self._client = client
         self._task_queue = task_queue
-        self._places = asyncio.Semaphore(_QUESTIONS)
+        self._slots = asyncio.Semaphore(_CONCURRENT_LOOKUPS)
 
     async def ask(self, question: Lookup) -> LookupReply:
-        """Ask; the execution of a question that nobody waits for any more is cancelled."""
-        async with self._places:
+        """Answer a lookup; if the caller is cancelled, the execution is cancelled too."""
+        async with self._slots:
             return await self._ask(question)
 
     async def _ask(self, question: Lookup) -> LookupReply:
@@ -128,35 +128,37 @@ class WorkerLookup:
                 task_queue=self._task_queue,
                 run_timeout=RUN,
                 task_timeout=_TASK_TIMEOUT,
-                static_summary="tells a client without a database what it waits for",
+                static_summary="answers a lookup of a client without a database",
             )
             return await handle.result()
         except RPCError as fault:
             kind = Unreachable if is_fatal(fault) else LookupUnavailable
-            raise kind(f"Temporal does not let a worker be asked ({fault.message})") from fault
+            raise kind(f"The lookup could not be sent to a worker through Temporal ({fault.message})") from fault
         except WorkflowFailureError as fault:
-            raise LookupUnavailable("no worker has answered: does one run, and does it reach its database?") from fault
+            raise LookupUnavailable(
+                "No worker has answered the lookup. Check that a worker runs and that it reaches its database"
+            ) from fault
         except asyncio.CancelledError:
             if handle is not None:
-                task = asyncio.create_task(_cancel(handle))
-                _closing.add(task)
-                task.add_done_callback(_closing.discard)
+                cancelling = asyncio.create_task(_cancel(handle))
+                _closing.add(cancelling)
+                cancelling.add_done_callback(_closing.discard)
             raise
 
     async def close(self) -> None:
-        """Nothing was opened."""
+        """Wait for the cancels that are still being sent."""
         await asyncio.gather(*_closing, return_exceptions=True)
 
 
 async def is_of(database: Database, client: Client) -> bool:
-    """Whether a database's sagas run on this Temporal, as far as it says."""
+    """Whether a database's sagas run on this Temporal server; True if that cannot be determined."""
     try:
         cluster = await client.workflow_service.get_cluster_info(GetClusterInfoRequest())
         await check_belonging(database, client.namespace, cluster.cluster_id)
     except RecoveryRefused:
         return False
     except (SQLAlchemyError, OSError, RPCError):
-        return True  # nothing is known against it
+        return True  # no evidence against it
     return True
 
 

@@ -1,6 +1,6 @@
-"""Asking the tables again and again while somebody waits: soon while there is news, rarer while there is none.
+"""Repeats a lookup for as long as callers wait: soon while there is news, and less often while there is none.
 
-A question may take long where a worker answers it: one that leaves somebody out who has come since is given up.
+A lookup that a worker answers may take long, so it is cancelled and repeated when a caller arrives that it leaves out.
 """
 
 import asyncio
@@ -9,18 +9,18 @@ from time import monotonic
 
 from orchestrator.client.outcomes.lookup import LookupSource, LookupUnavailable
 
-_LONGEST_AWAY = 5.0
-"""Seconds between two tries to reach tables that are away."""
-_LONGER = 1.5
-LEAST = 0.5
-"""Seconds that a question is given before it is given up for another."""
+_LONGEST_RETRY_PAUSE = 5.0
+"""Longest pause between two attempts to reach an unavailable source, in seconds."""
+_BACKOFF_FACTOR = 1.5
+MINIMUM_LOOKUP_TIME = 0.5
+"""Seconds that a lookup has before it may be cancelled for a new caller."""
 
 
 class Backoff:
-    """Soon again while there is news, and later and later while there is none.
+    """Pauses that are short while there is news, and grow while there is none.
 
     Args:
-        pauses: seconds, the shortest and the longest.
+        pauses: the shortest and the longest pause, in seconds.
     """
 
     def __init__(self, pauses: tuple[float, float]) -> None:
@@ -28,64 +28,64 @@ class Backoff:
         self._pause = self._soonest
 
     def __call__(self, news: bool | None) -> float:
-        """Seconds until the next question."""
-        self._pause = self._soonest if news is not False else min(self._pause * _LONGER, self._latest)
+        """Return the seconds until the next lookup."""
+        self._pause = self._soonest if news is not False else min(self._pause * _BACKOFF_FACTOR, self._latest)
         return self._pause
 
 
 class Polling:
-    """One question at a time, as long as somebody waits.
+    """Runs one lookup at a time for as long as callers wait.
 
     Args:
-        tables: what is asked.
-        look: asks once for all who wait, and tells them; whether there was news.
-        waiting: whether somebody waits.
-        fail: is told of what ends the asking; None if it was stopped.
-        pause: seconds until the next question, by whether the last one had news; None if there was none or it was
-            given up.
+        source: answers the lookups.
+        look: runs one lookup for all callers, passes them their results, and returns whether there was news.
+        is_waited_for: returns whether a caller waits.
+        fail: called with the error that ends the polling, or with None when it is stopped.
+        pause: returns the seconds until the next lookup. It gets whether the last lookup had news, or None if there was
+            no lookup yet or it was cancelled for a new caller.
     """
 
     def __init__(
         self,
-        tables: LookupSource,
+        source: LookupSource,
         look: Callable[[], Awaitable[bool]],
-        waiting: Callable[[], bool],
+        is_waited_for: Callable[[], bool],
         fail: Callable[[BaseException | None], None],
         pause: Callable[[bool | None], float],
     ) -> None:
-        self._tables = tables
+        self._source = source
         self._look = look
-        self._waiting = waiting
+        self._is_waited_for = is_waited_for
         self._fail = fail
         self._pause = pause
         self._task: asyncio.Task[None] | None = None
-        self._came = asyncio.Event()
+        self._new_caller = asyncio.Event()
 
-    def go_on(self) -> None:
-        """Somebody waits who may not have been asked for yet."""
-        self._came.set()
+    def include_new_caller(self) -> None:
+        """Start polling, or let the next lookup include a caller that the current one may leave out."""
+        self._new_caller.set()
         if self._task is None:
-            self._task = asyncio.create_task(self._ask())
+            self._task = asyncio.create_task(self._poll())
 
     def stop(self) -> None:
-        """Ask no more; whoever waits is told."""
+        """Stop polling, and cancel the callers that wait."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
-            self._fail(None)  # here, because a task that is cancelled before it begins does nothing more
+            self._fail(None)  # here, because a task that is cancelled before it starts never runs its `finally`
 
-    async def _ask(self) -> None:
-        pause, away = self._pause(None), 0.0
+    async def _poll(self) -> None:
+        pause, retry_pause = self._pause(None), 0.0
         try:
-            while self._waiting():
-                await (asyncio.sleep(away) if away else self._sleep(pause))
-                self._came.clear()
+            while self._is_waited_for():
+                await (asyncio.sleep(retry_pause) if retry_pause else self._sleep(pause))
+                self._new_caller.clear()
                 try:
-                    news = await self._look_until_somebody_comes()
+                    has_news = await self._look_until_new_caller()
                 except LookupUnavailable:
-                    away = min(max(away, 0.1) * 2, _LONGEST_AWAY)
+                    retry_pause = min(max(retry_pause, 0.1) * 2, _LONGEST_RETRY_PAUSE)
                     continue
-                pause, away = self._pause(news), 0.0
+                pause, retry_pause = self._pause(has_news), 0.0
         except Exception as fault:
             self._fail(fault)
         finally:
@@ -94,31 +94,31 @@ class Polling:
                 self._fail(None)
 
     async def _sleep(self, seconds: float) -> None:
-        """Until then, or until somebody who has come since is to be asked for."""
+        """Sleep for a pause, which ends earlier if a new caller requires an earlier lookup."""
         until = monotonic() + seconds
-        while (left := until - monotonic()) > 0:
-            self._came.clear()
+        while (remaining := until - monotonic()) > 0:
+            self._new_caller.clear()
             try:
-                async with asyncio.timeout(left):
-                    await self._came.wait()
+                async with asyncio.timeout(remaining):
+                    await self._new_caller.wait()
             except TimeoutError:
                 return
             until = min(until, monotonic() + self._pause(None))
 
-    async def _look_until_somebody_comes(self) -> bool | None:
-        """Whether there was news; None if the question was given up."""
-        if not self._tables.patience:
+    async def _look_until_new_caller(self) -> bool | None:
+        """Run a lookup and return whether there was news, or None if it was cancelled for a new caller."""
+        if not self._source.patience:
             return await self._look()
-        asked = monotonic()
+        started = monotonic()
         looking = asyncio.ensure_future(self._look())
-        coming = asyncio.ensure_future(self._came.wait())
+        new_caller = asyncio.ensure_future(self._new_caller.wait())
         try:
-            await asyncio.wait({looking, coming}, return_when=asyncio.FIRST_COMPLETED)
-            left = LEAST - (monotonic() - asked)
-            if not looking.done() and left > 0:
-                await asyncio.wait({looking}, timeout=left)
+            await asyncio.wait({looking, new_caller}, return_when=asyncio.FIRST_COMPLETED)
+            remaining = MINIMUM_LOOKUP_TIME - (monotonic() - started)
+            if not looking.done() and remaining > 0:
+                await asyncio.wait({looking}, timeout=remaining)
             return looking.result() if looking.done() else None
         finally:
-            coming.cancel()
+            new_caller.cancel()
             looking.cancel()
-            await asyncio.gather(coming, looking, return_exceptions=True)
+            await asyncio.gather(new_caller, looking, return_exceptions=True)

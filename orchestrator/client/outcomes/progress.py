@@ -1,4 +1,4 @@
-"""What an execution does, read from its history as it is written."""
+"""Reports the progress of an execution by reading its history while it is being written."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -18,54 +18,54 @@ from orchestrator.definition.atomic import ATOMIC, UNDO_ATOMIC
 from orchestrator.protocol import names
 from orchestrator.workflow.local_first import REPLY_TOO_LARGE
 
-_SOON, _LATER = 0.1, 2.0
-"""Seconds between two tries to reach a server that is away."""
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+"""Seconds between two attempts to reach an unreachable server."""
 FINISHING = "finish: "
-"""How the activity is told whose work is the outcome."""
+"""The prefix of the progress entry for the activity that finishes the saga."""
 State = Literal["done", "refused", "failed", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One thing that happened."""
+    """One activity that has ended."""
 
     what: str
-    """For example `step 1: account.withdraw`, `undo step 1: account.put_back`, `finish: completed`."""
+    """What was done, as in `step 1: account.withdraw`, `undo step 1: account.put_back` or `finish: completed`."""
     state: State
-    """`ended`: nothing was done, as it had been decided before."""
+    """How it ended; `ended` means that nothing was done, because the saga had already been decided."""
     detail: str = ""
-    """Why, unless it was simply done."""
+    """The reason for any state other than `done`."""
 
 
 async def progress_of(client: Client, workflow_id: str, run_id: str | None) -> AsyncGenerator[Progress]:
-    """Each step, undoing and finish as it ends, until the execution does; across lost connections.
+    """Yield each step, undo and finish when it ends, until the execution ends, across lost connections.
 
     Raises:
-        temporalio.service.RPCError: the execution is not there, or the server does not let us read it.
+        temporalio.service.RPCError: the execution does not exist, or the server refuses to return its history.
     """
-    following: str | None = run_id
+    current_run: str | None = run_id
     while True:
-        named: dict[int, str] = {}
+        scheduled: dict[int, str] = {}
         next_run = ""
-        async for event in _events_of(client, workflow_id, following):
-            told = _told(event, named)
-            if told is not None:
-                yield told
-            # A stuck saga that is taken up again goes on in another run.
+        async for event in _events_of(client, workflow_id, current_run):
+            progress = _progress(event, scheduled)
+            if progress is not None:
+                yield progress
+            # A stuck saga that is retried continues in another run.
             next_run = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id or next_run
         if not next_run:
             return
-        following = next_run
+        current_run = next_run
 
 
 async def _events_of(client: Client, workflow_id: str, run_id: str | None) -> AsyncGenerator[HistoryEvent]:
-    """A run's history as it is written, each event once."""
-    last, pause = 0, _SOON
+    """Yield the events of a run while its history is being written, each event once."""
+    last, pause = 0, _SHORTEST_PAUSE
     while True:
         try:
             handle = client.get_workflow_handle(workflow_id, run_id=run_id)
             async for event in handle.fetch_history_events(wait_new_event=True):
-                pause = _SOON
+                pause = _SHORTEST_PAUSE
                 if event.event_id > last:
                     last = event.event_id
                     yield event
@@ -74,77 +74,77 @@ async def _events_of(client: Client, workflow_id: str, run_id: str | None) -> As
             if fault.status is RPCStatusCode.NOT_FOUND or is_fatal(fault):
                 raise
         await asyncio.sleep(pause)
-        pause = min(pause * 1.5, _LATER)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
 _LOCAL_MARKER = "core_local_activity"
-"""How the SDK's core names it in a history."""
+"""The name of a local activity's marker in a history, given by the SDK's core."""
 
 
 class _Local(BaseModel):
-    """As much of a local activity's marker as is told."""
+    """The part of a local activity's marker that is reported."""
 
     activity_type: str
 
 
 class _Reply(BaseModel):
-    """As much of an activity's reply as tells whether it did anything."""
+    """The part of an activity's reply that shows whether it did anything."""
 
     kind: str = ""
     phase: str = ""
 
 
 def _decided_before(what: str, reply: bytes) -> str:
-    """What an activity that did nothing found decided; empty for one that did its work."""
+    """Return the decision because of which an activity did nothing; empty if it did its work."""
     try:
-        read = _Reply.model_validate_json(reply)
+        decision = _Reply.model_validate_json(reply)
     except ValidationError:
         return ""
-    match read.kind:
+    match decision.kind:
         case "decided":
-            return f"decided before: {read.phase}"
+            return f"decided before: {decision.phase}"
         case "reused":
-            return "the event's id was used before for other content"
+            return "the event's id was already used for different content"
         case "outcome" if not what.startswith(FINISHING):
-            return f"ended before: {read.phase}"
+            return f"ended before: {decision.phase}"
         case _:
             return ""
 
 
 def _what(activity: str, summary: str) -> str:
-    """The Web UI shows an activity's type beside its summary; here both make one phrase."""
+    """Combine an activity's type and its summary, which the Web UI shows side by side, into one phrase."""
     if activity in (ATOMIC.name, UNDO_ATOMIC):
-        return summary  # which names the operations
+        return summary  # it names the operations
     match activity:
         case names.FINISH:
             return f"{FINISHING}{summary}"
         case names.BEGIN_UNDO:
-            return f"turn to undoing: {summary}"
+            return f"begin the undo: {summary}"
         case _:
             return f"{summary}: {activity}" if summary else activity
 
 
-def _told(event: HistoryEvent, named: dict[int, str]) -> Progress | None:
+def _progress(event: HistoryEvent, scheduled: dict[int, str]) -> Progress | None:
     match event.event_type:
         case EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
-            named[event.event_id] = _what(
+            scheduled[event.event_id] = _what(
                 event.activity_task_scheduled_event_attributes.activity_type.name, _summary(event)
             )
         case EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
             done = event.activity_task_completed_event_attributes
-            return _done(named[done.scheduled_event_id], done.result)
+            return _done(scheduled[done.scheduled_event_id], done.result)
         case EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED:
             failed = event.activity_task_failed_event_attributes
-            return _failed(named[failed.scheduled_event_id], failed.failure)
+            return _failed(scheduled[failed.scheduled_event_id], failed.failure)
         case EventType.EVENT_TYPE_MARKER_RECORDED:
-            return _told_of_local(event)
+            return _local_progress(event)
         case _:
             pass
     return None
 
 
-def _told_of_local(event: HistoryEvent) -> Progress | None:
-    """A local activity leaves one marker when it ends. One that failed for now goes on as a regular activity."""
+def _local_progress(event: HistoryEvent) -> Progress | None:
+    """Return the progress in a local activity's marker; None if it failed and is retried as a regular activity."""
     marker = event.marker_recorded_event_attributes
     if marker.marker_name != _LOCAL_MARKER:
         return None

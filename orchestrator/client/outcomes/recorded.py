@@ -1,4 +1,4 @@
-"""Outcomes read from the tables, where they stand as soon as they are decided."""
+"""Outcomes read from the tables, which have them as soon as they are decided."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,11 +12,12 @@ from orchestrator.protocol.commands import Outcome
 from orchestrator.protocol.lookup import ASKED_SAGAS, Lookup, SagaEntry
 from orchestrator.store.connections.event_loop import LoopBinding
 
-_PART, _PART_OF_FEW = 0.1, 0.05
-"""After this part of the time that sagas take of late comes the next question: at most so late is an outcome known."""
+_PAUSE_SHARE, _PAUSE_SHARE_OF_FEW = 0.1, 0.05
+"""The pause between two lookups, as a share of sagas' recent duration; it bounds how late an outcome is noticed."""
 _FEW = 4
-_RISING, _FALLING = 0.125, 0.5
-"""Weights of the last wait in what is usual: a load that is over is to be forgotten soon."""
+"""Up to this many waiting callers, the smaller share applies."""
+_RISING_WEIGHT, _FALLING_WEIGHT = 0.125, 0.5
+"""The weight of the last saga in the recent duration; larger when it falls, so that a past load is forgotten soon."""
 
 
 @dataclass(slots=True)
@@ -26,95 +27,96 @@ class _Wait:
 
 
 class RecordedOutcomes:
-    """Waits for any number of sagas with one question at a time.
+    """Waits for any number of sagas with one lookup at a time.
 
     Args:
-        tables: where the rows are; nothing is asked before the first wait.
-        clock: seconds.
-        binding: the event loop that it belongs to.
+        source: answers the lookups; none is sent before the first wait.
+        clock: returns the time in seconds.
+        binding: the event loop that this object belongs to.
     """
 
     def __init__(
-        self, tables: LookupSource, clock: Callable[[], float] = monotonic, *, binding: LoopBinding | None = None
+        self, source: LookupSource, clock: Callable[[], float] = monotonic, *, binding: LoopBinding | None = None
     ) -> None:
-        self.binding = binding or LoopBinding("this reader of outcomes", "Make one in each event loop.")
-        self._tables = tables
+        self.binding = binding or LoopBinding("this reader of outcomes", "Create one in each event loop.")
+        self._source = source
         self._clock = clock
         self._waiting: dict[UUID, _Wait] = {}
-        self._usual = 0.0
-        """Seconds that a wait took, of late."""
-        self._asking = Polling(tables, self._look, lambda: bool(self._waiting), self._fail, self.pause)
+        self._recent_duration = 0.0
+        """The seconds that callers recently waited for a saga, as a moving average."""
+        self._polling = Polling(source, self._look, lambda: bool(self._waiting), self._fail, self.pause)
 
     @property
-    def are_near(self) -> bool:
-        """Whether asking costs less than asking Temporal."""
-        return self._tables.are_near
+    def is_local(self) -> bool:
+        """Whether this process answers lookups itself, which costs less than a request to Temporal."""
+        return self._source.is_local
 
     async def of(self, saga_id: UUID) -> Outcome:
-        """Wait for a saga's outcome, as long as it takes and whatever has to be reached again meanwhile.
+        """Wait for a saga's outcome without a limit, across any number of lost connections.
 
         Raises:
             Unreachable: the tables cannot be reached, and never were.
         """
         ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(saga_id, _Wait(self._clock())).ended.append(ended)
-        self._asking.go_on()
+        self._polling.include_new_caller()
         try:
             return await ended
         except asyncio.CancelledError:
             wait = self._waiting.get(saga_id)
             if wait is not None and all(future.done() for future in wait.ended):
-                del self._waiting[saga_id]  # to look through all of them would cost the square of those cancelled
+                del self._waiting[saga_id]  # only its own, because searching all for each cancelled caller is quadratic
             if not self._waiting:
-                self._asking.stop()
+                self._polling.stop()
             raise
 
-    async def standing(self, saga_id: UUID) -> SagaEntry | None:
-        """How a saga stands now; None if it has no row.
+    async def entry_of(self, saga_id: UUID) -> SagaEntry | None:
+        """Return the current state of a saga; None if it has no row.
 
         Raises:
             Unreachable: the tables cannot be reached.
         """
-        told = await self._tables.ask(Lookup(sagas=(saga_id,), open_too=True))
-        return next(iter(told.sagas), None)
+        reply = await self._source.ask(Lookup(sagas=(saga_id,), open_too=True))
+        return next(iter(reply.sagas), None)
 
     async def close(self) -> None:
-        """Wait for nothing any more."""
-        self._asking.stop()
+        """Stop polling, and cancel the callers that wait."""
+        self._polling.stop()
 
     async def _look(self) -> bool:
-        self._forget()
-        found = False
+        self._forget_cancelled()
+        has_news = False
         ids = list(self._waiting)
         for first in range(0, len(ids), ASKED_SAGAS):
-            # Of many, none may wait for what becomes of others.
-            seconds = self._tables.patience if len(ids) <= ASKED_SAGAS else 0.0
-            told = await self._tables.ask(Lookup(sagas=tuple(ids[first : first + ASKED_SAGAS]), seconds=seconds))
-            for one in told.sagas:
-                if one.outcome is not None:
-                    found = True
-                    self._tell(one.saga, one.outcome)
-        return found
+            # If the sagas need several lookups, none of these may wait for news and so delay the others.
+            seconds = self._source.patience if len(ids) <= ASKED_SAGAS else 0.0
+            reply = await self._source.ask(Lookup(sagas=tuple(ids[first : first + ASKED_SAGAS]), seconds=seconds))
+            for entry in reply.sagas:
+                if entry.outcome is not None:
+                    has_news = True
+                    self._resolve(entry.saga, entry.outcome)
+        return has_news
 
-    def _tell(self, saga_id: UUID, outcome: Outcome) -> None:
+    def _resolve(self, saga_id: UUID, outcome: Outcome) -> None:
         wait = self._waiting.pop(saga_id, None)
         if wait is None:
             return
         took = self._clock() - wait.since
-        more = took - self._usual
-        self._usual = self._usual + more * (_RISING if more > 0 else _FALLING) if self._usual else took
+        change = took - self._recent_duration
+        weight = _RISING_WEIGHT if change > 0 else _FALLING_WEIGHT
+        self._recent_duration = self._recent_duration + change * weight if self._recent_duration else took
         for ended in wait.ended:
             if not ended.done():
                 ended.set_result(outcome)
 
-    def pause(self, news: bool | None) -> float:
-        """Seconds until the next question: rarer where sagas take long, or the last one has taken longer than usual."""
-        soonest, latest = self._tables.pauses
-        if not self._waiting or (news is None and not self.are_near):
-            return soonest
-        part = _PART_OF_FEW if len(self._waiting) <= _FEW else _PART
+    def pause(self, has_news: bool | None) -> float:
+        """Return the seconds until the next lookup, which grow with the recent or the current duration of sagas."""
+        shortest, longest = self._source.pauses
+        if not self._waiting or (has_news is None and not self.is_local):
+            return shortest
+        share = _PAUSE_SHARE_OF_FEW if len(self._waiting) <= _FEW else _PAUSE_SHARE
         age = self._clock() - max(wait.since for wait in self._waiting.values())
-        return max(soonest, min(part * max(self._usual, age), latest))
+        return max(shortest, min(share * max(self._recent_duration, age), longest))
 
     def _fail(self, fault: BaseException | None) -> None:
         for wait in self._waiting.values():
@@ -125,7 +127,7 @@ class RecordedOutcomes:
                     ended.set_exception(fault)
         self._waiting.clear()
 
-    def _forget(self) -> None:
-        """Those that nobody waits for any more."""
-        for key in [key for key, wait in self._waiting.items() if all(one.done() for one in wait.ended)]:
+    def _forget_cancelled(self) -> None:
+        """Remove the sagas whose callers have all been cancelled."""
+        for key in [key for key, wait in self._waiting.items() if all(future.done() for future in wait.ended)]:
             del self._waiting[key]
