@@ -1,1 +1,1 @@
-"""What travels between the layers: envelopes, commands and replies, names and ids. Knows neither Temporal nor SQL."""
+"""The data that layers exchange: envelopes, commands and replies, names and ids. It uses neither Temporal nor SQL."""

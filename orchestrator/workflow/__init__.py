@@ -1,1 +1,1 @@
-"""What runs inside Temporal: deterministic and light. Imports no database, no network, no worker and no client."""
+"""The code that runs in Temporal workflows. It is deterministic, and imports no database, network, worker or client."""

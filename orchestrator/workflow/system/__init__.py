@@ -1,1 +1,1 @@
-"""The engine's own workflows: recovery, publishing, schedules, lookups."""
+"""The engine's own workflows for recovery, publishing, schedules and lookups."""
