@@ -21,7 +21,12 @@ from orchestrator.testing.conformance.scenario import Stage, Wrong
 REFUSED = "conformance.refused"
 
 
-@fault("nothing happens", "a second clean run: it leaves the very rows of the first", at_steps=False, at_the_end=True)
+@fault(
+    "nothing happens",
+    "a second run without a fault leaves exactly the same rows as the first",
+    at_steps=False,
+    at_the_end=True,
+)
 async def nothing_happens(stage: Stage) -> None:
     """What differs between two clean runs comes from a clock, from chance, or from outside."""
     await stage.drive()
@@ -29,7 +34,7 @@ async def nothing_happens(stage: Stage) -> None:
 
 @fault(
     "refused",
-    "the operation refuses when its effect is written: everything is taken back",
+    "the operation refuses after writing its effect: everything is undone",
     runs_an_operation,
     can_be_refused,
     was_done,
@@ -52,7 +57,7 @@ async def refused(stage: Stage) -> None:
 
 @fault(
     "transient error",
-    "the operation fails once when its effect is written: it is tried again and stands once",
+    "the operation fails once after writing its effect: it is retried, and the effect happens once",
     runs_an_operation,
     was_done,
 )
@@ -70,7 +75,7 @@ async def transient_error(stage: Stage) -> None:
 
 @fault(
     "permanent error",
-    "the operation fails at each attempt: it is given up and everything is taken back",
+    "the operation fails at each attempt: the engine stops retrying it and undoes everything",
     runs_an_operation,
     fate_is_known,
     can_be_refused,
@@ -90,7 +95,7 @@ async def permanent_error(stage: Stage) -> None:
 
 @fault(
     "fails past the pivot",
-    f"past the pivot the operation fails {STUCK_AFTER} times, the saga shows as stuck, and a later attempt does it",
+    f"past the pivot the operation fails {STUCK_AFTER} times, the saga is marked as stuck, and a later one succeeds",
     runs_an_operation,
     is_past_pivot,
 )
@@ -114,7 +119,7 @@ async def fails_past_the_pivot(stage: Stage) -> None:
 
 @fault(
     "dies before commit",
-    "the driver is gone inside the step, its effect written and not committed: another one drives on",
+    "the driver dies inside the step, before the commit of its effect: another driver continues",
     runs_an_operation,
     was_done,
 )
@@ -131,7 +136,7 @@ async def dies_before_commit(stage: Stage) -> None:
 
 @fault(
     "dies after commit",
-    "the driver is gone when the step is committed: another one drives on from the first line",
+    "the driver dies after the step's commit: another driver continues from the first line",
 )
 async def dies_after_commit(stage: Stage) -> None:
     """The step answers what it recorded."""
@@ -146,7 +151,7 @@ async def dies_after_commit(stage: Stage) -> None:
 
 @fault(
     "loses its reply",
-    "the step is committed and its reply lost: the next attempt answers what is recorded",
+    "the step is committed but its reply is lost: the next attempt returns the recorded result",
     runs_an_operation,
 )
 async def loses_its_reply(stage: Stage) -> None:
@@ -161,7 +166,7 @@ async def loses_its_reply(stage: Stage) -> None:
 
 @fault(
     "call loses its reply",
-    "a call outside happens and is not recorded: its verification tells, or it is sent again with the same key",
+    "an external call happens but is not recorded: it is verified, or sent again with the same key",
     is_outside,
     was_done,
 )
@@ -182,7 +187,7 @@ async def call_loses_its_reply(stage: Stage) -> None:
 
 @fault(
     "outlives its deadline",
-    "the attempt is given up while its transaction is open, and commits after that: what it did is taken back",
+    "the attempt times out while its transaction is open, and commits after that: its effect is undone",
     runs_an_operation,
     fate_is_known,
     can_be_refused,
@@ -211,7 +216,7 @@ def _cancelled(where: str) -> None:
 
     @fault(
         f"cancelled {where}",
-        f"a person cancels {where} the step: what was done is taken back, or past the pivot goes on to its end",
+        f"a person cancels {where} the step: completed steps are undone, or past the pivot the saga completes",
         *inside,
     )
     async def cancelled(stage: Stage) -> None:
@@ -231,7 +236,7 @@ def _terminated(where: str) -> None:
 
     @fault(
         f"terminated {where}",
-        f"the execution is terminated {where} the step: recovery takes back what was done; past the pivot it goes on",
+        f"the execution is terminated {where} the step: recovery undoes it, or past the pivot completes it",
         *inside,
     )
     async def terminated(stage: Stage) -> None:

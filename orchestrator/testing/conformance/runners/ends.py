@@ -28,7 +28,7 @@ def _transition(name: str, where: str, explains: str) -> None:
         stage.must(one.passed.count(f"before {name}") == 2, f"the {name} was not tried again")
 
 
-_transition("turn", "before", "the decision to take back fails once: it is made again")
-_transition("turn", "after", "the decision to take back is committed and its reply lost: made again, it is the same")
-_transition("finish", "before", "writing the outcome fails once: it is written in the end, once")
-_transition("finish", "after", "the outcome is committed and its reply lost: written again, it is the same")
+_transition("turn", "before", "the transaction that begins the undo fails once: it is retried")
+_transition("turn", "after", "the begin of the undo is committed but its reply is lost: the retry changes nothing")
+_transition("finish", "before", "writing the outcome fails once: it is retried, and the outcome is written once")
+_transition("finish", "after", "the outcome is committed but its reply is lost: the retry changes nothing")

@@ -19,7 +19,7 @@ from orchestrator.testing.example import EVENT_TIME
 
 @fault(
     "delivered twice",
-    "the same event comes again while the step is open, and when the saga has ended: everything is done once",
+    "the same event arrives again while the step is open and after the saga's end: everything happens once",
     runs_an_operation,
     was_done,
 )
@@ -37,7 +37,7 @@ async def delivered_twice(stage: Stage) -> None:
 
 @fault(
     "same id, other content",
-    "another event comes under the id of one that is under way: it is refused and changes nothing",
+    "another event arrives under the id of an open saga's event: it is rejected and changes nothing",
     runs_an_operation,
 )
 async def same_id_other_content(stage: Stage) -> None:
@@ -60,7 +60,7 @@ async def same_id_other_content(stage: Stage) -> None:
 
 @fault(
     "repeated request",
-    "DTM's first anomaly: a step is sent again while it is open, and when it is done: its effect stands once",
+    "DTM's first anomaly: a step is sent again while open and after its end: its effect happens once",
     runs_an_operation,
     was_done,
 )
@@ -88,7 +88,7 @@ async def repeated_request(stage: Stage) -> None:
 
 @fault(
     "empty compensation",
-    "DTM's second anomaly: a compensation comes for a step that never was: nothing is undone, nothing changes",
+    "DTM's second anomaly: a compensation arrives for a step that never ran: nothing changes",
     is_undone,
     was_done,
 )
@@ -119,7 +119,7 @@ async def empty_compensation(stage: Stage) -> None:
 
 @fault(
     "hanging",
-    "DTM's third anomaly: a step's attempt comes after the saga was undone: it finds the door shut",
+    "DTM's third anomaly: a step's attempt arrives after the saga was undone: the guard stops it",
     runs_an_operation,
     can_turn_back_before,
 )
@@ -146,7 +146,7 @@ async def hanging(stage: Stage) -> None:
 
 @fault(
     "reset",
-    "the execution is reset to before the step when the saga has ended: it drives again, and nothing is done again",
+    "after the saga's end, the execution is reset to before the step: it runs again, and nothing is repeated",
     runs_an_operation,
 )
 async def reset(stage: Stage) -> None:

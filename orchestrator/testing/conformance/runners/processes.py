@@ -7,7 +7,7 @@ from orchestrator.testing.conformance.scenario import Stage
 
 @fault(
     "worker killed inside",
-    "a process is killed with SIGKILL inside the step, its effect written and not committed: another one drives on",
+    "a process is killed with SIGKILL inside the step, before the commit of its effect: another one continues",
     runs_an_operation,
     was_done,
 )
@@ -19,7 +19,7 @@ async def worker_killed_inside(stage: Stage) -> None:
 
 @fault(
     "worker killed after",
-    "a process is killed with SIGKILL when the step is committed: another one drives on",
+    "a process is killed with SIGKILL after the step's commit: another one continues",
     runs_an_operation,
 )
 async def worker_killed_after(stage: Stage) -> None:

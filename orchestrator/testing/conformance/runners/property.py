@@ -28,7 +28,7 @@ NO_HYPOTHESIS = "no hypothesis here: install temporal-saga-orchestrator[testing]
 
 @fault(
     "do, then undo",
-    "hypothesis calls the operation with many arguments, and its compensation after each: nothing is changed",
+    "hypothesis calls the operation with many arguments, each followed by its compensation: nothing changes",
     is_undone,
     was_done,
 )

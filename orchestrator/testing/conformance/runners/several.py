@@ -10,7 +10,7 @@ from orchestrator.testing.conformance.scenario import OTHER_EVENT_ID, Stage
 def _forward(ahead: str) -> None:
     @fault(
         f"second driver forward, {ahead} ahead",
-        f"two drivers stand before the same step, and the {ahead} goes on: each step is done once",
+        f"two drivers are about to do the same step, and the {ahead} continues: each step happens once",
         at_the_end=True,
     )
     async def second_driver_forward(stage: Stage) -> None:
@@ -27,7 +27,7 @@ def _forward(ahead: str) -> None:
 def _back(ahead: str) -> None:
     @fault(
         f"second driver back, {ahead} ahead",
-        f"one driver stands before the step, one has turned the saga back, and the {ahead} goes on: one outcome",
+        f"one driver is about to do the step, another has begun the undo, and the {ahead} continues: one outcome",
         at_the_end=True,
     )
     async def second_driver_back(stage: Stage) -> None:
@@ -53,7 +53,7 @@ for _ahead in ("first", "second"):
 
 @fault(
     "second driver back, step open",
-    "a second driver turns the saga back while the step is open: it waits for it, and then takes it back",
+    "a second driver begins the undo while the step is open: it waits for the step, then undoes it",
     runs_an_operation,
     fate_is_known,
     was_done,
@@ -79,7 +79,7 @@ async def second_driver_back_step_open(stage: Stage) -> None:
 
 @fault(
     "others between",
-    "the saga of another event runs to its end between do and undo: its effects stand, and only they",
+    "another event's saga completes between do and undo: its effects remain, and no others",
     needs_other=True,
 )
 async def others_between(stage: Stage) -> None:

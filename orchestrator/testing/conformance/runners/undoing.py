@@ -37,7 +37,7 @@ async def undone_twice(stage: Stage) -> None:
 
 @fault(
     "compensation fails once",
-    "the compensation fails when it has written: it is tried again and takes back once",
+    "the compensation fails after writing: it is retried, and the step is undone once",
     is_undone,
     was_done,
 )
@@ -54,7 +54,7 @@ async def compensation_fails_once(stage: Stage) -> None:
 
 @fault(
     "compensation fails until stuck",
-    f"the compensation fails {STUCK_AFTER} times, the saga shows as stuck, and a later attempt takes back",
+    f"the compensation fails {STUCK_AFTER} times, the saga is marked as stuck, and a later attempt undoes the step",
     is_undone,
     was_done,
 )
@@ -79,7 +79,7 @@ async def compensation_fails_until_stuck(stage: Stage) -> None:
 
 @fault(
     "compensation loses its reply",
-    "the compensation is committed and its reply lost: sent again, it changes nothing more",
+    "the compensation is committed but its reply is lost: the retry changes nothing",
     is_undone,
     was_done,
 )
@@ -97,7 +97,7 @@ async def compensation_loses_its_reply(stage: Stage) -> None:
 
 @fault(
     "undoer dies",
-    "who undoes is gone inside the compensation, before its commit: another one undoes the rest",
+    "the driver dies inside the compensation, before its commit: another driver undoes the rest",
     is_undone,
     was_done,
 )
@@ -121,7 +121,7 @@ async def undoer_dies(stage: Stage) -> None:
 
 @fault(
     "cancelled while undoing",
-    "a person cancels while the step is undone: the undoing goes on to its end",
+    "a person cancels while the step is being undone: the undo continues to its end",
     is_undone,
     was_done,
 )
