@@ -80,7 +80,7 @@ async def test_an_event_that_nobody_listens_to_is_refused(nowhere: Shell) -> Non
     ran = await nowhere.run("publish", "ACCOUNT_CREATION_COMPLETED", payload)
 
     assert ran.code == 2, ran
-    assert "nobody listens" in ran.err
+    assert "no orchestrator listens" in ran.err
 
 
 @pytest.mark.parametrize(
