@@ -245,7 +245,7 @@ async def test_a_saga_of_an_orchestrator_or_contract_that_is_not_known_here_is_l
     swept = await sweep(house)
 
     assert done(swept) == {"leave": 2}
-    assert any("Unheard is known here" in finding.why for finding in swept.findings)
+    assert any("Unheard is unknown here" in finding.why for finding in swept.findings)
     assert any("cannot be read here" in finding.why for finding in swept.findings)
 
 
