@@ -215,7 +215,7 @@ async def test_an_inherited_field_is_described_where_it_was_declared(nowhere: Sh
     failed = (await nowhere.run("events", "MONEY_TRANSFER_FAILED", "--json")).document
 
     fields = {field["name"]: field for field in failed["fields"]}
-    assert fields["event_id"]["description"] == "Id of the triggering event."
+    assert fields["event_id"]["description"] == "The id of the triggering event."
     assert failed["produced_by"] == ["MoneyTransfer"]
 
 

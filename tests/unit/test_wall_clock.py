@@ -22,9 +22,10 @@ _READS = {
 ALLOWED: Mapping[str, str] = {
     "protocol/envelope.py:wrap": "an event's time is what its publisher believes, and nothing is decided by it",
     "protocol/event_ids.py:import of time.time_ns": "an id sorts by its publisher's clock; nothing is decided by it",
-    "cli/terminal/output.py:ago": "an age that is shown to a person",
-    "cli/dead_letters/display.py:moment": "what a person means by an hour ago, to filter what is shown",
+    "cli/terminal/output.py:age_text": "an age that is shown to a person",
+    "cli/dead_letters/display.py:parse_since": "what a person means by an hour ago, to filter what is shown",
     "cli/sagas/retry_reason.py": "how long ago something was, and how long until the next attempt, shown to a person",
+    "client/task_queues.py": "whether a worker has polled lately, for a message to a person",
     "worker/clocks.py:_worker_time": "compared with the other clocks, to warn of it",
     "store/retention.py:database_time": "the earlier one of two clocks, because what is deleted is gone",
 }

@@ -7,7 +7,7 @@ unprocessed messages are published again from the history. The next move complet
 
 import json
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import (
@@ -35,8 +35,8 @@ from orchestrator.workflow.system.recovery import Action
 _PUBLISHING = (PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW)
 """The engine's own workflows that may hold an event which is not published yet."""
 
-_AHEAD = timedelta(hours=1)
-"""How far Temporal's clock may be ahead of this worker's."""
+_NO_END = datetime(2200, 1, 1, tzinfo=UTC)
+"""A close time that no execution has, so that the search has no upper end and depends on no clock."""
 
 Settle = Callable[[Sweeping, ClosedRun], Awaitable[bool]]
 
@@ -54,9 +54,7 @@ async def move_from(sweeping: Sweeping, old: str, settle: Settle) -> None:
     """
     await _move_schedules(sweeping, old)
     # Settle first the runs that an interrupted move has terminated.
-    cut_off = closed_abnormally(
-        sweeping.client, sweeping.catalog.orchestrators, old, since=None, until=datetime.now(UTC) + _AHEAD
-    )
+    cut_off = closed_abnormally(sweeping.client, sweeping.catalog.orchestrators, old, since=None, until=_NO_END)
     async for closed in cut_off:
         if sweeping.is_full:
             return
@@ -79,7 +77,8 @@ async def _move(sweeping: Sweeping, run: WorkflowExecution, old: str, settle: Se
     sweeping.note(Action.RESUME, run.id, f"it runs on the task queue {old!r}")
     if sweeping.dry_run or not await _terminate(sweeping, status):
         return
-    await settle(sweeping, ClosedRun(run.workflow_type, run.id, run.run_id, datetime.now(UTC), was_moved=True))
+    closed = await status_of_execution(sweeping.client, run.id, run.run_id)
+    await settle(sweeping, ClosedRun(run.workflow_type, run.id, run.run_id, closed.closed_at, was_moved=True))
     if status.is_cancel_requested:
         await cancel_if_running(sweeping.client, run.id, reason="its cancel was requested before it was moved")
 
