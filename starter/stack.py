@@ -129,7 +129,7 @@ class Stack:
             "TEMPORAL_NAMESPACE": NAMESPACE,
             "TEMPORAL_CONFIG_FILE": os.devnull,
             "ORCHESTRATOR_STATE_DIR": str(self.server.state_dir),
-            "ORCHESTRATOR_DATABASE_URL": self.settings.database_url,
+            **({"ORCHESTRATOR_DATABASE_URL": self.settings.database_url} if self.settings.database_url else {}),
             "PYTHONUNBUFFERED": "1",
         }
 

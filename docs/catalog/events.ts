@@ -41,13 +41,13 @@ export type AccountCreationFailed_UndoneStep = {
 };
 
 /** There is no such account, and no trace of one. */ export type AccountCreationFailed = {
-  /** Id of the triggering event. */ "event_id": string;
-  /** Type of the triggering event. */ "event_type": string;
+  /** The id of the triggering event. */ "event_id": string;
+  /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, AccountCreationFailed_JsonValue>;
-  /** Version of the triggering event's contract. */ "event_version"?: number;
-  /** Stable, in the form `domain.reason`. */ "error_code": string;
-  /** For a person. */ "message": string;
-  /** Steps undone, in the order in which they were undone: the last step first. */ "undone": (AccountCreationFailed_UndoneStep)[];
+  /** The version of the triggering event's contract. */ "event_version"?: number;
+  /** A stable code in the form `domain.reason`. */ "error_code": string;
+  /** The reason, for a person. */ "message": string;
+  /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (AccountCreationFailed_UndoneStep)[];
 };
 
 export type AccountValueEditCompleted_Money = {
@@ -71,13 +71,13 @@ export type AccountValueEditFailed_UndoneStep = {
 };
 
 /** The account holds what it held. */ export type AccountValueEditFailed = {
-  /** Id of the triggering event. */ "event_id": string;
-  /** Type of the triggering event. */ "event_type": string;
+  /** The id of the triggering event. */ "event_id": string;
+  /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, AccountValueEditFailed_JsonValue>;
-  /** Version of the triggering event's contract. */ "event_version"?: number;
-  /** Stable, in the form `domain.reason`. */ "error_code": string;
-  /** For a person. */ "message": string;
-  /** Steps undone, in the order in which they were undone: the last step first. */ "undone": (AccountValueEditFailed_UndoneStep)[];
+  /** The version of the triggering event's contract. */ "event_version"?: number;
+  /** A stable code in the form `domain.reason`. */ "error_code": string;
+  /** The reason, for a person. */ "message": string;
+  /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (AccountValueEditFailed_UndoneStep)[];
 };
 
 export type AccountValueEditRequested_Money = {
@@ -108,13 +108,13 @@ export type ActivityRecordRemovalFailed_UndoneStep = {
 };
 
 /** The record stands, with all it did. */ export type ActivityRecordRemovalFailed = {
-  /** Id of the triggering event. */ "event_id": string;
-  /** Type of the triggering event. */ "event_type": string;
+  /** The id of the triggering event. */ "event_id": string;
+  /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, ActivityRecordRemovalFailed_JsonValue>;
-  /** Version of the triggering event's contract. */ "event_version"?: number;
-  /** Stable, in the form `domain.reason`. */ "error_code": string;
-  /** For a person. */ "message": string;
-  /** Steps undone, in the order in which they were undone: the last step first. */ "undone": (ActivityRecordRemovalFailed_UndoneStep)[];
+  /** The version of the triggering event's contract. */ "event_version"?: number;
+  /** A stable code in the form `domain.reason`. */ "error_code": string;
+  /** The reason, for a person. */ "message": string;
+  /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (ActivityRecordRemovalFailed_UndoneStep)[];
 };
 
 /** A user wants an income or an expense taken back, with all it did. */ export type ActivityRecordRemovalRequested = {
@@ -140,13 +140,13 @@ export type CategoryResetFailed_UndoneStep = {
 };
 
 /** Every category has what it had. */ export type CategoryResetFailed = {
-  /** Id of the triggering event. */ "event_id": string;
-  /** Type of the triggering event. */ "event_type": string;
+  /** The id of the triggering event. */ "event_id": string;
+  /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, CategoryResetFailed_JsonValue>;
-  /** Version of the triggering event's contract. */ "event_version"?: number;
-  /** Stable, in the form `domain.reason`. */ "error_code": string;
-  /** For a person. */ "message": string;
-  /** Steps undone, in the order in which they were undone: the last step first. */ "undone": (CategoryResetFailed_UndoneStep)[];
+  /** The version of the triggering event's contract. */ "event_version"?: number;
+  /** A stable code in the form `domain.reason`. */ "error_code": string;
+  /** The reason, for a person. */ "message": string;
+  /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (CategoryResetFailed_UndoneStep)[];
 };
 
 export type CategoryResetRequested_BudgetType = "income" | "expense";
@@ -183,13 +183,13 @@ export type CategoryTransactionFailed_UndoneStep = {
 };
 
 /** Nothing was earned or spent. */ export type CategoryTransactionFailed = {
-  /** Id of the triggering event. */ "event_id": string;
-  /** Type of the triggering event. */ "event_type": string;
+  /** The id of the triggering event. */ "event_id": string;
+  /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, CategoryTransactionFailed_JsonValue>;
-  /** Version of the triggering event's contract. */ "event_version"?: number;
-  /** Stable, in the form `domain.reason`. */ "error_code": string;
-  /** For a person. */ "message": string;
-  /** Steps undone, in the order in which they were undone: the last step first. */ "undone": (CategoryTransactionFailed_UndoneStep)[];
+  /** The version of the triggering event's contract. */ "event_version"?: number;
+  /** A stable code in the form `domain.reason`. */ "error_code": string;
+  /** The reason, for a person. */ "message": string;
+  /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (CategoryTransactionFailed_UndoneStep)[];
 };
 
 export type CategoryTransactionRequested_Money = {
@@ -222,13 +222,13 @@ export type CurrencyChangeFailed_UndoneStep = {
 };
 
 /** The display currency is what it was. */ export type CurrencyChangeFailed = {
-  /** Id of the triggering event. */ "event_id": string;
-  /** Type of the triggering event. */ "event_type": string;
+  /** The id of the triggering event. */ "event_id": string;
+  /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, CurrencyChangeFailed_JsonValue>;
-  /** Version of the triggering event's contract. */ "event_version"?: number;
-  /** Stable, in the form `domain.reason`. */ "error_code": string;
-  /** For a person. */ "message": string;
-  /** Steps undone, in the order in which they were undone: the last step first. */ "undone": (CurrencyChangeFailed_UndoneStep)[];
+  /** The version of the triggering event's contract. */ "event_version"?: number;
+  /** A stable code in the form `domain.reason`. */ "error_code": string;
+  /** The reason, for a person. */ "message": string;
+  /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (CurrencyChangeFailed_UndoneStep)[];
 };
 
 /** A user wants to see their categories in another currency. */ export type CurrencyChangeRequested = {
@@ -260,13 +260,13 @@ export type MoneyTransferFailed_UndoneStep = {
 };
 
 /** No money has moved. */ export type MoneyTransferFailed = {
-  /** Id of the triggering event. */ "event_id": string;
-  /** Type of the triggering event. */ "event_type": string;
+  /** The id of the triggering event. */ "event_id": string;
+  /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, MoneyTransferFailed_JsonValue>;
-  /** Version of the triggering event's contract. */ "event_version"?: number;
-  /** Stable, in the form `domain.reason`. */ "error_code": string;
-  /** For a person. */ "message": string;
-  /** Steps undone, in the order in which they were undone: the last step first. */ "undone": (MoneyTransferFailed_UndoneStep)[];
+  /** The version of the triggering event's contract. */ "event_version"?: number;
+  /** A stable code in the form `domain.reason`. */ "error_code": string;
+  /** The reason, for a person. */ "message": string;
+  /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (MoneyTransferFailed_UndoneStep)[];
 };
 
 export type MoneyTransferRequested_Money = {
@@ -298,13 +298,13 @@ export type MonthResetFailed_UndoneStep = {
 };
 
 /** Every category has what it had, and the month may be reset still. */ export type MonthResetFailed = {
-  /** Id of the triggering event. */ "event_id": string;
-  /** Type of the triggering event. */ "event_type": string;
+  /** The id of the triggering event. */ "event_id": string;
+  /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, MonthResetFailed_JsonValue>;
-  /** Version of the triggering event's contract. */ "event_version"?: number;
-  /** Stable, in the form `domain.reason`. */ "error_code": string;
-  /** For a person. */ "message": string;
-  /** Steps undone, in the order in which they were undone: the last step first. */ "undone": (MonthResetFailed_UndoneStep)[];
+  /** The version of the triggering event's contract. */ "event_version"?: number;
+  /** A stable code in the form `domain.reason`. */ "error_code": string;
+  /** The reason, for a person. */ "message": string;
+  /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (MonthResetFailed_UndoneStep)[];
 };
 
 /** A month is over: its categories are put on record and start again from zero. From a schedule, or by hand; asking again for a month that was reset changes nothing. */ export type MonthResetRequested = {

@@ -150,7 +150,7 @@ class Faults:
         for name, played in (
             ("run", played_run),
             ("undo", played_undo),
-            ("turn", played_turn),
+            ("begin_undo", played_turn),
             ("finish", played_finish),
         ):
             self._monkeypatch.setattr(StoreSteps, name, played)
