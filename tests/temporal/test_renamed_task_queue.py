@@ -142,7 +142,7 @@ async def test_a_move_that_was_cut_off_after_it_terminated_is_completed_by_the_n
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(sweeps, "_look_through", cut_off)
+        patched.setattr(sweeps, "_settle_run", cut_off)
         for left in (2, 1):
             await visible(old, left)
             with pytest.raises(KeyboardInterrupt):
