@@ -1,6 +1,7 @@
 """The cast at home: a database, a worker and a bus that belong to one test."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from uuid import uuid4
 
 from sqlalchemy import select
 from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from orchestrator import DomainEvent, Orchestrator
@@ -17,6 +19,7 @@ from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.commands import Opening, SagaRef
 from orchestrator.protocol.envelope import saga_id, wrap
 from orchestrator.protocol.lock_keys import lock_keys_of
+from orchestrator.protocol.names import partition_workflow_id
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_dead_letter, saga_outbox, saga_step
@@ -153,11 +156,27 @@ async def open_house(
         manager,
         ready,
     )
-    if not working:
-        yield house
-        return
-    async with manager.worker(ready):
-        yield house
+    try:
+        if working:
+            async with manager.worker(ready):
+                yield house
+        else:
+            yield house
+    finally:
+        await end_partitions(client, catalog)
+
+
+async def end_partitions(client: Client, catalog: Catalog) -> None:
+    """Terminate the running partitions of a catalog's orchestrators.
+
+    Their ids are the same in every test, so the events of the next one would go to a partition on a task queue that no
+    worker polls any more.
+    """
+    for orchestrator in catalog.orchestrators.values():
+        for number in range(orchestrator.partitions or 0):
+            workflow_id = partition_workflow_id(orchestrator.__name__, number + 1, orchestrator.partitions or 0)
+            with contextlib.suppress(RPCError):
+                await client.get_workflow_handle(workflow_id).terminate()
 
 
 def worker_client(client: Client) -> Client:

@@ -10,13 +10,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 
 from events.account import MoneyTransferRequested
@@ -140,10 +139,6 @@ async def _swarm_at_home(client: Client, task_queue: str) -> AsyncGenerator[Hous
         await migrate(database, application=tables)
         async with open_house(client, database, swarm.CATALOG, task_queue=task_queue) as house:
             yield house
-            # The next recording's sagas would go to the same partitions, which nobody works for any more.
-            for number in (1, 2):
-                with suppress(RPCError):
-                    await client.get_workflow_handle(f"Swarm/partition/{number}-of-2").terminate()
         Script.clear()
         await database.close()
 

@@ -102,12 +102,6 @@ ALL = Catalog.of(
 )
 
 
-@pytest.fixture(autouse=True)
-def as_declared() -> None:
-    """No pivot, no refusal."""
-    Any_.pivot = Any_.refuse = False
-
-
 class Once(StoreSteps):
     """A step that raises has failed for good, and so has an undo after so many times."""
 
@@ -130,9 +124,9 @@ def driver(database: Database, event_id: str = "e-1") -> Driver:
     return Driver(Any_, AnyRequested(), envelope, Once(database, ALL))
 
 
-def calling(*calls: OperationCall[Any]) -> None:
-    """What the step is."""
-    Any_.calls = calls
+def calling(*calls: OperationCall[Any], pivot: bool = False, refuse: bool = False) -> None:
+    """Say what the orchestrator does: the calls of its one atomic step, a pivot before it, a refusal after it."""
+    Any_.calls, Any_.pivot, Any_.refuse = calls, pivot, refuse
 
 
 async def test_it_is_one_row_and_gives_every_result(stocked: Database) -> None:
@@ -308,8 +302,7 @@ async def test_with_an_irreversible_call_it_is_the_pivot(stocked: Database) -> N
 
 async def test_queries_alone_have_nothing_to_undo(stocked: Database) -> None:
     """They are one look at the database, recorded as a query."""
-    calling(count("a"), count("b"))
-    Any_.refuse = True
+    calling(count("a"), count("b"), refuse=True)
     outcome = await driver(stocked).drive()
     assert Any_.answered == [1_000, 0]
     assert data_of(outcome)["undone"] == []
@@ -326,14 +319,13 @@ async def test_what_may_not_be_in_it(stocked: Database) -> None:
         ([take("a", 1), Atomically(put("b", 1))], "is in another one"),
     ]
     for calls, told in wrong:
-        Any_.calls = calls
+        calling(*calls)
         with pytest.raises(UsageError, match=told):
             await driver(stocked).drive()
-    Any_.pivot = True
-    calling(deliver("x"), put("b", 1))
+    calling(deliver("x"), put("b", 1), pivot=True)
     with pytest.raises(UsageError, match=r"comes after saga\.pivot"):
         await driver(stocked).drive()
-    calling(deliver("x"), count("a"))
+    calling(deliver("x"), count("a"), pivot=True)
     assert (await driver(stocked, "e-2").drive()).phase is Phase.COMPLETED
 
 
@@ -360,8 +352,7 @@ async def test_a_person_sees_its_operations_and_how_each_would_be_undone(stocked
 
 async def test_past_the_pivot_it_is_skipped_where_nothing_needs_its_results(stocked: Database) -> None:
     """A stuck step that is left out answers None for each call."""
-    Any_.pivot = True
-    calling(deliver("one"), deliver("two"))  # the second letter of one key: it never can be written
+    calling(deliver("one"), deliver("two"), pivot=True)  # the second letter of one key: it never can be written
     steps = StoreSteps(stocked, ALL)
     envelope = wrap(AnyRequested(), event_id="e-1", source="tests")
     with pytest.raises(IntegrityError):

@@ -486,7 +486,7 @@ async def test_a_database_that_has_another_homes_steps_is_refused_until_it_is_ad
         databases.named(BOOKS), "there" if name == "namespace" else "here", "c-1" if name == "namespace" else "c-2"
     )
 
-    with pytest.raises(Unreachable, match=r"another home has its steps there.*orchestrator recover --adopt"):
+    with pytest.raises(Unreachable, match=r"Another home has its steps there.*orchestrator recover --adopt"):
         await check_shared(databases)
 
     await adopt(databases.named(BOOKS), "here", "c-1")

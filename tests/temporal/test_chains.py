@@ -47,8 +47,6 @@ async def house(
     async with open_house(client, database, CATALOG, task_queue=f"chains-{uuid4()}") as made:
         async with made.manager.relaying(made.ready, QUICK):
             yield made
-        for name in {one.owner_workflow_id for one in await made.sagas() if "/partition/" in one.owner_workflow_id}:
-            await client.get_workflow_handle(name).terminate()
 
 
 async def ended(house: House, count: int) -> dict[str, Any]:

@@ -1,14 +1,12 @@
 """`handle` is changed while sagas are under way, and workers of both versions run side by side."""
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator
 from uuid import uuid4
 
 import pytest
 from temporalio.client import Client
-from temporalio.service import RPCError
 
 from orchestrator import Transaction
 from orchestrator.settings import Settings
@@ -37,9 +35,6 @@ AFTER = {
 async def house(database: Database, client: Client) -> AsyncGenerator[House]:
     async with open_house(client, database, CATALOG, task_queue=f"changed-{uuid4()}") as made:
         yield made
-        for number in (1, 2):  # else the next test's events would go to a partition that has no worker any more
-            with contextlib.suppress(RPCError):
-                await client.get_workflow_handle(f"Swarm/partition/{number}-of-2").terminate()
 
 
 @pytest.mark.exhaustive

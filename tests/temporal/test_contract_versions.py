@@ -1,13 +1,11 @@
 """Two versions of the contracts in flight at once: what an old worker cannot read waits for a new one."""
 
-import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
 from temporalio.client import Client
-from temporalio.service import RPCError
 
 from orchestrator import EventBus
 from orchestrator.cli.sagas.parked import parked_events
@@ -30,9 +28,6 @@ async def house(database: Database, client: Client) -> AsyncGenerator[House]:
     """With a worker of version 1."""
     async with open_house(client, database, before.CATALOG, task_queue=f"versions-{uuid4()}") as made:
         yield made
-        for number in (1, 2):
-            with contextlib.suppress(RPCError):
-                await client.get_workflow_handle(f"CrateSwarm/partition/{number}-of-2").terminate()
 
 
 @asynccontextmanager

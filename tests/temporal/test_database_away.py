@@ -42,8 +42,6 @@ async def house(postgres_alone: Postgres, client: Client) -> AsyncGenerator[Hous
         await cast.stock(connection, **{f"box-{number}": 10_000 for number in range(BOXES)})
     async with open_house(client, database, CATALOG, task_queue=f"away-{uuid4()}") as made:
         yield made
-        for number in (1, 2):
-            await client.get_workflow_handle(f"Swarm/partition/{number}-of-2").terminate()
     await database.close()
 
 

@@ -1,7 +1,6 @@
 """Sagas in partitions, on the real server and both databases."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Any
@@ -39,9 +38,6 @@ from tests.swarm import CATALOG, EVENT, Swarm, SwarmCompleted, SwarmRequested
 async def house(database: Database, client: Client) -> AsyncGenerator[House]:
     async with open_house(client, database, CATALOG, task_queue=f"swarm-{uuid4()}") as made:
         yield made
-        for number in (1, 2):
-            with contextlib.suppress(RPCError):
-                await client.get_workflow_handle(f"Swarm/partition/{number}-of-2").terminate()
 
 
 async def test_an_event_becomes_a_completed_saga(house: House) -> None:

@@ -66,7 +66,8 @@ async def test_a_recovery_that_is_terminated_in_the_middle_is_made_good_by_the_n
     swept = await house.client.execute_workflow(SagaRecovery.run, id=new_id(), task_queue=house.task_queue)
 
     row = await saga.ended()
-    assert swept.looked_at == 1
+    if point != "after ensure":  # then an execution drives the saga, which may have ended before the second sweep
+        assert swept.looked_at == 1
     assert (row.phase, row.error_code) == ("cancelled", "saga.terminated")
     pause.opened.set()
     await saga.closed()

@@ -1,6 +1,5 @@
 """A renamed task queue: what runs on the old one is reported and can be moved, each saga exactly once."""
 
-import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -14,7 +13,6 @@ from temporalio.client import (
     ScheduleActionStartWorkflow,
     ScheduleSpec,
 )
-from temporalio.service import RPCError
 
 from orchestrator import NotFinished
 from orchestrator.client.task_queues import is_polled, other_queues
@@ -39,17 +37,8 @@ KEYED = swarm.EVENT.model_copy(update={"key": "k"})
 @pytest.fixture
 async def old(database: Database, client: Client) -> AsyncGenerator[House]:
     """A house on a task queue that no worker has ever polled."""
-    await end_partitions(client)  # their ids are the same for each test, and so is the server
     async with open_house(client, database, BOTH, task_queue=f"old-{uuid4()}", working=False) as made:
         yield made
-    await end_partitions(client)
-
-
-async def end_partitions(client: Client) -> None:
-    """Terminate the partitions of the swarm, if they run."""
-    for number in (1, 2):
-        with contextlib.suppress(RPCError):
-            await client.get_workflow_handle(f"Swarm/partition/{number}-of-2").terminate()
 
 
 def renamed(old: House) -> Recovery:
