@@ -44,9 +44,11 @@ async def house(
     for orchestrator in ORCHESTRATORS:
         monkeypatch.setattr(orchestrator, "partitions", request.param)
     monkeypatch.setattr(store_outbox, "FORWARD_AFTER", timedelta(0))
-    async with open_house(client, database, CATALOG, task_queue=f"chains-{uuid4()}") as made:
-        async with made.manager.relaying(made.ready, QUICK):
-            yield made
+    async with (
+        open_house(client, database, CATALOG, task_queue=f"chains-{uuid4()}") as made,
+        made.manager.relaying(made.ready, QUICK),
+    ):
+        yield made
 
 
 async def ended(house: House, count: int) -> dict[str, Any]:
