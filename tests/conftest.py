@@ -24,6 +24,7 @@ from orchestrator.store.migrations.migrate import migrate
 from tests.cast import Script
 from tests.cast import tables as cast_tables
 from tests.house import CATALOG, House, open_house
+from tests.spare_databases import SpareDatabases
 
 _numbers = count(1)
 _TEMPLATE = "template_house"
@@ -89,6 +90,12 @@ async def postgres() -> AsyncGenerator[str]:
 
 
 @pytest.fixture(scope="session")
+def spare_databases(postgres: str) -> SpareDatabases:
+    """PostgreSQL databases that tests use one after another."""
+    return SpareDatabases(postgres, _TEMPLATE)
+
+
+@pytest.fixture(scope="session")
 async def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file to copy."""
     file = tmp_path_factory.mktemp("sqlite") / "template.db"
@@ -109,7 +116,7 @@ async def new_database(request: pytest.FixtureRequest, kind: Kind, folder: Path,
             shutil.copy(found, file.with_name(found.name.replace(template.name, file.name)))
         return f"sqlite:///{file}"
     address: str = request.getfixturevalue("postgres")
-    name = f"house_{os.getpid()}_{next(_numbers)}"
+    name = f"new_{os.getpid()}_{next(_numbers)}"
     admin = Database(address.replace("/?", "/postgres?"))
     async with admin.engine.connect() as connection:
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -127,12 +134,15 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.fixture
 async def database(
-    request: pytest.FixtureRequest, kind: Kind, postgres: str, sqlite_template: Path, tmp_path: Path
+    request: pytest.FixtureRequest, kind: Kind, spare_databases: SpareDatabases, sqlite_template: Path, tmp_path: Path
 ) -> AsyncGenerator[Database]:
     """A migrated database of the test's own, with the cast's tables, empty."""
-    made = Database(await new_database(request, kind, tmp_path), pool_size=20)
+    url = await spare_databases.take() if kind == "postgresql" else await new_database(request, kind, tmp_path)
+    made = Database(url, pool_size=20)
     yield made
     await made.close()
+    if kind == "postgresql":
+        await spare_databases.give_back(url)
 
 
 @pytest.fixture(scope="session")
