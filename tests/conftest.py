@@ -32,6 +32,10 @@ Kind = Literal["sqlite", "postgresql"]
 KINDS: tuple[Kind, ...] = ("sqlite", "postgresql")
 
 
+_MEMORY = Path("/dev/shm")
+_ROOM = 6 * 1024**3
+"""Free bytes of memory from which the tests' files are kept there. A run needs about two gigabytes."""
+
 _IN_TURNS = ("tests/temporal/", "tests/cli/", "tests/external/", "tests/app/test_at_once.py")
 """Where the engine's whole is under test: by default each test is on one of the databases, in turns.
 
@@ -52,11 +56,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """PostgreSQL's wheel asks for this folder when it is imported, and warns where the machine has none."""
+    """Keep temporary files in memory, and give PostgreSQL's wheel the folder that it asks for when it is imported."""
+    if "TMPDIR" not in os.environ and _is_roomy(_MEMORY):
+        os.environ["TMPDIR"] = str(_MEMORY)
+        tempfile.tempdir = None
     if "XDG_RUNTIME_DIR" not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="runtime-", ignore_cleanup_errors=True)
         os.environ["XDG_RUNTIME_DIR"] = folder.name
         config.add_cleanup(folder.cleanup)
+
+
+def _is_roomy(folder: Path) -> bool:
+    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _ROOM
 
 
 @pytest.fixture(autouse=True)

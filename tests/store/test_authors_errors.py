@@ -94,7 +94,7 @@ async def as_list(tx: Transaction) -> list[int]:
     return returned
 
 
-@external_operation(time_limit=timedelta(milliseconds=200))
+@external_operation(time_limit=timedelta(seconds=30))
 async def outside(call: ExternalCall) -> int:
     """A call."""
     returned: int = await play()
