@@ -14,6 +14,7 @@ from uuid import uuid4
 from zlib import crc32
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import text
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -25,6 +26,10 @@ from tests.cast import Script
 from tests.cast import tables as cast_tables
 from tests.house import CATALOG, House, open_house
 from tests.spare_databases import SpareDatabases
+
+# How long a generated example takes depends on what else the machine does, and no test asserts a time.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 _numbers = count(1)
 _TEMPLATE = "template_house"

@@ -253,7 +253,7 @@ class _NoteGate:
 
 
 @pytest.mark.parametrize(
-    ("count", "opened"), [(200, 1), pytest.param(400, 200, marks=pytest.mark.exhaustive)], ids=["thin", "full"]
+    ("count", "opened"), [(60, 1), pytest.param(400, 200, marks=pytest.mark.exhaustive)], ids=["thin", "full"]
 )
 async def test_partitions_that_are_terminated_leave_nothing_undone(
     house: House, idle_recovery: None, count: int, opened: int
