@@ -8,7 +8,7 @@ STATE = $${ORCHESTRATOR_STATE_DIR:-.state}
 PIP = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up simulate storm reference test test-all conformance mutants mutants-under-chaos chaos doors bench check docs format constraints clean clean-all ready not-running
+.PHONY: help demo up simulate storm reference test test-all conformance mutants mutants-under-chaos chaos sources bench check docs format constraints clean clean-all ready not-running
 
 help:
 	@echo "make demo         see it work: accounts, transfers, a refusal, a worker killed in the middle of a saga"
@@ -22,7 +22,7 @@ help:
 	@echo "make mutants      break the engine in many ways, one at a time, and see that a test notices each; SLICE=i/n"
 	@echo "make bench        the engine beside a plain Temporal saga: QUICK=1 in under 10 minutes, without in an hour or more"
 	@echo "make chaos        2000 sagas while everything under them is killed and stopped; SAGAS= MINUTES= SEED= DATABASE="
-	@echo "make doors        5000 events, repeats and garbage through all doors, and a count; EVENTS= SEED= DATABASE="
+	@echo "make sources      5000 events, repeats and garbage through every source at once, and a check; EVENTS= SEED= DATABASE="
 	@echo "make check        style, types, who may import whom, and whether events keep to their published contracts"
 	@echo "make docs         build the documentation site in site/; fails on a broken link or an orphan page"
 	@echo "make format       put the style right"
@@ -72,8 +72,8 @@ DATABASE := postgresql
 chaos: $(VENV)/.dev
 	@exec $(BIN)/python -m tests.chaos.run --sagas $(SAGAS) --minutes $(MINUTES) --seed $(or $(SEED),1) --database $(DATABASE) $(ARGS)
 
-doors: $(VENV)/.dev
-	@exec $(BIN)/python -m tests.doors.run --events $(or $(EVENTS),5000) --seed $(or $(SEED),1) --database $(DATABASE) $(ARGS)
+sources: $(VENV)/.dev
+	@exec $(BIN)/python -m tests.sources.run --events $(or $(EVENTS),5000) --seed $(or $(SEED),1) --database $(DATABASE) $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -109,8 +109,8 @@ class TestPrepare:
     async def test_of_two_that_want_one_id_at_once_one_gets_it(self, books: Books) -> None:
         results = await asyncio.gather(books.run(preparing(OLENA)), books.run(preparing(TARAS)), return_exceptions=True)
 
-        refused = [one for one in results if isinstance(one, Refused)]
-        assert [one.code for one in refused] == ["account.already_exists"]
+        refused = [result for result in results if isinstance(result, Refused)]
+        assert [result.code for result in refused] == ["account.already_exists"]
 
     async def test_removing_it_leaves_no_trace(self, books: Books) -> None:
         before = await books.snapshot()

@@ -143,7 +143,7 @@ async def test_thirty_transfers_at_once_lose_and_make_no_money(running: RunningB
         *(running.completes(MoneyTransfer, transfer) for transfer in transfers), return_exceptions=True
     )
 
-    codes = Counter(one.code if isinstance(one, SagaFailed) else type(one).__name__ for one in outcomes)
+    codes = Counter(outcome.code if isinstance(outcome, SagaFailed) else type(outcome).__name__ for outcome in outcomes)
     assert codes["account.not_found"] == 3
     assert codes["account.insufficient_funds"] >= 3
     assert set(codes) == {"MoneyTransferCompleted", "account.not_found", "account.insufficient_funds"}

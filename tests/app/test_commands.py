@@ -55,8 +55,8 @@ def test_rates_come_from_a_file_and_newer_ones_stay(shell: Shell, tmp_path: Path
 
     def load(*rates: tuple[str, str, str, str], fails: bool = False) -> str:
         names = ("base", "quote", "rate", "as_of")
-        lines = [",".join(names), *(",".join(one) for one in rates)]
-        objects = json.dumps([dict(zip(names, one, strict=True)) for one in rates])
+        lines = [",".join(names), *(",".join(rate) for rate in rates)]
+        objects = json.dumps([dict(zip(names, rate, strict=True)) for rate in rates])
         file.write_text("\n".join(lines) if form == "csv" else objects)
         return shell("rates", "load", str(file), fails=fails)
 
@@ -66,7 +66,7 @@ def test_rates_come_from_a_file_and_newer_ones_stay(shell: Shell, tmp_path: Path
     )
     refused = load(("USD", "EUR", "0.5", "2026-02-01"), ("USD", "XXX", "many", "soon"), fails=True)
     assert all(place in refused for place in ("2.quote", "2.rate", "2.as_of"))
-    known = {one["base"]: (one["rate"], one["as_of"]) for one in json.loads(shell("rates", "show", "--json"))}
+    known = {rate["base"]: (rate["rate"], rate["as_of"]) for rate in json.loads(shell("rates", "show", "--json"))}
     assert known == {"USD": ("0.92", "2026-01-02"), "EUR": ("0.3350", "2026-01-03")}
 
 
@@ -94,7 +94,7 @@ async def test_what_a_user_has_is_shown_and_told_as_json(
     assert (first["id"], first["balance"]) == ("olena-usd", 99_991_570)
     assert "$999,915.70" in await typed("accounts", "olena")
     records = await told("activity", "olena", "--limit", "2")
-    assert [one["converted"] for one in records] == [174_290, 174_290]
+    assert [record["converted"] for record in records] == [174_290, 174_290]
     assert "olena-groceries market" in await typed("activity", "olena")
     assert (await told("month", "olena", "2026-01"))["month_balance"] == -174_290
     assert (await told("month", "olena"))["expense"] == 174_290

@@ -95,7 +95,7 @@ async def test_damage_is_told(books: Books, damage: Any, told: str) -> None:
         damage = damage.values(account_id="olena-usd", amount=1, currency="USD")
     await books.write(damage)
 
-    assert [one for one in await books.violations() if told in one]
+    assert [violation for violation in await books.violations() if told in violation]
 
 
 @pytest.mark.parametrize("account_id", [OLENA_EUR, TARAS_JPY])
@@ -136,7 +136,7 @@ async def test_damage_to_categories_is_told(books: Books, damage: Any, told: str
 
     await books.write(damage)
 
-    assert [one for one in await books.violations() if told in one]
+    assert [violation for violation in await books.violations() if told in violation]
 
 
 async def test_rounding_of_a_change_of_currency_is_allowed_and_more_is_told(books: Books) -> None:
@@ -147,7 +147,7 @@ async def test_rounding_of_a_change_of_currency_is_allowed_and_more_is_told(book
 
     await books.write(OF_GROCERIES.values(value=value + 1))
 
-    assert [one for one in await books.violations() if "olena-groceries has gathered" in one]
+    assert [violation for violation in await books.violations() if "olena-groceries has gathered" in violation]
 
 
 async def test_a_lost_update_is_told(books: Books) -> None:
@@ -160,7 +160,7 @@ async def test_a_lost_update_is_told(books: Books) -> None:
 async def test_a_record_made_twice_is_told(books: Books) -> None:
     await books.handle(MoneyTransfer, a_transfer())
     records = (await books.snapshot())["activity_record"].values()
-    [record] = [one for one in records if one["kind"] == "money_transfer"]
+    [record] = [record for record in records if record["kind"] == "money_transfer"]
     twice = activity_log.record_transfer(OLENA, OLENA_USD, OLENA_EUR, usd(1), eur(1), None)
     again = await books.run(twice)
     await books.write(ACTIVITY_RECORD.update().where(ACTIVITY_RECORD.c.id == again).values(event_id=record["event_id"]))
@@ -191,7 +191,7 @@ async def test_the_same_number_as_another_type_is_a_difference(books: Books) -> 
     before = await books.snapshot()
     after = {**before, "user_metadata": {("olena",): {**before["user_metadata"]["olena",], "account_count": 3.0}}}
 
-    assert [one for one in differences(before, after) if "3.0" in one]
+    assert [difference for difference in differences(before, after) if "3.0" in difference]
 
 
 GROCERIES = CategoryTransactionRequested.example()
@@ -254,7 +254,7 @@ async def test_broken_code_breaks_an_invariant(
 
     await books.handle(orchestrator, event)
 
-    assert [one for one in await books.violations() if told in one]
+    assert [violation for violation in await books.violations() if told in violation]
 
 
 @pytest.mark.parametrize("compensation", ["nothing", "twice"])

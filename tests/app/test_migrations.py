@@ -40,17 +40,24 @@ def shape(connection: Connection) -> dict[str, Any]:
     seen = inspect(connection)
 
     def checks(table: Table) -> Mapping[str | None, str]:
-        return {one["name"]: one["sqltext"].replace("\n", " ") for one in seen.get_check_constraints(table.name)}
+        return {
+            constraint["name"]: constraint["sqltext"].replace("\n", " ")
+            for constraint in seen.get_check_constraints(table.name)
+        }
 
     return {
         table.name: {
-            "columns": {one["name"]: (str(one["type"]), one["nullable"]) for one in seen.get_columns(table.name)},
+            "columns": {
+                column["name"]: (str(column["type"]), column["nullable"]) for column in seen.get_columns(table.name)
+            },
             "key": seen.get_pk_constraint(table.name)["constrained_columns"],
             "foreign keys": {
-                one["name"]: (one["constrained_columns"], one["referred_table"], one["referred_columns"])
-                for one in seen.get_foreign_keys(table.name)
+                key["name"]: (key["constrained_columns"], key["referred_table"], key["referred_columns"])
+                for key in seen.get_foreign_keys(table.name)
             },
-            "indexes": {one["name"]: (one["column_names"], one["unique"]) for one in seen.get_indexes(table.name)},
+            "indexes": {
+                index["name"]: (index["column_names"], index["unique"]) for index in seen.get_indexes(table.name)
+            },
             "checks": checks(table),
         }
         for table in APPLICATION_TABLES

@@ -51,11 +51,11 @@ async def test_it_fires_at_midnight_of_each_first_where_the_user_lives(client: C
     assert await make_schedule(client, user, zone, "nobody")
     handle = client.get_schedule_handle(f"month-reset/{user}")
     try:
-        times = [one.astimezone(ZoneInfo(zone)) for one in (await handle.describe()).info.next_action_times]
+        times = [moment.astimezone(ZoneInfo(zone)) for moment in (await handle.describe()).info.next_action_times]
 
-        assert {(one.day, one.hour, one.minute) for one in times} == {(1, 0, 0), (1, 4, 0)}
+        assert {(moment.day, moment.hour, moment.minute) for moment in times} == {(1, 0, 0), (1, 4, 0)}
         assert (await make_schedule(client, user, "UTC", "nobody")) is False
-        [shown] = [one for one in await schedules(client) if one.user == user]
+        [shown] = [schedule for schedule in await schedules(client) if schedule.user == user]
         assert shown.time_zone == "UTC"
     finally:
         await handle.delete()
@@ -85,7 +85,7 @@ async def test_missed_months_are_caught_up_in_order_each_once(running: RunningBo
 
         await eventually(both, "both months are on record", within=60)
         assert (await running.row("user_metadata", "olena"))["last_reset_month"] == "2026-02"
-        sagas = [one.event_id for one in await house.sagas()]
+        sagas = [saga.event_id for saga in await house.sagas()]
         assert sorted(sagas) == ["month-reset-olena-2026-01", "month-reset-olena-2026-02"]
     finally:
         await handle.delete()

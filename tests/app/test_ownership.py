@@ -107,8 +107,8 @@ REACHING: Mapping[Operation[..., Any], tuple[OperationCall[Any], str | None]] = 
 database itself refuses, by a foreign key, as those before it in each saga have looked."""
 
 OWN: Mapping[Operation[..., Any], OperationCall[Any]] = {
-    one.operation: one
-    for one in (
+    operation.operation: operation
+    for operation in (
         account.holdings(TARAS),
         activity_log.record_reset(TARAS, BudgetType.EXPENSE),
         activity_log.record_currency_change(TARAS, USD, EUR, Decimal("0.92"), 1),
@@ -151,15 +151,17 @@ def of_olena(found: Any) -> dict[str, Any]:
 
 
 def test_every_operation_is_here_and_begins_with_its_user() -> None:
-    assert {one.name for one in (*REACHING, *OWN)} == CATALOG.operations.keys()
-    assert all(next(iter(one.signature.parameters)) == "user_id" for one in CATALOG.operations.values())
+    assert {operation.name for operation in (*REACHING, *OWN)} == CATALOG.operations.keys()
+    assert all(next(iter(operation.signature.parameters)) == "user_id" for operation in CATALOG.operations.values())
 
 
 def test_an_operation_that_takes_an_id_is_about_a_row() -> None:
     """So it cannot be passed off as being about its user alone."""
-    with_ids = {one for one in CATALOG.operations.values() if any(map(names_a_row, parameters_of(one)))}
+    with_ids = {
+        operation for operation in CATALOG.operations.values() if any(map(names_a_row, parameters_of(operation)))
+    }
 
-    assert {one.name for one in with_ids} == {one.name for one in REACHING}
+    assert {operation.name for operation in with_ids} == {operation.name for operation in REACHING}
 
 
 def parameters_of(operation: Operation[..., Any]) -> list[object]:
@@ -176,7 +178,9 @@ def names_a_row(hint: object) -> bool:
     return any(map(names_a_row, get_args(hint)))
 
 
-@pytest.mark.parametrize("operation", [one for one in REACHING if one.undo is not None], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "operation", [operation for operation in REACHING if operation.undo is not None], ids=lambda one: one.name
+)
 async def test_nobody_undoes_what_was_done_to_anothers_row(
     books: Books, before: Any, operation: Operation[..., Any]
 ) -> None:

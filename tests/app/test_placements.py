@@ -66,7 +66,7 @@ async def play(books: Books, name: str) -> tuple[list[str], str]:
 async def spent(books: Books, event_id: str) -> UUID:
     """The record of what was spent."""
     records = (await books.snapshot())["activity_record"].values()
-    [found] = [one["id"] for one in records if one["event_id"] == event_id]
+    [found] = [record["id"] for record in records if record["event_id"] == event_id]
     assert isinstance(found, UUID)
     return found
 
@@ -88,6 +88,6 @@ async def test_wherever_they_run_the_eight_processes_leave_the_same(
 
     async with open_books(client, database) as running:
         assert await play(running, name) == expected
-        owners = {one.owner_workflow_id for one in await running.house.sagas()}
+        owners = {saga.owner_workflow_id for saga in await running.house.sagas()}
 
     assert all(("/partition/" in owner) == (partitions is not None) for owner in owners)

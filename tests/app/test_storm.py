@@ -140,8 +140,13 @@ def test_a_seed_always_makes_the_same_transfers() -> None:
     def shape(seed: int) -> list[tuple[str, str, int, bool]]:
         work = workload(Random(seed), accounts=10, transfers=50)
         return [
-            (one.from_account_id[-2:], one.to_account_id[-2:], one.amount.amount_minor, one.arriving is None)
-            for one in work.transfers.values()
+            (
+                transfer.from_account_id[-2:],
+                transfer.to_account_id[-2:],
+                transfer.amount.amount_minor,
+                transfer.arriving is None,
+            )
+            for transfer in work.transfers.values()
         ]
 
     assert shape(1) == shape(1) != shape(2)

@@ -254,13 +254,15 @@ class TestOnADatabase:
             return_exceptions=True,
         )
 
-        refused = sorted(one.code for one in results if isinstance(one, Refused))
+        refused = sorted(result.code for result in results if isinstance(result, Refused))
         assert refused == [
             "account.already_exists",
             *["account.currency_mismatch"] * 4,
             *["account.insufficient_funds"] * 2,
         ]
-        assert [one for one in results if isinstance(one, BaseException) and not isinstance(one, Refused)] == []
+        assert [
+            result for result in results if isinstance(result, BaseException) and not isinstance(result, Refused)
+        ] == []
         assert await books.violations() == []
 
 

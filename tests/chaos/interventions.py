@@ -106,9 +106,9 @@ class Interventions:
     async def _pick(self, target: Target) -> str | None:
         going = await self._going()
         if target is Target.SAGA:
-            found = sorted(one.driver for one in going if one.is_own)
+            found = sorted(saga.driver for saga in going if saga.is_own)
         else:
-            found = sorted({one.driver for one in going if not one.is_own})
+            found = sorted({saga.driver for saga in going if not saga.is_own})
         return self._random.choice(found) if found else None
 
     async def _going(self) -> list[Going]:

@@ -45,10 +45,10 @@ class Postgres:
     async def kill(self) -> None:
         """Kill the postmaster, as a crash would; its children notice and end."""
         pid = self.pid
-        family = {pid, *(one.pid for one in children(pid))}
+        family = {pid, *(process.pid for process in children(pid))}
         kill(pid)
         async with asyncio.timeout(_ENDS):
-            while family & {one.pid for one in processes()}:  # noqa: ASYNC110
+            while family & {process.pid for process in processes()}:  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK)
         # What is left of it may be a zombie for a while, which would pass for a server that runs.
         for lock in (self._folder / "postmaster.pid", *self._folder.glob(".s.PGSQL.*")):
@@ -68,7 +68,7 @@ class Postgres:
 
     def backends(self) -> list[Listed]:
         """The processes that serve the workers."""
-        return [one for one in children(self.pid) if "[local]" in one.command]
+        return [process for process in children(self.pid) if "[local]" in process.command]
 
     async def close(self) -> None:
         """Stop it."""

@@ -29,7 +29,7 @@ def processes() -> list[Listed]:
 
 def children(pid: int) -> list[Listed]:
     """The processes that a process has started."""
-    return [one for one in processes() if one.parent == pid]
+    return [process for process in processes() if process.parent == pid]
 
 
 def kill(pid: int) -> None:

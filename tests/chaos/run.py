@@ -75,7 +75,7 @@ class Options:
         parser.add_argument("--processes", type=int, default=2, help="worker processes (%(default)s)")
         told = "seconds without progress after which what is left is wedged (%(default)s)"
         parser.add_argument("--standstill", type=float, default=_STANDSTILL, help=told)
-        parser.add_argument("--mutant", choices=[one.name for one in MUTANTS], help="break the engine first")
+        parser.add_argument("--mutant", choices=[mutant.name for mutant in MUTANTS], help="break the engine first")
         parser.add_argument("--verbose", action="store_true", help="show the plan, and each fault as it is done")
         parser.add_argument("--keep", action="store_true", help="keep databases and logs, whatever the end")
         parser.add_argument("--remove", action="store_true", help="remove them, whatever the end")
@@ -191,7 +191,7 @@ class Run:
         """Executions of their own that run."""
         kinds = ", ".join(f"'{name}'" for name in CATALOG.orchestrators)
         listed = self._client.list_workflows(f"ExecutionStatus = 'Running' AND WorkflowType IN ({kinds})")
-        return [one.id async for one in listed if not is_partition(one.id)]
+        return [execution.id async for execution in listed if not is_partition(execution.id)]
 
     async def _count(self, made: Mapping[str, Order]) -> int:
         options, console = self._options, self._console
@@ -257,7 +257,7 @@ async def _everything(options: Options, folder: Path, console: Console) -> Async
 
 def _broken(folder: Path, name: str) -> Path:
     """A copy of the project with a mutant in it, for the workers."""
-    [mutant] = (one for one in MUTANTS if one.name == name)
+    [mutant] = (mutant for mutant in MUTANTS if mutant.name == name)
     return _applied(Sandbox(folder), mutant)
 
 

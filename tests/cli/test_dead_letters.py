@@ -96,9 +96,9 @@ async def test_a_wrong_field_is_seen_edited_replayed_and_its_event_completes(hou
     assert "/namespaces/default/workflows/CoinsMove%2Fevent%2F" in shown.out
     assert '    "coins": "ten"\n' in shown.out
     assert refused.code == 2
-    assert [(one["fate"], one["replayed"]) for one in refused.document["dead_letters"]] == [("refused", False)]
+    assert [(letter["fate"], letter["replayed"]) for letter in refused.document["dead_letters"]] == [("refused", False)]
     assert (edited.code, edited.document["fate"], edited.document["starts"]) == (0, "starts", ["CoinsMove"])
-    assert [one["replayed"] for one in replayed.document["dead_letters"]] == [True]
+    assert [letter["replayed"] for letter in replayed.document["dead_letters"]] == [True]
     assert "already settled: replayed by olena: COINS_MOVE_REQUESTED" in again.out
     assert json.loads(after.out)["message"]["data"]["coins"] == "ten"
     assert json.loads(after.out)["settled_as"] == f"edited as {copy} by olena"
@@ -211,13 +211,13 @@ async def test_letters_are_listed_dropped_with_a_reason_and_shown_in_a_form_that
     no_json = await typed("edit", text, "--set", "data.coins=1")
 
     assert [row.split()[0] for row in listed.out.splitlines()[1:4]] == [empty, text, binary]
-    assert [one["number"] for one in narrowed.document["dead_letters"]] == [int(text), int(binary)]
+    assert [letter["number"] for letter in narrowed.document["dead_letters"]] == [int(text), int(binary)]
     assert (await typed("show", binary)).out.count("00fffe") == 1
     assert "\\x1b[2J broken" in (await typed("show", text)).out
     assert (nobody.code, asked.code, dropped.code, twice.code) == (2, 2, 0, 2)
     assert twice.document["dead_letters"] == [{"number": int(binary), "became": "before"}]
     assert "dropped by olena: a test" in (await typed("show", binary)).out
-    assert [one.split()[0] for one in (await typed("list", "--settled")).out.splitlines()[1:3]] == [empty, binary]
+    assert [line.split()[0] for line in (await typed("list", "--settled")).out.splitlines()[1:3]] == [empty, binary]
     assert unknown.document["error"]["code"] == "event.no_letter"
     assert filed.document["event_id"] == "from-a-file"
     assert no_json.code == 2

@@ -29,5 +29,7 @@ def test_an_empty_argument_is_misuse(arguments: list[str], capsys: pytest.Captur
     assert said.out == ""
     assert " is empty. Give it a value, or leave it out" in said.err
     assert said.err.count("\n") == 1
-    option = next((one.partition("=")[0] for one in reversed(arguments) if one.startswith("--")), "Argument")
+    option = next(
+        (argument.partition("=")[0] for argument in reversed(arguments) if argument.startswith("--")), "Argument"
+    )
     assert said.err.startswith(option)

@@ -53,7 +53,7 @@ async def until_stuck(house: House, event_id: str) -> None:
     """Wait until the saga shows as stuck."""
 
     async def is_stuck() -> bool:
-        return any(one.is_stuck for one in await sagas_of_event(house.database, event_id))
+        return any(saga.is_stuck for saga in await sagas_of_event(house.database, event_id))
 
     await eventually(is_stuck, "the saga is stuck")
 
@@ -128,7 +128,7 @@ async def test_a_compensation_broken_by_a_missing_row_is_skipped_with_a_reason_a
     assert "LookupError: the box b is gone" in status.out
     assert f"orchestrator retry {event_id} " in status.out
     assert f"orchestrator skip {event_id} 2 --reason ... " in status.out
-    assert [one["event_id"] for one in listed.document["sagas"]] == [event_id]
+    assert [saga["event_id"] for saga in listed.document["sagas"]] == [event_id]
     told = skipped.document
     assert (told["did"], told["skipped_by"], told["skip_reason"]) == ("skipped", "olena", "box b was thrown away")
     assert (told["sagas"][0]["phase"], told["sagas"][0]["error_code"]) == ("failed", "note.too_long")
@@ -146,7 +146,7 @@ async def check_that_it_stays_skipped(house: House, event_id: str) -> None:
     ended = await the_saga(house.database, event_id)
     [sent] = await house.outbox()
     undone: list[dict[str, Any]] = json.loads(sent.envelope)["data"]["undone"]
-    assert [(one["operation"], one["skipped"]) for one in undone] == [("cast.put", True), ("cast.take", False)]
+    assert [(step["operation"], step["skipped"]) for step in undone] == [("cast.put", True), ("cast.take", False)]
     await give_back_the_row(house)
     before, runs = await house.holdings(), list(Script.runs)
     late = UndoCommand(
@@ -214,7 +214,7 @@ async def test_queries_are_left_out_of_the_plan(house: House, at_home: Shell) ->
     ran = await at_home.run("cancel", event_id, "--yes", "--json")
 
     assert ran.code == 1, ran
-    assert [one["compensation"] for one in ran.document["plan"]] == ["cast.give_back(name='a', coins=10)"]
+    assert [step["compensation"] for step in ran.document["plan"]] == ["cast.give_back(name='a', coins=10)"]
     assert ran.document["did"] == "cancelled"
 
 

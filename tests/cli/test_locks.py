@@ -78,7 +78,7 @@ async def test_who_waits_is_told_for_whom_and_who_holds_is_told_to_hold(
 
     states = {row.split()[0]: row.split()[2] for row in listed.out.splitlines()[1:4]}
     assert states == {"one": "forward", "two": "waiting", "three": "waiting"}
-    assert [(one["event_id"], one["is_waiting"]) for one in listed_json.document["sagas"]] == [
+    assert [(saga["event_id"], saga["is_waiting"]) for saga in listed_json.document["sagas"]] == [
         ("three", True),
         ("two", True),
         ("one", False),
@@ -90,7 +90,7 @@ async def test_who_waits_is_told_for_whom_and_who_holds_is_told_to_hold(
     ]
     assert "2 held" in held.out
     assert [row.split()[:2] for row in queue.out.splitlines()[1:4]] == [["holds", "one"], ["1", "two"], ["2", "three"]]
-    assert [(one["key"], one["waiting"]) for one in held_json.document["locks"]] == [("user/1", 2), ("user/2", 0)]
+    assert [(lock["key"], lock["waiting"]) for lock in held_json.document["locks"]] == [("user/1", 2), ("user/2", 0)]
 
 
 async def test_the_longest_line_comes_first_and_what_is_cut_off_is_counted(line: House) -> None:
@@ -101,7 +101,7 @@ async def test_the_longest_line_comes_first_and_what_is_cut_off_is_counted(line:
     assert [(one.key, one.waiting) for one in found] == [("user/1", 2)]
     assert held == 2
     assert cut is not None
-    assert (cut.holder.event_id, cut.waiting, [one.event_id for one in cut.queue]) == ("one", 2, ["two"])
+    assert (cut.holder.event_id, cut.waiting, [waiting.event_id for waiting in cut.queue]) == ("one", 2, ["two"])
     assert alone is not None
     assert (alone.holder.event_id, alone.waiting, alone.queue) == ("two", 0, ())
 

@@ -48,7 +48,7 @@ async def test_what_waits_is_shown_with_its_age_its_tries_and_its_last_error(
     [home] = document.document["databases"]
     assert (home["database"], home["waiting"]) == ("home", 3)
     assert home["lag_seconds"] > 0
-    assert [(one["key"], one["waiting"], one["attempts"], one["error"]) for one in home["groups"]] == [
+    assert [(group["key"], group["waiting"], group["attempts"], group["error"]) for group in home["groups"]] == [
         ("k", 2, 1, "RPCError: nobody is there"),
         (None, 1, 0, None),
     ]

@@ -45,7 +45,7 @@ async def test_it_shows_asks_deletes_and_the_outcome_stays(house: House, at_home
     with pytest.raises(SagaFailed):
         await house.bus.handle(CoinsMove, event_id).result()
     listed = await at_home.run("list", "--json")
-    assert [one["phase"] for one in listed.document["sagas"]] == ["failed"]
+    assert [saga["phase"] for saga in listed.document["sagas"]] == ["failed"]
     skipped = await at_home.run("skip", event_id, "1", "--reason", "never mind", "--yes")
     assert "has already ended" in skipped.out, str(skipped)
 

@@ -116,7 +116,7 @@ async def test_a_renamed_task_queue_is_named_and_what_runs_on_the_old_one_is_mov
     assert "is the task queue that is set" in same.err.replace("\n", " ").replace("│ ", "")
     assert (dry.code, moved.code, again.code) == (0, 0, 0), f"{dry}{moved}{again}"
     assert f"orchestrator recover --from-task-queue {old}" in dry.err.replace("\n", " ")
-    assert handle.workflow_id in [one["workflow_id"] for one in moved.document["findings"]]
+    assert handle.workflow_id in [finding["workflow_id"] for finding in moved.document["findings"]]
     assert "other_task_queues" in moved.document
     await handle.result()
     assert (await house.holdings()).boxes == {"a": 90, "b": 10}

@@ -132,7 +132,7 @@ async def test_a_stuck_saga_shows_the_step_and_its_error(house: House, at_home: 
     [handle] = await house.bus.publish(EVENT, event_id=event_id)
 
     async def is_stuck() -> bool:
-        return any(one.is_stuck for one in await sagas_of_event(house.database, event_id))
+        return any(saga.is_stuck for saga in await sagas_of_event(house.database, event_id))
 
     await eventually(is_stuck, "the saga is stuck")
     ran = await at_home.run("status", event_id)
@@ -237,7 +237,7 @@ async def test_the_list_is_newest_first_whole_and_filtered(empty_house: House) -
 
     assert [line.split()[0] for line in plain.out.splitlines()[1:4]] == long_ids[::-1]
     assert plain.out.splitlines()[-1] == "2 completed, 1 failed"
-    assert [one["event_id"] for one in filtered.document["sagas"]] == [long_ids[2]]
+    assert [saga["event_id"] for saga in filtered.document["sagas"]] == [long_ids[2]]
     assert filtered.document["counts"]["failed"] == 1
     assert nobody.out.startswith("No saga matches.")
 

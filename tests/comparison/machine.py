@@ -277,9 +277,9 @@ class Comparison(RuleBasedStateMachine):
             case RemoveRecord():
                 number, records = int(event.record), self.ledger.tables.records
                 removable = [
-                    one.event
-                    for one in records.values()
-                    if one.kind == "category_value_change" and one.user == event.user
+                    record.event
+                    for record in records.values()
+                    if record.kind == "category_value_change" and record.user == event.user
                 ]
                 # Mostly one of their own that can be removed; now and then any, or one that is not there.
                 those = removable if removable and number % 5 else [*records, "none"]

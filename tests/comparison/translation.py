@@ -119,80 +119,80 @@ def expected(tables: LookupSource) -> dict[str, list[Row]]:
     return {
         "account": [
             {
-                "id": one.id,
-                "user_id": one.user,
-                "name": one.name,
-                "currency": one.currency,
-                "balance": one.balance,
-                "opening_balance": one.opening_balance,
-                "overdraft_limit": one.overdraft_limit,
-                "icon": one.icon,
-                "colour": one.colour,
-                "position": one.position,
+                "id": account.id,
+                "user_id": account.user,
+                "name": account.name,
+                "currency": account.currency,
+                "balance": account.balance,
+                "opening_balance": account.opening_balance,
+                "overdraft_limit": account.overdraft_limit,
+                "icon": account.icon,
+                "colour": account.colour,
+                "position": account.position,
             }
-            for one in tables.accounts.values()
+            for account in tables.accounts.values()
         ],
-        "activity_record": [_record(one) for one in tables.records.values()],
+        "activity_record": [_record(record) for record in tables.records.values()],
         "category": [
             {
-                "id": one.id,
-                "user_id": one.user,
-                "name": one.name,
-                "budget_type": one.budget_type,
-                "currency": one.currency,
-                "value": one.value,
-                "reset_epoch": one.reset_epoch,
-                "currency_epoch": one.currency_epoch,
-                "icon": one.icon,
-                "colour": one.colour,
-                "is_system": one.is_system,
+                "id": category.id,
+                "user_id": category.user,
+                "name": category.name,
+                "budget_type": category.budget_type,
+                "currency": category.currency,
+                "value": category.value,
+                "reset_epoch": category.reset_epoch,
+                "currency_epoch": category.currency_epoch,
+                "icon": category.icon,
+                "colour": category.colour,
+                "is_system": category.is_system,
             }
-            for one in tables.categories.values()
+            for category in tables.categories.values()
         ],
         "category_conversion": [
             {
-                "user_id": one.user,
-                "currency_epoch": one.epoch,
-                "currency_from": one.currency_from,
-                "currency_to": one.currency_to,
-                "rate": one.rate,
+                "user_id": conversion.user,
+                "currency_epoch": conversion.epoch,
+                "currency_from": conversion.currency_from,
+                "currency_to": conversion.currency_to,
+                "rate": conversion.rate,
             }
-            for one in tables.conversions.values()
+            for conversion in tables.conversions.values()
         ],
         "month_snapshot": [
             {
-                "user_id": one.user,
-                "month": one.month,
-                "currency": one.currency,
-                "income": one.income,
-                "expense": one.expense,
-                "month_balance": one.month_balance,
-                "full_balance": one.full_balance,
+                "user_id": snapshot.user,
+                "month": snapshot.month,
+                "currency": snapshot.currency,
+                "income": snapshot.income,
+                "expense": snapshot.expense,
+                "month_balance": snapshot.month_balance,
+                "full_balance": snapshot.full_balance,
             }
-            for one in tables.snapshots.values()
+            for snapshot in tables.snapshots.values()
         ],
         "month_category": [
             {
-                "user_id": one.user,
-                "month": one.month,
+                "user_id": snapshot.user,
+                "month": snapshot.month,
                 "category_id": category,
                 "name": name,
                 "budget_type": budget_type,
                 "value": value,
             }
-            for one in tables.snapshots.values()
-            for category, (name, budget_type, value) in one.categories.items()
+            for snapshot in tables.snapshots.values()
+            for category, (name, budget_type, value) in snapshot.categories.items()
         ],
         "exchange_rate": [{"base": base, "quote": quote, "rate": rate} for (base, quote), rate in tables.rates.items()],
         "user_metadata": [
             {
-                "user_id": one.user,
-                "display_currency": one.display_currency,
-                "language": one.language,
-                "last_reset_month": one.last_reset_month,
-                "account_count": one.account_count,
+                "user_id": metadata.user,
+                "display_currency": metadata.display_currency,
+                "language": metadata.language,
+                "last_reset_month": metadata.last_reset_month,
+                "account_count": metadata.account_count,
             }
-            for one in tables.metadata.values()
+            for metadata in tables.metadata.values()
         ],
     }
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.docs.markdown import Document
 from tests.docs.project import Project, check_commands
-from tests.doors.garbage import KINDS
+from tests.sources.garbage import KINDS
 
 DOCUMENT = Document("docs/dead-letters.md")
 

@@ -80,4 +80,4 @@ def test_the_codes_that_are_known_to_be_there_are_found() -> None:
 def test_each_exit_code_is_told_with_its_name() -> None:
     told = {int(row[0]): row[1] for row in ERRORS.table("code")}
 
-    assert told == {int(one): one.name.lower().replace("_", " ") for one in Exit}
+    assert told == {int(code): code.name.lower().replace("_", " ") for code in Exit}

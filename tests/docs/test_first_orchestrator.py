@@ -58,7 +58,7 @@ async def test_what_is_to_be_pasted_into_the_web_ui_runs(running: Project) -> No
 async def test_a_new_orchestrator_needs_no_other_file_and_is_found_by_its_place(running: Project) -> None:
     events = await running.type(".venv/bin/orchestrator events --json")
 
-    started = {one["type"]: one["listeners"] for one in json.loads(events.output)["events"]}
+    started = {event["type"]: event["listeners"] for event in json.loads(events.output)["events"]}
     assert started["GOAL_OPENING_REQUESTED"] == ["GoalOpening"]
     text = TUTORIAL.files["workflows/goal_opening.py"]
     assert "temporal" not in text.lower()

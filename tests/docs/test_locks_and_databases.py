@@ -72,6 +72,6 @@ async def test_the_operation_with_a_database_of_its_own_is_taken_done_and_undone
     async with step_transaction() as tx:
         key = await remind.body(tx, "call home")
         await tx.flush()
-        assert [one.text for one in await tx.exec(select(reminders))] == ["call home"]
+        assert [reminder.text for reminder in await tx.exec(select(reminders))] == ["call home"]
         await module.forget(tx, key)
         assert (await tx.exec(select(reminders))).all() == []

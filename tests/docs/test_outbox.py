@@ -27,10 +27,10 @@ async def test_events_are_added_outside_of_a_saga_and_in_a_step(module: ModuleTy
         await module.count_stock.body(tx, ORDER)
         added = await added_events(tx)
 
-    assert [one.event_type for one in added] == ["ORDER_PLACED", "ORDER_CANCELLED"]
+    assert [envelope.event_type for envelope in added] == ["ORDER_PLACED", "ORDER_CANCELLED"]
     assert added[1].causation_id == "placed"
     for name in ("ORDER_PLACED", "ORDER_CANCELLED"):
-        assert [one.__name__ for one in catalog.listeners_of(name)] == ["StockKeeping"]
+        assert [listener.__name__ for listener in catalog.listeners_of(name)] == ["StockKeeping"]
 
 
 def test_options_and_numbers_are_those_of_the_code() -> None:

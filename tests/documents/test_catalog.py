@@ -74,7 +74,7 @@ def test_every_walk_over_the_applications_orchestrators_comes_to_its_end() -> No
     walks = {name: walk(APPLICATION, one, one.requests[0]) for name, one in APPLICATION.orchestrators.items()}
 
     assert {name: one.ended for name, one in walks.items() if one.ended} == {}
-    assert all(one.steps for one in walks.values())
+    assert all(walk.steps for walk in walks.values())
 
 
 def test_both_ways_through_handle_are_in_the_catalog() -> None:

@@ -264,7 +264,7 @@ class Ledger:
             raise Refusal("currency.unchanged")
         metadata.display_currency = event.currency
         categories = self._categories(event.user)
-        epoch = 1 + max((one.currency_epoch for one in categories), default=0)
+        epoch = 1 + max((category.currency_epoch for category in categories), default=0)
         for category in categories:
             category.value = money.converted(category.value, before, event.currency, rate)
             if abs(category.value) > money.MOST:
@@ -289,8 +289,8 @@ class Ledger:
             return
         currency = str(metadata.display_currency)
         categories = self._categories(event.user)
-        income = sum(one.value for one in categories if one.budget_type == INCOME)
-        expense = sum(one.value for one in categories if one.budget_type == EXPENSE)
+        income = sum(category.value for category in categories if category.budget_type == INCOME)
+        expense = sum(category.value for category in categories if category.budget_type == EXPENSE)
         self.tables.snapshots[event.user, event.month] = Snapshot(
             user=event.user,
             month=event.month,
@@ -299,11 +299,11 @@ class Ledger:
             expense=expense,
             month_balance=income - expense,
             full_balance=sum(
-                money.converted(one.balance, one.currency, currency, self._rate(one.currency, currency))
-                for one in self.tables.accounts.values()
-                if one.user == event.user
+                money.converted(account.balance, account.currency, currency, self._rate(account.currency, currency))
+                for account in self.tables.accounts.values()
+                if account.user == event.user
             ),
-            categories={one.id: (one.name, one.budget_type, one.value) for one in categories},
+            categories={category.id: (category.name, category.budget_type, category.value) for category in categories},
         )
         self._set_to_zero(event.user, None)
         metadata.last_reset_month = event.month

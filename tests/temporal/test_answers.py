@@ -120,7 +120,7 @@ async def test_an_execution_that_is_cut_off_is_no_outcome_and_whoever_waits_gets
             await is_visible(house, published.workflow_id)
         await sweep(house)
 
-    assert [(await one).phase for one in waiting] == [phase, phase]
+    assert [(await task).phase for task in waiting] == [phase, phase]
 
 
 async def test_whoever_waits_for_an_execution_is_told_though_the_bus_is_closed(house: House, stops: Stops) -> None:
@@ -200,7 +200,7 @@ async def test_whoever_listens_for_what_the_other_does_not_hears_its_own(house: 
         bus.listening(CoinsMoveCompleted, since=datetime(2026, 1, 1))  # noqa: DTZ001
     async with bus.listening(CoinsMoveCompleted) as begun:  # whoever began before has begun, too
         await house.bus.publish_many([EVENT, EVENT.model_copy(update={"coins": 3})])
-        assert [one.coins for one in await heard][:2] == [10, 3]
+        assert [event.coins for event in await heard][:2] == [10, 3]
         assert {(await begun.next(timeout=SOON)).coins for _ in range(2)} == {10, 3}
 
 
@@ -219,15 +219,15 @@ async def test_the_server_may_be_killed_and_the_worker_come_later_while_somebody
                 for one in (handle, house.bus.handle(CoinsMove, event_id), asking.handle(CoinsMove, event_id))
             ]
             waiting.append(asyncio.create_task(asking.wait_for(CoinsMoveCompleted, since=BEGUN, timeout=patience)))
-            await asyncio.gather(*(one.wait() for one in asked))
+            await asyncio.gather(*(handle.wait() for handle in asked))
             os.kill(server.pid, signal.SIGKILL)
             await server.wait_ended()
             await server.stop()
             again = EmbeddedServer(tmp_path, port=int(server.address.rpartition(":")[2]), headless=True)
             async with again:
-                assert not any(one.done() for one in waiting)
+                assert not any(task.done() for task in waiting)
                 async with house.another_worker():
-                    assert {(await one).coins for one in waiting} == {10}
+                    assert {(await task).coins for task in waiting} == {10}
 
 
 def _when_asked(bus: EventBus, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:

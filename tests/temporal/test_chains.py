@@ -57,12 +57,12 @@ async def ended(house: House, count: int) -> dict[str, Any]:
     async def all_ended() -> bool:
         sagas = await house.sagas()
         are_sent = all(row.sent_at is not None for row in await house.outbox())
-        return len([one for one in sagas if one.outcome]) >= count and are_sent
+        return len([saga for saga in sagas if saga.outcome]) >= count and are_sent
 
     await eventually(all_ended, f"{count} sagas have ended", within=30)
     sagas = await house.sagas()
     assert len(sagas) == count
-    return {one.orchestrator: one for one in sagas}
+    return {saga.orchestrator: saga for saga in sagas}
 
 
 @pytest.mark.parametrize("refuse", [False, True], ids=["completed", "failed"])
@@ -140,7 +140,7 @@ async def test_a_worker_sends_what_anybody_adds_and_drains(database: Database, c
         event_id = await outbox.add(session, SecondLinkCompleted())
 
     async def ended() -> bool:
-        return [one.event_id for one in await rows(database, saga) if one.outcome] == [event_id]
+        return [row.event_id for row in await rows(database, saga) if row.outcome] == [event_id]
 
     await eventually(ended, "its saga has ended")
     stop.set()

@@ -61,7 +61,7 @@ async def test_sagas_under_way_when_handle_changes_end_or_say_that_they_are_stuc
 
         async def has_settled() -> bool:
             sagas = await house.sagas()
-            return len(sagas) == len(events) and all(one.outcome or one.stuck_step for one in sagas)
+            return len(sagas) == len(events) and all(saga.outcome or saga.stuck_step for saga in sagas)
 
         await eventually(has_settled, "each has ended, or is stuck", within=400)
         for saga in await house.sagas():

@@ -51,8 +51,8 @@ async def test_workers_of_two_versions_side_by_side_finish_events_of_both(house:
     new = [after.CrateMoveRequested.example()] * EACH
 
     async with newer_worker(house):
-        handles = [one for some in await house.bus.publish_many(old) for one in some]
-        handles += [one for some in await newer_bus(house).publish_many(new) for one in some]
+        handles = [handle for some in await house.bus.publish_many(old) for handle in some]
+        handles += [handle for some in await newer_bus(house).publish_many(new) for handle in some]
         outcomes = [await handle.outcome() for handle in handles]
 
     assert [outcome.phase.value for outcome in outcomes] == ["completed"] * 4 * EACH
@@ -81,7 +81,9 @@ async def test_a_newer_event_is_parked_seen_and_finished_when_a_newer_worker_com
 
         await eventually(is_parked, f"{name} is parked")
     assert not await house.dead_letters()
-    listed = [(one.event_id, one.orchestrator) for one in await parked_events(house.client, orchestrator="CrateMove")]
+    listed = [
+        (event.event_id, event.orchestrator) for event in await parked_events(house.client, orchestrator="CrateMove")
+    ]
     assert (event_id, "CrateMove") in listed
     async with newer_worker(house):
         results = [await handle.result() for handle in handles]
@@ -104,6 +106,6 @@ async def test_correlation_and_causation_are_carried_to_the_outcome_event(house:
     event_id = new_id()
     await house.bus.execute(before.CrateMove, before.CrateMoveRequested.example(), event_id=event_id)
 
-    [sent, *_] = [read(one.envelope) for one in await house.outbox() if one.target is None]
+    [sent, *_] = [read(row.envelope) for row in await house.outbox() if row.target is None]
 
     assert (sent.correlation_id, sent.causation_id) == (event_id, event_id)

@@ -47,7 +47,7 @@ async def house(postgres_alone: Postgres, client: Client) -> AsyncGenerator[Hous
 
 async def stands_still(server: Postgres, seconds: float) -> None:
     """Every process of it."""
-    family = [server.pid, *(one.pid for one in children(server.pid))]
+    family = [server.pid, *(process.pid for process in children(server.pid))]
     for pid in family:
         stop(pid)
     try:

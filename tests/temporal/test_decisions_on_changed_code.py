@@ -88,7 +88,10 @@ async def assert_undone(house: House, saga: Published, shown: str = "CANCELED") 
 
 @pytest.mark.parametrize(
     "change",
-    ["raises", *(pytest.param(one, marks=pytest.mark.exhaustive) for one in ("another step", "another operation"))],
+    [
+        "raises",
+        *(pytest.param(change, marks=pytest.mark.exhaustive) for change in ("another step", "another operation")),
+    ],
 )
 async def test_a_cancel_from_the_web_is_carried_out_though_the_execution_never_hears_it(
     idle: House, change: str

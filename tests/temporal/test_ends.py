@@ -61,10 +61,10 @@ async def until_pending(
     async def is_so() -> bool:
         described = await house.client.get_workflow_handle(saga.workflow_id).describe()
         return any(
-            one.activity_type.name == activity
-            and one.attempt >= attempt
-            and (not heard or one.HasField("last_failure"))
-            for one in described.raw_description.pending_activities
+            pending.activity_type.name == activity
+            and pending.attempt >= attempt
+            and (not heard or pending.HasField("last_failure"))
+            for pending in described.raw_description.pending_activities
         )
 
     await eventually(is_so, f"{activity} is tried for the {attempt}th time")
@@ -402,7 +402,7 @@ class TestSleep:
             return any([event.event_type == EventType.EVENT_TYPE_TIMER_STARTED async for event in history])
 
         await eventually(sleeps, "the other execution sleeps")
-        assert [one.next_at for one in await house.sagas()] == [row.next_at]
+        assert [saga.next_at for saga in await house.sagas()] == [row.next_at]
         await terminated(house, again)
 
 
@@ -576,7 +576,7 @@ class TestStuckUndo:
 
         async def is_found() -> bool:
             query = f'EventId="{event_id}" AND SagaStatus="stuck"'
-            return [one.id async for one in house.client.list_workflows(query)] == [saga.workflow_id]
+            return [execution.id async for execution in house.client.list_workflows(query)] == [saga.workflow_id]
 
         await eventually(is_found, "the search attribute says stuck")
         [row] = await house.sagas()

@@ -59,7 +59,7 @@ async def test_an_outage_is_one_line_when_it_begins_one_a_minute_and_one_when_it
 
         async def has_lasted() -> bool:
             await asyncio.sleep(0.1)
-            return sum(one.message.startswith("For ") for one in caplog.records) >= 3
+            return sum(record.message.startswith("For ") for record in caplog.records) >= 3
 
         await eventually(has_lasted, "the outage is told three times", within=60)
         await postgres_alone.revive()
@@ -67,15 +67,15 @@ async def test_an_outage_is_one_line_when_it_begins_one_a_minute_and_one_when_it
         async def is_over() -> bool:
             await asyncio.sleep(0.1)
             have_ended = [row for row in await house.sagas() if row.outcome]
-            return len(have_ended) == SAGAS and any("is back after" in one.getMessage() for one in caplog.records)
+            return len(have_ended) == SAGAS and any("is back after" in record.getMessage() for record in caplog.records)
 
         await eventually(is_over, "all sagas have ended and the end of the outage is logged", within=120)
 
-    lines = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     first, *others, last = lines
     assert first.startswith("The database at postgresql://")
     assert "is back after" in last
     assert all(line.startswith("For ") for line in others)
-    assert len([one for one in caplog.records if one.exc_info or "Traceback" in one.getMessage()]) == 0
+    assert len([record for record in caplog.records if record.exc_info or "Traceback" in record.getMessage()]) == 0
     assert all("wait" in line for line in others)
     await database.close()

@@ -88,7 +88,7 @@ async def test_search_attributes_say_what_it_was_and_how_it_ended(house: House) 
 
     async def is_found() -> bool:
         query = f'EventId="{event_id}" AND SagaStatus="failed" AND ErrorCode="box.full"'
-        found[:] = [one.id async for one in house.client.list_workflows(query)]
+        found[:] = [execution.id async for execution in house.client.list_workflows(query)]
         return bool(found)
 
     await eventually(is_found, "the execution is found by its search attributes")

@@ -91,7 +91,7 @@ async def test_a_refused_saga_is_failed_and_undone_among_others(house: House) ->
     with pytest.raises(SagaFailed) as told:
         await house.bus.execute(Swarm, EVENT, event_id=bad)
 
-    assert (told.value.failure.error_code, [one.compensation for one in told.value.failure.undone]) == (
+    assert (told.value.failure.error_code, [step.compensation for step in told.value.failure.undone]) == (
         "box.seven",
         ["cast.give_back"],
     )
@@ -467,7 +467,9 @@ async def test_more_signals_than_a_run_may_take_are_all_taken_and_the_next_run_b
     again, as what was refused was not accepted.
     """
     ids = [new_id() for _ in range(2_600)]
-    messages = [wrap(EVENT.model_copy(update={"coins": 0}), event_id=one, source="tests").text.encode() for one in ids]
+    messages = [
+        wrap(EVENT.model_copy(update={"coins": 0}), event_id=event_id, source="tests").text.encode() for event_id in ids
+    ]
     [first] = await house.bus.publish(EVENT)
     handle = house.client.get_workflow_handle(first.workflow_id)
     places = asyncio.Semaphore(50)
@@ -536,10 +538,10 @@ def test_another_count_is_another_set_of_partitions() -> None:
     eight = [partition_for("Swarm", key, 8) for key in keys]
     nine = [partition_for("Swarm", key, 9) for key in keys]
 
-    assert {one.rpartition("-of-")[2] for one in eight} == {"8"}
-    assert {one.rpartition("-of-")[2] for one in nine} == {"9"}
+    assert {partition.rpartition("-of-")[2] for partition in eight} == {"8"}
+    assert {partition.rpartition("-of-")[2] for partition in nine} == {"9"}
     assert not set(eight) & set(nine)
-    assert all(80 < eight.count(one) < 170 for one in set(eight))
+    assert all(80 < eight.count(partition) < 170 for partition in set(eight))
     assert partition_for("Swarm", "user/1", 8) == "Swarm/partition/5-of-8"
 
 

@@ -139,7 +139,7 @@ async def test_nothing_that_is_sent_to_it_wedges_it_and_what_is_none_is_kept(hou
 
     published = await handle.result()
 
-    assert [one["event_id"] for one in published["published"]] == ids
+    assert [event["event_id"] for event in published["published"]] == ids
     letters = {(letter.door, letter.code): letter.raw for letter in await house.dead_letters()}
     assert letters == {
         ("start", "event.not_json"): b"{",

@@ -201,7 +201,7 @@ async def test_the_ceiling_bounds_what_a_sweep_does_and_live_sagas_do_not_count(
 
     swept = [await sweep(house, ceiling=2) for _ in range(3)]
 
-    assert [one.counts[Action.UNDO] for one in swept] == [2, 2, 1]
+    assert [result.counts[Action.UNDO] for result in swept] == [2, 2, 1]
     assert [(await saga.ended()).phase for saga in dead] == ["cancelled"] * 5
     stops.open_all()
     assert [(await saga.ended()).phase for saga in live] == ["completed"] * 3
@@ -225,7 +225,7 @@ async def test_what_fails_on_one_saga_stops_no_other_and_takes_no_ones_place(
     swept = [await sweep(house, ceiling=1) for _ in range(3)]
 
     # Which come first is chance; with the third only those are left that fail.
-    assert [one.counts[Action.RESUME] for one in swept] == [1, 1, 0]
+    assert [result.counts[Action.RESUME] for result in swept] == [1, 1, 0]
     assert swept[2].counts[Action.FAIL] > 0
     assert [(await saga.ended()).phase for saga in sagas[2:]] == ["completed"] * 2
     monkeypatch.undo()
@@ -266,21 +266,21 @@ async def test_a_dry_run_says_what_would_be_done_and_changes_nothing(idle: House
 
     swept = await recovery_of(idle).sweep(dry_run=True)
 
-    assert {(one.action.value, one.workflow_id) for one in swept.findings} == {
+    assert {(finding.action.value, finding.workflow_id) for finding in swept.findings} == {
         ("undo", terminated.workflow_id),
         ("resume", letter.workflow_id),
         ("resume", deleted.workflow_id),
         ("publish", never.workflow_id),
         ("keep", garbage.id),
     }
-    assert any("why not" in one.why for one in swept.findings)
-    assert any("past its pivot" in one.why for one in swept.findings)
+    assert any("why not" in finding.why for finding in swept.findings)
+    assert any("past its pivot" in finding.why for finding in swept.findings)
     assert ([await rows(idle.database, table) for table in (saga_table, saga_meta)], await idle.steps()) == before
     assert await idle.dead_letters() == []
     assert not (await fate.status_of_execution(idle.client, never.workflow_id)).runs
     async with idle.another_worker():
         assert done(await sweep(idle)) == {"undo": 1, "resume": 2, "publish": 1, "keep": 1}
-        phases = [(await one.ended()).phase for one in (terminated, letter, deleted, never)]
+        phases = [(await published.ended()).phase for published in (terminated, letter, deleted, never)]
     assert phases == ["cancelled", "completed", "completed", "completed"]
 
 

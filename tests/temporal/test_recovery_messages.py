@@ -53,7 +53,7 @@ async def test_each_event_of_an_execution_that_was_cut_off_has_its_own_outcome(h
 
     swept = await sweep(house)
 
-    phases = [(await Published(house, one, f"CoinsMove/event/{one}").ended()).phase for one in ids]
+    phases = [(await Published(house, event_id, f"CoinsMove/event/{event_id}").ended()).phase for event_id in ids]
     assert phases == ["completed", "cancelled", "completed"]
     assert done(swept) == {"undo": 1, "publish": 1}
     assert (await house.holdings()).boxes == {"a": 80, "b": 20}
@@ -67,8 +67,8 @@ async def test_executions_are_looked_through_again_until_everything_in_them_is_s
 
     swept = [await sweep(idle, ceiling=2) for _ in range(2)]
 
-    assert [one.counts[Action.PUBLISH] for one in swept] == [2, 1]
-    assert [one.swept_until is None for one in swept] == [True, False]
+    assert [result.counts[Action.PUBLISH] for result in swept] == [2, 1]
+    assert [result.swept_until is None for result in swept] == [True, False]
     async with idle.another_worker():
         assert [(await saga.ended()).phase for saga in sagas] == ["completed"] * 3
 
@@ -97,7 +97,7 @@ async def test_unreadable_messages_of_an_execution_that_was_cut_off_are_kept_onc
     swept = [await sweep(house) for _ in range(2)]
 
     letters = {letter.origin_position: letter for letter in await house.dead_letters()}
-    assert [one.counts[Action.KEEP] for one in swept] == [4, 0]
+    assert [result.counts[Action.KEEP] for result in swept] == [4, 0]
     assert {position: letter.raw[:12] for position, letter in letters.items()} == {
         1: b'"came first"',
         2: b'"kept before',

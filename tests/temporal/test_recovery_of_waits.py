@@ -19,7 +19,7 @@ async def test_what_a_saga_waits_for_is_handed_over_to_the_execution_that_takes_
 
     swept = [await sweep(idle) for _ in range(2)]
 
-    assert [done(one) for one in swept] == [{"publish": 1}, {}]
+    assert [done(result) for result in swept] == [{"publish": 1}, {}]
     async with idle.another_worker():
         row = await saga.ended()
         assert row.phase == "completed"

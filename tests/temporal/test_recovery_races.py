@@ -181,5 +181,7 @@ async def test_an_owner_whose_workflow_id_another_execution_has_taken_is_followe
     stops.open_all()
 
     assert (swept.alive, done(swept)) == (1, {"undo": 1})
-    phases = [(await Published(house, one, f"CoinsMove/event/{one}").ended()).phase for one in (first, second)]
+    phases = [
+        (await Published(house, event_id, f"CoinsMove/event/{event_id}").ended()).phase for event_id in (first, second)
+    ]
     assert phases == ["cancelled", "completed"]

@@ -64,7 +64,7 @@ async def test_the_schedule_is_kept_as_it_is_set_and_one_that_is_paused_stays_pa
     handle = idle.client.get_schedule_handle(schedule_id(idle.task_queue))
 
     async def interval() -> list[timedelta]:
-        return [one.every for one in (await handle.describe()).schedule.spec.intervals]
+        return [interval.every for interval in (await handle.describe()).schedule.spec.intervals]
 
     await manager_of(idle, recovery_interval=3600).schedule_recovery(idle.ready)
     assert await interval() == [timedelta(hours=1)]

@@ -80,7 +80,7 @@ async def test_what_nobody_has_taken_is_moved_and_a_repeat_does_nothing(old: Hou
     await visible(old, 2)
     recovery = renamed(old)
 
-    [queue] = [one for one in await other_queues(old.client, ["CoinsMove", "Swarm"], "new") if _is_of(old, one)]
+    [queue] = [queue for queue in await other_queues(old.client, ["CoinsMove", "Swarm"], "new") if _is_of(old, queue)]
     assert "2 executions run on the task queue" in str(queue)
     assert "which no worker polls" in str(queue)
     dry = await recovery.sweep(dry_run=True, moves_from=old.task_queue)
@@ -167,7 +167,7 @@ async def test_schedules_are_moved_and_the_old_recovery_is_deleted(old: House) -
     await old.client.create_schedule(monthly, Schedule(action=wanted, spec=ScheduleSpec()))
 
     async def are_listed() -> bool:
-        ids = {one.id async for one in await old.client.list_schedules()}
+        ids = {schedule.id async for schedule in await old.client.list_schedules()}
         return {monthly, schedule_id(old.task_queue)} <= ids
 
     await eventually(are_listed, "both are listed")
@@ -180,7 +180,7 @@ async def test_schedules_are_moved_and_the_old_recovery_is_deleted(old: House) -
     await handle.delete()
 
     async def is_gone() -> bool:
-        return schedule_id(old.task_queue) not in {one.id async for one in await old.client.list_schedules()}
+        return schedule_id(old.task_queue) not in {schedule.id async for schedule in await old.client.list_schedules()}
 
     await eventually(is_gone, "the old recovery is deleted")
 

@@ -36,9 +36,9 @@ async def test_a_clock_or_chance_in_handle_is_refused_and_named(careless: House,
     async def task_failed() -> bool:
         history = await handle.fetch_history()
         failures[:] = [
-            one.workflow_task_failed_event_attributes.failure.message
-            for one in history.events
-            if one.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED
+            event.workflow_task_failed_event_attributes.failure.message
+            for event in history.events
+            if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED
         ]
         return bool(failures)
 

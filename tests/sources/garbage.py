@@ -1,7 +1,7 @@
-"""Messages that are no events of ours, of every kind, each with the code under which it has to be kept.
+"""Messages that are not valid events, each kind with the error code of the dead letter that it must become.
 
-Where a message is read makes no difference, with two exceptions: who looks for a listener tells of a type that nobody
-listens to otherwise than who has one event alone, and only who is sent nothing can say so.
+The code does not depend on the source, with two exceptions. A type without a listener has another code where the
+listener is looked up by type (`Kind.routed`), and only some sources can send an empty message (`Kind.only`).
 """
 
 import json
@@ -18,12 +18,12 @@ class Kind:
     """A kind of garbage."""
 
     make: Callable[[dict[str, Any], Random], Sequence[bytes]]
-    """The arguments of one message, from a good one."""
+    """Builds the arguments of one message from a valid one."""
     code: str
     routed: str = ""
-    """The code where the listener is looked for, if that is another."""
+    """The code where the listener is looked up by type, if it differs from `code`."""
     only: Sequence[str] = ()
-    """The doors that it can come by; all, if nothing is said."""
+    """The sources that can send it; empty means all of them."""
 
 
 def _with(**changed: Any) -> Callable[[dict[str, Any], Random], Sequence[bytes]]:
@@ -84,41 +84,41 @@ KINDS: Mapping[str, Kind] = {
     ),
     "truncated": Kind(_truncated, "event.not_json"),
     "not a number": Kind(lambda message, _: [_json({**message, "x": float("nan")})], "event.not_json"),
-    "an endless number": Kind(_bytes(b'{"data": 1e999}'), "event.not_json"),
-    "a name twice": Kind(_doubled, "event.not_json"),
-    "nested without end": Kind(_bytes(b"[" * 100_000), "event.not_json"),
+    "an infinite number": Kind(_bytes(b'{"data": 1e999}'), "event.not_json"),
+    "a duplicate name": Kind(_doubled, "event.not_json"),
+    "nested too deep to parse": Kind(_bytes(b"[" * 100_000), "event.not_json"),
     "a lone surrogate in bytes": Kind(_bytes('"\ud800"'.encode("utf-8", "surrogatepass")), "event.not_json"),
     "a list": Kind(_bytes(b"[1, 2, 3]"), "event.not_cloudevent"),
     "JSON's null": Kind(_bytes(b"null"), "event.not_cloudevent"),
     "an empty object": Kind(_bytes(b"{}"), "event.not_cloudevent"),
     "no id": Kind(_without("id"), "event.not_cloudevent"),
     "no time": Kind(_without("time"), "event.not_cloudevent"),
-    "a time without zone": Kind(_with(time="2026-01-01T12:00:00"), "event.not_cloudevent"),
-    "another CloudEvents": Kind(_with(specversion="0.3"), "event.not_cloudevent"),
-    "data that is a text": Kind(_with(data="text"), "event.not_cloudevent"),
-    "a version that is none": Kind(_with(dataversion="1"), "event.not_cloudevent"),
+    "a time without a zone": Kind(_with(time="2026-01-01T12:00:00"), "event.not_cloudevent"),
+    "another CloudEvents version": Kind(_with(specversion="0.3"), "event.not_cloudevent"),
+    "data that is a string": Kind(_with(data="text"), "event.not_cloudevent"),
+    "a version that is a string": Kind(_with(dataversion="1"), "event.not_cloudevent"),
     "version 0": Kind(_with(dataversion=0), "event.not_cloudevent"),
-    "nested deep": Kind(lambda message, _: [_json({**message, "data": _nested(150)})], "event.not_cloudevent"),
+    "nested deeply": Kind(lambda message, _: [_json({**message, "data": _nested(150)})], "event.not_cloudevent"),
     "NUL in the source": Kind(_with(source="a\x00b"), "event.not_cloudevent"),
     "a surrogate in the type": Kind(_with(type="A\ud800"), "event.not_cloudevent"),
     "an id with spaces": Kind(_with(id="not an id!"), "event.invalid_id"),
-    "an id too long": Kind(_with(id="x" * 129), "event.invalid_id"),
+    "an id that is too long": Kind(_with(id="x" * 129), "event.invalid_id"),
     "an empty id": Kind(_with(id=""), "event.not_cloudevent"),
     "an unknown type": Kind(_with(type="NOBODY_KNOWS"), "event.unknown_type"),
-    "an outcome's type": Kind(_with(type="OWN_RING_COMPLETED"), "event.unknown_type", routed="event.no_listener"),
-    "a field too many": Kind(_fields(more=1), "event.invalid"),
-    "a field too few": Kind(_with(data={"number": 1}), "event.invalid"),
-    "a text for a number": Kind(_fields(number="1"), "event.invalid"),
+    "an outcome's type": Kind(_with(type="OWN_MARK_COMPLETED"), "event.unknown_type", routed="event.no_listener"),
+    "an unknown field": Kind(_fields(more=1), "event.invalid"),
+    "a missing field": Kind(_with(data={"number": 1}), "event.invalid"),
+    "a string for a number": Kind(_fields(number="1"), "event.invalid"),
     "a float for a number": Kind(_fields(number=1.0), "event.invalid"),
     "true for a number": Kind(_fields(number=True), "event.invalid"),
     "NUL in a field": Kind(_fields(detail={"text": "a\x00b", "number": 1}), "event.invalid"),
     "a surrogate in a field": Kind(_fields(detail={"text": "\ud800", "number": 1}), "event.invalid"),
-    "too large by little": Kind(_huge(EVENT_SIZE_LIMIT), "event.too_large"),
+    "slightly too large": Kind(_huge(EVENT_SIZE_LIMIT), "event.too_large"),
     "too large": Kind(_huge(1_000_000), "event.too_large"),
-    "as large as the server takes": Kind(_huge(1_900_000), "event.too_large", only=("signal", "start")),
-    "larger than the server takes": Kind(_huge(3_000_000), "event.too_large", only=("bus",)),
+    "as large as the server accepts": Kind(_huge(1_900_000), "event.too_large", only=("signal", "start")),
+    "larger than the server accepts": Kind(_huge(3_000_000), "event.too_large", only=("bus",)),
     "two arguments": Kind(lambda message, _: [b"{}", b"[]"], "event.not_cloudevent", only=_DIRECT),
-    "an event by a wrong name": Kind(lambda message, _: [_json(message)], "signal.unknown", only=("signal",)),
+    "an event by a wrong signal name": Kind(lambda message, _: [_json(message)], "signal.unknown", only=("signal",)),
     "a newer version": Kind(_with(dataversion=2), "event.version_newer", only=("start",)),
 }
-"""By name; how often each comes is left to chance, but in a run of a few hundred events each comes."""
+"""By name. A plan with enough bad messages contains each kind at least once; the rest are drawn at random."""

@@ -1,4 +1,4 @@
-"""The doors themselves: how a message gets in by each. Everything is sent until it is accepted, or refused for good."""
+"""The sources themselves: one way to send a message for each. A message is sent until it is accepted or rejected."""
 
 import asyncio
 import base64
@@ -29,48 +29,55 @@ from orchestrator.protocol.names import own_workflow_id, partition_for
 from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
 from orchestrator.protocol.unwrapping import unwrap
 from orchestrator.store.core.database import Database
-from tests.doors.house import CATALOG
-from tests.doors.plan import Sending
+from tests.sources.application import CATALOG
+from tests.sources.plan import Sending
 
-_AGAIN = 0.2
-_LONGEST = 300.0
-"""Seconds over which one message is tried."""
-_PASSING = (
+_RETRY_INTERVAL = 0.2
+_TIMEOUT = 300.0
+"""Seconds until sending a message is given up."""
+_TRANSIENT = (
     RPCStatusCode.UNAVAILABLE,
     RPCStatusCode.RESOURCE_EXHAUSTED,
     RPCStatusCode.DEADLINE_EXCEEDED,
     RPCStatusCode.ABORTED,
-    RPCStatusCode.NOT_FOUND,  # an update met an execution that was just closing
-    RPCStatusCode.FAILED_PRECONDITION,  # or a task that the server threw away
+    RPCStatusCode.NOT_FOUND,  # an update reached an execution that was just closing
+    RPCStatusCode.FAILED_PRECONDITION,  # or a workflow task that the server discarded
 )
 _BUSY = ("deadline", "unavailable", "exhausted", "connect")
-"""What the program says of a server that has much to do."""
+"""Words in the CLI's error when the server is overloaded."""
 _PROGRAMS_AT_ONCE = 2
 
 
 class Senders:
-    """A sender for each door.
+    """One way of sending for each source.
 
     Args:
-        client: a connection with Temporal's own data converter.
-        bus: without a database: the workers keep what it cannot take.
-        keeping: with one, which keeps also what is too large for the server.
-        database: whose outbox is a door.
-        task_queue: the workers'.
-        ui_url: the Web UI's; without it what is to come by it comes by a start.
+        client: a connection that uses Temporal's own data converter.
+            bus: a bus without a database; the workers store what it cannot deliver.
+            storing_bus: a bus with a database; it stores even what is too large for the server.
+            database: the database with the outbox.
+            task_queue: the workers' task queue.
+            ui_url: the address of the Web UI; without one, its messages are sent by starting a workflow.
     """
 
     def __init__(
-        self, client: Client, bus: EventBus, keeping: EventBus, database: Database, *, task_queue: str, ui_url: str = ""
+        self,
+        client: Client,
+        bus: EventBus,
+        storing_bus: EventBus,
+        database: Database,
+        *,
+        task_queue: str,
+        ui_url: str = "",
     ) -> None:
         self._client = client
         self._database = database
         self._bus = bus
-        self._keeping = keeping
+        self._storing_bus = storing_bus
         self._task_queue = task_queue
         self._ui_url = ui_url
         self._programs = asyncio.Semaphore(_PROGRAMS_AT_ONCE)
-        self._doors: Mapping[str, Callable[[Sending], Awaitable[None]]] = {
+        self._send_by_source: Mapping[str, Callable[[Sending], Awaitable[None]]] = {
             "bus": self._by_bus,
             "signal": self._by_signal,
             "start": self._by_start,
@@ -81,49 +88,49 @@ class Senders:
         }
 
     async def send(self, sending: Sending) -> None:
-        """Send a message until it is accepted, or its sender is told that it is not.
+        """Send a message until it is accepted or rejected.
 
         Raises:
-            Exception: the door does not answer.
+            Exception: the source did not respond in time, or failed for good.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + _LONGEST
+        until = loop.time() + _TIMEOUT
         while True:
             sending.attempts += 1
             try:
-                await self._doors[sending.door](sending)
-            except EventRejected as told:
-                sending.refused.append(f"{told.code}, letter {told.dead_letter}")
+                await self._send_by_source[sending.source](sending)
+            except EventRejected as rejection:
+                sending.refused.append(f"{rejection.code}, letter {rejection.dead_letter}")
             except (RPCError, Unreachable, TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as fault:
-                if (isinstance(fault, RPCError) and fault.status not in _PASSING) or loop.time() > until:
+                if (isinstance(fault, RPCError) and fault.status not in _TRANSIENT) or loop.time() > until:
                     raise
-                await asyncio.sleep(_AGAIN)
+                await asyncio.sleep(_RETRY_INTERVAL)
                 continue
             return
 
     async def _by_bus(self, sending: Sending) -> None:
-        raw = sending.kept[0]
+        raw = sending.letters[0]
         if not sending.kind and sending.number % 2:
             envelope = read(raw)
             event = unwrap(envelope, CATALOG.events[envelope.event_type])
             await self._bus.publish(event, event_id=envelope.event_id, time=envelope.time)
         else:
             is_larger = len(raw) > 2 * 1024 * 1024
-            await (self._keeping if is_larger or sending.number % 4 else self._bus).publish_raw(raw)
+            await (self._storing_bus if is_larger or sending.number % 4 else self._bus).publish_raw(raw)
 
     async def _by_outbox(self, sending: Sending) -> None:
-        envelope = read(sending.kept[0])
+        envelope = read(sending.letters[0])
         event = unwrap(envelope, CATALOG.events[envelope.event_type])
         async with self._database.transaction() as connection:
             await outbox.add(connection, event, event_id=envelope.event_id, time=envelope.time)
 
     async def _by_signal(self, sending: Sending) -> None:
-        wrong = sending.kind == "an event by a wrong name"
+        is_misnamed = sending.kind == "an event by a wrong signal name"
         await self._client.start_workflow(
             sending.orchestrator,
             id=self._target(sending),
             task_queue=self._task_queue,
-            start_signal="evnet" if wrong else "event",
+            start_signal="evnet" if is_misnamed else "event",
             start_signal_args=_payloads(sending),
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
         )
@@ -140,18 +147,18 @@ class Senders:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         )
         try:
-            client: Any = self._client  # the type of what is called is partially unknown
-            said: Any = await client.execute_update_with_start_workflow(
+            client: Any = self._client  # this method's type is partially unknown
+            reply: Any = await client.execute_update_with_start_workflow(
                 f"update {sending.number}",
                 args=_payloads(sending),
                 start_workflow_operation=start,
-                id=sending.update_id,  # one that was not heard of is the same when it is sent again
+                id=sending.update_id,  # the same id on each attempt, so that a lost reply does not send it twice
             )
         except RPCError:
             with suppress(RPCError):
-                await start.workflow_handle()  # told twice by the SDK; unheard, it is written to stderr
+                await start.workflow_handle()  # the SDK raises the error here too, and logs it if nobody awaits it
             raise
-        assert said == {"accepted": len(sending.kept)}, said
+        assert reply == {"accepted": len(sending.letters)}, reply
 
     async def _by_web_ui(self, sending: Sending) -> None:
         kind, workflow_id = self._pasted(sending)
@@ -165,13 +172,13 @@ class Senders:
         await asyncio.to_thread(_post, self._ui_url, page, json.dumps(body).encode())
 
     async def _by_program(self, sending: Sending) -> None:
-        """As a person types it: a start, a signal, or an update, in turns."""
+        """Start a workflow with Temporal's command line, as a person would."""
         kind, workflow_id = self._pasted(sending)
         async with self._programs:
-            with tempfile.TemporaryDirectory(prefix="doors-") as folder:
+            with tempfile.TemporaryDirectory(prefix="sources-") as folder:
                 words = ["workflow", "start", "--type", kind, "--workflow-id", workflow_id]
                 words += ["--task-queue", self._task_queue]
-                # It sees by itself that JSON is none, unless it is told that it is something else.
+                # The command line rejects input that is not JSON, unless it is declared as something else.
                 words += ["--input-base64"] if sending.kind else []
                 for number, raw in enumerate(sending.arguments):
                     file = Path(folder) / str(number)
@@ -192,13 +199,13 @@ class Senders:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
         )
-        _, said = await process.communicate()
+        _, stderr = await process.communicate()
         if process.returncode:
-            told = f"temporal {' '.join(words[:2])}: {said.decode(errors='replace')[-500:]}"
-            raise (Unreachable if any(word in told for word in _BUSY) else RuntimeError)(told)
+            message = f"temporal {' '.join(words[:2])}: {stderr.decode(errors='replace')[-500:]}"
+            raise (Unreachable if any(word in message for word in _BUSY) else RuntimeError)(message)
 
     def _pasted(self, sending: Sending) -> tuple[str, str]:
-        """Which workflow is started, and under which id: any will do."""
+        """Return the workflow type to start and a workflow id; any id will do."""
         return PUBLISH_EVENT_WORKFLOW if sending.by_type else sending.orchestrator, f"pasted/{uuid4()}"
 
     def _target(self, sending: Sending) -> str:
@@ -215,7 +222,7 @@ _ENCODINGS = (b"json/plain", b"json/plain", b"binary/plain", b"binary/mystery", 
 
 
 def _encoding(raw: bytes) -> bytes:
-    """What the payload claims to be: nothing depends on it."""
+    """Pick the encoding that the payload claims to have; nothing may depend on it."""
     return _ENCODINGS[len(raw) % len(_ENCODINGS)]
 
 
@@ -229,7 +236,7 @@ def _in_json(raw: bytes) -> dict[str, Any]:
 
 
 def _post(ui_url: str, page: str, body: bytes) -> None:
-    """As the Web UI's page does it: with the token that it was given."""
+    """Post as the Web UI's page does, with its CSRF token."""
     jar = http.cookiejar.CookieJar()
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
     opener.open(f"{ui_url}/api/v1/settings", timeout=30).close()
@@ -238,7 +245,7 @@ def _post(ui_url: str, page: str, body: bytes) -> None:
     try:
         opener.open(urllib.request.Request(page, data=body, headers=headers, method="POST"), timeout=30).close()
     except urllib.error.HTTPError as fault:
-        said = fault.read()[-500:].decode(errors="replace")
-        raise Unreachable(f"the Web UI said {fault.code}: {said}") from fault
+        reply = fault.read()[-500:].decode(errors="replace")
+        raise Unreachable(f"the Web UI replied {fault.code}: {reply}") from fault
     except OSError as fault:
         raise Unreachable(f"the Web UI does not answer: {fault}") from fault

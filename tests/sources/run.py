@@ -1,7 +1,7 @@
-"""`make doors`: events, repeats and garbage in any order through all doors at once, and a count of what became of each.
+"""`make sources`: sends events, repeats and garbage through all sources at once, shuffled, and checks the result.
 
-Starts and stops what it needs. Exit code 0 only if each good event finished once, each bad one is a dead letter with
-its reason, and nothing is wedged.
+It starts and stops what it needs. The exit code is 0 only if each good event finished once, each bad one is a dead
+letter with its reason, and nothing is wedged.
 """
 
 import argparse
@@ -31,14 +31,14 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.migrations.migrate import migrate
 from starter.process import GaveUp, run_script
 from tests.chaos.postgres import Postgres
-from tests.doors.audit import Findings
-from tests.doors.crowd import Crowd
-from tests.doors.house import CATALOG
-from tests.doors.marks import tables
-from tests.doors.plan import Plan, plan
-from tests.doors.senders import Senders
+from tests.sources.application import CATALOG
+from tests.sources.audit import Findings
+from tests.sources.exercise import Exercise
+from tests.sources.marks import tables
+from tests.sources.plan import Plan, plan
+from tests.sources.senders import Senders
 
-_QUEUE = "doors"
+_QUEUE = "sources"
 _ROOT = Path(__file__).parents[2]
 _READY = b"Worker ready"
 _DRAIN = 30.0
@@ -47,7 +47,7 @@ _SHOWN = 15
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run is asked for."""
+    """The command line's options."""
 
     events: int
     seed: int
@@ -57,19 +57,21 @@ class Options:
 
     @classmethod
     def read(cls, arguments: Sequence[str]) -> "Options":
-        """From the command line."""
-        parser = argparse.ArgumentParser(prog="make doors", description=__doc__)
-        parser.add_argument("--events", type=int, default=5000, help="how many, repeats and garbage too (%(default)s)")
-        parser.add_argument("--seed", type=int, default=1, help="decides all of them (%(default)s)")
+        """Parse the command line."""
+        parser = argparse.ArgumentParser(prog="make sources", description=__doc__)
+        parser.add_argument(
+            "--events", type=int, default=5000, help="how many messages, with repeats and garbage (%(default)s)"
+        )
+        parser.add_argument("--seed", type=int, default=1, help="determines what is sent (%(default)s)")
         parser.add_argument("--database", choices=("postgresql", "sqlite"), default="postgresql")
         parser.add_argument("--processes", type=int, default=1, help="worker processes (%(default)s)")
-        parser.add_argument("--keep", action="store_true", help="keep databases and logs, whatever the end")
+        parser.add_argument("--keep", action="store_true", help="keep databases and logs even if nothing is wrong")
         return cls(**vars(parser.parse_args(arguments)))
 
 
 @asynccontextmanager
 async def _everything(options: Options, folder: Path) -> AsyncGenerator[tuple[EmbeddedServer, Database]]:
-    """Temporal on its database file with its Web UI, the database, the worker's process."""
+    """Start Temporal with its Web UI, the database and a worker process; stop them at the end."""
     server = EmbeddedServer(folder / "temporal", port=free_port(0), ui_port=free_port(0))
     postgres = Postgres(folder / "postgres") if options.database == "postgresql" else None
     database: Database | None = None
@@ -78,7 +80,7 @@ async def _everything(options: Options, folder: Path) -> AsyncGenerator[tuple[Em
         if postgres is not None:
             await postgres.start()
         await server.start()
-        url = postgres.url if postgres is not None else f"sqlite:///{folder / 'doors.db'}"
+        url = postgres.url if postgres is not None else f"sqlite:///{folder / 'sources.db'}"
         database = Database(url, pool_size=5)
         await migrate(database, application=tables)
         worker = await _worker(options, folder, server.address, url)
@@ -94,8 +96,10 @@ async def _everything(options: Options, folder: Path) -> AsyncGenerator[tuple[Em
 
 
 async def _worker(options: Options, folder: Path, address: str, url: str) -> Child:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TEMPORAL_", "ORCHESTRATOR_"))}
-    environment = kept | {
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("TEMPORAL_", "ORCHESTRATOR_"))
+    }
+    environment = inherited | {
         "TEMPORAL_ADDRESS": address,
         "TEMPORAL_NAMESPACE": NAMESPACE,
         "TEMPORAL_CONFIG_FILE": os.devnull,
@@ -105,26 +109,28 @@ async def _worker(options: Options, folder: Path, address: str, url: str) -> Chi
         "ORCHESTRATOR_LOG_LEVEL": "ERROR",
         "PYTHONUNBUFFERED": "1",
     }
-    command = [sys.executable, "-m", "tests.doors.worker", "--processes", str(options.processes)]
+    command = [sys.executable, "-m", "tests.sources.worker", "--processes", str(options.processes)]
     worker = Child.start(command, log=folder / "worker.log", env=environment, cwd=_ROOT)
     if not await worker.wait_until(lambda: worker.log.read_bytes().count(_READY) >= options.processes):
         raise GaveUp(f"The worker did not start:\n{worker.last_lines()}")
     return worker
 
 
-def _show(console: Console, made: Plan, found: Findings) -> None:
-    table = Table("door", "messages", "of them bad")
-    bad = Counter(one.door for one in made.bad)
-    for door, count in made.by_door().items():
-        table.add_row(door, str(count), str(bad[door]))
+def _show(console: Console, sent: Plan, findings: Findings) -> None:
+    table = Table("source", "messages", "of them bad")
+    bad = Counter(sending.source for sending in sent.bad)
+    for source, count in sent.by_source().items():
+        table.add_row(source, str(count), str(bad[source]))
     console.print(table)
-    kinds = Counter(one.kind for one in made.bad)
+    kinds = Counter(sending.kind for sending in sent.bad)
     console.print(f"{len(kinds)} kinds of garbage: " + ", ".join(f"{kind} {count}" for kind, count in kinds.items()))
-    again = sum(one.attempts > 1 for one in made.sendings)
-    if again:
-        console.print(f"{again} messages had to be sent again; {found.twice} of those came twice", highlight=False)
+    repeated = sum(sending.attempts > 1 for sending in sent.sendings)
+    if repeated:
+        console.print(
+            f"{repeated} messages had to be sent again; {findings.repeated} of those arrived twice", highlight=False
+        )
     for name in ("lost", "doubled", "wedged", "wrong"):
-        faults: list[str] = getattr(found, name)
+        faults: list[str] = getattr(findings, name)
         for fault in faults[:_SHOWN]:
             console.print(f"{name}: {fault}", style="red", markup=False, highlight=False)
         if len(faults) > _SHOWN:
@@ -137,31 +143,32 @@ async def _run(options: Options, folder: Path, console: Console) -> int:
     def say(text: str) -> None:
         console.print(f"{monotonic() - began:6.1f} s  {text}", highlight=False, markup=False)
 
-    made = plan(seed=options.seed, events=options.events)
+    sent = plan(seed=options.seed, events=options.events)
     async with _everything(options, folder) as (server, database):
         client = await Client.connect(server.address, data_converter=pydantic_data_converter)
-        bus = EventBus(client, CATALOG, task_queue=_QUEUE, source="doors")
-        keeping = EventBus(client, CATALOG, task_queue=_QUEUE, source="doors", database=database)
-        senders = Senders(client, bus, keeping, database, task_queue=_QUEUE, ui_url=server.ui_url)
+        bus = EventBus(client, CATALOG, task_queue=_QUEUE, source="sources")
+        storing_bus = EventBus(client, CATALOG, task_queue=_QUEUE, source="sources", database=database)
+        senders = Senders(client, bus, storing_bus, database, task_queue=_QUEUE, ui_url=server.ui_url)
         began = monotonic()
-        say(f"{len(made.sendings)} messages: {len(made.good)} good events, {len(made.bad)} bad ones, and repeats")
-        found = await Crowd(made, senders, client, database, task_queue=_QUEUE, say=say).go()
-    _show(console, made, found)
-    letters = sum(len(one.kept) for one in made.bad)
+        say(f"{len(sent.sendings)} messages: {len(sent.good)} good events, {len(sent.bad)} bad ones, and repeats")
+        findings = await Exercise(sent, senders, client, database, task_queue=_QUEUE, say=say).run()
+    _show(console, sent, findings)
+    letters = sum(len(sending.letters) for sending in sent.bad)
     console.print(
-        f"finished once {found.finished} of {len(made.good)}, dead letters {found.kept} of {letters}, in "
+        f"finished once {findings.finished} of {len(sent.good)}, dead letters {findings.dead_letters} of {letters}, in "
         f"{monotonic() - began:.0f} s",
         highlight=False,
     )
     console.print(
-        f"lost {len(found.lost)}, doubled {len(found.doubled)}, wedged {len(found.wedged)}, wrong {len(found.wrong)}",
+        f"lost {len(findings.lost)}, doubled {len(findings.doubled)}, wedged {len(findings.wedged)}, "
+        f"wrong {len(findings.wrong)}",
         highlight=False,
     )
-    return 0 if found.is_clean else 1
+    return 0 if findings.is_clean else 1
 
 
 async def main(options: Options, folder: Path) -> int:
-    """The whole run; what it leaves behind stays only if something is wrong."""
+    """Run everything; keep databases and logs only if something is wrong or the options ask for it."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     code = 1
     try:
@@ -176,5 +183,5 @@ async def main(options: Options, folder: Path) -> int:
 
 if __name__ == "__main__":
     _options = Options.read(sys.argv[1:])
-    _folder = Path(tempfile.mkdtemp(prefix="doors-"))
+    _folder = Path(tempfile.mkdtemp(prefix="sources-"))
     run_script(lambda: main(_options, _folder), log=_folder / "fault.txt")

@@ -1,1 +1,0 @@
-"""Every door at once: good events, repeats and garbage in any order, and a count of what became of each."""

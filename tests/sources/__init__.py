@@ -1,0 +1,1 @@
+"""Sends good events, repeats and garbage through every source at once, shuffled, and checks what became of each."""
