@@ -1,6 +1,6 @@
-"""The shared cast: a tiny ledger, and operations on it; `tests.orchestrators` uses them well and badly.
+"""The shared cast: operations on a tiny ledger of boxes, coins and notes. `tests.orchestrators` calls them.
 
-An operation asks its `Script` what to do, so a test can make any step refuse, fail, or wait at a point of its choice.
+Each operation consults `Script`, so that a test can make any step refuse, fail, or wait at a chosen point.
 """
 
 import asyncio
@@ -22,18 +22,18 @@ Act = Callable[[Transaction], Awaitable[None]]
 
 
 class Script:
-    """What the cast does at each operation, by name; a test sets it and clears it."""
+    """The faults of the cast's operations, by operation name; a test sets them, and a fixture clears them."""
 
     before: ClassVar[dict[str, Act]] = {}
     """Run first in the operation's transaction."""
     after: ClassVar[dict[str, Act]] = {}
     """Run last in the operation's transaction, its effect written and not committed."""
     runs: ClassVar[list[str]] = []
-    """Operations begun, in order, attempts that failed among them."""
+    """Operations that were started, in order, including failed attempts."""
 
     @classmethod
     def clear(cls) -> None:
-        """Back to a cast that behaves."""
+        """Remove all faults."""
         cls.before.clear()
         cls.after.clear()
         cls.runs.clear()
@@ -51,7 +51,7 @@ async def _play(name: str, tx: Transaction, effect: Act) -> None:
 
 
 def refuses(code: str = "box.refused") -> Act:
-    """Says no."""
+    """An act that refuses."""
 
     async def act(tx: Transaction) -> None:
         raise Refused(code, f"refused by the script with {code}")
@@ -60,14 +60,14 @@ def refuses(code: str = "box.refused") -> Act:
 
 
 def fails(times: int | None = None) -> Act:
-    """Raises an error that is no refusal: `times` times, or always."""
-    left = [times]
+    """An act that raises an error other than a refusal, `times` times or always."""
+    remaining = [times]
 
     async def act(tx: Transaction) -> None:
-        if left[0] is None:
+        if remaining[0] is None:
             raise RuntimeError("the script fails for good")
-        if left[0] > 0:
-            left[0] -= 1
+        if remaining[0] > 0:
+            remaining[0] -= 1
             raise RuntimeError("the script fails for now")
 
     return act
@@ -76,7 +76,7 @@ def fails(times: int | None = None) -> Act:
 class Gate:
     """A point at which an operation waits until the test lets it go on.
 
-    Local attempts may take a second only, so they fail here, and the regular one waits; unless the test wants them.
+    A local attempt would time out after a second, so it fails here and the regular attempt waits, unless `locally`.
     """
 
     def __init__(self, *, locally: bool = False) -> None:
@@ -100,26 +100,26 @@ def _adding(name: str, coins: int) -> Act:
 
 @operation
 async def take(tx: Transaction, name: str, coins: int) -> int:
-    """Take coins out; answers how many."""
+    """Take coins out of a box and return how many."""
     await _play("take", tx, _adding(name, -coins))
     return coins
 
 
 @take.compensation
 async def give_back(tx: Transaction, name: str, coins: int) -> None:
-    """Put them back."""
+    """Put the coins back."""
     await _play("give_back", tx, _adding(name, coins))
 
 
 @operation
 async def put(tx: Transaction, name: str, coins: int) -> None:
-    """Put coins in."""
+    """Put coins into a box."""
     await _play("put", tx, _adding(name, coins))
 
 
 @put.compensation
 async def take_out(tx: Transaction, name: str, coins: int) -> None:
-    """Take them out again."""
+    """Take the coins out again."""
     await _play("take_out", tx, _adding(name, -coins))
 
 
@@ -132,7 +132,7 @@ def _writing(key: str, text: str) -> Act:
 
 @operation
 async def write_note(tx: Transaction, text: str) -> str:
-    """Write a note; answers its id."""
+    """Write a note and return its id."""
     key = str(tx.uuid())
     await _play("write_note", tx, _writing(key, text))
     return key
@@ -147,7 +147,7 @@ def _tearing(key: str) -> Act:
 
 @write_note.compensation
 async def tear_up(tx: Transaction, result: str) -> None:
-    """Remove the note."""
+    """Delete the note."""
     await _play("tear_up", tx, _tearing(result))
 
 
@@ -163,12 +163,12 @@ async def count(tx: Transaction, name: str) -> int:
 
 @query
 async def lots(tx: Transaction, size: int) -> str:
-    """So many letters."""
+    """Return a string of this many characters."""
     Script.runs.append("lots")
     return "x" * size
 
 
-@operation(irreversible="a letter that is sent is sent")
+@operation(irreversible="a letter that is sent cannot be called back")
 async def send_letter(tx: Transaction, text: str) -> None:
     """Send a letter."""
     await _play("send_letter", tx, _writing(f"letter-{tx.event_id}", text))
@@ -176,16 +176,16 @@ async def send_letter(tx: Transaction, text: str) -> None:
 
 @operation(retriable=True)
 async def deliver(tx: Transaction, text: str) -> None:
-    """Deliver: after the pivot, where nothing is undone."""
+    """Deliver a note. It may follow the pivot, where nothing is undone."""
     await _play("deliver", tx, _writing(f"delivery-{tx.event_id}", text))
 
 
 class Plan:
-    """What `handle` of the cast's flawed orchestrator does; a test sets it."""
+    """What the code of the cast's changing orchestrators does; a test sets it."""
 
     has_bug: ClassVar[bool] = False
     deployed: ClassVar[str] = ""
-    """What the version of `Deployed` does that runs now."""
+    """How the version of `Deployed` that runs now differs: see `tests.deployed`."""
 
 
 async def stock(connection: AsyncConnection, **boxes: int) -> None:

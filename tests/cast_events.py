@@ -1,10 +1,10 @@
-"""Events of the cast's orchestrators: apart from them, so that a sandbox need not make them anew for each execution."""
+"""Events of the cast's orchestrators, in their own module so that a sandbox does not load them for each execution."""
 
 from orchestrator import DomainEvent, FailureEvent
 
 
 class CoinsMoveRequested(DomainEvent):
-    """Move coins from a box to another."""
+    """Asks to move coins from one box to another."""
 
     source: str
     target: str
@@ -12,47 +12,47 @@ class CoinsMoveRequested(DomainEvent):
 
 
 class CoinsMoveCompleted(DomainEvent):
-    """Moved."""
+    """The coins have been moved."""
 
     coins: int
     note: str
 
 
 class CoinsMoveFailed(FailureEvent):
-    """Not moved."""
+    """The coins have not been moved."""
 
 
 class LetterRequested(DomainEvent):
-    """Send a letter with coins."""
+    """Asks to send a letter with coins."""
 
     source: str
     coins: int
 
 
 class LetterCompleted(DomainEvent):
-    """Sent."""
+    """The letter has been sent."""
 
 
 class LetterFailed(FailureEvent):
-    """Not sent."""
+    """The letter has not been sent."""
 
 
 class NothingRequested(DomainEvent):
-    """Do nothing, or say no without a step."""
+    """Asks for nothing, or for a refusal before any step."""
 
     refuse: bool
 
 
 class NothingCompleted(DomainEvent):
-    """Done nothing."""
+    """The saga ended without a step."""
 
 
 class NothingFailed(FailureEvent):
-    """Refused without a step."""
+    """The saga refused without a step."""
 
 
 class ParallelMoveRequested(DomainEvent):
-    """Move coins, both sides at once."""
+    """Asks to move coins, with both sides in parallel."""
 
     source: str
     target: str
@@ -60,17 +60,17 @@ class ParallelMoveRequested(DomainEvent):
 
 
 class ParallelMoveCompleted(DomainEvent):
-    """Moved."""
+    """The coins have been moved."""
 
     before: int
 
 
 class ParallelMoveFailed(FailureEvent):
-    """Not moved."""
+    """The coins have not been moved."""
 
 
 class AtomicMoveRequested(DomainEvent):
-    """Move coins in one transaction, then note it."""
+    """Asks to move coins in one transaction and then to note it."""
 
     source: str
     target: str
@@ -78,62 +78,62 @@ class AtomicMoveRequested(DomainEvent):
 
 
 class AtomicMoveCompleted(DomainEvent):
-    """Moved."""
+    """The coins have been moved."""
 
     before: int
     note: str
 
 
 class AtomicMoveFailed(FailureEvent):
-    """Not moved."""
+    """The coins have not been moved."""
 
 
 class TimedRequested(DomainEvent):
-    """Write down the day."""
+    """Asks to write down the day of the event."""
 
 
 class TimedCompleted(DomainEvent):
-    """Written."""
+    """The day has been written down."""
 
     year_day: str
 
 
 class TimedFailed(FailureEvent):
-    """Not written."""
+    """The day has not been written down."""
 
 
 class TippedRequested(DomainEvent):
-    """Take coins; its contract got a field with a default later."""
+    """Asks to take coins. Its contract got a field with a default later."""
 
     name: str
     tip: int = 0
 
 
 class TippedCompleted(DomainEvent):
-    """Taken."""
+    """The coins have been taken."""
 
 
 class TippedFailed(FailureEvent):
-    """Not taken."""
+    """The coins have not been taken."""
 
 
 class ManyNotesRequested(DomainEvent):
-    """Write many notes at once."""
+    """Asks for many notes in parallel."""
 
     text: str
     notes: int
 
 
 class ManyNotesCompleted(DomainEvent):
-    """Written."""
+    """The notes have been written."""
 
 
 class ManyNotesFailed(FailureEvent):
-    """Not written."""
+    """The notes have not been written."""
 
 
 class ParcelRequested(DomainEvent):
-    """Pay, then deliver."""
+    """Asks to pay for a parcel and to deliver it."""
 
     source: str
     coins: int
@@ -141,83 +141,83 @@ class ParcelRequested(DomainEvent):
 
 
 class ParcelCompleted(DomainEvent):
-    """Delivered."""
+    """The parcel has been delivered."""
 
 
 class ParcelFailed(FailureEvent):
-    """Neither paid nor delivered."""
+    """The parcel has been neither paid for nor delivered."""
 
 
 class ApprovalRequested(DomainEvent):
-    """Move coins once somebody agrees."""
+    """Asks to move coins once someone has approved."""
 
     coins: int
     wait_seconds: float = 30.0
 
 
 class Approved(DomainEvent):
-    """Somebody agrees, or not."""
+    """Someone approves the move of so many coins."""
 
     coins: int
     by: str
 
 
 class ApprovalCompleted(DomainEvent):
-    """Moved."""
+    """The coins have been moved."""
 
     by: str
 
 
 class ApprovalFailed(FailureEvent):
-    """Not moved."""
+    """The coins have not been moved."""
 
 
 class NapRequested(DomainEvent):
-    """Move coins, with a pause."""
+    """Asks to move coins, with a pause in between."""
 
     coins: int
     seconds: float
 
 
 class NapCompleted(DomainEvent):
-    """Moved."""
+    """The coins have been moved."""
 
 
 class NapFailed(FailureEvent):
-    """Not moved."""
+    """The coins have not been moved."""
 
 
 class HurryRequested(DomainEvent):
-    """Move coins before it is too late."""
+    """Asks to move coins before a deadline."""
 
     coins: int
     pivot: bool = False
 
 
 class HurryCompleted(DomainEvent):
-    """Moved."""
+    """The coins have been moved."""
 
 
 class HurryFailed(FailureEvent):
-    """Not moved."""
+    """The coins have not been moved."""
 
 
 class FlawedRequested(DomainEvent):
-    """Take coins."""
+    """Asks to take coins, by an orchestrator with a bug."""
 
     coins: int
 
 
 class FlawedCompleted(DomainEvent):
-    """Taken."""
+    """The coins have been taken."""
 
 
 class FlawedFailed(FailureEvent):
-    """Not taken."""
+    """The coins have not been taken."""
 
 
 class BulkyRequested(DomainEvent):
-    """Ask often, for much."""
+    """Asks for many steps with large results."""
 
     times: int
     size: int
@@ -225,33 +225,33 @@ class BulkyRequested(DomainEvent):
 
 
 class BulkyCompleted(DomainEvent):
-    """Asked."""
+    """All steps have been run."""
 
     letters: int
 
 
 class BulkyFailed(FailureEvent):
-    """Not asked."""
+    """The steps have been undone."""
 
 
 class LateApprovalRequested(DomainEvent):
-    """Deliver, and then ask who agrees."""
+    """Asks to pass the pivot and then to wait for an approval."""
 
     wait_seconds: float = 60.0
 
 
 class LateApprovalCompleted(DomainEvent):
-    """Delivered."""
+    """The approval has arrived, or the wait has timed out."""
 
     by: str
 
 
 class LateApprovalFailed(FailureEvent):
-    """Not delivered."""
+    """The saga failed before its pivot."""
 
 
 class TurnTakingRequested(DomainEvent):
-    """Move coins while holding keys."""
+    """Asks to move coins while holding lock keys."""
 
     keys: tuple[str, ...]
     ordering_key: str | None = None
@@ -259,8 +259,8 @@ class TurnTakingRequested(DomainEvent):
 
 
 class TurnTakingCompleted(DomainEvent):
-    """Moved."""
+    """The coins have been moved."""
 
 
 class TurnTakingFailed(FailureEvent):
-    """Not moved."""
+    """The coins have not been moved."""

@@ -1,4 +1,4 @@
-"""Orchestrators that start each other: by what one ends with, on an event of two, and on either of two events."""
+"""Orchestrators that start each other: by an outcome, by an event with two listeners, and by either of two outcomes."""
 
 from orchestrator import DomainEvent, FailureEvent, Orchestrator, Refused, Saga
 from orchestrator.definition.catalog import Catalog
@@ -10,84 +10,80 @@ class LinkRequested(DomainEvent):
     """Begin a chain."""
 
     refuse: bool = False
-    """Whether its second link says no."""
+    """Whether the second link refuses."""
     key: str | None = None
 
 
 class LinkCompleted(DomainEvent):
-    """The first link is done."""
+    """The first link has completed."""
 
     refuse: bool
 
 
 class LinkFailed(FailureEvent):
-    """The first link is not done."""
+    """The first link has failed."""
 
 
 class FirstLink(Orchestrator[LinkRequested, LinkCompleted, LinkFailed]):
-    """Starts the second by what it ends with."""
+    """Its outcome event starts the second link."""
 
     def ordering_key(self, event: LinkRequested) -> str | None:
-        """The event's own."""
+        """The event's key."""
         return event.key
 
     async def handle(self, event: LinkRequested, saga: Saga) -> LinkCompleted:
-        """Take."""
         await saga.execute(take("a", 1))
         return LinkCompleted(refuse=event.refuse)
 
 
 class LinkWatched(DomainEvent):
-    """Somebody saw it."""
+    """The event has been noted."""
 
 
 class LinkUnwatched(FailureEvent):
-    """Nobody saw it."""
+    """The event could not be noted."""
 
 
 class Watching(Orchestrator[LinkRequested, LinkWatched, LinkUnwatched]):
-    """Starts on what starts the first link, too."""
+    """Listens to the event that starts the first link, too."""
 
     async def handle(self, event: LinkRequested, saga: Saga) -> LinkWatched:
-        """Note it."""
         await saga.execute(write_note("seen"))
         return LinkWatched()
 
 
 class SecondLinkCompleted(DomainEvent):
-    """The second link is done."""
+    """The second link has completed."""
 
 
 class SecondLinkFailed(FailureEvent):
-    """The second link is not done."""
+    """The second link has failed."""
 
 
 class SecondLink(Orchestrator[LinkCompleted, SecondLinkCompleted, SecondLinkFailed]):
-    """Goes well or not; either starts the third."""
+    """Completes or fails; either outcome event starts the third link."""
 
     async def handle(self, event: LinkCompleted, saga: Saga) -> SecondLinkCompleted:
-        """Put, or say no."""
         await saga.execute(put("b", 1))
         if event.refuse:
-            raise Refused("link.refused", "as it was asked to")
+            raise Refused("link.refused", "the event asks to be refused")
         return SecondLinkCompleted()
 
 
 class ThirdLinkCompleted(DomainEvent):
-    """The chain is done."""
+    """The last link has completed."""
 
     after: str
 
 
 class ThirdLinkFailed(FailureEvent):
-    """The third link is not done."""
+    """The third link has failed."""
 
 
 class ThirdLink(Orchestrator[SecondLinkCompleted | SecondLinkFailed, ThirdLinkCompleted, ThirdLinkFailed]):
-    """Starts on either event."""
+    """Starts on either outcome event of the second link."""
 
     async def handle(self, event: SecondLinkCompleted | SecondLinkFailed, saga: Saga) -> ThirdLinkCompleted:
-        """Note which."""
         after = event.error_code if isinstance(event, SecondLinkFailed) else "well"
         await saga.execute(write_note(f"ended {after}"))
         return ThirdLinkCompleted(after=after)

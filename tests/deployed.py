@@ -1,4 +1,4 @@
-"""An orchestrator whose code changes while its sagas sleep: a test says what the version does that is deployed next."""
+"""An orchestrator whose code changes while its sagas sleep: `Plan.deployed` says how the deployed version differs."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -9,16 +9,14 @@ from tests.deployed_events import DeployedCompleted, DeployedFailed, DeployedReq
 
 
 class Deployed(Orchestrator[DeployedRequested, DeployedCompleted, DeployedFailed]):
-    """Sleeps between two steps, for long."""
+    """Sleeps for an hour between two steps."""
 
     def locks(self, event: DeployedRequested) -> Sequence[str]:
-        """None, unless they are broken."""
         if Plan.deployed == "locks raise":
             raise ZeroDivisionError("a bug in locks")
         return []
 
     async def handle(self, event: DeployedRequested, saga: Saga) -> DeployedCompleted:
-        """Take, sleep, put."""
         if Plan.deployed == "another operation":
             await saga.execute(write_note("not what was recorded"))
         else:

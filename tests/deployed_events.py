@@ -4,14 +4,14 @@ from orchestrator import DomainEvent, FailureEvent
 
 
 class DeployedRequested(DomainEvent):
-    """Move coins, with a long pause."""
+    """Asks to move coins, with a long pause in between."""
 
     coins: int
 
 
 class DeployedCompleted(DomainEvent):
-    """Moved."""
+    """The coins have been moved."""
 
 
 class DeployedFailed(FailureEvent):
-    """Not moved."""
+    """The coins have not been moved."""

@@ -1,4 +1,4 @@
-"""The cast at home: a database, a worker and a bus that belong to one test."""
+"""A complete application for one test: a database, a worker and a bus that serve the cast's orchestrators."""
 
 import asyncio
 import contextlib
@@ -74,21 +74,21 @@ CATALOG = Catalog.of(
 
 @dataclass(frozen=True)
 class Holdings:
-    """What the cast owns: what every outcome is checked against."""
+    """The coins and notes that the cast's tables hold; tests compare them with what an outcome promises."""
 
     boxes: dict[str, int]
     notes: int
 
     @classmethod
     async def of(cls, database: Database) -> "Holdings":
-        """As it stands."""
+        """Read them from the database."""
         async with database.reading() as connection:
             boxes = {row.name: row.coins for row in await connection.execute(select(box))}
             notes = len((await connection.execute(select(note.c.id))).all())
         return cls(boxes, notes)
 
     def moved(self, source: str, target: str, coins: int) -> "Holdings":
-        """As it must be after one CoinsMove."""
+        """The holdings as one CoinsMove must leave them."""
         boxes = {**self.boxes, source: self.boxes[source] - coins, target: self.boxes[target] + coins}
         return Holdings(boxes, self.notes + 1)
 
@@ -101,7 +101,7 @@ async def rows(database: Database, table: Any) -> list[Any]:
 
 @dataclass
 class House:
-    """Everything a test needs of a running application."""
+    """A running application: the client, database, bus and worker that belong to one test."""
 
     client: Client
     database: Database
@@ -112,11 +112,11 @@ class House:
     ready: Ready
 
     def another_worker(self, **options: Any) -> Worker:
-        """One more worker on the same task queue; use it as a context."""
+        """Another worker on the same task queue; it runs while its context is open."""
         return self.manager.worker(self.ready, **options)
 
     async def holdings(self) -> Holdings:
-        """What the cast owns."""
+        """Read what the cast's tables hold."""
         return await Holdings.of(self.database)
 
     async def sagas(self) -> list[Any]:
@@ -140,7 +140,7 @@ class House:
 async def open_house(
     client: Client, database: Database, catalog: Catalog, *, task_queue: str, working: bool = True
 ) -> AsyncGenerator[House]:
-    """A house with 100 coins in box `a` and none in `b`; with `working`, a worker runs."""
+    """Put 100 coins into box `a` and none into `b`, and run a worker if `working`."""
     async with database.transaction() as connection:
         await cast.stock(connection, a=100, b=0)
     settings = Settings(task_queue=task_queue, log_level="ERROR")
@@ -186,25 +186,25 @@ def worker_client(client: Client) -> Client:
     return Client(**config)
 
 
-async def eventually(true: Callable[[], Awaitable[bool]], what: str, within: float = 20.0) -> None:
-    """Wait until a condition holds, looking again and again; fail with what was awaited if it does not in time."""
+async def eventually(condition: Callable[[], Awaitable[bool]], what: str, within: float = 20.0) -> None:
+    """Poll a condition until it holds; fail with the description `what` if it does not hold in time."""
     try:
         async with asyncio.timeout(within):
-            while not await true():  # noqa: ASYNC110 - what is looked at is in a database or a server
+            while not await condition():  # noqa: ASYNC110 - the condition is in a database or a server
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"not within {within} s: {what}") from None
 
 
 async def update(handle: WorkflowHandle[Any, Any], name: str, *arguments: Any) -> Any:
-    """Send an update of any name; what it answers."""
+    """Send an update of any name and return its result."""
     return await handle.execute_update(name, args=arguments)  # pyright: ignore[reportUnknownMemberType]
 
 
 def opening_of(
     orchestrator: type[Orchestrator[Any, Any, Any]], event: DomainEvent, event_id: str, *, owner: str = ""
 ) -> Opening:
-    """What the first step of an event's saga writes."""
+    """The opening that the first step of an event's saga writes."""
     envelope = wrap(event, event_id=event_id, source="tests")
     name = orchestrator.__name__
     locks = lock_keys_of(orchestrator, event)
@@ -218,5 +218,5 @@ def opening_of(
 
 
 def new_id() -> str:
-    """An event id of the test's own."""
+    """A random event id."""
     return str(uuid4())

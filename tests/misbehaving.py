@@ -1,4 +1,4 @@
-"""Orchestrators that do what `handle` may not, in a module that declares tables too."""
+"""Orchestrators whose `handle` breaks the rules, in a module that also declares tables."""
 
 import random
 from datetime import datetime
@@ -23,25 +23,23 @@ Index("ix_throws", THROWS.c.throw)
 
 
 class Misdeed(SQLModel, table=True):
-    """A table beside an orchestrator: it can be declared once in a process."""
+    """A table in an orchestrator's module, which a process can declare only once."""
 
     metadata = MISBEHAVIOUR
     what: str = Field(primary_key=True)
 
 
 class Clock(Orchestrator[ClockRequested, ClockCompleted, ClockFailed]):
-    """Reads a clock."""
+    """Reads the clock, which gives another value at each replay."""
 
     async def handle(self, event: ClockRequested, saga: Saga) -> ClockCompleted:
-        """Differs at each replay."""
         await saga.execute(take("a", datetime.now().second))  # noqa: DTZ005
         return ClockCompleted()
 
 
 class Dice(Orchestrator[DiceRequested, DiceCompleted, DiceFailed]):
-    """Throws dice."""
+    """Throws dice, which gives another value at each replay."""
 
     async def handle(self, event: DiceRequested, saga: Saga) -> DiceCompleted:
-        """Differs at each replay."""
         await saga.execute(take("a", random.randint(1, 6)))
         return DiceCompleted()

@@ -4,24 +4,24 @@ from orchestrator import DomainEvent, FailureEvent
 
 
 class ClockRequested(DomainEvent):
-    """Start."""
+    """Starts the saga that reads a clock."""
 
 
 class ClockCompleted(DomainEvent):
-    """Done."""
+    """The clock has been read."""
 
 
 class ClockFailed(FailureEvent):
-    """Not done."""
+    """The clock has not been read."""
 
 
 class DiceRequested(DomainEvent):
-    """Start."""
+    """Starts the saga that throws dice."""
 
 
 class DiceCompleted(DomainEvent):
-    """Done."""
+    """The dice have been thrown."""
 
 
 class DiceFailed(FailureEvent):
-    """Not done."""
+    """The dice have not been thrown."""

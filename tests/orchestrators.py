@@ -62,7 +62,6 @@ class CoinsMove(Orchestrator[CoinsMoveRequested, CoinsMoveCompleted, CoinsMoveFa
     """Three steps that can be undone."""
 
     async def handle(self, event: CoinsMoveRequested, saga: Saga) -> CoinsMoveCompleted:
-        """Take, put, note."""
         taken, _, key = await saga.execute_batch(
             take(event.source, event.coins), put(event.target, event.coins), write_note(f"moved {event.coins}")
         )
@@ -70,30 +69,27 @@ class CoinsMove(Orchestrator[CoinsMoveRequested, CoinsMoveCompleted, CoinsMoveFa
 
 
 class Letter(Orchestrator[LetterRequested, LetterCompleted, LetterFailed]):
-    """A step that can be undone, then one that cannot."""
+    """A step that can be undone, followed by an irreversible one."""
 
     async def handle(self, event: LetterRequested, saga: Saga) -> LetterCompleted:
-        """Take, send."""
         await saga.execute(take(event.source, event.coins))
         await saga.execute(send_letter("coins inside"))
         return LetterCompleted()
 
 
 class Nothing(Orchestrator[NothingRequested, NothingCompleted, NothingFailed]):
-    """A saga of no steps."""
+    """A saga without steps."""
 
     async def handle(self, event: NothingRequested, saga: Saga) -> NothingCompleted:
-        """Refuse, or not."""
         if event.refuse:
             raise Refused("nothing.refused", "asked to refuse")
         return NothingCompleted()
 
 
 class ParallelMove(Orchestrator[ParallelMoveRequested, ParallelMoveCompleted, ParallelMoveFailed]):
-    """Steps at once, the first of the saga among them."""
+    """Parallel steps, which are the first steps of the saga."""
 
     async def handle(self, event: ParallelMoveRequested, saga: Saga) -> ParallelMoveCompleted:
-        """Count, take and put at once."""
         before, _, _ = await saga.execute_batch(
             count(event.source), take(event.source, event.coins), put(event.target, event.coins), parallel=True
         )
@@ -101,10 +97,9 @@ class ParallelMove(Orchestrator[ParallelMoveRequested, ParallelMoveCompleted, Pa
 
 
 class AtomicMove(Orchestrator[AtomicMoveRequested, AtomicMoveCompleted, AtomicMoveFailed]):
-    """Operations and a query that are one step, and a step after it."""
+    """One atomic step of two operations and a query, followed by another step."""
 
     async def handle(self, event: AtomicMoveRequested, saga: Saga) -> AtomicMoveCompleted:
-        """Count, take and put; then note."""
         before, _, _ = await saga.execute_atomically(
             count(event.source), take(event.source, event.coins), put(event.target, event.coins)
         )
@@ -113,10 +108,9 @@ class AtomicMove(Orchestrator[AtomicMoveRequested, AtomicMoveCompleted, AtomicMo
 
 
 class Timed(Orchestrator[TimedRequested, TimedCompleted, TimedFailed]):
-    """Its steps depend on the event's time."""
+    """Its steps depend on the time of the event."""
 
     async def handle(self, event: TimedRequested, saga: Saga) -> TimedCompleted:
-        """Two notes of the day."""
         day = saga.event_time.date().isoformat()
         await saga.execute(write_note(day))
         await saga.execute(write_note(f"still {day}"))
@@ -124,32 +118,29 @@ class Timed(Orchestrator[TimedRequested, TimedCompleted, TimedFailed]):
 
 
 class Tipped(Orchestrator[TippedRequested, TippedCompleted, TippedFailed]):
-    """For events that were sent before and after the field came."""
+    """Handles events from before and after their contract got the field `tip`."""
 
     async def handle(self, event: TippedRequested, saga: Saga) -> TippedCompleted:
-        """Take ten, and the tip."""
         await saga.execute(take(event.name, 10 + event.tip))
         return TippedCompleted()
 
 
 class ManyNotes(Orchestrator[ManyNotesRequested, ManyNotesCompleted, ManyNotesFailed]):
-    """A saga's first steps at once; an instance counts what it did."""
+    """Parallel first steps that depend on a counter of the instance."""
 
     def __init__(self) -> None:
         self.written = 0
 
     async def handle(self, event: ManyNotesRequested, saga: Saga) -> ManyNotesCompleted:
-        """Write each note."""
         self.written += event.notes
         await saga.execute_all([write_note(f"{n} of {self.written}") for n in range(event.notes)], parallel=True)
         return ManyNotesCompleted()
 
 
 class Parcel(Orchestrator[ParcelRequested, ParcelCompleted, ParcelFailed]):
-    """A pivot between what can be undone and what is tried until it is done."""
+    """A pivot between a step that can be undone and one that is retried until it succeeds."""
 
     async def handle(self, event: ParcelRequested, saga: Saga) -> ParcelCompleted:
-        """Take, the pivot, deliver."""
         await saga.execute(take(event.source, event.coins))
         await saga.pivot()
         await saga.execute(deliver("coins inside"))
@@ -159,29 +150,27 @@ class Parcel(Orchestrator[ParcelRequested, ParcelCompleted, ParcelFailed]):
 
 
 class Approval(Orchestrator[ApprovalRequested, ApprovalCompleted, ApprovalFailed]):
-    """Waits for an event that is sent to it."""
+    """Waits for an event that is sent to the saga."""
 
     awaited = (Approved,)
 
     async def handle(self, event: ApprovalRequested, saga: Saga) -> ApprovalCompleted:
-        """Take, wait, put."""
         await saga.execute(take("a", event.coins))
-        said = await saga.wait_for(
+        approved = await saga.wait_for(
             Approved,
-            matching=lambda approved: approved.coins >= event.coins,
+            matching=lambda answer: answer.coins >= event.coins,
             timeout=timedelta(seconds=event.wait_seconds),
         )
-        if said is None:
-            raise Refused("approval.missing", "nobody agreed in time")
+        if approved is None:
+            raise Refused("approval.missing", "no approval arrived in time")
         await saga.execute(put("b", event.coins))
-        return ApprovalCompleted(by=said.by)
+        return ApprovalCompleted(by=approved.by)
 
 
 class Nap(Orchestrator[NapRequested, NapCompleted, NapFailed]):
     """Sleeps between two steps."""
 
     async def handle(self, event: NapRequested, saga: Saga) -> NapCompleted:
-        """Take, sleep, put."""
         await saga.execute(take("a", event.coins))
         await saga.sleep(timedelta(seconds=event.seconds))
         await saga.execute(put("b", event.coins))
@@ -189,12 +178,11 @@ class Nap(Orchestrator[NapRequested, NapCompleted, NapFailed]):
 
 
 class Hurry(Orchestrator[HurryRequested, HurryCompleted, HurryFailed]):
-    """Has a deadline."""
+    """Has a deadline of two seconds."""
 
     deadline = timedelta(seconds=2)
 
     async def handle(self, event: HurryRequested, saga: Saga) -> HurryCompleted:
-        """Take, perhaps a pivot, deliver or put."""
         await saga.execute(take("a", event.coins))
         if event.pivot:
             await saga.pivot()
@@ -205,10 +193,9 @@ class Hurry(Orchestrator[HurryRequested, HurryCompleted, HurryFailed]):
 
 
 class Flawed(Orchestrator[FlawedRequested, FlawedCompleted, FlawedFailed]):
-    """Has a bug, until a test mends it."""
+    """Has a bug while a test sets `Plan.has_bug`."""
 
     async def handle(self, event: FlawedRequested, saga: Saga) -> FlawedCompleted:
-        """Take, and fall over."""
         await saga.execute(take("a", event.coins))
         if Plan.has_bug:
             raise ZeroDivisionError("a bug in handle")
@@ -216,39 +203,34 @@ class Flawed(Orchestrator[FlawedRequested, FlawedCompleted, FlawedFailed]):
 
 
 class Bulky(Orchestrator[BulkyRequested, BulkyCompleted, BulkyFailed]):
-    """Many steps, large results."""
+    """Many steps with large results."""
 
     async def handle(self, event: BulkyRequested, saga: Saga) -> BulkyCompleted:
-        """Ask, and count the letters."""
         texts = await saga.execute_all([lots(event.size)] * event.times, parallel=event.parallel)
         return BulkyCompleted(letters=sum(len(text) for text in texts))
 
 
 class LateApproval(Orchestrator[LateApprovalRequested, LateApprovalCompleted, LateApprovalFailed]):
-    """Waits past its pivot."""
+    """Waits for an event after its pivot."""
 
     awaited = (Approved,)
 
     async def handle(self, event: LateApprovalRequested, saga: Saga) -> LateApprovalCompleted:
-        """The pivot, then the wait."""
         await saga.pivot()
-        said = await saga.wait_for(Approved, timeout=timedelta(seconds=event.wait_seconds))
-        return LateApprovalCompleted(by="nobody" if said is None else said.by)
+        approved = await saga.wait_for(Approved, timeout=timedelta(seconds=event.wait_seconds))
+        return LateApprovalCompleted(by="nobody" if approved is None else approved.by)
 
 
 class TurnTaking(Orchestrator[TurnTakingRequested, TurnTakingCompleted, TurnTakingFailed]):
-    """Sagas of one key, one after the other."""
+    """Sagas that share lock keys or an ordering key run one after the other."""
 
     def locks(self, event: TurnTakingRequested) -> Sequence[str]:
-        """What the event says."""
         return event.keys
 
     def ordering_key(self, event: TurnTakingRequested) -> str | None:
-        """What the event says."""
         return event.ordering_key
 
     async def handle(self, event: TurnTakingRequested, saga: Saga) -> TurnTakingCompleted:
-        """Take and put."""
         await saga.execute(take("a", event.coins))
         await saga.execute(put("b", event.coins))
         return TurnTakingCompleted()

@@ -1,6 +1,6 @@
 """Records the histories that replay tests guard: `python -m tests.record_histories`, at a release, into a new folder.
 
-Never edit or re-record an old one: executions like it may still be running somewhere.
+Never edit or re-record an old one, because executions with that history may still be running somewhere.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ VERSION = "v0.1"
 
 
 async def main() -> None:
-    """Run each saga once on a real server and write what happened."""
+    """Run each saga once on a real server and write its history."""
     binary = shutil.which("temporal", path=str(Path(sys.executable).parent)) or shutil.which("temporal")
     async with await WorkflowEnvironment.start_local(  # pyright: ignore[reportUnknownMemberType]
         dev_server_existing_path=binary, data_converter=pydantic_data_converter
@@ -54,7 +54,7 @@ async def main() -> None:
 
 
 async def record_money_transfers(client: Client) -> None:
-    """One that completes and one that is undone, both of local activities only."""
+    """Record one saga that completes and one that is undone, both with local activities only."""
     catalog = Catalog.discover(["events", "activities", "workflows"])
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{folder}/record.db")
@@ -77,7 +77,7 @@ async def record_money_transfers(client: Client) -> None:
 
 
 async def record_cast(client: Client) -> None:
-    """What the application has none of: a hand-over, a wait, and what is past the pivot and stuck for a while."""
+    """Record what the application's sagas do not have: a hand-over, a wait, and a step stuck past the pivot."""
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{folder}/record.db")
         await migrate(database)
@@ -98,7 +98,7 @@ async def record_cast(client: Client) -> None:
 
 
 async def record_partition(client: Client) -> None:
-    """Waves, a saga that is left and taken again, a dead letter, a wait for more."""
+    """Record waves, a saga that is postponed and taken up again, a dead letter, and a wait for more messages."""
     async with _swarm_at_home(client, "record-swarm") as house:
         keyed = swarm.SwarmRequested(source="a", target="b", coins=1, key="k")
         Script.before["write_note"] = fails(times=4)
@@ -111,7 +111,7 @@ async def record_partition(client: Client) -> None:
 
 
 async def record_partition_of_strangers(client: Client) -> None:
-    """One that takes a saga which a wake names, as its terminated partition's next run does, and goes on anew."""
+    """Record a partition that takes over a saga because of a wake signal and then continues as new."""
     async with _swarm_at_home(client, "record-strangers") as house:
         keyed = swarm.SwarmRequested(source="a", target="b", coins=1, key="k")
         holder = opening_of(swarm.Swarm, keyed, "holder")
@@ -122,7 +122,7 @@ async def record_partition_of_strangers(client: Client) -> None:
         async def is_opened() -> bool:
             return len(await house.sagas()) == 2
 
-        await eventually(is_opened, "it waits behind the holder")
+        await eventually(is_opened, "the saga waits behind the holder of its lock")
         await client.get_workflow_handle(orphan.workflow_id).terminate()
         [saga] = await house.bus.publish(keyed)
         await client.get_workflow_handle(saga.workflow_id).signal("wake", "nobody")
@@ -144,11 +144,11 @@ async def _swarm_at_home(client: Client, task_queue: str) -> AsyncGenerator[Hous
 
 
 async def record(house: House, saga: SagaHandle[Any], name: str) -> None:
-    """Wait for a saga's end and write its history."""
+    """Wait until a saga has ended, then write its history."""
     await saga.outcome()
     handle = house.client.get_workflow_handle(saga.workflow_id)
     history = json.loads((await handle.fetch_history()).to_json())
-    # Which machine recorded it is nobody's business.
+    # The recording machine's name does not belong in the file.
     text = re.sub(r'"\d+@[^"]+"', '"recorder"', json.dumps(history, indent=1))
     text = re.sub(r'"stackTrace": "(?:[^"\\]|\\.)*"', '"stackTrace": ""', text)
     file = FOLDER / VERSION / f"{name}.json"

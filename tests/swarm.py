@@ -1,4 +1,4 @@
-"""Orchestrators whose sagas live in partitions, with events of their own."""
+"""Orchestrators whose sagas are driven in partitions, with their events."""
 
 from datetime import timedelta
 
@@ -9,7 +9,7 @@ from tests.cast import Plan, put, take, write_note
 
 
 class SwarmRequested(DomainEvent):
-    """Move coins from a box to another, as one of many."""
+    """Asks to move coins from one box to another, in a partition."""
 
     source: str
     target: str
@@ -18,17 +18,17 @@ class SwarmRequested(DomainEvent):
     nap: bool = False
     bug: bool = False
     change: str = ""
-    """What the next version of the code changes: see `tests.swarm_next`."""
+    """How the next version of the code changes the steps: see `tests.swarm_next`."""
 
 
 class SwarmCompleted(DomainEvent):
-    """Moved."""
+    """The coins have been moved."""
 
     coins: int
 
 
 class SwarmFailed(FailureEvent):
-    """Not moved."""
+    """The coins have not been moved."""
 
 
 class Swarm(Orchestrator[SwarmRequested, SwarmCompleted, SwarmFailed]):
@@ -37,11 +37,10 @@ class Swarm(Orchestrator[SwarmRequested, SwarmCompleted, SwarmFailed]):
     partitions = 2
 
     def ordering_key(self, event: SwarmRequested) -> str | None:
-        """The event's own."""
+        """The event's key."""
         return event.key
 
     async def handle(self, event: SwarmRequested, saga: Saga) -> SwarmCompleted:
-        """Take, put, note."""
         taken = await saga.execute(take(event.source, event.coins))
         if event.nap:
             await saga.sleep(timedelta(milliseconds=10))
@@ -53,7 +52,7 @@ class Swarm(Orchestrator[SwarmRequested, SwarmCompleted, SwarmFailed]):
 
 
 class LoneRequested(DomainEvent):
-    """Move coins from a box to another, each in an execution of its own."""
+    """Asks to move coins from one box to another, in an execution of the saga's own."""
 
     source: str
     target: str
@@ -62,20 +61,19 @@ class LoneRequested(DomainEvent):
 
 
 class LoneCompleted(DomainEvent):
-    """Moved."""
+    """The coins have been moved."""
 
     coins: int
 
 
 class LoneFailed(FailureEvent):
-    """Not moved."""
+    """The coins have not been moved."""
 
 
 class Lone(Orchestrator[LoneRequested, LoneCompleted, LoneFailed]):
-    """The same steps without partitions."""
+    """Runs the same steps in the saga's own execution."""
 
     async def handle(self, event: LoneRequested, saga: Saga) -> LoneCompleted:
-        """Take, put, note."""
         taken = await saga.execute(take(event.source, event.coins))
         await saga.execute(put(event.target, event.coins))
         await saga.execute(write_note(f"moved {event.coins}"))

@@ -1,4 +1,4 @@
-"""The swarm's orchestrators as other code has them: under the same names, with other steps."""
+"""The next version of the swarm's orchestrators: the same names with other steps."""
 
 from typing import Any
 
@@ -11,29 +11,27 @@ from tests.swarm import LoneCompleted, LoneFailed, LoneRequested, SwarmCompleted
 
 
 def _steps(event: SwarmRequested | LoneRequested) -> list[OperationCall[Any]]:
-    taken, noted = take(event.source, event.coins), write_note(f"moved {event.coins}")
-    if event.change == "removed":  # described in no branch that does not run it: that would be a bug in `handle`
-        return [taken, noted]
-    given = put(event.target, event.coins)
-    return [taken, count(event.source), given, noted] if event.change == "inserted" else [given, taken, noted]
+    taking, noting = take(event.source, event.coins), write_note(f"moved {event.coins}")
+    if event.change == "removed":  # `put` is not even described here: a call that is described and not run is a bug
+        return [taking, noting]
+    putting = put(event.target, event.coins)
+    return [taking, count(event.source), putting, noting] if event.change == "inserted" else [putting, taking, noting]
 
 
 class Swarm(Orchestrator[SwarmRequested, SwarmCompleted, SwarmFailed]):
-    """With a step more, a step less, or two that have changed places."""
+    """One step more, one step fewer, or two steps swapped."""
 
     partitions = 2
 
     async def handle(self, event: SwarmRequested, saga: Saga) -> SwarmCompleted:
-        """Whatever the event wants to be changed."""
         await saga.execute_all(_steps(event))
         return SwarmCompleted(coins=event.coins)
 
 
 class Lone(Orchestrator[LoneRequested, LoneCompleted, LoneFailed]):
-    """The same, each in an execution of its own."""
+    """The same changes in the saga's own execution."""
 
     async def handle(self, event: LoneRequested, saga: Saga) -> LoneCompleted:
-        """Whatever the event wants to be changed."""
         await saga.execute_all(_steps(event))
         return LoneCompleted(coins=event.coins)
 

@@ -1,8 +1,7 @@
-"""Makes this process's clock wrong, as far as Python code reads it: `datetime.now`, `datetime.utcnow` and `time.time`.
+"""Sets this process's clock wrong for Python code that reads `datetime.now`, `datetime.utcnow` or `time.time`.
 
-It needs nothing but CPython. The monotonic clock stays right, as it does on a machine whose clock is set wrong, and so
-do the clocks of PostgreSQL and of Temporal, which are other processes. SQLite's stays right, too: it reads the
-machine's clock from C.
+It needs CPython. The monotonic clock stays right, as it does on a machine whose clock is wrong. So do the clocks of
+PostgreSQL and Temporal, which are other processes, and SQLite's, which reads the machine's clock from C.
 """
 
 import ctypes
@@ -15,22 +14,22 @@ from typing import Any, cast
 
 _true_time = time.time
 _true_time_ns = time.time_ns
-# A static type refuses `setattr`. What its `__dict__` only shows can be changed, if the type is told so.
+# A built-in type refuses `setattr`. Its real dictionary can be changed if the type is notified afterwards.
 _attributes = cast(dict[str, Any], gc.get_referents(datetime.__dict__)[0])
 _true_now = _attributes["now"]
 _true_utcnow = _attributes["utcnow"]
 
 
 def true_now() -> datetime:
-    """The machine's time, whatever the process believes."""
+    """The machine's time, whatever this process's clock says."""
     return datetime.fromtimestamp(_true_time(), UTC)
 
 
 def set_wrong(ahead: Callable[[], timedelta]) -> None:
-    """Make the process's clock wrong from now on.
+    """Set the process's clock wrong from now on.
 
     Args:
-        ahead: by how much it is ahead at the moment; negative if it is behind.
+        ahead: returns how far the clock is ahead; negative if it is behind.
     """
 
     def wrong_time() -> float:
@@ -48,14 +47,14 @@ def set_wrong(ahead: Callable[[], timedelta]) -> None:
 
 
 def set_right() -> None:
-    """Make the process's clock right again."""
+    """Set the process's clock right again."""
     _install(_true_now, _true_utcnow)
     time.time, time.time_ns = _true_time, _true_time_ns
 
 
 @contextmanager
 def wrong_clock(ahead: timedelta) -> Generator[None]:
-    """While it lasts, the process's clock is ahead by so much."""
+    """Run the block with the process's clock ahead by this much."""
     set_wrong(lambda: ahead)
     try:
         yield
