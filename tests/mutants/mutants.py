@@ -453,7 +453,7 @@ def database_now() -> ColumnElement[datetime]:"""
         replaced={"if driver.keeps_failing else None": "if driver.was_terminated else None"},
         caught_by=(
             "tests/temporal/test_decisions_on_changed_code.py"
-            "::test_what_the_database_decided_is_carried_out_by_an_execution_that_begins_again",
+            "::test_a_cancel_in_the_database_is_carried_out_by_an_execution_that_starts_again",
         ),
         unseen="no code of chaos changes while its sagas are under way",
     ),

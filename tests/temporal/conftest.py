@@ -1,4 +1,4 @@
-"""What tests with a server may use beside a house."""
+"""Fixtures of tests with a Temporal server."""
 
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
@@ -17,7 +17,7 @@ from tests.temporal.recovering import (
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No grace time, unless a test says so."""
+    """Set recovery's grace time to zero; a test may set another one."""
     monkeypatch.setenv("ORCHESTRATOR_RECOVERY_GRACE", "0")
 
 
@@ -27,14 +27,14 @@ def stops(monkeypatch: pytest.MonkeyPatch) -> Generator[Stops]:
     stops = Stops()
 
     def stopping(name: str, what: Callable[[Any], str]) -> None:
-        does = getattr(StoreSteps, name)
+        original = getattr(StoreSteps, name)
 
-        async def do(self: StoreSteps, command: Any, *args: Any, **options: Any) -> Any:
+        async def run_unless_stopped(self: StoreSteps, command: Any, *args: Any, **options: Any) -> Any:
             ref = command.saga if hasattr(command, "saga") else command.opening.saga
-            await stops.come_to(what(command), ref.event_id)
-            return await does(self, command, *args, **options)
+            await stops.wait_at(what(command), ref.event_id)
+            return await original(self, command, *args, **options)
 
-        monkeypatch.setattr(StoreSteps, name, do)
+        monkeypatch.setattr(StoreSteps, name, run_unless_stopped)
 
     stopping("run", lambda command: f"step {command.number}")
     stopping("undo", lambda command: f"undo {command.number}")
@@ -45,6 +45,6 @@ def stops(monkeypatch: pytest.MonkeyPatch) -> Generator[Stops]:
 
 @pytest.fixture
 async def idle(database: Database, client: Client) -> AsyncGenerator[House]:
-    """A house without a worker."""
-    async with open_house(client, database, CATALOG, task_queue=f"idle-{uuid4()}", working=False) as made:
-        yield made
+    """A running application without a worker."""
+    async with open_house(client, database, CATALOG, task_queue=f"idle-{uuid4()}", working=False) as opened:
+        yield opened

@@ -1,4 +1,4 @@
-"""What tests of recovery do with sagas: stop them, and have things befall their executions."""
+"""Tools for tests of recovery: stop a saga between two transactions; terminate, delete or reset its execution."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,9 +18,8 @@ from orchestrator.settings import Settings
 from orchestrator.store.core.schema import saga as saga_table
 from orchestrator.store.core.schema import saga_meta
 from orchestrator.worker.process.manager import Manager
-from orchestrator.worker.recovery import execution_status as fate
+from orchestrator.worker.recovery import execution_status, stalled_sagas
 from orchestrator.worker.recovery import limits as sweeping
-from orchestrator.worker.recovery import stalled_sagas as silent_sagas
 from orchestrator.worker.recovery.closed_runs import closed_abnormally
 from orchestrator.worker.recovery.limits import Limits
 from orchestrator.worker.recovery.sweep import Recovery
@@ -33,9 +32,10 @@ LETTER = LetterRequested(source="a", coins=10)
 
 
 class Stop:
-    """Where the first execution that comes there waits, between two transactions, until the test lets it go on.
+    """A point between two transactions of a saga, where the first execution that reaches it waits for the test.
 
-    Each of its attempts does, also once it is terminated: a worker learns that late, and would drive the saga on.
+    Every attempt of that execution waits, even after it was terminated: its worker learns of that late and would
+    otherwise drive the saga further.
     """
 
     def __init__(self) -> None:
@@ -46,16 +46,16 @@ class Stop:
 
 @dataclass
 class Stops:
-    """Stops of single sagas: before `step 2`, `undo 1` or `finish`."""
+    """The points at which sagas are stopped: before `step 2`, `undo 1` or `finish`."""
 
     at: dict[tuple[str, str], Stop] = field(default_factory=dict[tuple[str, str], Stop])
 
     def before(self, what: str, event_id: str) -> Stop:
-        """Stop a saga there, once."""
+        """Stop a saga at this point, once."""
         return self.at.setdefault((event_id, what), Stop())
 
-    async def come_to(self, what: str, event_id: str) -> None:
-        """A saga is about to do that."""
+    async def wait_at(self, what: str, event_id: str) -> None:
+        """Wait if the saga is to be stopped at this point."""
         stop = self.at.get((event_id, what))
         if stop is None:
             return
@@ -66,7 +66,7 @@ class Stops:
             await stop.opened.wait()
 
     def open_all(self) -> None:
-        """Stop nobody any more."""
+        """Let every stopped saga continue, and stop no other."""
         for stop in self.at.values():
             stop.opened.set()
         self.at.clear()
@@ -74,7 +74,7 @@ class Stops:
 
 @dataclass(frozen=True)
 class Published:
-    """A saga's event and its execution."""
+    """A published event and the execution of its saga."""
 
     house: House
     event_id: str
@@ -82,15 +82,15 @@ class Published:
 
     @property
     def handle(self) -> Any:
-        """Its execution, whichever run."""
+        """The current run of its execution."""
         return self.house.client.get_workflow_handle(self.workflow_id)
 
     async def terminate(self, reason: str | None = None) -> None:
-        """As a person does it."""
+        """Terminate the execution."""
         await self.handle.terminate(reason=reason)
 
     async def delete(self) -> None:
-        """As a person does it; wait until it is gone."""
+        """Delete the execution and wait until it is gone."""
         await self.house.client.workflow_service.delete_workflow_execution(
             DeleteWorkflowExecutionRequest(
                 namespace=self.house.client.namespace,
@@ -99,13 +99,13 @@ class Published:
         )
 
         async def gone() -> bool:
-            return (await fate.status_of_execution(self.house.client, self.workflow_id)).run_id == ""
+            return (await execution_status.status_of_execution(self.house.client, self.workflow_id)).run_id == ""
 
         await eventually(gone, "the execution is deleted")
 
     async def reset(self) -> None:
-        """To its beginning."""
-        [begun, *_] = [
+        """Reset the execution to its beginning."""
+        [first_task, *_] = [
             event.event_id
             async for event in self.handle.fetch_history_events()
             if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED
@@ -115,19 +115,19 @@ class Published:
                 namespace=self.house.client.namespace,
                 workflow_execution=WorkflowExecution(workflow_id=self.workflow_id),
                 reason="a test",
-                workflow_task_finish_event_id=begun,
+                workflow_task_finish_event_id=first_task,
                 request_id=str(uuid4()),
             )
         )
 
     async def row(self) -> Any:
-        """The saga's row."""
+        """Read the saga's row."""
         async with self.house.database.reading() as connection:
-            found = await connection.execute(select(saga_table).where(saga_table.c.event_id == self.event_id))
-            return found.first()
+            result = await connection.execute(select(saga_table).where(saga_table.c.event_id == self.event_id))
+            return result.first()
 
     async def ended(self) -> Any:
-        """The saga's row, once it has an outcome."""
+        """Wait until the saga has an outcome and return its row."""
 
         async def has_ended() -> bool:
             row = await self.row()
@@ -137,22 +137,22 @@ class Published:
         return await self.row()
 
     async def closed(self) -> None:
-        """Wait until its execution has ended."""
+        """Wait until the execution has closed."""
 
         async def has_closed() -> bool:
-            return not (await fate.status_of_execution(self.house.client, self.workflow_id)).runs
+            return not (await execution_status.status_of_execution(self.house.client, self.workflow_id)).runs
 
         await eventually(has_closed, f"{self.workflow_id} closes")
 
 
 async def publish(house: House, event: Any = EVENT, event_id: str | None = None) -> Published:
-    """Publish an event."""
+    """Publish an event to its only listener."""
     [saga] = await house.bus.publish(event, event_id=event_id)
     return Published(house, saga.event_id, saga.workflow_id)
 
 
 async def publish_until(house: House, stops: Stops, what: str, event: Any = EVENT) -> Published:
-    """Publish an event, and wait until its saga is about to do something."""
+    """Publish an event and wait until its saga is about to take this action."""
     event_id = new_id()
     stop = stops.before(what, event_id)
     published = await publish(house, event, event_id)
@@ -161,7 +161,7 @@ async def publish_until(house: House, stops: Stops, what: str, event: Any = EVEN
 
 
 def recovery_of(house: House, **limits: Any) -> Recovery:
-    """Recovery with other limits than the worker's."""
+    """Return a recovery with limits that differ from the worker's."""
     return Recovery(
         house.ready.client,
         house.database,
@@ -172,17 +172,17 @@ def recovery_of(house: House, **limits: Any) -> Recovery:
 
 
 async def sweep(house: House, **limits: Any) -> Sweep:
-    """One sweep, straight on."""
+    """Run one sweep."""
     return await recovery_of(house, **limits).sweep()
 
 
 def done(swept: Sweep) -> dict[str, int]:
-    """What a sweep did, without what it did not."""
+    """The non-zero counts of a sweep, by action."""
     return {action.value: number for action, number in swept.counts.items() if number}
 
 
 async def is_visible(house: House, workflow_id: str) -> None:
-    """Wait until visibility knows that an execution was cut off."""
+    """Wait until the visibility store lists an execution that was closed abnormally."""
 
     async def known() -> bool:
         runs = closed_abnormally(
@@ -194,14 +194,14 @@ async def is_visible(house: House, workflow_id: str) -> None:
 
 
 async def belongs_to(house: House, **values: str) -> None:
-    """Say what the database belongs to."""
+    """Write which cluster, namespace or task queue the database belongs to."""
     async with house.database.transaction() as connection:
         await connection.execute(update(saga_meta).values(**values))
 
 
 @dataclass
 class Pause:
-    """Stops the first who comes to a point of a sweep."""
+    """Stops the first sweep that reaches a point."""
 
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     opened: asyncio.Event = field(default_factory=asyncio.Event)
@@ -213,17 +213,17 @@ class Pause:
 
 
 def pause_at(point: str, monkeypatch: pytest.MonkeyPatch) -> Pause:
-    """Stop the first sweep that comes to `before undo`, `after undo`, `before ensure` or `after ensure`."""
+    """Stop the first sweep that reaches `before undo`, `after undo`, `before ensure` or `after ensure`."""
     pause = Pause()
     when, _, what = point.partition(" ")
-    module: Any = silent_sagas if what == "undo" else sweeping
+    module: Any = stalled_sagas if what == "undo" else sweeping
     name = "undo_if_still_owned" if what == "undo" else "ensure_own_execution"
-    does: Callable[..., Awaitable[Any]] = getattr(module, name)
+    original: Callable[..., Awaitable[Any]] = getattr(module, name)
 
     async def paced(*args: Any, **options: Any) -> Any:
         if when == "before":
             await pause()
-        result = await does(*args, **options)
+        result = await original(*args, **options)
         if when == "after":
             await pause()
         return result
@@ -236,5 +236,5 @@ POINTS = ["before undo", "after undo", "before ensure", "after ensure"]
 
 
 def manager_of(house: House, **settings: Any) -> Manager:
-    """A manager with other settings."""
+    """Return a manager with other settings."""
     return Manager(Settings(task_queue=house.task_queue, **settings), catalog=house.catalog)

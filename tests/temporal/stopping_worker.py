@@ -1,7 +1,7 @@
-"""A worker process that stops itself inside a step: `python -m tests.temporal.stopping_worker`.
+"""A worker process that suspends itself inside a step: `python -m tests.temporal.stopping_worker`.
 
-Its environment tells it where it works (`SERVER`, `DATABASE`, `TASK_QUEUE`), where it says how far it is (`FOLDER`),
-and in which kind of attempt it stops (`PLACE`: `local` or `regular`).
+Environment variables say where it connects (`SERVER`, `DATABASE`, `TASK_QUEUE`), into which folder it writes its
+progress (`FOLDER`), and in which kind of attempt it suspends itself (`ATTEMPT`: `local` or `regular`).
 """
 
 import asyncio
@@ -27,15 +27,15 @@ from tests.house import CATALOG
 FOLDER = Path(os.environ.get("FOLDER", "."))
 
 
-def tell(how: str) -> None:
-    """How it ended; whoever finds the file finds all of it."""
-    (FOLDER / "ending").write_text(how)
+def report(ending: str) -> None:
+    """Write how the attempt ended. The file appears under its final name only when it is complete."""
+    (FOLDER / "ending").write_text(ending)
     (FOLDER / "ending").rename(FOLDER / "ended")
 
 
 async def stop_inside(tx: Transaction) -> None:
-    """Stand still with the effect written and not committed, as a suspended machine does; go on when it is woken."""
-    if activity.info().is_local != (os.environ["PLACE"] == "local"):
+    """Suspend the process while the effect is written but not committed; continue when the test wakes it."""
+    if activity.info().is_local != (os.environ["ATTEMPT"] == "local"):
         raise RuntimeError("not in this attempt")
     if (FOLDER / "inside").exists():
         return
@@ -43,32 +43,31 @@ async def stop_inside(tx: Transaction) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-class Telling(StoreSteps):
-    """Says how the attempt ended that was stopped."""
+class ReportingSteps(StoreSteps):
+    """Reports how the suspended attempt ended."""
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
-        """A step."""
-        begun_before = (FOLDER / "inside").exists()
+        was_suspended_before = (FOLDER / "inside").exists()
         try:
             reply = await super().run(command, deadline, attempt=attempt)
         except BaseException as fault:
-            if not begun_before and (FOLDER / "inside").exists():
-                tell(f"failed: {type(fault).__name__}")
+            if not was_suspended_before and (FOLDER / "inside").exists():
+                report(f"failed: {type(fault).__name__}")
             raise
-        if not begun_before and (FOLDER / "inside").exists():
-            tell(f"replied: {reply.kind}")
+        if not was_suspended_before and (FOLDER / "inside").exists():
+            report(f"replied: {reply.kind}")
         return reply
 
 
 async def main() -> None:
-    """Work until killed."""
+    """Work until the process is killed."""
     Script.after["put"] = stop_inside
     client = await Client.connect(os.environ["SERVER"], data_converter=worker_data_converter)
     worker = Worker(
         client,
         task_queue=os.environ["TASK_QUEUE"],
         workflows=hosts_of(CATALOG),
-        activities=activities_of(CATALOG, Telling(Database(os.environ["DATABASE"]), CATALOG)),
+        activities=activities_of(CATALOG, ReportingSteps(Database(os.environ["DATABASE"]), CATALOG)),
         workflow_runner=sandbox_for(CATALOG),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=3),
     )

@@ -1,4 +1,4 @@
-"""What became of an event: told by its execution where that can, by the rows where it cannot, and to whoever asks."""
+"""How a client learns a saga's outcome or an event: from the execution where possible, otherwise from the tables."""
 
 import asyncio
 import os
@@ -40,16 +40,16 @@ BEGUN = datetime.now(UTC)
 
 @pytest.fixture(params=["with the database", "through a worker"])
 async def bus(request: pytest.FixtureRequest, house: House) -> AsyncGenerator[EventBus]:
-    """A client's bus: one that can read the tables, and one that has to ask."""
+    """A client's bus, which either reads the tables itself or asks a worker to read them."""
     database = house.database if request.param == "with the database" else None
-    made = EventBus(house.client, house.catalog, task_queue=house.task_queue, database=database)
-    yield made
+    bus = EventBus(house.client, house.catalog, task_queue=house.task_queue, database=database)
+    yield bus
     if database is None:
-        await made.close()
+        await bus.close()
 
 
-async def times_out(house: House, stops: Stops, where: str) -> Published:
-    """An execution that will time out, and its saga stands there: where the machine is slow, it is given longer."""
+async def publish_to_time_out(house: House, stops: Stops, where: str) -> Published:
+    """Start an execution whose saga waits at a point until it times out; on a slow machine it gets more time."""
     for seconds in (1, 4, 16, 64):
         event_id = new_id()
         stop = stops.before(where, event_id)
@@ -68,13 +68,13 @@ async def times_out(house: House, stops: Stops, where: str) -> Published:
         if reached.done():
             return published
         reached.cancel()
-    raise AssertionError("no execution came there before it timed out")
+    raise AssertionError("no execution reached the point before it timed out")
 
 
-async def befall(house: House, published: Published, end: str) -> None:
-    """What may happen to an execution."""
+async def cut_off(house: House, published: Published, end: str) -> None:
+    """Make an execution end without an outcome, or wait until it has timed out."""
     match end:
-        case "terminated" | "terminated before it was taken":
+        case "terminated" | "terminated before its first step":
             await published.terminate()
         case "reset":
             await published.reset()
@@ -86,21 +86,21 @@ async def befall(house: House, published: Published, end: str) -> None:
 
 ENDS = {
     "terminated": ("step 2", Phase.CANCELLED),
-    "terminated before it was taken": ("step 1", Phase.COMPLETED),
+    "terminated before its first step": ("step 1", Phase.COMPLETED),
     "timed out": ("step 2", Phase.COMPLETED),
     "reset": ("step 2", Phase.COMPLETED),
     "deleted": ("step 2", Phase.COMPLETED),
 }
-"""Where the saga stands when it happens, and how it ends: by itself, or once recovery has looked."""
+"""Where the saga waits when its execution is cut off, and the phase in which it ends, after a sweep if necessary."""
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_an_execution_that_is_cut_off_is_no_outcome_and_whoever_waits_gets_the_sagas(
+async def test_waiting_clients_get_the_sagas_outcome_even_if_its_execution_is_cut_off(
     house: House, bus: EventBus, stops: Stops, end: str
 ) -> None:
     where, phase = ENDS[end]
     if end == "timed out":
-        published = await times_out(house, stops, where)
+        published = await publish_to_time_out(house, stops, where)
         handle = bus.handle(CoinsMove, published.event_id)
     else:
         event_id = new_id()
@@ -109,21 +109,22 @@ async def test_an_execution_that_is_cut_off_is_no_outcome_and_whoever_waits_gets
         published = Published(house, event_id, handle.workflow_id)
         await stop.reached.wait()
     waiting = [
-        asyncio.create_task(one.outcome(timeout=SOON)) for one in (handle, bus.handle(CoinsMove, published.event_id))
+        asyncio.create_task(client_handle.outcome(timeout=SOON))
+        for client_handle in (handle, bus.handle(CoinsMove, published.event_id))
     ]
 
-    await befall(house, published, end)
+    await cut_off(house, published, end)
     if end != "reset":
         with pytest.raises(NotFinished):
             await handle.outcome(timeout=AT_ONCE)
-        if end == "terminated before it was taken":
+        if end == "terminated before its first step":
             await is_visible(house, published.workflow_id)
         await sweep(house)
 
     assert [(await task).phase for task in waiting] == [phase, phase]
 
 
-async def test_whoever_waits_for_an_execution_is_told_though_the_bus_is_closed(house: House, stops: Stops) -> None:
+async def test_an_outcome_still_arrives_after_the_bus_was_closed(house: House, stops: Stops) -> None:
     bus = EventBus(house.client, house.catalog, task_queue=house.task_queue, database=house.database)
     event_id = new_id()
     stop = stops.before("step 2", event_id)
@@ -137,23 +138,23 @@ async def test_whoever_waits_for_an_execution_is_told_though_the_bus_is_closed(h
     assert (await waiting).phase is Phase.COMPLETED
 
 
-async def test_a_saga_of_long_ago_tells_its_outcome_though_no_execution_is_there(house: House, bus: EventBus) -> None:
-    """As after Temporal's retention: only the row is left."""
+async def test_an_old_saga_whose_execution_is_gone_still_has_its_outcome(house: House, bus: EventBus) -> None:
+    """After Temporal's retention only the row exists."""
     Script.before["put"] = refuses()
     event_id = new_id()
     await driver_of(house.database, CoinsMove, EVENT, event_id).drive()
 
-    with pytest.raises(SagaFailed) as told:
+    with pytest.raises(SagaFailed) as raised:
         await bus.handle(CoinsMove, event_id).result(timeout=SOON)
     followed = [progress.what async for progress in bus.handle(CoinsMove, event_id).follow()]
 
-    assert isinstance(told.value.failure, CoinsMoveFailed)
+    assert isinstance(raised.value.failure, CoinsMoveFailed)
     assert followed == ["finish: undone"]
     with pytest.raises(SagaUnknown):
         await bus.handle(CoinsMove, new_id()).outcome(timeout=SOON)
 
 
-async def test_the_next_event_that_matches_is_heard_from_wherever_it_comes(house: House, bus: EventBus) -> None:
+async def test_a_listener_receives_the_next_matching_event_from_any_source(house: House, bus: EventBus) -> None:
     await house.bus.execute(CoinsMove, EVENT)
     before = datetime.now(UTC)
     async with bus.listening(CoinsMoveCompleted) as completed, bus.listening(CoinsMoveRequested) as requested:
@@ -164,19 +165,21 @@ async def test_the_next_event_that_matches_is_heard_from_wherever_it_comes(house
         assert (await requested.next(timeout=SOON)).coins == 3
         with pytest.raises(EventTimeout):
             await completed.next(timeout=AT_ONCE)
-    heard = await bus.wait_for(CoinsMoveCompleted, matching=lambda one: one.coins == 3, since=before, timeout=SOON)
-    assert heard.coins == 3
+    received = await bus.wait_for(
+        CoinsMoveCompleted, matching=lambda event: event.coins == 3, since=before, timeout=SOON
+    )
+    assert received.coins == 3
 
 
-async def test_what_was_recorded_earlier_and_committed_later_is_heard_and_nothing_twice(
+async def test_a_listener_receives_an_event_that_was_committed_late_and_no_event_twice(
     house: House, bus: EventBus
 ) -> None:
-    """One in an outbox whose transaction is still open while later ones go through, and comes by the relay, too."""
+    """The late event's row has an early time, because its transaction was open while later rows were committed."""
     late = wrap(CoinsMoveCompleted(coins=1, note="late"), event_id=new_id(), source="tests")
-    async with bus.listening(CoinsMoveCompleted) as heard:
+    async with bus.listening(CoinsMoveCompleted) as listening:
         before = datetime.now(UTC) - timedelta(seconds=30)
         await house.bus.execute(CoinsMove, EVENT)
-        assert (await heard.next(timeout=SOON)).coins == 10
+        assert (await listening.next(timeout=SOON)).coins == 10
         async with house.database.transaction() as connection:
             for event_id, envelope in (
                 (late.event_id, late.text),
@@ -184,68 +187,72 @@ async def test_what_was_recorded_earlier_and_committed_later_is_heard_and_nothin
             ):
                 values = {"event_id": event_id, "saga_id": uuid4(), "envelope": envelope, "created_at": before}
                 await connection.execute(insert(saga_outbox).values(values))
-        assert (await heard.next(timeout=SOON)).note == "late"
+        assert (await listening.next(timeout=SOON)).note == "late"
         with pytest.raises(EventTimeout):
-            await heard.next(timeout=AT_ONCE)
+            await listening.next(timeout=AT_ONCE)
 
 
-async def test_whoever_listens_for_what_the_other_does_not_hears_its_own(house: House, bus: EventBus) -> None:
-    """One question for all; each decides for itself."""
-    large = bus.wait_for(CoinsMoveCompleted, matching=lambda one: one.coins > 5, timeout=SOON)
-    small = bus.wait_for(CoinsMoveCompleted, matching=lambda one: one.coins <= 5, timeout=SOON)
-    asked = bus.wait_for(CoinsMoveRequested, timeout=SOON)
-    heard = asyncio.gather(large, small, asked)
+async def test_each_listener_receives_only_the_events_that_match_its_own_condition(house: House, bus: EventBus) -> None:
+    """All listeners share one query, and each of them filters its result."""
+    large = bus.wait_for(CoinsMoveCompleted, matching=lambda event: event.coins > 5, timeout=SOON)
+    small = bus.wait_for(CoinsMoveCompleted, matching=lambda event: event.coins <= 5, timeout=SOON)
+    requested = bus.wait_for(CoinsMoveRequested, timeout=SOON)
+    received = asyncio.gather(large, small, requested)
     await asyncio.sleep(0)
     with pytest.raises(UsageError, match="time zone"):
         bus.listening(CoinsMoveCompleted, since=datetime(2026, 1, 1))  # noqa: DTZ001
-    async with bus.listening(CoinsMoveCompleted) as begun:  # whoever began before has begun, too
+    async with bus.listening(CoinsMoveCompleted) as listening:  # the waits that started earlier listen by now, too
         await house.bus.publish_many([EVENT, EVENT.model_copy(update={"coins": 3})])
-        assert [event.coins for event in await heard][:2] == [10, 3]
-        assert {(await begun.next(timeout=SOON)).coins for _ in range(2)} == {10, 3}
+        assert [event.coins for event in await received][:2] == [10, 3]
+        assert {(await listening.next(timeout=SOON)).coins for _ in range(2)} == {10, 3}
 
 
-async def test_the_server_may_be_killed_and_the_worker_come_later_while_somebody_waits(
+async def test_clients_wait_through_a_server_crash_and_until_a_worker_starts(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event_id, patience = new_id(), timedelta(seconds=60)
     async with EmbeddedServer(tmp_path, port=free_port(0), headless=True) as server:
         client = await Client.connect(server.address, data_converter=pydantic_data_converter)
         async with open_house(client, database, CATALOG, task_queue="away", working=False) as house:
-            asking = EventBus(client, house.catalog, task_queue="away")
-            asked = [_when_asked(bus, monkeypatch) for bus in (house.bus, asking)]
+            worker_bus = EventBus(client, house.catalog, task_queue="away")
+            lookups_began = [_lookup_began(bus, monkeypatch) for bus in (house.bus, worker_bus)]
             [handle] = await house.bus.publish(EVENT, event_id=event_id)
             waiting = [
-                asyncio.create_task(one.result(timeout=patience))
-                for one in (handle, house.bus.handle(CoinsMove, event_id), asking.handle(CoinsMove, event_id))
+                asyncio.create_task(client_handle.result(timeout=patience))
+                for client_handle in (
+                    handle,
+                    house.bus.handle(CoinsMove, event_id),
+                    worker_bus.handle(CoinsMove, event_id),
+                )
             ]
-            waiting.append(asyncio.create_task(asking.wait_for(CoinsMoveCompleted, since=BEGUN, timeout=patience)))
-            await asyncio.gather(*(handle.wait() for handle in asked))
+            waiting.append(asyncio.create_task(worker_bus.wait_for(CoinsMoveCompleted, since=BEGUN, timeout=patience)))
+            await asyncio.gather(*(began.wait() for began in lookups_began))
             os.kill(server.pid, signal.SIGKILL)
             await server.wait_ended()
             await server.stop()
-            again = EmbeddedServer(tmp_path, port=int(server.address.rpartition(":")[2]), headless=True)
-            async with again:
+            restarted = EmbeddedServer(tmp_path, port=int(server.address.rpartition(":")[2]), headless=True)
+            async with restarted:
                 assert not any(task.done() for task in waiting)
                 async with house.another_worker():
                     assert {(await task).coins for task in waiting} == {10}
 
 
-def _when_asked(bus: EventBus, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Set once a bus has asked its tables."""
-    asked, tables = asyncio.Event(), bus._lookup  # pyright: ignore[reportPrivateUsage]
-    ask = tables.ask
+def _lookup_began(bus: EventBus, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Return an event that is set once the bus has begun a lookup."""
+    began, lookup = asyncio.Event(), bus._lookup  # pyright: ignore[reportPrivateUsage]
+    ask = lookup.ask
 
-    async def asking(question: Lookup) -> LookupReply:
-        asked.set()
+    async def ask_and_note(question: Lookup) -> LookupReply:
+        began.set()
         return await ask(question)
 
-    monkeypatch.setattr(tables, "ask", asking)
-    return asked
+    monkeypatch.setattr(lookup, "ask", ask_and_note)
+    return began
 
 
-async def test_an_address_that_does_not_answer_is_told(house: House) -> None:
-    nowhere = Database("postgresql://somebody:secret@127.0.0.1:1/none")
-    bus = EventBus(house.client, house.catalog, task_queue=house.task_queue, database=nowhere)
+async def test_an_unreachable_database_is_an_error_that_names_its_setting(house: House) -> None:
+    unreachable = Database("postgresql://somebody:secret@127.0.0.1:1/none")
+    bus = EventBus(house.client, house.catalog, task_queue=house.task_queue, database=unreachable)
 
     with pytest.raises(Unreachable, match="ORCHESTRATOR_DATABASE_URL"):
         await bus.handle(CoinsMove, new_id()).outcome()
@@ -254,35 +261,35 @@ async def test_an_address_that_does_not_answer_is_told(house: House) -> None:
     await bus.close()
 
 
-@pytest.mark.parametrize("there", ["nothing", "this Temporal's", "another Temporal's", "an address"])
-async def test_a_bus_reads_the_database_that_is_set_or_lies_beside_it_and_else_asks_a_worker(
-    client: Client, sqlite_template: Path, tmp_path: Path, there: str
+@pytest.mark.parametrize("configured", ["nothing", "this Temporal's", "another Temporal's", "an address"])
+async def test_a_bus_reads_the_configured_database_or_the_file_in_its_state_folder_or_else_asks_a_worker(
+    client: Client, sqlite_template: Path, tmp_path: Path, configured: str
 ) -> None:
-    if there.endswith("Temporal's"):
-        for found in sqlite_template.parent.glob(f"{sqlite_template.name}*"):
-            shutil.copy(found, tmp_path / found.name.replace(sqlite_template.name, "application.db"))
-    if there == "another Temporal's":
-        beside = Database(f"sqlite:///{tmp_path / 'application.db'}")
-        async with beside.transaction() as connection:
+    if configured.endswith("Temporal's"):
+        for file in sqlite_template.parent.glob(f"{sqlite_template.name}*"):
+            shutil.copy(file, tmp_path / file.name.replace(sqlite_template.name, "application.db"))
+    if configured == "another Temporal's":
+        application = Database(f"sqlite:///{tmp_path / 'application.db'}")
+        async with application.transaction() as connection:
             await connection.execute(update(saga_meta).values(temporal_namespace="elsewhere"))
-        await beside.close()
+        await application.close()
     settings = Settings(
         state_dir=tmp_path,
         temporal_address=client.service_client.config.target_host,
-        database_url="postgresql://somebody:secret@127.0.0.1:1/none" if there == "an address" else "",
+        database_url="postgresql://somebody:secret@127.0.0.1:1/none" if configured == "an address" else "",
     )
 
     bus = await EventBus.connect(settings, catalog=CATALOG)
 
-    reads = there in ("this Temporal's", "an address")
+    reads = configured in ("this Temporal's", "an address")
     assert isinstance(bus._lookup, DatabaseLookup if reads else WorkerLookup)  # pyright: ignore[reportPrivateUsage]
     await bus.close()
 
 
-async def test_nobody_waits_longer_than_until_the_bus_is_closed(house: House, bus: EventBus) -> None:
-    async with bus.listening(CoinsMoveCompleted) as heard:
-        waiting = asyncio.create_task(heard.next())
-        await asyncio.sleep(0)  # it runs until it waits
+async def test_closing_the_bus_ends_every_wait(house: House, bus: EventBus) -> None:
+    async with bus.listening(CoinsMoveCompleted) as listening:
+        waiting = asyncio.create_task(listening.next())
+        await asyncio.sleep(0)  # lets the task run until it waits
         await bus._log.close()  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(asyncio.CancelledError):
             await waiting

@@ -1,4 +1,4 @@
-"""Events that start several orchestrators, one after the other and side by side, in both placements."""
+"""Events start several orchestrators, in sequence and side by side, in both placements."""
 
 import asyncio
 import json
@@ -40,19 +40,19 @@ QUICK = RelayLimits(first_look=timedelta(milliseconds=20), last_look=timedelta(m
 async def house(
     request: pytest.FixtureRequest, database: Database, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncGenerator[House]:
-    """The chain's orchestrators in either placement, and a relay that looks soon."""
+    """The chain's orchestrators in one placement, and a relay that polls often."""
     for orchestrator in ORCHESTRATORS:
         monkeypatch.setattr(orchestrator, "partitions", request.param)
     monkeypatch.setattr(store_outbox, "FORWARD_AFTER", timedelta(0))
     async with (
-        open_house(client, database, CATALOG, task_queue=f"chains-{uuid4()}") as made,
-        made.manager.relaying(made.ready, QUICK),
+        open_house(client, database, CATALOG, task_queue=f"chains-{uuid4()}") as opened,
+        opened.manager.relaying(opened.ready, QUICK),
     ):
-        yield made
+        yield opened
 
 
 async def ended(house: House, count: int) -> dict[str, Any]:
-    """Every saga by its orchestrator, once so many have ended and nothing waits to be sent."""
+    """Wait until so many sagas have ended and the outbox is empty; return the sagas by orchestrator."""
 
     async def all_ended() -> bool:
         sagas = await house.sagas()
@@ -66,13 +66,15 @@ async def ended(house: House, count: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("refuse", [False, True], ids=["completed", "failed"])
-async def test_outcomes_start_the_next_and_carry_on_with_what_it_all_began(house: House, refuse: bool) -> None:
+async def test_an_outcome_starts_the_next_saga_and_keeps_the_first_events_correlation(
+    house: House, refuse: bool
+) -> None:
     event_id = new_id()
 
     await house.bus.publish(LinkRequested(refuse=refuse, key="k"), event_id=event_id)
 
     sagas = await ended(house, 4)
-    events = {name: read(one.envelope) for name, one in sagas.items()}
+    events = {name: read(row.envelope) for name, row in sagas.items()}
     second, third = events["SecondLink"], events["ThirdLink"]
     assert (second.event_type, second.correlation_id, second.causation_id) == ("LINK_COMPLETED", event_id, event_id)
     assert third.event_type == ("SECOND_LINK_FAILED" if refuse else "SECOND_LINK_COMPLETED")
@@ -86,11 +88,13 @@ async def test_outcomes_start_the_next_and_carry_on_with_what_it_all_began(house
     assert not await house.dead_letters()
 
 
-async def test_a_listener_that_the_client_did_not_come_to_gets_the_event_from_the_first(house: House) -> None:
+async def test_a_listener_that_a_crashed_client_did_not_reach_gets_the_event_from_the_first_listener(
+    house: House,
+) -> None:
     event_id = new_id()
     envelope = wrap(EVENT, event_id=event_id, source="tests")
 
-    await Delivery(house.client, house.task_queue)(FirstLink, EVENT, envelope)  # and here the client dies
+    await Delivery(house.client, house.task_queue)(FirstLink, EVENT, envelope)  # here the client crashes
 
     sagas = await ended(house, 4)
     assert sagas["Watching"].id == saga_id("Watching", event_id)
@@ -98,7 +102,7 @@ async def test_a_listener_that_the_client_did_not_come_to_gets_the_event_from_th
     assert (await house.holdings()).notes == 2
 
 
-async def test_what_came_to_everybody_is_done_once_by_each_and_so_is_its_repeat(house: House) -> None:
+async def test_each_listener_handles_an_event_once_even_if_it_is_published_again(house: House) -> None:
     event_id = new_id()
 
     for _ in range(2):
@@ -111,7 +115,7 @@ async def test_what_came_to_everybody_is_done_once_by_each_and_so_is_its_repeat(
     assert (await house.holdings()).notes == 2
 
 
-async def test_a_client_waits_for_an_orchestrator_of_several_events(house: House) -> None:
+async def test_a_client_can_wait_for_an_orchestrator_that_handles_several_events(house: House) -> None:
     event_id = new_id()
     first = await house.bus.execute(ThirdLink, SecondLinkCompleted(), event_id=event_id)
     again = await house.bus.execute(ThirdLink, SecondLinkCompleted(), event_id=event_id)
@@ -121,7 +125,7 @@ async def test_a_client_waits_for_an_orchestrator_of_several_events(house: House
     assert Watching.requests == FirstLink.requests == (LinkRequested,)
 
 
-async def test_a_worker_sends_what_anybody_adds_and_drains(database: Database, client: Client) -> None:
+async def test_a_worker_sends_events_from_the_outbox_and_drains(database: Database, client: Client) -> None:
     async with database.transaction() as connection:
         await stock(connection, a=100, b=0)
     settings = Settings(
@@ -142,7 +146,7 @@ async def test_a_worker_sends_what_anybody_adds_and_drains(database: Database, c
     async def ended() -> bool:
         return [row.event_id for row in await rows(database, saga) if row.outcome] == [event_id]
 
-    await eventually(ended, "its saga has ended")
+    await eventually(ended, "the saga of the event has ended")
     stop.set()
     async with asyncio.timeout(30):
         await working

@@ -1,4 +1,4 @@
-"""`handle` is changed while sagas are under way, and workers of both versions run side by side."""
+"""`handle` changes while sagas are in progress, and workers of both versions run side by side."""
 
 import asyncio
 from collections import Counter
@@ -22,7 +22,7 @@ from tests.swarm_next import NEXT
 CHANGES = ("inserted", "removed", "reordered")
 EACH = 34
 BEFORE = ["cast.take", "cast.put", "cast.write_note"]
-"""Steps of the code that the sagas begin with."""
+"""The steps of the code with which the sagas start."""
 NOTHING: list[str] = []
 AFTER = {
     "inserted": ["cast.take", "cast.count", "cast.put", "cast.write_note"],
@@ -33,14 +33,14 @@ AFTER = {
 
 @pytest.fixture
 async def house(database: Database, client: Client) -> AsyncGenerator[House]:
-    async with open_house(client, database, CATALOG, task_queue=f"changed-{uuid4()}") as made:
-        yield made
+    async with open_house(client, database, CATALOG, task_queue=f"changed-{uuid4()}") as opened:
+        yield opened
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("requested", [SwarmRequested, LoneRequested], ids=["partitions", "own"])
-async def test_sagas_under_way_when_handle_changes_end_or_say_that_they_are_stuck_and_can_be_cancelled(
+async def test_sagas_in_progress_when_handle_changes_end_or_are_stuck_and_can_then_be_cancelled(
     requested: type[SwarmRequested | LoneRequested], house: House, client: Client
 ) -> None:
     is_open, reached = False, asyncio.Event()
@@ -63,7 +63,7 @@ async def test_sagas_under_way_when_handle_changes_end_or_say_that_they_are_stuc
             sagas = await house.sagas()
             return len(sagas) == len(events) and all(saga.outcome or saga.stuck_step for saga in sagas)
 
-        await eventually(has_settled, "each has ended, or is stuck", within=400)
+        await eventually(has_settled, "each saga has ended or is stuck", within=400)
         for saga in await house.sagas():
             if saga.outcome is None:
                 assert "differs from its record" in saga.stuck_error

@@ -1,4 +1,4 @@
-"""Two versions of the contracts in flight at once: what an old worker cannot read waits for a new one."""
+"""Two contract versions are in flight at once; what an old worker cannot read waits for a new one."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -25,14 +25,14 @@ EACH = 10
 
 @pytest.fixture
 async def house(database: Database, client: Client) -> AsyncGenerator[House]:
-    """With a worker of version 1."""
-    async with open_house(client, database, before.CATALOG, task_queue=f"versions-{uuid4()}") as made:
-        yield made
+    """A running application whose worker has version 1."""
+    async with open_house(client, database, before.CATALOG, task_queue=f"versions-{uuid4()}") as opened:
+        yield opened
 
 
 @asynccontextmanager
 async def newer_worker(house: House) -> AsyncGenerator[None]:
-    """A worker of version 2 on the same task queue."""
+    """Run a worker of version 2 on the same task queue."""
     address = house.client.service_client.config.target_host
     twin = worker_client(await Client.connect(address, namespace=house.client.namespace))
     settings = Settings(task_queue=house.task_queue, log_level="ERROR")
@@ -41,33 +41,33 @@ async def newer_worker(house: House) -> AsyncGenerator[None]:
 
 
 def newer_bus(house: House) -> EventBus:
-    """A client of version 2."""
+    """Return a client's bus of version 2."""
     return ClosingBus(house.client, after.CATALOG, task_queue=house.task_queue, database=house.database)
 
 
 @pytest.mark.exhaustive
-async def test_workers_of_two_versions_side_by_side_finish_events_of_both(house: House) -> None:
+async def test_workers_of_two_versions_side_by_side_finish_events_of_both_versions(house: House) -> None:
     old = [before.CrateMoveRequested.example()] * EACH
     new = [after.CrateMoveRequested.example()] * EACH
 
     async with newer_worker(house):
-        handles = [handle for some in await house.bus.publish_many(old) for handle in some]
-        handles += [handle for some in await newer_bus(house).publish_many(new) for handle in some]
+        handles = [handle for published in await house.bus.publish_many(old) for handle in published]
+        handles += [handle for published in await newer_bus(house).publish_many(new) for handle in published]
         outcomes = [await handle.outcome() for handle in handles]
 
     assert [outcome.phase.value for outcome in outcomes] == ["completed"] * 4 * EACH
     assert (await house.holdings()).boxes == {"a": 100 - 4 * EACH, "b": 4 * EACH}
     assert not await house.dead_letters()
     versions = [outcome.event["dataversion"] for outcome in outcomes]
-    assert versions[2 * EACH :] == [2] * 2 * EACH, "the new worker ended the new ones, in either placement"
-    assert set(versions[: 2 * EACH]) == {1, 2}, "and each of the two some of the old ones"
+    assert versions[2 * EACH :] == [2] * 2 * EACH, "the new worker finishes all new events, in both placements"
+    assert set(versions[: 2 * EACH]) == {1, 2}, "each worker finishes some of the old events"
 
 
-async def test_a_newer_event_is_parked_seen_and_finished_when_a_newer_worker_comes(house: House) -> None:
+async def test_a_newer_event_is_parked_and_shown_as_such_and_finished_once_a_newer_worker_runs(house: House) -> None:
     event_id = new_id()
 
     handles = await newer_bus(house).publish(after.CrateMoveRequested.example(), event_id=event_id)
-    await house.bus.execute(before.CrateMove, before.CrateMoveRequested.example())  # the others go on
+    await house.bus.execute(before.CrateMove, before.CrateMoveRequested.example())  # other events are handled
 
     for name in ("CrateMove", "CrateSwarm"):
 

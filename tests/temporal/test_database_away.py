@@ -1,4 +1,4 @@
-"""PostgreSQL is away while partitions are at full load: few sagas move, none is lost, and the rate returns."""
+"""PostgreSQL is unavailable while partitions are at full load: few sagas move, none is lost, and the rate recovers."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -21,13 +21,13 @@ from tests.house import House, eventually, open_house
 from tests.swarm import CATALOG, SwarmRequested
 
 BOXES = 20
-MOVED = 20
-"""Executions of their own at most, of however many sagas."""
+MOST_MOVED = 20
+"""How many sagas at most may move to their own executions, whatever the load."""
 
 
 @pytest.fixture
 async def postgres_alone(tmp_path: Path) -> AsyncGenerator[Postgres]:
-    """One of the test's own, to be stopped and killed."""
+    """A PostgreSQL server that the test may suspend and kill."""
     server = Postgres(tmp_path / "postgres")
     await server.start()
     yield server
@@ -40,25 +40,25 @@ async def house(postgres_alone: Postgres, client: Client) -> AsyncGenerator[Hous
     await migrate(database, application=cast.tables)
     async with database.transaction() as connection:
         await cast.stock(connection, **{f"box-{number}": 10_000 for number in range(BOXES)})
-    async with open_house(client, database, CATALOG, task_queue=f"away-{uuid4()}") as made:
-        yield made
+    async with open_house(client, database, CATALOG, task_queue=f"away-{uuid4()}") as opened:
+        yield opened
     await database.close()
 
 
-async def stands_still(server: Postgres, seconds: float) -> None:
-    """Every process of it."""
-    family = [server.pid, *(process.pid for process in children(server.pid))]
-    for pid in family:
+async def suspended(server: Postgres, seconds: float) -> None:
+    """Suspend every process of the server for a while."""
+    pids = [server.pid, *(process.pid for process in children(server.pid))]
+    for pid in pids:
         stop(pid)
     try:
         await asyncio.sleep(seconds)
     finally:
-        for pid in family:
+        for pid in pids:
             go_on(pid)
 
 
-async def is_killed(server: Postgres, seconds: float) -> None:
-    """And started again."""
+async def killed(server: Postgres, seconds: float) -> None:
+    """Kill the server and start it again after a while."""
     await server.kill()
     await asyncio.sleep(seconds)
     await server.revive()
@@ -68,9 +68,9 @@ async def is_killed(server: Postgres, seconds: float) -> None:
 @pytest.mark.parametrize(
     ("count", "seconds"), [(150, 1.0), pytest.param(1_000, 5.0, marks=pytest.mark.exhaustive)], ids=["thin", "full"]
 )
-@pytest.mark.parametrize("away", [stands_still, is_killed])
-async def test_while_it_is_away_nothing_moves_but_a_few_and_then_the_rate_returns(
-    away: Callable[[Postgres, float], Awaitable[None]],
+@pytest.mark.parametrize("outage", [suspended, killed])
+async def test_during_an_outage_only_a_few_sagas_move_and_afterwards_the_rate_recovers(
+    outage: Callable[[Postgres, float], Awaitable[None]],
     count: int,
     seconds: float,
     house: House,
@@ -83,14 +83,14 @@ async def test_while_it_is_away_nothing_moves_but_a_few_and_then_the_rate_return
             return await connection.scalar(statement) or 0
 
     async def until(number: int) -> float:
-        """Seconds until so many have ended."""
+        """Wait until this many sagas have ended, and return how many seconds that took."""
         began = monotonic()
 
-        async def have() -> bool:
+        async def enough_ended() -> bool:
             await asyncio.sleep(0.02)
             return await ended() >= number
 
-        await eventually(have, f"{number} of {count} have ended", within=300)
+        await eventually(enough_ended, f"{number} of {count} have ended", within=300)
         return monotonic() - began
 
     events = [
@@ -98,27 +98,30 @@ async def test_while_it_is_away_nothing_moves_but_a_few_and_then_the_rate_return
         for number in range(count)
     ]
     publishing = asyncio.create_task(house.bus.publish_many(events))
-    await until(count // 10)  # warm
-    first = await ended()
-    before = await until(count // 3)
-    rate_before = (await ended() - first) / before
+    await until(count // 10)  # the worker is warm
+    ended_before = await ended()
+    seconds_before = await until(count // 3)
+    rate_before = (await ended() - ended_before) / seconds_before
 
-    await away(postgres_alone, seconds)
-    gone_on = monotonic()
+    await outage(postgres_alone, seconds)
+    outage_over = monotonic()
     await until(count // 3 + count // 10)
-    returned = monotonic() - gone_on
-    left = count - await ended()
-    rate_after = left / await until(count)
+    returned = monotonic() - outage_over
+    remaining = count - await ended()
+    rate_after = remaining / await until(count)
 
     await publishing
     sagas = await house.sagas()
     assert {row.phase for row in sagas} == {"completed"}
     assert len(sagas) == count
     own = [row for row in sagas if not is_partition(row.owner_workflow_id)]
-    assert len(own) <= MOVED
+    assert len(own) <= MOST_MOVED
     boxes = (await house.holdings()).boxes
     assert {boxes[f"box-{number}"] for number in range(BOXES)} <= {10_000 + d for d in (-1, 0, 1)}
     assert (await house.holdings()).notes == count
     with capsys.disabled():
-        told = f"{rate_before:.0f} sagas/s before, {rate_after:.0f} after; back {returned:.1f} s after the database"
-        print(f"\n{away.__name__} for {seconds:g} s: {told}; {len(own)} in executions of their own")
+        rates = f"{rate_before:.0f} sagas/s before, {rate_after:.0f} after; back {returned:.1f} s after the database"
+        print(
+            f"\
+        {outage.__name__} for {seconds:g} s: {rates}; {len(own)} in their own executions"
+        )

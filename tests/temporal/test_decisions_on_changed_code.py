@@ -1,4 +1,4 @@
-"""What was decided about a saga is carried out although its execution fails on each replay of changed code."""
+"""A decision about a saga is carried out even if its execution fails at each replay because the code has changed."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -27,15 +27,15 @@ CATALOG = Catalog.of(orchestrators=[Deployed], operations=OPERATIONS)
 
 @pytest.fixture
 async def idle(database: Database, client: Client) -> AsyncGenerator[House]:
-    async with open_house(client, database, CATALOG, task_queue=f"deployed-{uuid4()}", working=False) as made:
-        yield made
+    async with open_house(client, database, CATALOG, task_queue=f"deployed-{uuid4()}", working=False) as opened:
+        yield opened
 
 
 @asynccontextmanager
 async def deployed(
     house: House, change: str, operations: Sequence[Operation[..., Any]] = OPERATIONS
 ) -> AsyncGenerator[House]:
-    """A worker with the next version of the code."""
+    """Run a worker with another version of the code."""
     Plan.deployed = change
     catalog = Catalog.of(orchestrators=[Deployed], operations=operations)
     async with house.manager.worker(Ready(house.ready.client, house.database, catalog)):
@@ -43,7 +43,7 @@ async def deployed(
 
 
 async def asleep(house: House) -> Published:
-    """A saga whose first step is done, and that sleeps; no worker runs any more."""
+    """Publish a saga, wait until it sleeps after its first step, and stop the worker."""
     event_id = new_id()
     async with deployed(house, ""):
         await house.bus.publish(DeployedRequested(coins=10), event_id=event_id)
@@ -51,27 +51,27 @@ async def asleep(house: House) -> Published:
         async def sleeps() -> bool:
             return any(row.next_at is not None for row in await house.sagas())
 
-        await eventually(sleeps, "it sleeps")
+        await eventually(sleeps, "the saga sleeps")
     return Published(house, event_id, f"Deployed/event/{event_id}")
 
 
 async def keeps_failing(house: House, saga: Published) -> None:
-    """Its workflow task has failed three times."""
+    """Wait until its workflow task has failed three times."""
 
     async def fails() -> bool:
         described = await saga.handle.describe()
         return bool(described.raw_description.pending_workflow_task.attempt > 2)
 
-    await eventually(fails, "its workflow task fails", within=60)
+    await eventually(fails, "the workflow task fails", within=60)
 
 
-async def swept_as_undone(house: House) -> None:
-    """Sweep until visibility shows the execution that fails, and its saga is undone."""
+async def sweep_until_undone(house: House) -> None:
+    """Sweep until the visibility store shows the failing execution and the sweep undoes its saga."""
 
     async def is_undone() -> bool:
         return done(await sweep(house)) == {"undo": 1}
 
-    await eventually(is_undone, "a sweep has it undone", within=60)
+    await eventually(is_undone, "a sweep undoes the saga", within=60)
 
 
 async def assert_undone(house: House, saga: Published, shown: str = "CANCELED") -> None:
@@ -83,7 +83,7 @@ async def assert_undone(house: House, saga: Published, shown: str = "CANCELED") 
     async def has_ended() -> bool:
         return (await saga.handle.describe()).status is WorkflowExecutionStatus[shown]
 
-    await eventually(has_ended, f"its execution has ended as {shown}")
+    await eventually(has_ended, f"the execution has ended as {shown}")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ async def assert_undone(house: House, saga: Published, shown: str = "CANCELED") 
         *(pytest.param(change, marks=pytest.mark.exhaustive) for change in ("another step", "another operation")),
     ],
 )
-async def test_a_cancel_from_the_web_is_carried_out_though_the_execution_never_hears_it(
+async def test_a_cancel_from_the_web_ui_is_carried_out_even_if_the_execution_never_processes_it(
     idle: House, change: str
 ) -> None:
     saga = await asleep(idle)
@@ -102,7 +102,7 @@ async def test_a_cancel_from_the_web_is_carried_out_though_the_execution_never_h
         await keeps_failing(idle, saga)
         assert (await saga.row()).phase == "forward"
 
-        await swept_as_undone(idle)
+        await sweep_until_undone(idle)
 
         await assert_undone(idle, saga)
     row = await saga.row()
@@ -110,7 +110,7 @@ async def test_a_cancel_from_the_web_is_carried_out_though_the_execution_never_h
     assert "the wrong account" in row.message
 
 
-async def test_what_the_database_decided_is_carried_out_by_an_execution_that_begins_again(idle: House) -> None:
+async def test_a_cancel_in_the_database_is_carried_out_by_an_execution_that_starts_again(idle: House) -> None:
     saga = await asleep(idle)
     await cancel_saga(idle.database, (await saga.row()).id, by="a test")
     await saga.handle.signal("retry")
@@ -124,7 +124,7 @@ async def test_what_the_database_decided_is_carried_out_by_an_execution_that_beg
 
 
 @pytest.mark.exhaustive
-async def test_two_sweeps_at_once_have_it_undone_once(idle: House) -> None:
+async def test_two_concurrent_sweeps_undo_the_saga_once(idle: House) -> None:
     saga = await asleep(idle)
     await saga.handle.cancel()
     async with deployed(idle, "raises"):
@@ -135,7 +135,7 @@ async def test_two_sweeps_at_once_have_it_undone_once(idle: House) -> None:
         await assert_undone(idle, saga)
 
 
-async def test_a_terminated_saga_is_undone_though_the_code_that_is_deployed_now_raises(idle: House) -> None:
+async def test_a_terminated_saga_is_undone_even_if_the_deployed_code_raises(idle: House) -> None:
     saga = await asleep(idle)
     await saga.terminate("the wrong account")
     async with deployed(idle, "locks raise"):
@@ -159,7 +159,7 @@ async def test_a_bug_alone_undoes_nothing(idle: House) -> None:
     assert (await saga.row()).phase == "forward"
 
 
-async def test_an_operation_that_the_code_no_longer_has_is_named_and_the_saga_ends_once_it_is_back(idle: House) -> None:
+async def test_an_undo_without_its_operation_names_it_and_ends_once_the_operation_is_back(idle: House) -> None:
     saga = await asleep(idle)
     await saga.handle.cancel()
     async with deployed(idle, "another operation", OPERATIONS[1:]):
@@ -170,7 +170,7 @@ async def test_an_operation_that_the_code_no_longer_has_is_named_and_the_saga_en
             row = await saga.row()
             return row.stuck_step == 1 and "cast.take" in row.stuck_error
 
-        await eventually(is_stuck, "it is stuck and names the operation", within=60)
+        await eventually(is_stuck, "the saga is stuck and names the operation", within=60)
         assert (await saga.row()).phase == "undoing"
         assert (await idle.holdings()).boxes == {"a": 90, "b": 0}
     async with deployed(idle, ""):

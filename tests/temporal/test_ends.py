@@ -1,6 +1,6 @@
-"""However a saga ends: one outcome, on the real server and both databases.
+"""Every way in which a saga ends: with exactly one outcome, on the real server and on both databases.
 
-What recovery does about executions that are gone is in `test_recovery`; external steps are in `tests.external`.
+`test_recovery` covers executions that are gone, and `tests.external` covers external steps.
 """
 
 from collections.abc import Callable
@@ -38,54 +38,54 @@ BEFORE = {"a": 100, "b": 0}
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test need not wait as long between two attempts as the world does."""
+    """Shorten the backoff between two attempts."""
     for policy in ("_STEP_RETRIES", "_ENDLESS_RETRIES"):
-        at_once = RetryPolicy(initial_interval=timedelta(milliseconds=10), backoff_coefficient=1.0)
-        monkeypatch.setattr(f"orchestrator.workflow.steps.{policy}", at_once)
+        short = RetryPolicy(initial_interval=timedelta(milliseconds=10), backoff_coefficient=1.0)
+        monkeypatch.setattr(f"orchestrator.workflow.steps.{policy}", short)
 
 
-async def until(house: House, event_id: str, true: Callable[[Any], bool], what: str) -> None:
-    """Wait until the saga's row is as wanted."""
+async def until(house: House, event_id: str, condition: Callable[[Any], bool], what: str) -> None:
+    """Wait until a saga's row meets a condition."""
 
     async def is_so() -> bool:
-        return any(row.event_id == event_id and true(row) for row in await house.sagas())
+        return any(row.event_id == event_id and condition(row) for row in await house.sagas())
 
     await eventually(is_so, what)
 
 
 async def until_pending(
-    house: House, saga: SagaHandle[Any], activity: str, *, attempt: int = 1, heard: bool = False
+    house: House, saga: SagaHandle[Any], activity: str, *, attempt: int = 1, has_failed: bool = False
 ) -> None:
-    """Wait until a regular activity is under way, in a certain attempt; `heard`: it has failed before."""
+    """Wait until a regular activity is at an attempt; with `has_failed`, also until a failure is recorded."""
 
     async def is_so() -> bool:
         described = await house.client.get_workflow_handle(saga.workflow_id).describe()
         return any(
             pending.activity_type.name == activity
             and pending.attempt >= attempt
-            and (not heard or pending.HasField("last_failure"))
+            and (not has_failed or pending.HasField("last_failure"))
             for pending in described.raw_description.pending_activities
         )
 
-    await eventually(is_so, f"{activity} is tried for the {attempt}th time")
+    await eventually(is_so, f"{activity} is at attempt {attempt}")
 
 
-async def terminated(house: House, saga: SagaHandle[Any]) -> None:
+async def terminate(house: House, saga: SagaHandle[Any]) -> None:
     """Terminate a saga's execution."""
     await house.client.get_workflow_handle(saga.workflow_id).terminate("by a test")
 
 
-async def cancelled(house: House, saga: SagaHandle[Any], times: int = 1) -> None:
-    """Ask for a saga's cancel, as the Web UI and `temporal workflow cancel` do."""
+async def cancel(house: House, saga: SagaHandle[Any], times: int = 1) -> None:
+    """Request the cancellation of a saga as the Web UI and `temporal workflow cancel` do."""
     for _ in range(times):
         await house.client.get_workflow_handle(saga.workflow_id).cancel()
 
 
 async def assert_cancelled(house: House, saga: SagaHandle[Any]) -> None:
-    """Undone, told once, and shown as cancelled."""
-    with pytest.raises(SagaCancelled) as told:
+    """Check that the saga is undone, has one outcome event, and is shown as cancelled."""
+    with pytest.raises(SagaCancelled) as raised:
         await saga.result(timeout=timedelta(seconds=60))
-    assert told.value.code == "saga.cancelled"
+    assert raised.value.code == "saga.cancelled"
     assert (await house.holdings()).boxes == BEFORE
     [row] = await house.sagas()
     assert (row.phase, row.stuck_step) == ("cancelled", None)
@@ -95,16 +95,16 @@ async def assert_cancelled(house: House, saga: SagaHandle[Any]) -> None:
 
 
 class TestLocalFirst:
-    """Steps run as local activities, and go on as regular ones; nobody but the history can tell."""
+    """A step runs as a local activity first and then as a regular one; only the history shows the difference."""
 
     @pytest.fixture(autouse=True)
     def unhurried(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-        """However slow the machine is: a local attempt has time."""
+        """Give local attempts more time, so that a slow machine does not make them regular."""
         if "longer" not in request.node.name:
             monkeypatch.setattr("orchestrator.workflow.local_first.LOCAL", timedelta(seconds=60))
 
     async def activities(self, house: House, saga: SagaHandle[Any]) -> tuple[list[str], list[str]]:
-        """Summaries of what ended locally, and of what was scheduled."""
+        """Return the summaries of the activities that ended locally and of those that were scheduled."""
         local: list[str] = []
         regular: list[str] = []
         async for event in house.client.get_workflow_handle(saga.workflow_id).fetch_history_events():
@@ -115,7 +115,7 @@ class TestLocalFirst:
                 regular.append(summary)
         return local, regular
 
-    async def test_a_saga_to_which_nothing_happens_schedules_nothing(self, house: House) -> None:
+    async def test_a_saga_without_failures_schedules_no_activity(self, house: House) -> None:
         [saga] = await house.bus.publish(MOVE)
 
         await saga.result()
@@ -132,7 +132,7 @@ class TestLocalFirst:
         assert Script.runs.count("put") == 4
         assert (await house.holdings()).boxes == {"a": 90, "b": 10}
 
-    async def test_a_step_that_takes_longer_than_a_local_attempt_may_is_done_once(self, house: House) -> None:
+    async def test_a_step_that_outlasts_its_local_attempt_is_done_once(self, house: House) -> None:
         gate = Gate(locally=True)
         Script.after["put"] = gate
         [saga] = await house.bus.publish(MOVE)
@@ -159,10 +159,10 @@ class TestLocalFirst:
         ("times", "size", "parallel"),
         [(30, 200_000, False), (40, 200_000, True), (250, 10, False), (120, 10_000, True)],
     )
-    async def test_what_one_workflow_task_carries_is_bounded(
+    async def test_the_size_of_a_workflow_task_is_bounded(
         self, house: House, times: int, size: int, parallel: bool
     ) -> None:
-        """Over 4 MiB the server would refuse the task for ever."""
+        """The server rejects a larger task than 4 MiB on every attempt."""
         event = BulkyRequested(times=times, size=size, parallel=parallel)
 
         completed = await house.bus.execute(Bulky, event, timeout=timedelta(seconds=120))
@@ -172,7 +172,7 @@ class TestLocalFirst:
 
 
 class TestCancelled:
-    """At any moment, by whatever asks Temporal for it."""
+    """A saga is cancelled at any moment, through Temporal."""
 
     async def test_in_a_regular_step(self, house: House) -> None:
         gate = Gate()
@@ -180,41 +180,41 @@ class TestCancelled:
         [saga] = await house.bus.publish(MOVE)
         await gate.reached.wait()
 
-        await cancelled(house, saga, times=2)
+        await cancel(house, saga, times=2)
         gate.opened.set()
 
         await assert_cancelled(house, saga)
 
     @pytest.mark.parametrize("where", ["before", "after"])
-    async def test_in_a_local_step_that_goes_on_as_a_regular_one(self, house: House, where: str) -> None:
+    async def test_in_a_local_step_that_becomes_a_regular_one(self, house: House, where: str) -> None:
         gate = Gate(locally=True)
         getattr(Script, where)["put"] = gate
         [saga] = await house.bus.publish(MOVE)
         await gate.reached.wait()
 
-        await cancelled(house, saga)
+        await cancel(house, saga)
 
         await assert_cancelled(house, saga)
         gate.opened.set()
 
-    async def test_before_any_worker_took_it(self, database: Any, client: Any) -> None:
+    async def test_before_a_worker_started_it(self, database: Any, client: Any) -> None:
         from tests.house import CATALOG, open_house
 
         async with open_house(client, database, CATALOG, task_queue=f"idle-{new_id()}", working=False) as house:
             [saga] = await house.bus.publish(MOVE)
-            await cancelled(house, saga)
+            await cancel(house, saga)
 
             async with house.another_worker():
                 await assert_cancelled(house, saga)
 
         assert Script.runs == []
 
-    async def test_on_the_37th_try(self, house: House) -> None:
+    async def test_on_the_37th_attempt(self, house: House) -> None:
         Script.before["put"] = fails()
         [saga] = await house.bus.publish(MOVE)
         await until_pending(house, saga, "cast.put", attempt=37)
 
-        await cancelled(house, saga)
+        await cancel(house, saga)
 
         await assert_cancelled(house, saga)
         assert Script.runs.count("put") >= 37
@@ -226,7 +226,7 @@ class TestCancelled:
         [saga] = await house.bus.publish(MOVE)
         await gate.reached.wait()
 
-        await cancelled(house, saga, times=2)
+        await cancel(house, saga, times=2)
         gate.opened.set()
 
         with pytest.raises(SagaFailed, match=r"refused by the script"):
@@ -237,9 +237,9 @@ class TestCancelled:
     async def test_while_it_sleeps(self, house: House) -> None:
         event_id = new_id()
         [saga] = await house.bus.publish(NapRequested(coins=10, seconds=3600), event_id=event_id)
-        await until(house, event_id, lambda row: row.next_at is not None, "it sleeps")
+        await until(house, event_id, lambda row: row.next_at is not None, "the saga sleeps")
 
-        await cancelled(house, saga)
+        await cancel(house, saga)
 
         await assert_cancelled(house, saga)
         assert [(step.kind, step.state) for step in await house.steps()] == [
@@ -250,9 +250,9 @@ class TestCancelled:
     async def test_while_it_waits_for_an_event(self, house: House) -> None:
         event_id = new_id()
         [saga] = await house.bus.publish(ApprovalRequested(coins=10), event_id=event_id)
-        await until(house, event_id, lambda row: row.next_at is not None, "it waits")
+        await until(house, event_id, lambda row: row.next_at is not None, "the saga waits")
 
-        await cancelled(house, saga)
+        await cancel(house, saga)
 
         await assert_cancelled(house, saga)
 
@@ -260,9 +260,9 @@ class TestCancelled:
         event_id = new_id()
         Script.before |= {"write_note": refuses(), "take_out": fails()}
         [saga] = await house.bus.publish(MOVE, event_id=event_id)
-        await until(house, event_id, lambda row: row.stuck_step == 2, "it is stuck")
+        await until(house, event_id, lambda row: row.stuck_step == 2, "the saga is stuck")
 
-        await cancelled(house, saga, times=2)
+        await cancel(house, saga, times=2)
         del Script.before["take_out"]
         await house.client.get_workflow_handle(saga.workflow_id).signal("retry")
 
@@ -271,7 +271,7 @@ class TestCancelled:
         assert (await house.holdings()).boxes == BEFORE
 
     async def test_with_a_bug_in_handle(self, house: House) -> None:
-        """Nothing is undone for a bug; a person may say so all the same."""
+        """A bug alone undoes nothing, but a person can still cancel the saga."""
         event_id = new_id()
         Plan.has_bug = True
         [saga] = await house.bus.publish(FlawedRequested(coins=10), event_id=event_id)
@@ -281,19 +281,19 @@ class TestCancelled:
             described = await handle.describe()
             return described.raw_description.pending_workflow_task.attempt > 1
 
-        await eventually(fails_for_its_bug, "its workflow task fails")
+        await eventually(fails_for_its_bug, "the workflow task fails")
         assert (await house.holdings()).boxes["a"] == 90
-        await cancelled(house, saga)
+        await cancel(house, saga)
 
         await assert_cancelled(house, saga)
 
-    async def test_past_the_pivot_it_goes_on_to_the_end(self, house: House) -> None:
+    async def test_past_the_pivot_it_completes(self, house: House) -> None:
         gate = Gate()
         Script.before["deliver"] = gate
         [saga] = await house.bus.publish(ParcelRequested(source="a", coins=10))
         await gate.reached.wait()
 
-        await cancelled(house, saga, times=2)
+        await cancel(house, saga, times=2)
         gate.opened.set()
 
         await saga.result(timeout=timedelta(seconds=60))
@@ -309,7 +309,7 @@ async def test_a_bug_in_handle_waits_for_its_fix(house: House) -> None:
         described = await house.client.get_workflow_handle(saga.workflow_id).describe()
         return described.raw_description.pending_workflow_task.attempt > 1
 
-    await eventually(fails_for_its_bug, "its workflow task fails")
+    await eventually(fails_for_its_bug, "the workflow task fails")
     Plan.has_bug = False
 
     await saga.result(timeout=timedelta(seconds=60))
@@ -317,22 +317,22 @@ async def test_a_bug_in_handle_waits_for_its_fix(house: House) -> None:
 
 
 class TestDeadline:
-    """Of a whole saga."""
+    """The deadline of a whole saga."""
 
-    async def test_it_is_undone(self, house: House) -> None:
+    async def test_a_saga_past_its_deadline_is_undone(self, house: House) -> None:
         gate = Gate()
         Script.after["put"] = gate
         [saga] = await house.bus.publish(HurryRequested(coins=10))
 
-        with pytest.raises(SagaFailed) as told:
+        with pytest.raises(SagaFailed) as raised:
             await saga.result(timeout=timedelta(seconds=60))
         gate.opened.set()
 
-        assert told.value.code == "saga.deadline_exceeded"
-        assert "0:00:02" in told.value.message
+        assert raised.value.code == "saga.deadline_exceeded"
+        assert "0:00:02" in raised.value.message
         assert (await house.holdings()).boxes == BEFORE
 
-    async def test_past_the_pivot_none_counts(self, house: House) -> None:
+    async def test_past_the_pivot_no_deadline_applies(self, house: House) -> None:
         gate = Gate()
         Script.before["deliver"] = gate
         [saga] = await house.bus.publish(HurryRequested(coins=10, pivot=True))
@@ -347,12 +347,12 @@ class TestDeadline:
         await saga.result(timeout=timedelta(seconds=60))
         assert (await house.holdings()).boxes["a"] == 90
 
-    async def test_one_that_passed_while_nobody_drove_counts(self, house: House) -> None:
+    async def test_a_deadline_that_passed_while_nothing_drove_the_saga_applies(self, house: House) -> None:
         event_id, gate = new_id(), Gate()
         Script.before["put"] = gate
         [saga] = await house.bus.publish(HurryRequested(coins=10), event_id=event_id)
         await gate.reached.wait()
-        await terminated(house, saga)
+        await terminate(house, saga)
         gate.opened.set()
         Script.clear()
         async with house.database.transaction() as connection:
@@ -360,22 +360,22 @@ class TestDeadline:
             [row] = await house.sagas()
             await connection.execute(update(saga_table).values({long_ago: row.created_at - timedelta(hours=1)}))
 
-        with pytest.raises(SagaFailed) as told:
+        with pytest.raises(SagaFailed) as raised:
             await house.bus.execute(Hurry, HurryRequested(coins=10), event_id=event_id)
 
-        assert told.value.code == "saga.deadline_exceeded"
+        assert raised.value.code == "saga.deadline_exceeded"
         assert (await house.holdings()).boxes == BEFORE
 
-    async def test_a_saga_that_is_in_time_is_left_alone(self, house: House) -> None:
+    async def test_a_saga_that_meets_its_deadline_completes(self, house: House) -> None:
         await house.bus.execute(Hurry, HurryRequested(coins=10))
 
         assert (await house.holdings()).boxes == {"a": 90, "b": 10}
 
 
 class TestSleep:
-    """Durable, and the same moment whoever drives."""
+    """A sleep is durable and ends at the same moment in any execution."""
 
-    async def test_it_ends(self, house: House) -> None:
+    async def test_a_sleep_ends(self, house: House) -> None:
         await house.bus.execute(Nap, NapRequested(coins=10, seconds=0.05))
 
         assert (await house.holdings()).boxes == {"a": 90, "b": 10}
@@ -387,15 +387,15 @@ class TestSleep:
         [row] = await house.sagas()
         assert row.next_at is None
 
-    async def test_another_execution_sleeps_to_the_same_moment(self, house: House) -> None:
+    async def test_another_execution_sleeps_until_the_same_moment(self, house: House) -> None:
         event_id, event = new_id(), NapRequested(coins=10, seconds=3600)
         [saga] = await house.bus.publish(event, event_id=event_id)
-        await until(house, event_id, lambda row: row.next_at is not None, "it sleeps")
+        await until(house, event_id, lambda row: row.next_at is not None, "the saga sleeps")
         [row] = await house.sagas()
-        await terminated(house, saga)
+        await terminate(house, saga)
 
         [again] = await house.bus.publish(event, event_id=event_id)
-        await until(house, event_id, lambda row: row.drives == 2, "another execution drives")
+        await until(house, event_id, lambda row: row.drives == 2, "another execution drives the saga")
 
         async def sleeps() -> bool:
             history = house.client.get_workflow_handle(again.workflow_id).fetch_history_events()
@@ -403,19 +403,19 @@ class TestSleep:
 
         await eventually(sleeps, "the other execution sleeps")
         assert [saga.next_at for saga in await house.sagas()] == [row.next_at]
-        await terminated(house, again)
+        await terminate(house, again)
 
 
 class TestWaitFor:
-    """An event that is sent to a saga."""
+    """Waiting for an event that is sent to the saga."""
 
     async def publish(self, house: House, event_id: str, **fields: Any) -> SagaHandle[Any]:
-        """A saga that waits."""
+        """Publish a saga and wait until it waits."""
         [saga] = await house.bus.publish(ApprovalRequested(coins=10, **fields), event_id=event_id)
-        await until(house, event_id, lambda row: row.next_at is not None, "it waits")
+        await until(house, event_id, lambda row: row.next_at is not None, "the saga waits")
         return saga
 
-    async def test_it_goes_on_with_the_first_that_matches(self, house: House) -> None:
+    async def test_the_first_event_that_matches_ends_the_wait(self, house: House) -> None:
         event_id = new_id()
         saga = await self.publish(house, event_id)
 
@@ -425,11 +425,11 @@ class TestWaitFor:
 
         assert (await saga.result()).by == "olena"
         assert (await house.holdings()).boxes == {"a": 90, "b": 10}
-        kept = await house.dead_letters()
-        assert [letter.code for letter in kept] == ["event.not_awaited"]
-        assert b"nobody" in kept[0].raw
+        letters = await house.dead_letters()
+        assert [letter.code for letter in letters] == ["event.not_awaited"]
+        assert b"nobody" in letters[0].raw
 
-    async def test_one_that_came_before_it_waited_counts(self, house: House) -> None:
+    async def test_an_event_that_arrived_before_the_wait_counts(self, house: House) -> None:
         event_id, gate = new_id(), Gate()
         Script.before["take"] = gate
         [saga] = await house.bus.publish(ApprovalRequested(coins=10), event_id=event_id)
@@ -440,16 +440,14 @@ class TestWaitFor:
 
         assert (await saga.result()).by == "early"
 
-    async def test_when_none_comes_in_time_handle_is_told(self, house: House) -> None:
-        with pytest.raises(SagaFailed) as told:
+    async def test_a_wait_that_times_out_returns_none_to_handle(self, house: House) -> None:
+        with pytest.raises(SagaFailed) as raised:
             await house.bus.execute(Approval, ApprovalRequested(coins=10, wait_seconds=0.05))
 
-        assert told.value.code == "approval.missing"
+        assert raised.value.code == "approval.missing"
         assert (await house.holdings()).boxes == BEFORE
 
-    async def test_what_came_is_the_same_in_another_execution_and_one_that_comes_again_is_no_news(
-        self, house: House
-    ) -> None:
+    async def test_another_execution_gets_the_same_event_and_a_repeat_of_it_is_ignored(self, house: House) -> None:
         event_id = new_id()
         saga = await self.publish(house, event_id)
         Script.before["put"] = fails()
@@ -457,7 +455,7 @@ class TestWaitFor:
             Approved(coins=10, by="first"), to=Approval, triggering_event_id=event_id, event_id="first"
         )
         await until_pending(house, saga, "cast.put")
-        await terminated(house, saga)
+        await terminate(house, saga)
 
         [saga] = await house.bus.publish(ApprovalRequested(coins=10), event_id=event_id)
         await until_pending(house, saga, "cast.put")
@@ -469,26 +467,26 @@ class TestWaitFor:
         assert (await saga.result()).by == "first"
         assert await house.dead_letters() == []
 
-    async def test_an_event_it_does_not_wait_for_is_refused(self, house: House) -> None:
-        with pytest.raises(EventRejected, match="it waits for APPROVED") as told:
+    async def test_an_event_of_a_type_that_is_not_awaited_is_rejected(self, house: House) -> None:
+        with pytest.raises(EventRejected, match="it waits for APPROVED") as raised:
             await house.bus.send(MOVE, to=Approval, triggering_event_id="any")
-        assert told.value.code == "event.not_awaited"
+        assert raised.value.code == "event.not_awaited"
 
-    async def test_a_saga_that_is_not_there_is_told(self, house: House) -> None:
-        with pytest.raises(EventRejected, match="it has ended, or was never started") as told:
+    async def test_sending_to_a_saga_that_does_not_exist_is_rejected(self, house: House) -> None:
+        with pytest.raises(EventRejected, match="it has ended, or was never started") as raised:
             await house.bus.send(Approved(coins=1, by="late"), to=Approval, triggering_event_id=new_id())
-        assert told.value.code == "saga.not_running"
+        assert raised.value.code == "saga.not_running"
 
 
 class TestPastThePivot:
-    """Nothing is undone there: what fails is tried until it is done, shown, and skipped by a person."""
+    """Past the pivot nothing is undone: a failing step is retried, shown as stuck, and may be skipped by a person."""
 
-    async def test_a_refusal_is_a_fault_and_is_tried_again(self, house: House) -> None:
-        left = [4]
+    async def test_a_refusal_is_retried_like_a_failure(self, house: House) -> None:
+        refusals = [4]
 
         async def refuse_a_while(tx: Transaction) -> None:
-            left[0] -= 1
-            if left[0] > 0:
+            refusals[0] -= 1
+            if refusals[0] > 0:
                 raise Refused("deliver.closed", "closed today")
 
         Script.before["deliver"] = refuse_a_while
@@ -500,11 +498,11 @@ class TestPastThePivot:
         assert (holdings.boxes["a"], holdings.notes) == (90, 1)
 
     @pytest.mark.parametrize("fault", [fails(), refuses("deliver.closed")], ids=["fails", "refuses"])
-    async def test_it_shows_as_stuck_and_goes_on_when_it_can(self, house: House, fault: Act) -> None:
+    async def test_a_failing_step_is_shown_as_stuck_and_ends_once_it_succeeds(self, house: House, fault: Act) -> None:
         event_id = new_id()
         Script.before["deliver"] = fault
         [saga] = await house.bus.publish(ParcelRequested(source="a", coins=10), event_id=event_id)
-        await until(house, event_id, lambda row: row.stuck_step == 3, "it shows as stuck")
+        await until(house, event_id, lambda row: row.stuck_step == 3, "the saga is shown as stuck")
         assert [(step.number, step.state) for step in await house.steps()] == [
             (1, "done"),
             (2, "done"),
@@ -528,30 +526,30 @@ class TestPastThePivot:
         event_id = new_id()
         Script.before["deliver"] = fails()
         [saga] = await house.bus.publish(ParcelRequested(source="a", coins=10), event_id=event_id)
-        await until_pending(house, saga, "cast.deliver", attempt=2, heard=True)
-        await until(house, event_id, lambda row: row.stuck_step == 3, "it shows as stuck")
+        await until_pending(house, saga, "cast.deliver", attempt=2, has_failed=True)
+        await until(house, event_id, lambda row: row.stuck_step == 3, "the saga is shown as stuck")
         Script.clear()
 
         await house.client.get_workflow_handle(saga.workflow_id).signal("retry")
 
         await saga.result(timeout=timedelta(seconds=60))
 
-    async def test_handle_that_says_no_is_stuck(self, house: House) -> None:
+    async def test_a_refusal_by_handle_makes_the_saga_stuck(self, house: House) -> None:
         event_id = new_id()
         await house.bus.publish(ParcelRequested(source="a", coins=10, refuse=True), event_id=event_id)
 
-        await until(house, event_id, lambda row: row.stuck_step == 2, "it shows as stuck")
+        await until(house, event_id, lambda row: row.stuck_step == 2, "the saga is shown as stuck")
 
         [row] = await house.sagas()
         assert row.phase == "forward"
         assert "parcel.refused: asked to refuse after the pivot" in row.stuck_error
 
-    async def test_terminated_it_is_resumed_to_its_end(self, house: House) -> None:
+    async def test_a_terminated_saga_is_resumed_and_completes(self, house: House) -> None:
         event_id, event, gate = new_id(), ParcelRequested(source="a", coins=10), Gate()
         Script.before["deliver"] = gate
         [saga] = await house.bus.publish(event, event_id=event_id)
         await gate.reached.wait()
-        await terminated(house, saga)
+        await terminate(house, saga)
         gate.opened.set()
         Script.clear()
 
@@ -561,9 +559,9 @@ class TestPastThePivot:
 
 
 class TestStuckUndo:
-    """A compensation that fails."""
+    """A compensation that keeps failing."""
 
-    async def test_it_shows_everywhere_within_a_few_attempts_and_a_retry_is_heard_at_once(
+    async def test_it_is_shown_as_stuck_after_a_few_attempts_and_a_retry_takes_effect_at_once(
         self, house: House, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         hourly = RetryPolicy(initial_interval=timedelta(hours=1))
@@ -571,7 +569,7 @@ class TestStuckUndo:
         event_id = new_id()
         Script.before |= {"write_note": refuses(), "take_out": fails()}
         [saga] = await house.bus.publish(MOVE, event_id=event_id)
-        await until(house, event_id, lambda row: row.stuck_step == 2, "it shows as stuck")
+        await until(house, event_id, lambda row: row.stuck_step == 2, "the saga is shown as stuck")
         handle = house.client.get_workflow_handle(saga.workflow_id)
 
         async def is_found() -> bool:
@@ -581,7 +579,7 @@ class TestStuckUndo:
         await eventually(is_found, "the search attribute says stuck")
         [row] = await house.sagas()
         assert "the script fails for good" in row.stuck_error
-        await until_pending(house, saga, "cast.take_out", heard=True)
+        await until_pending(house, saga, "cast.take_out", has_failed=True)
         assert Script.runs.count("take_out") == STUCK_AFTER + 1
         del Script.before["take_out"]
 
@@ -593,13 +591,13 @@ class TestStuckUndo:
         [row] = await house.sagas()
         assert (row.phase, row.stuck_step) == ("failed", None)
 
-    async def test_terminated_during_the_undo_it_is_undone_once(self, house: House) -> None:
+    async def test_a_saga_terminated_during_its_undo_is_undone_once(self, house: House) -> None:
         event_id, gate = new_id(), Gate()
         Script.before["write_note"] = refuses()
         Script.before["give_back"] = gate
         [saga] = await house.bus.publish(MOVE, event_id=event_id)
         await gate.reached.wait()
-        await terminated(house, saga)
+        await terminate(house, saga)
         gate.opened.set()
 
         with pytest.raises(SagaFailed):
@@ -609,16 +607,16 @@ class TestStuckUndo:
         assert [step.state for step in await house.steps()] == ["undone", "undone", "refused"]
 
 
-async def test_a_step_that_fails_for_good_is_given_up_after_its_deadline_and_a_few_attempts(
+async def test_a_step_that_keeps_failing_is_given_up_after_its_deadline_and_a_few_attempts(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for operation in house.catalog.operations.values():
         monkeypatch.setattr(operation, "deadline", timedelta(microseconds=1))
     Script.before["put"] = fails()
 
-    with pytest.raises(SagaFailed) as told:
+    with pytest.raises(SagaFailed) as raised:
         await house.bus.execute(CoinsMove, MOVE)
 
-    assert told.value.code == "operation.failed"
+    assert raised.value.code == "operation.failed"
     assert Script.runs.count("put") == FEWEST_ATTEMPTS
     assert (await house.holdings()).boxes == BEFORE

@@ -1,4 +1,4 @@
-"""What a worker logs while its database is down: counted in lines and tracebacks, never in time."""
+"""What a worker logs while its database is down, checked by the lines and tracebacks, not by times."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ SAGAS = 20
 
 @pytest.fixture
 async def postgres_alone(tmp_path: Path) -> AsyncGenerator[Postgres]:
-    """One of the test's own, to be killed."""
+    """A PostgreSQL server that the test may kill."""
     server = Postgres(tmp_path / "postgres")
     await server.start()
     yield server
@@ -32,7 +32,7 @@ async def postgres_alone(tmp_path: Path) -> AsyncGenerator[Postgres]:
 
 
 @pytest.mark.parametrize("placement", ["own", "partition"])
-async def test_an_outage_is_one_line_when_it_begins_one_a_minute_and_one_when_it_ends(
+async def test_an_outage_logs_one_line_at_its_start_one_a_minute_and_one_at_its_end(
     placement: str,
     postgres_alone: Postgres,
     client: Client,
@@ -61,7 +61,7 @@ async def test_an_outage_is_one_line_when_it_begins_one_a_minute_and_one_when_it
             await asyncio.sleep(0.1)
             return sum(record.message.startswith("For ") for record in caplog.records) >= 3
 
-        await eventually(has_lasted, "the outage is told three times", within=60)
+        await eventually(has_lasted, "the outage has been logged three times", within=60)
         await postgres_alone.revive()
 
         async def is_over() -> bool:
@@ -72,10 +72,10 @@ async def test_an_outage_is_one_line_when_it_begins_one_a_minute_and_one_when_it
         await eventually(is_over, "all sagas have ended and the end of the outage is logged", within=120)
 
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    first, *others, last = lines
+    first, *reminders, last = lines
     assert first.startswith("The database at postgresql://")
     assert "is back after" in last
-    assert all(line.startswith("For ") for line in others)
+    assert all(line.startswith("For ") for line in reminders)
     assert len([record for record in caplog.records if record.exc_info or "Traceback" in record.getMessage()]) == 0
-    assert all("wait" in line for line in others)
+    assert all("wait" in line for line in reminders)
     await database.close()

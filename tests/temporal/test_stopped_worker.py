@@ -41,7 +41,7 @@ async def test_a_worker_that_is_stopped_inside_a_step_and_wakes_after_the_undo_c
         "DATABASE": database.url.set(drivername=kind).render_as_string(hide_password=False),
         "TASK_QUEUE": queue,
         "FOLDER": str(tmp_path),
-        "PLACE": place,
+        "ATTEMPT": place,
     }
     async with open_house(client, database, CATALOG, task_queue=queue, working=False) as house:
         before = await house.holdings()
