@@ -144,7 +144,7 @@ async def test_a_step_that_is_refused_undoes_what_came_before(
 
 
 @each(STEP_BY_STEP)
-async def test_a_step_that_fails_for_good_undoes_what_came_before(
+async def test_a_step_that_keeps_failing_undoes_the_steps_before_it(
     running: RunningBooks, faults: Faults, scenario: Scenario, step: str
 ) -> None:
     before = await running.snapshot()

@@ -347,8 +347,7 @@ MUTANTS = (
         file=RECOVERY,
         replaced={"latest is None or before > latest else": "latest is None else"},
         caught_by=(
-            "tests/temporal/test_wrong_clocks.py"
-            "::test_a_mark_that_a_worker_set_into_the_future_hides_no_execution_that_was_cut_off",
+            "tests/temporal/test_wrong_clocks.py::test_a_mark_in_the_future_hides_no_execution_that_was_cut_off",
         ),
         unseen="its workers take the mark from Temporal's clock, so none of them sets one into the future",
     ),
@@ -470,7 +469,7 @@ def database_now() -> ColumnElement[datetime]:"""
         breaks="an execution that is moved to another task queue is not taken for one that a person has ended",
         file=EXECUTION_STATUS,
         replaced={" or termination.reason.startswith(MOVED)": ""},
-        caught_by=("tests/temporal/test_renamed_task_queue.py::test_sagas_that_have_begun_go_on_and_are_not_undone",),
+        caught_by=("tests/temporal/test_renamed_task_queue.py::test_sagas_in_progress_are_moved_and_not_undone",),
         unseen="chaos renames no task queue",
     ),
     Mutant(

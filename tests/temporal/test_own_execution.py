@@ -1,4 +1,4 @@
-"""A saga in its own execution, on the real server and both databases."""
+"""A saga in its own execution, on the real server and on both databases."""
 
 import asyncio
 import contextlib
@@ -58,10 +58,10 @@ async def test_a_refused_saga_is_failed_with_its_reason_and_undone_in_reverse(ho
     before, event_id = await house.holdings(), new_id()
     Script.before["write_note"] = refuses("note.too_long")
 
-    with pytest.raises(SagaFailed) as told:
+    with pytest.raises(SagaFailed) as raised:
         await house.bus.execute(CoinsMove, EVENT, event_id=event_id)
 
-    failure = told.value.failure
+    failure = raised.value.failure
     assert isinstance(failure, CoinsMoveFailed)
     assert (failure.error_code, failure.event_id) == ("note.too_long", event_id)
     assert failure.event == {"source": "a", "target": "b", "coins": 10}
@@ -71,32 +71,32 @@ async def test_a_refused_saga_is_failed_with_its_reason_and_undone_in_reverse(ho
     handle = house.client.get_workflow_handle(f"CoinsMove/event/{event_id}")
     description = await handle.describe()
     assert description.status is WorkflowExecutionStatus.FAILED
-    with pytest.raises(WorkflowFailureError) as failed:
+    with pytest.raises(WorkflowFailureError) as workflow_failure:
         await handle.result()
-    assert isinstance(failed.value.cause, ApplicationError)
-    assert failed.value.cause.type == "note.too_long"
+    assert isinstance(workflow_failure.value.cause, ApplicationError)
+    assert workflow_failure.value.cause.type == "note.too_long"
 
 
-async def test_search_attributes_say_what_it_was_and_how_it_ended(house: House) -> None:
+async def test_search_attributes_show_the_event_id_the_outcome_and_the_error_code(house: House) -> None:
     event_id = new_id()
     Script.before["put"] = refuses("box.full")
 
     with pytest.raises(SagaFailed):
         await house.bus.execute(CoinsMove, EVENT, event_id=event_id)
 
-    found: list[str] = []
+    workflow_ids: list[str] = []
 
     async def is_found() -> bool:
         query = f'EventId="{event_id}" AND SagaStatus="failed" AND ErrorCode="box.full"'
-        found[:] = [execution.id async for execution in house.client.list_workflows(query)]
-        return bool(found)
+        workflow_ids[:] = [execution.id async for execution in house.client.list_workflows(query)]
+        return bool(workflow_ids)
 
-    await eventually(is_found, "the execution is found by its search attributes")
-    assert found == [f"CoinsMove/event/{event_id}"]
+    await eventually(is_found, "the execution is workflow_ids by its search attributes")
+    assert workflow_ids == [f"CoinsMove/event/{event_id}"]
 
 
 @pytest.mark.parametrize("step", ["take", "put", "write_note"])
-async def test_a_step_that_fails_for_good_undoes_what_came_before(
+async def test_a_step_that_keeps_failing_undoes_the_steps_before_it(
     house: House, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for operation in house.catalog.operations.values():
@@ -104,30 +104,30 @@ async def test_a_step_that_fails_for_good_undoes_what_came_before(
     before = await house.holdings()
     Script.before[step] = fails()
 
-    with pytest.raises(SagaFailed, match="the script fails for good") as told:
+    with pytest.raises(SagaFailed, match="the script fails for good") as raised:
         await house.bus.execute(CoinsMove, EVENT)
 
-    assert told.value.code == "operation.failed"
+    assert raised.value.code == "operation.failed"
     assert Script.runs.count(step) == 3
     assert await house.holdings() == before
 
 
-async def test_an_authors_mistake_is_not_tried_again(house: House) -> None:
+async def test_a_misuse_of_the_transaction_is_not_retried(house: House) -> None:
     async def commits(tx: Transaction) -> None:
         await tx.commit()
 
     before = await house.holdings()
     Script.after["put"] = commits
 
-    with pytest.raises(SagaFailed, match="may not commit") as told:
+    with pytest.raises(SagaFailed, match="may not commit") as raised:
         await house.bus.execute(CoinsMove, EVENT)
 
-    assert told.value.code == "operation.failed"
+    assert raised.value.code == "operation.failed"
     assert Script.runs.count("put") == 1
     assert await house.holdings() == before
 
 
-async def test_a_step_that_fails_for_now_is_tried_again(house: House) -> None:
+async def test_a_step_that_fails_temporarily_is_retried(house: House) -> None:
     before = await house.holdings()
     Script.after["put"] = fails(times=2)
 
@@ -137,7 +137,7 @@ async def test_a_step_that_fails_for_now_is_tried_again(house: House) -> None:
     assert await house.holdings() == before.moved("a", "b", 10)
 
 
-async def test_a_compensation_that_fails_for_now_is_tried_again(house: House) -> None:
+async def test_a_compensation_that_fails_temporarily_is_retried(house: House) -> None:
     before = await house.holdings()
     Script.before["write_note"] = refuses()
     Script.after["take_out"] = fails(times=2)
@@ -150,7 +150,7 @@ async def test_a_compensation_that_fails_for_now_is_tried_again(house: House) ->
 
 
 @pytest.mark.parametrize("refused", [False, True])
-async def test_an_event_published_again_gives_the_first_outcome_and_does_nothing(house: House, refused: bool) -> None:
+async def test_an_event_published_again_has_the_first_outcome_and_no_effect(house: House, refused: bool) -> None:
     event_id = new_id()
     if refused:
         Script.before["put"] = refuses()
@@ -184,9 +184,9 @@ async def test_an_event_published_again_while_it_runs_is_dropped(house: House) -
 
 
 @pytest.mark.parametrize("when", ["completed", "failed", "running"])
-async def test_an_id_used_again_for_other_content_is_told_and_changes_nothing(house: House, when: str) -> None:
+async def test_an_id_reused_for_other_content_is_rejected_and_changes_nothing(house: House, when: str) -> None:
     event_id, gate = new_id(), Gate()
-    other = CoinsMoveRequested(source="a", target="b", coins=11)
+    different = CoinsMoveRequested(source="a", target="b", coins=11)
     if when == "failed":
         Script.before["put"] = refuses()
     if when == "running":
@@ -198,10 +198,10 @@ async def test_an_id_used_again_for_other_content_is_told_and_changes_nothing(ho
         await first.outcome()
     Script.clear()
 
-    with pytest.raises(EventRejected, match="already used for different content") as told:
-        await asyncio.gather(house.bus.execute(CoinsMove, other, event_id=event_id), open_soon(gate))
+    with pytest.raises(EventRejected, match="already used for different content") as raised:
+        await asyncio.gather(house.bus.execute(CoinsMove, different, event_id=event_id), open_soon(gate))
 
-    assert told.value.code == "event.id_reused"
+    assert raised.value.code == "event.id_reused"
     outcome = await first.outcome()
     assert (await house.holdings()).boxes == ({"a": 100, "b": 0} if when == "failed" else {"a": 90, "b": 10})
     assert len(await house.outbox()) == 1
@@ -210,12 +210,12 @@ async def test_an_id_used_again_for_other_content_is_told_and_changes_nothing(ho
 
 
 async def open_soon(gate: Gate) -> None:
-    """Let the others begin first."""
+    """Open the gate after other tasks have started."""
     await asyncio.sleep(0)
     gate.opened.set()
 
 
-async def test_a_cancelled_execution_is_undone_and_shows_as_cancelled(house: House) -> None:
+async def test_a_cancelled_execution_is_undone_and_shown_as_cancelled(house: House) -> None:
     before, event_id, gate = await house.holdings(), new_id(), Gate()
     Script.after["put"] = gate
     [saga] = await house.bus.publish(EVENT, event_id=event_id)
@@ -226,9 +226,9 @@ async def test_a_cancelled_execution_is_undone_and_shows_as_cancelled(house: Hou
     await handle.cancel()
     gate.opened.set()
 
-    with pytest.raises(SagaCancelled) as told:
+    with pytest.raises(SagaCancelled) as raised:
         await saga.result()
-    assert told.value.code == "saga.cancelled"
+    assert raised.value.code == "saga.cancelled"
     with pytest.raises(SagaCancelled):
         await house.bus.handle(CoinsMove, event_id).result()
     assert (await handle.describe()).status is WorkflowExecutionStatus.CANCELED
@@ -236,13 +236,13 @@ async def test_a_cancelled_execution_is_undone_and_shows_as_cancelled(house: Hou
     assert [row.phase for row in await house.sagas()] == ["cancelled"]
 
 
-async def test_a_terminated_saga_goes_on_where_it_stood_when_its_event_is_published_again(house: House) -> None:
+async def test_a_terminated_saga_continues_when_its_event_is_published_again(house: House) -> None:
     before, event_id, gate = await house.holdings(), new_id(), Gate()
     Script.before["put"] = gate
     [saga] = await house.bus.publish(EVENT, event_id=event_id)
     await gate.reached.wait()
     await house.client.get_workflow_handle(saga.workflow_id).terminate()
-    with pytest.raises(NotFinished):  # that is no outcome, and whoever waits longer gets the saga's
+    with pytest.raises(NotFinished):  # termination is no outcome; a client that waits longer gets the saga's
         await saga.outcome(timeout=timedelta(milliseconds=100))
     Script.clear()
     gate.opened.set()
@@ -253,7 +253,7 @@ async def test_a_terminated_saga_goes_on_where_it_stood_when_its_event_is_publis
     assert [row.drives for row in await house.sagas()] == [2]
 
 
-async def test_a_saga_without_steps_has_an_outcome_too(house: House) -> None:
+async def test_a_saga_without_steps_has_an_outcome(house: House) -> None:
     await house.bus.execute(Nothing, NothingRequested(refuse=False))
     with pytest.raises(SagaFailed, match=r"nothing\.refused"):
         await house.bus.execute(Nothing, NothingRequested(refuse=True))
@@ -261,7 +261,7 @@ async def test_a_saga_without_steps_has_an_outcome_too(house: House) -> None:
     assert sorted(row.phase for row in await house.sagas()) == ["completed", "failed"]
 
 
-async def test_steps_at_once_run_at_once_and_are_all_undone(house: House) -> None:
+async def test_parallel_steps_run_and_are_all_undone(house: House) -> None:
     before = await house.holdings()
     move = ParallelMoveRequested(source="a", target="b", coins=5)
     await house.bus.execute(ParallelMove, move)
@@ -275,21 +275,21 @@ async def test_steps_at_once_run_at_once_and_are_all_undone(house: House) -> Non
 
 
 async def test_two_executions_of_one_event_have_one_outcome(house: House) -> None:
-    """One by the bus, another started by hand under an id of its own and cancelled in the middle."""
+    """The bus starts one; the other is started by hand with another workflow id, and cancelled while it runs."""
     before, event_id, gate = await house.holdings(), new_id(), Gate()
     Script.after["put"] = gate
     [first] = await house.bus.publish(EVENT, event_id=event_id)
     await gate.reached.wait()
     envelope = wrap(EVENT, event_id=event_id, source="tests")
-    other = await house.client.start_workflow(
+    by_hand = await house.client.start_workflow(
         "CoinsMove", args=[raw_json(envelope.text.encode())], id=f"by-hand/{event_id}", task_queue=house.task_queue
     )
-    await other.cancel()
+    await by_hand.cancel()
 
     gate.opened.set()
     outcome = await first.outcome()
     with contextlib.suppress(WorkflowFailureError):
-        await other.result()
+        await by_hand.result()
 
     holdings = await house.holdings()
     assert holdings == (before.moved("a", "b", 10) if outcome.phase.value == "completed" else before)
@@ -297,13 +297,13 @@ async def test_two_executions_of_one_event_have_one_outcome(house: House) -> Non
     assert len(await house.outbox()) == 1
 
 
-async def test_fifty_sagas_at_once_each_have_their_own_outcome(house: House) -> None:
+async def test_fifty_concurrent_sagas_each_have_their_own_outcome(house: House) -> None:
     before = await house.holdings()
     move = CoinsMoveRequested(source="a", target="b", coins=1)
 
-    done = await asyncio.gather(*(house.bus.execute(CoinsMove, move) for _ in range(50)))
+    results = await asyncio.gather(*(house.bus.execute(CoinsMove, move) for _ in range(50)))
 
-    assert len({completed.note for completed in done}) == 50
+    assert len({completed.note for completed in results}) == 50
     holdings = await house.holdings()
     assert holdings.boxes == {"a": before.boxes["a"] - 50, "b": 50}
     assert holdings.notes == 50
@@ -311,7 +311,7 @@ async def test_fifty_sagas_at_once_each_have_their_own_outcome(house: House) -> 
 
 async def test_an_operation_refuses_to_run_outside_a_saga(house: House) -> None:
     for arguments in ([{"name": "a", "coins": 1}], [], ["a", 1]):
-        with pytest.raises(ActivityFailureError) as told:
+        with pytest.raises(ActivityFailureError) as raised:
             await house.client.execute_activity(
                 take.name,
                 args=arguments,
@@ -319,12 +319,12 @@ async def test_an_operation_refuses_to_run_outside_a_saga(house: House) -> None:
                 task_queue=house.task_queue,
                 start_to_close_timeout=timedelta(seconds=10),
             )
-        assert "runs only as a step of a saga" in str(told.value.cause)
+        assert "runs only as a step of a saga" in str(raised.value.cause)
     assert (await house.holdings()).boxes["a"] == 100
 
 
 async def stuck_saga(house: House, event_id: str) -> SagaHandle[Any]:
-    """A saga whose first step is not what was recorded, as after a careless deployment."""
+    """Return a saga whose first step differs from its record, as after a careless deployment."""
     gate = Gate()
     Script.before["put"] = gate
     [saga] = await house.bus.publish(EVENT, event_id=event_id)
@@ -338,19 +338,19 @@ async def stuck_saga(house: House, event_id: str) -> SagaHandle[Any]:
     async def is_stuck() -> bool:
         return [row.stuck_step for row in await house.sagas()] == [1]
 
-    await eventually(is_stuck, "the saga shows as stuck")
+    await eventually(is_stuck, "the saga is shown as stuck")
     return saga
 
 
 async def set_recorded(house: House, arguments: str) -> None:
-    """Change what step 1 recorded."""
-    digest_of = digest(f"cast.take{arguments}")
+    """Change the recorded arguments of step 1."""
+    new_digest = digest(f"cast.take{arguments}")
     async with house.database.transaction() as connection:
-        changed = update(saga_step).where(saga_step.c.number == 1).values(arguments=arguments, digest=digest_of)
+        changed = update(saga_step).where(saga_step.c.number == 1).values(arguments=arguments, digest=new_digest)
         await connection.execute(changed)
 
 
-async def test_a_stuck_saga_waits_and_a_retry_drives_it_again(house: House) -> None:
+async def test_a_retry_drives_a_stuck_saga_again(house: House) -> None:
     before, event_id = await house.holdings(), new_id()
     saga = await stuck_saga(house, event_id)
     assert "recorded cast.take(coins=11" in (await house.sagas())[0].stuck_error
@@ -362,26 +362,26 @@ async def test_a_stuck_saga_waits_and_a_retry_drives_it_again(house: House) -> N
     assert await house.holdings() == before.moved("a", "b", 10)
 
 
-async def test_a_retry_that_comes_before_the_execution_waits_for_it_counts(
+async def test_a_retry_that_arrives_before_the_execution_waits_for_it_takes_effect(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who sees the row marked as stuck may be faster than the execution that marks it."""
+    """A person who sees the row marked as stuck may be faster than the execution that marks it."""
     event_id = new_id()
-    marked, go_on = asyncio.Event(), asyncio.Event()
+    marked, released = asyncio.Event(), asyncio.Event()
     mark = StoreSteps.mark_stuck
 
-    async def mark_slowly(self: StoreSteps, command: MarkStuckCommand) -> None:
+    async def mark_and_wait(self: StoreSteps, command: MarkStuckCommand) -> None:
         await mark(self, command)
         marked.set()
-        await go_on.wait()
+        await released.wait()
 
-    monkeypatch.setattr(StoreSteps, "mark_stuck", mark_slowly)
+    monkeypatch.setattr(StoreSteps, "mark_stuck", mark_and_wait)
     saga = await stuck_saga(house, event_id)
     await marked.wait()
     await set_recorded(house, '{"coins":10,"name":"a"}')
 
     await house.client.get_workflow_handle(saga.workflow_id).signal("retry")
-    go_on.set()
+    released.set()
 
     await saga.result(timeout=timedelta(seconds=30))
     assert (await house.holdings()).boxes == {"a": 90, "b": 10}
@@ -398,7 +398,7 @@ async def test_a_stuck_saga_can_be_cancelled(house: House) -> None:
     assert (await house.holdings()).boxes == {"a": 100, "b": 0}
 
 
-async def test_a_retry_carries_events_over_and_keeps_the_rest_as_dead_letters(house: House) -> None:
+async def test_a_retry_carries_events_over_and_makes_the_rest_dead_letters(house: House) -> None:
     saga = await stuck_saga(house, new_id())
     handle = house.client.get_workflow_handle(saga.workflow_id)
     another = wrap(CoinsMoveRequested(source="a", target="b", coins=1), event_id=new_id(), source="tests")
@@ -417,14 +417,14 @@ async def test_a_retry_carries_events_over_and_keeps_the_rest_as_dead_letters(ho
     assert (await house.holdings()).boxes == {"a": 89, "b": 11}
 
 
-async def test_an_older_worker_leaves_a_new_orchestrators_sagas_to_those_that_know_it(house: House) -> None:
-    """As while a deployment rolls: it has the operations, and not the orchestrator."""
+async def test_an_older_worker_leaves_sagas_of_a_new_orchestrator_to_newer_workers(house: House) -> None:
+    """During a rolling deployment, the older worker has the operations but not the orchestrator."""
     older = Catalog.of(orchestrators=[Nothing], operations=house.catalog.operations.values())
     before = await house.holdings()
     manager = Manager(house.manager.settings, catalog=older)
     address = house.client.service_client.config.target_host
-    another = await Client.connect(address, data_converter=worker_data_converter)
-    async with manager.worker(Ready(another, house.database, older)):
+    second_client = await Client.connect(address, data_converter=worker_data_converter)
+    async with manager.worker(Ready(second_client, house.database, older)):
         await asyncio.gather(
             *(house.bus.execute(CoinsMove, CoinsMoveRequested(source="a", target="b", coins=1)) for _ in range(4))
         )
@@ -433,14 +433,14 @@ async def test_an_older_worker_leaves_a_new_orchestrators_sagas_to_those_that_kn
     assert {row.phase for row in await house.sagas()} == {"completed"}
 
 
-async def test_a_large_event_with_many_first_steps_at_once_is_done(house: House) -> None:
+async def test_a_large_event_with_many_parallel_first_steps_completes(house: House) -> None:
     await house.bus.execute(ManyNotes, ManyNotesRequested(text="x" * 240_000, notes=20))
 
     assert (await house.holdings()).notes == 20
 
 
-async def test_a_repeat_by_a_newer_contract_is_a_repeat(house: House) -> None:
-    """The first was sent without a field that has a default; the repeat writes it."""
+async def test_the_same_event_sent_under_a_newer_contract_is_a_repeat(house: House) -> None:
+    """The first message lacks a field that has a default; the repeat contains it."""
     event_id = new_id()
     message = json.loads(wrap(TippedRequested(name="a"), event_id=event_id, source="tests").text)
     del message["data"]["tip"]
@@ -451,7 +451,7 @@ async def test_a_repeat_by_a_newer_contract_is_a_repeat(house: House) -> None:
     assert (await house.holdings()).boxes["a"] == 90
 
 
-async def test_waiting_ends_with_the_timeout_and_the_saga_goes_on(house: House) -> None:
+async def test_a_wait_that_times_out_does_not_stop_the_saga(house: House) -> None:
     event_id, gate = new_id(), Gate()
     Script.after["put"] = gate
 
@@ -462,13 +462,13 @@ async def test_waiting_ends_with_the_timeout_and_the_saga_goes_on(house: House) 
     await house.bus.execute(CoinsMove, EVENT, event_id=event_id)
 
 
-async def test_following_tells_each_step_with_its_number_and_name(house: House) -> None:
+async def test_following_reports_each_step_with_its_number_and_name(house: House) -> None:
     Script.before["write_note"] = refuses("note.too_long")
     [saga] = await house.bus.publish(EVENT)
 
-    told = [(progress.what, progress.state) async for progress in saga.follow()]
+    reported = [(progress.what, progress.state) async for progress in saga.follow()]
 
-    assert told == [
+    assert reported == [
         ("step 1: cast.take", "done"),
         ("step 2: cast.put", "done"),
         ("step 3: cast.write_note", "refused"),
@@ -484,9 +484,9 @@ async def test_following_an_atomic_step_names_its_operations(house: House) -> No
     Script.before["write_note"] = refuses("note.too_long")
     [saga] = await house.bus.publish(AtomicMoveRequested(source="a", target="b", coins=10))
 
-    told = [(progress.what, progress.state) async for progress in saga.follow()]
+    reported = [(progress.what, progress.state) async for progress in saga.follow()]
 
-    assert told == [
+    assert reported == [
         ("step 1: cast.count, cast.take, cast.put", "done"),
         ("step 2: cast.write_note", "refused"),
         ("begin the undo: note.too_long", "done"),

@@ -1,4 +1,4 @@
-"""Sagas in partitions, on the real server and both databases."""
+"""Sagas in partitions, on the real server and on both databases."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -36,8 +36,8 @@ from tests.swarm import CATALOG, EVENT, Swarm, SwarmCompleted, SwarmRequested
 
 @pytest.fixture
 async def house(database: Database, client: Client) -> AsyncGenerator[House]:
-    async with open_house(client, database, CATALOG, task_queue=f"swarm-{uuid4()}") as made:
-        yield made
+    async with open_house(client, database, CATALOG, task_queue=f"swarm-{uuid4()}") as opened:
+        yield opened
 
 
 async def test_an_event_becomes_a_completed_saga(house: House) -> None:
@@ -54,27 +54,27 @@ async def test_an_event_becomes_a_completed_saga(house: House) -> None:
     assert sent.event_id == saga.outcome_event_id
 
 
-async def test_a_client_without_the_database_hears_of_its_outcomes_through_a_worker_and_others_cost_none(
+async def test_a_client_without_the_database_gets_outcomes_through_a_worker_with_few_queries(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_handle, "TAKE_TIMEOUT", 0.1)
-    asking = EventBus(house.client, house.catalog, task_queue=house.task_queue)
-    looks = f"WorkflowType = 'SagaAnswers' AND TaskQueue = '{house.task_queue}'"
+    bus = EventBus(house.client, house.catalog, task_queue=house.task_queue)
+    lookups = f"WorkflowType = 'SagaAnswers' AND TaskQueue = '{house.task_queue}'"
     await house.bus.execute(Swarm, EVENT)
 
-    handles = [handle for [handle] in await asking.publish_many([EVENT] * 30)]
+    handles = [handle for [handle] in await bus.publish_many([EVENT] * 30)]
     results = await asyncio.gather(*(handle.result(timeout=timedelta(seconds=20)) for handle in handles))
-    again = await asking.handle(Swarm, handles[0].event_id).result(timeout=timedelta(seconds=20))
+    again = await bus.handle(Swarm, handles[0].event_id).result(timeout=timedelta(seconds=20))
     with pytest.raises(SagaUnknown):
         await house.bus.handle(Swarm, new_id()).result()
 
     assert [*results, again] == [SwarmCompleted(coins=1)] * 31
 
-    async def known() -> bool:
-        return (await house.client.count_workflows(looks)).count > 0
+    async def are_visible() -> bool:
+        return (await house.client.count_workflows(lookups)).count > 0
 
-    await eventually(known, "visibility knows of them")
-    assert (await house.client.count_workflows(looks)).count <= 10, "one question for all that wait"
+    await eventually(are_visible, "the visibility store lists the lookups")
+    assert (await house.client.count_workflows(lookups)).count <= 10, "one lookup serves all clients that wait"
 
 
 async def test_a_refused_saga_is_failed_and_undone_among_others(house: House) -> None:
@@ -84,22 +84,22 @@ async def test_a_refused_saga_is_failed_and_undone_among_others(house: House) ->
 
     async def refuse(tx: Transaction) -> None:
         if tx.event_id == bad:
-            raise Refused("box.seven", "this one is refused")
+            raise Refused("box.seven", "the test refuses this event")
 
     Script.before["put"] = refuse
 
-    with pytest.raises(SagaFailed) as told:
+    with pytest.raises(SagaFailed) as raised:
         await house.bus.execute(Swarm, EVENT, event_id=bad)
 
-    assert (told.value.failure.error_code, [step.compensation for step in told.value.failure.undone]) == (
+    assert (raised.value.failure.error_code, [step.compensation for step in raised.value.failure.undone]) == (
         "box.seven",
         ["cast.give_back"],
     )
-    await eventually(lambda: _all_ended(house, 11), "all ended")
+    await eventually(lambda: _all_ended(house, 11), "all sagas have ended")
     assert (await house.holdings()).boxes["a"] == before.boxes["a"] - 10
 
 
-async def test_events_published_at_once_travel_in_few_signals_and_cost_few_history_events(house: House) -> None:
+async def test_events_published_together_need_few_signals_and_few_history_events(house: House) -> None:
     handles = await house.bus.publish_many([EVENT] * 80)
 
     outcomes = await asyncio.gather(*(handle.outcome() for [handle] in handles))
@@ -113,7 +113,7 @@ async def test_events_published_at_once_travel_in_few_signals_and_cost_few_histo
     assert events <= 80
 
 
-async def test_no_line_of_handle_is_in_the_history(house: House) -> None:
+async def test_the_history_contains_nothing_of_handle(house: House) -> None:
     [handle] = await house.bus.publish(EVENT)
     await handle.outcome()
 
@@ -124,28 +124,28 @@ async def test_no_line_of_handle_is_in_the_history(house: House) -> None:
     assert "cast.take" not in history.to_json()
 
 
-async def test_an_event_published_twice_is_done_once(house: House) -> None:
+async def test_an_event_published_twice_is_handled_once(house: House) -> None:
     event_id = new_id()
     first = await house.bus.execute(Swarm, EVENT, event_id=event_id)
 
     second = await house.bus.execute(Swarm, EVENT, event_id=event_id)
-    together = await house.bus.publish_many([EVENT] * 5, event_ids=[event_id] * 5)
+    repeats = await house.bus.publish_many([EVENT] * 5, event_ids=[event_id] * 5)
 
     assert first == second
-    assert {(await handle.outcome()).phase.value for [handle] in together} == {"completed"}
-    await house.bus.execute(Swarm, EVENT)  # behind them
+    assert {(await handle.outcome()).phase.value for [handle] in repeats} == {"completed"}
+    await house.bus.execute(Swarm, EVENT)  # completes after the repeats
     assert (await house.holdings()).boxes["a"] == 98
 
 
-async def test_an_id_used_for_other_content_is_told_and_kept(house: House) -> None:
+async def test_an_id_reused_for_other_content_is_rejected_and_becomes_a_dead_letter(house: House) -> None:
     event_id = new_id()
     await house.bus.execute(Swarm, EVENT, event_id=event_id)
-    other = SwarmRequested(source="a", target="b", coins=2)
+    different = SwarmRequested(source="a", target="b", coins=2)
 
     with pytest.raises(EventRejected, match=r"event\.id_reused"):
-        await house.bus.execute(Swarm, other, event_id=event_id)
+        await house.bus.execute(Swarm, different, event_id=event_id)
 
-    await eventually(lambda: _letters(house, 1), "the dead letter is kept")
+    await eventually(lambda: _letters(house, 1), "the dead letter is stored")
     [letter] = await house.dead_letters()
     assert (letter.code, letter.origin_workflow_id) == ("event.id_reused", (await house.sagas())[0].owner_workflow_id)
 
@@ -153,7 +153,7 @@ async def test_an_id_used_for_other_content_is_told_and_kept(house: House) -> No
 @pytest.mark.parametrize(
     "garbage", [[], [b""], [b"{"], [b'{"hello": 1}', b"\xff"]], ids=["none", "empty", "json", "two"]
 )
-async def test_garbage_becomes_dead_letters_and_hurts_nobody(house: House, garbage: list[bytes]) -> None:
+async def test_garbage_becomes_dead_letters_and_affects_no_saga(house: House, garbage: list[bytes]) -> None:
     [handle] = await house.bus.publish(EVENT)
     partition = house.client.get_workflow_handle(handle.workflow_id)
     arguments: list[RawValue] = [raw_json(raw) for raw in garbage]
@@ -161,13 +161,13 @@ async def test_garbage_becomes_dead_letters_and_hurts_nobody(house: House, garba
     await partition.signal("event", args=arguments)
     await partition.signal("evnet", raw_json(b"{}"))
 
-    await eventually(lambda: _letters(house, max(len(garbage), 1) + 1), "all are kept")
+    await eventually(lambda: _letters(house, max(len(garbage), 1) + 1), "every message is stored as a dead letter")
     assert "signal.unknown" in {letter.code for letter in await house.dead_letters()}
-    again = await house.bus.publish_many([EVENT] * 10)
-    assert {(await one.outcome()).phase.value for [one] in again} == {"completed"}
+    handles = await house.bus.publish_many([EVENT] * 10)
+    assert {(await handle.outcome()).phase.value for [handle] in handles} == {"completed"}
 
 
-async def test_updates_are_taken_like_signals_and_counted_before_the_server_refuses_them(
+async def test_updates_are_handled_like_signals_and_a_run_ends_before_the_server_refuses_them(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition, "_RUN_UPDATES", 3)
@@ -179,14 +179,14 @@ async def test_updates_are_taken_like_signals_and_counted_before_the_server_refu
         assert await update(running, "event", envelope) == {"accepted": 1}
         assert await update(running, "whatever", raw_json(b"{")) == {"accepted": 1}
 
-    await eventually(lambda: _all_ended(house, 9), "all ended")
-    await eventually(lambda: _letters(house, 8), "all are kept")
+    await eventually(lambda: _all_ended(house, 9), "all sagas have ended")
+    await eventually(lambda: _letters(house, 8), "every message is stored as a dead letter")
     assert {(letter.door, letter.code) for letter in await house.dead_letters()} == {("update", "event.not_json")}
     assert {saga.phase for saga in await house.sagas()} == {"completed"}
     assert (await running.describe()).run_id != first.run_id
 
 
-async def test_a_saga_that_sleeps_gets_an_execution_of_its_own(house: House) -> None:
+async def test_a_saga_that_sleeps_gets_its_own_execution(house: House) -> None:
     event_id = new_id()
     napping = SwarmRequested(source="a", target="b", coins=1, nap=True)
 
@@ -199,7 +199,7 @@ async def test_a_saga_that_sleeps_gets_an_execution_of_its_own(house: House) -> 
     assert Script.runs == ["take", "put", "write_note"]
 
 
-async def test_a_bug_in_handle_shows_in_an_execution_of_its_own_and_a_fix_finishes_it(house: House) -> None:
+async def test_a_bug_in_handle_shows_in_the_sagas_own_execution_and_a_fix_finishes_it(house: House) -> None:
     Plan.has_bug, event_id = True, new_id()
     buggy = SwarmRequested(source="a", target="b", coins=1, bug=True)
 
@@ -208,14 +208,14 @@ async def test_a_bug_in_handle_shows_in_an_execution_of_its_own_and_a_fix_finish
     for handle in (handles[0][0], handles[2][0]):
         assert (await handle.outcome()).phase.value == "completed"
     own = house.client.get_workflow_handle(f"Swarm/event/{event_id}")
-    await eventually(lambda: _runs(own), "it has an execution of its own")
+    await eventually(lambda: _runs(own), "the saga has its own execution")
     Plan.has_bug = False
     await own.signal("retry")
     assert (await handles[1][0].outcome()).phase.value == "completed"
     assert (await house.holdings()).boxes == {"a": 97, "b": 3}
 
 
-async def test_one_that_is_cancelled_among_fifty_is_undone_and_the_others_do_not_notice(house: House) -> None:
+async def test_a_saga_cancelled_among_fifty_is_undone_and_the_others_complete(house: House) -> None:
     gate, ids = _NoteGate(), [new_id() for _ in range(50)]
     Script.before["write_note"] = gate
     handles = await house.bus.publish_many([EVENT] * 50, event_ids=ids)
@@ -235,7 +235,7 @@ async def test_one_that_is_cancelled_among_fifty_is_undone_and_the_others_do_not
 
 
 class _NoteGate:
-    """Lets every saga write its note but the first, whose transaction is ended at the gate: it is tried again."""
+    """Fails the note of the first saga that reaches it until the gate is opened; every other saga writes its note."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
@@ -255,10 +255,10 @@ class _NoteGate:
 @pytest.mark.parametrize(
     ("count", "opened"), [(60, 1), pytest.param(400, 200, marks=pytest.mark.exhaustive)], ids=["thin", "full"]
 )
-async def test_partitions_that_are_terminated_leave_nothing_undone(
+async def test_sagas_of_terminated_partitions_all_complete(
     house: House, idle_recovery: None, count: int, opened: int
 ) -> None:
-    """So many are open at least, the others wait."""
+    """At least `opened` sagas are open when the partitions are terminated; the others wait."""
     gate = _EveryNoteFails()
     Script.before["write_note"] = gate
     handles = await house.bus.publish_many([EVENT] * count)
@@ -267,12 +267,12 @@ async def test_partitions_that_are_terminated_leave_nothing_undone(
     async def are_open() -> bool:
         return len(await house.sagas()) >= opened
 
-    await eventually(are_open, f"{opened} are open", within=100)
+    await eventually(are_open, f"{opened} sagas are open", within=100)
     for workflow_id in {handle.workflow_id for [handle] in handles}:
         await house.client.get_workflow_handle(workflow_id).terminate()
     gate.is_open = True
 
-    await eventually(lambda: _recovered(house, count), "every one has its outcome", within=120)
+    await eventually(lambda: _recovered(house, count), "every saga has its outcome", within=120)
 
     assert {saga.phase for saga in await house.sagas()} == {"completed"}
     assert (await house.holdings()).boxes == {"a": 100 - count, "b": count}
@@ -292,7 +292,7 @@ class _EveryNoteFails:
 
 @pytest.fixture
 def idle_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sweeps look at once."""
+    """Let a sweep look at executions that have only just closed."""
     monkeypatch.setattr(recovery, "_VISIBILITY_LAG", timedelta(0))
 
 
@@ -306,13 +306,13 @@ def recovery_of(house: House) -> Recovery:
     return Recovery(house.client, house.database, house.catalog, task_queue=house.task_queue, limits=limits)
 
 
-async def test_events_of_one_key_are_handled_in_the_order_in_which_they_were_published(house: House) -> None:
+async def test_events_with_one_key_are_handled_in_the_order_of_publishing(house: House) -> None:
     order: list[str] = []
 
-    async def note_down(tx: Transaction) -> None:
+    async def record_order(tx: Transaction) -> None:
         order.append(tx.event_id)
 
-    Script.before["write_note"] = note_down
+    Script.before["write_note"] = record_order
     keyed = SwarmRequested(source="a", target="b", coins=1, key="k")
     ids = [new_id() for _ in range(90)]
 
@@ -326,23 +326,23 @@ async def test_events_of_one_key_are_handled_in_the_order_in_which_they_were_pub
     assert not [lock for lock in await rows(house.database, saga_lock) if lock.ticket > 0]
 
 
-async def test_while_the_database_is_away_nothing_moves_and_then_all_go_on_in_order(
+async def test_after_an_outage_of_the_database_all_sagas_continue_in_order(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    away = [6]
+    failures = [6]
 
-    async def note_down(tx: Transaction) -> None:
+    async def record_order(tx: Transaction) -> None:
         order.append(tx.event_id)
 
-    async def open_nothing(*args: Any, **options: Any) -> Any:
-        if away[0] > 0:
-            away[0] -= 1
-            raise ConnectionRefusedError("the database is away")
+    async def open_after_outage(*args: Any, **options: Any) -> Any:
+        if failures[0] > 0:
+            failures[0] -= 1
+            raise ConnectionRefusedError("the database is unavailable")
         return await open_sagas(*args, **options)
 
-    Script.before["write_note"] = note_down
-    monkeypatch.setattr(wave, "open_sagas", open_nothing)
+    Script.before["write_note"] = record_order
+    monkeypatch.setattr(wave, "open_sagas", open_after_outage)
     keyed = SwarmRequested(source="a", target="b", coins=1, key="k")
     ids = [new_id() for _ in range(20)]
 
@@ -350,29 +350,29 @@ async def test_while_the_database_is_away_nothing_moves_and_then_all_go_on_in_or
 
     for [handle] in handles:
         assert (await handle.outcome()).phase.value == "completed"
-    assert away == [0]
+    assert failures == [0]
     assert list(dict.fromkeys(order)) == ids
     assert {saga.owner_workflow_id for saga in await house.sagas()} == {handles[0][0].workflow_id}
 
 
-async def test_an_event_that_brings_its_wave_down_is_found_and_those_behind_it_keep_their_order(
+async def test_an_event_that_fails_its_wave_is_isolated_and_later_events_keep_their_order(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
     ids = [new_id() for _ in range(10)]
-    bad, tries = ids[3], [2]
+    bad, single_failures = ids[3], [2]
 
-    async def note_down(tx: Transaction) -> None:
+    async def record_order(tx: Transaction) -> None:
         order.append(tx.event_id)
 
-    async def open_but_one(connection: Any, openings: Any, *args: Any, **options: Any) -> Any:
-        if tries[0] > 0 and bad in [opening.saga.event_id for opening in openings]:
-            tries[0] -= len(openings) == 1
-            raise RuntimeError("this one cannot be opened")
+    async def fail_the_bad_event(connection: Any, openings: Any, *args: Any, **options: Any) -> Any:
+        if single_failures[0] > 0 and bad in [opening.saga.event_id for opening in openings]:
+            single_failures[0] -= len(openings) == 1
+            raise RuntimeError("this event cannot be opened")
         return await open_sagas(connection, openings, *args, **options)
 
-    Script.before["write_note"] = note_down
-    monkeypatch.setattr(wave, "open_sagas", open_but_one)
+    Script.before["write_note"] = record_order
+    monkeypatch.setattr(wave, "open_sagas", fail_the_bad_event)
     keyed = SwarmRequested(source="a", target="b", coins=1, key="k")
 
     handles = await house.bus.publish_many([keyed] * 10, event_ids=ids)
@@ -395,36 +395,36 @@ async def test_a_saga_waits_for_a_lock_that_another_execution_holds_and_is_woken
     assert finished[holder] < finished[waiter]
 
 
-async def test_a_line_whose_partition_was_terminated_goes_on_in_the_next_one_turn_by_turn(house: House) -> None:
-    """No recovery runs: who gives the lock back tells the partition, and it takes sagas that it has never seen."""
+async def test_sagas_that_wait_for_a_lock_continue_in_order_after_their_partition_was_terminated(house: House) -> None:
+    """Recovery does not run: releasing the lock wakes the partition, which takes over sagas it does not know."""
     keyed = SwarmRequested(source="a", target="b", coins=1, key="k")
     holder = opening_of(Swarm, keyed, new_id())
     async with house.database.transaction() as connection:
         await open_sagas(connection, [holder], CATALOG, begins=True)
-    line = await house.bus.publish_many([keyed] * 5)
+    waiting = await house.bus.publish_many([keyed] * 5)
 
     async def all_wait() -> bool:
         return len(await house.sagas()) == 6
 
-    await eventually(all_wait, "they wait")
-    [carrier] = {handle.workflow_id for [handle] in line}
+    await eventually(all_wait, "all sagas wait for the lock")
+    [carrier] = {handle.workflow_id for [handle] in waiting}
     partition = house.client.get_workflow_handle(carrier)
     await partition.terminate()
-    [last] = await house.bus.publish(keyed)  # starts it anew; it waits behind those that nobody carries
+    [last] = await house.bus.publish(keyed)  # starts the partition again, and waits behind the sagas it does not carry
     await partition.signal("wake", "nobody")
     waker = SignalWaker(house.client)
     await finish_saga(house.database, CATALOG, FinishCommand(opening=holder, completed={"coins": 1}), waker)
 
-    for [handle] in [*line, [last]]:
+    for [handle] in [*waiting, [last]]:
         assert (await handle.outcome()).phase.value == "completed"
     assert {saga.owner_workflow_id for saga in await house.sagas()} == {"", carrier}
     assert await house.dead_letters() == []
 
 
-async def test_wakes_that_a_stranger_sends_keep_nobody_waiting_and_leave_nothing(
+async def test_wakes_for_unknown_sagas_delay_nothing_and_leave_no_dead_letter(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partition, "_RUN_SIGNALS", 5)  # what is carried into the next run is no dead letter either
+    monkeypatch.setattr(partition, "_RUN_SIGNALS", 5)  # nor does a wake that is carried into the next run
     [handle] = await house.bus.publish(EVENT)
     await handle.outcome()
     carrier = house.client.get_workflow_handle(handle.workflow_id)
@@ -435,12 +435,12 @@ async def test_wakes_that_a_stranger_sends_keep_nobody_waiting_and_leave_nothing
 
     handles = await house.bus.publish_many([EVENT] * 12)
 
-    for [one] in handles:
-        assert (await one.outcome()).phase.value == "completed"
+    for [handle] in handles:
+        assert (await handle.outcome()).phase.value == "completed"
     assert await house.dead_letters() == []
 
 
-async def test_a_run_that_grows_long_goes_on_in_another(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_that_grows_long_continues_in_another_run(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition, "_RUN_SIGNALS", 3)
     gate = _EveryNoteFails()
     Script.before["write_note"] = gate
@@ -460,11 +460,11 @@ async def test_a_run_that_grows_long_goes_on_in_another(house: House, monkeypatc
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(600)
-async def test_more_signals_than_a_run_may_take_are_all_taken_and_the_next_run_begins_small(house: House) -> None:
-    """At the real limits: the server refuses a run's 10,001st signal. Three in four are repeats, and cost little.
+async def test_more_signals_than_a_run_accepts_are_all_handled_and_the_next_run_starts_small(house: House) -> None:
+    """At the real limits: the server rejects a run's 10,001st signal. Three in four are repeats, which cost little.
 
-    Signals may come faster than a task may last, and then none is done until the server refuses: who is refused sends
-    again, as what was refused was not accepted.
+    Signals may arrive faster than a workflow task can complete, so that the server rejects some. Their sender retries,
+    because a rejected signal was not accepted.
     """
     ids = [new_id() for _ in range(2_600)]
     messages = [
@@ -472,35 +472,37 @@ async def test_more_signals_than_a_run_may_take_are_all_taken_and_the_next_run_b
     ]
     [first] = await house.bus.publish(EVENT)
     handle = house.client.get_workflow_handle(first.workflow_id)
-    places = asyncio.Semaphore(50)
+    slots = asyncio.Semaphore(50)
 
-    async def is_taken(message: bytes) -> bool:
+    async def is_accepted(message: bytes) -> bool:
         try:
             await handle.signal("event", raw_json(message))
         except RPCError as fault:
             if "limit for signal events" not in fault.message:
                 raise
-            await asyncio.sleep(1)  # as whoever is refused should
+            await asyncio.sleep(1)  # as a sender should after a rejection
             return False
         return True
 
     async def send(message: bytes) -> None:
-        async with places:
-            await eventually(lambda: is_taken(message), "it is taken", within=100)
+        async with slots:
+            await eventually(lambda: is_accepted(message), "the server accepts the signal", within=100)
 
     await asyncio.gather(*(send(messages[number % len(messages)]) for number in range(10_400)))
 
-    await eventually(lambda: _all_ended(house, len(ids) + 1), "every event has its outcome", within=400)
+    await eventually(lambda: _all_ended(house, len(ids) + 1), "every saga has its outcome", within=400)
     now = await handle.describe()
     assert now.run_id != first.run_id
     assert now.status is WorkflowExecutionStatus.RUNNING
     started = (await house.client.get_workflow_handle(first.workflow_id, run_id=now.run_id).fetch_history()).events[0]
-    given = started.workflow_execution_started_event_attributes.input.payloads
-    assert sum(len(payload.data) for payload in given) <= 1024 * 1024
+    payloads = started.workflow_execution_started_event_attributes.input.payloads
+    assert sum(len(payload.data) for payload in payloads) <= 1024 * 1024
     assert not await house.dead_letters()
 
 
-async def test_what_a_run_cannot_carry_is_opened_first(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sagas_that_the_next_run_cannot_carry_are_opened_first(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(partition, "_RUN_SIGNALS", 3)
     monkeypatch.setattr(partition, "_FULL_SIGNALS", 3)
     monkeypatch.setattr(partition, "_CARRIED", 20 * 170)
@@ -518,7 +520,7 @@ async def test_what_a_run_cannot_carry_is_opened_first(house: House, monkeypatch
     assert (await house.holdings()).boxes == {"a": 89, "b": 11}
 
 
-async def test_a_cancelled_partition_drains_and_ends_and_the_next_event_starts_it_anew(house: House) -> None:
+async def test_a_cancelled_partition_drains_and_ends_and_the_next_event_starts_it_again(house: House) -> None:
     [handle] = await house.bus.publish(EVENT)
     partition_handle = house.client.get_workflow_handle(handle.workflow_id, run_id=handle.run_id)
     await partition_handle.cancel()
@@ -533,7 +535,7 @@ async def test_a_cancelled_partition_drains_and_ends_and_the_next_event_starts_i
     assert completed.coins == 1
 
 
-def test_another_count_is_another_set_of_partitions() -> None:
+def test_another_number_of_partitions_gives_another_set_of_partitions() -> None:
     keys = [f"user/{number}" for number in range(1_000)]
     eight = [partition_for("Swarm", key, 8) for key in keys]
     nine = [partition_for("Swarm", key, 9) for key in keys]

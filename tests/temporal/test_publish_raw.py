@@ -1,5 +1,4 @@
-"""Messages as another system gives them: to the bus, or to the workflow that publishes for whoever does not know who
-listens."""
+"""Publishing messages from another system, through the bus or through the workflow that looks up the listeners."""
 
 import json
 from typing import Any
@@ -18,16 +17,16 @@ EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 
 
 def envelope(event_id: str, **changed: Any) -> bytes:
-    """The event as it travels, some attributes changed."""
+    """The event's envelope with some attributes changed."""
     return json.dumps({**json.loads(wrap(EVENT, event_id=event_id, source="shop").text), **changed}).encode()
 
 
 GARBAGE: dict[str, tuple[bytes | str, str]] = {
     "nothing": (b"", "event.not_json"),
-    "no text": (b"\x00\xff", "event.not_json"),
+    "not text": (b"\\x00\\xff", "event.not_json"),
     "a lone surrogate": ('"\ud800"', "event.not_json"),
     "an unknown type": (envelope("x", type="NOBODY_KNOWS"), "event.unknown_type"),
-    "nobody listens": (
+    "a type without a listener": (
         wrap(CoinsMoveCompleted(coins=1, note="x"), event_id="x", source="shop").text,
         "event.no_listener",
     ),
@@ -36,7 +35,7 @@ GARBAGE: dict[str, tuple[bytes | str, str]] = {
 }
 
 
-async def test_an_envelope_is_published_as_it_stands_and_repeats_are_repeats(house: House) -> None:
+async def test_an_envelope_is_published_unchanged_and_a_repeat_is_a_repeat(house: House) -> None:
     before, event_id = await house.holdings(), new_id()
 
     [saga] = await house.bus.publish_raw(envelope(event_id))
@@ -49,13 +48,13 @@ async def test_an_envelope_is_published_as_it_stands_and_repeats_are_repeats(hou
     assert (row.event_id, json.loads(row.envelope)["source"]) == (event_id, "shop")
 
 
-async def test_what_the_bus_cannot_take_is_kept_and_its_sender_learns_the_number(house: House) -> None:
+async def test_what_the_bus_cannot_deliver_becomes_a_dead_letter_and_its_sender_gets_the_number(house: House) -> None:
     numbers: list[int | None] = []
     for raw, code in GARBAGE.values():
-        with pytest.raises(EventRejected) as told:
+        with pytest.raises(EventRejected) as raised:
             await house.bus.publish_raw(raw)
-        assert told.value.code == code
-        numbers.append(told.value.dead_letter)
+        assert raised.value.code == code
+        numbers.append(raised.value.dead_letter)
 
     letters = await house.dead_letters()
     assert [letter.id for letter in letters] == numbers
@@ -66,37 +65,37 @@ async def test_what_the_bus_cannot_take_is_kept_and_its_sender_learns_the_number
     ]
 
 
-async def test_an_id_used_again_is_kept_by_the_bus_too(house: House) -> None:
+async def test_the_bus_stores_an_event_with_a_reused_id_as_a_dead_letter(house: House) -> None:
     event_id = new_id()
     [saga] = await house.bus.publish_raw(envelope(event_id))
     await saga.result()
 
-    with pytest.raises(EventRejected) as told:
+    with pytest.raises(EventRejected) as raised:
         await house.bus.publish_raw(envelope(event_id, data={"source": "a", "target": "b", "coins": 11}))
 
     [letter] = await house.dead_letters()
-    assert (letter.code, letter.id) == ("event.id_reused", told.value.dead_letter)
+    assert (letter.code, letter.id) == ("event.id_reused", raised.value.dead_letter)
 
 
-async def test_a_bus_without_a_database_has_the_workers_keep_it(house: House) -> None:
+async def test_a_bus_without_a_database_lets_a_worker_store_the_dead_letter(house: House) -> None:
     bus = EventBus(house.client, house.catalog, task_queue=house.task_queue)
 
-    told: list[EventRejected] = []
+    rejections: list[EventRejected] = []
     for raw in (b"\x00\xff", b'"' + b"x" * 1_500_000 + b'"', b'"' + b"x" * 2_500_000 + b'"'):
-        with pytest.raises(EventRejected) as one:
+        with pytest.raises(EventRejected) as raised:
             await bus.publish_raw(raw)
-        told.append(one.value)
+        rejections.append(raised.value)
 
     letters = await house.dead_letters()
     assert [(letter.door, letter.code, letter.size) for letter in letters] == [
         ("bus", "event.not_json", 2),
         ("bus", "event.too_large", 1_500_002),
     ]
-    assert [one.dead_letter for one in told] == [letters[0].id, letters[1].id, None]
-    assert "Give the bus its database" in told[2].message
+    assert [rejection.dead_letter for rejection in rejections] == [letters[0].id, letters[1].id, None]
+    assert "Give the bus its database" in rejections[2].message
 
 
-async def test_an_event_of_a_newer_version_is_taken_and_waits_for_a_newer_worker(house: House) -> None:
+async def test_an_event_of_a_newer_version_is_accepted_and_waits_for_a_newer_worker(house: House) -> None:
     [saga] = await house.bus.publish_raw(envelope(new_id(), dataversion=2))
 
     assert saga.workflow_id.startswith("CoinsMove/event/")
@@ -104,7 +103,7 @@ async def test_an_event_of_a_newer_version_is_taken_and_waits_for_a_newer_worker
     await house.client.get_workflow_handle(saga.workflow_id).terminate()
 
 
-async def test_whoever_does_not_know_who_listens_starts_one_workflow_with_the_envelope(house: House) -> None:
+async def test_a_sender_that_does_not_know_the_listeners_starts_one_workflow_with_the_envelope(house: House) -> None:
     before, event_id = await house.holdings(), new_id()
 
     published = await house.client.execute_workflow(
@@ -123,7 +122,7 @@ async def test_whoever_does_not_know_who_listens_starts_one_workflow_with_the_en
     assert await house.holdings() == before.moved("a", "b", 10)
 
 
-async def test_nothing_that_is_sent_to_it_wedges_it_and_what_is_none_is_kept(house: House) -> None:
+async def test_garbage_does_not_block_the_publishing_workflow_and_becomes_dead_letters(house: House) -> None:
     target, ids = new_id(), [new_id() for _ in range(2)]
     large = b'"' + b"x" * (EVENT_SIZE_LIMIT + 600_000) + b'"'
     handle = await house.client.start_workflow(
@@ -153,28 +152,28 @@ async def test_nothing_that_is_sent_to_it_wedges_it_and_what_is_none_is_kept(hou
 async def test_an_engine_workflow_that_is_started_with_garbage_fails_with_the_reason(
     house: House, workflow: str
 ) -> None:
-    with pytest.raises(WorkflowFailureError) as told:
+    with pytest.raises(WorkflowFailureError) as raised:
         await house.client.execute_workflow(
             workflow, args=[raw_json(b"\xff"), raw_json(b"{}")], id=new_id(), task_queue=house.task_queue
         )
 
-    assert isinstance(told.value.cause, ApplicationError)
+    assert isinstance(raised.value.cause, ApplicationError)
     assert len(await house.dead_letters()) == 2
 
 
-async def test_a_schedule_is_asked_for_a_string_where_a_number_would_lose_digits(house: House) -> None:
-    wanted = b'{"event_type": "NOTHING_REQUESTED", "arguments": {"price": 12345678901234567.89}}'
+async def test_a_schedule_must_give_a_number_as_a_string_if_it_would_lose_digits(house: House) -> None:
+    arguments = b'{"event_type": "NOTHING_REQUESTED", "arguments": {"price": 12345678901234567.89}}'
 
-    with pytest.raises(WorkflowFailureError) as told:
+    with pytest.raises(WorkflowFailureError) as raised:
         await house.client.execute_workflow(
-            "ScheduledPublish", raw_json(wanted), id=new_id(), task_queue=house.task_queue
+            "ScheduledPublish", raw_json(arguments), id=new_id(), task_queue=house.task_queue
         )
 
-    assert "give it as a string" in str(told.value.cause)
+    assert "give it as a string" in str(raised.value.cause)
     assert [letter.code for letter in await house.dead_letters()] == ["event.invalid"]
 
 
-async def test_recovery_runs_whatever_it_is_given(house: House) -> None:
+async def test_recovery_ignores_its_arguments(house: House) -> None:
     handle = await house.client.start_workflow(
         "SagaRecovery", args=[raw_json(b"{"), 7], id=new_id(), task_queue=house.task_queue
     )
@@ -182,4 +181,4 @@ async def test_recovery_runs_whatever_it_is_given(house: House) -> None:
     async def has_ended() -> bool:
         return (await handle.describe()).close_time is not None
 
-    await eventually(has_ended, "it ends")
+    await eventually(has_ended, "the recovery workflow ends")

@@ -1,4 +1,4 @@
-"""Recovery, on the real server and both databases: whatever befalls an execution, its saga has one outcome."""
+"""Recovery, on the real server and on both databases: a saga has one outcome, whatever happens to its execution."""
 
 import asyncio
 from datetime import timedelta
@@ -37,7 +37,7 @@ from tests.temporal.recovering import (
 pytestmark = pytest.mark.usefixtures("impatient")
 
 
-async def test_a_terminated_saga_is_undone_and_says_so(house: House, stops: Stops) -> None:
+async def test_a_terminated_saga_is_undone_and_the_outcome_names_the_reason(house: House, stops: Stops) -> None:
     before = await house.holdings()
     saga = await publish_until(house, stops, "step 3")
     await saga.terminate("the wrong account")
@@ -52,7 +52,7 @@ async def test_a_terminated_saga_is_undone_and_says_so(house: House, stops: Stop
     assert len(await house.outbox()) == 1
 
 
-async def test_a_saga_terminated_while_it_is_undone_is_undone_to_the_end(house: House, stops: Stops) -> None:
+async def test_a_saga_terminated_during_its_undo_is_undone_completely(house: House, stops: Stops) -> None:
     before = await house.holdings()
     Script.before["write_note"] = refuses("note.too_long")
     saga = await publish_until(house, stops, "undo 1")
@@ -77,7 +77,7 @@ async def test_a_saga_terminated_past_its_pivot_is_completed(house: House, stops
     assert (await house.holdings()).boxes["a"] == 90
 
 
-async def test_a_saga_that_was_reset_goes_on_by_itself_and_nothing_is_doubled(house: House, stops: Stops) -> None:
+async def test_a_saga_that_was_reset_continues_by_itself_and_nothing_is_doubled(house: House, stops: Stops) -> None:
     before = await house.holdings()
     saga = await publish_until(house, stops, "step 3")
     await saga.reset()
@@ -89,7 +89,7 @@ async def test_a_saga_that_was_reset_goes_on_by_itself_and_nothing_is_doubled(ho
     assert await house.holdings() == before.moved("a", "b", 10)
 
 
-async def test_a_deleted_saga_goes_on_where_it_stood(house: House, stops: Stops) -> None:
+async def test_a_saga_whose_execution_was_deleted_resumes(house: House, stops: Stops) -> None:
     before = await house.holdings()
     saga = await publish_until(house, stops, "step 2")
     await saga.delete()
@@ -101,8 +101,8 @@ async def test_a_deleted_saga_goes_on_where_it_stood(house: House, stops: Stops)
     assert await house.holdings() == before.moved("a", "b", 10)
 
 
-async def test_a_saga_whose_execution_timed_out_goes_on(house: House, stops: Stops) -> None:
-    """The engine gives none a timeout; whoever starts one by hand may."""
+async def test_a_saga_whose_execution_timed_out_resumes(house: House, stops: Stops) -> None:
+    """The engine sets no execution timeout, but a person who starts one by hand may."""
     event_id = new_id()
     stops.before("step 2", event_id)
     pasted = await house.client.start_workflow(
@@ -117,13 +117,13 @@ async def test_a_saga_whose_execution_timed_out_goes_on(house: House, stops: Sto
 
     swept = await sweep(house)
 
-    # Where the machine is slow, it timed out before its first step.
+    # On a slow machine it may time out before its first step.
     assert done(swept) in ({"resume": 1}, {"publish": 1})
     assert (await Published(house, event_id, f"CoinsMove/event/{event_id}").ended()).phase == "completed"
 
 
-async def test_a_saga_whose_execution_is_just_being_deleted_goes_on_too(house: House, stops: Stops) -> None:
-    """The server terminates what runs before it deletes it, and somebody may look in between."""
+async def test_a_saga_whose_execution_is_just_being_deleted_resumes(house: House, stops: Stops) -> None:
+    """The server terminates a running execution before it deletes it, and a sweep may run in between."""
     address = house.client.service_client.config.target_host
     deleting = await Client.connect(address, identity="history-service")
     saga = await publish_until(house, stops, "step 2")
@@ -152,8 +152,8 @@ async def test_a_saga_that_sleeps_is_recovered_as_soon_as_its_execution_is_termi
     assert (await saga.ended()).phase == "cancelled"
 
 
-async def test_a_saga_whose_execution_completed_without_it_goes_on(house: House) -> None:
-    """As after a database was restored from a backup."""
+async def test_a_saga_whose_execution_completed_without_it_resumes(house: House) -> None:
+    """This happens when a database was restored from a backup."""
     before = await house.holdings()
     saga = await publish(house)
     await saga.ended()
@@ -181,7 +181,9 @@ async def test_live_sagas_are_left_alone(house: House, stops: Stops) -> None:
     assert [(await saga.ended()).phase for saga in sagas] == ["completed"] * 3
 
 
-async def test_a_saga_that_was_silent_for_less_than_the_grace_time_is_left_alone(house: House, stops: Stops) -> None:
+async def test_a_saga_that_has_made_no_progress_for_less_than_the_grace_time_is_left_alone(
+    house: House, stops: Stops
+) -> None:
     saga = await publish_until(house, stops, "step 2")
     await saga.terminate()
     await is_visible(house, saga.workflow_id)
@@ -207,7 +209,7 @@ async def test_the_ceiling_bounds_what_a_sweep_does_and_live_sagas_do_not_count(
     assert [(await saga.ended()).phase for saga in live] == ["completed"] * 3
 
 
-async def test_what_fails_on_one_saga_stops_no_other_and_takes_no_ones_place(
+async def test_a_saga_that_cannot_be_recovered_stops_no_other_and_does_not_count_towards_the_ceiling(
     house: House, stops: Stops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sagas = [await publish_until(house, stops, "step 2") for _ in range(4)]
@@ -224,7 +226,7 @@ async def test_what_fails_on_one_saga_stops_no_other_and_takes_no_ones_place(
 
     swept = [await sweep(house, ceiling=1) for _ in range(3)]
 
-    # Which come first is chance; with the third only those are left that fail.
+    # The order of sagas is random; by the third sweep only those that fail are left.
     assert [result.counts[Action.RESUME] for result in swept] == [1, 1, 0]
     assert swept[2].counts[Action.FAIL] > 0
     assert [(await saga.ended()).phase for saga in sagas[2:]] == ["completed"] * 2
@@ -233,7 +235,7 @@ async def test_what_fails_on_one_saga_stops_no_other_and_takes_no_ones_place(
     assert [(await saga.ended()).phase for saga in sagas] == ["completed"] * 4
 
 
-async def test_a_saga_of_an_orchestrator_or_contract_that_is_not_known_here_is_left(house: House, stops: Stops) -> None:
+async def test_a_saga_whose_orchestrator_or_contract_is_unknown_here_is_left_alone(house: House, stops: Stops) -> None:
     unknown, unreadable = [await publish_until(house, stops, "step 2") for _ in range(2)]
     newer = wrap(NothingRequested(refuse=False), event_id=unreadable.event_id, source="tests").text
     for saga, changed in ((unknown, {"orchestrator": "Unheard"}), (unreadable, {"envelope": newer})):
@@ -249,7 +251,7 @@ async def test_a_saga_of_an_orchestrator_or_contract_that_is_not_known_here_is_l
     assert any("cannot be read here" in finding.why for finding in swept.findings)
 
 
-async def test_a_dry_run_says_what_would_be_done_and_changes_nothing(idle: House, stops: Stops) -> None:
+async def test_a_dry_run_reports_what_a_sweep_would_do_and_changes_nothing(idle: House, stops: Stops) -> None:
     async with idle.another_worker():
         terminated, deleted = [await publish_until(idle, stops, "step 2") for _ in range(2)]
         letter = await publish_until(idle, stops, "finish", LETTER)
@@ -260,8 +262,8 @@ async def test_a_dry_run_says_what_would_be_done_and_changes_nothing(idle: House
     await never.terminate()
     garbage = await idle.client.start_workflow("CoinsMove", "garbage", id=new_id(), task_queue=idle.task_queue)
     await garbage.terminate()
-    for one in (terminated.workflow_id, letter.workflow_id, never.workflow_id, garbage.id):
-        await is_visible(idle, one)
+    for workflow_id in (terminated.workflow_id, letter.workflow_id, never.workflow_id, garbage.id):
+        await is_visible(idle, workflow_id)
     before = [await rows(idle.database, table) for table in (saga_table, saga_meta)], await idle.steps()
 
     swept = await recovery_of(idle).sweep(dry_run=True)
@@ -284,26 +286,26 @@ async def test_a_dry_run_says_what_would_be_done_and_changes_nothing(idle: House
     assert phases == ["cancelled", "completed", "completed", "completed"]
 
 
-async def test_terminated_reset_and_deleted_at_random_each_saga_has_its_outcome_after_a_sweep(
+async def test_sagas_that_are_terminated_reset_or_deleted_at_random_have_outcomes_after_a_sweep(
     house: House, stops: Stops
 ) -> None:
     seed = Random().randrange(2**32)
     random = Random(seed)
-    fates = [which for which in ("terminate", "reset", "delete") for _ in range(8)]
-    random.shuffle(fates)
+    actions = [action for action in ("terminate", "reset", "delete") for _ in range(8)]
+    random.shuffle(actions)
 
-    async def befall(which: str) -> tuple[str, Published]:
+    async def interrupt(action: str) -> tuple[str, Published]:
         saga = await publish_until(house, stops, random.choice(["step 2", "step 3", "finish"]), replace_coins(EVENT, 1))
-        await getattr(saga, which)()
-        return which, saga
+        await getattr(saga, action)()
+        return action, saga
 
-    befallen = await asyncio.gather(*(befall(which) for which in fates))
+    interrupted = await asyncio.gather(*(interrupt(action) for action in actions))
 
     swept = await sweep(house)
 
-    ended = [(which, (await saga.ended()).phase) for which, saga in befallen]
-    wanted = {"terminate": "cancelled", "reset": "completed", "delete": "completed"}
-    assert [phase for _, phase in ended] == [wanted[which] for which, _ in ended], f"seed {seed:#x}"
+    ended = [(action, (await saga.ended()).phase) for action, saga in interrupted]
+    expected = {"terminate": "cancelled", "reset": "completed", "delete": "completed"}
+    assert [phase for _, phase in ended] == [expected[action] for action, _ in ended], f"seed {seed:#x}"
     assert done(swept) == {"undo": 8, "resume": 8}, f"seed {seed:#x}"
     holdings = await house.holdings()
     assert (holdings.boxes, holdings.notes) == ({"a": 84, "b": 16}, 16)
@@ -311,5 +313,5 @@ async def test_terminated_reset_and_deleted_at_random_each_saga_has_its_outcome_
 
 
 def replace_coins(event: CoinsMoveRequested, coins: int) -> CoinsMoveRequested:
-    """The same move of other coins."""
+    """The same event with another number of coins."""
     return event.model_copy(update={"coins": coins})

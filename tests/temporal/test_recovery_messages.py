@@ -1,4 +1,4 @@
-"""What executions left that were cut off: events nobody took, and messages that are none."""
+"""Messages in executions that were cut off: events that no saga has handled yet, and garbage."""
 
 import pytest
 
@@ -37,7 +37,7 @@ async def test_an_event_whose_execution_was_terminated_before_its_first_step_is_
 
 
 async def test_each_event_of_an_execution_that_was_cut_off_has_its_own_outcome(house: House, stops: Stops) -> None:
-    """Three pasted into one start: one is done, one under way, one was never looked at."""
+    """Three events are pasted into one start: one is completed, one is in progress, and one has not been read."""
     ids = [new_id() for _ in range(3)]
     envelopes = [wrap(EVENT, event_id=event_id, source="tests") for event_id in ids]
     stop = stops.before("step 2", ids[1])
@@ -59,7 +59,7 @@ async def test_each_event_of_an_execution_that_was_cut_off_has_its_own_outcome(h
     assert (await house.holdings()).boxes == {"a": 80, "b": 20}
 
 
-async def test_executions_are_looked_through_again_until_everything_in_them_is_settled(idle: House) -> None:
+async def test_executions_are_searched_again_until_every_message_in_them_is_handled(idle: House) -> None:
     sagas = [await publish(idle) for _ in range(3)]
     for saga in sagas:
         await saga.terminate()
@@ -73,8 +73,8 @@ async def test_executions_are_looked_through_again_until_everything_in_them_is_s
         assert [(await saga.ended()).phase for saga in sagas] == ["completed"] * 3
 
 
-async def test_unreadable_messages_of_an_execution_that_was_cut_off_are_kept_once(house: House, stops: Stops) -> None:
-    """One was kept by the execution itself, two it had not come to: one that came first, one that came later."""
+async def test_unreadable_messages_of_an_execution_that_was_cut_off_are_stored_once(house: House, stops: Stops) -> None:
+    """The execution stored one of them itself; of the others, some arrived before it and some after it."""
     event_id = new_id()
     stop = stops.before("step 2", event_id)
     pasted = await house.client.start_workflow(
@@ -114,12 +114,12 @@ async def test_unreadable_messages_of_an_execution_that_was_cut_off_are_kept_onc
     assert (await Published(house, event_id, f"CoinsMove/event/{event_id}").ended()).phase == "cancelled"
 
 
-async def test_an_id_used_again_in_an_execution_that_was_cut_off_is_kept_and_the_first_counts(
+async def test_an_event_with_a_reused_id_in_an_execution_that_was_cut_off_becomes_a_dead_letter(
     house: House, stops: Stops
 ) -> None:
     saga = await publish_until(house, stops, "step 2")
-    other = CoinsMoveRequested(source="a", target="b", coins=11)
-    for event in (other, EVENT):
+    different = CoinsMoveRequested(source="a", target="b", coins=11)
+    for event in (different, EVENT):
         await saga.handle.signal("event", raw_json(wrap(event, event_id=saga.event_id, source="tests").text.encode()))
     await saga.terminate()
     await is_visible(house, saga.workflow_id)

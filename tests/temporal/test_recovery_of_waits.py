@@ -9,7 +9,7 @@ from tests.house import House, new_id
 from tests.temporal.recovering import done, is_visible, publish, sweep
 
 
-async def test_what_a_saga_waits_for_is_handed_over_to_the_execution_that_takes_it_up(idle: House) -> None:
+async def test_events_that_a_saga_waits_for_are_handed_to_the_execution_that_resumes_it(idle: House) -> None:
     saga = await publish(idle, ApprovalRequested(coins=10))
     for by in ("the first", "the second"):
         approved = wrap(Approved(coins=10, by=by), event_id=new_id(), source="tests")

@@ -1,4 +1,4 @@
-"""Recovery beside others: two sweeps, a sweep that is cut off, a driver that was faster."""
+"""Recovery races: two sweeps, a sweep that is interrupted, and a driver that is faster than the sweep."""
 
 import asyncio
 from typing import Any
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_two_sweeps_at_once_do_what_one_does(
+async def test_two_concurrent_sweeps_do_what_one_does(
     house: House, stops: Stops, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await house.holdings()
@@ -52,7 +52,7 @@ async def test_two_sweeps_at_once_do_what_one_does(
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_a_recovery_that_is_terminated_in_the_middle_is_made_good_by_the_next(
+async def test_the_next_sweep_completes_a_recovery_that_was_terminated(
     house: House, stops: Stops, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await house.holdings()
@@ -66,7 +66,7 @@ async def test_a_recovery_that_is_terminated_in_the_middle_is_made_good_by_the_n
     swept = await house.client.execute_workflow(SagaRecovery.run, id=new_id(), task_queue=house.task_queue)
 
     row = await saga.ended()
-    if point != "after ensure":  # then an execution drives the saga, which may have ended before the second sweep
+    if point != "after ensure":  # there an execution already drives the saga and may end it before the second sweep
         assert swept.looked_at == 1
     assert (row.phase, row.error_code) == ("cancelled", "saga.terminated")
     pause.opened.set()
@@ -75,22 +75,22 @@ async def test_a_recovery_that_is_terminated_in_the_middle_is_made_good_by_the_n
     assert await house.holdings() == before
 
 
-async def test_a_saga_that_another_execution_has_taken_up_is_not_undone(
+async def test_a_saga_that_another_execution_has_resumed_is_not_undone(
     house: House, stops: Stops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sweep saw it terminated; before it decides, somebody publishes the event again."""
+    """The sweep saw that the execution was terminated; before it decides, the event is published again."""
     before = await house.holdings()
     saga = await publish_until(house, stops, "step 2")
     await saga.terminate()
     pause = pause_at("before undo", monkeypatch)
-    sweeping_on = asyncio.create_task(sweep(house))
+    sweeping_task = asyncio.create_task(sweep(house))
     await pause.reached.wait()
     stop = stops.before("finish", saga.event_id)
     await publish(house, EVENT, saga.event_id)
     await stop.reached.wait()
 
     pause.opened.set()
-    swept = await sweeping_on
+    swept = await sweeping_task
     stops.open_all()
 
     assert done(swept) == {}
@@ -103,12 +103,12 @@ async def test_a_saga_that_ends_after_the_sweep_read_its_row_is_not_driven_again
 ) -> None:
     saga = await publish_until(house, stops, "finish")
 
-    async def asked_late(*asked: Any) -> ExecutionStatus:
+    async def status_after_the_end(*arguments: Any) -> ExecutionStatus:
         stops.open_all()
         await saga.closed()
-        return await status_of_execution(*asked)
+        return await status_of_execution(*arguments)
 
-    monkeypatch.setattr("orchestrator.worker.recovery.stalled_sagas.status_of_execution", asked_late)
+    monkeypatch.setattr("orchestrator.worker.recovery.stalled_sagas.status_of_execution", status_after_the_end)
 
     swept = await sweep(house)
 
@@ -118,8 +118,8 @@ async def test_a_saga_that_ends_after_the_sweep_read_its_row_is_not_driven_again
     assert [run.status async for run in runs] == [WorkflowExecutionStatus.COMPLETED]
 
 
-async def test_a_saga_that_was_terminated_twice_is_undone_for_its_last_termination(house: House, stops: Stops) -> None:
-    """The second execution was terminated before it came to the database, so the first still owns the saga."""
+async def test_a_saga_that_was_terminated_twice_is_undone_with_the_last_reason(house: House, stops: Stops) -> None:
+    """The second execution was terminated before its first transaction, so the first one still owns the saga."""
     before = await house.holdings()
     saga = await publish_until(house, stops, "step 2")
     await saga.terminate("first")
@@ -135,7 +135,7 @@ async def test_a_saga_that_was_terminated_twice_is_undone_for_its_last_terminati
     assert await house.holdings() == before
 
 
-async def test_a_saga_that_was_published_again_and_runs_is_left_alone_though_its_owner_was_terminated(
+async def test_a_running_saga_that_was_published_again_is_left_alone_even_if_its_owner_was_terminated(
     house: House, stops: Stops
 ) -> None:
     event_id = new_id()
@@ -148,9 +148,9 @@ async def test_a_saga_that_was_published_again_and_runs_is_left_alone_though_its
     )
     await stop.reached.wait()
     await pasted.terminate()
-    again = stops.before("step 1", event_id)
+    second_stop = stops.before("step 1", event_id)
     saga = await publish(house, EVENT, event_id)
-    await again.reached.wait()
+    await second_stop.reached.wait()
 
     swept = await sweep(house)
     stops.open_all()
@@ -159,10 +159,10 @@ async def test_a_saga_that_was_published_again_and_runs_is_left_alone_though_its
     assert (await saga.ended()).phase == "completed"
 
 
-async def test_an_owner_whose_workflow_id_another_execution_has_taken_is_followed_to_its_end(
+async def test_the_end_of_an_owner_is_found_even_if_another_execution_has_its_workflow_id(
     house: House, stops: Stops
 ) -> None:
-    """Workflow ids of pasted events are a person's choice, and may be chosen again."""
+    """People choose the workflow ids of pasted events, and may choose one again."""
     first, second = new_id(), new_id()
     same_id = f"pasted-{new_id()}"
     for event_id in (first, second):

@@ -1,4 +1,4 @@
-"""How recovery comes to run, and where it refuses to."""
+"""How recovery is scheduled, and where it refuses to run."""
 
 from datetime import timedelta
 from typing import Any
@@ -35,9 +35,9 @@ async def test_a_database_of_another_temporal_is_refused_until_it_is_adopted(
     with pytest.raises(RecoveryRefused, match="recover --adopt"):
         await sweep(house)
     scheduled = await house.client.start_workflow(SagaRecovery.run, id=new_id(), task_queue=house.task_queue)
-    with pytest.raises(WorkflowFailureError) as told:
+    with pytest.raises(WorkflowFailureError) as raised:
         await scheduled.result()
-    assert "belongs to" in str(told.value.cause.__cause__)
+    assert "belongs to" in str(raised.value.cause.__cause__)
     assert (await saga.row()).drives == 1
 
     await recovery_of(house).adopt()
@@ -45,7 +45,7 @@ async def test_a_database_of_another_temporal_is_refused_until_it_is_adopted(
     assert (await saga.ended()).phase == "completed"
 
 
-async def test_a_worker_sets_the_schedule_up_and_it_recovers_by_itself(house: House, stops: Stops) -> None:
+async def test_a_worker_creates_the_schedule_and_recovery_then_runs_by_itself(house: House, stops: Stops) -> None:
     saga = await publish_until(house, stops, "step 2")
     await saga.terminate()
     handle = house.client.get_schedule_handle(schedule_id(house.task_queue))
@@ -60,7 +60,7 @@ async def test_a_worker_sets_the_schedule_up_and_it_recovers_by_itself(house: Ho
         await handle.delete()
 
 
-async def test_the_schedule_is_kept_as_it_is_set_and_one_that_is_paused_stays_paused(idle: House) -> None:
+async def test_the_schedule_follows_the_setting_and_stays_paused_if_it_was_paused(idle: House) -> None:
     handle = idle.client.get_schedule_handle(schedule_id(idle.task_queue))
 
     async def interval() -> list[timedelta]:
@@ -80,12 +80,12 @@ async def test_the_schedule_is_kept_as_it_is_set_and_one_that_is_paused_stays_pa
 
     for _ in range(2):
         await manager_of(idle, recovery_interval=0).schedule_recovery(idle.ready)
-    with pytest.raises(RPCError) as told:
+    with pytest.raises(RPCError) as raised:
         await handle.describe()
-    assert told.value.status is RPCStatusCode.NOT_FOUND
+    assert raised.value.status is RPCStatusCode.NOT_FOUND
 
 
-async def test_a_worker_that_may_not_set_the_schedule_up_says_so_and_goes_on(
+async def test_a_worker_that_may_not_create_the_schedule_says_so_and_continues(
     idle: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def refused(*args: Any, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""A renamed task queue: what runs on the old one is reported and can be moved, each saga exactly once."""
+"""The task queue was renamed: executions on the old one are reported and can be moved, each saga exactly once."""
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
@@ -36,20 +36,20 @@ KEYED = swarm.EVENT.model_copy(update={"key": "k"})
 
 @pytest.fixture
 async def old(database: Database, client: Client) -> AsyncGenerator[House]:
-    """A house on a task queue that no worker has ever polled."""
-    async with open_house(client, database, BOTH, task_queue=f"old-{uuid4()}", working=False) as made:
-        yield made
+    """A running application on a task queue that no worker has ever polled."""
+    async with open_house(client, database, BOTH, task_queue=f"old-{uuid4()}", working=False) as opened:
+        yield opened
 
 
 def renamed(old: House) -> Recovery:
-    """Recovery on the new task queue."""
+    """Return the recovery of the new task queue."""
     return Recovery(
         old.ready.client, old.database, BOTH, task_queue=f"new-{old.task_queue}", limits=Limits(timedelta())
     )
 
 
 async def visible(old: House, count: int) -> None:
-    """Wait until the server lists what runs on the old task queue."""
+    """Wait until the server lists the executions on the old task queue."""
 
     async def is_listed() -> bool:
         query = f'TaskQueue = "{old.task_queue}" AND ExecutionStatus = "Running"'
@@ -59,7 +59,7 @@ async def visible(old: House, count: int) -> None:
 
 
 async def on_new_queue(old: House, stack: AsyncExitStack) -> None:
-    """Have a worker on the new task queue."""
+    """Run a worker on the new task queue."""
     from orchestrator.settings import Settings
     from orchestrator.worker.process.manager import Manager
 
@@ -75,7 +75,7 @@ async def all_completed(old: House, handles: list[Any]) -> None:
     assert (holdings.boxes["a"], holdings.boxes["b"]) == (100 - moved, moved)
 
 
-async def test_what_nobody_has_taken_is_moved_and_a_repeat_does_nothing(old: House) -> None:
+async def test_executions_that_no_worker_has_started_are_moved_and_a_second_move_does_nothing(old: House) -> None:
     handles = [handle for [handle] in [await old.bus.publish(event) for event in (MOVE, KEYED, KEYED)]]
     await visible(old, 2)
     recovery = renamed(old)
@@ -101,7 +101,7 @@ def _is_of(old: House, queue: Any) -> bool:
     return name == old.task_queue
 
 
-async def test_sagas_that_have_begun_go_on_and_are_not_undone(old: House) -> None:
+async def test_sagas_in_progress_are_moved_and_not_undone(old: House) -> None:
     async with old.another_worker():
         [nap] = await old.bus.publish(NapRequested(coins=1, seconds=3))
         [swarmed] = await old.bus.publish(swarm.EVENT.model_copy(update={"nap": True}))
@@ -109,7 +109,7 @@ async def test_sagas_that_have_begun_go_on_and_are_not_undone(old: House) -> Non
         async def have_begun() -> bool:
             return len(await old.sagas()) == 2
 
-        await eventually(have_begun, "both have begun")
+        await eventually(have_begun, "both sagas have begun")
     assert await is_polled(old.client, old.task_queue)
     handles = [nap, swarmed]
 
@@ -121,19 +121,19 @@ async def test_sagas_that_have_begun_go_on_and_are_not_undone(old: House) -> Non
         await all_completed(old, handles)
 
 
-async def test_a_move_that_was_cut_off_after_it_terminated_is_completed_by_the_next(
+async def test_the_next_move_completes_a_move_that_was_interrupted_after_a_termination(
     old: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handles = [handle for [handle] in [await old.bus.publish(event) for event in (MOVE, KEYED)]]
     await visible(old, 2)
 
-    async def cut_off(*_: object) -> bool:
+    async def interrupt(*_: object) -> bool:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(sweeps, "_settle_run", cut_off)
-        for left in (2, 1):
-            await visible(old, left)
+        patched.setattr(sweeps, "_settle_run", interrupt)
+        for remaining in (2, 1):
+            await visible(old, remaining)
             with pytest.raises(KeyboardInterrupt):
                 await _move_only(old, patched)
     await visible(old, 0)
@@ -142,14 +142,14 @@ async def test_a_move_that_was_cut_off_after_it_terminated_is_completed_by_the_n
         swept: Sweep = await renamed(old).sweep(moves_from=old.task_queue)
         return bool(swept.counts[Action.PUBLISH])
 
-    await eventually(is_done, "the next move publishes what the first has terminated")
+    await eventually(is_done, "the next move publishes the events of the executions that the first one terminated")
     async with AsyncExitStack() as stack:
         await on_new_queue(old, stack)
         await all_completed(old, handles)
 
 
 async def _move_only(old: House, patched: pytest.MonkeyPatch) -> None:
-    """Move without a look at what an earlier move has left, as if its executions were not visible yet."""
+    """Move without searching for executions that an earlier move terminated, as if they were not visible yet."""
     from orchestrator.worker.recovery import moving
 
     async def none(*_: object, **__: object) -> AsyncGenerator[Any]:
@@ -163,14 +163,14 @@ async def _move_only(old: House, patched: pytest.MonkeyPatch) -> None:
 async def test_schedules_are_moved_and_the_old_recovery_is_deleted(old: House) -> None:
     await ensure_schedule(old.client, old.task_queue, timedelta(hours=1))
     monthly = f"month-{uuid4()}"
-    wanted = ScheduleActionStartWorkflow("ScheduledPublish", {}, id=monthly, task_queue=old.task_queue)
-    await old.client.create_schedule(monthly, Schedule(action=wanted, spec=ScheduleSpec()))
+    action = ScheduleActionStartWorkflow("ScheduledPublish", {}, id=monthly, task_queue=old.task_queue)
+    await old.client.create_schedule(monthly, Schedule(action=action, spec=ScheduleSpec()))
 
     async def are_listed() -> bool:
         ids = {schedule.id async for schedule in await old.client.list_schedules()}
         return {monthly, schedule_id(old.task_queue)} <= ids
 
-    await eventually(are_listed, "both are listed")
+    await eventually(are_listed, "both schedules are listed")
     await renamed(old).sweep(moves_from=old.task_queue)
 
     handle = old.client.get_schedule_handle(monthly)
@@ -182,10 +182,10 @@ async def test_schedules_are_moved_and_the_old_recovery_is_deleted(old: House) -
     async def is_gone() -> bool:
         return schedule_id(old.task_queue) not in {schedule.id async for schedule in await old.client.list_schedules()}
 
-    await eventually(is_gone, "the old recovery is deleted")
+    await eventually(is_gone, "the old recovery schedule is deleted")
 
 
-async def test_a_client_whose_task_queue_no_worker_polls_is_told_so(old: House) -> None:
+async def test_a_client_whose_task_queue_no_worker_polls_gets_an_error_that_says_so(old: House) -> None:
     handles = [handle for [handle] in [await old.bus.publish(event) for event in (MOVE, KEYED)]]
 
     for handle in handles:

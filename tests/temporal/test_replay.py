@@ -1,4 +1,4 @@
-"""Recorded histories replay with today's code; with a changed `handle` they do not, and that is seen."""
+"""Recorded histories replay with the current code, and a changed `handle` is detected."""
 
 from pathlib import Path
 
@@ -23,11 +23,11 @@ CHANGED = Catalog.of(
 
 
 async def replay_failure(catalog: Catalog, name: str) -> Exception | None:
-    """What goes wrong when a recorded execution meets the catalog's code."""
+    """Replay a recorded execution with a catalog's code and return the failure, if any."""
     replayer = Replayer(
         workflows=hosts_of(catalog), workflow_runner=sandbox_for(catalog), data_converter=worker_data_converter
     )
-    # By its id an execution knows that it is a partition.
+    # An execution recognizes from its id that it is a partition.
     workflow_id = "Swarm/partition/1-of-2" if name.endswith("_partition") else name
     history = WorkflowHistory.from_json(workflow_id, HISTORIES[name])
     return (await replayer.replay_workflow(history, raise_on_replay_failure=False)).replay_failure
@@ -47,7 +47,7 @@ def test_there_is_a_history_of_each_kind() -> None:
 
 
 @pytest.mark.parametrize("name", HISTORIES)
-async def test_a_recorded_history_replays_with_todays_code(name: str) -> None:
+async def test_a_recorded_history_replays_with_the_current_code(name: str) -> None:
     catalog = swarm.CATALOG if "/swarm" in name else CATALOG
     assert await replay_failure(OURS if name in APPLICATION else catalog, name) is None
 
@@ -63,5 +63,5 @@ async def test_a_recorded_history_does_not_replay_with_a_changed_handle(name: st
     failure = await replay_failure(CHANGED, name)
 
     assert failure is not None
-    # The SDK compares regular activities; of a local one we compare the reply.
+    # The SDK compares the name of a regular activity; for a local one, the engine compares the reply.
     assert "but the reply is for account.withdraw" in str(failure)

@@ -1,4 +1,4 @@
-"""What `handle` reaches for is watched: a clock or chance of its own fails the task, and the saga waits for a fix."""
+"""Reading a clock or random numbers in `handle` fails the workflow task, and the saga waits for a fix."""
 
 from collections.abc import AsyncGenerator
 from uuid import uuid4
@@ -22,13 +22,15 @@ MISBEHAVING = Catalog.of(orchestrators=[Clock, Dice], operations=[cast.take])
 
 @pytest.fixture
 async def careless(database: Database, client: Client) -> AsyncGenerator[House]:
-    """A house of orchestrators that do what they may not."""
-    async with open_house(client, database, MISBEHAVING, task_queue=f"careless-{uuid4()}") as made:
-        yield made
+    """A running application whose orchestrators break the rules."""
+    async with open_house(client, database, MISBEHAVING, task_queue=f"careless-{uuid4()}") as opened:
+        yield opened
 
 
-@pytest.mark.parametrize(("event", "told"), [(ClockRequested(), "datetime.datetime.now"), (DiceRequested(), "random")])
-async def test_a_clock_or_chance_in_handle_is_refused_and_named(careless: House, event: DomainEvent, told: str) -> None:
+@pytest.mark.parametrize(("event", "name"), [(ClockRequested(), "datetime.datetime.now"), (DiceRequested(), "random")])
+async def test_a_clock_or_randomness_in_handle_is_refused_and_named(
+    careless: House, event: DomainEvent, name: str
+) -> None:
     [saga] = await careless.bus.publish(event)
     handle = careless.client.get_workflow_handle(saga.workflow_id)
     failures: list[str] = []
@@ -44,14 +46,14 @@ async def test_a_clock_or_chance_in_handle_is_refused_and_named(careless: House,
 
     await eventually(task_failed, "the workflow task fails")
 
-    assert told in failures[0]
+    assert name in failures[0]
     assert await careless.sagas() == []
     assert cast.Script.runs == []
     await handle.terminate()
 
 
-def test_nobody_asks_which_execution_a_payload_is_of() -> None:
-    """What `PlainPayloadsRunner` leaves out is for these only."""
+def test_the_data_converter_uses_nothing_that_needs_the_execution_of_a_payload() -> None:
+    """`PlainPayloadsRunner` leaves out the context that only these features need."""
     assert worker_data_converter.payload_codec is None
     assert worker_data_converter.external_storage is None
     assert worker_data_converter.with_context(WorkflowSerializationContext("default", "an-id")) is worker_data_converter

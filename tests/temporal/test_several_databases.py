@@ -1,4 +1,4 @@
-"""A worker as it is started, home and another database of the other kind, from setting to outcome."""
+"""A worker with a second database of the other kind, configured by its environment."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -25,16 +25,16 @@ from tests.store.books import BOOKS, CATALOG, Booking, BookingRequested, coins_a
 
 @dataclass
 class Shop:
-    """A bus, and the databases that its worker was given."""
+    """A bus and the databases of its worker."""
 
     bus: EventBus
     databases: Databases
 
     async def states(self) -> list[tuple[str, str]]:
-        """Of steps in the books, at home and there, in any order."""
+        """The states of the steps in the books, each at home and in the other database, sorted."""
         at_home = {(row.saga_id, row.number): row.state for row in await rows(self.databases.home, saga_step)}
-        there = await rows(self.databases.named(BOOKS), saga_step)
-        return sorted((at_home[row.saga_id, row.number], row.state) for row in there)
+        in_books = await rows(self.databases.named(BOOKS), saga_step)
+        return sorted((at_home[row.saga_id, row.number], row.state) for row in in_books)
 
 
 @pytest.fixture(params=[("sqlite", "postgresql"), ("postgresql", "sqlite")], ids=["sqlite home", "postgresql home"])
@@ -46,7 +46,7 @@ async def shop(
     client: Client,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncGenerator[Shop]:
-    """A worker that was told of the books by its environment."""
+    """A worker whose environment names the database of the books."""
     kinds: tuple[Kind, Kind] = request.param
     home = await new_database(request, kinds[0], tmp_path)
     books = await new_database(request, kinds[1], tmp_path, empty=True)
@@ -56,7 +56,7 @@ async def shop(
     settings = Settings(task_queue=f"shop-{uuid4()}", log_level="ERROR")
     manager = Manager(settings, catalog=CATALOG)
     ready = await manager.prepare()
-    # The application's own tables are made from SQLModel's, which the cast does not use.
+    # The engine creates the tables of SQLModel classes, but the cast uses plain tables.
     await migrate(ready.others[BOOKS], name=BOOKS, application=tables)
     async with ready.database.transaction() as connection:
         await stock(connection, a=100, b=0)

@@ -1,4 +1,4 @@
-"""A worker process that is stopped with SIGSTOP in the middle of a step, and continued when its saga was undone."""
+"""A worker process is suspended with SIGSTOP inside a step and continued after its saga was undone."""
 
 import asyncio
 import os
@@ -16,23 +16,23 @@ from tests.conftest import Kind
 from tests.house import CATALOG, eventually, new_id, open_house
 
 
-async def until_there(file: Path, within: float = 60.0) -> str:
-    """Wait for a file that another process writes."""
+async def read_when_written(file: Path, within: float = 60.0) -> str:
+    """Wait for a file that another process writes, and return its text."""
 
-    async def is_there() -> bool:
+    async def exists() -> bool:
         return await asyncio.to_thread(file.exists)
 
-    await eventually(is_there, f"{file.name} is written", within)
+    await eventually(exists, f"{file.name} is written", within)
     return await asyncio.to_thread(file.read_text)
 
 
-@pytest.mark.parametrize("place", ["local", "regular"])
-async def test_a_worker_that_is_stopped_inside_a_step_and_wakes_after_the_undo_changes_nothing(
-    database: Database, kind: Kind, client: Client, tmp_path: Path, place: str
+@pytest.mark.parametrize("attempt", ["local", "regular"])
+async def test_a_worker_that_is_suspended_inside_a_step_and_wakes_after_the_undo_changes_nothing(
+    database: Database, kind: Kind, client: Client, tmp_path: Path, attempt: str
 ) -> None:
-    """On PostgreSQL its transaction is ended for it; on SQLite it holds the file until whoever watches over it ends it.
+    """PostgreSQL ends the suspended transaction. On SQLite the process holds the file until the supervisor kills it.
 
-    There a stopped process can never write late: whoever else writes has waited for its end.
+    So on SQLite a suspended process never writes late: every other writer has waited for its end.
     """
     queue = f"stopped-{new_id()}"
     environment = {
@@ -41,7 +41,7 @@ async def test_a_worker_that_is_stopped_inside_a_step_and_wakes_after_the_undo_c
         "DATABASE": database.url.set(drivername=kind).render_as_string(hide_password=False),
         "TASK_QUEUE": queue,
         "FOLDER": str(tmp_path),
-        "ATTEMPT": place,
+        "ATTEMPT": attempt,
     }
     async with open_house(client, database, CATALOG, task_queue=queue, working=False) as house:
         before = await house.holdings()
@@ -49,9 +49,9 @@ async def test_a_worker_that_is_stopped_inside_a_step_and_wakes_after_the_undo_c
             sys.executable, "-m", "tests.temporal.stopping_worker", env=environment
         )
         try:
-            await until_there(tmp_path / "ready")
+            await read_when_written(tmp_path / "ready")
             [saga] = await house.bus.publish(CoinsMoveRequested(source="a", target="b", coins=10))
-            await until_there(tmp_path / "inside")
+            await read_when_written(tmp_path / "inside")
             await house.client.get_workflow_handle(saga.workflow_id).cancel()
             if kind == "sqlite":
                 process.kill()
@@ -64,7 +64,7 @@ async def test_a_worker_that_is_stopped_inside_a_step_and_wakes_after_the_undo_c
                     return
 
                 process.send_signal(signal.SIGCONT)
-                assert (await until_there(tmp_path / "ended")).startswith("failed")
+                assert (await read_when_written(tmp_path / "ended")).startswith("failed")
 
             assert await house.holdings() == before
             assert [(step.number, step.state) for step in await house.steps()] == undone

@@ -1,4 +1,4 @@
-"""A saga with an execution of its own that waits for a lock: woken by whoever held it, or looking by itself."""
+"""A saga in its own execution waits for a lock: the holder wakes it, or it polls."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ from tests.store.test_locks import opened, opening, tickets
 HOLDER = opening("holder", "k")
 
 
-async def one_waits(house: House, event_id: str) -> "asyncio.Task[TurnTakingCompleted]":
-    """For a lock that a saga holds which nobody drives."""
+async def start_waiting(house: House, event_id: str) -> "asyncio.Task[TurnTakingCompleted]":
+    """Start a saga that waits for a lock whose holder nothing drives."""
     await opened(house.database, HOLDER)
     event = TurnTakingRequested(keys=("k",))
     waiting = asyncio.create_task(house.bus.execute(TurnTaking, event, event_id=event_id))
@@ -38,32 +38,30 @@ async def one_waits(house: House, event_id: str) -> "asyncio.Task[TurnTakingComp
         history = await house.client.get_workflow_handle(names.own_workflow_id("TurnTaking", event_id)).fetch_history()
         return any(event.event_type == EventType.EVENT_TYPE_TIMER_STARTED for event in history.events)
 
-    await eventually(waits, "it waits")
+    await eventually(waits, "the saga waits")
     return waiting
 
 
 async def end_holder(house: House, waker: Waker) -> None:
-    """It gives its lock back."""
+    """Finish the holder, which releases its lock."""
     await finish_saga(house.database, house.catalog, FinishCommand(opening=HOLDER, completed={}), waker)
 
 
-async def test_the_next_one_is_woken_and_need_not_look_by_itself(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_waiting_saga_is_woken_and_need_not_poll(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(port, "LOOKS", (3_600.0,))
     event_id = new_id()
-    waiting = await one_waits(house, event_id)
+    waiting = await start_waiting(house, event_id)
     await end_holder(house, SignalWaker(house.client))
     async with asyncio.timeout(30):
         await waiting
     assert await tickets(house.database) == {}
 
 
-async def test_a_wake_that_was_begun_has_been_sent_when_its_waker_ends(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_waker_has_sent_every_wake_before_it_closes(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that drains may be the last one for a while."""
     monkeypatch.setattr(port, "LOOKS", (3_600.0,))
     event_id = new_id()
-    waiting = await one_waits(house, event_id)
+    waiting = await start_waiting(house, event_id)
     server_answers = asyncio.Event()
     signal = cast(Any, WorkflowHandle[Any, Any]).signal
 
@@ -82,19 +80,19 @@ async def test_a_wake_that_was_begun_has_been_sent_when_its_waker_ends(
         await waiting
 
 
-async def test_nobody_wakes_it_and_it_looks_by_itself(house: House) -> None:
-    """As after a worker that died between the commit and the wake."""
+async def test_a_waiting_saga_polls_if_it_is_not_woken(house: House) -> None:
+    """A worker may die between the commit and the wake."""
     event_id = new_id()
-    waiting = await one_waits(house, event_id)
+    waiting = await start_waiting(house, event_id)
     await end_holder(house, wake_nobody)
     async with asyncio.timeout(30):
         await waiting
     assert await tickets(house.database) == {}
 
 
-async def test_a_cancelled_one_that_waits_leaves_the_line(house: House) -> None:
+async def test_a_cancelled_saga_leaves_the_queue_of_the_lock(house: House) -> None:
     event_id = new_id()
-    waiting = await one_waits(house, event_id)
+    waiting = await start_waiting(house, event_id)
     await house.client.get_workflow_handle(names.own_workflow_id("TurnTaking", event_id)).cancel()
     async with asyncio.timeout(30):
         with pytest.raises(SagaCancelled):
@@ -102,10 +100,12 @@ async def test_a_cancelled_one_that_waits_leaves_the_line(house: House) -> None:
     assert await tickets(house.database) == {"k": ["holder"]}
 
 
-async def test_whose_execution_was_terminated_while_it_waited_is_recovered_when_its_turn_comes(house: House) -> None:
-    """And not when recovery next looks: in a line of many each would wait for that."""
+async def test_a_saga_whose_execution_was_terminated_while_it_waited_is_recovered_once_it_is_next(
+    house: House,
+) -> None:
+    """It must not wait for the next sweep; in a long queue every saga would wait for one."""
     event_id = new_id()
-    waiting = await one_waits(house, event_id)
+    waiting = await start_waiting(house, event_id)
     await house.client.get_workflow_handle(names.own_workflow_id("TurnTaking", event_id)).terminate("enough")
     await end_holder(house, SignalWaker(house.client, house.manager.recovery(house.ready).recover))
     async with asyncio.timeout(30):
@@ -114,13 +114,13 @@ async def test_whose_execution_was_terminated_while_it_waited_is_recovered_when_
     assert await tickets(house.database) == {}
 
 
-async def test_who_was_given_an_execution_while_its_partition_owned_it_is_woken_there(
+async def test_a_saga_that_its_partition_still_owns_is_woken_in_its_own_execution(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It owns the saga only once it has its locks."""
+    """An execution owns the saga only once the saga has its locks."""
     monkeypatch.setattr(port, "LOOKS", (3_600.0,))
     event_id = new_id()
-    waiting = await one_waits(house, event_id)
+    waiting = await start_waiting(house, event_id)
     async with house.database.transaction() as connection:
         gone = update(saga).where(saga.c.event_id == event_id).values(owner_workflow_id="TurnTaking/partition/1-of-1")
         await connection.execute(gone)
@@ -129,17 +129,17 @@ async def test_who_was_given_an_execution_while_its_partition_owned_it_is_woken_
         await waiting
 
 
-async def test_a_wake_for_nobody_ends_no_worker_and_tells_recovery(house: House) -> None:
-    told: list[UUID] = []
+async def test_a_wake_for_a_missing_execution_does_not_end_the_worker_and_calls_recovery(house: House) -> None:
+    recovered: list[UUID] = []
 
     async def recover(sagas: Sequence[UUID]) -> None:
-        told.extend(sagas)
+        recovered.extend(sagas)
 
     gone = Woken(saga=HOLDER.saga, owner_workflow_id="TurnTaking/event/nobody")
     await SignalWaker(house.client, recover)([gone])
 
-    async def is_told() -> bool:
-        return told == [HOLDER.saga.id]
+    async def is_called() -> bool:
+        return recovered == [HOLDER.saga.id]
 
-    await eventually(is_told, "it is told")
-    await house.manager.recovery(house.ready).recover(told)  # nobody knows it
+    await eventually(is_called, "recovery is called")
+    await house.manager.recovery(house.ready).recover(recovered)  # the database does not know the saga

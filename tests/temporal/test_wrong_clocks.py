@@ -1,4 +1,4 @@
-"""Workers whose clocks are an hour wrong, beside a Temporal and a database whose clocks are right."""
+"""Workers whose clocks are an hour wrong, with a Temporal server and a database whose clocks are right."""
 
 from datetime import datetime, timedelta
 
@@ -19,24 +19,24 @@ pytestmark = pytest.mark.usefixtures("impatient")
 
 
 async def set_mark(house: House, mark: datetime) -> None:
-    """Write up to when closed executions were looked through, as an older worker did by its own clock."""
+    """Record up to when closed executions were searched, as an older worker did by its own clock."""
     async with house.database.transaction() as connection:
         await connection.execute(update(saga_meta).values(swept_until=mark))
 
 
-async def has_seen_temporals_clock(house: House) -> None:
-    """Wait until visibility has an execution that completed, from which `recover` learns what Temporal's clock says."""
+async def closed_execution_is_visible(house: House) -> None:
+    """Wait until the visibility store lists a completed execution, from which recovery learns Temporal's time."""
 
     async def has_completed() -> bool:
         return await newest_close(house.client) is not None
 
-    await eventually(has_completed, "an execution that completed is visible")
+    await eventually(has_completed, "a completed execution is visible")
 
 
-async def test_a_mark_that_a_worker_set_into_the_future_hides_no_execution_that_was_cut_off(idle: House) -> None:
+async def test_a_mark_in_the_future_hides_no_execution_that_was_cut_off(idle: House) -> None:
     async with idle.another_worker():
         await (await publish(idle)).closed()
-    await has_seen_temporals_clock(idle)
+    await closed_execution_is_visible(idle)
     sagas = [await publish(idle) for _ in range(4)]
     for saga in sagas[:2]:
         await saga.terminate()
@@ -54,7 +54,7 @@ async def test_a_mark_that_a_worker_set_into_the_future_hides_no_execution_that_
 
 
 @pytest.mark.parametrize("ahead", [AHEAD, BEHIND], ids=["ahead", "behind"])
-async def test_a_worker_with_a_wrong_clock_looks_through_what_was_cut_off_and_sets_a_right_mark(
+async def test_a_worker_with_a_wrong_clock_finds_executions_that_were_cut_off_and_sets_a_right_mark(
     idle: House, ahead: timedelta
 ) -> None:
     first = await publish(idle)
@@ -78,21 +78,21 @@ async def test_a_worker_with_a_wrong_clock_looks_through_what_was_cut_off_and_se
 async def test_a_worker_says_that_its_clock_is_wrong(
     house: House, ahead: timedelta, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It has polled for an unknown time by then, so it knows Temporal's clock only to about a minute."""
+    """The worker has polled for an unknown time, so the result is exact only to about a minute."""
 
     async def is_polling() -> bool:
         with wrong_clock(ahead):
-            found = await ahead_of_temporal(house.ready.client, house.task_queue, polling_for=60.0)
-        return abs(found - ahead) < timedelta(minutes=2)
+            measured = await ahead_of_temporal(house.ready.client, house.task_queue, polling_for=60.0)
+        return abs(measured - ahead) < timedelta(minutes=2)
 
     await eventually(is_polling, "Temporal knows when this worker polled")
     with wrong_clock(ahead):
-        found = await ahead_of_database(house.database)
-    assert abs(found - ahead) < timedelta(seconds=5)
+        measured = await ahead_of_database(house.database)
+    assert abs(measured - ahead) < timedelta(seconds=5)
     assert abs(await ahead_of_database(house.database)) < timedelta(seconds=5)
     assert await ahead_of_temporal(house.ready.client, house.task_queue, polling_for=60.0) == timedelta(0)
 
-    warn_of(found, "that of the database 'home'")
+    warn_of(measured, "that of the database 'home'")
 
-    says = "ahead of" if ahead > timedelta(0) else "behind"
-    assert f"{says} that of the database 'home'" in caplog.text
+    relation = "ahead of" if ahead > timedelta(0) else "behind"
+    assert f"{relation} that of the database 'home'" in caplog.text
