@@ -1,4 +1,4 @@
-"""The bank's tables and operations: every effect leaves an entry, so that one too many or too few is seen exactly."""
+"""The bank's tables and operations. Every effect leaves an entry, so that a missing or doubled effect is visible."""
 
 import asyncio
 from typing import Literal
@@ -10,10 +10,10 @@ from orchestrator import Refused, Transaction, operation, query
 from orchestrator.operation import HOME
 
 Moment = Literal["before", "after"]
-"""When an operation dawdles: before its effect is written, or with the effect written and not committed."""
+"""When an operation pauses: before its effect is written, or while the effect is written but not committed."""
 
 JOURNAL = "journal"
-"""Name of the database that is not home."""
+"""Name of the database that is not the home database."""
 tables = MetaData()
 account = Table(
     "chaos_account",
@@ -42,8 +42,8 @@ def _entries(name: str, database: str) -> Table:
 
 
 entry, journal_entry = _entries("chaos_entry", HOME), _entries("chaos_journal_entry", JOURNAL)
-"""One row an effect (`sign` 1) and one an undo (-1), of a saga and one of its parts. Nothing keeps a row from being
-there twice: that is what the audit looks for."""
+"""One row for each effect (`sign` 1) and each undo (-1) of a part of a saga. No key is unique, so a doubled effect
+leaves two rows, which is what the audit looks for."""
 
 
 @operation
@@ -58,19 +58,19 @@ async def move(tx: Transaction, part: str, name: str, amount: int, pause_ms: int
 
 @move.compensation
 async def move_back(tx: Transaction, part: str, name: str, amount: int) -> None:
-    """Take it back."""
+    """Undo the move."""
     await _book(tx, part, -1, name, -amount)
 
 
 @operation(retriable=True)
 async def deliver(tx: Transaction, part: str, name: str, amount: int) -> None:
-    """Add an amount, past the pivot."""
+    """Add an amount after the pivot."""
     await _book(tx, part, 1, name, amount)
 
 
 @operation
 async def note(tx: Transaction, part: str, refuse: bool, key: str | None, sequence: int) -> None:
-    """Leave a trace; or refuse."""
+    """Write an entry, or refuse if the event asks for it."""
     if refuse:
         raise Refused("chaos.refused", f"asked to refuse {part}")
     await tx.exec(insert(entry).values(_row(tx, part, 1) | {"key": key, "sequence": sequence}))
@@ -78,13 +78,13 @@ async def note(tx: Transaction, part: str, refuse: bool, key: str | None, sequen
 
 @note.compensation
 async def strike(tx: Transaction, part: str) -> None:
-    """Take the trace back."""
+    """Undo the entry."""
     await tx.exec(insert(entry).values(_row(tx, part, -1)))
 
 
 @operation(database=JOURNAL)
 async def record(tx: Transaction, part: str, refuse: bool, pause_ms: int) -> None:
-    """Leave a trace in a database of its own; or refuse. Who dawdles keeps others waiting between the two databases."""
+    """Write an entry in the journal, or refuse. The pause makes other sagas wait between the two databases."""
     await asyncio.sleep(pause_ms / 1000)
     if refuse:
         raise Refused("chaos.refused", f"asked to refuse {part}")
@@ -93,13 +93,13 @@ async def record(tx: Transaction, part: str, refuse: bool, pause_ms: int) -> Non
 
 @record.compensation
 async def erase(tx: Transaction, part: str) -> None:
-    """Take the trace back."""
+    """Undo the entry in the journal."""
     await tx.exec(insert(journal_entry).values(_row(tx, part, -1)))
 
 
 @query
 async def balance(tx: Transaction, name: str) -> int:
-    """What an account holds."""
+    """Read an account's balance."""
     held: int = (await tx.exec(select(account.c.balance).where(account.c.name == name))).one()
     return held
 

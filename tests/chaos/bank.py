@@ -1,4 +1,4 @@
-"""The bank as a whole; apart from its orchestrators, whose module is loaded anew in each saga's sandbox."""
+"""The bank's catalog. The orchestrators have their own module, because each sandbox loads it anew."""
 
 from orchestrator.definition.catalog import Catalog
 from tests.chaos.accounts import balance, deliver, move, note, record
@@ -13,7 +13,7 @@ from tests.chaos.transfers import (
 )
 
 PLACEMENTS: dict[type[Transfer], int] = {OwnTransfer: 4, PooledTransfer: 4, OrderedTransfer: 2}
-"""Which event goes where, and how many parts of the load it is."""
+"""The event types, one per placement, each with its share of the load."""
 
 CATALOG = Catalog.of(
     orchestrators=[OwnTransfers, PooledTransfers, OrderedTransfers], operations=[balance, deliver, move, note, record]

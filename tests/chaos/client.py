@@ -1,6 +1,6 @@
-"""A client process: publishes its orders until each is accepted, some of them again, and writes down what was accepted.
+"""A client process: it publishes its orders until each is accepted, repeats some, and records which were accepted.
 
-`python -m tests.chaos.client FOLDER NUMBER SEED`; its environment says where Temporal is.
+Run it as `python -m tests.chaos.client FOLDER NUMBER SEED`; its environment contains Temporal's address.
 """
 
 import asyncio
@@ -18,20 +18,20 @@ from orchestrator.settings import Settings
 from tests.chaos.bank import CATALOG
 from tests.chaos.load import Order, accepted_by, read_orders
 
-_TOGETHER = 20
-_AGAIN = 0.2
+_BATCH = 20
+_RETRY_INTERVAL = 0.2
 _REPEATED = 0.1
 _WINDOW = 0.5
-"""Seconds of orders that are shuffled."""
+"""Orders that are due within so many seconds are shuffled."""
 
 
 class Publisher:
     """Publishes one client's orders.
 
     Args:
-        bus: where to.
-        record: takes an accepted event's id a line, and has it on the disk before anything else happens.
-        random: shuffles, and picks what is repeated and what travels together.
+        bus: the bus that publishes them.
+            record: a file descriptor; an accepted event's id is written to it and synced before anything else happens.
+            random: shuffles the orders and decides which are repeated and which are published in one call.
     """
 
     def __init__(self, bus: EventBus, record: int, random: Random) -> None:
@@ -41,37 +41,37 @@ class Publisher:
         self._sending: set[asyncio.Task[None]] = set()
 
     async def publish(self, orders: Sequence[Order]) -> None:
-        """Publish all of them, each at its time."""
+        """Publish all orders, each at its time."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         by_key = {order.event.key for order in orders if order.event.key is not None}
-        alone = [order for order in orders if order.event.key is None]
+        unkeyed = [order for order in orders if order.event.key is None]
         async with asyncio.TaskGroup() as group:
             for key in by_key:
                 group.create_task(self._in_order([order for order in orders if order.event.key == key], began))
-            while alone:
+            while unkeyed:
                 now = loop.time() - began
-                due = [order for order in alone if order.at <= now + _WINDOW]
-                alone = alone[len(due) :]
+                due = [order for order in unkeyed if order.at <= now + _WINDOW]
+                unkeyed = unkeyed[len(due) :]
                 self._random.shuffle(due)
                 while due:
-                    count = self._random.choice((1, 1, 1, 5, _TOGETHER))
-                    together, due = due[:count], due[count:]
-                    group.create_task(self._until_accepted(together))
+                    count = self._random.choice((1, 1, 1, 5, _BATCH))
+                    batch, due = due[:count], due[count:]
+                    group.create_task(self._until_accepted(batch))
                     if self._random.random() < _REPEATED * 2:
-                        group.create_task(self._later(together))
+                        group.create_task(self._later(batch))
                 await asyncio.sleep(_WINDOW)
 
     async def _in_order(self, orders: Sequence[Order], began: float) -> None:
-        """One after the other is accepted; those that are due by then travel together."""
-        left = list(orders)
-        while left:
+        """Publish orders so that each is accepted before the next; those that are due already go into one call."""
+        remaining = list(orders)
+        while remaining:
             now = asyncio.get_running_loop().time() - began
-            due = [order for order in left[:_TOGETHER] if order.at <= now]
+            due = [order for order in remaining[:_BATCH] if order.at <= now]
             if not due:
-                await asyncio.sleep(left[0].at - now)
+                await asyncio.sleep(remaining[0].at - now)
                 continue
-            left = left[len(due) :]
+            remaining = remaining[len(due) :]
             await self._until_accepted(due)
             if self._random.random() < _REPEATED:
                 await self._until_accepted([self._random.choice(due)])
@@ -87,7 +87,7 @@ class Publisher:
             try:
                 await self._send(orders)
             except (Unreachable, PublishIncomplete, RPCError, TimeoutError):
-                await asyncio.sleep(_AGAIN)
+                await asyncio.sleep(_RETRY_INTERVAL)
             else:
                 break
         os.write(self._record, "".join(f"{order.event_id}\n" for order in orders).encode())
@@ -108,7 +108,7 @@ async def main(folder: Path, number: int, seed: int) -> None:
             bus = await EventBus.connect(Settings(), catalog=CATALOG)
             break
         except Unreachable:
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(_RETRY_INTERVAL)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     record = os.open(accepted_by(folder, number), flags, 0o644)
     try:

@@ -1,4 +1,4 @@
-"""The clocks of the workers, of which most are wrong: each process gets one, by its process id."""
+"""The clocks of the workers, most of which are wrong: each process gets one that depends on its process id."""
 
 import os
 from datetime import timedelta
@@ -8,14 +8,14 @@ from tests.wrong_clock import set_wrong
 
 KINDS = ("right", "an hour ahead", "an hour behind", "drifting")
 _DRIFT = 20.0
-"""Seconds that a clock which drifts gains in each second."""
+"""How many seconds a drifting clock gains per second."""
 
 
 def set_clock(pid: int | None = None) -> str:
     """Set this process's clock.
 
     Args:
-        pid: decides which one it gets; by default the process's own id.
+        pid: the process id that decides which clock it gets; by default the process's own.
 
     Returns:
         One of `KINDS`.

@@ -1,4 +1,4 @@
-"""What people do meanwhile: they cancel sagas, and terminate and reset executions."""
+"""What people do during the run: cancel sagas, and terminate and reset executions."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -26,53 +26,53 @@ from orchestrator.store.saga.intervention import cancel_saga
 from tests.chaos.plan import Act, Fault, Target
 
 AWAY = (SQLAlchemyError, OSError, RPCError, TimeoutError)
-"""What a part that is down raises."""
+"""The errors that a part raises while it is down."""
 _TRIES = 40
-_AGAIN = 0.25
-_ANSWERS = 10.0
+_RETRY_INTERVAL = 0.25
+_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Going:
-    """A saga that goes forward, with a step behind it or under way."""
+class SagaInProgress:
+    """A saga that goes forward and has at least one step."""
 
     id: UUID
     orchestrator: str
     envelope: str
     driver: str
-    """The execution that drives it."""
+    """The workflow id of the execution that drives it."""
 
     @property
     def is_own(self) -> bool:
-        """Whether its own execution drives it."""
+        """Whether the saga's own execution drives it."""
         return self.driver == own_workflow_id(self.orchestrator, read(self.envelope).event_id)
 
 
 class Interventions:
-    """Looks for sagas that are under way, and meddles with them.
+    """Finds sagas in progress and interferes with them.
 
     Args:
-        client: Temporal's.
-        database: the bank's.
-        task_queue: the workers'.
-        random: picks.
+        client: a Temporal client.
+            database: the bank's home database.
+            task_queue: the workers' task queue.
+            random: chooses the sagas.
     """
 
     def __init__(self, client: Client, database: Database, task_queue: str, random: Random) -> None:
         self.hits: Counter[tuple[Act, Target]] = Counter()
         self.cancels = 0
         self.terminated: defaultdict[str, list[datetime]] = defaultdict(list)
-        """When which execution was."""
+        """When each execution was terminated."""
         self._client = client
         self._database = database
         self._task_queue = task_queue
         self._random = random
 
     async def do(self, fault: Fault) -> None:
-        """Terminate or reset an execution, another one if that has just ended; again if a part is down."""
+        """Terminate or reset an execution; try again with another one if it has just ended or a part is down."""
         for _ in range(_TRIES):
             try:
-                async with asyncio.timeout(_ANSWERS):
+                async with asyncio.timeout(_TIMEOUT):
                     victim = await self._pick(fault.target)
                     if victim is not None:
                         await (self._terminate if fault.act is Act.TERMINATE else self._reset)(victim)
@@ -80,14 +80,14 @@ class Interventions:
                         return
             except AWAY:
                 pass
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(_RETRY_INTERVAL)
 
     async def cancel(self, part: float) -> None:
-        """Cancel as many sagas as are missing from a part of all: in the database, or by their executions."""
-        async with asyncio.timeout(_ANSWERS):
-            going = await self._going()
+        """Cancel sagas until this share of all is cancelled, in the database or through their executions."""
+        async with asyncio.timeout(_TIMEOUT):
+            candidates = await self._sagas_in_progress()
             missing = int(part * await self._count()) - await self._cancelled()
-            for victim in self._random.sample(going, k=min(len(going), max(missing, 0))):
+            for victim in self._random.sample(candidates, k=min(len(candidates), max(missing, 0))):
                 if victim.is_own and self._random.random() < 0.5:
                     await self._client.get_workflow_handle(victim.driver).cancel()
                 else:
@@ -96,28 +96,28 @@ class Interventions:
                         await self._drive_beside(victim)
                 self.cancels += 1
 
-    async def _drive_beside(self, victim: Going) -> None:
-        """As the command line does it for a saga that a partition carries: its own execution undoes it, at once."""
+    async def _drive_beside(self, victim: SagaInProgress) -> None:
+        """Start the saga's own execution to undo it at once, as the command line does for a saga in a partition."""
         envelope = read(victim.envelope)
         await ensure_own_execution(
             self._client, victim.orchestrator, envelope, self._task_queue, although_completed=True
         )
 
     async def _pick(self, target: Target) -> str | None:
-        going = await self._going()
+        candidates = await self._sagas_in_progress()
         if target is Target.SAGA:
-            found = sorted(saga.driver for saga in going if saga.is_own)
+            driven_by = sorted(saga.driver for saga in candidates if saga.is_own)
         else:
-            found = sorted({saga.driver for saga in going if not saga.is_own})
-        return self._random.choice(found) if found else None
+            driven_by = sorted({saga.driver for saga in candidates if not saga.is_own})
+        return self._random.choice(driven_by) if driven_by else None
 
-    async def _going(self) -> list[Going]:
+    async def _sagas_in_progress(self) -> list[SagaInProgress]:
         begun = exists().where(saga_step.c.saga_id == saga.c.id)
         columns = (saga.c.id, saga.c.orchestrator, saga.c.envelope, saga.c.owner_workflow_id)
         statement = select(*columns).where(saga.c.phase == Phase.FORWARD.value, saga.c.pivot_step.is_(None), begun)
         async with self._database.reading() as connection:
             rows = await connection.execute(statement.order_by(saga.c.id))
-            return [Going(row.id, row.orchestrator, row.envelope, row.owner_workflow_id or "") for row in rows]
+            return [SagaInProgress(row.id, row.orchestrator, row.envelope, row.owner_workflow_id or "") for row in rows]
 
     async def _count(self) -> int:
         async with self._database.reading() as connection:
@@ -133,7 +133,7 @@ class Interventions:
         await self._client.get_workflow_handle(workflow_id).terminate(reason="chaos")
 
     async def _reset(self, workflow_id: str) -> None:
-        """To its beginning."""
+        """Reset the execution to its beginning."""
         handle = self._client.get_workflow_handle(workflow_id)
         async for event in handle.fetch_history_events():
             if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED:
@@ -150,7 +150,7 @@ class Interventions:
 
 
 async def until_answered(work: Callable[[], Awaitable[None]]) -> None:
-    """Do something that a part which is down may keep from being done: then not at all."""
+    """Do something once; do nothing if a part is down."""
     try:
         await work()
     except AWAY:

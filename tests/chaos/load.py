@@ -1,4 +1,4 @@
-"""What the clients publish: seeded, so that the same seed asks for the same."""
+"""What the clients publish; all of it follows from a seed."""
 
 import json
 from collections import Counter
@@ -13,16 +13,16 @@ from tests.chaos.transfers import SHAPES, OrderedTransfer, Transfer
 
 ACCOUNTS = tuple(f"account-{number:02}" for number in range(20))
 HOT = ACCOUNTS[0]
-"""One transfer in four goes out of it."""
+"""One transfer in four takes money from this account."""
 BALANCE = 1_000_000
-"""Of each account at the beginning: enough, so that no undo has to wait for money."""
+"""The initial balance of each account, large enough that no undo has to wait for money."""
 _KEYS = 12
-_REFUSED, _TOO_MUCH, _DAWDLES = 0.06, 0.04, 0.2
+_REFUSED, _TOO_MUCH, _PAUSES = 0.06, 0.04, 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One event: what, under which id, by which client, how long after the beginning."""
+    """One event to publish: its id, the client that publishes it, and the time after the start."""
 
     event_id: str
     client: int
@@ -30,25 +30,25 @@ class Order:
     event: Transfer
 
     def as_json(self) -> str:
-        """A line for the client that publishes it."""
+        """The order as one line of a client's file."""
         content = {"id": self.event_id, "at": self.at, "type": self.event.type_name()}
         return json.dumps(content | {"data": json.loads(self.event.model_dump_json())})
 
 
 def orders(*, seed: int, sagas: int, seconds: float, clients: int, writes_alone: bool) -> list[Order]:
-    """All events, in the order of their times.
+    """Draw all events, in the order of their times.
 
     Args:
-        seed: decides everything.
+        seed: determines everything.
         sagas: how many events.
-        seconds: over which they are spread.
-        clients: processes that publish them; those of one key all come from one of them.
-        writes_alone: whoever writes keeps everybody else from writing (SQLite), so nobody dawdles for long.
+        seconds: the time over which they are spread.
+        clients: how many processes publish them; one client publishes all events of a key.
+        writes_alone: whether a writer blocks all others (SQLite), so that pauses must be short.
     """
     random = Random(f"load/{seed}")
     kinds = random.choices(list(PLACEMENTS), weights=list(PLACEMENTS.values()), k=sagas)
     sequences = dict.fromkeys((f"key-{number}" for number in range(_KEYS)), 0)
-    made: list[Order] = []
+    drawn: list[Order] = []
     for number, kind in enumerate(kinds):
         values = _values(random, writes_alone=writes_alone)
         client = random.randrange(clients)
@@ -58,8 +58,8 @@ def orders(*, seed: int, sagas: int, seconds: float, clients: int, writes_alone:
             values |= {"key": key, "sequence": sequences[key]}
             client = int(key.rpartition("-")[2]) % clients
         at = round(number / sagas * seconds, 2)
-        made.append(Order(f"chaos-{seed}-{number:05}", client, at, kind(**values)))
-    return made
+        drawn.append(Order(f"chaos-{seed}-{number:05}", client, at, kind(**values)))
+    return drawn
 
 
 def _values(random: Random, *, writes_alone: bool) -> dict[str, Any]:
@@ -69,26 +69,26 @@ def _values(random: Random, *, writes_alone: bool) -> dict[str, Any]:
     values: dict[str, Any] = {"source": source, "target": target, "amount": amount}
     shape = random.choice(SHAPES)
     if shape == "parallel" and amount > BALANCE:
-        # Its target would have the money before its source is refused, and somebody else could pass it on.
+        # Its target would have the money before its source is refused, and another saga could take it from there.
         shape = "steps"
     values |= {"shape": shape, "refuse": random.random() < _REFUSED}
-    if random.random() < _DAWDLES:
-        # With the hot account's row written, a dawdler would only keep the others waiting.
+    if random.random() < _PAUSES:
+        # A pause after writing the hot account's row would only make the other sagas wait.
         after = source != HOT and random.random() < 0.3
         longest = 150 if writes_alone else 500 if after else 1500
         values |= {"pause_ms": random.randint(50, longest), "pause": "after" if after else "before"}
     return values
 
 
-def write_orders(folder: Path, made: Sequence[Order], clients: int) -> None:
-    """A file for each client."""
+def write_orders(folder: Path, drawn: Sequence[Order], clients: int) -> None:
+    """Write one file per client."""
     for client in range(clients):
-        lines = [order.as_json() for order in made if order.client == client]
+        lines = [order.as_json() for order in drawn if order.client == client]
         orders_of(folder, client).write_text("\n".join(lines))
 
 
 def read_orders(folder: Path, client: int) -> list[Order]:
-    """What one client publishes."""
+    """Read the orders of one client."""
     lines = orders_of(folder, client).read_text().splitlines()
     return [_read(json.loads(line), client) for line in lines]
 
@@ -111,6 +111,6 @@ def accepted_by(folder: Path, client: int) -> Path:
 
 
 def accepted(folder: Path, clients: int) -> Counter[str]:
-    """Ids of all events that somebody was told are accepted, and how often."""
+    """Count how often each event was accepted, according to the clients' files."""
     files = (accepted_by(folder, client) for client in range(clients))
     return Counter(line for file in files if file.exists() for line in file.read_text().split())

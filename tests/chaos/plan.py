@@ -1,4 +1,4 @@
-"""The plan of faults: what is done to which part, and when. The same seed plans the same."""
+"""The plan of faults: what happens to which part, and when. A seed determines it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from typing import Literal
 Dialect = Literal["postgresql", "sqlite"]
 
 FULL_SAGAS, FULL_MINUTES = 2000, 3.0
-"""From these on the minima hold in full."""
+"""From this size on, a run must reach the full minimum counts."""
 _KILLS, _STOPS, _TERMINATIONS, _RESETS, _FAILOVERS = 12, 6, 30, 16, 4
-"""Of a run of three minutes."""
+"""Numbers of faults in a run of three minutes."""
 CANCELLED = 0.09
-"""Part of the sagas that are cancelled, if they can be met."""
+"""The share of sagas that are cancelled if possible."""
 
 
 class Target(StrEnum):
-    """What a fault is done to."""
+    """The part that a fault affects."""
 
     WORKER = "worker"
     SUPERVISOR = "supervisor"
@@ -31,7 +31,7 @@ class Target(StrEnum):
 
 
 class Act(StrEnum):
-    """What is done to it."""
+    """The kind of fault."""
 
     KILL = "kill"
     STOP = "stop"
@@ -46,11 +46,11 @@ class Fault:
     """One fault."""
 
     at: float
-    """Seconds after the beginning."""
+    """Seconds after the start."""
     target: Target
     act: Act
     seconds: float = 0.0
-    """How long it is stopped."""
+    """How long the part is suspended."""
 
     def __str__(self) -> str:
         lasts = f" for {self.seconds:.1f} s" if self.seconds else ""
@@ -59,35 +59,35 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Minima:
-    """Hits without which a run has shown nothing."""
+    """How often each fault must have happened for the run to be meaningful."""
 
     kills: dict[str, int]
-    """Of each part."""
+    """Kills by part."""
     cancelled: float
-    """Part of the sagas that were cancelled after their first step had begun."""
+    """The share of sagas that were cancelled after their first step had started."""
     late: int
-    """Attempts that were barred."""
+    """Attempts that were barred because they came too late."""
     terminations: int
     failovers: int
-    """Of PostgreSQL, from the primary to its standby."""
+    """Failovers of PostgreSQL from the primary to its standby."""
     is_full: bool
 
 
 def plan(*, seed: int, minutes: float, sagas: int, database: Dialect) -> tuple[Fault, ...]:
-    """All faults, in the order of their times."""
+    """Draw all faults, in the order of their times."""
     random = Random(f"faults/{seed}/{database}")
     share = _share(sagas, minutes)
     longer = max(1.0, minutes / FULL_MINUTES)
     seconds = minutes * 60
-    found: list[Fault] = []
+    faults: list[Fault] = []
 
     def spread(count: int, target: Target, act: Act, longest: float = 0.0) -> None:
         for number in range(ceil(count * share * longer)):
             at = (number + random.uniform(0.1, 0.9)) / ceil(count * share * longer) * seconds
             lasts = round(random.triangular(1, longest, 1), 1) if longest else 0.0
-            found.append(Fault(round(at, 1), target, act, lasts))
+            faults.append(Fault(round(at, 1), target, act, lasts))
 
-    # Stopped for a part of the run at most, or a short one would be all standstill.
+    # No suspension may take more than a part of the run, or a short run would be suspended most of the time.
     longest = max(1.5, min(15.0, seconds / 8))
     is_postgresql = database == "postgresql"
     spread(_KILLS if is_postgresql else _KILLS * 2, Target.WORKER, Act.KILL)
@@ -105,11 +105,11 @@ def plan(*, seed: int, minutes: float, sagas: int, database: Dialect) -> tuple[F
     spread(4, Target.PARTITION, Act.RESET)
     if is_postgresql:
         spread(_FAILOVERS, Target.POSTGRESQL, Act.FAIL_OVER)
-    return tuple(sorted(found))
+    return tuple(sorted(faults))
 
 
 def minima(planned: Sequence[Fault], *, minutes: float, sagas: int) -> Minima:
-    """What must have been hit: in full from 2000 sagas and three minutes on, else in proportion."""
+    """Return the minimum counts: in full from 2000 sagas and three minutes on, otherwise in proportion."""
     share = _share(sagas, minutes)
     killed = Counter(fault.target for fault in planned if fault.act is Act.KILL)
     parts = [target for target in (Target.WORKER, Target.TEMPORAL, Target.POSTGRESQL) if killed[target]]

@@ -1,4 +1,4 @@
-"""Processes of this machine, as `ps` lists them, and the signals that chaos sends them."""
+"""Processes of this machine, as `ps` lists them, and the signals that chaos sends to them."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One living process."""
+    """A living process."""
 
     pid: int
     parent: int
@@ -17,33 +17,33 @@ class Listed:
 
 
 def processes() -> list[Listed]:
-    """All that live; zombies do not."""
-    told = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True)
-    found: list[Listed] = []
-    for line in told.stdout.splitlines():
+    """List all living processes; zombies are left out."""
+    output = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True)
+    living: list[Listed] = []
+    for line in output.stdout.splitlines():
         pid, parent, state, *command = line.split(maxsplit=3)
         if not state.startswith("Z"):
-            found.append(Listed(int(pid), int(parent), command[0] if command else ""))
-    return found
+            living.append(Listed(int(pid), int(parent), command[0] if command else ""))
+    return living
 
 
 def children(pid: int) -> list[Listed]:
-    """The processes that a process has started."""
+    """List the child processes of a process."""
     return [process for process in processes() if process.parent == pid]
 
 
 def kill(pid: int) -> None:
-    """End it at once, as a crash would."""
+    """Kill a process, as a crash would."""
     _send(pid, signal.SIGKILL)
 
 
-def stop(pid: int) -> None:
-    """Let it stand still."""
+def suspend(pid: int) -> None:
+    """Suspend a process."""
     _send(pid, signal.SIGSTOP)
 
 
-def go_on(pid: int) -> None:
-    """Let it go on; it may have been killed meanwhile."""
+def resume(pid: int) -> None:
+    """Resume a process, which may have been killed meanwhile."""
     _send(pid, signal.SIGCONT)
 
 

@@ -1,6 +1,6 @@
-"""Whether anything gets done: the plan's clock goes on only then, and what has stood still for long is wedged.
+"""Progress of a run. The plan's clock stops while nothing happens, and what makes no progress for long is wedged.
 
-On a slow or busy machine a run takes longer for it, and every fault still meets sagas under way.
+A run takes longer on a slow or busy machine because of that, but every fault still hits sagas in progress.
 """
 
 import asyncio
@@ -15,45 +15,45 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_step
 from tests.chaos.interventions import AWAY
 
-_LOOK = 0.25
+_POLL_INTERVAL = 0.25
 _PATIENCE = 4.0
-"""Seconds without progress after which the clock waits: longer than most restarts."""
-_LONGER = 3
-"""The clock takes at most so many times as long as planned."""
+"""Seconds without progress after which the clock stops; longer than most restarts take."""
+_MAX_STRETCH = 3
+"""The run takes at most this many times as long as planned."""
 
 
 class Progress:
-    """Looks at the database, and keeps the plan's time.
+    """Polls the database and keeps the plan's time.
 
     Args:
-        database: the bank's.
-        accepted: how many events are accepted by now.
-        seconds: of the plan.
+        database: the bank's home database.
+            accepted: returns how many events have been accepted.
+            seconds: the length of the plan.
     """
 
     def __init__(self, database: Database, accepted: Callable[[], int], seconds: float) -> None:
         self.ended = 0
         self.open = 0
         self.time = 0.0
-        """Of the plan."""
+        """The time on the plan's clock."""
         self._database = database
         self._accepted = accepted
         self._steps = 0
         self._changed_at = monotonic()
-        self._pauses_left = seconds * (_LONGER - 1)
+        self._pauses_left = seconds * (_MAX_STRETCH - 1)
 
     @property
     def still_for(self) -> float:
-        """Seconds since the last step was done, or the last saga ended."""
+        """Seconds since the last step or the last saga ended."""
         return monotonic() - self._changed_at
 
     async def watch(self) -> None:
-        """Look until cancelled."""
+        """Poll until cancelled."""
         while True:
             before = monotonic()
             with contextlib.suppress(*AWAY):
                 await self._look()
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL_INTERVAL)
             passed = monotonic() - before
             if self.still_for < _PATIENCE or self._pauses_left <= 0 or self._accepted() <= self.ended:
                 self.time += passed
@@ -61,9 +61,9 @@ class Progress:
                 self._pauses_left -= passed
 
     async def until(self, time: float) -> None:
-        """Wait until the plan's clock has come so far."""
+        """Wait until the plan's clock has reached a time."""
         while self.time < time:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL_INTERVAL)
 
     async def _look(self) -> None:
         ended = func.count().filter(saga.c.phase.not_in((Phase.FORWARD.value, Phase.UNDOING.value)))

@@ -1,4 +1,4 @@
-"""What a run shows: the plan, the hits it needs and has, what the audit found."""
+"""The output of a run: the plan, the faults that it needs and had, and what the audit found."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ _SHOWN = 15
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Something that has to happen, so that the run shows anything."""
+    """Something that must happen often enough for the run to be meaningful."""
 
-    what: str
+    label: str
     least: float
     had: float
 
@@ -29,11 +29,11 @@ class Hit:
 
 
 def hits(least: Minima, had: Counter[tuple[Act, Target]], books: Books, late: int) -> list[Hit]:
-    """What was hit against what has to be."""
+    """Compare how often each thing happened with how often it must happen."""
     kills = {part: had[Act.KILL, Target(part)] for part in least.kills}
     if Target.WORKER in kills:
         kills[Target.WORKER.value] += had[Act.KILL, Target.SUPERVISOR]
-    cancelled = [row for row in books.sagas if row["phase"] == Phase.CANCELLED.value and row["id"] in books.begun]
+    cancelled = [row for row in books.sagas if row["phase"] == Phase.CANCELLED.value and row["id"] in books.started]
     terminations = had[Act.TERMINATE, Target.SAGA] + had[Act.TERMINATE, Target.PARTITION]
     percent = 100 * len(cancelled) / max(1, len(books.sagas))
     return [
@@ -46,37 +46,37 @@ def hits(least: Minima, had: Counter[tuple[Act, Target]], books: Books, late: in
 
 
 def show_plan(console: Console, planned: Sequence[Fault]) -> None:
-    """Each fault, a line."""
+    """Print one line per fault."""
     for fault in planned:
         console.print(str(fault), style="dim", highlight=False)
 
 
 def show_hits(console: Console, needed: Sequence[Hit], least: Minima, had: Counter[tuple[Act, Target]]) -> None:
-    """A table of what was hit."""
+    """Print a table of what happened."""
     table = Table("what", "at least", "had", title="" if least.is_full else "fewer sagas or minutes than the full run:")
     for hit in needed:
         colour = "green" if hit.is_enough else "red"
-        table.add_row(hit.what, f"{hit.least:g}", f"[{colour}]{hit.had:g}[/{colour}]")
+        table.add_row(hit.label, f"{hit.least:g}", f"[{colour}]{hit.had:g}[/{colour}]")
     console.print(table)
-    others = {f"{act} {target}": count for (act, target), count in sorted(had.items())}
-    console.print("faults: " + ", ".join(f"{what} {count}" for what, count in others.items()), highlight=False)
+    counts = {f"{act} {target}": count for (act, target), count in sorted(had.items())}
+    console.print("faults: " + ", ".join(f"{fault} {count}" for fault, count in counts.items()), highlight=False)
     if not least.is_full:
-        console.print("Minima in proportion; they hold in full from SAGAS=2000 MINUTES=3 on.", highlight=False)
+        console.print("The minimum counts are in proportion; they are full from SAGAS=2000 MINUTES=3.", highlight=False)
 
 
 def show_clocks(console: Console, clocks: Sequence[str]) -> None:
-    """How the clocks of the worker processes were wrong, the supervisors' among them."""
+    """Print how the clocks of the worker processes and of their supervisors were wrong."""
     kinds = Counter(clocks).most_common()
     console.print("clocks of processes: " + ", ".join(f"{kind} {count}" for kind, count in kinds), highlight=False)
 
 
-def show_findings(console: Console, found: Findings, books: Books) -> None:
-    """How the sagas ended, and the first of what is wrong."""
+def show_findings(console: Console, findings: Findings, books: Books) -> None:
+    """Print how the sagas ended, and the first of the findings."""
     ends = Counter(row["error_code"] or row["phase"] for row in books.sagas)
     console.print("ended as: " + ", ".join(f"{end} {count}" for end, count in ends.most_common()), highlight=False)
     console.print(f"open {len(books.open_sagas)}, stuck {len(books.stuck_sagas)}", highlight=False)
     for name in ("lost", "doubled", "wedged", "wrong"):
-        faults: list[str] = getattr(found, name)
+        faults: list[str] = getattr(findings, name)
         for fault in faults[:_SHOWN]:
             console.print(f"{name}: {fault}", style="red", markup=False, highlight=False)
         if len(faults) > _SHOWN:

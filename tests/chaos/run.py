@@ -1,6 +1,6 @@
-"""`make chaos`: starts what it needs, lets clients publish while faults are done to everything, counts, and cleans up.
+"""`make chaos`: clients publish events while faults hit every part of the system; afterwards everything is checked.
 
-Exit code 0 only if nothing is lost, doubled, wedged or otherwise wrong, and if every fault was done often enough.
+The exit code is 0 only if nothing is lost, doubled, wedged or otherwise wrong and every fault happened often enough.
 """
 
 import argparse
@@ -39,17 +39,17 @@ from tests.chaos.victims import Victims
 from tests.mutants.mutants import MUTANTS, Mutant
 from tests.mutants.sandbox import ROOT, Sandbox
 
-_LOOK = 1.0
+_POLL_INTERVAL = 1.0
 _LOAD = 0.95
-"""Part of the time over which events are published."""
-_STANDSTILL = 120.0
-"""Seconds without any progress after which what is left is wedged: twice the longest wait between two tries."""
-_SAYS = 15.0
+"""The share of the time in which events are published."""
+_STALL_LIMIT = 120.0
+"""Seconds without progress after which what has not ended is wedged: twice the longest wait between two attempts."""
+_REPORT_INTERVAL = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run is asked for."""
+    """The command line's options."""
 
     sagas: int
     minutes: float
@@ -65,25 +65,27 @@ class Options:
 
     @classmethod
     def read(cls, arguments: Sequence[str]) -> "Options":
-        """From the command line."""
+        """Parse the command line."""
         parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
-        parser.add_argument("--sagas", type=int, default=2000, help="how many (%(default)s)")
-        parser.add_argument("--minutes", type=float, default=3.0, help="for how long faults are done (%(default)s)")
-        parser.add_argument("--seed", type=int, default=1, help="decides load and faults (%(default)s)")
+        parser.add_argument("--sagas", type=int, default=2000, help="how many sagas (%(default)s)")
+        parser.add_argument("--minutes", type=float, default=3.0, help="how long faults happen (%(default)s)")
+        parser.add_argument("--seed", type=int, default=1, help="determines load and faults (%(default)s)")
         parser.add_argument("--database", choices=("postgresql", "sqlite"), default="postgresql")
         parser.add_argument("--clients", type=int, default=3, help="processes that publish (%(default)s)")
         parser.add_argument("--processes", type=int, default=2, help="worker processes (%(default)s)")
-        told = "seconds without progress after which what is left is wedged (%(default)s)"
-        parser.add_argument("--standstill", type=float, default=_STANDSTILL, help=told)
+        stall_help = "seconds without progress after which what has not ended is wedged (%(default)s)"
+        parser.add_argument("--standstill", type=float, default=_STALL_LIMIT, help=stall_help)
         parser.add_argument("--mutant", choices=[mutant.name for mutant in MUTANTS], help="break the engine first")
-        parser.add_argument("--verbose", action="store_true", help="show the plan, and each fault as it is done")
-        parser.add_argument("--keep", action="store_true", help="keep databases and logs, whatever the end")
-        parser.add_argument("--remove", action="store_true", help="remove them, whatever the end")
+        parser.add_argument("--verbose", action="store_true", help="show the plan, and each fault as it happens")
+        parser.add_argument("--keep", action="store_true", help="keep databases and logs even if nothing is wrong")
+        parser.add_argument(
+            "--remove", action="store_true", help="remove databases and logs even if something is wrong"
+        )
         return cls(**vars(parser.parse_args(arguments)))
 
     @property
     def seconds(self) -> float:
-        """For how long faults are done."""
+        """How long faults happen."""
         return self.minutes * 60
 
 
@@ -91,11 +93,11 @@ class Run:
     """One run.
 
     Args:
-        options: how much of everything.
-        victims: run, without workers.
-        client: Temporal's.
-        databases: the bank's, with their tables.
-        console: told what happens.
+        options: the command line's options.
+        victims: the parts, running, but without workers.
+        client: a Temporal client.
+        databases: the bank's databases, with their tables.
+        console: shows the progress.
     """
 
     def __init__(
@@ -113,47 +115,47 @@ class Run:
         self._progress = Progress(databases.home, lambda: len(accepted(folder, count)), options.seconds)
         self._people = Interventions(client, databases.home, Settings().task_queue, Random(f"people/{options.seed}"))
 
-    async def go(self) -> int:
-        """Publish, break, heal, count; the exit code."""
+    async def execute(self) -> int:
+        """Publish, cause faults, let everything end and check; return the exit code."""
         options, console = self._options, self._console
-        made = orders(
+        published = orders(
             seed=options.seed,
             sagas=options.sagas,
             seconds=options.seconds * _LOAD,
             clients=options.clients,
             writes_alone=options.database == "sqlite",
         )
-        write_orders(self._victims.folder, made, options.clients)
+        write_orders(self._victims.folder, published, options.clients)
         if options.verbose:
             show_plan(console, self._plan)
         self._victims.start_workers()
         if not await self._victims.wait_for_workers():
-            raise GaveUp("The workers did not start; their log tells why.")
+            raise GaveUp("The workers did not start; their log says why.")
         clients = [self._client_process(number) for number in range(options.clients)]
         self._say(f"{options.sagas} events by {options.clients} clients, {len(self._plan)} faults")
         self._began = monotonic()
-        async with asyncio.TaskGroup() as beside:
-            watching, cancelling = (beside.create_task(work) for work in (self._progress.watch(), self._cancel()))
-            keeping = beside.create_task(self._victims.keep_workers())
+        async with asyncio.TaskGroup() as background:
+            watching, cancelling = (background.create_task(work) for work in (self._progress.watch(), self._cancel()))
+            keeping = background.create_task(self._victims.keep_workers())
             await asyncio.gather(*(self._do(fault) for fault in self._plan))
             await self._progress.until(options.seconds)
             cancelling.cancel()
             await self._victims.heal()
-            self._say(f"the last fault is done; {self._standing}")
-            await self._until_quiet(clients)
+            self._say(f"the last fault has happened; {self._summary}")
+            await self._wait_for_ends(clients)
             watching.cancel()
             keeping.cancel()
         for client in clients:
             if client.exit_code:
                 raise GaveUp(f"A client failed:\n{client.last_lines()}")
-        return await self._count({order.event_id: order for order in made})
+        return await self._check({order.event_id: order for order in published})
 
     @property
-    def _standing(self) -> str:
+    def _summary(self) -> str:
         return f"{self._progress.ended} of {self._options.sagas} sagas have ended, {self._progress.open} are open"
 
     @property
-    def _after(self) -> float:
+    def _elapsed(self) -> float:
         return monotonic() - self._began
 
     async def _do(self, fault: Fault) -> None:
@@ -167,58 +169,58 @@ class Run:
 
     async def _cancel(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL_INTERVAL)
             await until_answered(lambda: self._people.cancel(CANCELLED))
 
-    async def _until_quiet(self, clients: Sequence[Child]) -> None:
-        """Wait until everything has ended, or nothing does any more: what is left then is wedged."""
-        said = monotonic()
+    async def _wait_for_ends(self, clients: Sequence[Child]) -> None:
+        """Wait until everything has ended or nothing makes progress; what has not ended by then is wedged."""
+        reported_at = monotonic()
         while self._progress.still_for < self._options.standstill and not any(client.exit_code for client in clients):
             has_ended = self._progress.ended == self._options.sagas and not self._progress.open
             if has_ended and all(client.has_ended for client in clients):
                 with contextlib.suppress(*AWAY):
                     if not await self._running():
-                        self._say("quiet")
+                        self._say("everything has ended")
                         break
-            if monotonic() - said > _SAYS:
-                said = monotonic()
-                self._say(self._standing)
-            await asyncio.sleep(_LOOK)
+            if monotonic() - reported_at > _REPORT_INTERVAL:
+                reported_at = monotonic()
+                self._say(self._summary)
+            await asyncio.sleep(_POLL_INTERVAL)
         else:
-            self._say(f"nothing has changed for {self._progress.still_for:.0f} s: what has not ended is wedged")
+            self._say(f"no progress for {self._progress.still_for:.0f} s, so what has not ended is wedged")
 
     async def _running(self) -> list[str]:
-        """Executions of their own that run."""
+        """Return the ids of running executions other than partitions."""
         kinds = ", ".join(f"'{name}'" for name in CATALOG.orchestrators)
         listed = self._client.list_workflows(f"ExecutionStatus = 'Running' AND WorkflowType IN ({kinds})")
         return [execution.id async for execution in listed if not is_partition(execution.id)]
 
-    async def _count(self, made: Mapping[str, Order]) -> int:
+    async def _check(self, published: Mapping[str, Order]) -> int:
         options, console = self._options, self._console
         books = await Books.of(self._databases)
-        taken = accepted(self._victims.folder, options.clients)
-        events = {event_id: order.event for event_id, order in made.items()}
-        found: Findings = audit(events, taken, books, await self._running(), self._people.terminated)
-        unaccepted = len(made) - len(taken)
+        accepted_events = accepted(self._victims.folder, options.clients)
+        events = {event_id: order.event for event_id, order in published.items()}
+        findings: Findings = audit(events, accepted_events, books, await self._running(), self._people.terminated)
+        unaccepted = len(published) - len(accepted_events)
         if unaccepted:
-            found.wedged.append(f"{unaccepted} events were never accepted")
+            findings.wedged.append(f"{unaccepted} events were never accepted")
         had = self._victims.hits + self._people.hits
         late = len(self._victims.late.read_text().splitlines()) if self._victims.late.exists() else 0
         least = minima(self._plan, minutes=options.minutes, sagas=options.sagas)
         needed = hits(least, had, books, late)
         show_hits(console, needed, least, had)
         show_clocks(console, self._victims.clocks.read_text().splitlines())
-        show_findings(console, found, books)
+        show_findings(console, findings, books)
         console.print(
-            f"{len(taken)} events accepted in {taken.total()} publishes, {len(books.sagas)} sagas, "
-            f"{len(books.entries)} entries, {self._people.cancels} cancels, in {self._after:.0f} s",
+            f"{len(accepted_events)} events accepted in {accepted_events.total()} publishes, {len(books.sagas)} sagas, "
+            f"{len(books.entries)} entries, {self._people.cancels} cancels, in {self._elapsed:.0f} s",
             highlight=False,
         )
         missed = [hit for hit in needed if not hit.is_enough]
         for hit in missed:
-            console.print(f"not often enough: {hit.what}: {hit.had:g} of {hit.least:g}", style="red", highlight=False)
-        console.print(str(found), highlight=False)
-        return 0 if found.is_clean and not missed else 1
+            console.print(f"not often enough: {hit.label}: {hit.had:g} of {hit.least:g}", style="red", highlight=False)
+        console.print(str(findings), highlight=False)
+        return 0 if findings.is_clean and not missed else 1
 
     def _client_process(self, number: int) -> Child:
         arguments = [str(self._victims.folder), str(number), str(self._options.seed)]
@@ -230,7 +232,7 @@ class Run:
         )
 
     def _say(self, text: str) -> None:
-        self._console.print(f"{self._after:6.1f} s  {text}", highlight=False, markup=False)
+        self._console.print(f"{self._elapsed:6.1f} s  {text}", highlight=False, markup=False)
 
 
 @asynccontextmanager
@@ -256,7 +258,7 @@ async def _everything(options: Options, folder: Path, console: Console) -> Async
 
 
 def _broken(folder: Path, name: str) -> Path:
-    """A copy of the project with a mutant in it, for the workers."""
+    """Copy the project and apply a mutant to the copy, for the workers."""
     [mutant] = (mutant for mutant in MUTANTS if mutant.name == name)
     return _applied(Sandbox(folder), mutant)
 
@@ -267,12 +269,12 @@ def _applied(sandbox: Sandbox, mutant: Mutant) -> Path:
 
 
 async def main(options: Options, folder: Path) -> int:
-    """The whole run; what it leaves behind stays only if something is wrong."""
+    """Run everything; keep databases and logs if something is wrong, or as the options ask for."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     code = 1
     try:
         async with _everything(options, folder, console) as run:
-            code = await run.go()
+            code = await run.execute()
     finally:
         if (code or options.keep) and not options.remove:
             print(f"Databases and logs are in {folder}", file=sys.stderr)

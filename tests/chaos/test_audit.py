@@ -1,4 +1,4 @@
-"""The audit sees what it is there for: the books of some sagas as they are, and tampered with."""
+"""The audit accepts correct books and finds each way of tampering with them."""
 
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime, timedelta
@@ -24,12 +24,12 @@ from tests.chaos.bank import CATALOG
 from tests.chaos.load import ACCOUNTS, BALANCE
 from tests.chaos.transfers import INTO, OUT, OrderedTransfer, OrderedTransfers, OwnTransfer, OwnTransfers, Transfer
 
-MADE, REFUSED = "made", "refused"
+MOVED, REFUSED = "moved", "refused"
 FIRST, SECOND = "first", "second"
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 A, B = ACCOUNTS[:2]
 EVENTS: dict[str, Transfer] = {
-    MADE: OwnTransfer(shape="journal", source=A, target=B, amount=5),
+    MOVED: OwnTransfer(shape="journal", source=A, target=B, amount=5),
     REFUSED: OwnTransfer(shape="steps", source=A, target=B, amount=7, refuse=True),
     FIRST: OrderedTransfer(shape="atomic", source=A, target=B, amount=1, key="k", sequence=1),
     SECOND: OrderedTransfer(shape="pivot", source=B, target=A, amount=2, key="k", sequence=2),
@@ -38,82 +38,90 @@ EVENTS: dict[str, Transfer] = {
 
 @pytest.fixture
 async def databases(tmp_path: Path) -> AsyncGenerator[Databases]:
-    """Four sagas that ended as they should: one was undone, two have a key."""
-    made = Databases.at(f"sqlite:///{tmp_path}/bank.db", {JOURNAL: f"sqlite:///{tmp_path}/journal.db"})
-    for name, database in made:
+    """Four sagas that ended correctly: one of them was undone, and two share a key."""
+    databases = Databases.at(f"sqlite:///{tmp_path}/bank.db", {JOURNAL: f"sqlite:///{tmp_path}/journal.db"})
+    for name, database in databases:
         await migrate(database, name=name, application=tables)
-    async with made.home.transaction() as connection:
+    async with databases.home.transaction() as connection:
         await connection.execute(insert(account), [{"name": name, "balance": BALANCE} for name in ACCOUNTS])
     for event_id, event in EVENTS.items():
         orchestrator: Any = OwnTransfers if isinstance(event, OwnTransfer) else OrderedTransfers
         envelope = envelope_of(CATALOG, event, event_id=event_id, source="tests", time=None)
-        steps: Any = StoreSteps(made, CATALOG)
+        steps: Any = StoreSteps(databases, CATALOG)
         outcome = await Driver(orchestrator, event, envelope, steps).drive()
         assert outcome.phase is (Phase.FAILED if event.refuse else Phase.COMPLETED)
-    yield made
-    await made.close()
+    yield databases
+    await databases.close()
 
 
-async def judged(databases: Databases) -> Findings:
-    """The audit's word."""
+async def audited(databases: Databases) -> Findings:
+    """Audit what the databases hold."""
     return audit(EVENTS, EVENTS, await Books.of(databases))
 
 
-async def test_books_that_are_right_have_no_faults(databases: Databases) -> None:
-    found = await judged(databases)
+async def test_correct_books_have_no_findings(databases: Databases) -> None:
+    findings = await audited(databases)
 
-    assert found.is_clean, found
-    assert str(found) == "lost 0, doubled 0, wedged 0"
+    assert findings.is_clean, findings
+    assert str(findings) == "lost 0, doubled 0, wedged 0"
 
 
 Which = Callable[[Findings], list[str]]
-of_made, of_refused = saga.c.event_id == MADE, entry.c.event_id == REFUSED
-ENTRY = {"event_id": MADE, "part": OUT, "sign": 1, "account": A, "amount": -5}
+of_moved, of_refused = saga.c.event_id == MOVED, entry.c.event_id == REFUSED
+ENTRY = {"event_id": MOVED, "part": OUT, "sign": 1, "account": A, "amount": -5}
 
 
-def lost(found: Findings) -> list[str]:
-    return found.lost
+def lost(findings: Findings) -> list[str]:
+    return findings.lost
 
 
-def doubled(found: Findings) -> list[str]:
-    return found.doubled
+def doubled(findings: Findings) -> list[str]:
+    return findings.doubled
 
 
-def wedged(found: Findings) -> list[str]:
-    return found.wedged
+def wedged(findings: Findings) -> list[str]:
+    return findings.wedged
 
 
-def wrong(found: Findings) -> list[str]:
-    return found.wrong
+def wrong(findings: Findings) -> list[str]:
+    return findings.wrong
 
 
 @pytest.mark.parametrize(
-    ("tampering", "which", "told"),
+    ("tampering", "which", "expected"),
     [
-        pytest.param(delete(saga).where(of_made), lost, "made was accepted and has no saga", id="no-saga"),
+        pytest.param(delete(saga).where(of_moved), lost, "moved was accepted and has no saga", id="no-saga"),
         pytest.param(delete(saga_outbox), lost, "with 0 events in the outbox", id="no-outcome-event"),
-        pytest.param(update(saga).where(of_made).values(outcome=None), lost, "made is completed", id="no-outcome"),
+        pytest.param(update(saga).where(of_moved).values(outcome=None), lost, "moved is completed", id="no-outcome"),
         pytest.param(delete(entry).where(entry.c.part == INTO), lost, "into done 0", id="no-effect"),
         pytest.param(delete(entry).where(of_refused, entry.c.sign == -1), lost, "not undone", id="no-undo"),
-        pytest.param(insert(entry).values(ENTRY | {"sign": -1}), lost, "out done 1, undone 1", id="undone-though-made"),
+        pytest.param(
+            insert(entry).values(ENTRY | {"sign": -1}), lost, "out done 1, undone 1", id="undone-though-completed"
+        ),
         pytest.param(insert(entry).values(ENTRY), doubled, "out done 2", id="effect-twice"),
         pytest.param(
             insert(entry).values(ENTRY | {"event_id": REFUSED, "sign": -1}), doubled, "undone 2", id="undo-twice"
         ),
         pytest.param(
-            insert(entry).values(ENTRY | {"event_id": "nobody"}), doubled, "nobody asked for", id="effect-of-nobody"
+            insert(entry).values(ENTRY | {"event_id": "unknown"}),
+            doubled,
+            "no event asked for",
+            id="effect-of-no-event",
         ),
         pytest.param(
-            insert(saga_outbox).values(event_id="again", saga_id=saga_id("OwnTransfers", MADE), envelope="{}"),
+            insert(saga_outbox).values(event_id="again", saga_id=saga_id("OwnTransfers", MOVED), envelope="{}"),
             doubled,
-            "made is completed, with 2 events",
+            "moved is completed, with 2 events",
             id="outcome-twice",
         ),
         pytest.param(
-            update(saga).where(of_made).values(phase="undoing"), wedged, "made () is undoing", id="never-ended"
+            update(saga).where(of_moved).values(phase="undoing"),
+            wedged,
+            "moved () is undoing",
+            id="never-ended",
         ),
         pytest.param(
-            insert(saga_lock).values(key="k", ticket=9, saga_id=saga_id("OwnTransfers", MADE)),
+            insert(saga_lock).values(key="k", ticket=9, saga_id=saga_id("OwnTransfers", MOVED)),
             wedged,
             "1 tickets",
             id="lock-held",
@@ -127,7 +135,7 @@ def wrong(found: Findings) -> list[str]:
         pytest.param(
             update(account).where(account.c.name.in_([A, B])).values(balance=BALANCE),
             wrong,
-            "by its entries",
+            "but its entries add up to",
             id="money-moved-without-entries",
         ),
         pytest.param(
@@ -140,7 +148,10 @@ def wrong(found: Findings) -> list[str]:
             id="two-holders",
         ),
         pytest.param(
-            update(saga).where(of_made).values(phase="failed"), wrong, "its outcome says completed", id="other-outcome"
+            update(saga).where(of_moved).values(phase="failed"),
+            wrong,
+            "its outcome says completed",
+            id="other-outcome",
         ),
         pytest.param(
             update(saga).where(saga.c.event_id == REFUSED).values(phase="completed"),
@@ -151,7 +162,7 @@ def wrong(found: Findings) -> list[str]:
         pytest.param(
             update(saga).where(saga.c.event_id == SECOND).values(phase="cancelled"),
             wrong,
-            "second is cancelled, though it was past its pivot",
+            "second is cancelled, although it was past its pivot",
             id="undone-past-pivot",
         ),
         pytest.param(
@@ -162,33 +173,35 @@ def wrong(found: Findings) -> list[str]:
         ),
     ],
 )
-async def test_what_is_tampered_with_is_seen(
-    databases: Databases, tampering: Executable, which: Which, told: str
+async def test_each_tampering_is_found(
+    databases: Databases, tampering: Executable, which: Which, expected: str
 ) -> None:
     async with databases.home.transaction() as connection:
         await connection.execute(tampering)
 
-    found = await judged(databases)
+    findings = await audited(databases)
 
-    assert any(told in fault for fault in which(found)), found
+    assert any(expected in finding for finding in which(findings)), findings
 
 
-async def test_an_effect_that_is_missing_in_the_other_database_is_lost(databases: Databases) -> None:
+async def test_a_missing_effect_in_the_other_database_is_lost(databases: Databases) -> None:
     async with databases.named(JOURNAL).transaction() as connection:
         await connection.execute(delete(journal_entry))
 
-    found = await judged(databases)
+    findings = await audited(databases)
 
-    assert found.lost == ["made, completed: noted done 0, undone 0 times"]
-
-
-async def test_an_execution_that_still_runs_is_wedged(databases: Databases) -> None:
-    found = audit(EVENTS, EVENTS, await Books.of(databases), running=["OwnTransfers/event/made"])
-
-    assert found.wedged == ["OwnTransfers/event/made still runs"]
+    assert findings.lost == ["moved, completed: noted done 0, undone 0 times"]
 
 
-async def test_what_was_overtaken_when_its_partition_was_terminated_is_as_documented(databases: Databases) -> None:
+async def test_a_running_execution_is_wedged(databases: Databases) -> None:
+    findings = audit(EVENTS, EVENTS, await Books.of(databases), running=["OwnTransfers/event/moved"])
+
+    assert findings.wedged == ["OwnTransfers/event/moved still runs"]
+
+
+async def test_an_event_may_be_overtaken_if_its_partition_was_terminated_before_it_was_opened(
+    databases: Databases,
+) -> None:
     now = datetime.now(UTC)
     opened = now + timedelta(seconds=60)
     async with databases.home.transaction() as connection:
@@ -196,10 +209,10 @@ async def test_what_was_overtaken_when_its_partition_was_terminated_is_as_docume
         await connection.execute(update(saga).values(created_at=opened))
     partition = partition_for("OrderedTransfers", "k", 4)
 
-    async def found(at: datetime) -> list[str]:
+    async def wrong_if_terminated(at: datetime) -> list[str]:
         return audit(EVENTS, EVENTS, await Books.of(databases), terminated={partition: [at]}).wrong
 
-    wrong = ["order of k: 2 came after 3"]
-    assert await found(opened - timedelta(seconds=30)) == []
-    assert await found(opened + timedelta(seconds=30)) == wrong
-    assert await found(now - timedelta(seconds=30)) == wrong  # it was sent later
+    overtaken = ["order of k: 2 came after 3"]
+    assert await wrong_if_terminated(opened - timedelta(seconds=30)) == []
+    assert await wrong_if_terminated(opened + timedelta(seconds=30)) == overtaken
+    assert await wrong_if_terminated(now - timedelta(seconds=30)) == overtaken  # it was sent after the termination

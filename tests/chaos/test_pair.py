@@ -1,4 +1,4 @@
-"""A pair of PostgreSQL servers: what was committed is still there after the standby took over."""
+"""A pair of PostgreSQL servers keeps every commit when the standby takes over."""
 
 from pathlib import Path
 
@@ -16,17 +16,17 @@ async def test_the_standby_takes_over_with_every_commit_and_the_old_primary_beco
         await pair.start()
         database = Database(pair.url)
         async with database.transaction() as connection:
-            await connection.execute(text("CREATE TABLE kept (id integer)"))
+            await connection.execute(text("CREATE TABLE committed (id integer)"))
         for number in range(3):
             async with database.transaction() as connection:
-                await connection.execute(text("INSERT INTO kept VALUES (:id)"), {"id": number})
+                await connection.execute(text("INSERT INTO committed VALUES (:id)"), {"id": number})
             await pair.fail_over()
         async with database.transaction() as connection:
-            kept = list(await connection.scalars(text("SELECT id FROM kept ORDER BY id")))
+            committed = list(await connection.scalars(text("SELECT id FROM committed ORDER BY id")))
             standbys = (await connection.execute(text("SELECT count(*) FROM pg_stat_replication"))).scalar_one()
         await database.close()
     finally:
         await pair.close()
 
-    assert kept == [0, 1, 2]
+    assert committed == [0, 1, 2]
     assert standbys == 1

@@ -1,4 +1,4 @@
-"""The plan of faults: the same for the same seed, spread over the run, enough of everything."""
+"""The plan of faults follows from its seed, is spread over the run, and has enough of everything."""
 
 from collections import Counter
 
@@ -11,11 +11,11 @@ DATABASES: tuple[Dialect, ...] = ("postgresql", "sqlite")
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_the_same_seed_plans_the_same_and_another_one_something_else(database: Dialect) -> None:
-    first = plan(seed=7, minutes=3, sagas=2000, database=database)
+def test_a_seed_determines_the_plan_and_another_seed_gives_another_plan(database: Dialect) -> None:
+    planned = plan(seed=7, minutes=3, sagas=2000, database=database)
 
-    assert first == plan(seed=7, minutes=3, sagas=2000, database=database)
-    assert first != plan(seed=8, minutes=3, sagas=2000, database=database)
+    assert planned == plan(seed=7, minutes=3, sagas=2000, database=database)
+    assert planned != plan(seed=8, minutes=3, sagas=2000, database=database)
 
 
 @pytest.mark.parametrize("database", DATABASES)
@@ -34,7 +34,7 @@ def test_a_plan_has_more_of_everything_than_the_run_needs(database: Dialect, sag
     assert list(planned) == sorted(planned)
 
 
-def test_the_minima_hold_in_full_from_a_full_run_on() -> None:
+def test_the_minimum_counts_are_full_for_a_full_run() -> None:
     planned = plan(seed=1, minutes=FULL_MINUTES, sagas=FULL_SAGAS, database="postgresql")
 
     least = minima(planned, minutes=FULL_MINUTES, sagas=FULL_SAGAS)
@@ -46,12 +46,12 @@ def test_the_minima_hold_in_full_from_a_full_run_on() -> None:
     assert not minima(planned, minutes=FULL_MINUTES, sagas=FULL_SAGAS - 1).is_full
 
 
-def test_the_same_seed_asks_for_the_same_and_a_keys_events_come_from_one_client_in_order() -> None:
-    made = orders(seed=3, sagas=500, seconds=10, clients=3, writes_alone=False)
+def test_a_seed_determines_the_load_and_one_client_publishes_a_keys_events_in_order() -> None:
+    load = orders(seed=3, sagas=500, seconds=10, clients=3, writes_alone=False)
 
-    assert made == orders(seed=3, sagas=500, seconds=10, clients=3, writes_alone=False)
+    assert load == orders(seed=3, sagas=500, seconds=10, clients=3, writes_alone=False)
     by_key: dict[str, list[tuple[int, int]]] = {}
-    for order in made:
+    for order in load:
         if order.event.key is not None:
             by_key.setdefault(order.event.key, []).append((order.client, order.event.sequence))
     assert len(by_key) > 1
@@ -60,11 +60,11 @@ def test_the_same_seed_asks_for_the_same_and_a_keys_events_come_from_one_client_
         assert [sequence for _, sequence in published] == list(range(1, len(published) + 1))
 
 
-def test_what_is_refused_for_too_little_money_gives_nobody_any_before() -> None:
-    """Sagas see each other's effects: money that is nowhere could be passed on, and could then not be taken back."""
-    made = [order.event for order in orders(seed=14, sagas=10_000, seconds=720, clients=3, writes_alone=False)]
+def test_a_transfer_that_is_refused_for_too_little_money_adds_money_nowhere_before() -> None:
+    """Sagas see each other's effects: money that does not exist could be passed on and then not be taken back."""
+    events = [order.event for order in orders(seed=14, sagas=10_000, seconds=720, clients=3, writes_alone=False)]
 
-    too_much = [event for event in made if event.amount > BALANCE * len(ACCOUNTS)]
+    too_much = [event for event in events if event.amount > BALANCE * len(ACCOUNTS)]
     assert len(too_much) > 100
     assert "parallel" not in {event.shape for event in too_much}
-    assert max(event.amount for event in made if event not in too_much) <= 100
+    assert max(event.amount for event in events if event not in too_much) <= 100

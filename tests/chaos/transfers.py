@@ -1,6 +1,6 @@
-"""The bank's orchestrators: the same transfer, in every shape a saga has, in every placement.
+"""The bank's orchestrators: the same transfer in every shape of a saga and in every placement.
 
-Another placement is an orchestrator more, with its three events, in `tests.chaos.bank`.
+For another placement, add an orchestrator with its three events here and in `tests.chaos.bank`.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from tests.chaos.accounts import Moment, balance, deliver, move, note, record
 Shape = Literal["steps", "parallel", "atomic", "nap", "lingers", "pivot", "locked", "journal"]
 SHAPES: tuple[Shape, ...] = ("steps", "parallel", "atomic", "nap", "lingers", "pivot", "locked", "journal")
 OUT, INTO, NOTED, CAME = "out", "into", "noted", "came"
-"""Parts of a transfer: what each leaves entries under."""
+"""The parts of a transfer, each of which leaves an entry."""
 
 
 class Transfer(DomainEvent):
-    """Move money, in a shape that shows something of the engine."""
+    """Asks to move money, with a saga of the given shape."""
 
     shape: Shape
     source: str
@@ -26,26 +26,26 @@ class Transfer(DomainEvent):
     amount: int
     refuse: bool = False
     pause_ms: int = 0
-    """How long an operation dawdles."""
+    """How long an operation pauses."""
     pause: Moment = "before"
     key: str | None = None
     sequence: int = 0
-    """Of the events of one key: they must be handled in this order."""
+    """The position of the event among those with its key; they must be handled in this order."""
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What it leaves exactly one entry each under, once completed."""
+        """The parts that leave exactly one entry each if the transfer completes."""
         return (CAME, OUT, INTO, NOTED) if self.key is not None else (OUT, INTO, NOTED)
 
 
 class Moved(DomainEvent):
-    """Moved."""
+    """The money has been moved."""
 
     amount: int
 
 
 async def transfer(event: Transfer, saga: Saga) -> None:
-    """The one process of all placements."""
+    """Run the transfer; every placement uses this function."""
     if event.key is not None:
         await saga.execute(note(CAME, False, event.key, event.sequence))
     out = move(OUT, event.source, -event.amount, event.pause_ms, event.pause)
@@ -61,7 +61,7 @@ async def transfer(event: Transfer, saga: Saga) -> None:
             await saga.execute_batch(_into(event), _noted(event))
         case "lingers":
             await saga.execute_batch(out, _into(event), _noted(event))
-            # Between its last step and its end, where nothing is recorded: long enough to be cancelled there.
+            # Wait between the last step and the end, where nothing is recorded, long enough to be cancelled there.
             await asyncio.sleep(0.3)
         case "pivot":
             await saga.execute_batch(out, _noted(event))
@@ -86,79 +86,73 @@ def _locks(event: Transfer) -> Sequence[str]:
 
 
 class OwnTransfer(Transfer):
-    """For an execution of its own."""
+    """A transfer for an execution of the saga's own."""
 
 
 class OwnTransferMade(Moved):
-    """Moved."""
+    """The money has been moved."""
 
 
 class OwnTransferFailed(FailureEvent):
-    """Not moved."""
+    """The money has not been moved."""
 
 
 class OwnTransfers(Orchestrator[OwnTransfer, OwnTransferMade, OwnTransferFailed]):
-    """Each saga in an execution of its own."""
+    """Drives each saga in its own execution."""
 
     def locks(self, event: OwnTransfer) -> Sequence[str]:
-        """Both accounts, in the shape that locks."""
         return _locks(event)
 
     async def handle(self, event: OwnTransfer, saga: Saga) -> OwnTransferMade:
-        """Transfer."""
         await transfer(event, saga)
         return OwnTransferMade(amount=event.amount)
 
 
 class PooledTransfer(Transfer):
-    """For a partition."""
+    """A transfer for a partition."""
 
 
 class PooledTransferMade(Moved):
-    """Moved."""
+    """The money has been moved."""
 
 
 class PooledTransferFailed(FailureEvent):
-    """Not moved."""
+    """The money has not been moved."""
 
 
 class PooledTransfers(Orchestrator[PooledTransfer, PooledTransferMade, PooledTransferFailed]):
-    """In partitions."""
+    """Drives the sagas in partitions."""
 
     partitions = 4
 
     def locks(self, event: PooledTransfer) -> Sequence[str]:
-        """Both accounts, in the shape that locks."""
         return _locks(event)
 
     async def handle(self, event: PooledTransfer, saga: Saga) -> PooledTransferMade:
-        """Transfer."""
         await transfer(event, saga)
         return PooledTransferMade(amount=event.amount)
 
 
 class OrderedTransfer(Transfer):
-    """For a partition, one after the other for each key."""
+    """A transfer for a partition that handles the events of a key in order."""
 
 
 class OrderedTransferMade(Moved):
-    """Moved."""
+    """The money has been moved."""
 
 
 class OrderedTransferFailed(FailureEvent):
-    """Not moved."""
+    """The money has not been moved."""
 
 
 class OrderedTransfers(Orchestrator[OrderedTransfer, OrderedTransferMade, OrderedTransferFailed]):
-    """In partitions, in the order of arrival for each key."""
+    """Drives the sagas in partitions, in the order of arrival for each key."""
 
     partitions = 4
 
     def ordering_key(self, event: OrderedTransfer) -> str | None:
-        """The event's own."""
         return event.key
 
     async def handle(self, event: OrderedTransfer, saga: Saga) -> OrderedTransferMade:
-        """Transfer."""
         await transfer(event, saga)
         return OrderedTransferMade(amount=event.amount)

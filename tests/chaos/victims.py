@@ -1,4 +1,4 @@
-"""What is killed and stopped: the workers under their supervisor, Temporal's server, PostgreSQL."""
+"""The parts that faults hit: the workers under their supervisor, Temporal's server, and PostgreSQL."""
 
 import asyncio
 import json
@@ -16,25 +16,25 @@ from orchestrator.errors import OrchestratorError
 from tests.chaos.accounts import JOURNAL
 from tests.chaos.pair import PostgresPair
 from tests.chaos.plan import Act, Fault, Target
-from tests.chaos.processes import children, go_on, kill, stop
+from tests.chaos.processes import children, kill, resume, suspend
 from tests.chaos.worker import CLOCKS, LATE
 from tests.mutants.sandbox import ROOT
 
 _DRAIN = 30.0
 _READY = b"Worker ready"
 _TRIES = 10
-_AGAIN = 0.5
+_RETRY_INTERVAL = 0.5
 
 
 class Victims:
-    """Everything that runs, and the faults that are done to it, one at a time for each part.
+    """All parts that run. Faults hit each part one at a time.
 
     Args:
-        folder: for all state and all logs.
-        random: picks among several.
-        root: the project whose engine the workers run.
-        processes: worker processes.
-        is_postgresql: which database.
+        folder: contains all state and logs.
+            random: chooses among several processes.
+            root: the project whose engine the workers run.
+            processes: how many worker processes run.
+            is_postgresql: whether the home database is PostgreSQL or SQLite.
     """
 
     def __init__(self, folder: Path, random: Random, *, root: Path = ROOT, processes: int, is_postgresql: bool) -> None:
@@ -51,30 +51,30 @@ class Victims:
 
     @property
     def late(self) -> Path:
-        """Where the workers count attempts that came too late."""
+        """The file in which the workers count attempts that came too late."""
         return self.folder / "late"
 
     @property
     def clocks(self) -> Path:
-        """Where each worker process writes how its clock is wrong."""
+        """The file in which each worker process writes how its clock is wrong."""
         return self.folder / "clocks"
 
     @property
     def database_url(self) -> str:
-        """The bank's database."""
+        """The URL of the home database."""
         return self.postgres.url if self.postgres else f"sqlite:///{self.folder / 'bank.db'}"
 
     @property
     def journal_url(self) -> str:
-        """The other database: always a file, so that the two are of two kinds where home is PostgreSQL."""
+        """The URL of the other database: always SQLite, so that a PostgreSQL run uses both kinds."""
         return f"sqlite:///{self.folder / 'journal.db'}"
 
     def environment(self) -> Mapping[str, str]:
-        """What workers and clients go by."""
-        kept = {
+        """The environment of workers and clients."""
+        inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(("TEMPORAL_", "ORCHESTRATOR_"))
         }
-        return kept | {
+        return inherited | {
             "TEMPORAL_ADDRESS": self.server.address,
             "TEMPORAL_NAMESPACE": NAMESPACE,
             "TEMPORAL_CONFIG_FILE": os.devnull,
@@ -92,7 +92,7 @@ class Victims:
         }
 
     async def start(self) -> None:
-        """Start the databases and the server; workers have a method of their own."""
+        """Start the databases and the server, but no workers."""
         if self.postgres:
             await self.postgres.start()
         await self.server.start()
@@ -106,20 +106,20 @@ class Victims:
             await self.postgres.close()
 
     def start_workers(self) -> None:
-        """Start the supervisor, and with it the workers."""
+        """Start the supervisor, which starts the workers."""
         self._starts += 1
         command = [sys.executable, "-m", "tests.chaos.worker", "--processes", str(self._processes)]
         log = self.folder / f"workers-{self._starts}.log"
         self._supervisor = Child.start(command, log=log, env=self.environment(), cwd=self._root)
 
     async def wait_for_workers(self) -> bool:
-        """Wait until each of them takes work; False: they have ended."""
+        """Wait until each worker polls; return False if they have ended."""
         assert self._supervisor is not None
         log = self._supervisor.log
         return await self._supervisor.wait_until(lambda: log.read_bytes().count(_READY) >= self._processes)
 
     async def suffer(self, fault: Fault) -> None:
-        """Do a fault, and put right what it broke. One that finds nothing to hit counts for nothing."""
+        """Cause a fault and repair what it broke. A fault that finds nothing to hit is not counted."""
         match fault.target:
             case Target.WORKER | Target.SUPERVISOR:
                 async with self._busy["workers"]:
@@ -131,18 +131,18 @@ class Victims:
                 async with self._busy["postgresql"]:
                     hit = await self._postgresql(fault)
             case Target.SAGA | Target.PARTITION:
-                raise AssertionError("no process")
+                raise AssertionError("a saga or partition is not a process")
         self.hits[fault.act, fault.target] += hit
 
     async def keep_workers(self) -> None:
-        """Start them again until cancelled: a worker that finds no server when it starts says so, and ends."""
+        """Restart ended workers until cancelled; a worker that cannot reach the server when it starts ends at once."""
         while True:
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(_RETRY_INTERVAL)
             if not self._busy["workers"].locked():
                 await self.heal()
 
     async def heal(self) -> None:
-        """See that workers run."""
+        """Start the workers if they have ended."""
         assert self._supervisor is not None
         if self._supervisor.has_ended:
             self.start_workers()
@@ -160,12 +160,12 @@ class Victims:
         if fault.act is Act.KILL:
             kill(victim)
         else:
-            await _stand_still(victim, fault.seconds)
+            await _suspend_for(victim, fault.seconds)
         return True
 
     async def _temporal(self, fault: Fault) -> bool:
         if fault.act is Act.STOP:
-            await _stand_still(self.server.pid, fault.seconds)
+            await _suspend_for(self.server.pid, fault.seconds)
             return True
         address = self.server.address
         kill(self.server.pid)
@@ -180,9 +180,10 @@ class Victims:
             else:
                 if self.server.address == address:
                     break
-                await self.server.stop()  # somebody has just taken its port, as a connection's end may
-            await asyncio.sleep(_AGAIN)
-        assert self.server.address == address, "its port is gone"
+                # Its port has just been taken, perhaps by one end of an outgoing connection.
+                await self.server.stop()
+            await asyncio.sleep(_RETRY_INTERVAL)
+        assert self.server.address == address, "another process keeps the server's port"
         return True
 
     async def _postgresql(self, fault: Fault) -> bool:
@@ -191,9 +192,9 @@ class Victims:
             backends = self.postgres.backends()
             if not backends:
                 return False
-            await _stand_still(self._random.choice(backends).pid, fault.seconds)
+            await _suspend_for(self._random.choice(backends).pid, fault.seconds)
         elif fault.act is Act.STOP:
-            await _stand_still(self.postgres.pid, fault.seconds)
+            await _suspend_for(self.postgres.pid, fault.seconds)
         elif fault.act is Act.FAIL_OVER:
             await self.postgres.fail_over()
         else:
@@ -202,9 +203,9 @@ class Victims:
         return True
 
 
-async def _stand_still(pid: int, seconds: float) -> None:
-    stop(pid)
+async def _suspend_for(pid: int, seconds: float) -> None:
+    suspend(pid)
     try:
         await asyncio.sleep(seconds)
     finally:
-        go_on(pid)
+        resume(pid)

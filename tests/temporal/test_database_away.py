@@ -16,7 +16,7 @@ from orchestrator.store.core.schema import saga
 from orchestrator.store.migrations.migrate import migrate
 from tests import cast
 from tests.chaos.postgres import Postgres
-from tests.chaos.processes import children, go_on, stop
+from tests.chaos.processes import children, resume, suspend
 from tests.house import House, eventually, open_house
 from tests.swarm import CATALOG, SwarmRequested
 
@@ -49,12 +49,12 @@ async def suspended(server: Postgres, seconds: float) -> None:
     """Suspend every process of the server for a while."""
     pids = [server.pid, *(process.pid for process in children(server.pid))]
     for pid in pids:
-        stop(pid)
+        suspend(pid)
     try:
         await asyncio.sleep(seconds)
     finally:
         for pid in pids:
-            go_on(pid)
+            resume(pid)
 
 
 async def killed(server: Postgres, seconds: float) -> None:
