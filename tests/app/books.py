@@ -1,4 +1,4 @@
-"""SmartExpense without Temporal: its operations on a database of its own, a transaction a step, as in the engine."""
+"""SmartExpense without Temporal: its operations on a new database, one transaction per step as in the engine."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -26,7 +26,7 @@ EVENT_TIME = datetime(2026, 3, 14, 15, 9, 26, 535_897, tzinfo=UTC)
 
 @asynccontextmanager
 async def new_books(*, accounts: bool = True) -> AsyncGenerator["Books"]:
-    """Books in a new SQLite file, with the demo's data."""
+    """Create SQLite books with the demo's data."""
     with TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{Path(folder) / 'books.db'}")
         try:
@@ -38,22 +38,22 @@ async def new_books(*, accounts: bool = True) -> AsyncGenerator["Books"]:
 
 
 class Books:
-    """The application's database, and what a test asks of it.
+    """The application's database, with what a test does to it and asks about it.
 
-    As long as whole sagas are all that was run here, every invariant must hold after each.
+    While only whole sagas have run on it, every invariant must hold after each of them.
     """
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self.has_only_sagas = True
-        self.under_way = 0
+        self.in_progress = 0
 
     async def run(self, call: OperationCall[R]) -> R:
-        """Run one operation, outside of any saga."""
-        return await ASaga(self, "single", event_id=f"single-{uuid4()}").execute(call)
+        """Run one operation outside of any saga."""
+        return await ImmediateSaga(self, "single", event_id=f"single-{uuid4()}").execute(call)
 
     async def undo(self, call: OperationCall[Any], result: JsonValue = None) -> None:
-        """Undo an operation with what its step would have recorded."""
+        """Undo an operation, with the result that its step would have recorded."""
         async with self.database.transaction() as connection:
             tx = a_transaction(connection, uuid4(), 1, "undo")
             await call.operation.compensate(tx, call.arguments, result)
@@ -63,10 +63,10 @@ class Books:
     async def handle(
         self, orchestrator: type[Orchestrator[Any, Completed, Any]], event: DomainEvent, *, event_id: str | None = None
     ) -> Completed:
-        """Run a whole saga, and undo it if an operation or `handle` refuses; then ask for the invariants."""
+        """Run a whole saga, and undo it if an operation or `handle` refuses; then check the invariants."""
         has_only_sagas = self.has_only_sagas
-        self.under_way += 1
-        saga = ASaga(self, orchestrator.__name__, event_id=event_id or f"event-{uuid4()}")
+        self.in_progress += 1
+        saga = ImmediateSaga(self, orchestrator.__name__, event_id=event_id or f"event-{uuid4()}")
         try:
             return await orchestrator().handle(event, saga)
         except Refused:
@@ -74,33 +74,33 @@ class Books:
             raise
         finally:
             self.has_only_sagas = has_only_sagas
-            self.under_way -= 1
-            # Half way through the others nothing need hold yet.
-            assert not has_only_sagas or self.under_way or await self.violations() == []
+            self.in_progress -= 1
+            # While other sagas are in progress, the invariants need not hold.
+            assert not has_only_sagas or self.in_progress or await self.violations() == []
 
     async def snapshot(self) -> Snapshot:
-        """Every row of every table."""
+        """Read every row of every table."""
         async with self.database.reading() as connection:
             return await snapshot(connection)
 
     async def violations(self) -> list[str]:
-        """What does not hold."""
+        """Return the invariants that do not hold."""
         async with self.database.reading() as connection:
             return await violations(connection)
 
     async def row(self, table: str, *key: str) -> dict[str, Any]:
-        """One row by its key."""
+        """Read one row by its key."""
         return dict((await self.snapshot())[table][key])
 
     async def write(self, statement: Any) -> None:
-        """Change something behind the application's back."""
+        """Change rows without an operation."""
         self.has_only_sagas = False
         async with self.database.transaction() as connection:
             await connection.execute(statement)
 
 
-class ASaga(Saga):
-    """A saga that runs its steps at once, a transaction each, everything by way of JSON, and can undo them."""
+class ImmediateSaga(Saga):
+    """A saga that runs each step at once in its own transaction, passes values through JSON, and can undo its steps."""
 
     def __init__(self, books: Books, orchestrator: str, *, event_id: str) -> None:
         super().__init__(saga_id=saga_id(orchestrator, event_id), event_id=event_id, event_time=EVENT_TIME)
@@ -109,12 +109,12 @@ class ASaga(Saga):
         self.done: list[tuple[OperationCall[Any], JsonValue]] = []
 
     async def sleep(self, duration: timedelta) -> None:
-        """No time passes here."""
+        """Return at once."""
 
     async def wait_for(
         self, event: type[Awaited], *, matching: Callable[[Awaited], bool] | None = None, timeout: timedelta
     ) -> Awaited | None:
-        """Nobody sends anything here."""
+        """Return None, because no event is ever sent."""
         return None
 
     async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
@@ -134,7 +134,7 @@ class ASaga(Saga):
         return signature.load_result(result)
 
     async def undo(self) -> None:
-        """Undo what was done, the last step first."""
+        """Undo the completed steps, the last one first."""
         while self.done:
             call, result = self.done.pop()
             if call.operation.undo is not None:
@@ -142,5 +142,5 @@ class ASaga(Saga):
 
 
 def a_transaction(connection: Any, saga: UUID, step: int, event_id: str) -> Transaction:
-    """A step's transaction on a connection."""
+    """Return a step's transaction on a connection."""
     return Transaction(connection, saga=saga, step=step, event_id=event_id, event_time=EVENT_TIME)

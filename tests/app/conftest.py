@@ -1,4 +1,4 @@
-"""New books for each test, on each kind of database; those that run do so with faults to be set."""
+"""Fixtures of the application's tests: new books of each kind, with or without a running worker."""
 
 from collections.abc import AsyncGenerator
 
@@ -23,12 +23,12 @@ async def books(database: Database) -> Books:
 
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
-    """None yet."""
+    """Faults that a test may set; there are none at first."""
     return Faults(CATALOG, monkeypatch)
 
 
 @pytest.fixture
 async def running(database: Database, client: Client, faults: Faults) -> AsyncGenerator[RunningBooks]:
-    """SmartExpense at work on the real server, with the demo's data and one account more."""
-    async with open_books(client, database) as made:
-        yield made
+    """SmartExpense with a worker on the real server, the demo's data and one more account."""
+    async with open_books(client, database) as opened:
+        yield opened

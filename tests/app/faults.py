@@ -1,7 +1,7 @@
-"""What goes wrong in a running saga, at which step, and where: each test says it by the step's name.
+"""Faults in a running saga: a test names the step and the moment at which something goes wrong.
 
-The worker runs in the test's process, so the operations it runs are those the test sees: they are wrapped here, and
-so is the engine's port to the database, for what goes wrong before a transaction begins or after it is committed.
+The worker runs in the test's process, so its operations can be wrapped here. The engine's port to the database is
+wrapped, too, for faults before a transaction begins and after it is committed.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ Act = Callable[[], Awaitable[None]]
 
 
 def refuses(code: str) -> Act:
-    """Says no."""
+    """An act that refuses."""
 
     async def act() -> None:
         raise Refused(code, f"refused by the test with {code}")
@@ -42,22 +42,22 @@ def refuses(code: str) -> Act:
 
 
 def fails(times: int | None = None) -> Act:
-    """Raises an error that is no refusal: `times` times, or always."""
-    left = times
+    """An act that raises an error other than a refusal, `times` times or always."""
+    remaining = times
 
     async def act() -> None:
-        nonlocal left
-        if left is None:
+        nonlocal remaining
+        if remaining is None:
             raise RuntimeError("the test fails it for good")
-        if left > 0:
-            left -= 1
+        if remaining > 0:
+            remaining -= 1
             raise RuntimeError("the test fails it for now")
 
     return act
 
 
 class Gate:
-    """A point at which an attempt waits, in no transaction, until the test lets it go on."""
+    """A point outside of any transaction at which an attempt waits until the test lets it continue."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
@@ -69,13 +69,13 @@ class Gate:
 
 
 class Faults:
-    """Each is set by name: of an operation, of a compensation, or of an engine's activity (`names.FINISH`).
+    """Faults by name: of an operation, of a compensation, or of an engine's activity (`names.FINISH`).
 
     Attributes:
-        before: happens before the attempt's transaction begins.
-        inside: happens in the transaction, the effect written and not committed; for operations and compensations.
-        after: happens when the transaction is committed and its reply not yet given.
-        runs: operations and compensations whose effect was written, in order, attempts that failed among them.
+        before: acts that run before the attempt's transaction begins.
+            inside: acts that run while the effect of an operation or compensation is written but not committed.
+            after: acts that run when the transaction is committed but its reply has not been returned.
+            runs: operations and compensations whose effect was written, in order, including attempts that failed.
     """
 
     def __init__(self, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,74 +88,74 @@ class Faults:
         for operation in catalog.operations.values():
             self._wrap(operation)
         self._wrap_port()
-        # A test need not wait as long between two attempts as the world does.
+        # Shorten the backoff between two attempts.
         for policy in ("_STEP_RETRIES", "_ENDLESS_RETRIES"):
-            at_once = RetryPolicy(initial_interval=timedelta(milliseconds=10), backoff_coefficient=1.0)
-            monkeypatch.setattr(f"orchestrator.workflow.steps.{policy}", at_once)
+            short = RetryPolicy(initial_interval=timedelta(milliseconds=10), backoff_coefficient=1.0)
+            monkeypatch.setattr(f"orchestrator.workflow.steps.{policy}", short)
 
     def give_up_soon(self) -> None:
-        """Every step fails for good with its third attempt."""
+        """Give up every step after its third attempt."""
         for operation in self._catalog.operations.values():
             self._monkeypatch.setattr(operation, "deadline", timedelta(microseconds=1))
 
     def _wrap(self, operation: Operation[..., Any]) -> None:
         body, compensate, undo = operation.body, operation.compensate, operation.undo
 
-        async def played_body(tx: Transaction, /, **arguments: Any) -> Any:
+        async def wrapped_body(tx: Transaction, /, **arguments: Any) -> Any:
             result = await body(tx, **arguments)
             await self._inside(operation.name, tx)
             return result
 
-        async def played_compensate(tx: Transaction, arguments: Mapping[str, JsonValue], result: JsonValue) -> None:
+        async def wrapped_compensate(tx: Transaction, arguments: Mapping[str, JsonValue], result: JsonValue) -> None:
             await compensate(tx, arguments, result)
             await self._inside(undo.name if undo else "", tx)
 
-        self._monkeypatch.setattr(operation, "body", played_body)
-        self._monkeypatch.setattr(operation, "compensate", played_compensate)
+        self._monkeypatch.setattr(operation, "body", wrapped_body)
+        self._monkeypatch.setattr(operation, "compensate", wrapped_compensate)
 
     async def _inside(self, name: str, tx: Transaction) -> None:
         await tx.flush()
         self.runs.append(name)
-        await _play(self.inside, name)
+        await _act(self.inside, name)
 
     def _wrap_port(self) -> None:
-        run, undo, turn, finish = StoreSteps.run, StoreSteps.undo, StoreSteps.begin_undo, StoreSteps.finish
+        run, undo, begin_undo, finish = StoreSteps.run, StoreSteps.undo, StoreSteps.begin_undo, StoreSteps.finish
 
-        async def played_run(
+        async def wrapped_run(
             steps: StoreSteps, command: StepCommand, deadline: timedelta, *, attempt: int = 1
         ) -> StepReply:
-            await _play(self.before, command.operation)
+            await _act(self.before, command.operation)
             reply = await run(steps, command, deadline, attempt=attempt)
-            await _play(self.after, command.operation)
+            await _act(self.after, command.operation)
             return reply
 
-        async def played_undo(steps: StoreSteps, command: UndoCommand, compensation: str) -> UndoReply:
-            await _play(self.before, compensation)
+        async def wrapped_undo(steps: StoreSteps, command: UndoCommand, compensation: str) -> UndoReply:
+            await _act(self.before, compensation)
             reply = await undo(steps, command, compensation)
-            await _play(self.after, compensation)
+            await _act(self.after, compensation)
             return reply
 
-        async def played_turn(steps: StoreSteps, command: BeginUndoCommand) -> BeginUndoReply:
-            await _play(self.before, names.BEGIN_UNDO)
-            reply = await turn(steps, command)
-            await _play(self.after, names.BEGIN_UNDO)
+        async def wrapped_begin_undo(steps: StoreSteps, command: BeginUndoCommand) -> BeginUndoReply:
+            await _act(self.before, names.BEGIN_UNDO)
+            reply = await begin_undo(steps, command)
+            await _act(self.after, names.BEGIN_UNDO)
             return reply
 
-        async def played_finish(steps: StoreSteps, command: FinishCommand) -> FinishReply:
-            await _play(self.before, names.FINISH)
+        async def wrapped_finish(steps: StoreSteps, command: FinishCommand) -> FinishReply:
+            await _act(self.before, names.FINISH)
             reply = await finish(steps, command)
-            await _play(self.after, names.FINISH)
+            await _act(self.after, names.FINISH)
             return reply
 
-        for name, played in (
-            ("run", played_run),
-            ("undo", played_undo),
-            ("begin_undo", played_turn),
-            ("finish", played_finish),
+        for name, wrapped in (
+            ("run", wrapped_run),
+            ("undo", wrapped_undo),
+            ("begin_undo", wrapped_begin_undo),
+            ("finish", wrapped_finish),
         ):
-            self._monkeypatch.setattr(StoreSteps, name, played)
+            self._monkeypatch.setattr(StoreSteps, name, wrapped)
 
 
-async def _play(acts: Mapping[str, Act], name: str) -> None:
+async def _act(acts: Mapping[str, Act], name: str) -> None:
     if name in acts:
         await acts[name]()

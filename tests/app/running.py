@@ -1,4 +1,4 @@
-"""SmartExpense at work: its books, with a worker on the real server, and what its sagas left in the engine's tables."""
+"""SmartExpense with a running worker, and what its sagas leave in the engine's tables."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -24,11 +24,11 @@ from tests.closing import ClosingBus
 from tests.house import House, new_id, worker_client
 
 _SOON = timedelta(seconds=20)
-"""Far longer than any of these sagas takes."""
+"""Much longer than any of these sagas takes."""
 
 
 class RunningBooks(Books):
-    """Books with a worker, and a bus that leads to it."""
+    """Books with a worker, and a bus that sends events to it."""
 
     def __init__(self, house: House) -> None:
         super().__init__(house.database)
@@ -37,7 +37,7 @@ class RunningBooks(Books):
     async def completes(
         self, orchestrator: AnyOrchestrator, event: DomainEvent, *, event_id: str | None = None
     ) -> DomainEvent:
-        """Publish an event and wait for the completed one."""
+        """Publish an event and return the completed event."""
         completed: DomainEvent = await self.house.bus.execute(
             orchestrator, event, event_id=event_id or new_id(), timeout=_SOON
         )
@@ -46,22 +46,22 @@ class RunningBooks(Books):
     async def fails(
         self, orchestrator: AnyOrchestrator, event: DomainEvent, *, event_id: str | None = None
     ) -> FailureEvent:
-        """Publish an event and wait for the failed one.
+        """Publish an event and return the failed event.
 
         Raises:
-            AssertionError: it completed.
+            AssertionError: the saga completed.
         """
         try:
             completed = await self.completes(orchestrator, event, event_id=event_id)
-        except SagaFailed as told:
-            return told.failure
-        raise AssertionError(f"it completed: {completed!r}")
+        except SagaFailed as fault:
+            return fault.failure
+        raise AssertionError(f"the saga completed: {completed!r}")
 
     async def ended(self, orchestrator: AnyOrchestrator, event_id: str) -> "Ended":
-        """What a saga that is over left behind.
+        """Read what a saga that has ended left behind.
 
         Raises:
-            ValueError: it has not one row, or not one event in the outbox.
+            ValueError: it does not have exactly one row and one event in the outbox.
         """
         key = saga_id(orchestrator.__name__, event_id)
         [row] = [row for row in await self.house.sagas() if row.id == key]
@@ -70,7 +70,7 @@ class RunningBooks(Books):
 
 
 class Ended:
-    """A saga's rows, when it is over."""
+    """The rows of a saga that has ended."""
 
     def __init__(self, row: Any, steps: list[Any], sent: dict[str, Any]) -> None:
         self.phase: str = row.phase
@@ -85,7 +85,7 @@ class Ended:
 
 @asynccontextmanager
 async def open_books(client: Client, database: Database) -> AsyncGenerator[RunningBooks]:
-    """SmartExpense with the demo's data and one account more, and a running worker."""
+    """Run a worker on SmartExpense with the demo's data and one more account."""
     async with database.transaction() as connection:
         await seed(connection)
         await open_account(connection, CASH)

@@ -1,4 +1,4 @@
-"""Values that many tests speak of, and builders of events with one thing changed."""
+"""Values that many tests use, and builders of example events with changed fields."""
 
 from typing import Any
 
@@ -23,25 +23,25 @@ USD = Currency("USD")
 
 
 def usd(cents: int) -> Money:
-    """So many cents."""
+    """An amount in US cents."""
     return Money(amount_minor=cents, currency=USD)
 
 
 def eur(cents: int) -> Money:
-    """So many euro cents."""
+    """An amount in euro cents."""
     return Money(amount_minor=cents, currency=EUR)
 
 
 def jpy(yen: int) -> Money:
-    """So many yen."""
+    """An amount in yen."""
     return Money(amount_minor=yen, currency=JPY)
 
 
 def an_account(**changed: Any) -> AccountCreated:
-    """The example, with these fields instead."""
+    """The example of `AccountCreated` with changed fields."""
     return AccountCreated(**{**dict(AccountCreated.example()), **changed})
 
 
 def a_transfer(**changed: Any) -> MoneyTransferRequested:
-    """The example, with these fields instead."""
+    """The example of `MoneyTransferRequested` with changed fields."""
     return MoneyTransferRequested(**{**dict(MoneyTransferRequested.example()), **changed})

@@ -1,4 +1,4 @@
-"""Events and ids of the demo's categories, with one thing changed."""
+"""Ids of the demo's categories, and builders of example events with changed fields."""
 
 from typing import Any
 
@@ -21,41 +21,41 @@ LOST = system_category_id(OLENA, BudgetType.EXPENSE)
 
 
 def uah(kopiykas: int) -> Money:
-    """So many kopiykas."""
+    """An amount in kopiykas."""
     return Money(amount_minor=kopiykas, currency=Currency("UAH"))
 
 
 def spending(**changed: Any) -> CategoryTransactionRequested:
-    """The example, with these fields instead: $42.15 on groceries."""
+    """The example with changed fields: olena spends $42.15 on groceries."""
     return CategoryTransactionRequested(**{**dict(CategoryTransactionRequested.example()), **changed})
 
 
 def earning(**changed: Any) -> CategoryTransactionRequested:
-    """As much as a salary."""
+    """The same amount as a salary."""
     return spending(**{"category_id": SALARY, "note": "", **changed})
 
 
 def editing(**changed: Any) -> AccountValueEditRequested:
-    """The example, with these fields instead: olena-usd holds $50 less."""
+    """The example with changed fields: olena-usd holds $50 less."""
     return AccountValueEditRequested(**{**dict(AccountValueEditRequested.example()), **changed})
 
 
 def removing(record: Any, **changed: Any) -> ActivityRecordRemovalRequested:
-    """One of olena's records."""
+    """A request to remove one of olena's records."""
     fields: dict[str, Any] = {"user_id": OLENA, "record_id": record}
     return ActivityRecordRemovalRequested(**{**fields, **changed})
 
 
 def resetting(budget_type: BudgetType = BudgetType.EXPENSE) -> CategoryResetRequested:
-    """Of olena's categories."""
+    """A request to reset olena's categories of one budget type."""
     return CategoryResetRequested(user_id=OLENA, budget_type=budget_type)
 
 
 def changing(code: str) -> CurrencyChangeRequested:
-    """Of olena's display currency, which is the hryvnia."""
+    """A request to change olena's display currency, which is the hryvnia."""
     return CurrencyChangeRequested(user_id=OLENA, currency=Currency(code))
 
 
 def ending(month: str = "2026-01") -> MonthResetRequested:
-    """Of olena's months."""
+    """A request to end one of olena's months."""
     return MonthResetRequested(user_id=OLENA, month=Month(month))

@@ -1,4 +1,4 @@
-"""The sagas whose every step is made to go wrong: each with its steps, and what it changes if it completes."""
+"""Sagas whose every step is made to fail, each with its steps and with what it changes if it completes."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -59,14 +59,15 @@ class Scenario:
         """Steps that have a compensation."""
         return [step for step in self.steps if CATALOG.operations[step].reversal is Reversal.COMPENSATED]
 
-    def left_by_a_failure(self, at: str, *, itself: str | None) -> list[tuple[int, str, str]]:
-        """The steps' rows once the saga is undone because of one step; `itself` is that one's state, None if it has no
-        row.
+    def steps_after_failure(self, at: str, *, state: str | None) -> list[tuple[int, str, str]]:
+        """The expected step rows of a saga that is undone because of one step.
+
+        `state` is the state of that step's row, or None if it has no row.
         """
         before = self.steps[: self.steps.index(at)]
         states = [(step, "undone" if step in self.undoable else "done") for step in before]
-        states += [(at, itself)] if itself else []
-        return [(number, step, state) for number, (step, state) in enumerate(states, start=1)]
+        states += [(at, state)] if state else []
+        return [(number, step, step_state) for number, (step, step_state) in enumerate(states, start=1)]
 
 
 def _moved(name: str, event: MoneyTransferRequested, arrived: int, rate: str | None = None) -> Scenario:
@@ -130,21 +131,21 @@ SCENARIOS = (
 
 
 def assert_done_once(scenario: Scenario, before: Snapshot, after: Snapshot) -> None:
-    """Everything the scenario changes is changed once, and nothing else is.
+    """Check that everything the scenario changes is changed once, and nothing else is.
 
     Raises:
-        AssertionError: with every row that differs.
+        AssertionError: the message lists every row that differs.
     """
-    told = "\n".join(differences(before, after))
+    message = "\n".join(differences(before, after))
     gained = Counter({name: len(after[name].keys() - before[name].keys()) for name in after})
-    assert +gained == Counter(scenario.rows), told
-    assert all(before[name].keys() <= after[name].keys() for name in before), told
+    assert +gained == Counter(scenario.rows), message
+    assert all(before[name].keys() <= after[name].keys() for name in before), message
     changed = {
         key[0]: after["account"][key]["balance"] - row["balance"]
         for key, row in before["account"].items()
         if after["account"][key]["balance"] != row["balance"]
     }
-    assert changed == scenario.balances, told
+    assert changed == scenario.balances, message
     user = (scenario.event.user_id,)
     if isinstance(scenario.event, AccountCreated):
         account = after["account"][scenario.event.account_id,]

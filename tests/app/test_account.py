@@ -1,4 +1,4 @@
-"""The account domain's operations, each in a transaction of its own on SQLite."""
+"""The account domain's operations, each in its own transaction on SQLite."""
 
 import asyncio
 from contextlib import suppress
@@ -36,7 +36,7 @@ from tests.app.samples import (
 )
 
 OPENING = 1_000_000_00
-"""What olena-usd holds in the demo."""
+"""The balance of olena-usd in the demo."""
 FRESH = AccountId("olena-fresh")
 
 
@@ -48,13 +48,13 @@ def preparing(
 
 
 async def balance_of(books: Books, account_id: AccountId) -> int:
-    """The balance as it stands."""
+    """Read an account's balance."""
     balance: int = (await books.row("account", account_id))["balance"]
     return balance
 
 
 async def refusal_of(books: Books, call: OperationCall[Any]) -> Refused:
-    """What the operation says no with; nothing may have changed."""
+    """Run a call that must be refused and change nothing; return the refusal."""
     before = await books.snapshot()
     with pytest.raises(Refused) as refused:
         await books.run(call)
@@ -63,15 +63,15 @@ async def refusal_of(books: Books, call: OperationCall[Any]) -> Refused:
 
 
 async def set_balance(books: Books, account_id: AccountId, balance: int, overdraft_limit: int = 0) -> None:
-    """Put a balance in place behind the application's back."""
+    """Write a balance directly into the table."""
     row = ACCOUNT.update().where(ACCOUNT.c.id == account_id)
     await books.write(row.values(balance=balance, overdraft_limit=overdraft_limit))
 
 
 class TestPrepare:
-    """Putting an account in place."""
+    """Preparing an account."""
 
-    async def test_a_prepared_account_stands_last_and_is_not_open(self, books: Books) -> None:
+    async def test_a_prepared_account_is_last_and_not_open(self, books: Books) -> None:
         await books.run(account.prepare(OLENA, FRESH, "Fresh", USD, -70, 100, "wallet", "#2f9e44"))
 
         assert await books.row("account", FRESH) == {
@@ -89,30 +89,32 @@ class TestPrepare:
             "opened_at": None,
         }
 
-    async def test_the_first_account_of_a_user_stands_first(self, books: Books) -> None:
+    async def test_the_first_account_of_a_user_is_first(self, books: Books) -> None:
         await books.run(preparing(UserId("newcomer")))
 
         assert (await books.row("account", FRESH))["position"] == 1
 
-    @pytest.mark.parametrize("taken", [OLENA_USD, TARAS_JPY])
-    async def test_a_taken_id_is_refused_in_the_same_words_whosever_it_is(self, books: Books, taken: AccountId) -> None:
-        refused = await refusal_of(books, preparing(OLENA, taken))
+    @pytest.mark.parametrize("used", [OLENA_USD, TARAS_JPY])
+    async def test_a_used_id_is_refused_with_the_same_message_whoever_owns_it(
+        self, books: Books, used: AccountId
+    ) -> None:
+        refused = await refusal_of(books, preparing(OLENA, used))
 
         assert refused.code == "account.already_exists"
-        assert refused.message == f"the account id {taken} is taken: choose another"
+        assert refused.message == f"the account id {used} is taken: choose another"
 
-    async def test_an_id_that_is_being_opened_is_taken(self, books: Books) -> None:
+    async def test_the_id_of_an_account_that_is_being_opened_is_refused(self, books: Books) -> None:
         await books.run(preparing(TARAS))
 
         assert (await refusal_of(books, preparing(OLENA))).code == "account.already_exists"
 
-    async def test_of_two_that_want_one_id_at_once_one_gets_it(self, books: Books) -> None:
+    async def test_of_two_concurrent_requests_for_an_id_one_succeeds(self, books: Books) -> None:
         results = await asyncio.gather(books.run(preparing(OLENA)), books.run(preparing(TARAS)), return_exceptions=True)
 
         refused = [result for result in results if isinstance(result, Refused)]
         assert [result.code for result in refused] == ["account.already_exists"]
 
-    async def test_removing_it_leaves_no_trace(self, books: Books) -> None:
+    async def test_undoing_a_preparation_leaves_no_trace(self, books: Books) -> None:
         before = await books.snapshot()
         await books.run(preparing())
 
@@ -120,15 +122,15 @@ class TestPrepare:
 
         assert differences(before, await books.snapshot()) == []
 
-    async def test_removing_leaves_an_account_alone_that_was_prepared_in_between(self, books: Books) -> None:
-        between = preparing(account_id=AccountId("olena-between"))
+    async def test_undoing_a_preparation_leaves_a_later_account_alone(self, books: Books) -> None:
+        later = preparing(account_id=AccountId("olena-later"))
         await books.run(preparing())
-        await books.run(between)
-        kept = await books.row("account", "olena-between")
+        await books.run(later)
+        row = await books.row("account", "olena-later")
 
         await books.undo(preparing())
 
-        assert await books.row("account", "olena-between") == kept
+        assert await books.row("account", "olena-later") == row
 
     async def test_an_open_account_is_never_removed(self, books: Books) -> None:
         with pytest.raises(RowGone, match="olena-usd"):
@@ -142,9 +144,9 @@ class TestPrepare:
 
 
 class TestOpenAccount:
-    """Letting others use it."""
+    """Opening a prepared account."""
 
-    async def test_opening_notes_when_the_event_happened(self, books: Books) -> None:
+    async def test_opening_records_when_the_event_happened(self, books: Books) -> None:
         await books.run(preparing())
 
         await books.run(account.open_account(OLENA, FRESH))
@@ -153,7 +155,7 @@ class TestOpenAccount:
         assert (opened["state"], opened["opened_at"]) == ("open", EVENT_TIME)
 
     @pytest.mark.parametrize("account_id", [NOWHERE, OLENA_USD, FRESH])
-    async def test_what_is_missing_open_already_or_anothers_is_not_found(
+    async def test_a_missing_or_open_account_or_one_of_another_user_is_not_found(
         self, books: Books, account_id: AccountId
     ) -> None:
         await books.run(preparing(TARAS))
@@ -165,11 +167,11 @@ Moving = Operation[[UserId, AccountId, Money], None]
 
 
 @pytest.mark.parametrize("moving", [account.withdraw, account.deposit], ids=["withdraw", "deposit"])
-class TestWhoseAccount:
-    """What both movements refuse in the same way."""
+class TestWithdrawAndDeposit:
+    """What both operations refuse in the same way."""
 
     @pytest.mark.parametrize("account_id", [NOWHERE, TARAS_JPY, FRESH])
-    async def test_what_is_missing_anothers_or_still_opening_is_not_found(
+    async def test_a_missing_or_opening_account_or_one_of_another_user_is_not_found(
         self, books: Books, moving: Moving, account_id: AccountId
     ) -> None:
         await books.run(preparing(currency=JPY))
@@ -182,12 +184,12 @@ class TestWhoseAccount:
     async def test_another_currency_is_refused(self, books: Books, moving: Moving) -> None:
         assert (await refusal_of(books, moving(OLENA, OLENA_USD, eur(1)))).code == "account.currency_mismatch"
 
-    async def test_another_currency_of_anothers_account_is_not_found_all_the_same(
+    async def test_another_users_account_is_not_found_even_with_another_currency(
         self, books: Books, moving: Moving
     ) -> None:
         assert (await refusal_of(books, moving(OLENA, TARAS_JPY, eur(1)))).code == "account.not_found"
 
-    async def test_an_undoing_touches_nobody_elses_account(self, books: Books, moving: Moving) -> None:
+    async def test_undoing_does_not_touch_another_users_account(self, books: Books, moving: Moving) -> None:
         before = await books.snapshot()
 
         with pytest.raises(RowGone):
@@ -197,7 +199,7 @@ class TestWhoseAccount:
 
 
 class TestWithdraw:
-    """Taking money out."""
+    """Taking money out of an account."""
 
     @pytest.mark.parametrize(
         ("balance", "overdraft_limit", "amount"),
@@ -216,7 +218,7 @@ class TestWithdraw:
         ("balance", "overdraft_limit", "amount"),
         [(100, 0, 101), (0, 0, 1), (0, 50, 51), (-20, 50, 31), (-80, 50, 1), (0, 0, MONEY_LIMIT)],
     )
-    async def test_one_unit_further_is_refused(
+    async def test_one_unit_below_the_limit_is_refused(
         self, books: Books, balance: int, overdraft_limit: int, amount: int
     ) -> None:
         await set_balance(books, OLENA_USD, balance, overdraft_limit)
@@ -225,14 +227,14 @@ class TestWithdraw:
 
         assert refused.code == "account.insufficient_funds"
 
-    async def test_a_refusal_does_not_tell_what_the_account_holds(self, books: Books) -> None:
+    async def test_a_refusal_does_not_reveal_the_balance(self, books: Books) -> None:
         await set_balance(books, OLENA_USD, 4_321, 987)
 
         refused = await refusal_of(books, account.withdraw(OLENA, OLENA_USD, usd(1_000_000)))
 
         assert refused.message == "the account olena-usd holds too little to take $10,000.00 out"
 
-    async def test_of_many_at_once_only_as_many_as_the_balance_bears_go_through(self, books: Books) -> None:
+    async def test_concurrent_withdrawals_succeed_only_as_far_as_the_balance_allows(self, books: Books) -> None:
         await set_balance(books, OLENA_USD, 100)
 
         results = await asyncio.gather(
@@ -242,14 +244,14 @@ class TestWithdraw:
         assert results.count(None) == 3
         assert await balance_of(books, OLENA_USD) == 10
 
-    async def test_putting_back_passes_any_limit(self, books: Books) -> None:
+    async def test_putting_money_back_may_exceed_any_limit(self, books: Books) -> None:
         await set_balance(books, OLENA_USD, MONEY_LIMIT)
 
         await books.undo(account.withdraw(OLENA, OLENA_USD, usd(MONEY_LIMIT)))
 
         assert await balance_of(books, OLENA_USD) == 2 * MONEY_LIMIT
 
-    async def test_putting_back_keeps_what_others_did_meanwhile(self, books: Books) -> None:
+    async def test_putting_money_back_keeps_what_others_did_meanwhile(self, books: Books) -> None:
         await books.run(account.withdraw(OLENA, OLENA_USD, usd(500)))
         await books.run(account.deposit(OLENA, OLENA_USD, usd(7)))
 
@@ -259,7 +261,7 @@ class TestWithdraw:
 
 
 class TestDeposit:
-    """Adding money."""
+    """Adding money to an account."""
 
     async def test_an_account_holds_up_to_the_limit(self, books: Books) -> None:
         await set_balance(books, OLENA_USD, MONEY_LIMIT - 5)
@@ -273,7 +275,7 @@ class TestDeposit:
 
         assert (await refusal_of(books, account.deposit(OLENA, OLENA_USD, usd(6)))).code == "account.balance_limit"
 
-    async def test_taking_back_may_pass_the_overdraft_limit(self, books: Books) -> None:
+    async def test_taking_money_back_may_exceed_the_overdraft_limit(self, books: Books) -> None:
         await books.run(account.deposit(OLENA, OLENA_USD, usd(500)))
         await books.run(account.withdraw(OLENA, OLENA_USD, usd(OPENING + 400)))
 
@@ -282,7 +284,7 @@ class TestDeposit:
         assert await balance_of(books, OLENA_USD) == -400
 
     @pytest.mark.parametrize("sign", [1, -1])
-    async def test_a_balance_never_turns_into_a_float(self, books: Books, sign: int) -> None:
+    async def test_a_balance_never_becomes_a_float(self, books: Books, sign: int) -> None:
         ceiling = account.BALANCE_CEILING
         await set_balance(books, OLENA_USD, sign * ceiling)
         further = account.withdraw if sign > 0 else account.deposit
@@ -294,13 +296,13 @@ class TestDeposit:
 
 
 class TestCurrencyOf:
-    """Asking what an account is kept in."""
+    """Asking for an account's currency."""
 
-    async def test_it_is_the_accounts_own(self, books: Books) -> None:
+    async def test_it_returns_the_accounts_currency(self, books: Books) -> None:
         assert await books.run(account.currency_of(OLENA, OLENA_JPY)) == JPY
 
     @pytest.mark.parametrize("account_id", [NOWHERE, TARAS_JPY, FRESH])
-    async def test_what_is_missing_anothers_or_still_opening_is_not_found(
+    async def test_a_missing_or_opening_account_or_one_of_another_user_is_not_found(
         self, books: Books, account_id: AccountId
     ) -> None:
         await books.run(preparing(currency=KWD))
@@ -320,7 +322,7 @@ MOVES = st.lists(
 
 @settings(max_examples=25, deadline=None)
 @given(MOVES, st.randoms(use_true_random=False))
-async def test_undoing_every_move_in_any_order_brings_each_row_back(moves: list[Any], chance: Any) -> None:
+async def test_undoing_every_move_in_any_order_restores_each_row(moves: list[Any], chance: Any) -> None:
     async with new_books() as books:
         before = await books.snapshot()
         done: list[OperationCall[None]] = []

@@ -13,7 +13,7 @@ from orchestrator.operation import OperationCall
 from starter.invariants import differences
 from starter.seed import COFFEE, drink_coffee
 from starter.tables import ACTIVITY_RECORD
-from tests.app.books import EVENT_TIME, ASaga, Books
+from tests.app.books import EVENT_TIME, Books, ImmediateSaga
 from tests.app.samples import OLENA, OLENA_EUR, OLENA_USD, TARAS, eur, usd
 
 RATE = Decimal("0.920000000000000001")
@@ -23,7 +23,7 @@ OF_A_CREATION = activity_log.record_account_created(OLENA, OLENA_USD, usd(-100))
 
 
 async def test_a_transfers_record_keeps_both_amounts_and_the_rate_digit_for_digit(books: Books) -> None:
-    record = await ASaga(books, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
+    record = await ImmediateSaga(books, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
 
     written = (await books.snapshot())["activity_record"][(record,)]
     assert {column: value for column, value in written.items() if value is not None} == {
@@ -54,15 +54,15 @@ async def test_a_creations_record_keeps_the_opening_balance(books: Books) -> Non
     )
 
 
-async def test_a_records_id_is_the_steps_own_on_every_attempt(books: Books) -> None:
-    await ASaga(books, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
+async def test_a_records_id_is_the_same_on_every_attempt_of_its_step(books: Books) -> None:
+    await ImmediateSaga(books, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
 
     with pytest.raises(IntegrityError):
-        await ASaga(books, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
+        await ImmediateSaga(books, "MoneyTransfer", event_id="transfer-1").execute(OF_A_TRANSFER)
 
 
 @pytest.mark.parametrize("call", [OF_A_TRANSFER, OF_A_CREATION], ids=["transfer", "creation"])
-async def test_erasing_takes_its_own_record_and_no_other(books: Books, call: OperationCall[UUID]) -> None:
+async def test_erasing_deletes_only_the_steps_own_record(books: Books, call: OperationCall[UUID]) -> None:
     await books.run(call)
     before = await books.snapshot()
     record = await books.run(call)
@@ -72,7 +72,7 @@ async def test_erasing_takes_its_own_record_and_no_other(books: Books, call: Ope
     assert differences(before, await books.snapshot()) == []
 
 
-async def test_erasing_touches_nobody_elses_record(books: Books) -> None:
+async def test_erasing_does_not_touch_another_users_record(books: Books) -> None:
     record = await books.run(OF_A_TRANSFER)
     of_taras = activity_log.record_transfer(TARAS, OLENA_USD, OLENA_EUR, usd(100), eur(92), RATE)
 
@@ -80,7 +80,7 @@ async def test_erasing_touches_nobody_elses_record(books: Books) -> None:
         await books.undo(of_taras, str(record))
 
 
-async def test_a_transfers_record_without_its_amounts_is_no_row(books: Books) -> None:
+async def test_the_database_rejects_a_transfers_record_without_its_amounts(books: Books) -> None:
     record = await books.run(OF_A_TRANSFER)
 
     with pytest.raises(IntegrityError, match="money_transfer_whole"):
@@ -88,10 +88,10 @@ async def test_a_transfers_record_without_its_amounts_is_no_row(books: Books) ->
 
 
 async def test_undoing_a_removal_restores_the_row_that_was_deleted(books: Books) -> None:
-    """Not the row that the claim saw: nothing else says that the two are the same."""
+    """The row may differ from the one that the claim saw."""
     async with books.database.transaction() as connection:
         await drink_coffee(connection)
-    saga = ASaga(books, "ActivityRecordRemoval", event_id="removal-1")
+    saga = ImmediateSaga(books, "ActivityRecordRemoval", event_id="removal-1")
     await saga.execute(activity_log.claim_removal(OLENA, COFFEE))
     await books.write(ACTIVITY_RECORD.update().where(ACTIVITY_RECORD.c.id == COFFEE).values(note="with milk"))
     before = await books.snapshot()
@@ -105,13 +105,15 @@ async def test_undoing_a_removal_restores_the_row_that_was_deleted(books: Books)
 async def test_a_record_that_another_saga_has_claimed_is_not_removed(books: Books) -> None:
     async with books.database.transaction() as connection:
         await drink_coffee(connection)
-    await ASaga(books, "ActivityRecordRemoval", event_id="removal-1").execute(activity_log.claim_removal(OLENA, COFFEE))
+    await ImmediateSaga(books, "ActivityRecordRemoval", event_id="removal-1").execute(
+        activity_log.claim_removal(OLENA, COFFEE)
+    )
     before = await books.snapshot()
 
-    with pytest.raises(Refused) as told:
-        await ASaga(books, "ActivityRecordRemoval", event_id="removal-2").execute(
+    with pytest.raises(Refused) as raised:
+        await ImmediateSaga(books, "ActivityRecordRemoval", event_id="removal-2").execute(
             activity_log.remove_record(OLENA, COFFEE)
         )
 
-    assert told.value.code == "activity_log.not_found"
+    assert raised.value.code == "activity_log.not_found"
     assert differences(before, await books.snapshot()) == []

@@ -1,8 +1,8 @@
-"""Two processes of one user at once, at every pair of moments, on both databases: as if one came after the other.
+"""Two concurrent processes of one user, interleaved at every pair of moments, on both databases.
 
-The first stands still after one of its steps, the second goes as far as it can; then the first goes on or is cancelled.
-With the user's lock the outcomes and every table are those of some order. Without it the second line of defence holds:
-the invariants do, no saga is left under way, and what no order explains is declared.
+The first pauses after one of its steps while the second goes as far as it can; then the first continues or is
+cancelled. With the user's lock, outcomes and tables are as if one had run after the other. Without it the invariants
+still hold, and no saga stays in progress; the pairs whose tables no order explains are listed with the reason.
 """
 
 import asyncio
@@ -55,66 +55,66 @@ COUNTED = EditAccountValue(USER, "marta-1", 7_000, "USD")
 
 
 @dataclass(frozen=True)
-class Story:
-    """What meets what."""
+class Pair:
+    """The two events of a test."""
 
     name: str
     first: Event
     second: Event
     is_cancelled: bool = False
-    """The first one, while it stands still."""
+    """Whether the first is cancelled while it is paused."""
     at: str = "after step 3"
-    """Where the first stands still in a short run."""
+    """Where the first is paused when only one point is tested."""
 
     def __str__(self) -> str:
         return self.name
 
 
 LOGGED, LATE = "after step 5", "before finish"
-STORIES = [
-    Story("two spend what is there once", SPENT, ALSO_SPENT),
-    Story("a reset beside a transaction", RESET, SPENT),
-    Story("a transaction beside a reset", SPENT, RESET),
-    Story("a change of currency beside a transaction", CHANGE, SPENT),
-    Story("a transaction beside a change of currency", SPENT, CHANGE),
-    Story("a change of currency beside a reset", CHANGE, RESET),
-    Story("two removals of one record", REMOVAL, REMOVAL),
-    Story("two resets of one month", MONTH, MONTH),
-    Story("a month beside a transaction", MONTH, SPENT),
-    Story("a transfer beside a month", MOVE, MONTH),
-    Story("a reset that is cancelled beside a transaction", RESET, SPENT, is_cancelled=True),
-    Story("a change of currency that is cancelled beside a transaction", CHANGE, SPENT, is_cancelled=True),
-    Story("a removal that is cancelled beside a reset", REMOVAL, RESET, is_cancelled=True),
-    Story("a removal beside the cancel of its transaction", SPENT, REMOVAL_OF_FIRST, is_cancelled=True, at=LOGGED),
-    Story("a removal beside the cancel of its edit", COUNTED, REMOVAL_OF_FIRST, is_cancelled=True, at=LATE),
-    Story("a deposit that is undone after the money was spent", MOVE, SPENT_THERE, is_cancelled=True, at=LATE),
-    Story("a transfer to an account whose creation is undone", CREATION, MOVE_TO_NEW, is_cancelled=True),
+PAIRS = [
+    Pair("two transactions spend the same money", SPENT, ALSO_SPENT),
+    Pair("a reset and a transaction", RESET, SPENT),
+    Pair("a transaction and a reset", SPENT, RESET),
+    Pair("a change of currency and a transaction", CHANGE, SPENT),
+    Pair("a transaction and a change of currency", SPENT, CHANGE),
+    Pair("a change of currency and a reset", CHANGE, RESET),
+    Pair("two removals of one record", REMOVAL, REMOVAL),
+    Pair("two resets of one month", MONTH, MONTH),
+    Pair("the end of a month and a transaction", MONTH, SPENT),
+    Pair("a transfer and the end of a month", MOVE, MONTH),
+    Pair("a cancelled reset and a transaction", RESET, SPENT, is_cancelled=True),
+    Pair("a cancelled change of currency and a transaction", CHANGE, SPENT, is_cancelled=True),
+    Pair("a cancelled removal and a reset", REMOVAL, RESET, is_cancelled=True),
+    Pair("a cancelled transaction and its removal", SPENT, REMOVAL_OF_FIRST, is_cancelled=True, at=LOGGED),
+    Pair("a cancelled edit and its removal", COUNTED, REMOVAL_OF_FIRST, is_cancelled=True, at=LATE),
+    Pair("a cancelled transfer whose money was spent", MOVE, SPENT_THERE, is_cancelled=True, at=LATE),
+    Pair("a cancelled creation and a transfer to its account", CREATION, MOVE_TO_NEW, is_cancelled=True),
 ]
-SEEN_HALFWAY = {
-    "a month beside a transaction": "its balance is summed before the transaction, its categories after it",
-    "a transfer beside a month": "a month may be saved while the money is on its way",
-    "a reset that is cancelled beside a transaction": "the epoch stays one further where others have added meanwhile",
-    "a change of currency that is cancelled beside a transaction": "and so do the rates there and back",
-    "a deposit that is undone after the money was spent": "and the account is under its limit then",
+UNEXPLAINED_WITHOUT_LOCK = {
+    "the end of a month and a transaction": "its balance is summed before the transaction, its categories after it",
+    "a transfer and the end of a month": "a month may be saved while the money is on its way",
+    "a cancelled reset and a transaction": "the reset epoch stays one higher if others have added meanwhile",
+    "a cancelled change of currency and a transaction": "the currency epoch and both rates stay",
+    "a cancelled transfer whose money was spent": "the account is below its limit afterwards",
 }
-"""What the second line does not keep apart without the lock: the invariants hold, and no order explains every row."""
+"""Pairs whose rows no order explains without the lock, with the reason. The invariants hold for them, too."""
 
 
 class Steps(PacedSteps):
-    """Tells when the saga waits for its turn."""
+    """Steps that report when the saga waits for its locks."""
 
     def __init__(self, database: Database, pacer: Pacer) -> None:
         super().__init__(database, CATALOG, pacer)
         self.is_blocked = asyncio.Event()
 
     async def wait_for_locks(self, blocked: Blocked) -> None:
-        """A person's lock is another saga's."""
+        """Report that another saga holds the lock."""
         self.is_blocked.set()
         await super().wait_for_locks(blocked)
 
 
-class Meeting:
-    """A database with one user, the model beside it, and what was asked."""
+class Race:
+    """A database with one user, the model of it, and the sagas that race."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -123,7 +123,7 @@ class Meeting:
         self.records: dict[str, UUID] = {}
 
     async def set_up(self) -> None:
-        """A user with 100.00 on one account, nothing on another, and 50.00 earned on the first."""
+        """Create a user with 100.00 on one account, nothing on another, and 50.00 earned on the first."""
         categories = {"marta-pay": "income", "marta-food": "expense"}
         async with self.database.transaction() as connection:
             await seed(connection, accounts=False)
@@ -146,51 +146,51 @@ class Meeting:
             self.records[row["event_id"]] = row["id"]
 
     def driver(self, event: Event, event_id: str, steps: Steps) -> Driver:
-        """One of an event's saga."""
+        """A driver of an event's saga."""
         orchestrator, domain_event = translated(event, self.records)
         return Driver(orchestrator, domain_event, wrap(domain_event, event_id=event_id, source="tests"), steps)
 
-    async def meet(self, story: Story, point: str) -> tuple[Outcome, Outcome] | None:
-        """Play a story, the first standing still at a point. None: it never came there."""
+    async def run(self, pair: Pair, point: str) -> tuple[Outcome, Outcome] | None:
+        """Run both, the first paused at a point; return None if it ends before the point."""
         pacer = Pacer(point)
-        first = asyncio.create_task(self.driver(story.first, "first", Steps(self.database, pacer)).drive())
+        first = asyncio.create_task(self.driver(pair.first, "first", Steps(self.database, pacer)).drive())
         await until_stopped(self.database, pacer, first)
         if first.done():
             return None
         await self._find_records()
         steps = Steps(self.database, Pacer())
-        second = asyncio.create_task(self.driver(story.second, "second", steps).drive())
+        second = asyncio.create_task(self.driver(pair.second, "second", steps).drive())
         blocked = asyncio.create_task(steps.is_blocked.wait())
         await asyncio.wait([second, blocked], return_when=asyncio.FIRST_COMPLETED)
         blocked.cancel()
-        if story.is_cancelled:
-            canceller = self.driver(story.first, "first", Steps(self.database, Pacer()))
+        if pair.is_cancelled:
+            canceller = self.driver(pair.first, "first", Steps(self.database, Pacer()))
             await canceller.undo(Phase.CANCELLED, "saga.cancelled", "by a test")
         pacer.go_on.set()
         async with asyncio.timeout(60):
             return await first, await second
 
-    async def unexplained(self, story: Story, outcomes: tuple[Outcome, Outcome]) -> list[str]:
-        """Why no order of the two explains outcomes and tables; an empty list if one does."""
+    async def unexplained(self, pair: Pair, outcomes: tuple[Outcome, Outcome]) -> list[str]:
+        """Say why no order explains outcomes and tables; return an empty list if one does."""
         tables = {name: list(rows.values()) for name, rows in (await self.books.snapshot()).items()}
-        there = compared({name: [row for row in rows if _is_hers(row)] for name, rows in tables.items()})
+        stored = compared({name: [row for row in rows if _is_hers(row)] for name, rows in tables.items()})
         ended = {"first": _ended(outcomes[0]), "second": _ended(outcomes[1])}
-        events = {"first": story.first, "second": story.second}
-        told: list[str] = []
+        events = {"first": pair.first, "second": pair.second}
+        reasons: list[str] = []
         for order in permutations(name for name in ended if ended[name] != "saga.cancelled"):
             ledger = self.ledger.copy()
             due = {name: ledger.play(name, events[name]) for name in order}
             differing = [f"{name}: {ended[name]}, not {due[name]}" for name in order if due[name] != ended[name]]
-            differing += unlike({**expected(ledger.tables), "exchange_rate": []}, {**there, "exchange_rate": []})
+            differing += unlike({**expected(ledger.tables), "exchange_rate": []}, {**stored, "exchange_rate": []})
             if not differing:
                 return []
-            told.append(f"{' and then '.join(order)}: {'; '.join(differing)}")
-        return told
+            reasons.append(f"{', then '.join(order)}: {'; '.join(differing)}")
+        return reasons
 
 
 def _ended(outcome: Outcome) -> str:
     code = outcome.error_code or str(outcome.phase)
-    # Without the lock a removal meets another's claim; with it, it comes when the record is gone.
+    # Without the lock a removal finds another's claim; with it, it finds that the record is gone.
     return "activity_log.not_found" if code == "activity_log.being_removed" else code
 
 
@@ -199,41 +199,41 @@ def _is_hers(row: Row) -> bool:
 
 
 def no_locks(_self: object, _event: object) -> tuple[()]:
-    """In place of an orchestrator's."""
+    """Replace an orchestrator's `locks`."""
     return ()
 
 
 POINTS = ["after step 1", "after step 3", LOGGED, LATE]
-PLAYED = [
-    pytest.param(story, point, id=f"{story}-{point}", marks=[] if point == story.at else pytest.mark.exhaustive)
-    for story in STORIES
+CELLS = [
+    pytest.param(pair, point, id=f"{pair}-{point}", marks=[] if point == pair.at else pytest.mark.exhaustive)
+    for pair in PAIRS
     for point in POINTS
 ]
 
 
-@pytest.mark.parametrize(("story", "point"), PLAYED)
-async def test_with_the_users_lock_all_is_as_in_some_order(database: Database, story: Story, point: str) -> None:
-    meeting = Meeting(database)
-    await meeting.set_up()
+@pytest.mark.parametrize(("pair", "point"), CELLS)
+async def test_with_the_users_lock_some_order_explains_everything(database: Database, pair: Pair, point: str) -> None:
+    race = Race(database)
+    await race.set_up()
 
-    outcomes = await meeting.meet(story, point)
+    outcomes = await race.run(pair, point)
 
     if outcomes is not None:
-        assert await meeting.unexplained(story, outcomes) == []
-    assert await meeting.books.violations() == []
+        assert await race.unexplained(pair, outcomes) == []
+    assert await race.books.violations() == []
 
 
-@pytest.mark.parametrize(("story", "point"), PLAYED)
-async def test_without_the_users_lock_the_second_line_holds(
-    database: Database, monkeypatch: pytest.MonkeyPatch, story: Story, point: str
+@pytest.mark.parametrize(("pair", "point"), CELLS)
+async def test_without_the_users_lock_the_invariants_hold(
+    database: Database, monkeypatch: pytest.MonkeyPatch, pair: Pair, point: str
 ) -> None:
     for orchestrator in CATALOG.orchestrators.values():
         monkeypatch.setattr(orchestrator, "locks", no_locks)
-    meeting = Meeting(database)
-    await meeting.set_up()
+    race = Race(database)
+    await race.set_up()
 
-    outcomes = await meeting.meet(story, point)
+    outcomes = await race.run(pair, point)
 
-    assert await meeting.books.violations() == []
-    if outcomes is not None and story.name not in SEEN_HALFWAY:
-        assert await meeting.unexplained(story, outcomes) == []
+    assert await race.books.violations() == []
+    if outcomes is not None and pair.name not in UNEXPLAINED_WITHOUT_LOCK:
+        assert await race.unexplained(pair, outcomes) == []

@@ -1,4 +1,4 @@
-"""What SmartExpense refuses, what others may see of an account that is being created, and many transfers at once."""
+"""What SmartExpense refuses, who sees an account that is being created, and many concurrent transfers."""
 
 import asyncio
 from collections import Counter
@@ -32,7 +32,7 @@ NO_SUCH_USER = UserId("nobody")
             a_transfer(to_account_id=NOWHERE, arriving=jpy(1_600)),
             "account.not_found",
             ["account.withdraw"],
-            id="no target, known only when the money has left",
+            id="no target, known only after the withdrawal",
         ),
         pytest.param(
             a_transfer(from_account_id=TARAS_JPY, amount=jpy(5)), "account.not_found", [], id="another's source"
@@ -42,7 +42,7 @@ NO_SUCH_USER = UserId("nobody")
             a_transfer(to_account_id=TARAS_JPY, arriving=jpy(1_600)),
             "account.not_found",
             ["account.withdraw"],
-            id="another's target, known only when the money has left",
+            id="another's target, known only after the withdrawal",
         ),
         pytest.param(a_transfer(user_id=NO_SUCH_USER), "account.not_found", [], id="no such user"),
         pytest.param(a_transfer(to_account_id=OLENA_USD), "account.same_account", [], id="one account"),
@@ -54,7 +54,7 @@ NO_SUCH_USER = UserId("nobody")
             a_transfer(from_account_id=OLENA_JPY, to_account_id=OLENA_USD, amount=jpy(1), arriving=usd(10**15)),
             "account.balance_limit",
             ["account.withdraw"],
-            id="more than an account holds",
+            id="more than an account can hold",
         ),
     ],
 )
@@ -71,7 +71,7 @@ async def test_a_transfer_that_a_rule_refuses_leaves_nothing(
     assert await running.violations() == []
 
 
-async def test_anothers_account_answers_word_for_word_as_a_missing_one(running: RunningBooks) -> None:
+async def test_another_users_account_gives_the_same_message_as_a_missing_one(running: RunningBooks) -> None:
     of_another = await running.fails(MoneyTransfer, a_transfer(to_account_id=TARAS_JPY))
     missing = await running.fails(MoneyTransfer, a_transfer(to_account_id=NOWHERE))
 
@@ -92,7 +92,7 @@ async def test_without_a_rate_a_transfer_is_refused_unless_it_says_what_arrives(
     assert await running.violations() == []
 
 
-async def test_an_id_that_is_taken_is_refused_and_its_account_stays_as_it_is(running: RunningBooks) -> None:
+async def test_a_used_account_id_is_refused_and_its_account_is_unchanged(running: RunningBooks) -> None:
     before = await running.snapshot()
 
     of_the_same_user = await running.fails(AccountCreation, an_account(account_id=OLENA_CASH))
@@ -102,8 +102,10 @@ async def test_an_id_that_is_taken_is_refused_and_its_account_stays_as_it_is(run
     assert differences(before, await running.snapshot()) == []
 
 
-async def test_an_account_that_is_being_created_is_not_there_for_others(running: RunningBooks, faults: Faults) -> None:
-    """Nor is its creation disturbed by those who try; it is there once it is open."""
+async def test_an_account_that_is_being_created_does_not_exist_for_other_sagas(
+    running: RunningBooks, faults: Faults
+) -> None:
+    """Their attempts do not disturb its creation, and the account exists once it is open."""
     opening, gate = AccountId("olena-opening"), Gate()
     faults.before["account.open_account"] = gate
     [creation] = await running.house.bus.publish(an_account(account_id=opening))
@@ -123,8 +125,8 @@ async def test_an_account_that_is_being_created_is_not_there_for_others(running:
     assert await running.violations() == []
 
 
-async def test_thirty_transfers_at_once_lose_and_make_no_money(running: RunningBooks) -> None:
-    """Round and round among three accounts, some for more than there is, some to where nothing is."""
+async def test_thirty_concurrent_transfers_neither_lose_nor_create_money(running: RunningBooks) -> None:
+    """The transfers go around three accounts; some ask for more than there is, and some go to a missing account."""
     accounts = [AccountId(f"olena-{number}") for number in range(3)]
     for account in accounts:
         await running.completes(AccountCreation, an_account(account_id=account, opening_balance=1_000))
@@ -161,14 +163,14 @@ async def test_thirty_transfers_at_once_lose_and_make_no_money(running: RunningB
 
 
 def total(snapshot: Snapshot) -> Counter[str]:
-    """All money, by currency."""
+    """The sum of all balances, by currency."""
     sums: Counter[str] = Counter()
     for row in snapshot["account"].values():
         sums[row["currency"]] += row["balance"]
     return sums
 
 
-async def test_transfers_both_ways_between_two_currencies_at_once_all_end(running: RunningBooks) -> None:
+async def test_concurrent_transfers_in_both_directions_all_end(running: RunningBooks) -> None:
     there = a_transfer(amount=usd(1_050))
     back = a_transfer(from_account_id=OLENA_EUR, to_account_id=OLENA_USD, amount=eur(2_000))
     before = await running.snapshot()

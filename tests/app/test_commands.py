@@ -1,4 +1,4 @@
-"""SmartExpense's own commands, on a database in a state folder of the test's own."""
+"""SmartExpense's own commands, on a database in a temporary state folder."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from workflows.month_reset import MonthReset
 
 
 class Shell:
-    """Types commands; a failed one shows what it said."""
+    """Runs commands; a failed one shows its output."""
 
     def __call__(self, *words: str, fails: bool = False) -> str:
         result = CliRunner().invoke(app, list(words))
@@ -26,22 +26,22 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
-    """On an empty database."""
+    """The commands on an empty database."""
     monkeypatch.setenv("ORCHESTRATOR_DATABASE_URL", f"sqlite:///{tmp_path / 'application.db'}")
     monkeypatch.setenv("COLUMNS", "120")
     return Shell()
 
 
-def test_a_user_is_set_up_once_and_gets_categories(shell: Shell) -> None:
+def test_a_user_is_set_up_once_and_has_system_categories(shell: Shell) -> None:
     assert "is set up" in shell("users", "add", "nina", "--currency", "EUR")
     assert "nothing is changed" in shell("users", "add", "nina", "--currency", "USD")
     shell("users", "add-category", "nina", "nina-food", "Food", "expense")
     assert "is taken" in shell("users", "add-category", "nina", "nina-food", "Food", "expense", fails=True)
     assert "users add" in shell("users", "add-category", "ghost", "ghost-food", "Food", "expense", fails=True)
 
-    found = json.loads(shell("categories", "nina", "--json"))
+    listed = json.loads(shell("categories", "nina", "--json"))
 
-    assert [(one["id"], one["currency"], one["value"], one["is_system"]) for one in found] == [
+    assert [(row["id"], row["currency"], row["value"], row["is_system"]) for row in listed] == [
         ("nina-food", "EUR", 0, False),
         ("nina-adjust-expense", "EUR", 0, True),
         ("nina-adjust-income", "EUR", 0, True),
@@ -49,7 +49,7 @@ def test_a_user_is_set_up_once_and_gets_categories(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_rates_come_from_a_file_and_newer_ones_stay(shell: Shell, tmp_path: Path, form: str) -> None:
+def test_rates_come_from_a_file_and_newer_rates_are_kept(shell: Shell, tmp_path: Path, form: str) -> None:
     shell("users", "add", "nina", "--currency", "EUR")
     file = tmp_path / f"rates.{form}"
 
@@ -65,18 +65,18 @@ def test_rates_come_from_a_file_and_newer_ones_stay(shell: Shell, tmp_path: Path
         ("USD", "EUR", "0.90", "2026-01-01"), ("EUR", "KWD", "0.3350", "2026-01-03")
     )
     refused = load(("USD", "EUR", "0.5", "2026-02-01"), ("USD", "XXX", "many", "soon"), fails=True)
-    assert all(place in refused for place in ("2.quote", "2.rate", "2.as_of"))
+    assert all(field in refused for field in ("2.quote", "2.rate", "2.as_of"))
     known = {rate["base"]: (rate["rate"], rate["as_of"]) for rate in json.loads(shell("rates", "show", "--json"))}
     assert known == {"USD": ("0.92", "2026-01-02"), "EUR": ("0.3350", "2026-01-03")}
 
 
 @pytest.fixture
 def kind() -> str:
-    """The commands are the same on both."""
+    """SQLite only, because the commands are the same on both databases."""
     return "sqlite"
 
 
-async def test_what_a_user_has_is_shown_and_told_as_json(
+async def test_what_a_user_has_is_shown_as_text_and_as_json(
     books: Books, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ORCHESTRATOR_DATABASE_URL", books.database.url.render_as_string(hide_password=False))
@@ -87,22 +87,22 @@ async def test_what_a_user_has_is_shown_and_told_as_json(
     async def typed(*words: str) -> str:
         return await asyncio.to_thread(shell, *words)
 
-    async def told(*words: str) -> Any:
+    async def read_json(*words: str) -> Any:
         return json.loads(await typed(*words, "--json"))
 
-    first, *_ = await told("accounts", "olena")
+    first, *_ = await read_json("accounts", "olena")
     assert (first["id"], first["balance"]) == ("olena-usd", 99_991_570)
     assert "$999,915.70" in await typed("accounts", "olena")
-    records = await told("activity", "olena", "--limit", "2")
+    records = await read_json("activity", "olena", "--limit", "2")
     assert [record["converted"] for record in records] == [174_290, 174_290]
     assert "olena-groceries market" in await typed("activity", "olena")
-    assert (await told("month", "olena", "2026-01"))["month_balance"] == -174_290
-    assert (await told("month", "olena"))["expense"] == 174_290
+    assert (await read_json("month", "olena", "2026-01"))["month_balance"] == -174_290
+    assert (await read_json("month", "olena"))["expense"] == 174_290
     shown = await typed("month", "olena", "2026-01")
     assert "█" * 30 in shown
     assert "full balance" in shown
     assert "was never set up" in await asyncio.to_thread(shell, "month", "ghost", fails=True)
 
 
-def test_a_month_that_is_not_over_is_not_reset_by_hand(shell: Shell) -> None:
+def test_a_month_that_is_not_over_cannot_be_reset(shell: Shell) -> None:
     assert "is not over yet" in shell("month-reset", "olena", "9998-01", fails=True)

@@ -1,7 +1,7 @@
-"""SmartExpense's orchestrators through the conformance kit: every fault at every step. In full: `make conformance`.
+"""SmartExpense's orchestrators in the conformance kit: every fault at every step. `make conformance` runs all of it.
 
-Here each fault is at every step of one example of each orchestrator, each on one of the databases; where two drivers or
-others meet, on both, as each database has locks of its own.
+Here each fault hits every step of one example per orchestrator, on one of the databases. Faults with a second driver or
+with other sagas run on both, because each database has its own locks.
 """
 
 from collections.abc import Mapping
@@ -20,25 +20,25 @@ from workflows.money_transfer import MoneyTransfer
 
 
 async def books(tx: Transaction) -> None:
-    """The demo's accounts and rates, and one account more."""
+    """The demo's accounts and rates, and one more account."""
     connection = await tx.connection()
     await seed(connection)
     await open_account(connection, CASH)
 
 
-PLAYED_ON: Mapping[str, Dialect] = {FIRST_ACCOUNT.name: "postgresql", DOLLARS_TO_EUROS.name: "sqlite"}
-MEETINGS = [name for name in FAULTS if name.startswith(("second driver", "others between", "terminated"))]
+DATABASE_OF: Mapping[str, Dialect] = {FIRST_ACCOUNT.name: "postgresql", DOLLARS_TO_EUROS.name: "sqlite"}
+ON_BOTH = [name for name in FAULTS if name.startswith(("second driver", "others between", "terminated"))]
 
 
 def is_trimmed(group: Group) -> bool:
-    """The other examples differ from these in amounts alone."""
-    if group.fault.name in MEETINGS:
-        return str(group.example) not in PLAYED_ON
-    return PLAYED_ON.get(str(group.example)) != group.database
+    """Leave out the other examples, which differ from these only in amounts."""
+    if group.fault.name in ON_BOTH:
+        return str(group.example) not in DATABASE_OF
+    return DATABASE_OF.get(str(group.example)) != group.database
 
 
 def an_example(scenario: Scenario) -> Example:
-    """Somebody else creates another account of the same user, or asks for the same transfer again."""
+    """An example in which another saga creates a second account of the same user, or makes the same transfer."""
     event = scenario.event
     other = event
     if isinstance(event, AccountCreated):
@@ -50,10 +50,10 @@ CREATIONS, TRANSFERS = (
     [an_example(scenario) for scenario in SCENARIOS if scenario.orchestrator is orchestrator]
     for orchestrator in (AccountCreation, MoneyTransfer)
 )
-# An account that is created between do and undo keeps the place in the user's list that it drew.
-PLACES = Equality(ignore_columns={"account": {"position"}})
+# An account that is created between do and undo keeps its position in the user's list.
+POSITIONS = Equality(ignore_columns={"account": {"position"}})
 
 test_account_creation = conformance(
-    AccountCreation, *CREATIONS, catalog=CATALOG, equality=PLACES, property_examples=10, trim=is_trimmed
+    AccountCreation, *CREATIONS, catalog=CATALOG, equality=POSITIONS, property_examples=10, trim=is_trimmed
 )
 test_money_transfer = conformance(MoneyTransfer, *TRANSFERS, catalog=CATALOG, property_examples=10, trim=is_trimmed)

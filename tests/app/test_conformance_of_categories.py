@@ -1,6 +1,6 @@
-"""The processes around categories through the conformance kit. In full: `make conformance`.
+"""The processes of categories in the conformance kit. `make conformance` runs all of it.
 
-Here each plays one fault of each sort on one database: the operations are what differs, and they are the same on both.
+Here each example runs one fault of each kind on one database, because only the operations differ.
 """
 
 from collections.abc import Collection
@@ -23,13 +23,13 @@ from workflows.month_reset import MonthReset
 
 
 async def books(tx: Transaction) -> None:
-    """The demo's accounts, rates and categories, and one coffee."""
+    """The demo's accounts, rates and categories, and one purchase of coffee."""
     connection = await tx.connection()
     await seed(connection)
     await drink_coffee(connection)
 
 
-PLAYED: Collection[str] = {
+FAULTS_HERE: Collection[str] = {
     "refused",
     "loses its reply",
     "second driver forward, first ahead",
@@ -37,7 +37,7 @@ PLAYED: Collection[str] = {
     "others between",
 }
 EXPENSE, REMOVAL = "an expense in another currency", "a coffee"
-ON: dict[str, Dialect] = {
+DATABASE_OF: dict[str, Dialect] = {
     EXPENSE: "postgresql",
     "less than there was": "sqlite",
     REMOVAL: "postgresql",
@@ -48,8 +48,8 @@ ON: dict[str, Dialect] = {
 
 
 def is_trimmed(group: Group) -> bool:
-    """The other examples differ from these in amounts alone."""
-    return group.fault.name not in PLAYED or ON.get(str(group.example)) != group.database
+    """Leave out the other examples, which differ from these only in amounts."""
+    return group.fault.name not in FAULTS_HERE or DATABASE_OF.get(str(group.example)) != group.database
 
 
 test_category_transaction = conformance(

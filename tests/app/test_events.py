@@ -1,4 +1,4 @@
-"""The contracts: what is taken, what is refused, and that a refusal names the field and repeats no value."""
+"""The event contracts: what they accept and reject. A rejection names the field and repeats no value."""
 
 import json
 from collections.abc import Mapping
@@ -24,19 +24,19 @@ from tests.app.samples import EUR, USD, a_transfer, an_account, eur, usd
 
 
 def fields_of(event: DomainEvent) -> dict[str, Any]:
-    """The event's fields as JSON has them."""
+    """The event's fields as JSON."""
     return event.model_dump(mode="json")
 
 
 def refusal_of(event_class: type[DomainEvent], fields: Mapping[str, Any] | str) -> str:
-    """What the door says to these fields; fails if it takes them."""
+    """The message with which the contract rejects these fields."""
     with pytest.raises(UnreadableEvent) as refused:
         parse(fields if isinstance(fields, str) else json.dumps(fields), event_class)
     assert refused.value.code == "event.invalid"
     return refused.value.message
 
 
-def test_the_types_are_what_the_world_knows_them_as() -> None:
+def test_the_event_types_keep_their_public_names() -> None:
     types = [
         event.type_name()
         for event in (
@@ -59,7 +59,7 @@ def test_the_types_are_what_the_world_knows_them_as() -> None:
     ]
 
 
-def test_the_application_is_defined_without_a_fault() -> None:
+def test_the_application_has_no_definition_fault() -> None:
     catalog = Catalog.discover(["events", "activities", "workflows"])
 
     assert sorted(catalog.orchestrators) == [
@@ -75,15 +75,15 @@ def test_the_application_is_defined_without_a_fault() -> None:
 
 
 @pytest.mark.parametrize("event", [an_account(), a_transfer(), a_transfer(arriving=eur(999))])
-def test_an_event_comes_back_from_json_as_it_was(event: DomainEvent) -> None:
+def test_an_event_survives_a_round_trip_through_json(event: DomainEvent) -> None:
     assert parse(json.dumps(fields_of(event)), type(event)) == event
 
 
-def test_money_travels_as_minor_units_and_code() -> None:
+def test_money_is_sent_as_minor_units_and_a_currency_code() -> None:
     assert fields_of(a_transfer(amount=usd(1_050)))["amount"] == {"amount_minor": 1050, "currency": "USD"}
 
 
-def test_each_example_of_a_new_account_has_an_id_of_its_own() -> None:
+def test_each_example_of_a_new_account_has_its_own_id() -> None:
     ids = {AccountCreated.example().account_id for _ in range(50)}
 
     assert len(ids) == 50
@@ -92,7 +92,7 @@ def test_each_example_of_a_new_account_has_an_id_of_its_own() -> None:
 @pytest.mark.parametrize(
     "number", ["10.0", "1e2", "true", '"10"', "NaN", "Infinity", "null", "[10]", "10.5", str(10**30), "1e400"]
 )
-def test_what_is_no_whole_number_is_no_amount(number: str) -> None:
+def test_an_amount_must_be_a_whole_number(number: str) -> None:
     fields = json.dumps(fields_of(a_transfer())).replace("1050", number)
     assert number in fields
 
@@ -101,34 +101,34 @@ def test_what_is_no_whole_number_is_no_amount(number: str) -> None:
 
 @pytest.mark.parametrize("amount", [0, -1, -MONEY_LIMIT])
 @pytest.mark.parametrize("field", ["amount", "arriving"])
-def test_nothing_and_less_than_nothing_cannot_be_moved(field: str, amount: int) -> None:
+def test_a_moved_amount_must_be_more_than_zero(field: str, amount: int) -> None:
     fields = fields_of(a_transfer()) | {field: {"amount_minor": amount, "currency": "EUR"}}
 
     assert refusal_of(MoneyTransferRequested, fields) == f"{field}: must be more than zero"
 
 
 @pytest.mark.parametrize("amount", [MONEY_LIMIT + 1, 2**63, -MONEY_LIMIT - 1])
-def test_an_amount_over_the_limit_is_refused(amount: int) -> None:
+def test_an_amount_over_the_limit_is_rejected(amount: int) -> None:
     fields = fields_of(a_transfer()) | {"amount": {"amount_minor": amount, "currency": "USD"}}
 
     assert "amount.amount_minor: " in refusal_of(MoneyTransferRequested, fields)
 
 
-def test_the_largest_amount_is_taken() -> None:
+def test_the_largest_amount_is_accepted() -> None:
     assert a_transfer(amount=usd(MONEY_LIMIT)).amount.amount_minor == 10**15
 
 
 @pytest.mark.parametrize("code", ["XXX", "DEM", "XAU", "usd", "", "US", "EURO", "USD ", "ＵＳＤ", "HRK"])
-def test_what_is_no_currency_in_use_is_refused(code: str) -> None:
+def test_a_code_that_is_no_current_currency_is_rejected(code: str) -> None:
     fields = fields_of(a_transfer()) | {"amount": {"amount_minor": 1, "currency": code}}
 
-    said = refusal_of(MoneyTransferRequested, fields)
+    message = refusal_of(MoneyTransferRequested, fields)
 
-    assert said.startswith("amount.currency: takes the ISO 4217 code")
+    assert message.startswith("amount.currency: takes the ISO 4217 code")
 
 
 @pytest.mark.parametrize("code", ["1", "true", "null", '["USD"]'])
-def test_a_currency_is_text(code: str) -> None:
+def test_a_currency_must_be_a_string(code: str) -> None:
     fields = json.dumps(fields_of(an_account())).replace('"USD"', code)
 
     assert "currency: " in refusal_of(AccountCreated, fields)
@@ -137,26 +137,26 @@ def test_a_currency_is_text(code: str) -> None:
 @pytest.mark.parametrize("text", ["", "-a", ".a", "a b", "a/b", "olena\n", "é", "a" * 65, "a\x00b"])
 @pytest.mark.parametrize("field", ["user_id", "from_account_id", "to_account_id"])
 def test_an_id_is_short_and_plain(field: str, text: str) -> None:
-    said = refusal_of(MoneyTransferRequested, fields_of(a_transfer()) | {field: text})
+    message = refusal_of(MoneyTransferRequested, fields_of(a_transfer()) | {field: text})
 
-    assert said.startswith(f"{field}: ")
+    assert message.startswith(f"{field}: ")
 
 
-def test_an_id_of_64_characters_is_taken() -> None:
+def test_an_id_of_64_characters_is_accepted() -> None:
     assert AccountId("a" * 64) == "a" * 64
 
 
-def test_a_refusal_never_repeats_what_was_sent() -> None:
+def test_a_rejection_never_repeats_what_was_sent() -> None:
     fields = fields_of(a_transfer()) | {"user_id": "secret person", "amount": {"amount_minor": 1, "currency": "SECRET"}}
 
     assert "secret" not in refusal_of(MoneyTransferRequested, fields).lower()
 
 
-def test_an_extra_field_is_refused_by_name() -> None:
+def test_an_extra_field_is_rejected_by_name() -> None:
     assert refusal_of(MoneyTransferRequested, fields_of(a_transfer()) | {"fee": 1}).startswith("fee: ")
 
 
-def test_an_extra_field_inside_an_amount_is_refused_by_name() -> None:
+def test_an_extra_field_inside_an_amount_is_rejected_by_name() -> None:
     fields = fields_of(a_transfer()) | {"amount": {"amount_minor": 1, "currency": "USD", "rate": 1}}
 
     assert refusal_of(MoneyTransferRequested, fields).startswith("amount.rate: ")
@@ -170,24 +170,24 @@ def test_a_missing_field_is_named(field: str) -> None:
     assert refusal_of(MoneyTransferRequested, fields).startswith(f"{field}: ")
 
 
-def test_every_wrong_field_is_named_at_once() -> None:
+def test_every_wrong_field_is_named_in_one_message() -> None:
     fields = fields_of(a_transfer()) | {"user_id": "", "amount": {"amount_minor": 0.5, "currency": "XXX"}}
 
-    said = refusal_of(MoneyTransferRequested, fields)
+    message = refusal_of(MoneyTransferRequested, fields)
 
-    assert [field for field in ("user_id: ", "amount.amount_minor: ", "amount.currency: ") if field in said] == [
+    assert [field for field in ("user_id: ", "amount.amount_minor: ", "amount.currency: ") if field in message] == [
         "user_id: ",
         "amount.amount_minor: ",
         "amount.currency: ",
     ]
 
 
-def test_text_that_no_database_holds_is_refused_by_name() -> None:
+def test_text_that_no_database_can_store_is_rejected_by_name() -> None:
     assert refusal_of(AccountCreated, fields_of(an_account()) | {"name": "a\x00b"}).startswith("name: ")
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "a\ud800b"])
-def test_text_that_no_database_holds_cannot_be_put_in_an_event(text: str) -> None:
+def test_text_that_no_database_can_store_is_rejected_in_python_too(text: str) -> None:
     with pytest.raises(ValidationError, match="name"):
         an_account(name=text)
 
@@ -206,7 +206,7 @@ def test_text_that_no_database_holds_cannot_be_put_in_an_event(text: str) -> Non
         ("colour", "#1234567"),
     ],
 )
-def test_what_a_screen_shows_has_a_form(field: str, text: str) -> None:
+def test_names_icons_and_colours_must_have_their_format(field: str, text: str) -> None:
     assert refusal_of(AccountCreated, fields_of(an_account()) | {field: text}).startswith(f"{field}: ")
 
 
@@ -218,13 +218,13 @@ def test_an_account_may_open_down_to_its_overdraft_limit(opening_balance: int, o
 
 
 @pytest.mark.parametrize(("opening_balance", "overdraft_limit"), [(-1, 0), (-501, 500)])
-def test_an_account_may_not_open_under_its_overdraft_limit(opening_balance: int, overdraft_limit: int) -> None:
+def test_an_account_may_not_open_below_its_overdraft_limit(opening_balance: int, overdraft_limit: int) -> None:
     fields = fields_of(an_account()) | {"opening_balance": opening_balance, "overdraft_limit": overdraft_limit}
 
     assert refusal_of(AccountCreated, fields) == "opening_balance: must not be under minus the overdraft limit"
 
 
-def test_an_overdraft_limit_left_out_is_zero() -> None:
+def test_a_missing_overdraft_limit_is_zero() -> None:
     fields = fields_of(an_account())
     del fields["overdraft_limit"]
 
@@ -232,23 +232,23 @@ def test_an_overdraft_limit_left_out_is_zero() -> None:
 
 
 @pytest.mark.parametrize("limit", [-1, MONEY_LIMIT + 1])
-def test_an_overdraft_limit_is_no_debt_and_bounded(limit: int) -> None:
+def test_an_overdraft_limit_is_not_negative_and_bounded(limit: int) -> None:
     fields = fields_of(an_account()) | {"overdraft_limit": limit}
 
     assert refusal_of(AccountCreated, fields).startswith("overdraft_limit: ")
 
 
-def test_what_arrives_in_the_same_currency_is_what_left() -> None:
+def test_in_one_currency_the_arriving_amount_equals_the_amount() -> None:
     fields = fields_of(a_transfer()) | {"arriving": {"amount_minor": 1_049, "currency": "USD"}}
 
     assert refusal_of(MoneyTransferRequested, fields).startswith("arriving: must equal the amount")
 
 
-def test_what_arrives_in_another_currency_is_anybodys_guess() -> None:
+def test_in_another_currency_any_amount_may_arrive() -> None:
     assert a_transfer(amount=usd(1_050), arriving=eur(1)).arriving == eur(1)
 
 
-def test_plain_text_is_no_id_in_python() -> None:
+def test_a_plain_string_is_not_an_id_in_python() -> None:
     with pytest.raises(ValidationError, match="user_id"):
         a_transfer(user_id="olena")
 
@@ -259,7 +259,7 @@ def test_one_kind_of_id_is_not_another() -> None:
 
 
 @pytest.mark.parametrize("rate", ["0.92", 0.92, 1, "1e3", "NaN", "-1", "", "0", "1" * 14])
-def test_a_rate_travels_as_decimal_text(rate: JsonValue) -> None:
+def test_a_rate_is_sent_as_a_decimal_string(rate: JsonValue) -> None:
     event = MoneyTransferCompleted(
         user_id=UserId("olena"),
         from_account_id=AccountId("a"),
@@ -275,7 +275,7 @@ def test_a_rate_travels_as_decimal_text(rate: JsonValue) -> None:
         assert refusal_of(MoneyTransferCompleted, fields).startswith("rate: ")
 
 
-def test_ids_and_currencies_describe_themselves_to_other_programs() -> None:
+def test_the_json_schema_describes_ids_and_currencies() -> None:
     schema = MoneyTransferRequested.model_json_schema()
 
     assert schema["properties"]["user_id"]["pattern"] == "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

@@ -1,7 +1,7 @@
-"""Both orchestrators on the real server, each step going wrong in each way: done once, or undone row for row.
+"""Both orchestrators on the real server, with every fault at every step: done once, or undone row for row.
 
-By default each cell, a step of a scenario, is on one of the databases, in turns; on the other one it is `exhaustive`
-(`make test-all`). The conformance kit plays the same faults at each step without a server.
+By default each step of a scenario runs on one of the databases, alternately; on the other one it is `exhaustive`
+(`make test-all`). The conformance kit runs the same faults at each step without a server.
 """
 
 from collections.abc import Iterable
@@ -27,17 +27,17 @@ from tests.app.scenarios import (
 from tests.conftest import KINDS, Kind
 from tests.house import new_id
 
-# The others differ from these in amounts alone; that they complete and are undone as a whole is tested of all.
+# The other scenarios differ only in amounts; all of them are tested to complete and to be undone as a whole.
 STEP_BY_STEP = (FIRST_ACCOUNT, DOLLARS_TO_EUROS, YEN_FOR_DINARS)
 
 
 def each(scenarios: Iterable[Scenario], *, undoable: bool = False) -> pytest.MarkDecorator:
-    """Each scenario with each of its steps, or with those that can be undone, on the databases in turns."""
+    """Each scenario with each of its steps, or with those that can be undone, alternating between the databases."""
     cells = [(scenario, step) for scenario in scenarios for step in (scenario.undoable if undoable else scenario.steps)]
     return pytest.mark.parametrize(
         ("kind", "scenario", "step"),
         [
-            pytest.param(kind, scenario, step, id=f"{kind}-{scenario}: {step}", marks=in_turns(cell, kind))
+            pytest.param(kind, scenario, step, id=f"{kind}-{scenario}: {step}", marks=alternating(cell, kind))
             for kind in KINDS
             for cell, (scenario, step) in enumerate(cells)
         ],
@@ -45,15 +45,15 @@ def each(scenarios: Iterable[Scenario], *, undoable: bool = False) -> pytest.Mar
     )
 
 
-def in_turns(cell: int, kind: Kind) -> list[pytest.MarkDecorator]:
-    """Cells are on the first database, then on the second, and so on; by default they are not on the other one."""
+def alternating(cell: int, kind: Kind) -> list[pytest.MarkDecorator]:
+    """Run cells alternately on the two databases by default; on the other one a cell is exhaustive."""
     return [] if KINDS[cell % len(KINDS)] == kind else [pytest.mark.exhaustive]
 
 
 each_scenario = pytest.mark.parametrize(
     ("kind", "scenario"),
     [
-        pytest.param(kind, scenario, id=f"{kind}-{scenario}", marks=in_turns(cell, kind))
+        pytest.param(kind, scenario, id=f"{kind}-{scenario}", marks=alternating(cell, kind))
         for kind in KINDS
         for cell, scenario in enumerate(SCENARIOS)
     ],
@@ -62,7 +62,7 @@ each_scenario = pytest.mark.parametrize(
 
 
 async def assert_completed(running: RunningBooks, scenario: Scenario, event_id: str, before: Snapshot) -> None:
-    """Everything is as after one success."""
+    """Check that everything is as after one success."""
     ended = await running.ended(scenario.orchestrator, event_id)
     assert ended.phase == "completed"
     assert not ended.is_stuck
@@ -83,7 +83,7 @@ async def assert_undone(
     code: str,
     steps: list[tuple[int, str, str]],
 ) -> None:
-    """Everything is as before, and the failure says so."""
+    """Check that everything is as before, and that the failure event describes it."""
     ended = await running.ended(scenario.orchestrator, failure.event_id)
     assert ended.phase == "failed"
     assert not ended.is_stuck
@@ -103,9 +103,7 @@ async def assert_undone(
 
 
 @each_scenario
-async def test_a_saga_to_which_nothing_happens_is_done_once(
-    running: RunningBooks, faults: Faults, scenario: Scenario
-) -> None:
+async def test_a_saga_without_faults_is_done_once(running: RunningBooks, faults: Faults, scenario: Scenario) -> None:
     before, event_id = await running.snapshot(), new_id()
 
     await running.completes(scenario.orchestrator, scenario.event, event_id=event_id)
@@ -115,7 +113,7 @@ async def test_a_saga_to_which_nothing_happens_is_done_once(
 
 
 @each_scenario
-async def test_a_saga_whose_last_step_is_refused_is_undone_as_a_whole(
+async def test_a_saga_whose_last_step_is_refused_is_undone_completely(
     running: RunningBooks, faults: Faults, scenario: Scenario
 ) -> None:
     before, last = await running.snapshot(), scenario.steps[-1]
@@ -123,14 +121,14 @@ async def test_a_saga_whose_last_step_is_refused_is_undone_as_a_whole(
 
     failure = await running.fails(scenario.orchestrator, scenario.event)
 
-    steps = scenario.left_by_a_failure(last, itself="refused")
+    steps = scenario.steps_after_failure(last, state="refused")
     await assert_undone(running, scenario, failure, before, code="test.refused", steps=steps)
     undone = [CATALOG.compensation_of(step) for step in reversed(scenario.undoable) if step != last]
     assert faults.runs == [*scenario.steps, *undone]
 
 
 @each(STEP_BY_STEP)
-async def test_a_step_that_is_refused_undoes_what_came_before(
+async def test_a_refused_step_undoes_the_steps_before_it(
     running: RunningBooks, faults: Faults, scenario: Scenario, step: str
 ) -> None:
     before = await running.snapshot()
@@ -138,7 +136,7 @@ async def test_a_step_that_is_refused_undoes_what_came_before(
 
     failure = await running.fails(scenario.orchestrator, scenario.event)
 
-    steps = scenario.left_by_a_failure(step, itself="refused")
+    steps = scenario.steps_after_failure(step, state="refused")
     await assert_undone(running, scenario, failure, before, code="test.refused", steps=steps)
     assert faults.runs.count(step) == 1
 
@@ -153,14 +151,14 @@ async def test_a_step_that_keeps_failing_undoes_the_steps_before_it(
 
     failure = await running.fails(scenario.orchestrator, scenario.event)
 
-    steps = scenario.left_by_a_failure(step, itself=None)
+    steps = scenario.steps_after_failure(step, state=None)
     await assert_undone(running, scenario, failure, before, code="operation.failed", steps=steps)
     assert f"{step}: RuntimeError: the test fails it for good" in failure.message
     assert faults.runs.count(step) == 3
 
 
 @each(STEP_BY_STEP)
-async def test_a_step_that_fails_once_is_tried_again_and_done_once(
+async def test_a_step_that_fails_once_is_retried_and_done_once(
     running: RunningBooks, faults: Faults, scenario: Scenario, step: str
 ) -> None:
     before, event_id = await running.snapshot(), new_id()
@@ -171,11 +169,11 @@ async def test_a_step_that_fails_once_is_tried_again_and_done_once(
     await assert_completed(running, scenario, event_id, before)
     assert faults.runs.count(step) == 2
     ended = await running.ended(scenario.orchestrator, event_id)
-    assert ended.attempts == {one: 2 if one == step else 1 for one in scenario.steps}
+    assert ended.attempts == {name: 2 if name == step else 1 for name in scenario.steps}
 
 
 @each(STEP_BY_STEP)
-async def test_a_step_whose_reply_is_lost_answers_with_what_it_recorded(
+async def test_a_step_whose_reply_is_lost_returns_its_recorded_result(
     running: RunningBooks, faults: Faults, scenario: Scenario, step: str
 ) -> None:
     before, event_id = await running.snapshot(), new_id()
@@ -188,7 +186,7 @@ async def test_a_step_whose_reply_is_lost_answers_with_what_it_recorded(
 
 
 @each(STEP_BY_STEP, undoable=True)
-async def test_a_step_whose_reply_is_lost_for_good_is_undone_itself(
+async def test_a_step_whose_reply_is_always_lost_is_undone(
     running: RunningBooks, faults: Faults, scenario: Scenario, step: str
 ) -> None:
     before = await running.snapshot()
@@ -197,20 +195,20 @@ async def test_a_step_whose_reply_is_lost_for_good_is_undone_itself(
 
     failure = await running.fails(scenario.orchestrator, scenario.event)
 
-    steps = scenario.left_by_a_failure(step, itself="undone")
+    steps = scenario.steps_after_failure(step, state="undone")
     await assert_undone(running, scenario, failure, before, code="operation.failed", steps=steps)
     assert faults.runs.count(step) == 1
 
 
 @pytest.mark.parametrize("where", ["inside", "after"])
 @each(STEP_BY_STEP, undoable=True)
-async def test_a_compensation_that_fails_once_is_tried_again_and_done_once(
+async def test_a_compensation_that_fails_once_is_retried_and_done_once(
     running: RunningBooks, faults: Faults, scenario: Scenario, step: str, where: str
 ) -> None:
-    """In its transaction, or when that is committed."""
+    """It fails inside its transaction or after the commit."""
     before, last = await running.snapshot(), scenario.steps[-1]
     undoing = CATALOG.compensation_of(step)
-    # The last step is done and its reply lost for good, or refused where it could not be undone: the others are undone.
+    # The last step loses its reply for good or, if it cannot be undone, is refused; so the other steps are undone.
     faults.give_up_soon()
     if last in scenario.undoable:
         faults.after[last] = fails()
@@ -220,8 +218,8 @@ async def test_a_compensation_that_fails_once_is_tried_again_and_done_once(
 
     failure = await running.fails(scenario.orchestrator, scenario.event)
 
-    itself = "undone" if last in scenario.undoable else "refused"
-    steps = scenario.left_by_a_failure(last, itself=itself)
+    state = "undone" if last in scenario.undoable else "refused"
+    steps = scenario.steps_after_failure(last, state=state)
     await assert_undone(running, scenario, failure, before, code="operation.failed", steps=steps)
     repeats = 2 if where == "inside" else 1
     assert faults.runs.count(undoing) == repeats
@@ -231,7 +229,7 @@ async def test_a_compensation_that_fails_once_is_tried_again_and_done_once(
 
 @pytest.mark.parametrize("where", ["before", "after"])
 @pytest.mark.parametrize("scenario", [YEN_TO_DINARS], ids=str)
-async def test_an_outcome_whose_writing_fails_or_whose_reply_is_lost_is_written_once(
+async def test_an_outcome_whose_write_fails_or_whose_reply_is_lost_is_written_once(
     running: RunningBooks, faults: Faults, scenario: Scenario, where: str
 ) -> None:
     before, event_id = await running.snapshot(), new_id()
@@ -245,7 +243,7 @@ async def test_an_outcome_whose_writing_fails_or_whose_reply_is_lost_is_written_
 @pytest.mark.parametrize("where", ["before", "after"])
 @pytest.mark.parametrize("engine", [names.BEGIN_UNDO, names.FINISH])
 @pytest.mark.parametrize("scenario", [WITHIN_DOLLARS], ids=str)
-async def test_an_undoing_goes_on_when_the_engines_own_step_fails_or_loses_its_reply(
+async def test_an_undo_continues_when_the_engines_own_transaction_fails_or_loses_its_reply(
     running: RunningBooks, faults: Faults, scenario: Scenario, engine: str, where: str
 ) -> None:
     before, last = await running.snapshot(), scenario.steps[-1]
@@ -254,5 +252,5 @@ async def test_an_undoing_goes_on_when_the_engines_own_step_fails_or_loses_its_r
 
     failure = await running.fails(scenario.orchestrator, scenario.event)
 
-    steps = scenario.left_by_a_failure(last, itself="refused")
+    steps = scenario.steps_after_failure(last, state="refused")
     await assert_undone(running, scenario, failure, before, code="test.refused", steps=steps)

@@ -1,4 +1,4 @@
-"""The checker and the seed: every kind of damage is seen, and told so that a person can look for it."""
+"""The checker and the seed: every kind of damage is found and described so that a person can look for it."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ OF_OLENA = USER_METADATA.update().where(USER_METADATA.c.user_id == OLENA)
 OF_TRANSFERS = ACTIVITY_RECORD.update().where(ACTIVITY_RECORD.c.kind == "money_transfer")
 
 
-async def test_the_demos_data_holds_every_invariant(books: Books) -> None:
+async def test_the_demos_data_meets_every_invariant(books: Books) -> None:
     assert await books.violations() == []
 
 
@@ -61,8 +61,8 @@ async def test_seeding_again_changes_nothing(books: Books) -> None:
     assert differences(before, await books.snapshot()) == []
 
 
-def test_the_applications_tables_are_those_the_activities_define() -> None:
-    """Of the domains that the checker knows; a new domain brings its own checks."""
+def test_the_checker_knows_every_table_of_the_activities() -> None:
+    """A new domain must bring its own checks."""
     models = [
         value for module in (account, activity_log, category, metadata, snapshot) for value in vars(module).values()
     ]
@@ -72,7 +72,7 @@ def test_the_applications_tables_are_those_the_activities_define() -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "expected"),
     [
         (OF_OLENA_USD.values(balance=7), "account olena-usd holds 7 and its records add up to 99998950"),
         (OF_OLENA_USD.values(state="opening"), "account olena-usd is still opening: its creation was neither"),
@@ -87,7 +87,7 @@ def test_the_applications_tables_are_those_the_activities_define() -> None:
         (ACTIVITY_RECORD.delete(), "account olena-eur holds 50000966 and its records add up to 50000000"),
     ],
 )
-async def test_damage_is_told(books: Books, damage: Any, told: str) -> None:
+async def test_damage_is_found(books: Books, damage: Any, expected: str) -> None:
     await books.handle(MoneyTransfer, a_transfer())
     assert await books.violations() == []
 
@@ -95,11 +95,11 @@ async def test_damage_is_told(books: Books, damage: Any, told: str) -> None:
         damage = damage.values(account_id="olena-usd", amount=1, currency="USD")
     await books.write(damage)
 
-    assert [violation for violation in await books.violations() if told in violation]
+    assert [violation for violation in await books.violations() if expected in violation]
 
 
 @pytest.mark.parametrize("account_id", [OLENA_EUR, TARAS_JPY])
-async def test_an_account_that_records_name_cannot_go(books: Books, account_id: AccountId) -> None:
+async def test_an_account_that_records_refer_to_cannot_be_deleted(books: Books, account_id: AccountId) -> None:
     await books.handle(MoneyTransfer, a_transfer())
 
     with pytest.raises(IntegrityError, match=r"(?i)foreign key"):
@@ -112,7 +112,7 @@ OF_MONTHS = MONTH_SNAPSHOT.update()
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "expected"),
     [
         (OF_GROCERIES.values(value=7), "category olena-groceries has gathered 7 and its records add up to 174290"),
         (OF_GROCERIES.values(reset_epoch=2, counted_from=2), "has gathered 174290 and its records add up to 0"),
@@ -129,17 +129,17 @@ OF_MONTHS = MONTH_SNAPSHOT.update()
         ),
     ],
 )
-async def test_damage_to_categories_is_told(books: Books, damage: Any, told: str) -> None:
+async def test_damage_to_categories_is_found(books: Books, damage: Any, expected: str) -> None:
     await books.handle(MonthReset, MonthResetRequested.example())
     await books.handle(CategoryTransaction, CategoryTransactionRequested.example())
     assert await books.violations() == []
 
     await books.write(damage)
 
-    assert [violation for violation in await books.violations() if told in violation]
+    assert [violation for violation in await books.violations() if expected in violation]
 
 
-async def test_rounding_of_a_change_of_currency_is_allowed_and_more_is_told(books: Books) -> None:
+async def test_rounding_in_a_change_of_currency_is_allowed_and_a_larger_difference_is_found(books: Books) -> None:
     await books.handle(CategoryTransaction, CategoryTransactionRequested.example())
     await books.handle(CurrencyChange, CurrencyChangeRequested.example())
     assert await books.violations() == []
@@ -150,19 +150,19 @@ async def test_rounding_of_a_change_of_currency_is_allowed_and_more_is_told(book
     assert [violation for violation in await books.violations() if "olena-groceries has gathered" in violation]
 
 
-async def test_a_lost_update_is_told(books: Books) -> None:
+async def test_a_lost_update_is_found(books: Books) -> None:
     await books.handle(MoneyTransfer, a_transfer())
     await books.run(account.deposit(OLENA, OLENA_USD, usd(1)))
 
     assert await books.violations() == ["account olena-usd holds 99998951 and its records add up to 99998950"]
 
 
-async def test_a_record_made_twice_is_told(books: Books) -> None:
+async def test_a_doubled_record_is_found(books: Books) -> None:
     await books.handle(MoneyTransfer, a_transfer())
     records = (await books.snapshot())["activity_record"].values()
     [record] = [record for record in records if record["kind"] == "money_transfer"]
-    twice = activity_log.record_transfer(OLENA, OLENA_USD, OLENA_EUR, usd(1), eur(1), None)
-    again = await books.run(twice)
+    doubled = activity_log.record_transfer(OLENA, OLENA_USD, OLENA_EUR, usd(1), eur(1), None)
+    again = await books.run(doubled)
     await books.write(ACTIVITY_RECORD.update().where(ACTIVITY_RECORD.c.id == again).values(event_id=record["event_id"]))
 
     assert f"event {record['event_id']} left 2 records of the kind money_transfer" in await books.violations()
@@ -175,19 +175,19 @@ async def test_differences_name_the_row_the_column_and_both_values(books: Books)
     await books.write(EXCHANGE_RATE.delete().where(EXCHANGE_RATE.c.base == "KWD", EXCHANGE_RATE.c.quote == "JPY"))
     await books.write(OF_OLENA_USD.values(balance=-MONEY_LIMIT))
 
-    told = differences(before, await books.snapshot())
+    lines = differences(before, await books.snapshot())
 
-    assert [one.partition(": ")[0] for one in told] == [
+    assert [line.partition(": ")[0] for line in lines] == [
         "account new is new",
         "account olena-usd",
         "exchange_rate KWD/JPY is gone",
         "user_metadata olena",
     ]
-    assert told[1] == "account olena-usd: balance was 100000000 and is -1000000000000000"
-    assert told[3] == "user_metadata olena: account_count was 3 and is 4"
+    assert lines[1] == "account olena-usd: balance was 100000000 and is -1000000000000000"
+    assert lines[3] == "user_metadata olena: account_count was 3 and is 4"
 
 
-async def test_the_same_number_as_another_type_is_a_difference(books: Books) -> None:
+async def test_the_same_number_of_another_type_is_a_difference(books: Books) -> None:
     before = await books.snapshot()
     after = {**before, "user_metadata": {("olena",): {**before["user_metadata"]["olena",], "account_count": 3.0}}}
 
@@ -199,11 +199,11 @@ TO_CASH = a_transfer(to_account_id=AccountId("olena-cash"))
 
 
 async def does_nothing(*_: Any, **__: Any) -> None:
-    """In place of a body."""
+    """A body that does nothing."""
 
 
 def twice(body: Any) -> Any:
-    """A body that is run again."""
+    """Return a body that runs the given one twice."""
 
     async def again(*arguments: Any, **named: Any) -> Any:
         await body(*arguments, **named)
@@ -213,22 +213,22 @@ def twice(body: Any) -> Any:
 
 
 def never(_body: Any) -> Any:
-    """No body at all."""
+    """Return a body that does nothing."""
     return does_nothing
 
 
 def generous(_body: Any) -> Any:
-    """A body that adds a cent."""
+    """Return a body that adds a cent."""
     return a_cent_too_much
 
 
 async def a_cent_too_much(*_: Any, amount: Money, **__: Any) -> metadata.Converted:
-    """In place of what `convert` finds for one currency."""
+    """Convert within one currency and add a cent."""
     return metadata.Converted(amount=usd(amount.amount_minor + 1), rate=None)
 
 
 @pytest.mark.parametrize(
-    ("operation", "broken", "orchestrator", "event", "told"),
+    ("operation", "broken", "orchestrator", "event", "expected"),
     [
         (account.withdraw, never, CategoryTransaction, GROCERIES, "account olena-usd holds"),
         (account.deposit, twice, MoneyTransfer, a_transfer(), "account olena-eur holds"),
@@ -245,23 +245,23 @@ async def test_broken_code_breaks_an_invariant(
     broken: Any,
     orchestrator: Any,
     event: DomainEvent,
-    told: str,
+    expected: str,
 ) -> None:
-    """1, 2, 3 and 5, each by an operation that does something else than it should."""
+    """Invariants 1, 2, 3 and 5 are each broken by an operation with a bug."""
     await books.handle(AccountCreation, an_account(account_id=AccountId("olena-cash")))
     monkeypatch.setattr(operation, "body", broken(operation.body))
     books.has_only_sagas = False
 
     await books.handle(orchestrator, event)
 
-    assert [violation for violation in await books.violations() if told in violation]
+    assert [violation for violation in await books.violations() if expected in violation]
 
 
 @pytest.mark.parametrize("compensation", ["nothing", "twice"])
 async def test_a_broken_compensation_breaks_the_fourth_invariant(
     books: Books, monkeypatch: pytest.MonkeyPatch, compensation: str
 ) -> None:
-    """After a failed process every table is as it was before."""
+    """The fourth invariant: after a failed process every table is as it was before."""
     undo = account.withdraw.compensate
     monkeypatch.setattr(account.withdraw, "compensate", twice(undo) if compensation == "twice" else does_nothing)
     books.has_only_sagas = False
@@ -270,5 +270,5 @@ async def test_a_broken_compensation_breaks_the_fourth_invariant(
     with pytest.raises(Refused):
         await books.handle(MoneyTransfer, a_transfer(to_account_id=NOWHERE, arriving=eur(1)))
 
-    [told] = differences(before, await books.snapshot())
-    assert told.startswith("account olena-usd: balance was 100000000 and is ")
+    [difference] = differences(before, await books.snapshot())
+    assert difference.startswith("account olena-usd: balance was 100000000 and is ")

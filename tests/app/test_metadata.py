@@ -1,4 +1,4 @@
-"""The metadata domain's operations: counting accounts, and converting."""
+"""The metadata domain's operations: counting accounts and converting amounts."""
 
 import asyncio
 from datetime import date
@@ -26,24 +26,24 @@ COUNTING = metadata.count_account(NEWCOMER)
 
 
 class TestConvert:
-    """An amount in another currency."""
+    """Converting an amount into another currency."""
 
-    async def test_the_stored_rate_is_used_and_told(self, books: Books) -> None:
+    async def test_the_stored_rate_is_used_and_returned(self, books: Books) -> None:
         converted = await books.run(metadata.convert(OLENA, usd(1_050), EUR))
 
         assert converted == Converted(amount=eur(966), rate=Decimal("0.92"))
 
-    async def test_a_stored_rate_goes_before_the_inverse_of_the_opposite_one(self, books: Books) -> None:
+    async def test_a_stored_rate_has_priority_over_the_inverse_of_the_opposite_rate(self, books: Books) -> None:
         converted = await books.run(metadata.convert(OLENA, eur(1_000), USD))
 
         assert converted == Converted(amount=usd(1_087), rate=Decimal("1.087"))
 
-    async def test_where_only_the_opposite_rate_is_stored_its_inverse_is_used_and_told(self, books: Books) -> None:
+    async def test_if_only_the_opposite_rate_is_stored_its_inverse_is_used_and_returned(self, books: Books) -> None:
         converted = await books.run(metadata.convert(OLENA, jpy(15_137), USD))
 
         assert converted == Converted(amount=usd(10_000), rate=Decimal("0.00660632886305080267"))
 
-    async def test_the_amount_follows_from_the_told_rate(self, books: Books) -> None:
+    async def test_the_returned_rate_gives_the_returned_amount(self, books: Books) -> None:
         converted = await books.run(metadata.convert(OLENA, jpy(99_999_999_999), KWD))
 
         assert converted.rate is not None
@@ -56,7 +56,7 @@ class TestConvert:
 
         assert converted == Converted(amount=usd(1), rate=None)
 
-    async def test_a_rate_nobody_stored_is_refused(self, books: Books) -> None:
+    async def test_a_missing_rate_is_refused(self, books: Books) -> None:
         with pytest.raises(Refused) as refused:
             await books.run(metadata.convert(OLENA, usd(1), Currency("GBP")))
 
@@ -71,7 +71,7 @@ class TestConvert:
             (usd(MONEY_LIMIT), UAH, "currency.amount_too_large"),
         ],
     )
-    async def test_what_would_arrive_as_nothing_or_too_much_is_refused(
+    async def test_an_amount_that_would_arrive_as_zero_or_as_too_much_is_refused(
         self, books: Books, amount: Money, into: Currency, code: str
     ) -> None:
         with pytest.raises(Refused) as refused:
@@ -79,7 +79,7 @@ class TestConvert:
 
         assert refused.value.code == code
 
-    async def test_the_smallest_amount_that_arrives_is_taken(self, books: Books) -> None:
+    async def test_the_smallest_amount_that_arrives_is_accepted(self, books: Books) -> None:
         kopiykas = Money(amount_minor=21, currency=UAH)
 
         assert (await books.run(metadata.convert(OLENA, kopiykas, USD))).amount == usd(1)
@@ -94,9 +94,9 @@ class TestConvert:
 
 
 class TestCountAccount:
-    """The number of a user's accounts."""
+    """Counting a user's accounts."""
 
-    async def test_the_first_account_makes_the_users_row(self, books: Books) -> None:
+    async def test_the_first_account_creates_the_users_row(self, books: Books) -> None:
         await books.run(COUNTING)
 
         assert await books.row("user_metadata", NEWCOMER) == {
@@ -107,12 +107,12 @@ class TestCountAccount:
             "account_count": 1,
         }
 
-    async def test_a_further_one_adds_one(self, books: Books) -> None:
+    async def test_another_account_adds_one(self, books: Books) -> None:
         await books.run(metadata.count_account(OLENA))
 
         assert (await books.row("user_metadata", OLENA))["account_count"] == 4
 
-    async def test_uncounting_the_first_takes_the_row_away_again(self, books: Books) -> None:
+    async def test_undoing_the_first_count_deletes_the_row(self, books: Books) -> None:
         before = await books.snapshot()
         await books.run(COUNTING)
 
@@ -123,9 +123,7 @@ class TestCountAccount:
     @pytest.mark.parametrize(
         "chosen", [{"display_currency": "UAH"}, {"language": "uk-UA"}, {"last_reset_month": "2026-01"}]
     )
-    async def test_uncounting_keeps_a_row_in_which_the_user_chose_something(
-        self, books: Books, chosen: dict[str, str]
-    ) -> None:
+    async def test_undoing_keeps_a_row_with_a_users_choice(self, books: Books, chosen: dict[str, str]) -> None:
         await books.write(USER_METADATA.insert().values(user_id=NEWCOMER, account_count=0, **chosen))
         before = await books.snapshot()
         await books.run(COUNTING)
@@ -134,16 +132,16 @@ class TestCountAccount:
 
         assert differences(before, await books.snapshot()) == []
 
-    async def test_uncounting_keeps_what_was_chosen_since(self, books: Books) -> None:
+    async def test_undoing_keeps_what_was_chosen_since(self, books: Books) -> None:
         await books.run(COUNTING)
         await books.write(USER_METADATA.update().where(USER_METADATA.c.user_id == NEWCOMER).values(language="uk-UA"))
 
         await books.undo(COUNTING)
 
-        kept = await books.row("user_metadata", NEWCOMER)
-        assert (kept["language"], kept["account_count"]) == ("uk-UA", 0)
+        row = await books.row("user_metadata", NEWCOMER)
+        assert (row["language"], row["account_count"]) == ("uk-UA", 0)
 
-    async def test_the_row_stays_while_anothers_account_is_counted_in_it(self, books: Books) -> None:
+    async def test_undoing_keeps_the_row_while_it_counts_another_account(self, books: Books) -> None:
         await books.run(COUNTING)
         await books.run(COUNTING)
 
@@ -151,27 +149,27 @@ class TestCountAccount:
 
         assert (await books.row("user_metadata", NEWCOMER))["account_count"] == 1
 
-    async def test_two_at_once_are_both_counted(self, books: Books) -> None:
+    async def test_concurrent_counts_are_all_counted(self, books: Books) -> None:
         await asyncio.gather(*(books.run(COUNTING) for _ in range(5)))
 
         assert (await books.row("user_metadata", NEWCOMER))["account_count"] == 5
 
-    async def test_counting_and_uncounting_at_once_lose_nothing(self, books: Books) -> None:
+    async def test_concurrent_counts_and_undos_lose_nothing(self, books: Books) -> None:
         before = await books.snapshot()
 
-        async def there_and_back() -> None:
+        async def count_and_undo() -> None:
             await books.run(COUNTING)
             await books.undo(COUNTING)
 
-        await asyncio.gather(*(there_and_back() for _ in range(10)))
+        await asyncio.gather(*(count_and_undo() for _ in range(10)))
 
         assert differences(before, await books.snapshot()) == []
 
-    async def test_what_was_never_counted_cannot_be_uncounted(self, books: Books) -> None:
+    async def test_a_count_that_never_happened_cannot_be_undone(self, books: Books) -> None:
         with pytest.raises(RowGone, match="newcomer"):
             await books.undo(COUNTING)
 
-    async def test_a_row_that_says_nothing_is_no_row(self, books: Books) -> None:
+    async def test_the_database_rejects_a_row_without_any_value(self, books: Books) -> None:
         with pytest.raises(IntegrityError, match="says_something"):
             await books.write(USER_METADATA.insert().values(user_id=NEWCOMER, account_count=0))
 
@@ -181,9 +179,7 @@ class TestCountAccount:
     st.none() | st.sampled_from([{"language": "uk-UA", "account_count": 0}, {"account_count": 2}]),
     st.lists(st.booleans(), max_size=10),
 )
-async def test_counting_and_uncounting_in_any_order_ends_where_it_began(
-    row: dict[str, Any] | None, steps: list[bool]
-) -> None:
+async def test_counts_and_undos_in_any_order_restore_the_row(row: dict[str, Any] | None, steps: list[bool]) -> None:
     async with new_books() as books:
         if row is not None:
             await books.write(USER_METADATA.insert().values(user_id=NEWCOMER, **row))

@@ -1,4 +1,4 @@
-"""SmartExpense's tables: by migration and by model they are the same, and an older version's rows survive."""
+"""SmartExpense's tables: migrations and models give the same tables, and rows of an older version survive."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,27 +36,28 @@ _OLD_ROWS = (
 
 
 def shape(connection: Connection) -> dict[str, Any]:
-    """Of every table of the application what the database itself says of it."""
-    seen = inspect(connection)
+    """Describe every table of the application as the database reports it."""
+    inspector = inspect(connection)
 
     def checks(table: Table) -> Mapping[str | None, str]:
         return {
             constraint["name"]: constraint["sqltext"].replace("\n", " ")
-            for constraint in seen.get_check_constraints(table.name)
+            for constraint in inspector.get_check_constraints(table.name)
         }
 
     return {
         table.name: {
             "columns": {
-                column["name"]: (str(column["type"]), column["nullable"]) for column in seen.get_columns(table.name)
+                column["name"]: (str(column["type"]), column["nullable"])
+                for column in inspector.get_columns(table.name)
             },
-            "key": seen.get_pk_constraint(table.name)["constrained_columns"],
+            "key": inspector.get_pk_constraint(table.name)["constrained_columns"],
             "foreign keys": {
                 key["name"]: (key["constrained_columns"], key["referred_table"], key["referred_columns"])
-                for key in seen.get_foreign_keys(table.name)
+                for key in inspector.get_foreign_keys(table.name)
             },
             "indexes": {
-                index["name"]: (index["column_names"], index["unique"]) for index in seen.get_indexes(table.name)
+                index["name"]: (index["column_names"], index["unique"]) for index in inspector.get_indexes(table.name)
             },
             "checks": checks(table),
         }
@@ -64,20 +65,20 @@ def shape(connection: Connection) -> dict[str, Any]:
     }
 
 
-def unlike_the_models(connection: Connection) -> list[Any]:
-    """What Alembic would still change."""
-    ours = {table.name for table in APPLICATION_TABLES}
+def differences_from_models(connection: Connection) -> list[Any]:
+    """Return what Alembic would still change."""
+    names = {table.name for table in APPLICATION_TABLES}
 
     def include(name: str | None, kind: str, _parents: object) -> bool:
-        return kind != "table" or name in ours
+        return kind != "table" or name in names
 
     context = MigrationContext.configure(connection, opts={"include_name": include})
-    found: list[Any] = list(compare_metadata(context, _METADATA))
-    return found
+    differences: list[Any] = list(compare_metadata(context, _METADATA))
+    return differences
 
 
 def upgrade_to(connection: Connection, revision: str) -> None:
-    """Up to a version."""
+    """Upgrade the tables to a version."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
@@ -85,13 +86,13 @@ def upgrade_to(connection: Connection, revision: str) -> None:
 
 
 def drop_everything(connection: Connection) -> None:
-    """No table is left of the application, nor its version."""
-    there = MetaData()
-    there.reflect(connection, only=lambda name, _: name == "alembic_version" or name in _METADATA.tables)
-    there.drop_all(connection)
+    """Drop every table of the application, with its version."""
+    existing = MetaData()
+    existing.reflect(connection, only=lambda name, _: name == "alembic_version" or name in _METADATA.tables)
+    existing.drop_all(connection)
 
 
-async def test_tables_by_migration_are_the_tables_of_the_models(database: Database) -> None:
+async def test_the_migrations_create_the_tables_of_the_models(database: Database) -> None:
     async with database.transaction() as connection:
         await connection.run_sync(drop_everything)
         await connection.run_sync(_METADATA.create_all, tables=list(APPLICATION_TABLES))
@@ -100,14 +101,14 @@ async def test_tables_by_migration_are_the_tables_of_the_models(database: Databa
         await connection.run_sync(upgrade_application, MIGRATIONS)
 
         assert await connection.run_sync(shape) == by_model
-        assert await connection.run_sync(unlike_the_models) == []
+        assert await connection.run_sync(differences_from_models) == []
 
 
-async def test_what_the_first_release_kept_is_there_and_goes_on(database: Database) -> None:
+async def test_rows_of_the_first_release_survive_and_can_be_used(database: Database) -> None:
     async with database.transaction() as connection:
         await connection.run_sync(drop_everything)
         await connection.run_sync(upgrade_to, "0001")
-        await connection.execute(text("DROP TABLE alembic_version"))  # it kept none
+        await connection.execute(text("DROP TABLE alembic_version"))  # the first release had none
         for statement in _OLD_ROWS:
             await connection.execute(text(statement))
         await connection.run_sync(upgrade_application, MIGRATIONS)

@@ -1,4 +1,4 @@
-"""Money: whole minor units, one rounding, and no float."""
+"""Money: whole minor units, one rounding, and no floats."""
 
 import pickle
 from decimal import ROUND_HALF_EVEN, Context, Decimal
@@ -19,7 +19,7 @@ EXACT = Context(prec=200, rounding=ROUND_HALF_EVEN)
 
 
 @pytest.mark.parametrize(("code", "digits"), [("JPY", 0), ("USD", 2), ("UAH", 2), ("KWD", 3)])
-def test_minor_units_are_the_currencys_own(code: str, digits: int) -> None:
+def test_minor_units_depend_on_the_currency(code: str, digits: int) -> None:
     assert Currency(code).minor_digits == digits
 
 
@@ -33,28 +33,28 @@ def test_minor_units_are_the_currencys_own(code: str, digits: int) -> None:
         (usd(MONEY_LIMIT), "$10,000,000,000,000.00"),
     ],
 )
-def test_money_is_shown_as_a_person_writes_it(money: Money, shown: str) -> None:
+def test_money_is_formatted_as_a_person_writes_it(money: Money, shown: str) -> None:
     assert money.shown() == shown
 
 
-def test_money_is_shown_in_the_readers_language() -> None:
+def test_money_is_formatted_in_the_readers_language() -> None:
     assert eur(123_456).shown("uk_UA") == "1\N{NO-BREAK SPACE}234,56\N{NO-BREAK SPACE}EUR"
 
 
 @pytest.mark.parametrize("code", ["XXX", "DEM", "usd", ""])
-def test_a_currency_that_is_none_cannot_be_made(code: str) -> None:
+def test_an_unknown_currency_cannot_be_created(code: str) -> None:
     with pytest.raises(ValueError, match="legal tender"):
         Currency(code)
 
 
-def test_a_currency_survives_a_copy_between_processes() -> None:
+def test_a_currency_can_be_pickled() -> None:
     copied = pickle.loads(pickle.dumps(USD))
 
     assert (type(copied), copied) == (Currency, USD)
 
 
 @given(AMOUNTS, CURRENCIES)
-def test_money_comes_back_from_json_as_it_was(amount: int, currency: Currency) -> None:
+def test_money_survives_a_round_trip_through_json(amount: int, currency: Currency) -> None:
     money = Money(amount_minor=amount, currency=currency)
 
     assert Money.model_validate_json(money.model_dump_json()) == money
@@ -77,7 +77,7 @@ def test_a_half_rounds_to_the_even_neighbour(cents: int, rate: str, expected: in
         (Money(amount_minor=1_000, currency=KWD), USD, "3.252", 325),
     ],
 )
-def test_a_conversion_counts_in_the_targets_minor_unit(money: Money, into: Currency, rate: str, expected: int) -> None:
+def test_a_conversion_gives_minor_units_of_the_target(money: Money, into: Currency, rate: str, expected: int) -> None:
     assert money.converted(into, Decimal(rate)) == Money(amount_minor=expected, currency=into)
 
 
@@ -104,8 +104,8 @@ def test_a_conversion_over_the_limit_is_refused() -> None:
 
 
 @given(RATES.filter(lambda rate: rate > 0))
-def test_an_inverse_has_eighteen_digits_and_brings_one_back(rate: Decimal) -> None:
-    other = inverse(rate)
+def test_an_inverse_has_eighteen_digits_and_times_the_rate_gives_one(rate: Decimal) -> None:
+    inverted = inverse(rate)
 
-    assert len(other.as_tuple().digits) <= 18
-    assert abs(EXACT.multiply(rate, other) - 1) < Decimal("1e-17")
+    assert len(inverted.as_tuple().digits) <= 18
+    assert abs(EXACT.multiply(rate, inverted) - 1) < Decimal("1e-17")

@@ -1,4 +1,4 @@
-"""Months by schedule, on a real server: which month is over where, when it fires, and how a missed one is made up."""
+"""Scheduled month resets on a real server: which month is over, when the schedule fires, and catching up."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -20,7 +20,7 @@ OLENA = UserId("olena")
 
 @pytest.fixture
 def kind() -> Kind:
-    """Schedules are the server's, whatever the database."""
+    """SQLite only, because schedules belong to the server."""
     return "sqlite"
 
 
@@ -37,7 +37,9 @@ def kind() -> Kind:
         ("Europe/Kyiv", "2025-12-31T22:00:00", "2025-12"),
     ],
 )
-def test_the_month_that_is_over_is_the_users(zone: str, at: str, month: str) -> None:
+def test_the_scheduled_event_is_for_the_month_that_is_over_in_the_users_time_zone(
+    zone: str, at: str, month: str
+) -> None:
     moment = datetime.fromisoformat(at).replace(tzinfo=UTC)
 
     event_id, event = MonthResetRequested.scheduled(moment, {"user_id": "olena", "time_zone": zone})
@@ -46,7 +48,9 @@ def test_the_month_that_is_over_is_the_users(zone: str, at: str, month: str) -> 
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/New_York", "Europe/Kyiv"])
-async def test_it_fires_at_midnight_of_each_first_where_the_user_lives(client: Client, zone: str) -> None:
+async def test_it_fires_at_midnight_on_the_first_of_each_month_in_the_users_time_zone(
+    client: Client, zone: str
+) -> None:
     user = UserId(f"user-{new_id()}"[:60])
     assert await make_schedule(client, user, zone, "nobody")
     handle = client.get_schedule_handle(f"month-reset/{user}")
@@ -61,12 +65,12 @@ async def test_it_fires_at_midnight_of_each_first_where_the_user_lives(client: C
         await handle.delete()
 
 
-async def test_there_is_no_schedule_for_a_time_zone_that_is_not(client: Client) -> None:
+async def test_an_unknown_time_zone_gets_no_schedule(client: Client) -> None:
     with pytest.raises(GaveUp, match="no time zone"):
         await make_schedule(client, OLENA, "Europe/Atlantis", "nobody")
 
 
-async def test_missed_months_are_caught_up_in_order_each_once(running: RunningBooks) -> None:
+async def test_missed_months_are_caught_up_in_order_and_once(running: RunningBooks) -> None:
     house = running.house
     await make_schedule(house.client, OLENA, "Europe/Kyiv", house.task_queue)
     handle = house.client.get_schedule_handle("month-reset/olena")
@@ -79,11 +83,11 @@ async def test_missed_months_are_caught_up_in_order_each_once(running: RunningBo
             )
         )
 
-        async def both() -> bool:
+        async def both_months() -> bool:
             months = (await running.snapshot())["month_snapshot"]
             return {key[1] for key in months} == {"2026-01", "2026-02"}
 
-        await eventually(both, "both months are on record", within=60)
+        await eventually(both_months, "both months are recorded", within=60)
         assert (await running.row("user_metadata", "olena"))["last_reset_month"] == "2026-02"
         sagas = [saga.event_id for saga in await house.sagas()]
         assert sorted(sagas) == ["month-reset-olena-2026-01", "month-reset-olena-2026-02"]
@@ -91,8 +95,8 @@ async def test_missed_months_are_caught_up_in_order_each_once(running: RunningBo
         await handle.delete()
 
 
-def test_only_an_event_that_says_so_is_scheduled() -> None:
+def test_only_an_event_with_a_scheduled_method_can_be_scheduled() -> None:
     catalog = Catalog.discover(["events", "activities", "workflows"])
-    scheduled = [name for name, one in catalog.events.items() if "scheduled" in vars(one)]
+    scheduled = [name for name, event in catalog.events.items() if "scheduled" in vars(event)]
 
     assert scheduled == ["MONTH_RESET_REQUESTED"]

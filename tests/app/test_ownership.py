@@ -1,7 +1,7 @@
-"""Whose data it is: every operation, called by another user with this one's ids, changes and tells nothing.
+"""Ownership of data: an operation that one user calls with another user's ids changes and reveals nothing.
 
-Walks the catalog, so that an operation which is added must say here what of another's it could reach, or that it is
-about its own user alone.
+The tests walk the catalog, so a new operation must be listed here, either with a call that names another user's row or
+as one that names no row at all.
 """
 
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ UNDONE_WITH: Mapping[Operation[..., Any], Any] = {
     category.add: {"reset_epoch": 0, "currency_epoch": 0},
     category.take_out: {"amount": 1, "was_reset_since": False, "reset_epoch": 0, "currency_epoch": 0},
 }
-"""What their steps would have recorded."""
+"""The results that their steps would have recorded."""
 
 REACHING: Mapping[Operation[..., Any], tuple[OperationCall[Any], str | None]] = {
     account.prepare: (
@@ -103,8 +103,8 @@ REACHING: Mapping[Operation[..., Any], tuple[OperationCall[Any], str | None]] = 
         None,
     ),
 }
-"""What names somebody else's row, and the code it is refused with, the same as of a row that is missing; None: the
-database itself refuses, by a foreign key, as those before it in each saga have looked."""
+"""Operations that name a row: a call with another user's row, and the code of its refusal, the same as for a missing
+row. If the code is None, a foreign key rejects the call, because earlier steps of each saga have checked the row."""
 
 OWN: Mapping[Operation[..., Any], OperationCall[Any]] = {
     operation.operation: operation
@@ -125,38 +125,38 @@ OWN: Mapping[Operation[..., Any], OperationCall[Any]] = {
         metadata.count_account(TARAS),
     )
 }
-"""What names no row: it is about its user alone."""
+"""Operations that name no row and concern only their own user."""
 
 
 @pytest.fixture
 def kind() -> Kind:
-    """One will do: the conditions are in the statements."""
+    """SQLite only, because the conditions are in the statements."""
     return "sqlite"
 
 
 @pytest.fixture
 async def before(books: Books) -> Any:
-    """Everything, a coffee of olena's included."""
+    """All rows, including a purchase of coffee by olena."""
     async with books.database.transaction() as connection:
         await drink_coffee(connection)
     return await books.snapshot()
 
 
-def of_olena(found: Any) -> dict[str, Any]:
-    """Her rows, and nobody else's."""
+def of_olena(tables: Any) -> dict[str, Any]:
+    """Only olena's rows."""
     return {
         table: {key: row for key, row in rows.items() if row.get("user_id") in ("olena", None)}
-        for table, rows in found.items()
+        for table, rows in tables.items()
     }
 
 
-def test_every_operation_is_here_and_begins_with_its_user() -> None:
+def test_every_operation_is_listed_and_its_first_parameter_is_the_user() -> None:
     assert {operation.name for operation in (*REACHING, *OWN)} == CATALOG.operations.keys()
     assert all(next(iter(operation.signature.parameters)) == "user_id" for operation in CATALOG.operations.values())
 
 
-def test_an_operation_that_takes_an_id_is_about_a_row() -> None:
-    """So it cannot be passed off as being about its user alone."""
+def test_an_operation_with_an_id_parameter_is_listed_as_naming_a_row() -> None:
+    """Otherwise it could be listed as concerning only its own user."""
     with_ids = {
         operation for operation in CATALOG.operations.values() if any(map(names_a_row, parameters_of(operation)))
     }
@@ -165,12 +165,12 @@ def test_an_operation_that_takes_an_id_is_about_a_row() -> None:
 
 
 def parameters_of(operation: Operation[..., Any]) -> list[object]:
-    """Types of all but the user's id and the result."""
+    """The types of all parameters except for the user's id, and not of the result."""
     return [hint for name, hint in operation.signature.hints.items() if name not in ("tx", "user_id", "return")]
 
 
 def names_a_row(hint: object) -> bool:
-    """Whether a value of this type may hold the id of somebody's row."""
+    """Tell whether a value of this type may contain the id of a row."""
     if isinstance(hint, type) and issubclass(hint, Contract):
         return any(names_a_row(field.annotation) for field in hint.model_fields.values())
     if isinstance(hint, type) and issubclass(hint, (Identity, UUID)):
@@ -179,12 +179,14 @@ def names_a_row(hint: object) -> bool:
 
 
 @pytest.mark.parametrize(
-    "operation", [operation for operation in REACHING if operation.undo is not None], ids=lambda one: one.name
+    "operation",
+    [operation for operation in REACHING if operation.undo is not None],
+    ids=lambda operation: operation.name,
 )
-async def test_nobody_undoes_what_was_done_to_anothers_row(
+async def test_no_compensation_changes_another_users_row(
     books: Books, before: Any, operation: Operation[..., Any]
 ) -> None:
-    """A compensation that comes with another's ids finds nothing."""
+    """A compensation with another user's ids finds no row."""
     call, _ = REACHING[operation]
 
     with pytest.raises((RowGone, Refused, IntegrityError)):
@@ -193,20 +195,22 @@ async def test_nobody_undoes_what_was_done_to_anothers_row(
     assert differences(before, await books.snapshot()) == []
 
 
-@pytest.mark.parametrize("operation", REACHING, ids=lambda one: one.name)
-async def test_anothers_row_is_as_a_missing_one(books: Books, before: Any, operation: Operation[..., Any]) -> None:
+@pytest.mark.parametrize("operation", REACHING, ids=lambda operation: operation.name)
+async def test_another_users_row_looks_like_a_missing_one(
+    books: Books, before: Any, operation: Operation[..., Any]
+) -> None:
     call, code = REACHING[operation]
 
-    with pytest.raises(Refused if code else IntegrityError) as told:
+    with pytest.raises(Refused if code else IntegrityError) as raised:
         await books.run(call)
 
-    if isinstance(told.value, Refused):
-        assert told.value.code == code
+    if isinstance(raised.value, Refused):
+        assert raised.value.code == code
     assert differences(before, await books.snapshot()) == []
 
 
-@pytest.mark.parametrize("operation", OWN, ids=lambda one: one.name)
-async def test_what_names_no_row_leaves_everybody_elses_alone(
+@pytest.mark.parametrize("operation", OWN, ids=lambda operation: operation.name)
+async def test_an_operation_that_names_no_row_leaves_other_users_alone(
     books: Books, before: Any, operation: Operation[..., Any]
 ) -> None:
     answer = await books.run(OWN[operation])

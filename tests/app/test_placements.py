@@ -1,4 +1,4 @@
-"""All eight processes on a real server, in executions of their own and in partitions: the same tables as in neither."""
+"""All eight processes, in their own executions and in partitions, leave the same tables as without a server."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -42,20 +42,20 @@ STORY: Sequence[tuple[AnyOrchestrator, DomainEvent | None, str]] = (
     (CategoryReset, resetting(), "completed"),
     (MonthReset, ending(), "completed"),
 )
-"""Who, what, and how it ends; None: the removal of what was spent."""
+"""Orchestrator, event and expected end; the event None is the removal of the spending's record."""
 
 
 async def play(books: Books, name: str) -> tuple[list[str], str]:
-    """The story; how each ended, and a digest of what is left."""
+    """Run the story; return how each event ended, and a digest of the tables."""
     ended: list[str] = []
     for number, (orchestrator, event, _) in enumerate(STORY, start=1):
         event_id = f"{name}-{number}"
-        taken = event or removing(await spent(books, f"{name}-3"))
+        played = event or removing(await record_of(books, f"{name}-3"))
         try:
             if isinstance(books, RunningBooks):
-                await books.completes(orchestrator, taken, event_id=event_id)
+                await books.completes(orchestrator, played, event_id=event_id)
             else:
-                await books.handle(orchestrator, taken, event_id=event_id)
+                await books.handle(orchestrator, played, event_id=event_id)
             ended.append("completed")
         except (Refused, SagaFailed) as refusal:
             ended.append(refusal.code)
@@ -63,25 +63,25 @@ async def play(books: Books, name: str) -> tuple[list[str], str]:
     return ended, digest(await books.snapshot())
 
 
-async def spent(books: Books, event_id: str) -> UUID:
-    """The record of what was spent."""
+async def record_of(books: Books, event_id: str) -> UUID:
+    """Return the id of an event's record."""
     records = (await books.snapshot())["activity_record"].values()
-    [found] = [record["id"] for record in records if record["event_id"] == event_id]
-    assert isinstance(found, UUID)
-    return found
+    [record_id] = [record["id"] for record in records if record["event_id"] == event_id]
+    assert isinstance(record_id, UUID)
+    return record_id
 
 
-# Each once: a partition's id is the server's, and the server is every test's.
+# Each placement runs once, because all tests share the server and so the ids of its partitions.
 @pytest.mark.parametrize(("partitions", "kind"), [(None, "sqlite"), (2, "postgresql")], ids=["own", "partitions"])
-async def test_wherever_they_run_the_eight_processes_leave_the_same(
+async def test_the_eight_processes_leave_the_same_tables_in_either_placement(
     client: Client, database: Database, monkeypatch: pytest.MonkeyPatch, partitions: int | None
 ) -> None:
     name = f"story-{partitions}"
-    assert {one for one, *_ in STORY} == set(CATALOG.orchestrators.values())
-    async with new_books() as without:
-        async with without.database.transaction() as connection:
+    assert {orchestrator for orchestrator, *_ in STORY} == set(CATALOG.orchestrators.values())
+    async with new_books() as without_server:
+        async with without_server.database.transaction() as connection:
             await open_account(connection, CASH)
-        expected = await play(without, name)
+        expected = await play(without_server, name)
     assert expected[0] == [ended for *_, ended in STORY]
     for orchestrator in CATALOG.orchestrators.values():
         monkeypatch.setattr(orchestrator, "partitions", partitions)

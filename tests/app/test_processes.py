@@ -1,4 +1,4 @@
-"""The six processes around categories, on a database: what each leaves, and what it refuses."""
+"""The six processes around categories, on a database: what each leaves behind, and what it refuses."""
 
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from typing import Any
@@ -16,7 +16,7 @@ from events.money import Currency, Money, minor_units_between
 from orchestrator import DomainEvent, Orchestrator, Refused
 from starter.invariants import differences
 from starter.tables import ACCOUNT, CATEGORY, EXCHANGE_RATE, USER_METADATA
-from tests.app.books import ASaga, Books
+from tests.app.books import Books, ImmediateSaga
 from tests.app.samples import EUR, NOWHERE, OLENA, OLENA_EUR, OLENA_JPY, OLENA_USD, TARAS_JPY, eur, jpy, usd
 from tests.app.samples_of_categories import (
     FOUND,
@@ -45,36 +45,36 @@ NEW = UserId("newcomer")
 
 
 async def balance(books: Books, account_id: str = OLENA_USD) -> int:
-    """As it stands."""
-    found: int = (await books.row("account", account_id))["balance"]
-    return found
+    """Read an account's balance."""
+    stored: int = (await books.row("account", account_id))["balance"]
+    return stored
 
 
 async def value(books: Books, category_id: str = GROCERIES) -> int:
-    """As it stands."""
-    found: int = (await books.row("category", category_id))["value"]
-    return found
+    """Read a category's value."""
+    stored: int = (await books.row("category", category_id))["value"]
+    return stored
 
 
 async def last_record(books: Books, kind: str = "category_value_change") -> dict[str, Any]:
-    """The only one of its kind."""
+    """Read the only record of its kind."""
     [row] = [row for row in (await books.snapshot())["activity_record"].values() if row["kind"] == kind]
     return dict(row)
 
 
-async def refused(books: Books, orchestrator: type[Orchestrator[Any, Any, Any]], event: DomainEvent) -> str:
-    """The code it is refused with; nothing may have changed."""
+async def refusal_code(books: Books, orchestrator: type[Orchestrator[Any, Any, Any]], event: DomainEvent) -> str:
+    """Handle an event that must be refused and change nothing; return the code."""
     before = await books.snapshot()
-    with pytest.raises(Refused) as told:
+    with pytest.raises(Refused) as raised:
         await books.handle(orchestrator, event)
     assert differences(before, await books.snapshot()) == []
-    return told.value.code
+    return raised.value.code
 
 
 class TestCategoryTransaction:
-    """Earning and spending."""
+    """Income and expenses."""
 
-    async def test_an_expense_leaves_its_account_and_gathers_in_its_category(self, books: Books) -> None:
+    async def test_an_expense_is_taken_from_its_account_and_added_to_its_category(self, books: Books) -> None:
         completed = await books.handle(CategoryTransaction, spending())
 
         assert (completed.converted, completed.rate) == (uah(174_290), Decimal("41.35"))  # 1742.9025
@@ -84,12 +84,12 @@ class TestCategoryTransaction:
         assert (record["budget_type"], record["note"], record["reset_epoch"]) == ("expense", "market", 0)
         assert await books.violations() == []
 
-    async def test_an_income_comes_into_its_account(self, books: Books) -> None:
+    async def test_an_income_is_added_to_its_account(self, books: Books) -> None:
         await books.handle(CategoryTransaction, earning())
 
         assert (await balance(books), await value(books, SALARY)) == (OPENING + 42_15, 174_290)
 
-    async def test_what_is_worth_nothing_there_is_spent_all_the_same(self, books: Books) -> None:
+    async def test_an_amount_that_rounds_to_the_smallest_unit_can_be_spent(self, books: Books) -> None:
         await books.write(USER_METADATA.update().where(USER_METADATA.c.user_id == OLENA).values(display_currency="USD"))
         await books.write(CATEGORY.update().where(CATEGORY.c.user_id == OLENA).values(currency="USD"))
 
@@ -111,13 +111,13 @@ class TestCategoryTransaction:
         ],
     )
     async def test_a_refusal_leaves_every_row_as_it_was(self, books: Books, event: DomainEvent, code: str) -> None:
-        assert await refused(books, CategoryTransaction, event) == code
+        assert await refusal_code(books, CategoryTransaction, event) == code
 
 
 class TestAccountValueEdit:
-    """Saying what an account holds."""
+    """Correcting what an account holds."""
 
-    async def test_less_than_there_was_is_an_expense(self, books: Books) -> None:
+    async def test_a_lower_value_is_an_expense(self, books: Books) -> None:
         completed = await books.handle(AccountValueEdit, editing())
 
         assert completed.difference == usd(-50_00)
@@ -125,12 +125,12 @@ class TestAccountValueEdit:
         assert (await last_record(books))["note"] == "counted"
         assert await books.violations() == []
 
-    async def test_more_than_there_was_is_an_income(self, books: Books) -> None:
+    async def test_a_higher_value_is_an_income(self, books: Books) -> None:
         await books.handle(AccountValueEdit, editing(value=usd(OPENING + 1_00)))
 
         assert (await balance(books), await value(books, FOUND)) == (OPENING + 1_00, 41_35)
 
-    async def test_no_difference_is_logged_with_its_note(self, books: Books) -> None:
+    async def test_an_unchanged_value_is_logged_with_its_note(self, books: Books) -> None:
         completed = await books.handle(AccountValueEdit, editing(value=usd(OPENING)))
 
         assert completed.difference == usd(0)
@@ -148,14 +148,14 @@ class TestAccountValueEdit:
     async def test_a_refusal_leaves_every_row_as_it_was(
         self, books: Books, event: AccountValueEditRequested, code: str
     ) -> None:
-        assert await refused(books, AccountValueEdit, event) == code
+        assert await refusal_code(books, AccountValueEdit, event) == code
 
-    async def test_a_user_who_was_never_set_up_has_nowhere_to_adjust(self, books: Books) -> None:
+    async def test_a_user_who_was_never_set_up_cannot_adjust_a_value(self, books: Books) -> None:
         await books.write(CATEGORY.delete().where(CATEGORY.c.is_system, CATEGORY.c.user_id == OLENA))
 
-        assert await refused(books, AccountValueEdit, editing()) == "category.not_found"
+        assert await refusal_code(books, AccountValueEdit, editing()) == "category.not_found"
 
-    async def test_an_account_under_its_limit_may_be_said_to_hold_more(self, books: Books) -> None:
+    async def test_an_account_below_its_limit_can_be_corrected_upwards(self, books: Books) -> None:
         await books.write(ACCOUNT.update().where(ACCOUNT.c.id == OLENA_USD).values(balance=-500))
 
         await books.handle(AccountValueEdit, editing(value=usd(-300)))
@@ -164,10 +164,10 @@ class TestAccountValueEdit:
 
 
 class TestActivityRecordRemoval:
-    """Taking a record back."""
+    """Removing a record."""
 
     @pytest.mark.parametrize("event", [spending(), earning()])
-    async def test_what_is_removed_was_never_there(self, books: Books, event: DomainEvent) -> None:
+    async def test_a_removed_record_leaves_no_trace(self, books: Books, event: DomainEvent) -> None:
         before = await books.snapshot()
         await books.handle(CategoryTransaction, event)
 
@@ -176,7 +176,7 @@ class TestActivityRecordRemoval:
         assert completed.was_reset_since is False
         assert differences(before, await books.snapshot()) == []
 
-    async def test_after_a_reset_only_the_account_is_touched(self, books: Books) -> None:
+    async def test_after_a_reset_only_the_account_changes(self, books: Books) -> None:
         await books.handle(CategoryTransaction, spending())
         record = (await last_record(books))["id"]
         await books.handle(CategoryReset, resetting())
@@ -187,7 +187,7 @@ class TestActivityRecordRemoval:
         assert completed.was_reset_since is True
         assert (await balance(books), await value(books)) == (OPENING - 1_00, 41_35)
 
-    async def test_after_changes_of_currency_it_takes_out_what_it_contributes_today(self, books: Books) -> None:
+    async def test_after_changes_of_currency_the_current_contribution_is_removed(self, books: Books) -> None:
         await books.handle(CategoryTransaction, spending())
         record = (await last_record(books))["id"]
         for code in ("EUR", "JPY"):
@@ -198,15 +198,15 @@ class TestActivityRecordRemoval:
 
         assert (await balance(books), await value(books)) == (OPENING, 0)
 
-    async def test_income_that_is_spent_stays(self, books: Books) -> None:
+    async def test_an_income_that_has_been_spent_cannot_be_removed(self, books: Books) -> None:
         await books.handle(CategoryTransaction, earning())
         await books.write(ACCOUNT.update().where(ACCOUNT.c.id == OLENA_USD).values(balance=42_14))
 
         event = removing((await last_record(books))["id"])
 
-        assert await refused(books, ActivityRecordRemoval, event) == "account.insufficient_funds"
+        assert await refusal_code(books, ActivityRecordRemoval, event) == "account.insufficient_funds"
 
-    async def test_an_adjustment_of_nothing_is_removed_without_touching_the_account(self, books: Books) -> None:
+    async def test_removing_an_adjustment_of_zero_does_not_change_the_account(self, books: Books) -> None:
         before = await books.snapshot()
         await books.handle(AccountValueEdit, editing(value=usd(OPENING)))
 
@@ -214,30 +214,30 @@ class TestActivityRecordRemoval:
 
         assert differences(before, await books.snapshot()) == []
 
-    async def test_a_claimed_record_is_nobody_elses_to_remove(self, books: Books) -> None:
+    async def test_a_claimed_record_cannot_be_removed_by_another_saga(self, books: Books) -> None:
         await books.handle(CategoryTransaction, spending())
         record: UUID = (await last_record(books))["id"]
-        first = ASaga(books, "ActivityRecordRemoval", event_id="first")
+        first = ImmediateSaga(books, "ActivityRecordRemoval", event_id="first")
         await first.execute(activity_log.claim_removal(OLENA, record))
 
-        assert await refused(books, ActivityRecordRemoval, removing(record)) == "activity_log.being_removed"
+        assert await refusal_code(books, ActivityRecordRemoval, removing(record)) == "activity_log.being_removed"
 
-    async def test_what_is_no_change_of_a_category_or_anothers_cannot_be_removed(self, books: Books) -> None:
+    async def test_only_a_users_own_category_changes_can_be_removed(self, books: Books) -> None:
         await books.handle(CategoryTransaction, spending())
         record = (await last_record(books))["id"]
         await books.handle(CategoryReset, resetting())
         reset = (await last_record(books, "categories_reset"))["id"]
 
-        assert await refused(books, ActivityRecordRemoval, removing(reset)) == "activity_log.not_removable"
+        assert await refusal_code(books, ActivityRecordRemoval, removing(reset)) == "activity_log.not_removable"
         of_taras = removing(record, user_id=UserId("taras"))
-        assert await refused(books, ActivityRecordRemoval, of_taras) == "activity_log.not_found"
-        assert await refused(books, ActivityRecordRemoval, removing(uuid4())) == "activity_log.not_found"
+        assert await refusal_code(books, ActivityRecordRemoval, of_taras) == "activity_log.not_found"
+        assert await refusal_code(books, ActivityRecordRemoval, removing(uuid4())) == "activity_log.not_found"
 
 
 class TestCategoryReset:
-    """Starting from zero."""
+    """Setting categories to zero."""
 
-    async def test_one_budget_type_is_zeroed_and_the_other_is_not(self, books: Books) -> None:
+    async def test_one_budget_type_is_set_to_zero_and_the_other_is_not(self, books: Books) -> None:
         await books.handle(CategoryTransaction, spending())
         await books.handle(CategoryTransaction, earning())
 
@@ -247,9 +247,9 @@ class TestCategoryReset:
         assert (await value(books), await value(books, SALARY)) == (0, 174_290)
         assert (await last_record(books, "categories_reset"))["budget_type"] == "expense"
 
-    async def test_undone_it_adds_back_and_what_came_meanwhile_counts_with_it(self, books: Books) -> None:
+    async def test_undoing_a_reset_adds_the_old_value_to_what_was_added_meanwhile(self, books: Books) -> None:
         await books.handle(CategoryTransaction, spending())
-        saga = ASaga(books, "CategoryReset", event_id="reset")
+        saga = ImmediateSaga(books, "CategoryReset", event_id="reset")
         await saga.execute(category.reset(OLENA, BudgetType.EXPENSE))
         await books.handle(CategoryTransaction, spending(amount=usd(1_00)))
 
@@ -259,8 +259,8 @@ class TestCategoryReset:
         row = await books.row("category", GROCERIES)
         assert (row["counted_from"], row["reset_epoch"]) == (0, 1)
 
-    async def test_an_addition_from_before_is_not_taken_off_after_it(self, books: Books) -> None:
-        saga = ASaga(books, "CategoryTransaction", event_id="early")
+    async def test_undoing_an_addition_from_before_a_reset_subtracts_nothing(self, books: Books) -> None:
+        saga = ImmediateSaga(books, "CategoryTransaction", event_id="early")
         await saga.execute(category.add(OLENA, GROCERIES, uah(500), 0))
         await books.handle(CategoryReset, resetting())
 
@@ -270,9 +270,9 @@ class TestCategoryReset:
 
 
 class TestCurrencyChange:
-    """Another display currency."""
+    """Changing the display currency."""
 
-    async def test_every_category_is_converted_and_the_log_stays(self, books: Books) -> None:
+    async def test_every_category_is_converted_and_the_log_is_unchanged(self, books: Books) -> None:
         await books.handle(CategoryTransaction, spending())
 
         completed = await books.handle(CurrencyChange, changing("EUR"))
@@ -285,16 +285,16 @@ class TestCurrencyChange:
 
     @pytest.mark.parametrize(("code", "error"), [("UAH", "currency.unchanged"), ("GBP", "currency.rate_unknown")])
     async def test_a_refusal_leaves_every_row_as_it_was(self, books: Books, code: str, error: str) -> None:
-        assert await refused(books, CurrencyChange, changing(code)) == error
+        assert await refusal_code(books, CurrencyChange, changing(code)) == error
 
     async def test_a_user_who_was_never_set_up_has_no_currency_to_change(self, books: Books) -> None:
         event = changing("EUR").model_copy(update={"user_id": NEW})
 
-        assert await refused(books, CurrencyChange, event) == "currency.not_chosen"
+        assert await refusal_code(books, CurrencyChange, event) == "currency.not_chosen"
 
-    async def test_undone_after_others_added_it_brings_theirs_along(self, books: Books) -> None:
+    async def test_undoing_a_change_converts_what_was_added_meanwhile(self, books: Books) -> None:
         await books.handle(CategoryTransaction, spending())
-        saga = ASaga(books, "CurrencyChange", event_id="change")
+        saga = ImmediateSaga(books, "CurrencyChange", event_id="change")
         rate = Decimal("0.02")
         await saga.execute(category.convert_all(OLENA, Currency("UAH"), EUR, rate))
         await saga.execute(category.add(OLENA, GROCERIES, eur(1_00), 1))
@@ -306,7 +306,7 @@ class TestCurrencyChange:
         await books.undo(*added)
         assert await value(books) == 174_290
 
-    async def test_an_amount_of_an_earlier_currency_is_added_as_what_it_is_today(self, books: Books) -> None:
+    async def test_an_amount_in_an_earlier_currency_is_converted_before_it_is_added(self, books: Books) -> None:
         await books.handle(CurrencyChange, changing("EUR"))
 
         await books.run(category.add(OLENA, GROCERIES, uah(44_95), 0))
@@ -315,9 +315,9 @@ class TestCurrencyChange:
 
 
 class TestMonthReset:
-    """A month that is over."""
+    """Ending a month."""
 
-    async def test_a_month_is_saved_as_it_was_and_every_category_begins_anew(self, books: Books) -> None:
+    async def test_a_month_is_saved_and_every_category_starts_again(self, books: Books) -> None:
         await books.handle(CategoryTransaction, spending())
         await books.handle(CategoryTransaction, earning(amount=usd(100_00)))
 
@@ -327,8 +327,8 @@ class TestMonthReset:
         tables = await books.snapshot()
         month = tables["month_snapshot"]["olena", "2026-01"]
         assert (month["income"], month["expense"], month["month_balance"]) == (413_500, 174_290, 239_210)
-        kept = {key[2]: row["value"] for key, row in tables["month_category"].items() if row["value"]}
-        assert kept == {"olena-salary": 413_500, "olena-groceries": 174_290}
+        saved = {key[2]: row["value"] for key, row in tables["month_category"].items() if row["value"]}
+        assert saved == {"olena-salary": 413_500, "olena-groceries": 174_290}
         assert (await value(books), await value(books, SALARY)) == (0, 0)
         assert (await books.row("user_metadata", OLENA))["last_reset_month"] == "2026-01"
         assert month["full_balance"] == sum(
@@ -341,7 +341,7 @@ class TestMonthReset:
         )
 
     @pytest.mark.parametrize("month", ["2026-01", "2025-12"])
-    async def test_a_month_that_was_reset_is_left_alone(self, books: Books, month: str) -> None:
+    async def test_a_month_that_was_already_reset_is_left_alone(self, books: Books, month: str) -> None:
         await books.handle(MonthReset, ending())
         await books.handle(CategoryTransaction, spending())
         before = await books.snapshot()
@@ -351,13 +351,15 @@ class TestMonthReset:
         assert completed.was_due is False
         assert differences(before, await books.snapshot()) == []
 
-    async def test_without_a_rate_for_an_account_nothing_happens(self, books: Books) -> None:
+    async def test_a_missing_rate_refuses_the_reset(self, books: Books) -> None:
         await books.write(EXCHANGE_RATE.delete().where(EXCHANGE_RATE.c.quote == "UAH", EXCHANGE_RATE.c.base == "JPY"))
 
-        assert await refused(books, MonthReset, ending()) == "currency.rate_unknown"
+        assert await refusal_code(books, MonthReset, ending()) == "currency.rate_unknown"
 
-    async def test_a_user_who_was_never_set_up_has_no_months(self, books: Books) -> None:
-        assert await refused(books, MonthReset, ending().model_copy(update={"user_id": NEW})) == "currency.not_chosen"
+    async def test_a_user_who_was_never_set_up_cannot_reset_a_month(self, books: Books) -> None:
+        assert (
+            await refusal_code(books, MonthReset, ending().model_copy(update={"user_id": NEW})) == "currency.not_chosen"
+        )
 
 
 @settings(max_examples=200, deadline=None)
@@ -368,19 +370,19 @@ class TestMonthReset:
     st.decimals("0.00000001", "100000", places=8),
 )
 def test_amounts_round_half_even_as_decimal_does(source: str, target: str, amount: int, rate: Decimal) -> None:
-    one, other = Currency(source), Currency(target)
+    source_currency, target_currency = Currency(source), Currency(target)
     digits = {"JPY": 0, "USD": 2, "KWD": 3}
 
     with localcontext() as exact:
         exact.prec = 80
         units = Decimal(amount).scaleb(-digits[source]) * rate
-        due = int(units.scaleb(digits[target]).quantize(Decimal(1), ROUND_HALF_EVEN))
+        expected = int(units.scaleb(digits[target]).quantize(Decimal(1), ROUND_HALF_EVEN))
 
-    assert minor_units_between(amount, one, other, rate) == due
+    assert minor_units_between(amount, source_currency, target_currency, rate) == expected
 
 
 @pytest.mark.parametrize(
-    ("amount", "source", "target", "rate", "due"),
+    ("amount", "source", "target", "rate", "expected"),
     [
         (5, "USD", "JPY", "10", 0),  # 0.5 yen
         (15, "USD", "JPY", "10", 2),  # 1.5
@@ -394,5 +396,7 @@ def test_amounts_round_half_even_as_decimal_does(source: str, target: str, amoun
         (15, "KWD", "USD", "1", 2),
     ],
 )
-def test_a_half_goes_to_the_even_neighbour(amount: int, source: str, target: str, rate: str, due: int) -> None:
-    assert minor_units_between(amount, Currency(source), Currency(target), Decimal(rate)) == due
+def test_a_half_rounds_to_the_even_neighbour_in_any_currency(
+    amount: int, source: str, target: str, rate: str, expected: int
+) -> None:
+    assert minor_units_between(amount, Currency(source), Currency(target), Decimal(rate)) == expected

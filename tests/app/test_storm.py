@@ -1,4 +1,4 @@
-"""The simulation as anyone runs it, as a process; and that its audit sees what it is there to see."""
+"""The storm as a process, as a person runs it; and its audit, which must find each kind of damage."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks for proce
 
 @asynccontextmanager
 async def simulation(folder: Path, *arguments: str) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """The script with all that it makes in a folder; killed if the test does not wait for its end."""
+    """Run the script with all its files in a folder; kill it if the test does not wait for its end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -54,80 +54,80 @@ async def simulation(folder: Path, *arguments: str) -> AsyncGenerator[asyncio.su
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Every process that was started with this folder in its environment."""
-    mark = f"TMPDIR={folder}\0".encode()
-    found: list[int] = []
+    """Return the ids of all processes that have this folder in their environment."""
+    variable = f"TMPDIR={folder}\\0".encode()
+    pids: list[int] = []
     for environment in Path("/proc").glob("[0-9]*/environ"):
         try:
-            if mark in environment.read_bytes():
-                found.append(int(environment.parent.name))
+            if variable in environment.read_bytes():
+                pids.append(int(environment.parent.name))
         except OSError:
-            continue  # it ended while we looked, or is somebody else's
-    return found
+            continue  # the process has just ended or belongs to another user
+    return pids
 
 
-def left_in(folder: Path) -> list[str]:
-    """Names of what is there."""
-    return [found.name for found in folder.iterdir()]
+def names_in(folder: Path) -> list[str]:
+    """Return the names of the files in a folder."""
+    return [file.name for file in folder.iterdir()]
 
 
 @needs_proc
-async def test_with_a_worker_killed_in_the_middle_every_check_holds_and_nothing_is_left_behind(tmp_path: Path) -> None:
+async def test_after_a_worker_was_killed_every_check_holds_and_nothing_is_left_behind(tmp_path: Path) -> None:
     async with simulation(tmp_path, "--transfers", "30", "--kills", "1", "--seed", "7") as process:
-        said = (await process.communicate())[0].decode()
+        output = (await process.communicate())[0].decode()
 
-    assert process.returncode == 0, said
-    assert re.search(r"Worker \d+ was killed with SIGKILL after \d+ steps, [1-9]\d* sagas? in the middle", said)
-    assert re.search(r"outcomes +30 ", said)
-    assert re.search(r"workers killed +1 ", said)
-    assert said.count("  holds  ") == 8
-    assert "FAILS" not in said
-    assert "every check held" in said
-    assert left_in(tmp_path) == []
+    assert process.returncode == 0, output
+    assert re.search(r"Worker \d+ was killed with SIGKILL after \d+ steps, [1-9]\d* sagas? in the middle", output)
+    assert re.search(r"outcomes +30 ", output)
+    assert re.search(r"workers killed +1 ", output)
+    assert output.count("  holds  ") == 8
+    assert "FAILS" not in output
+    assert "every check held" in output
+    assert names_in(tmp_path) == []
     assert processes_of(tmp_path) == []
 
 
 @needs_proc
-async def test_told_to_stop_it_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
+async def test_when_terminated_it_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
     async with simulation(tmp_path, "--kills", "0") as process:
         assert process.stdout is not None
         while b"requesting" not in (line := await process.stdout.readline()):
-            assert line, "it ended too soon"
+            assert line, "the script ended too soon"
         process.send_signal(signal.SIGTERM)
         await process.communicate()
 
     assert process.returncode == 128 + signal.SIGTERM
     assert processes_of(tmp_path) == []
-    assert left_in(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 @needs_proc
-async def test_killed_itself_it_takes_server_and_workers_with_it(tmp_path: Path) -> None:
+async def test_when_killed_it_takes_the_server_and_the_workers_with_it(tmp_path: Path) -> None:
     async with simulation(tmp_path, "--kills", "0") as process:
         assert process.stdout is not None
         while b"requesting" not in (line := await process.stdout.readline()):
-            assert line, "it ended too soon"
+            assert line, "the script ended too soon"
         assert len(processes_of(tmp_path)) > 2
         process.kill()
         await process.communicate()
 
-    async def none_is_left() -> bool:
+    async def all_ended() -> bool:
         return processes_of(tmp_path) == []
 
-    await eventually(none_is_left, "everything it started is gone")
+    await eventually(all_ended, "every process that the script started has ended")
 
 
 @pytest.mark.parametrize("wrong", [["--transfers", "0"], ["--accounts", "1"], ["--kills", "many"]])
-async def test_what_makes_no_sense_is_told_before_anything_starts(tmp_path: Path, wrong: list[str]) -> None:
+async def test_invalid_options_are_rejected_before_anything_starts(tmp_path: Path, wrong: list[str]) -> None:
     async with simulation(tmp_path, *wrong) as process:
-        said = (await process.communicate())[0].decode()
+        output = (await process.communicate())[0].decode()
 
     assert process.returncode == 2
-    assert "is no whole number of at least" in said
-    assert left_in(tmp_path) == []
+    assert "is no whole number of at least" in output
+    assert names_in(tmp_path) == []
 
 
-def test_a_kill_that_hit_nothing_is_a_failed_check() -> None:
+def test_a_kill_that_interrupted_nothing_is_a_failed_check() -> None:
     hit, missed = Kill(worker=1, steps=9, midway=2, on_their_way=1), Kill(worker=2, steps=12, midway=0, on_their_way=0)
 
     assert kills_hit(1, [hit]).faults == []
@@ -136,7 +136,7 @@ def test_a_kill_that_hit_nothing_is_a_failed_check() -> None:
     assert kills_hit(2, [hit]).faults == ["only 1, as all had ended by then: ask for more transfers"]
 
 
-def test_a_seed_always_makes_the_same_transfers() -> None:
+def test_a_seed_determines_the_transfers() -> None:
     def shape(seed: int) -> list[tuple[str, str, int, bool]]:
         work = workload(Random(seed), accounts=10, transfers=50)
         return [
@@ -163,66 +163,76 @@ def test_money_stays_within_its_currency(accounts: int) -> None:
 
 
 class Ran:
-    """A small workload that has run, all well."""
+    """A small workload that has run, with the books before and after."""
 
-    def __init__(self, work: Workload, told: dict[str, Outcome], before: Books, after: Books) -> None:
-        self.work, self.told, self.before, self.after = work, told, before, after
+    def __init__(self, work: Workload, outcomes: dict[str, Outcome], before: Books, after: Books) -> None:
+        self.work, self.outcomes, self.before, self.after = work, outcomes, before, after
 
-    def faults(self, *, told: dict[str, Outcome] | None = None, **after: Any) -> list[str]:
-        """What the checks find, with these told, or with this in the books."""
-        checks = audit(self.work, self.told if told is None else told, self.before, replace(self.after, **after))
+    def faults(self, *, outcomes: dict[str, Outcome] | None = None, **after: Any) -> list[str]:
+        """What the checks find, with other outcomes or with changed books."""
+        checks = audit(
+            self.work, self.outcomes if outcomes is None else outcomes, self.before, replace(self.after, **after)
+        )
         return [f"{check.what}: {fault}" for check in checks for fault in check.faults]
 
     @property
     def a_completed(self) -> str:
-        """Id of an event that completed."""
-        return next(event_id for event_id, one in self.told.items() if one.error_code is None)
+        """The id of an event that completed."""
+        return next(event_id for event_id, outcome in self.outcomes.items() if outcome.error_code is None)
 
     def without(self, rows: str, which: Callable[[Any], bool]) -> dict[str, Any]:
-        """The books with some rows gone."""
+        """The books without some rows."""
         return {rows: [row for row in getattr(self.after, rows) if not which(row)]}
 
 
 @pytest.fixture
 async def ran(running: RunningBooks) -> Ran:
-    """Twelve transfers on the real server."""
+    """Run twelve transfers on the real server."""
     work = workload(Random(1), accounts=4, transfers=12)
     for account in work.accounts:
         await running.completes(AccountCreation, account)
     before = await Books.of(running.database, work)
-    handles = [await running.house.bus.publish(one, event_id=event_id) for event_id, one in work.transfers.items()]
-    told = {handle.event_id: await handle.outcome() for [handle] in handles}
-    return Ran(work, told, before, await Books.of(running.database, work))
+    handles = [
+        await running.house.bus.publish(transfer, event_id=event_id) for event_id, transfer in work.transfers.items()
+    ]
+    outcomes = {handle.event_id: await handle.outcome() for [handle] in handles}
+    return Ran(work, outcomes, before, await Books.of(running.database, work))
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-async def test_the_audit_sees_each_kind_of_damage(ran: Ran) -> None:
+async def test_the_audit_finds_each_kind_of_damage(ran: Ran) -> None:
     after, event_id = ran.after, ran.a_completed
     key = saga_id(MoneyTransfer.__name__, event_id)
     transfer = ran.work.transfers[event_id]
     source = transfer.from_account_id
     assert ran.faults() == []
     undone = [step for step in after.steps if step["state"] == "undone"]
-    assert undone, "the seed must make a transfer that is undone"
+    assert undone, "the seed must contain a transfer that is undone"
 
-    def told(faults: list[str], *texts: str) -> None:
+    def assert_found(faults: list[str], *texts: str) -> None:
         assert faults
         for text in texts:
             assert any(text in fault for fault in faults), faults
 
-    told(ran.faults(**ran.without("sagas", lambda row: row["id"] == key)), "has 0 sagas and 1 events in the outbox")
-    told(ran.faults(**ran.without("sent", lambda row: row["saga_id"] == key)), "has 1 sagas and 0 events")
-    told(ran.faults(sent=[*after.sent, *after.sent]), "has 1 sagas and 2 events in the outbox")
-    told(ran.faults(told={}), "its publisher was told nothing")
-    other = json.dumps({**json.loads(ran.told[event_id].model_dump_json()), "event_id": "another"})
-    told(ran.faults(told={**ran.told, event_id: Outcome.model_validate_json(other)}), "not what is recorded")
-    told(ran.faults(open_sagas=1), "no saga is open: 1")
-    told(ran.faults(**ran.without("records", lambda row: row["event_id"] == event_id)), f"{event_id}: recorded []")
-    told(ran.faults(records=[*after.records, *after.records]), f"{event_id}: recorded [(")
-    told(
+    assert_found(
+        ran.faults(**ran.without("sagas", lambda row: row["id"] == key)), "has 0 sagas and 1 events in the outbox"
+    )
+    assert_found(ran.faults(**ran.without("sent", lambda row: row["saga_id"] == key)), "has 1 sagas and 0 events")
+    assert_found(ran.faults(sent=[*after.sent, *after.sent]), "has 1 sagas and 2 events in the outbox")
+    assert_found(ran.faults(outcomes={}), "its publisher was told nothing")
+    different = json.dumps({**json.loads(ran.outcomes[event_id].model_dump_json()), "event_id": "another"})
+    assert_found(
+        ran.faults(outcomes={**ran.outcomes, event_id: Outcome.model_validate_json(different)}), "not what is recorded"
+    )
+    assert_found(ran.faults(open_sagas=1), "no saga is open: 1")
+    assert_found(
+        ran.faults(**ran.without("records", lambda row: row["event_id"] == event_id)), f"{event_id}: recorded []"
+    )
+    assert_found(ran.faults(records=[*after.records, *after.records]), f"{event_id}: recorded [(")
+    assert_found(
         ran.faults(balances={**after.balances, source: after.balances[source] + 1}),
         f"{source} holds",
         "the sum of each currency is unchanged",
     )
-    told(ran.faults(steps=[*after.steps, {**undone[0], "state": "done"}]), "still stands")
-    told(ran.faults(violations=["a sentence"]), "a sentence")
+    assert_found(ran.faults(steps=[*after.steps, {**undone[0], "state": "done"}]), "still stands")
+    assert_found(ran.faults(violations=["a sentence"]), "a sentence")

@@ -1,4 +1,4 @@
-"""The two processes: which steps in which order, and what a refusal leaves behind, which is nothing."""
+"""The two processes around accounts: which steps they run in which order, and that a refusal leaves nothing behind."""
 
 import asyncio
 from decimal import Decimal
@@ -56,12 +56,12 @@ TRANSFER_ANSWERS: dict[Operation[..., Any], Any] = {
 
 
 def names_of(saga: RecordingSaga) -> list[str]:
-    """The operations called, in order."""
+    """The names of the called operations, in order."""
     return [call.operation.name for call in saga.calls]
 
 
 class TestAccountCreationsSteps:
-    """What `handle` asks for, and what it ends with."""
+    """The calls of `AccountCreation.handle` and its result."""
 
     async def test_an_account_is_prepared_logged_counted_and_opened_last(self) -> None:
         event = an_account(opening_balance=-500, overdraft_limit=700)
@@ -78,7 +78,7 @@ class TestAccountCreationsSteps:
         ]
 
     @pytest.mark.parametrize("steps", range(1, 5))
-    async def test_a_refusal_passes_and_nothing_follows_it(self, steps: int) -> None:
+    async def test_a_refusal_is_raised_and_no_call_follows_it(self, steps: int) -> None:
         order: list[Operation[..., Any]] = [
             account.prepare,
             activity_log.record_account_created,
@@ -94,7 +94,7 @@ class TestAccountCreationsSteps:
 
 
 class TestMoneyTransfersSteps:
-    """What `handle` asks for, and what it ends with."""
+    """The calls of `MoneyTransfer.handle` and its result."""
 
     async def test_money_is_converted_withdrawn_deposited_and_logged(self) -> None:
         saga = RecordingSaga(TRANSFER_ANSWERS)
@@ -117,7 +117,7 @@ class TestMoneyTransfersSteps:
             activity_log.record_transfer(OLENA, OLENA_USD, OLENA_EUR, usd(1_050), eur(966), RATE),
         ]
 
-    async def test_what_the_event_says_arrives_needs_no_rate(self) -> None:
+    async def test_a_transfer_that_says_what_arrives_needs_no_rate(self) -> None:
         saga = RecordingSaga(TRANSFER_ANSWERS)
 
         completed = await MoneyTransfer().handle(a_transfer(arriving=eur(900)), saga)
@@ -129,7 +129,7 @@ class TestMoneyTransfersSteps:
             activity_log.record_transfer(OLENA, OLENA_USD, OLENA_EUR, usd(1_050), eur(900), None),
         ]
 
-    async def test_an_account_is_no_target_of_its_own_money(self) -> None:
+    async def test_a_transfer_to_the_same_account_is_refused(self) -> None:
         saga = RecordingSaga()
 
         with pytest.raises(Refused) as refused:
@@ -151,7 +151,7 @@ class TestMoneyTransfersSteps:
         ],
         ids=["currency_of", "convert", "withdraw", "deposit"],
     )
-    async def test_a_refusal_passes_and_nothing_follows_it(
+    async def test_a_refusal_is_raised_and_no_call_follows_it(
         self, refusing: Operation[..., Any], reached: list[str]
     ) -> None:
         saga = RecordingSaga({**TRANSFER_ANSWERS, refusing: Refused("test.refused", "no")})
@@ -163,9 +163,9 @@ class TestMoneyTransfersSteps:
 
 
 class TestOnADatabase:
-    """Both processes, step by step, on SQLite."""
+    """Both processes on SQLite, one transaction per step."""
 
-    async def test_each_example_goes_through_on_the_demos_data(self, books: Books) -> None:
+    async def test_each_example_completes_on_the_demos_data(self, books: Books) -> None:
         created = await books.handle(AccountCreation, AccountCreated.example())
         moved = await books.handle(MoneyTransfer, MoneyTransferRequested.example())
 
@@ -173,15 +173,15 @@ class TestOnADatabase:
         assert (moved.left, moved.arrived, moved.rate) == (usd(1_050), eur(966), RATE)
         assert await books.violations() == []
 
-    async def test_the_demos_accounts_as_sagas_leave_what_the_seed_writes(self) -> None:
+    async def test_creating_the_demos_accounts_leaves_what_the_seed_writes(self) -> None:
         async with new_books() as seeded, new_books(accounts=False) as empty:
             for event in DEMO_ACCOUNTS:
                 await empty.handle(AccountCreation, event)
 
             assert await empty.violations() == []
-            told = differences(await seeded.snapshot(), await empty.snapshot())
-            # A record's id and event, and the moment, are the saga's own.
-            assert [one for one in told if "opened_at" not in one and not one.startswith("activity_record")] == []
+            lines = differences(await seeded.snapshot(), await empty.snapshot())
+            # A record's id and event, and the time, differ between the two.
+            assert [line for line in lines if "opened_at" not in line and not line.startswith("activity_record")] == []
 
     @pytest.mark.parametrize("target", [OLENA_EUR, OLENA_JPY])
     async def test_a_transfers_record_explains_both_balances(self, books: Books, target: AccountId) -> None:
@@ -232,25 +232,25 @@ class TestOnADatabase:
         assert refused.value.code == code
         assert differences(before, await books.snapshot()) == []
 
-    @pytest.mark.parametrize("taken", [OLENA_USD, TARAS_JPY])
-    async def test_a_refused_account_leaves_every_row_as_it_was(self, books: Books, taken: AccountId) -> None:
+    @pytest.mark.parametrize("used", [OLENA_USD, TARAS_JPY])
+    async def test_a_refused_account_leaves_every_row_as_it_was(self, books: Books, used: AccountId) -> None:
         before = await books.snapshot()
 
         with pytest.raises(Refused) as refused:
-            await books.handle(AccountCreation, an_account(account_id=taken))
+            await books.handle(AccountCreation, an_account(account_id=used))
 
         assert refused.value.code == "account.already_exists"
         assert differences(before, await books.snapshot()) == []
 
-    async def test_many_processes_at_once_leave_the_books_balanced(self, books: Books) -> None:
+    async def test_many_concurrent_processes_leave_the_books_balanced(self, books: Books) -> None:
         drained = a_transfer(amount=usd(400_000_00))
         there, back = a_transfer(), a_transfer(from_account_id=OLENA_EUR, to_account_id=OLENA_USD, amount=eur(7))
         half_refused = a_transfer(amount=usd(1), arriving=jpy(1))
-        one = an_account(account_id=AccountId("olena-wanted"))
+        same_id = an_account(account_id=AccountId("olena-wanted"))
 
         results = await asyncio.gather(
             *(books.handle(MoneyTransfer, event) for event in [drained, there, back, half_refused] * 4),
-            *(books.handle(AccountCreation, event) for event in [one, one, an_account()]),
+            *(books.handle(AccountCreation, event) for event in [same_id, same_id, an_account()]),
             return_exceptions=True,
         )
 
@@ -271,9 +271,9 @@ ACCOUNTS = st.sampled_from([(OLENA_USD, USD), (OLENA_EUR, EUR), (OLENA_JPY, JPY)
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(ACCOUNTS, ACCOUNTS, st.integers(1, 2_000_000_00)), min_size=1, max_size=6))
-async def test_whatever_is_asked_for_the_books_balance_and_a_refusal_changes_nothing(asked: list[Any]) -> None:
+async def test_after_random_transfers_the_books_balance_and_a_refusal_changes_nothing(requests: list[Any]) -> None:
     async with new_books() as books:
-        for (source, currency), (target, _), amount in asked:
+        for (source, currency), (target, _), amount in requests:
             transfer = a_transfer(
                 from_account_id=source,
                 to_account_id=target,
