@@ -55,7 +55,7 @@ async def simulation(folder: Path, *arguments: str) -> AsyncGenerator[asyncio.su
 
 def processes_of(folder: Path) -> list[int]:
     """Return the ids of all processes that have this folder in their environment."""
-    variable = f"TMPDIR={folder}\\0".encode()
+    variable = f"TMPDIR={folder}\0".encode()
     pids: list[int] = []
     for environment in Path("/proc").glob("[0-9]*/environ"):
         try:

@@ -1,4 +1,4 @@
-"""A running shop for the command line: the run's Temporal server, a worker process, the demo's accounts."""
+"""Fixtures for tests of the command line: shells, and SmartExpense with a worker process on the real server."""
 
 import asyncio
 import json
@@ -21,17 +21,17 @@ from tests.house import House
 
 
 def a_transfer(**changes: Any) -> str:
-    """The example's payload, with other fields where they are given and without those that are None."""
+    """The example's payload with some fields changed; a field that is None is left out."""
     fields = {**MoneyTransferRequested.example().model_dump(mode="json"), **changes}
     return json.dumps({name: value for name, value in fields.items() if value is not None})
 
 
 @pytest.fixture
 def nowhere(tmp_path: Path) -> Shell:
-    """No server, no database: a port at which nobody listens, and an empty folder."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
+    """A shell without a server and without a database: nothing listens at its port, and its folder is empty."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
     return Shell(
         {
             "TEMPORAL_ADDRESS": f"127.0.0.1:{port}",
@@ -43,7 +43,7 @@ def nowhere(tmp_path: Path) -> Shell:
 
 @pytest.fixture(scope="session")
 async def shop(server: WorkflowEnvironment, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Shell]:
-    """SmartExpense at work: a worker process and the demo's accounts."""
+    """A shell for SmartExpense with a running worker process and the demo's accounts."""
     folder = tmp_path_factory.mktemp("shop")
     address = server.client.service_client.config.target_host
     shell = Shell(
@@ -55,12 +55,12 @@ async def shop(server: WorkflowEnvironment, tmp_path_factory: pytest.TempPathFac
     )
     worker = await shell.start("worker.py", program=(sys.executable,))
     assert worker.stdout is not None
-    said = b""
+    output = b""
     async with asyncio.timeout(60):
-        while b"Ctrl-C drains" not in said:
+        while b"Ctrl-C drains" not in output:
             line = await worker.stdout.readline()
-            assert line, f"the worker ended: {said!r}"
-            said += line
+            assert line, f"the worker ended: {output!r}"
+            output += line
     database = Database(f"sqlite:///{folder / 'application.db'}")
     async with database.transaction() as connection:
         await seed(connection)
@@ -72,18 +72,18 @@ async def shop(server: WorkflowEnvironment, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def deserted(shop: Shell) -> Shell:
-    """The shop, but events go to a task queue that nobody polls."""
+    """A shell for SmartExpense whose events go to a task queue that no worker polls."""
     return shop.at(ORCHESTRATOR_TASK_QUEUE=f"deserted-{uuid4()}")
 
 
 @pytest.fixture
 def at_home(house: House) -> Shell:
-    """A shell that looks at the cast's house."""
+    """A shell for the application that serves the cast."""
     return shell_of(house)
 
 
 def shell_of(house: House) -> Shell:
-    """A shell that looks at a house's server and database, and knows the cast."""
+    """A shell for an application's server and database, with the cast's packages."""
     return Shell(
         {
             "TEMPORAL_ADDRESS": house.client.service_client.config.target_host,

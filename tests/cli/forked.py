@@ -1,6 +1,6 @@
-"""Stands for a command that the forkserver runs: lends it its streams, passes signals on, and ends as it ends.
+"""Represents a command that the forkserver runs: passes on its streams, signals and exit code.
 
-Started as a file, by a Python without site packages: all that it costs is a hundredth of a second.
+It is started as a file by a Python without site packages, which takes only a hundredth of a second.
 """
 
 import json
@@ -10,13 +10,13 @@ import socket
 import sys
 
 NUMBER = 8
-"""Bytes of a number."""
+"""The size of a number in bytes."""
 
 
 def main(address: str, script: str, *arguments: str) -> int:
-    """Have a command run; its exit code."""
-    asked = {"script": script, "arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
-    content = json.dumps(asked).encode()
+    """Have the forkserver run a command, and return its exit code."""
+    request = {"script": script, "arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
+    content = json.dumps(request).encode()
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
         socket.send_fds(server, [len(content).to_bytes(NUMBER)], [0, 1, 2])
@@ -32,17 +32,17 @@ def main(address: str, script: str, *arguments: str) -> int:
 
 
 def number_from(connection: socket.socket) -> int:
-    """The next number; ends this process if the other end has left."""
+    """Receive a number; end this process if the connection is closed."""
     return int.from_bytes(bytes_from(connection, NUMBER))
 
 
 def bytes_from(connection: socket.socket, size: int) -> bytes:
-    """The next bytes; ends this process if the other end has left."""
+    """Receive some bytes; end this process if the connection is closed."""
     content = b""
     while len(content) < size:
         received = connection.recv(size - len(content))
         if not received:
-            sys.exit("the other end has left")
+            sys.exit("the forkserver has closed the connection")
         content += received
     return content
 

@@ -1,7 +1,7 @@
-"""Commands that need not load the engine: a process that has loaded it forks one for each command.
+"""Runs commands without loading the engine each time: a process that has loaded it forks one process per command.
 
-From its arguments on a command is a process of its own, with its own streams, folder and surroundings. Only what Python
-takes to load is spared, four fifths of a command. The documents' tests start the script itself.
+A command has its own process, streams, folder and environment. Only the loading of Python modules is saved, which is
+four fifths of a command's time. The tests of the documents start the script itself.
 
     python -m tests.cli.forkserver SOCKET   serves until its standard input ends
 """
@@ -41,7 +41,7 @@ _PRELOADED = (
 
 @cache
 def forked_program() -> tuple[str, ...]:
-    """What to start instead of the script; its arguments follow."""
+    """The program to start instead of the script; the script and its arguments follow."""
     folder = tempfile.TemporaryDirectory(prefix="fork-", ignore_cleanup_errors=True)
     address = str(Path(folder.name) / "socket")
     server = subprocess.Popen(
@@ -52,8 +52,8 @@ def forked_program() -> tuple[str, ...]:
     )
     assert server.stdin is not None
     assert server.stdout is not None
-    said = server.stdout.readline()
-    assert said == b"ready\n", f"the forkserver did not start: {said!r}"
+    output = server.stdout.readline()
+    assert output == b"ready\n", f"the forkserver did not start: {output!r}"
 
     def stop() -> None:
         server.communicate()
@@ -64,16 +64,16 @@ def forked_program() -> tuple[str, ...]:
 
 
 def serve(address: str) -> None:
-    """Serve until standard input ends."""
+    """Serve until standard input is closed."""
     for name in _PRELOADED:
         importlib.import_module(name)
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a handler ended
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no handler becomes a zombie
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen(64)
     print("ready", flush=True)
-    # No thread: what forks must have none.
+    # Use no threads here, because a process that forks must have only one.
     while sys.stdin not in select.select([listening, sys.stdin], [], [])[0]:
         connection, _ = listening.accept()
         if os.fork() == 0:
@@ -83,21 +83,21 @@ def serve(address: str) -> None:
 
 
 def _handle(connection: socket.socket) -> NoReturn:
-    """Run a command in a process of its own, and tell how it ended. If who asked leaves, so does the command."""
+    """Run a command in its own process and report how it ended. If the client goes away, kill the command."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     size, streams, _, _ = socket.recv_fds(connection, NUMBER, _STREAMS)
-    asked = bytes_from(connection, int.from_bytes(size))
+    request = bytes_from(connection, int.from_bytes(size))
     command = os.fork()
     if command == 0:
         connection.close()
-        _become(streams, **json.loads(asked))
+        _become(streams, **json.loads(request))
     connection.sendall(command.to_bytes(NUMBER))
 
-    def kill_if_left() -> None:
+    def kill_if_client_is_gone() -> None:
         if not connection.recv(1):
             os.kill(command, signal.SIGKILL)
 
-    threading.Thread(target=kill_if_left, daemon=True).start()
+    threading.Thread(target=kill_if_client_is_gone, daemon=True).start()
     _, status = os.waitpid(command, 0)
     connection.sendall(status.to_bytes(NUMBER))
     os._exit(0)
@@ -106,7 +106,7 @@ def _handle(connection: socket.socket) -> NoReturn:
 def _become(
     streams: list[int], script: str, arguments: list[str], environment: dict[str, str], folder: str
 ) -> NoReturn:
-    """The process that Python would have made of the script."""
+    """Turn this process into the one that Python would have started for the script."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)

@@ -1,26 +1,26 @@
-"""An orchestrator with steps after its pivot, one of which gives a result that `handle` goes on with."""
+"""An orchestrator with steps after its pivot, one of which returns a result that `handle` needs."""
 
 from orchestrator import DomainEvent, FailureEvent, Orchestrator, Saga, Transaction, operation
 from tests.cast import Script, send_letter, take
 
 
 class MailingRequested(DomainEvent):
-    """Send a letter, stamp it in the books, file it."""
+    """Asks to send a letter, to stamp it and to file it."""
 
     source: str
 
 
 class MailingCompleted(DomainEvent):
-    """Sent, stamped or not, and filed."""
+    """The letter has been sent and filed."""
 
     filed: int
 
 
 class MailingFailed(FailureEvent):
-    """Not sent."""
+    """The letter has not been sent."""
 
 
-async def _play(name: str, tx: Transaction) -> None:
+async def _run(name: str, tx: Transaction) -> None:
     Script.runs.append(name)
     if name in Script.before:
         await Script.before[name](tx)
@@ -28,22 +28,21 @@ async def _play(name: str, tx: Transaction) -> None:
 
 @operation(retriable=True)
 async def stamp(tx: Transaction, text: str) -> None:
-    """Stamp a letter that is sent."""
-    await _play("stamp", tx)
+    """Stamp a letter that has been sent."""
+    await _run("stamp", tx)
 
 
 @operation(retriable=True)
 async def file_away(tx: Transaction, shelf: int) -> int:
-    """File a letter that is sent; answers where."""
-    await _play("file_away", tx)
+    """File a letter that has been sent, and return its shelf."""
+    await _run("file_away", tx)
     return shelf
 
 
 class Mailing(Orchestrator[MailingRequested, MailingCompleted, MailingFailed]):
-    """A step that can be undone, the pivot, and two after it."""
+    """A step that can be undone, the pivot, and two steps after it."""
 
     async def handle(self, event: MailingRequested, saga: Saga) -> MailingCompleted:
-        """Take, send, stamp, file."""
         await saga.execute(take(event.source, 1))
         await saga.execute(send_letter("coins inside"))
         await saga.execute(stamp("sent"))

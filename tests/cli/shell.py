@@ -1,4 +1,4 @@
-"""A command as a person runs it: a process of its own, with an environment of its own."""
+"""Runs a command as a person does: in its own process, with its own environment."""
 
 import asyncio
 import json
@@ -14,12 +14,12 @@ from tests.cli.forkserver import forked_program
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(sys.executable).with_name("orchestrator")
-_LONGEST = 60
+_TIMEOUT = 60
 
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended and what it said."""
+    """How a command ended and what it printed."""
 
     code: int
     out: str
@@ -36,20 +36,20 @@ class Ran:
 
 @dataclass(frozen=True)
 class Shell:
-    """Where commands are typed."""
+    """Starts commands in one environment."""
 
     variables: Mapping[str, str]
-    """Settings; nothing of the tests' own environment reaches a command but its paths."""
+    """Settings; of the tests' own environment a command gets everything but settings."""
     folder: Path = ROOT
 
     def at(self, **variables: str) -> "Shell":
-        """The same shell with other settings."""
+        """Return this shell with some settings changed."""
         return replace(self, variables={**self.variables, **variables})
 
     async def start(self, *arguments: str, program: tuple[str, ...] | None = None, stdin: int = PIPE) -> Process:
-        """Start a command, or another program; `stdin` may be a terminal's file descriptor."""
+        """Start a command or another program; `stdin` may be a terminal's file descriptor."""
         program = program or (*forked_program(), str(SCRIPT))
-        usual = {
+        inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(("ORCHESTRATOR_", "TEMPORAL_"))
         }
         return await asyncio.create_subprocess_exec(
@@ -59,20 +59,20 @@ class Shell:
             stdout=PIPE,
             stderr=PIPE,
             cwd=self.folder,
-            env={**usual, **self.variables},
+            env={**inherited, **self.variables},
         )
 
     async def run(self, *arguments: str, stdin: str | bytes = b"") -> Ran:
         """Run a command to its end."""
         process = await self.start(*arguments)
-        given = stdin.encode() if isinstance(stdin, str) else stdin
-        return await ended(process, given)
+        content = stdin.encode() if isinstance(stdin, str) else stdin
+        return await ended(process, content)
 
 
 async def ended(process: Process, stdin: bytes = b"") -> Ran:
-    """Wait for a command."""
+    """Wait until a command has ended, and return its result."""
     try:
-        async with asyncio.timeout(_LONGEST):
+        async with asyncio.timeout(_TIMEOUT):
             out, err = await process.communicate(stdin if process.stdin else None)
     except TimeoutError:
         process.kill()

@@ -1,4 +1,4 @@
-"""`orchestrator dead-letters`: a person sees what could not be read, mends it, and sends it again."""
+"""`orchestrator dead-letters`: a person sees what could not be read, corrects it, and replays it."""
 
 import asyncio
 import json
@@ -28,28 +28,28 @@ Typed = Callable[..., Awaitable[Ran]]
 
 @pytest.fixture
 def typed(house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Typed:
-    """Types a command that asks this house; in this process, as nothing here depends on its being another."""
+    """Runs a command for this application, in this process, because nothing here needs another one."""
     monkeypatch.setenv("ORCHESTRATOR_DATABASE_URL", house.database.url.render_as_string(hide_password=False))
     monkeypatch.setenv("ORCHESTRATOR_PACKAGES", "tests.cast,tests.orchestrators")
     monkeypatch.setenv("ORCHESTRATOR_TASK_QUEUE", house.task_queue)
     monkeypatch.setenv("TEMPORAL_ADDRESS", house.client.service_client.config.target_host)
 
-    async def ran(*words: str) -> Ran:
+    async def run_command(*words: str) -> Ran:
         capsys.readouterr()
         code = await asyncio.to_thread(run, ["dead-letters", *words] if words[0] != "status" else words)
-        said = capsys.readouterr()
-        return Ran(code, said.out, said.err)
+        output = capsys.readouterr()
+        return Ran(code, output.out, output.err)
 
-    return ran
+    return run_command
 
 
 def message(event_id: str, **changed: Any) -> bytes:
-    """The event as it travels, some attributes changed."""
+    """The event's envelope with some attributes changed."""
     return json.dumps({**json.loads(wrap(EVENT, event_id=event_id, source="shop").text), **changed}).encode()
 
 
-async def sent_wrongly(house: House, event_id: str, **changed: Any) -> int:
-    """A letter's number, of a message that was pasted as a start."""
+async def send_wrongly(house: House, event_id: str, **changed: Any) -> int:
+    """Start an execution with a wrong message, and return the number of the dead letter."""
     known = {letter.id for letter in await house.dead_letters()}
     await house.client.start_workflow(
         "CoinsMove",
@@ -58,16 +58,16 @@ async def sent_wrongly(house: House, event_id: str, **changed: Any) -> int:
         task_queue=house.task_queue,
     )
 
-    async def is_kept() -> bool:
+    async def is_stored() -> bool:
         return len(await house.dead_letters()) > len(known)
 
-    await eventually(is_kept, "the message is kept")
+    await eventually(is_stored, "the message is stored as a dead letter")
     [number] = {letter.id for letter in await house.dead_letters()} - known
     return int(number)
 
 
 async def completed(house: House, event_id: str) -> None:
-    """Wait until the event's saga is."""
+    """Wait until the event's saga has completed."""
 
     async def is_completed() -> bool:
         return [row.phase for row in await house.sagas() if row.event_id == event_id] == ["completed"]
@@ -75,9 +75,9 @@ async def completed(house: House, event_id: str) -> None:
     await eventually(is_completed, f"{event_id} is completed")
 
 
-async def test_a_wrong_field_is_seen_edited_replayed_and_its_event_completes(house: House, typed: Typed) -> None:
+async def test_a_wrong_field_is_shown_edited_and_replayed_and_its_event_completes(house: House, typed: Typed) -> None:
     event_id, before = new_id(), await house.holdings()
-    number = await sent_wrongly(house, event_id, data={"source": "a", "target": "b", "coins": "ten"})
+    number = await send_wrongly(house, event_id, data={"source": "a", "target": "b", "coins": "ten"})
 
     status = await typed("status", event_id)
     shown = await typed("show", str(number))
@@ -106,15 +106,15 @@ async def test_a_wrong_field_is_seen_edited_replayed_and_its_event_completes(hou
 
 
 @on_sqlite
-async def test_a_letter_of_an_unknown_type_is_replayed_once_the_type_is_there(
+async def test_a_letter_of_an_unknown_type_is_replayed_once_the_type_is_known(
     house: House, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event_id, raw = new_id(), message("x")
     older = EventBus(house.client, CATALOG, task_queue=house.task_queue, database=house.database)
     monkeypatch.setattr(older, "catalog", type(CATALOG).of(orchestrators=[], operations=[cast.take]))
-    with pytest.raises(Exception, match=r"event\.unknown_type") as told:
+    with pytest.raises(Exception, match=r"event\.unknown_type") as raised:
         await older.publish_raw(raw.replace(b'"x"', f'"{event_id}"'.encode()))
-    number = str(getattr(told.value, "dead_letter", None))
+    number = str(getattr(raised.value, "dead_letter", None))
     monkeypatch.setenv("ORCHESTRATOR_PACKAGES", "tests.cast,tests.swarm")
     before = await typed("replay", "--type", "COINS_MOVE_REQUESTED", "--yes")
     monkeypatch.setenv("ORCHESTRATOR_PACKAGES", "tests.cast,tests.orchestrators")
@@ -128,15 +128,15 @@ async def test_a_letter_of_an_unknown_type_is_replayed_once_the_type_is_there(
 
 
 @on_sqlite
-async def test_two_that_replay_at_once_and_one_that_drops_come_to_one_saga_and_one_end(house: House) -> None:
+async def test_two_concurrent_replays_and_a_drop_give_one_saga_and_one_resolution(house: House) -> None:
     event_id = new_id()
-    number = await sent_wrongly(house, event_id, data={"source": "a", "target": "b", "coins": 10}, specversion="0.3")
+    number = await send_wrongly(house, event_id, data={"source": "a", "target": "b", "coins": 10}, specversion="0.3")
     letters = DeadLetters(house.database, house.bus)
     letter = await letters.get(number)
     assert letter is not None
-    mended = await letters.edit(letter, message(event_id), by="olena")
-    assert mended is not None
-    copy = mended.letter.id
+    edited = await letters.edit(letter, message(event_id), by="olena")
+    assert edited is not None
+    copy = edited.letter.id
 
     first, second, dropped = await asyncio.gather(
         letters.replay(copy, by="olena"),
@@ -146,45 +146,45 @@ async def test_two_that_replay_at_once_and_one_that_drops_come_to_one_saga_and_o
 
     assert first is not None
     assert second is not None
-    ended = await letters.get(copy)
-    assert ended is not None
-    assert ended.settled_as is not None
+    resolved = await letters.get(copy)
+    assert resolved is not None
+    assert resolved.settled_as is not None
     if dropped is Settled.DONE:
         assert {first.fate, second.fate} == {ReplayForecast.SETTLED}
-        assert ended.settled_as == "dropped by ivan: x"
+        assert resolved.settled_as == "dropped by ivan: x"
     else:
-        assert ended.settled_as.startswith(("replayed by olena", "replayed by taras"))
+        assert resolved.settled_as.startswith(("replayed by olena", "replayed by taras"))
         await completed(house, event_id)
     assert len(await house.sagas()) <= 1
 
 
 @on_sqlite
-async def test_a_replay_that_is_cut_off_after_it_published_is_made_good_by_the_next(
+async def test_the_next_replay_completes_one_that_was_interrupted_after_publishing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event_id = new_id()
-    number = await sent_wrongly(house, event_id, specversion="0.3")
+    number = await send_wrongly(house, event_id, specversion="0.3")
     letters = DeadLetters(house.database, house.bus)
     letter = await letters.get(number)
     assert letter is not None
-    mended = await letters.edit(letter, message(event_id), by="olena")
-    assert mended is not None
+    edited = await letters.edit(letter, message(event_id), by="olena")
+    assert edited is not None
     publish = EventBus.publish_envelope
 
     async def publish_and_break(self: EventBus, raw: bytes | str) -> Any:
         await publish(self, raw)
-        raise Unreachable("the answer was lost")
+        raise Unreachable("the reply was lost")
 
     monkeypatch.setattr(EventBus, "publish_envelope", publish_and_break)
     with pytest.raises(Unreachable):
-        await letters.replay(mended.letter.id, by="olena")
+        await letters.replay(edited.letter.id, by="olena")
     monkeypatch.undo()
     await completed(house, event_id)
-    left = await letters.get(mended.letter.id)
-    assert left is not None
-    assert left.settled_as is None
+    interrupted = await letters.get(edited.letter.id)
+    assert interrupted is not None
+    assert interrupted.settled_as is None
 
-    again = await letters.replay(mended.letter.id, by="olena")
+    again = await letters.replay(edited.letter.id, by="olena")
 
     assert again is not None
     assert (again.fate, dict(again.stands or {})) == (ReplayForecast.REPEATS, {"CoinsMove": "completed"})
@@ -192,7 +192,7 @@ async def test_a_replay_that_is_cut_off_after_it_published_is_made_good_by_the_n
 
 
 @on_sqlite
-async def test_letters_are_listed_dropped_with_a_reason_and_shown_in_a_form_that_harms_no_terminal(
+async def test_letters_are_listed_dropped_with_a_reason_and_shown_without_control_characters(
     house: House, typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for raw in (b"\x00\xff\xfe", b"\x1b[2J broken", b"{}"):
@@ -201,24 +201,24 @@ async def test_letters_are_listed_dropped_with_a_reason_and_shown_in_a_form_that
     binary, text, empty = [str(letter.id) for letter in await house.dead_letters()]
 
     listed, narrowed = await typed("list"), await typed("list", "--code", "event.not_json", "--since", "1h", "--json")
-    nobody = await typed("drop", binary, "--reason", "...")
-    asked = await typed("drop", binary, "--reason", "a test")
+    unexplained = await typed("drop", binary, "--reason", "...")
+    unconfirmed = await typed("drop", binary, "--reason", "a test")
     dropped = await typed("drop", binary, "--reason", "a test", "--as", "olena", "--yes")
     twice = await typed("drop", binary, "--reason", "a test", "--yes", "--json")
     unknown = await typed("show", "999999", "--json")
-    (tmp_path / "mended.json").write_bytes(message("from-a-file"))
-    filed = await typed("edit", empty, "--file", str(tmp_path / "mended.json"), "--json")
+    (tmp_path / "corrected.json").write_bytes(message("from-a-file"))
+    from_file = await typed("edit", empty, "--file", str(tmp_path / "corrected.json"), "--json")
     no_json = await typed("edit", text, "--set", "data.coins=1")
 
     assert [row.split()[0] for row in listed.out.splitlines()[1:4]] == [empty, text, binary]
     assert [letter["number"] for letter in narrowed.document["dead_letters"]] == [int(text), int(binary)]
     assert (await typed("show", binary)).out.count("00fffe") == 1
     assert "\\x1b[2J broken" in (await typed("show", text)).out
-    assert (nobody.code, asked.code, dropped.code, twice.code) == (2, 2, 0, 2)
+    assert (unexplained.code, unconfirmed.code, dropped.code, twice.code) == (2, 2, 0, 2)
     assert twice.document["dead_letters"] == [{"number": int(binary), "became": "before"}]
     assert "dropped by olena: a test" in (await typed("show", binary)).out
     assert [line.split()[0] for line in (await typed("list", "--settled")).out.splitlines()[1:3]] == [empty, binary]
     assert unknown.document["error"]["code"] == "event.no_letter"
-    assert filed.document["event_id"] == "from-a-file"
+    assert from_file.document["event_id"] == "from-a-file"
     assert no_json.code == 2
     assert (await typed("replay")).code == 2

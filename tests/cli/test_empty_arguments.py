@@ -1,4 +1,4 @@
-"""An empty argument is refused by every command: it is mostly a shell variable that is not set."""
+"""Every command rejects an empty argument, which mostly comes from a shell variable that is not set."""
 
 import pytest
 
@@ -21,15 +21,15 @@ EMPTY = {
 
 
 @pytest.mark.parametrize("arguments", EMPTY.values(), ids=EMPTY)
-def test_an_empty_argument_is_misuse(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_argument_is_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code = run(arguments)
 
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert code == 2
-    assert said.out == ""
-    assert " is empty. Give it a value, or leave it out" in said.err
-    assert said.err.count("\n") == 1
+    assert output.out == ""
+    assert " is empty. Give it a value, or leave it out" in output.err
+    assert output.err.count("\n") == 1
     option = next(
         (argument.partition("=")[0] for argument in reversed(arguments) if argument.startswith("--")), "Argument"
     )
-    assert said.err.startswith(option)
+    assert output.err.startswith(option)

@@ -1,4 +1,4 @@
-"""A person steps in: `cancel`, `retry` and `skip` as they are typed, on the real server and both databases."""
+"""A person intervenes: `cancel`, `retry` and `skip` on the real server and on both databases."""
 
 import json
 import os
@@ -33,24 +33,24 @@ from tests.house import CATALOG, House, eventually, new_id, open_house
 from tests.orchestrators import CoinsMove
 
 on_sqlite = pytest.mark.parametrize("kind", ["sqlite"])
-"""For what does not depend on the database."""
+"""For tests of what does not depend on the database."""
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 COMMANDS = (("cancel",), ("retry",), ("skip", "1", "--reason", "by hand"))
 
 
 def typed(command: tuple[str, ...], event_id: str) -> tuple[str, ...]:
-    """A command about an event."""
+    """The words of a command about an event."""
     return (command[0], event_id, *command[1:])
 
 
-async def the_saga(database: Database, event_id: str) -> SagaView:
-    """Its row."""
-    [found] = await sagas_of_event(database, event_id)
-    return found
+async def read_saga(database: Database, event_id: str) -> SagaView:
+    """Read the only saga of an event."""
+    [view] = await sagas_of_event(database, event_id)
+    return view
 
 
 async def until_stuck(house: House, event_id: str) -> None:
-    """Wait until the saga shows as stuck."""
+    """Wait until the saga is shown as stuck."""
 
     async def is_stuck() -> bool:
         return any(saga.is_stuck for saga in await sagas_of_event(house.database, event_id))
@@ -59,13 +59,13 @@ async def until_stuck(house: House, event_id: str) -> None:
 
 
 async def needs_box_b(tx: Transaction) -> None:
-    """A compensation that finds its row gone, as SmartExpense's do."""
+    """Fail if the row of box `b` is missing, as SmartExpense's compensations do."""
     if (await tx.exec(select(box.c.name).where(box.c.name == "b"))).first() is None:
         raise LookupError("the box b is gone")
 
 
 async def failing_at(house: House, step: str) -> str:
-    """The id of an event whose saga tries a step again and again, and no longer inside of a workflow task."""
+    """Return the id of an event whose saga keeps failing at a step, beyond its local attempts."""
     event_id = new_id()
     Script.before[step] = fails()
     await house.bus.publish(EVENT, event_id=event_id)
@@ -78,7 +78,7 @@ async def failing_at(house: House, step: str) -> str:
 
 
 async def broken_by_a_missing_row(house: House) -> str:
-    """The id of an event whose saga is stuck in undoing: the row that its second compensation needs is deleted."""
+    """Return the id of an event whose saga is stuck in its undo, because a row that a compensation needs is missing."""
     event_id = await failing_at(house, "write_note")
     async with house.database.transaction() as connection:
         await connection.execute(delete(box).where(box.c.name == "b"))
@@ -89,29 +89,29 @@ async def broken_by_a_missing_row(house: House) -> str:
 
 
 async def give_back_the_row(house: House) -> None:
-    """The row as it was when it was deleted."""
+    """Insert the row as it was before it was deleted."""
     async with house.database.transaction() as connection:
         await connection.execute(insert(box).values(name="b", coins=10))
 
 
 async def signals_of(house: House, workflow_id: str) -> list[str]:
-    """Names of the signals that an execution has got."""
+    """Return the names of the signals that an execution has received."""
     history = await house.client.get_workflow_handle(workflow_id).fetch_history()
-    told = [event.workflow_execution_signaled_event_attributes for event in history.events]
-    return [one.signal_name for one in told if one.signal_name]
+    attributes = [event.workflow_execution_signaled_event_attributes for event in history.events]
+    return [signaled.signal_name for signaled in attributes if signaled.signal_name]
 
 
 async def until_ended(house: House, event_id: str) -> SagaView:
-    """Wait for its outcome."""
+    """Wait until the saga has ended and return it."""
 
     async def has_ended() -> bool:
-        return (await the_saga(house.database, event_id)).phase.is_final
+        return (await read_saga(house.database, event_id)).phase.is_final
 
     await eventually(has_ended, "the saga has ended")
-    return await the_saga(house.database, event_id)
+    return await read_saga(house.database, event_id)
 
 
-async def test_a_compensation_broken_by_a_missing_row_is_skipped_with_a_reason_and_the_saga_settles(
+async def test_a_compensation_that_fails_for_a_missing_row_is_skipped_and_the_saga_ends(
     house: House, at_home: Shell
 ) -> None:
     event_id = await broken_by_a_missing_row(house)
@@ -129,9 +129,13 @@ async def test_a_compensation_broken_by_a_missing_row_is_skipped_with_a_reason_a
     assert f"orchestrator retry {event_id} " in status.out
     assert f"orchestrator skip {event_id} 2 --reason ... " in status.out
     assert [saga["event_id"] for saga in listed.document["sagas"]] == [event_id]
-    told = skipped.document
-    assert (told["did"], told["skipped_by"], told["skip_reason"]) == ("skipped", "olena", "box b was thrown away")
-    assert (told["sagas"][0]["phase"], told["sagas"][0]["error_code"]) == ("failed", "note.too_long")
+    document = skipped.document
+    assert (document["did"], document["skipped_by"], document["skip_reason"]) == (
+        "skipped",
+        "olena",
+        "box b was thrown away",
+    )
+    assert (document["sagas"][0]["phase"], document["sagas"][0]["error_code"]) == ("failed", "note.too_long")
     assert "cast.take_out(name='b', coins=10)" in skipped.err
     assert await signals_of(house, f"CoinsMove/event/{event_id}") == ["event", "retry"]
     await check_that_it_stays_skipped(house, event_id)
@@ -142,8 +146,8 @@ async def test_a_compensation_broken_by_a_missing_row_is_skipped_with_a_reason_a
 
 
 async def check_that_it_stays_skipped(house: House, event_id: str) -> None:
-    """Its failed event says so, and a late attempt of the compensation changes nothing, its row being there again."""
-    ended = await the_saga(house.database, event_id)
+    """The failed event says so, and a late attempt of the compensation changes nothing, though its row exists again."""
+    ended = await read_saga(house.database, event_id)
     [sent] = await house.outbox()
     undone: list[dict[str, Any]] = json.loads(sent.envelope)["data"]["undone"]
     assert [(step["operation"], step["skipped"]) for step in undone] == [("cast.put", True), ("cast.take", False)]
@@ -161,16 +165,16 @@ async def check_that_it_stays_skipped(house: House, event_id: str) -> None:
     assert await house.holdings() == before
     assert before.boxes == {"a": 100, "b": 10}
     assert Script.runs == runs
-    assert await the_saga(house.database, event_id) == ended
+    assert await read_saga(house.database, event_id) == ended
 
 
-async def test_a_stuck_saga_is_tried_again_at_once_when_its_cause_is_mended(house: House, at_home: Shell) -> None:
+async def test_a_retry_takes_effect_at_once_when_the_cause_was_fixed(house: House, at_home: Shell) -> None:
     event_id = await broken_by_a_missing_row(house)
 
-    async def waits_for_long() -> bool:
-        return (await the_saga(house.database, event_id)).steps[1].undo_attempts > 2 * STUCK_AFTER + 1
+    async def has_long_backoff() -> bool:
+        return (await read_saga(house.database, event_id)).steps[1].undo_attempts > 2 * STUCK_AFTER + 1
 
-    await eventually(waits_for_long, "the next attempt is six seconds away", within=60.0)
+    await eventually(has_long_backoff, "the next attempt is six seconds away", within=60.0)
     await give_back_the_row(house)
 
     ran = await at_home.run("retry", event_id)
@@ -183,7 +187,7 @@ async def test_a_stuck_saga_is_tried_again_at_once_when_its_cause_is_mended(hous
     assert (await house.holdings()).boxes == {"a": 100, "b": 0}
 
 
-async def test_a_cancel_shows_what_it_undoes_the_last_step_first_and_undoes_it(house: House, at_home: Shell) -> None:
+async def test_a_cancel_shows_its_plan_the_last_step_first_and_undoes_it(house: House, at_home: Shell) -> None:
     before = await house.holdings()
     event_id = await failing_at(house, "write_note")
 
@@ -198,7 +202,7 @@ async def test_a_cancel_shows_what_it_undoes_the_last_step_first_and_undoes_it(h
     ]
     assert "\ncancelled saga.cancelled: " in ran.out
     assert await house.holdings() == before
-    assert (await the_saga(house.database, event_id)).phase is Phase.CANCELLED
+    assert (await read_saga(house.database, event_id)).phase is Phase.CANCELLED
 
 
 @on_sqlite
@@ -220,7 +224,7 @@ async def test_queries_are_left_out_of_the_plan(house: House, at_home: Shell) ->
 
 @on_sqlite
 @pytest.mark.parametrize("command", [("cancel",), ("skip", "2", "--reason", "by hand")], ids=" ".join)
-async def test_without_a_terminal_nothing_is_done_unless_it_is_agreed_to(
+async def test_without_a_terminal_nothing_is_done_unless_it_is_confirmed(
     command: tuple[str, ...], house: House, at_home: Shell
 ) -> None:
     event_id = await broken_by_a_missing_row(house) if command[0] == "skip" else await failing_at(house, "write_note")
@@ -235,7 +239,7 @@ async def test_without_a_terminal_nothing_is_done_unless_it_is_agreed_to(
     )
     assert in_json.document["error"]["code"] == "usage"
     assert await house.holdings() == before
-    assert not (await the_saga(house.database, event_id)).phase.is_final
+    assert not (await read_saga(house.database, event_id)).phase.is_final
 
 
 @on_sqlite
@@ -247,23 +251,23 @@ async def test_on_a_terminal_a_person_is_asked(answer: str, code: int, house: Ho
 
     assert ran.code == code, ran
     assert "Undo it? [y/N]" in ran.err
-    assert (await the_saga(house.database, event_id)).phase.is_final == (answer == "yes")
+    assert (await read_saga(house.database, event_id)).phase.is_final == (answer == "yes")
 
 
 async def on_a_terminal(shell: Shell, answer: str, *arguments: str) -> Ran:
-    """Type a command, and a line when it asks."""
-    theirs, ours = pty.openpty()
+    """Run a command on a terminal and answer its question."""
+    controller, terminal = pty.openpty()
     try:
-        process = await shell.start(*arguments, stdin=ours)
-        os.write(theirs, f"{answer}\n".encode())
+        process = await shell.start(*arguments, stdin=terminal)
+        os.write(controller, f"{answer}\n".encode())
         return await ended(process)
     finally:
-        os.close(theirs)
-        os.close(ours)
+        os.close(controller)
+        os.close(terminal)
 
 
 @on_sqlite
-async def test_past_the_pivot_a_cancel_says_that_the_saga_goes_on_and_asks_nothing(
+async def test_past_the_pivot_a_cancel_says_that_the_saga_continues_and_asks_nothing(
     mailing_house: House, by_mail: Shell
 ) -> None:
     event_id = await a_mailing_stuck_at(mailing_house, "stamp")
@@ -279,7 +283,7 @@ async def test_past_the_pivot_a_cancel_says_that_the_saga_goes_on_and_asks_nothi
     assert (await until_ended(mailing_house, event_id)).phase is Phase.COMPLETED
 
 
-async def test_past_the_pivot_a_step_that_gives_nothing_is_skipped_and_the_saga_completes(
+async def test_past_the_pivot_a_step_without_a_result_is_skipped_and_the_saga_completes(
     mailing_house: House, by_mail: Shell
 ) -> None:
     event_id = await a_mailing_stuck_at(mailing_house, "stamp")
@@ -289,12 +293,12 @@ async def test_past_the_pivot_a_step_that_gives_nothing_is_skipped_and_the_saga_
     assert ran.code == 0, ran
     assert "mailing.stamp(text='sent')" in ran.out
     assert "completed MAILING_COMPLETED" in ran.out
-    states = [step.state.value for step in (await the_saga(mailing_house.database, event_id)).steps]
+    states = [step.state.value for step in (await read_saga(mailing_house.database, event_id)).steps]
     assert states == ["done", "done", "skipped", "done"]
 
 
 @on_sqlite
-async def test_past_the_pivot_a_step_whose_result_is_needed_is_not_skipped(
+async def test_past_the_pivot_a_step_whose_result_is_needed_cannot_be_skipped(
     mailing_house: House, by_mail: Shell
 ) -> None:
     event_id = await a_mailing_stuck_at(mailing_house, "file_away")
@@ -307,8 +311,8 @@ async def test_past_the_pivot_a_step_whose_result_is_needed_is_not_skipped(
 
 
 @on_sqlite
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda one: one[0])
-async def test_a_saga_that_has_ended_is_told_as_it_ended(
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+async def test_a_command_about_an_ended_saga_shows_its_outcome(
     command: tuple[str, ...], house: House, at_home: Shell
 ) -> None:
     completed, failed = new_id(), new_id()
@@ -326,7 +330,7 @@ async def test_a_saga_that_has_ended_is_told_as_it_ended(
     assert (bad.document["did"], bad.document["sagas"][0]["error_code"]) == (None, "box.refused")
 
 
-async def test_a_terminated_saga_is_cancelled_without_doing_another_step(house: House, at_home: Shell) -> None:
+async def test_a_terminated_saga_is_cancelled_without_running_another_step(house: House, at_home: Shell) -> None:
     before = await house.holdings()
     event_id = await failing_at(house, "put")
     await house.client.get_workflow_handle(f"CoinsMove/event/{event_id}").terminate()
@@ -337,14 +341,14 @@ async def test_a_terminated_saga_is_cancelled_without_doing_another_step(house: 
     assert ran.code == 1, ran
     assert "No execution drives the saga, so one is started for the undo." in ran.out
     assert "put" not in Script.runs
-    ended_saga = await the_saga(house.database, event_id)
+    ended_saga = await read_saga(house.database, event_id)
     assert ended_saga.phase is Phase.CANCELLED
     assert (ended_saga.message or "").startswith("cancelled by ")
     assert await house.holdings() == before
 
 
 @on_sqlite
-async def test_a_terminated_saga_is_started_by_a_retry_and_goes_on(house: House, at_home: Shell) -> None:
+async def test_a_retry_resumes_a_terminated_saga(house: House, at_home: Shell) -> None:
     event_id = await failing_at(house, "put")
     await house.client.get_workflow_handle(f"CoinsMove/event/{event_id}").terminate()
     Script.clear()
@@ -357,7 +361,7 @@ async def test_a_terminated_saga_is_started_by_a_retry_and_goes_on(house: House,
 
 
 @on_sqlite
-async def test_a_saga_that_is_being_undone_is_only_followed_by_a_cancel(house: House, at_home: Shell) -> None:
+async def test_a_cancel_only_follows_a_saga_that_is_already_being_undone(house: House, at_home: Shell) -> None:
     event_id = await broken_by_a_missing_row(house)
 
     ran = await at_home.run("cancel", event_id, "--timeout", "0.2")
@@ -370,7 +374,7 @@ async def test_a_saga_that_is_being_undone_is_only_followed_by_a_cancel(house: H
 
 
 @on_sqlite
-async def test_an_event_that_nobody_has_begun_is_cancelled_when_somebody_comes(
+async def test_an_event_that_no_worker_has_started_is_cancelled_once_a_worker_runs(
     empty_house: House,
 ) -> None:
     [handle] = await empty_house.bus.publish(EVENT)
@@ -388,7 +392,7 @@ async def test_an_event_that_nobody_has_begun_is_cancelled_when_somebody_comes(
 
 
 @on_sqlite
-async def test_a_retry_where_nothing_waits_changes_nothing_and_says_so(empty_house: House) -> None:
+async def test_a_retry_of_a_saga_that_waits_for_none_changes_nothing_and_says_so(empty_house: House) -> None:
     [handle] = await empty_house.bus.publish(EVENT)
 
     ran = await shell_of(empty_house).run("retry", handle.event_id, "--json")
@@ -402,7 +406,7 @@ async def test_a_retry_where_nothing_waits_changes_nothing_and_says_so(empty_hou
 
 @on_sqlite
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("1", "--reason", " "), "--reason is empty"),
         (("1", "--reason", "..."), "Write a few words"),
@@ -414,20 +418,20 @@ async def test_a_retry_where_nothing_waits_changes_nothing_and_says_so(empty_hou
     ],
     ids=str,
 )
-async def test_a_skip_that_cannot_be_is_refused_in_a_sentence(
-    arguments: tuple[str, ...], told: str, house: House, at_home: Shell
+async def test_an_invalid_skip_is_rejected_with_one_sentence(
+    arguments: tuple[str, ...], message: str, house: House, at_home: Shell
 ) -> None:
     event_id = await failing_at(house, "write_note")
 
     ran = await at_home.run("skip", event_id, *arguments)
 
     assert ran.code == 2, ran
-    assert told in ran.err
+    assert message in ran.err
     assert ran.out == ""
 
 
 @on_sqlite
-async def test_a_second_skip_is_told_whose_stands(house: House, at_home: Shell) -> None:
+async def test_a_second_skip_shows_who_made_the_first(house: House, at_home: Shell) -> None:
     event_id = await broken_by_a_missing_row(house)
     Script.before["give_back"] = fails()
     first = await at_home.run("skip", event_id, "2", "--reason", "first", "--as", "olena", "--yes", "--no-wait")
@@ -443,8 +447,8 @@ async def test_a_second_skip_is_told_whose_stands(house: House, at_home: Shell) 
 
 
 @on_sqlite
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda one: one[0])
-async def test_which_saga_is_meant_must_be_said_where_several_are_open(
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+async def test_an_orchestrator_must_be_named_if_several_sagas_of_the_event_are_open(
     command: tuple[str, ...], empty_house: House
 ) -> None:
     event_id = new_id()
@@ -452,30 +456,28 @@ async def test_which_saga_is_meant_must_be_said_where_several_are_open(
         await write_row(empty_house.database, event_id, name)
     shell = shell_of(empty_house)
 
-    unsaid = await shell.run(*typed(command, event_id), "--json")
+    unnamed = await shell.run(*typed(command, event_id), "--json")
     wrong = await shell.run(*typed(command, event_id), "--orchestrator", "Nobody")
     status = await shell.run("status", event_id)
 
-    assert (unsaid.code, wrong.code) == (2, 2), f"{unsaid}\n{wrong}"
-    assert unsaid.document["error"]["code"] == "saga.ambiguous"
-    assert "CoinsMove, Letter" in unsaid.document["error"]["message"]
+    assert (unnamed.code, wrong.code) == (2, 2), f"{unnamed}\n{wrong}"
+    assert unnamed.document["error"]["code"] == "saga.ambiguous"
+    assert "CoinsMove, Letter" in unnamed.document["error"]["message"]
     assert "Nobody has no saga for that event" in wrong.err
     assert f"orchestrator retry {event_id} --orchestrator Letter" in status.out
 
 
 @on_sqlite
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda one: one[0])
-async def test_an_event_that_nobody_knows_is_exit_code_2(
-    command: tuple[str, ...], house: House, at_home: Shell
-) -> None:
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+async def test_an_unknown_event_is_exit_code_2(command: tuple[str, ...], house: House, at_home: Shell) -> None:
     ran = await at_home.run(*typed(command, "never-published"), "--json")
 
     assert ran.code == 2, ran
     assert ran.document["error"]["code"] == "saga.unknown"
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda one: one[0])
-async def test_without_temporal_nothing_is_changed_and_that_is_exit_code_3(
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+async def test_without_temporal_nothing_is_changed_and_the_exit_code_is_3(
     command: tuple[str, ...], nowhere: Shell
 ) -> None:
     ran = await nowhere.run(*typed(command, "order-17"))
@@ -486,29 +488,29 @@ async def test_without_temporal_nothing_is_changed_and_that_is_exit_code_3(
 
 @pytest.fixture
 async def empty_house(database: Database, client: Client) -> AsyncGenerator[House]:
-    """A house where nobody works."""
-    async with open_house(client, database, CATALOG, task_queue=f"empty-{uuid4()}", working=False) as made:
-        yield made
+    """A running application without a worker."""
+    async with open_house(client, database, CATALOG, task_queue=f"empty-{uuid4()}", working=False) as opened:
+        yield opened
 
 
 @pytest.fixture
 async def mailing_house(database: Database, client: Client) -> AsyncGenerator[House]:
-    """A house with steps after a pivot."""
+    """A running application whose orchestrator has steps after a pivot."""
     catalog = Catalog.of(
         orchestrators=[Mailing], operations=[cast.take, cast.send_letter, mailing.stamp, mailing.file_away]
     )
-    async with open_house(client, database, catalog, task_queue=f"mailing-{uuid4()}") as made:
-        yield made
+    async with open_house(client, database, catalog, task_queue=f"mailing-{uuid4()}") as opened:
+        yield opened
 
 
 @pytest.fixture
 def by_mail(mailing_house: House) -> Shell:
-    """A shell that looks at it."""
+    """A shell for that application."""
     return shell_of(mailing_house).at(ORCHESTRATOR_PACKAGES="tests.cast,tests.cli.mailing")
 
 
 async def a_mailing_stuck_at(house: House, step: str) -> str:
-    """The id of an event whose saga is past its pivot, where a step cannot be done."""
+    """Return the id of an event whose saga is stuck at a step past its pivot."""
     event_id = new_id()
     Script.before[step] = fails()
     await house.bus.publish(MailingRequested(source="a"), event_id=event_id)
@@ -517,7 +519,7 @@ async def a_mailing_stuck_at(house: House, step: str) -> str:
 
 
 async def write_row(database: Database, event_id: str, orchestrator: str) -> None:
-    """A saga's row without any execution."""
+    """Write a saga's row without an execution."""
     async with database.transaction() as connection:
         await connection.execute(
             insert(saga).values(

@@ -1,4 +1,4 @@
-"""What a person sees of locks: who holds one, who waits for it and behind whom; from the database alone."""
+"""What a person sees of locks: the holder, and the sagas that wait for it in order; from the database alone."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -22,7 +22,7 @@ from tests.cli.shell import Ran, Shell
 from tests.house import House, new_id, open_house
 from tests.orchestrators import TurnTaking
 from tests.store.test_locks import opened, opening
-from tests.temporal.test_waiting_for_locks import one_waits
+from tests.temporal.test_waiting_for_locks import start_waiting
 
 on_sqlite = pytest.mark.parametrize("kind", ["sqlite"])
 
@@ -34,31 +34,31 @@ Typed = Callable[[str], Awaitable[Ran]]
 def typed(
     database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Awaitable[Ran]]:
-    """Types a command that asks this database; in this process, as nothing here depends on its being another."""
+    """Runs a command for this database, in this process, because nothing here needs another one."""
     monkeypatch.setenv("ORCHESTRATOR_DATABASE_URL", database.url.render_as_string(hide_password=False))
     monkeypatch.setenv("ORCHESTRATOR_PACKAGES", "tests.cast,tests.orchestrators")
 
-    async def ran(line: str) -> Ran:
+    async def run_command(line: str) -> Ran:
         capsys.readouterr()
         code = await asyncio.to_thread(run, line.split())
-        said = capsys.readouterr()
-        return Ran(code, said.out, said.err)
+        output = capsys.readouterr()
+        return Ran(code, output.out, output.err)
 
-    return ran
+    return run_command
 
 
 @pytest.fixture
-async def line(database: Database, client: Client) -> AsyncGenerator[House]:
-    """Three sagas that came one after the other, and nobody works: `two` waits for `one`, and `three` for both."""
+async def waiting_sagas(database: Database, client: Client) -> AsyncGenerator[House]:
+    """Three sagas without a worker, in order of arrival: `two` waits for `one`, and `three` for both."""
     catalog = Catalog.of(orchestrators=[TurnTaking], operations=[cast.take, cast.put])
-    async with open_house(client, database, catalog, task_queue=f"line-{uuid4()}", working=False) as made:
-        for given in (opening("one", "user/1"), opening("two", "user/1", "user/2"), opening("three", "user/1")):
-            await opened(database, given)
-        yield made
+    async with open_house(client, database, catalog, task_queue=f"waiting-{uuid4()}", working=False) as house:
+        for saga_opening in (opening("one", "user/1"), opening("two", "user/1", "user/2"), opening("three", "user/1")):
+            await opened(database, saga_opening)
+        yield house
 
 
-async def test_who_waits_is_told_for_whom_and_who_holds_is_told_to_hold(
-    line: House, nowhere: Shell, typed: Typed, monkeypatch: pytest.MonkeyPatch
+async def test_status_names_the_lock_that_a_saga_waits_for_and_its_holder(
+    waiting_sagas: House, nowhere: Shell, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEMPORAL_ADDRESS", nowhere.variables["TEMPORAL_ADDRESS"])
 
@@ -71,10 +71,10 @@ async def test_who_waits_is_told_for_whom_and_who_holds_is_told_to_hold(
     assert plain.out.startswith("waiting   TurnTaking ")
     assert "not done: waits for the lock user/1, held by TurnTaking one, 2 ahead of it\n" in plain.out
     assert " status one  # shows the saga that it waits for" in plain.out
-    [told] = in_json.document["sagas"]
-    assert (told["phase"], told["is_waiting"], told["blocked_reason"]) == ("forward", True, "locked")
+    [document] = in_json.document["sagas"]
+    assert (document["phase"], document["is_waiting"], document["blocked_reason"]) == ("forward", True, "locked")
     holder = {"orchestrator": "TurnTaking", "event_id": "one"}
-    assert told["waits_for"] == [{"lock": "user/1", "holder": holder, "before": 2}]
+    assert document["waits_for"] == [{"lock": "user/1", "holder": holder, "before": 2}]
 
     states = {row.split()[0]: row.split()[2] for row in listed.out.splitlines()[1:4]}
     assert states == {"one": "forward", "two": "waiting", "three": "waiting"}
@@ -93,12 +93,12 @@ async def test_who_waits_is_told_for_whom_and_who_holds_is_told_to_hold(
     assert [(lock["key"], lock["waiting"]) for lock in held_json.document["locks"]] == [("user/1", 2), ("user/2", 0)]
 
 
-async def test_the_longest_line_comes_first_and_what_is_cut_off_is_counted(line: House) -> None:
-    found, held = await held_locks(line.database, limit=1)
-    cut = await held_lock(line.database, "user/1", limit=1)
-    alone = await held_lock(line.database, "user/2", limit=1)
+async def test_the_longest_queue_is_first_and_a_shortened_one_is_counted(waiting_sagas: House) -> None:
+    locks, held = await held_locks(waiting_sagas.database, limit=1)
+    cut = await held_lock(waiting_sagas.database, "user/1", limit=1)
+    alone = await held_lock(waiting_sagas.database, "user/2", limit=1)
 
-    assert [(one.key, one.waiting) for one in found] == [("user/1", 2)]
+    assert [(lock.key, lock.waiting) for lock in locks] == [("user/1", 2)]
     assert held == 2
     assert cut is not None
     assert (cut.holder.event_id, cut.waiting, [waiting.event_id for waiting in cut.queue]) == ("one", 2, ["two"])
@@ -107,17 +107,17 @@ async def test_the_longest_line_comes_first_and_what_is_cut_off_is_counted(line:
 
 
 @on_sqlite
-async def test_who_is_undone_waits_for_nobody(line: House) -> None:
-    given = opening("two")
-    assert await cancel_saga(line.database, given.saga.id, by="a test") is Phase.UNDOING
+async def test_a_saga_that_is_being_undone_waits_for_no_lock(waiting_sagas: House) -> None:
+    saga_opening = opening("two")
+    assert await cancel_saga(waiting_sagas.database, saga_opening.saga.id, by="a test") is Phase.UNDOING
 
-    [seen] = await sagas_of_event(line.database, "two")
+    [view] = await sagas_of_event(waiting_sagas.database, "two")
 
-    assert (seen.phase, seen.is_waiting, seen.blocked_by) == (Phase.UNDOING, False, ())
+    assert (view.phase, view.is_waiting, view.blocked_by) == (Phase.UNDOING, False, ())
 
 
 @on_sqlite
-async def test_locks_that_nobody_holds_are_told_to_be_free(database: Database, typed: Typed) -> None:
+async def test_a_lock_without_a_holder_is_shown_as_free(database: Database, typed: Typed) -> None:
     nothing, free, free_json = await typed("locks"), await typed("locks user/1"), await typed("locks user/1 --json")
 
     assert (nothing.code, nothing.out) == (0, "No lock is held.\n")
@@ -126,24 +126,24 @@ async def test_locks_that_nobody_holds_are_told_to_be_free(database: Database, t
 
 
 @on_sqlite
-async def test_temporal_adds_nothing_to_a_saga_that_waits_and_says_when_nobody_drives_it(house: House) -> None:
+async def test_temporal_adds_to_a_waiting_saga_only_that_nothing_drives_it(house: House) -> None:
     event_id = new_id()
-    waiting = await one_waits(house, event_id)
+    waiting = await start_waiting(house, event_id)
     settings = Settings(
         database_url=house.database.url.render_as_string(hide_password=False), packages=("tests.orchestrators",)
     )
 
     [driven] = (await diagnose(settings, event_id, house.client)).sagas
     await house.client.get_workflow_handle(driven.workflow_id).terminate()
-    [left] = (await diagnose(settings, event_id, house.client)).sagas
+    [terminated] = (await diagnose(settings, event_id, house.client)).sagas
     waiting.cancel()
 
     sentence = "waits for the lock k, held by TurnTaking holder, 1 ahead of it"
     assert (driven.why, driven.blocked_reason, driven.phase) == (sentence, BlockedReason.LOCKED, "waiting")
-    assert left.blocked_reason is BlockedReason.CLOSED
-    assert left.why is not None
-    assert left.why.startswith(f"{sentence}; its execution has ended as terminated")
-    assert [what for _, what in left.next_commands] == [
+    assert terminated.blocked_reason is BlockedReason.CLOSED
+    assert terminated.why is not None
+    assert terminated.why.startswith(f"{sentence}; its execution has ended as terminated")
+    assert [what for _, what in terminated.next_commands] == [
         "resumes the saga",
         "shows the saga that it waits for",
     ]

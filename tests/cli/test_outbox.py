@@ -1,4 +1,4 @@
-"""What a person sees of the outbox: what waits, since when, and why."""
+"""What a person sees of the outbox: which events wait, since when, and why."""
 
 import asyncio
 from datetime import timedelta
@@ -17,15 +17,15 @@ from tests.house import rows
 EVENT = NothingRequested(refuse=False)
 
 
-async def test_what_waits_is_shown_with_its_age_its_tries_and_its_last_error(
+async def test_waiting_events_are_shown_with_their_age_attempts_and_last_error(
     database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ORCHESTRATOR_DATABASE_URL", database.url.render_as_string(hide_password=False))
 
     async def typed(line: str) -> Ran:
         code = await asyncio.to_thread(run, line.split())
-        said = capsys.readouterr()
-        return Ran(code, said.out, said.err)
+        output = capsys.readouterr()
+        return Ran(code, output.out, output.err)
 
     nothing = await typed("outbox")
     async with database.transaction() as connection:

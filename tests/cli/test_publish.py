@@ -18,7 +18,7 @@ TYPE = "MONEY_TRANSFER_REQUESTED"
 
 
 async def is_known(client: Client, event_id: str) -> bool:
-    """Whether the event has an execution."""
+    """Tell whether the event has an execution."""
     try:
         await client.get_workflow_handle(f"MoneyTransfer/event/{event_id}").describe()
     except RPCError as fault:
@@ -35,8 +35,8 @@ async def test_a_followed_event_shows_each_step_and_its_outcome(shop: Shell) -> 
 
     assert ran.code == 0, ran
     steps = ["account.currency_of", "metadata.convert", "account.withdraw", "account.deposit"]
-    told = [line.split() for line in ran.out.splitlines() if line.startswith("  done ")]
-    assert [words[-1] for words in told] == [*steps, "activity_log.record_transfer", "completed"]
+    lines = [line.split() for line in ran.out.splitlines() if line.startswith("  done ")]
+    assert [words[-1] for words in lines] == [*steps, "activity_log.record_transfer", "completed"]
     assert f"MoneyTransfer/event/{event_id}" in ran.out
     assert f"/namespaces/default/workflows/MoneyTransfer%2Fevent%2F{event_id}/" in ran.out
     assert ran.out.splitlines()[-1].startswith("completed MONEY_TRANSFER_COMPLETED {")
@@ -44,7 +44,7 @@ async def test_a_followed_event_shows_each_step_and_its_outcome(shop: Shell) -> 
 
 
 async def test_a_refused_event_is_exit_code_1_with_its_reason_and_what_was_undone(shop: Shell) -> None:
-    # In one currency's own words more than the target holds: the withdrawal is done, the deposit refused.
+    # More than the target can hold: the withdrawal is done and the deposit is refused.
     arriving = {"amount_minor": 10**15, "currency": "EUR"}
 
     ran = await shop.run("publish", TYPE, a_transfer(arriving=arriving), "--follow")
@@ -94,7 +94,7 @@ async def test_an_accepted_event_is_one_document(deserted: Shell, client: Client
     assert await is_known(client, ran.document["event_id"])
 
 
-async def test_an_unfinished_event_is_exit_code_4_and_says_that_nobody_works(deserted: Shell) -> None:
+async def test_an_unfinished_event_is_exit_code_4_and_says_that_no_worker_runs(deserted: Shell) -> None:
     ran = await deserted.run("publish", TYPE, a_transfer(), "--timeout", "1", "--json")
 
     assert ran.code == 4, ran
@@ -104,7 +104,7 @@ async def test_an_unfinished_event_is_exit_code_4_and_says_that_nobody_works(des
     assert "orchestrator status" in ran.err
 
 
-async def test_whoever_follows_without_a_worker_is_told_once_how_to_start_one(deserted: Shell) -> None:
+async def test_following_without_a_worker_says_once_how_to_start_one(deserted: Shell) -> None:
     ran = await deserted.run("publish", TYPE, a_transfer(), "--follow", "--timeout", "7")
 
     assert ran.code == 4, ran
@@ -114,13 +114,13 @@ async def test_whoever_follows_without_a_worker_is_told_once_how_to_start_one(de
     assert [line.startswith("No worker") for line in remarks].count(True) == 1
 
 
-async def test_ctrl_c_stops_watching_and_the_saga_goes_on(deserted: Shell, client: Client) -> None:
+async def test_ctrl_c_stops_following_and_the_saga_continues(deserted: Shell, client: Client) -> None:
     event_id = new_id()
     process = await deserted.start("publish", TYPE, a_transfer(), "--follow", "--event-id", event_id)
     assert process.stdout is not None
     async with asyncio.timeout(30):
-        said = await process.stdout.readline()
-    assert said.startswith(b"accepted"), said
+        line = await process.stdout.readline()
+    assert line.startswith(b"accepted"), line
 
     process.send_signal(signal.SIGINT)
     ran = await ended(process)
@@ -132,7 +132,7 @@ async def test_ctrl_c_stops_watching_and_the_saga_goes_on(deserted: Shell, clien
     assert await is_known(client, event_id)
 
 
-async def test_a_repeat_gives_the_first_outcome_and_says_so(shop: Shell) -> None:
+async def test_a_repeat_has_the_first_outcome_and_says_so(shop: Shell) -> None:
     event_id = new_id()
     first = await shop.run("publish", TYPE, a_transfer(), "--event-id", event_id, "--timeout", "30", "--json")
 
@@ -147,7 +147,7 @@ async def test_a_repeat_gives_the_first_outcome_and_says_so(shop: Shell) -> None
     assert again.document["sagas"][0]["outcome"] == first.document["sagas"][0]["outcome"]
 
 
-async def test_a_failed_event_published_again_fails_as_it_did_and_shows_that_nothing_ran(shop: Shell) -> None:
+async def test_a_failed_event_published_again_has_the_same_outcome_and_shows_that_nothing_ran(shop: Shell) -> None:
     event_id = new_id()
     payload = a_transfer(to_account_id="nowhere")
     first = await shop.run("publish", TYPE, payload, "--event-id", event_id, "--follow", "--json")
@@ -160,7 +160,7 @@ async def test_a_failed_event_published_again_fails_as_it_did_and_shows_that_not
 
 
 @pytest.mark.parametrize("target", ["olena-eur", "nowhere"])
-async def test_an_id_used_for_other_content_is_refused(target: str, shop: Shell) -> None:
+async def test_an_id_used_for_other_content_is_rejected(target: str, shop: Shell) -> None:
     event_id = new_id()
     await shop.run("publish", TYPE, a_transfer(to_account_id=target), "--event-id", event_id, "--follow")
 
@@ -173,8 +173,8 @@ async def test_an_id_used_for_other_content_is_refused(target: str, shop: Shell)
 
 
 @pytest.mark.parametrize("fault", ["a zero amount", "an event over the size limit"])
-async def test_nothing_is_sent_of_a_wrong_event(fault: str, shop: Shell, client: Client) -> None:
-    """The others are refused before any connection is made: see `test_without_a_server`."""
+async def test_an_invalid_event_is_not_sent(fault: str, shop: Shell, client: Client) -> None:
+    """Other invalid events are rejected before any connection is made: see `test_without_a_server`."""
     event_id = new_id()
 
     ran = await shop.run("publish", TYPE, "-", "--event-id", event_id, "--follow", stdin=WRONG[fault][0])
@@ -183,7 +183,7 @@ async def test_nothing_is_sent_of_a_wrong_event(fault: str, shop: Shell, client:
     assert not await is_known(client, event_id)
 
 
-async def test_an_account_created_by_its_example_can_be_transferred_to(shop: Shell) -> None:
+async def test_an_account_created_from_its_example_can_receive_a_transfer(shop: Shell) -> None:
     example = json.loads((await shop.run("publish", "ACCOUNT_CREATED", "--example")).out)
     created = await shop.run("publish", "ACCOUNT_CREATED", json.dumps(example), "--follow")
 
@@ -192,8 +192,8 @@ async def test_an_account_created_by_its_example_can_be_transferred_to(shop: She
     assert (created.code, moved.code) == (0, 0), moved
 
 
-async def test_the_limit_is_of_the_whole_event() -> None:
-    """The command line checks the payload's size; the bus, also what would be sent."""
+async def test_the_size_limit_applies_to_the_whole_event() -> None:
+    """The command line checks the size of the payload, and the bus that of the envelope."""
     from orchestrator import DomainEvent, EventRejected
     from orchestrator.client.validation import envelope_of
     from tests.cast_events import CoinsMoveRequested
@@ -201,8 +201,8 @@ async def test_the_limit_is_of_the_whole_event() -> None:
 
     event: DomainEvent = CoinsMoveRequested(source="s" * 300_000, target="b", coins=1)
 
-    with pytest.raises(EventRejected, match=r"its field source alone takes 300,002") as told:
+    with pytest.raises(EventRejected, match=r"its field source alone takes 300,002") as raised:
         envelope_of(CATALOG, event, event_id="one", source="tests")
 
-    assert told.value.code == "event.too_large"
+    assert raised.value.code == "event.too_large"
     assert wrap(CoinsMoveRequested(source="a", target="b", coins=1), event_id="one", source="tests")

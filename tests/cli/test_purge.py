@@ -1,4 +1,4 @@
-"""`orchestrator purge` as a person runs it, and what `status` tells of a saga afterwards."""
+"""`orchestrator purge` as a person runs it, and what `status` shows of a saga afterwards."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +16,7 @@ from tests.orchestrators import CoinsMove
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 
 
-async def test_it_shows_asks_deletes_and_the_outcome_stays(house: House, at_home: Shell) -> None:
+async def test_it_shows_asks_and_deletes_and_the_outcome_remains(house: House, at_home: Shell) -> None:
     event_id = new_id()
     Script.before["put"] = refuses()
     with pytest.raises(SagaFailed):
@@ -26,8 +26,8 @@ async def test_it_shows_asks_deletes_and_the_outcome_stays(house: House, at_home
         await connection.execute(update(saga).values(finished_at=long_ago))
 
     shown = await at_home.run("purge", "--older-than", "90d", "--dry-run")
-    not_asked = await at_home.run("purge", "--older-than", "90d")
-    assert (shown.code, not_asked.code) == (0, 2), f"{shown}{not_asked}"
+    unconfirmed = await at_home.run("purge", "--older-than", "90d")
+    assert (shown.code, unconfirmed.code) == (0, 2), f"{shown}{unconfirmed}"
     assert "of 1 saga" in shown.out
     assert "2 steps of 1 saga that ended before" in shown.out
     assert len(await house.steps()) == 2
@@ -51,10 +51,10 @@ async def test_it_shows_asks_deletes_and_the_outcome_stays(house: House, at_home
 
 
 @pytest.mark.parametrize(("days", "part"), [("0d", "at least one"), ("soon", "90d"), (None, "--older-than 90d")])
-async def test_what_is_no_age_is_told(nowhere: Shell, days: str | None, part: str) -> None:
-    given = [] if days is None else ["--older-than", days]
+async def test_an_invalid_age_is_rejected(nowhere: Shell, days: str | None, part: str) -> None:
+    arguments = [] if days is None else ["--older-than", days]
 
-    ran = await nowhere.at(ORCHESTRATOR_RETENTION="").run("purge", *given)
+    ran = await nowhere.at(ORCHESTRATOR_RETENTION="").run("purge", *arguments)
 
     assert ran.code == 2, str(ran)
     assert part in ran.err

@@ -22,27 +22,27 @@ async def terminated(house: House) -> str:
     async def has_failed() -> bool:
         return "put" in Script.runs
 
-    await eventually(has_failed, "its first step is done, and its second fails")
+    await eventually(has_failed, "the first step is done, and the second has failed")
     await house.client.get_workflow_handle(published.workflow_id).terminate(reason="by the test")
     return published.event_id
 
 
 async def phase_of(house: House) -> str:
-    """Where the house's only saga stands."""
+    """Read the phase of the only saga."""
     [row] = await house.sagas()
     phase: str = row.phase
     return phase
 
 
-async def test_a_dry_run_shows_each_saga_and_why_and_a_recovery_does_it(
+async def test_a_dry_run_shows_each_saga_with_the_reason_and_a_recovery_undoes_it(
     house: House, at_home: Shell, terminated: str
 ) -> None:
     shown = await at_home.run("recover", "--dry-run", "--grace", "0")
     assert await phase_of(house) == "forward"
-    did = await at_home.run("recover", "--grace", "0")
+    recovered = await at_home.run("recover", "--grace", "0")
 
-    assert (shown.code, did.code) == (0, 0), f"{shown}{did}"
-    for ran, word in ((shown, "would be"), (did, "was")):
+    assert (shown.code, recovered.code) == (0, 0), f"{shown}{recovered}"
+    for ran, word in ((shown, "would be"), (recovered, "was")):
         assert f"CoinsMove/event/{terminated}" in ran.out
         assert word in ran.out
         assert "undone" in ran.out
@@ -55,7 +55,7 @@ async def test_a_dry_run_shows_each_saga_and_why_and_a_recovery_does_it(
     assert (await house.holdings()).boxes == {"a": 100, "b": 0}
 
 
-async def test_the_grace_time_is_respected_and_json_has_all_of_it(
+async def test_the_grace_time_is_respected_and_json_contains_the_findings(
     house: House, at_home: Shell, terminated: str
 ) -> None:
     early = await at_home.run("recover", "--json")
@@ -74,17 +74,19 @@ async def test_a_database_of_another_temporal_is_refused_and_can_be_adopted(hous
         await connection.execute(update(saga_meta).values(temporal_cluster_id="another"))
 
     refused = await at_home.run("recover", "--json")
-    neither = await at_home.run("recover", "--adopt", "--dry-run")
+    contradiction = await at_home.run("recover", "--adopt", "--dry-run")
     adopted = await at_home.run("recover", "--adopt")
     again = await at_home.run("recover")
 
     assert (refused.code, refused.document["error"]["code"]) == (2, "recovery.refused")
     assert "recover --adopt" in refused.err
-    assert neither.code == 2
+    assert contradiction.code == 2
     assert (adopted.code, again.code) == (0, 0), f"{adopted}{again}"
 
 
-async def test_without_a_worker_ever_or_a_server_it_says_so(nowhere: Shell, at_home: Shell, house: House) -> None:
+async def test_it_says_that_no_worker_has_run_or_that_the_server_is_unreachable(
+    nowhere: Shell, at_home: Shell, house: House
+) -> None:
     no_tables = await nowhere.run("recover")
     no_server = await at_home.at(TEMPORAL_ADDRESS="127.0.0.1:1").run("recover")
 
@@ -93,9 +95,7 @@ async def test_without_a_worker_ever_or_a_server_it_says_so(nowhere: Shell, at_h
     assert "cannot be reached" in no_server.err
 
 
-async def test_a_renamed_task_queue_is_named_and_what_runs_on_the_old_one_is_moved(
-    house: House, at_home: Shell
-) -> None:
+async def test_executions_on_a_renamed_task_queue_are_reported_and_moved(house: House, at_home: Shell) -> None:
     old = f"old-{new_id()}"
     bus = EventBus(house.client, house.catalog, task_queue=old, database=house.database)
     [handle] = await bus.publish(EVENT)

@@ -1,4 +1,4 @@
-"""Asking about sagas, while the cast makes them wait, fail and get stuck; on both databases."""
+"""`status` and `list`, while the cast makes sagas wait, fail and get stuck; on both databases."""
 
 import re
 from collections.abc import AsyncGenerator
@@ -26,16 +26,16 @@ from tests.misbehaving_events import ClockRequested
 from tests.orchestrators import CoinsMove
 
 on_sqlite = pytest.mark.parametrize("kind", ["sqlite"])
-"""For what does not depend on the database."""
+"""For tests of what does not depend on the database."""
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 
 
 @pytest.fixture
 async def empty_house(database: Database, client: Client) -> AsyncGenerator[House]:
-    """A house where nobody works."""
+    """A running application without a worker."""
     catalog = Catalog.of(orchestrators=[CoinsMove], operations=[cast.take, cast.put, cast.write_note])
-    async with open_house(client, database, catalog, task_queue=f"empty-{uuid4()}", working=False) as made:
-        yield made
+    async with open_house(client, database, catalog, task_queue=f"empty-{uuid4()}", working=False) as opened:
+        yield opened
 
 
 async def test_a_completed_saga_shows_its_steps_and_is_exit_code_0(house: House, at_home: Shell) -> None:
@@ -48,15 +48,15 @@ async def test_a_completed_saga_shows_its_steps_and_is_exit_code_0(house: House,
     assert (plain.code, in_json.code) == (0, 0), plain
     assert plain.out.startswith("completed CoinsMove ")
     assert "  done      step 2: cast.put" in plain.out
-    [told] = in_json.document["sagas"]
-    assert told["phase"] == "completed"
-    assert told["why_not_done"] is None
-    assert [step["operation"] for step in told["steps"]] == ["cast.take", "cast.put", "cast.write_note"]
-    assert {step["state"] for step in told["steps"]} == {"done"}
+    [document] = in_json.document["sagas"]
+    assert document["phase"] == "completed"
+    assert document["why_not_done"] is None
+    assert [step["operation"] for step in document["steps"]] == ["cast.take", "cast.put", "cast.write_note"]
+    assert {step["state"] for step in document["steps"]} == {"done"}
 
 
 @on_sqlite
-async def test_arguments_are_shown_only_when_asked_for(house: House, at_home: Shell) -> None:
+async def test_arguments_are_shown_only_on_request(house: House, at_home: Shell) -> None:
     event_id = new_id()
     await house.bus.execute(CoinsMove, EVENT, event_id=event_id)
 
@@ -90,12 +90,12 @@ async def test_a_running_saga_is_exit_code_4_and_says_what_runs(house: House, at
     [handle] = await house.bus.publish(EVENT, event_id=event_id)
     await gate.reached.wait()
 
-    async def is_told() -> bool:
-        # A local attempt does not show in Temporal; one that takes over a second goes on as a regular one.
+    async def is_running() -> bool:
+        # A local attempt is not visible in Temporal; one that takes more than a second becomes a regular one.
         reason = await reason_of(house.client, handle.workflow_id)
         return reason is not None and reason.sentence == "cast.put is running"
 
-    await eventually(is_told, "Temporal tells that it runs")
+    await eventually(is_running, "Temporal shows that the step is running")
     ran = await at_home.run("status", event_id)
 
     gate.opened.set()
@@ -105,23 +105,21 @@ async def test_a_running_saga_is_exit_code_4_and_says_what_runs(house: House, at
     assert "not done: cast.put is running" in ran.out
 
 
-async def test_a_failing_step_is_told_with_its_attempt_and_its_last_failure(house: House, at_home: Shell) -> None:
+async def test_a_failing_step_is_shown_with_its_attempt_and_its_last_failure(house: House, at_home: Shell) -> None:
     event_id = new_id()
     Script.before["put"] = fails()
     [handle] = await house.bus.publish(EVENT, event_id=event_id)
-    await eventually(
-        lambda: _kind_is(house.client, handle.workflow_id, BlockedReason.RETRYING), "the step is tried again"
-    )
+    await eventually(lambda: _kind_is(house.client, handle.workflow_id, BlockedReason.RETRYING), "the step is retried")
 
     ran = await at_home.run("status", event_id, "--json")
 
     Script.clear()
     await handle.outcome()
     assert ran.code == 4, ran
-    [told] = ran.document["sagas"]
-    assert told["blocked_reason"] == "retrying"
-    assert "cast.put fails, attempt " in told["why_not_done"]
-    assert "RuntimeError: the script fails for good" in told["why_not_done"]
+    [document] = ran.document["sagas"]
+    assert document["blocked_reason"] == "retrying"
+    assert "cast.put fails, attempt " in document["why_not_done"]
+    assert "RuntimeError: the script fails for good" in document["why_not_done"]
 
 
 @on_sqlite
@@ -150,11 +148,11 @@ async def test_a_stuck_saga_shows_the_step_and_its_error(house: House, at_home: 
 
 
 @on_sqlite
-async def test_a_bug_in_handle_is_told_with_what_it_raised(database: Database, client: Client) -> None:
+async def test_a_bug_in_handle_is_shown_with_its_exception(database: Database, client: Client) -> None:
     catalog = Catalog.of(orchestrators=[Clock], operations=[cast.take])
     async with open_house(client, database, catalog, task_queue=f"bug-{uuid4()}") as house:
         [handle] = await house.bus.publish(ClockRequested())
-        await eventually(lambda: _kind_is(client, handle.workflow_id, BlockedReason.BUG), "the bug shows")
+        await eventually(lambda: _kind_is(client, handle.workflow_id, BlockedReason.BUG), "the bug is visible")
 
         reason = await reason_of(client, handle.workflow_id)
         await client.get_workflow_handle(handle.workflow_id).terminate()
@@ -164,7 +162,7 @@ async def test_a_bug_in_handle_is_told_with_what_it_raised(database: Database, c
 
 
 @on_sqlite
-async def test_an_accepted_event_that_nobody_has_begun_is_found(empty_house: House) -> None:
+async def test_an_accepted_event_that_no_worker_has_started_is_found(empty_house: House) -> None:
     [handle] = await empty_house.bus.publish(EVENT)
 
     ran = await shell_of(empty_house).run("status", handle.event_id)
@@ -174,7 +172,7 @@ async def test_an_accepted_event_that_nobody_has_begun_is_found(empty_house: Hou
 
 
 @on_sqlite
-async def test_a_terminated_saga_says_how_it_goes_on(house: House, at_home: Shell) -> None:
+async def test_a_terminated_saga_shows_how_to_resume_it(house: House, at_home: Shell) -> None:
     event_id = new_id()
     Script.before["put"] = gate = Gate()
     [handle] = await house.bus.publish(EVENT, event_id=event_id)
@@ -190,7 +188,9 @@ async def test_a_terminated_saga_says_how_it_goes_on(house: House, at_home: Shel
 
 
 @on_sqlite
-async def test_without_temporal_the_database_alone_answers_and_says_so(empty_house: House, nowhere: Shell) -> None:
+async def test_without_temporal_the_answer_comes_from_the_database_alone_and_says_so(
+    empty_house: House, nowhere: Shell
+) -> None:
     event_id = new_id()
     await _write(empty_house.database, event_id, Phase.FORWARD)
     alone = shell_of(empty_house).at(TEMPORAL_ADDRESS=nowhere.variables["TEMPORAL_ADDRESS"])
@@ -217,7 +217,7 @@ async def test_an_unknown_event_is_exit_code_2(event_id: str, house: House, at_h
 
 
 @on_sqlite
-async def test_an_empty_list_says_what_to_type_next(empty_house: House) -> None:
+async def test_an_empty_list_shows_the_next_command(empty_house: House) -> None:
     ran = await shell_of(empty_house).run("list")
 
     assert ran.code == 0, ran
@@ -225,7 +225,7 @@ async def test_an_empty_list_says_what_to_type_next(empty_house: House) -> None:
     assert ran.out.rstrip().endswith("orchestrator events")
 
 
-async def test_the_list_is_newest_first_whole_and_filtered(empty_house: House) -> None:
+async def test_the_list_is_newest_first_with_whole_ids_and_can_be_filtered(empty_house: House) -> None:
     long_ids = [f"{number}-{'x' * 120}" for number in range(3)]
     for event_id, phase in zip(long_ids, (Phase.COMPLETED, Phase.FAILED, Phase.COMPLETED), strict=True):
         await _write(empty_house.database, event_id, phase)
@@ -233,23 +233,23 @@ async def test_the_list_is_newest_first_whole_and_filtered(empty_house: House) -
 
     plain = await shell.run("list")
     filtered = await shell.run("list", "--phase", "completed", "--limit", "1", "--json")
-    nobody = await shell.run("list", "--orchestrator", "Nobody")
+    unmatched = await shell.run("list", "--orchestrator", "Nobody")
 
     assert [line.split()[0] for line in plain.out.splitlines()[1:4]] == long_ids[::-1]
     assert plain.out.splitlines()[-1] == "2 completed, 1 failed"
     assert [saga["event_id"] for saga in filtered.document["sagas"]] == [long_ids[2]]
     assert filtered.document["counts"]["failed"] == 1
-    assert nobody.out.startswith("No saga matches.")
+    assert unmatched.out.startswith("No saga matches.")
 
 
 async def test_reading_filters_and_counts(database: Database) -> None:
     await _write(database, "one", Phase.COMPLETED)
     await _write(database, "two", Phase.FAILED)
 
-    found = await list_sagas(database, phase=Phase.FAILED, orchestrator="CoinsMove")
+    sagas = await list_sagas(database, phase=Phase.FAILED, orchestrator="CoinsMove")
     counted = await counts(database)
 
-    assert [one.event_id for one in found] == ["two"]
+    assert [saga.event_id for saga in sagas] == ["two"]
     assert (counted[Phase.COMPLETED], counted[Phase.FAILED], counted[Phase.UNDOING]) == (1, 1, 0)
     assert await list_sagas(database, orchestrator="Letter") == []
 

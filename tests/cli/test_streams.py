@@ -1,4 +1,4 @@
-"""A command's exit code says what became of its work, whatever its standard streams are."""
+"""A command's exit code says how its work ended, whatever happens to its standard streams."""
 
 import asyncio
 import json
@@ -12,14 +12,16 @@ from tests.cli.shell import ROOT, SCRIPT, Ran, Shell
 
 
 async def in_bash(shell: Shell, command: str, **variables: str) -> Ran:
-    """Run a command line of bash, in which `orchestrator` is this checkout's."""
-    usual = {name: value for name, value in os.environ.items() if not name.startswith(("ORCHESTRATOR_", "TEMPORAL_"))}
+    """Run a bash command line in which `orchestrator` and `python` are those of this checkout."""
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("ORCHESTRATOR_", "TEMPORAL_"))
+    }
     process = await asyncio.create_subprocess_exec(
         *("bash", "-c", f'orchestrator() {{ {SCRIPT} "$@"; }}; python() {{ {sys.executable} "$@"; }}; {command}'),
         cwd=ROOT,
         stdout=PIPE,
         stderr=PIPE,
-        env={**usual, **shell.variables, **variables},
+        env={**inherited, **shell.variables, **variables},
     )
     out, err = await process.communicate()
     assert process.returncode is not None
@@ -43,7 +45,7 @@ FULL = "The answer could not be written to stdout (No space left on device), but
         ),
     ],
 )
-async def test_streams_that_take_nothing_do_not_look_like_a_failed_saga(
+async def test_closed_or_full_streams_do_not_look_like_a_failed_saga(
     nowhere: Shell, command: str, code: int, err: str
 ) -> None:
     ran = await in_bash(nowhere, command)
@@ -51,7 +53,7 @@ async def test_streams_that_take_nothing_do_not_look_like_a_failed_saga(
     assert (ran.code, ran.err) == (code, err), ran
 
 
-async def test_a_payload_from_a_closed_stdin_is_a_payload_that_is_wrong(nowhere: Shell) -> None:
+async def test_a_closed_stdin_is_an_invalid_payload(nowhere: Shell) -> None:
     ran = await in_bash(nowhere, "orchestrator publish MONEY_TRANSFER_REQUESTED - <&-")
 
     assert ran.code == 2, ran
@@ -59,7 +61,7 @@ async def test_a_payload_from_a_closed_stdin_is_a_payload_that_is_wrong(nowhere:
     assert ran.err.count("\n") == 1
 
 
-async def test_an_example_is_json_in_any_encoding(nowhere: Shell) -> None:
+async def test_an_example_is_valid_json_in_any_encoding(nowhere: Shell) -> None:
     command = "orchestrator publish MONEY_TRANSFER_REQUESTED --example"
     ran = await in_bash(nowhere, command, PYTHONIOENCODING="ascii")
 
@@ -85,7 +87,7 @@ async def test_an_example_is_json_in_any_encoding(nowhere: Shell) -> None:
         ),
     ],
 )
-async def test_invalid_settings_are_one_sentence_and_code_2_everywhere(
+async def test_invalid_settings_give_one_sentence_and_exit_code_2_in_every_command(
     nowhere: Shell, command: str, settings: dict[str, str], named: str
 ) -> None:
     ran = await in_bash(nowhere.at(**settings), command)

@@ -1,4 +1,4 @@
-"""What the command line does without any server: it explains, and refuses."""
+"""What the command line does without a server: it explains events and rejects invalid ones."""
 
 import asyncio
 import json
@@ -22,32 +22,32 @@ WRONG = {
     "NaN": (a_transfer(amount={**MONEY, "amount_minor": float("nan")}), "amount.amount_minor"),
     "infinity": (a_transfer(amount={**MONEY, "amount_minor": float("inf")}), "amount.amount_minor"),
     "a float": (a_transfer(amount={**MONEY, "amount_minor": 1.0}), "amount.amount_minor"),
-    "text for a number": (a_transfer(amount={**MONEY, "amount_minor": "1"}), "amount.amount_minor"),
+    "a string for a number": (a_transfer(amount={**MONEY, "amount_minor": "1"}), "amount.amount_minor"),
     "a boolean for a number": (a_transfer(amount={**MONEY, "amount_minor": True}), "amount.amount_minor"),
     "an unknown currency": (a_transfer(amount={**MONEY, "currency": "XXX"}), "amount.currency"),
     "an event over the size limit": (a_transfer(user_id="u" * 300_000), "user_id"),
     "a NUL": (a_transfer(user_id="a\x00b"), "user_id"),
     "a list": ("[]", "object"),
-    "no JSON": ("{user_id: olena}", "JSON"),
+    "not JSON": ("{user_id: olena}", "JSON"),
     "nothing": ("", "JSON"),
 }
 
 
-@pytest.mark.parametrize(("payload", "named"), WRONG.values(), ids=WRONG.keys())
-async def test_a_wrong_event_is_refused_before_any_server_is_asked_and_its_field_named(
-    payload: str, named: str, nowhere: Shell
+@pytest.mark.parametrize(("payload", "name"), WRONG.values(), ids=WRONG.keys())
+async def test_an_invalid_event_is_rejected_before_any_connection_and_its_field_is_named(
+    payload: str, name: str, nowhere: Shell
 ) -> None:
-    # By stdin, as an argument takes 128 KiB at most. Asking the server would end in exit code 3.
+    # Sent by stdin, because an argument is limited to 128 KiB. A connection attempt would end in exit code 3.
     ran = await nowhere.run("publish", "MONEY_TRANSFER_REQUESTED", "-", stdin=payload)
 
     assert ran.code == 2, ran
     assert ran.out == ""
     assert ran.err.count("\n") == 1
     assert ran.err.startswith("MONEY_TRANSFER_REQUESTED: ")
-    assert named in ran.err
+    assert name in ran.err
 
 
-async def test_a_wrong_event_is_refused_in_json_too(nowhere: Shell) -> None:
+async def test_an_invalid_event_is_rejected_in_json_too(nowhere: Shell) -> None:
     ran = await nowhere.run("publish", "MONEY_TRANSFER_REQUESTED", a_transfer(user_id=None), "--follow", "--json")
 
     assert ran.code == 2, ran
@@ -56,7 +56,7 @@ async def test_a_wrong_event_is_refused_in_json_too(nowhere: Shell) -> None:
     }
 
 
-async def test_an_unknown_type_is_refused_with_the_types_that_come_close(nowhere: Shell) -> None:
+async def test_an_unknown_type_is_rejected_with_similar_types(nowhere: Shell) -> None:
     ran = await nowhere.run("publish", "MoneyTransferRequest", a_transfer())
 
     assert ran.code == 2, ran
@@ -66,7 +66,7 @@ async def test_an_unknown_type_is_refused_with_the_types_that_come_close(nowhere
     )
 
 
-async def test_a_type_like_no_other_is_refused_with_those_that_start_sagas(nowhere: Shell) -> None:
+async def test_a_type_without_similar_ones_is_rejected_with_the_types_that_start_sagas(nowhere: Shell) -> None:
     ran = await nowhere.run("publish", "XYZ", "{}", "--json")
 
     assert ran.code == 2, ran
@@ -74,7 +74,7 @@ async def test_a_type_like_no_other_is_refused_with_those_that_start_sagas(nowhe
     assert "ACCOUNT_CREATED, ACCOUNT_VALUE_EDIT_REQUESTED, " in ran.document["error"]["message"]
 
 
-async def test_an_event_that_nobody_listens_to_is_refused(nowhere: Shell) -> None:
+async def test_an_event_without_a_listener_is_rejected(nowhere: Shell) -> None:
     payload = json.dumps({"user_id": "olena", "account_id": "a"})
 
     ran = await nowhere.run("publish", "ACCOUNT_CREATION_COMPLETED", payload)
@@ -107,7 +107,9 @@ async def test_an_event_that_nobody_listens_to_is_refused(nowhere: Shell) -> Non
     ],
     ids=" ".join,
 )
-async def test_misuse_is_exit_code_2_with_a_sentence_and_a_document(arguments: tuple[str, ...], nowhere: Shell) -> None:
+async def test_misuse_is_exit_code_2_with_a_sentence_and_a_json_document(
+    arguments: tuple[str, ...], nowhere: Shell
+) -> None:
     plain, in_json = await asyncio.gather(nowhere.run(*arguments), nowhere.run(*arguments, "--json"))
 
     assert plain.code == 2, plain
@@ -119,7 +121,7 @@ async def test_misuse_is_exit_code_2_with_a_sentence_and_a_document(arguments: t
 
 
 @pytest.mark.parametrize("arguments", [(), ("--json",), ("--timeout", "1", "--json")])
-async def test_a_server_that_cannot_be_reached_is_exit_code_3_soon(arguments: tuple[str, ...], nowhere: Shell) -> None:
+async def test_an_unreachable_server_is_exit_code_3_soon(arguments: tuple[str, ...], nowhere: Shell) -> None:
     began = time.monotonic()
 
     ran = await nowhere.run("publish", "MONEY_TRANSFER_REQUESTED", a_transfer(), *arguments)
@@ -133,7 +135,7 @@ async def test_a_server_that_cannot_be_reached_is_exit_code_3_soon(arguments: tu
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("status", "order-17")])
-async def test_a_database_that_no_worker_ran_on_is_said_to_be_one_and_not_created(
+async def test_a_database_on_which_no_worker_has_run_is_reported_and_not_created(
     arguments: tuple[str, ...], nowhere: Shell, tmp_path: Path
 ) -> None:
     plain = await nowhere.run(*arguments)
@@ -145,7 +147,7 @@ async def test_a_database_that_no_worker_ran_on_is_said_to_be_one_and_not_create
     assert "state" not in os.listdir(tmp_path)
 
 
-async def test_a_database_without_tables_is_told_from_one_with_tables(nowhere: Shell, tmp_path: Path) -> None:
+async def test_a_database_without_tables_is_reported(nowhere: Shell, tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
 
     ran = await nowhere.at(ORCHESTRATOR_DATABASE_URL=f"sqlite:///{tmp_path / 'empty.db'}").run("list", "--json")
@@ -162,7 +164,7 @@ async def test_a_database_without_tables_is_told_from_one_with_tables(nowhere: S
         ("mysql://host/name", "database.misconfigured"),
     ],
 )
-async def test_a_database_that_cannot_be_reached_is_exit_code_3_and_keeps_its_password(
+async def test_an_unreachable_database_is_exit_code_3_and_its_password_is_hidden(
     url: str, code: str, nowhere: Shell
 ) -> None:
     ran = await nowhere.at(ORCHESTRATOR_DATABASE_URL=url).run("list", "--json")
@@ -173,7 +175,7 @@ async def test_a_database_that_cannot_be_reached_is_exit_code_3_and_keeps_its_pa
     assert "Traceback" not in ran.err
 
 
-async def test_wrong_settings_are_misuse(nowhere: Shell) -> None:
+async def test_invalid_settings_are_misuse(nowhere: Shell) -> None:
     ran = await nowhere.at(ORCHESTRATOR_MAX_CONCURRENT_STEPS="many").run("list", "--json")
 
     assert ran.code == 2, ran
@@ -192,7 +194,7 @@ async def test_an_example_is_a_valid_payload_and_nothing_else(
     assert parse(ran.out, event)
 
 
-async def test_events_that_start_sagas_come_first_with_their_fields(nowhere: Shell) -> None:
+async def test_events_that_start_sagas_are_listed_first_with_their_fields(nowhere: Shell) -> None:
     plain = await nowhere.run("events")
     listed = (await nowhere.run("events", "--json")).document["events"]
 
@@ -211,7 +213,7 @@ async def test_events_that_start_sagas_come_first_with_their_fields(nowhere: She
     assert plain.out.index("ACCOUNT_CREATED ") < plain.out.index("ACCOUNT_CREATION_COMPLETED ")
 
 
-async def test_an_inherited_field_is_described_where_it_was_declared(nowhere: Shell) -> None:
+async def test_an_inherited_field_has_the_description_of_its_declaration(nowhere: Shell) -> None:
     failed = (await nowhere.run("events", "MONEY_TRANSFER_FAILED", "--json")).document
 
     fields = {field["name"]: field for field in failed["fields"]}
@@ -219,7 +221,7 @@ async def test_an_inherited_field_is_described_where_it_was_declared(nowhere: Sh
     assert failed["produced_by"] == ["MoneyTransfer"]
 
 
-async def test_a_command_is_printed_as_it_must_be_typed(nowhere: Shell) -> None:
+async def test_a_suggested_command_is_printed_so_that_it_can_be_run(nowhere: Shell) -> None:
     started_by_path = await nowhere.at(PATH="/usr/bin:/bin").run("events")
     found_on_path = await nowhere.at(PATH=str(SCRIPT.parent)).run("events")
 
@@ -228,7 +230,9 @@ async def test_a_command_is_printed_as_it_must_be_typed(nowhere: Shell) -> None:
 
 
 @pytest.mark.parametrize(("command", "code"), [("events --json", 0), ("events", 0), ("list --json", 3)])
-async def test_a_reader_that_has_read_enough_changes_no_exit_code(command: str, code: int, nowhere: Shell) -> None:
+async def test_a_reader_that_closes_the_pipe_early_changes_no_exit_code(
+    command: str, code: int, nowhere: Shell
+) -> None:
     typed = f"{SCRIPT} {command} | true; exit ${{PIPESTATUS[0]}}"
 
     ran = await ended(await nowhere.start("-c", typed, program=("bash",)))
@@ -237,7 +241,7 @@ async def test_a_reader_that_has_read_enough_changes_no_exit_code(command: str, 
     assert "BrokenPipe" not in ran.err
 
 
-async def test_help_and_version_are_there(nowhere: Shell) -> None:
+async def test_help_and_version_work(nowhere: Shell) -> None:
     for arguments in ((), ("publish",), ("events",), ("status",), ("list",), ("locks",)):
         ran = await nowhere.run(*arguments, "--help")
         assert ran.code == 0, ran

@@ -121,7 +121,4 @@ async def test_during_an_outage_only_a_few_sagas_move_and_afterwards_the_rate_re
     assert (await house.holdings()).notes == count
     with capsys.disabled():
         rates = f"{rate_before:.0f} sagas/s before, {rate_after:.0f} after; back {returned:.1f} s after the database"
-        print(
-            f"\
-        {outage.__name__} for {seconds:g} s: {rates}; {len(own)} in their own executions"
-        )
+        print(f"\n{outage.__name__} for {seconds:g} s: {rates}; {len(own)} in their own executions")

@@ -23,7 +23,7 @@ def envelope(event_id: str, **changed: Any) -> bytes:
 
 GARBAGE: dict[str, tuple[bytes | str, str]] = {
     "nothing": (b"", "event.not_json"),
-    "not text": (b"\\x00\\xff", "event.not_json"),
+    "not text": (b"\x00\xff", "event.not_json"),
     "a lone surrogate": ('"\ud800"', "event.not_json"),
     "an unknown type": (envelope("x", type="NOBODY_KNOWS"), "event.unknown_type"),
     "a type without a listener": (
