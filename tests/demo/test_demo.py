@@ -1,4 +1,4 @@
-"""The demo as a visitor runs it: as a process, without and with a terminal, again, interrupted, and killed."""
+"""The demo as a visitor runs it: as a process, with and without a terminal, repeated, interrupted, and killed."""
 
 import asyncio
 import os
@@ -23,18 +23,18 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for proce
 
 
 def environment(state: Path) -> dict[str, str]:
-    """What a script of ours is run with; whatever it starts has it too, and is found by it."""
+    """The environment of a script; its child processes inherit it, which is how the tests find them."""
     foreign = {"TEMPORAL_ADDRESS": "production.example:7233", "TEMPORAL_API_KEY": "not for a demo"}
     return {**os.environ, **foreign, "ORCHESTRATOR_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1"}
 
 
 def left_behind(state: Path) -> dict[int, str]:
-    """Every living process that was started for this state."""
+    """Find the living processes that were started for this state."""
     return processes_with(f"ORCHESTRATOR_STATE_DIR={state}")
 
 
 async def run(script: str, state: Path) -> tuple[int, str]:
-    """Run to its end, without a terminal; its exit code, and all it said."""
+    """Run a script to its end without a terminal; return its exit code and output."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -46,87 +46,87 @@ async def run(script: str, state: Path) -> tuple[int, str]:
         stderr=subprocess.STDOUT,
     )
     async with asyncio.timeout(PATIENCE):
-        said, _ = await process.communicate()
+        output, _ = await process.communicate()
     assert process.returncode is not None
-    return process.returncode, said.decode()
+    return process.returncode, output.decode()
 
 
 TAKE_TERMINAL = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 )
-"""Between a new session and the script: from here on, Ctrl-C is the script's."""
+"""Run between a new session and the script, so that Ctrl-C goes to the script."""
 
 
 class Terminal:
-    """A script in a terminal, with somebody at it."""
+    """A script that runs in a terminal."""
 
     def __init__(self, script: str, state: Path) -> None:
-        self.said = ""
-        self._ours, theirs = os.openpty()
+        self.output = ""
+        self._controller, terminal_end = os.openpty()
         self._open = True
         self.process = subprocess.Popen(
             [sys.executable, "-c", TAKE_TERMINAL, sys.executable, "-m", f"starter.{script}"],
             cwd=ROOT,
             env=environment(state),
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
+            stdin=terminal_end,
+            stdout=terminal_end,
+            stderr=terminal_end,
             start_new_session=True,
         )
-        os.close(theirs)
+        os.close(terminal_end)
 
     async def until(self, text: str) -> None:
-        """Read until it says this."""
+        """Read until the script prints a text."""
         async with asyncio.timeout(PATIENCE):
-            while text not in self.said:
-                assert await self._read(), f"ended without {text!r}: {self.said}"
+            while text not in self.output:
+                assert await self._read(), f"ended without {text!r}: {self.output}"
 
     def type(self, keys: str) -> None:
-        """Press keys."""
-        os.write(self._ours, keys.encode())
+        """Send keys to the script."""
+        os.write(self._controller, keys.encode())
 
     async def end(self) -> int:
-        """Read to its end; its exit code, minus a signal's number if that ended it."""
+        """Read to the end and return the exit code; it is negative if a signal ended the script."""
         async with asyncio.timeout(PATIENCE):
             while await self._read():
                 pass
             return await asyncio.to_thread(self.process.wait)
 
     def hang_up(self) -> None:
-        """Close the window."""
+        """Close the terminal."""
         if self._open:
             self._open = False
-            os.close(self._ours)
+            os.close(self._controller)
 
     async def _read(self) -> bool:
         try:
-            more = await asyncio.to_thread(os.read, self._ours, 65536)
-        except OSError:  # how a terminal tells that nobody holds its other side any more
+            more = await asyncio.to_thread(os.read, self._controller, 65536)
+        except OSError:  # raised when no process has the other end open any more
             return False
-        self.said += more.decode(errors="replace")
+        self.output += more.decode(errors="replace")
         return bool(more)
 
 
 @contextmanager
 def terminal(script: str, state: Path) -> Generator[Terminal]:
-    """A script in a terminal; whatever a failed test leaves running is ended."""
-    made = Terminal(script, state)
+    """Run a script in a terminal; kill every process that a failed test leaves behind."""
+    visitor = Terminal(script, state)
     try:
-        yield made
+        yield visitor
     finally:
         for pid in left_behind(state):
             os.kill(pid, signal.SIGKILL)
-        made.process.wait()
-        made.hang_up()
+        visitor.process.wait()
+        visitor.hang_up()
 
 
-async def test_the_demo_tells_its_story_ends_well_and_does_so_again(tmp_path: Path) -> None:
+async def test_the_demo_runs_completely_and_can_be_repeated(tmp_path: Path) -> None:
     state = tmp_path / "state"
 
-    code, said = await run("demo", state)
+    code, output = await run("demo", state)
 
-    assert code == 0, said
-    for promised in (
+    assert code == 0, output
+    for text in (
         "olena opened olena-usd (Wallet) with $1,000,000.00",
         "taras opened taras-kwd (Safe)",
         "refused, account.insufficient_funds",
@@ -142,45 +142,45 @@ async def test_the_demo_tells_its_story_ends_well_and_does_so_again(tmp_path: Pa
         "completed, survived kill -9",
         "nothing is left running",
     ):
-        assert promised in said
+        assert text in output
     links = re.findall(
         r"^  (\w+) +http://\S+/namespaces/default/workflows/(?:MoneyTransfer|MonthReset)%2Fevent%2F(\S+)/timeline$",
-        said,
+        output,
         re.M,
     )
     assert [name for name, _ in links] == ["completed", "undone", "reset", "survived"]
-    assert "production.example" not in said
-    assert "Fatal Python error" not in said
+    assert "production.example" not in output
+    assert "Fatal Python error" not in output
     assert left_behind(state) == {}
 
-    code, said = await run("demo", state)
+    code, output = await run("demo", state)
 
-    assert code == 0, said
-    assert "olena-usd is open since an earlier run; the same event again did nothing" in said
-    assert "Invariants checked, all hold" in said
+    assert code == 0, output
+    assert "olena-usd is open since an earlier run; the same event again did nothing" in output
+    assert "Invariants checked, all hold" in output
     assert left_behind(state) == {}
 
 
-async def test_in_a_terminal_the_demo_stays_until_ctrl_c_on_other_ports_if_it_must(tmp_path: Path) -> None:
+async def test_in_a_terminal_the_demo_stays_until_ctrl_c_and_uses_other_ports_if_necessary(tmp_path: Path) -> None:
     state = tmp_path / "state"
     with closing(socket.socket()) as busy:
         try:
             busy.bind((HOST, 7233))
             busy.listen()
         except OSError:
-            pass  # somebody else has it, which is as good
+            pass  # another process uses the port, which has the same effect
         with terminal("demo", state) as visitor:
             await visitor.until("Port 7233 is taken: Temporal is on")
             await visitor.until("stay up for you")
-            code, said = await run("demo", state)
+            code, output = await run("demo", state)
             visitor.type("\x03")
 
             assert await visitor.end() == 0
 
     assert code == 1
-    assert "running on" in said
-    assert "orchestrator list" in said
-    assert "nothing is left running" in visitor.said
+    assert "running on" in output
+    assert "orchestrator list" in output
+    assert "nothing is left running" in visitor.output
     assert left_behind(state) == {}
 
 
@@ -198,7 +198,7 @@ async def test_a_demo_that_is_interrupted_leaves_nothing_running(
         assert left_behind(state) == {}
 
 
-async def test_a_demo_that_is_killed_takes_its_server_and_its_worker_along(tmp_path: Path) -> None:
+async def test_a_killed_demo_takes_its_server_and_its_worker_with_it(tmp_path: Path) -> None:
     state = tmp_path / "state"
     with terminal("demo", state) as visitor:
         await visitor.until("A worker is ready")
@@ -210,21 +210,21 @@ async def test_a_demo_that_is_killed_takes_its_server_and_its_worker_along(tmp_p
         await eventually(lambda: left_behind(state) == {})
 
 
-async def test_a_demo_that_fails_says_so_in_a_sentence_and_names_the_log(tmp_path: Path) -> None:
+async def test_a_failed_demo_says_so_in_one_sentence_and_names_the_log(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     (state / "application.db").write_text("this is no database, and longer than a header of a hundred bytes " * 3)
 
-    code, said = await run("demo", state)
+    code, output = await run("demo", state)
 
     assert code == 1
-    assert "The worker did not start. Its log," in said
-    assert "worker-1.log" in said
-    assert "Traceback" not in said
+    assert "The worker did not start. Its log," in output
+    assert "worker-1.log" in output
+    assert "Traceback" not in output
     assert left_behind(state) == {}
 
 
-async def test_up_keeps_a_worker_running_even_if_one_dies_and_ends_when_told(tmp_path: Path) -> None:
+async def test_up_replaces_a_worker_that_dies_and_ends_on_ctrl_c(tmp_path: Path) -> None:
     state = tmp_path / "state"
     with terminal("up", state) as visitor:
         await visitor.until("Ctrl-C stops both")
@@ -235,7 +235,7 @@ async def test_up_keeps_a_worker_running_even_if_one_dies_and_ends_when_told(tmp
 
         assert await visitor.end() == 0
 
-        assert f"worker {worker} ended with -9" in visitor.said
+        assert f"worker {worker} ended with -9" in visitor.output
         assert left_behind(state) == {}
 
 

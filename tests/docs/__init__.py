@@ -1,1 +1,1 @@
-"""The documents are true: what they show is run, what they name exists."""
+"""Tests that the documents are true: what they show works, and what they name exists."""

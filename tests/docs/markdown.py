@@ -1,4 +1,4 @@
-"""Reading the project's documents: code blocks with their names, commands with what they show, links, tables."""
+"""Reads the project's documents: code blocks with file names, commands with their output, links and tables."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-"""The checkout."""
+"""The project's root folder."""
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 _FILE_NAME = re.compile(r"\*\*`([\w./-]+)`\*\*\n\n\Z")
@@ -23,12 +23,12 @@ class Block:
     text: str
     line: int
     path: str | None
-    """The file it is, when its name stands above it in bold."""
+    """The name of the file that the block contains, if it is above the block in bold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command as it is typed, and the lines shown below it; `…` stands for anything."""
+    """A command and the output shown below it, in which `…` matches anything."""
 
     line: str
     shown: tuple[str, ...]
@@ -36,56 +36,57 @@ class Command:
 
 @dataclass(frozen=True)
 class Document:
-    """One Markdown file of the checkout."""
+    """One of the project's Markdown files."""
 
     path: str
 
     @cached_property
     def text(self) -> str:
-        """All of it."""
+        """The whole text."""
         return (ROOT / self.path).read_text()
 
     @cached_property
     def prose(self) -> str:
-        """What is left without the blocks."""
+        """The text without the code blocks."""
         return _FENCE.sub("", self.text)
 
     @cached_property
     def blocks(self) -> list[Block]:
         """Fenced blocks, in order."""
-        found: list[Block] = []
+        blocks: list[Block] = []
         for match in _FENCE.finditer(self.text):
             before = self.text[: match.start()]
             name = _FILE_NAME.search(before)
-            found.append(Block(match.group(1), match.group(2), before.count("\n") + 1, name.group(1) if name else None))
-        return found
+            path = name.group(1) if name else None
+            blocks.append(Block(match.group(1), match.group(2), before.count("\n") + 1, path))
+        return blocks
 
     def of(self, language: str) -> list[Block]:
-        """Blocks of one language."""
+        """The blocks of one language."""
         return [block for block in self.blocks if block.language == language]
 
     @cached_property
     def files(self) -> dict[str, str]:
-        """The files that a reader is to copy, by path."""
+        """The files that a reader is asked to copy, by path."""
         return {block.path: block.text for block in self.blocks if block.path is not None}
 
     @cached_property
     def commands(self) -> list[Command]:
-        """What is to be typed, in order."""
-        found: list[Command] = []
+        """The commands that a reader is asked to run, in order."""
+        commands: list[Command] = []
         for block in self.of("console"):
             for part in re.split(r"^\$ ", block.text, flags=re.M)[1:]:
                 line, *shown = part.splitlines()
-                found.append(Command(line, tuple(shown)))
-        return found
+                commands.append(Command(line, tuple(shown)))
+        return commands
 
     @cached_property
     def links(self) -> list[str]:
-        """Where its links lead."""
+        """The targets of all links."""
         return _LINK.findall(self.prose)
 
     def table(self, first_header: str) -> list[list[str]]:
-        """The rows of the table whose first column has this name."""
+        """The rows of the table whose first column has this header."""
         rows: list[list[str]] = []
         for line in self.text.partition(f"\n| {first_header} |")[2].splitlines()[1:]:
             if not line.startswith("|"):
@@ -100,11 +101,11 @@ class Document:
 
 
 def code_in(text: str) -> list[str]:
-    """What stands between backticks."""
+    """Return the texts between backticks."""
     return _CODE.findall(text)
 
 
 def every_document() -> list[str]:
-    """Each Markdown file of the project."""
-    found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-    return sorted(str(path.relative_to(ROOT)) for path in found)
+    """Return the path of each Markdown file of the project."""
+    files = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    return sorted(str(path.relative_to(ROOT)) for path in files)

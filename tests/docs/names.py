@@ -1,4 +1,4 @@
-"""Finding what a document names: a test, a file, a make target, a command, a Python object."""
+"""Looks up what a document names: a test, a file, a make target, a command, or a Python object."""
 
 import ast
 import importlib
@@ -11,17 +11,17 @@ from tests.docs.markdown import ROOT
 
 @cache
 def tests() -> frozenset[str]:
-    """Names of every test of the project."""
-    found: set[str] = set()
+    """The names of all tests of the project."""
+    test_names: set[str] = set()
     for file in (ROOT / "tests").rglob("test_*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-                found.add(node.name)
-    return frozenset(found)
+                test_names.add(node.name)
+    return frozenset(test_names)
 
 
 def exists(name: str) -> bool:
-    """Whether there is what a document names in backticks."""
+    """Tell whether something that a document names in backticks exists."""
     if name.startswith("test_") and not name.endswith(".py"):
         return name in tests()
     if name.startswith("make "):
@@ -35,19 +35,19 @@ def exists(name: str) -> bool:
 
 
 def _is_python(name: str) -> bool:
-    """An importable object; of an annotated field or an attribute set in `__init__`, its class has to say so."""
+    """Tell whether an object can be imported. Its class must declare fields and attributes set in `__init__`."""
     parts = name.split(".")
     for cut in range(len(parts), 0, -1):
         try:
-            found: object = importlib.import_module(".".join(parts[:cut]))
+            value: object = importlib.import_module(".".join(parts[:cut]))
         except ModuleNotFoundError:
             continue
         for attribute in parts[cut:]:
-            fields = getattr(found, "model_fields", {}) | getattr(found, "__annotations__", {})
-            if hasattr(found, attribute):
-                found = getattr(found, attribute)
+            fields = getattr(value, "model_fields", {}) | getattr(value, "__annotations__", {})
+            if hasattr(value, attribute):
+                value = getattr(value, attribute)
             elif attribute in fields:
-                found = fields[attribute]
+                value = fields[attribute]
             else:
                 return False
         return True

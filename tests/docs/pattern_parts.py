@@ -1,4 +1,4 @@
-"""The orchestrator pattern's own parts, as its document has them: headings, features, methods, practices, steps."""
+"""The parts of the orchestrator pattern, as its document lists them: headings, features, methods, practices, steps."""
 
 PARTS: dict[str, tuple[str, ...]] = {
     "What is an Orchestrator?": (

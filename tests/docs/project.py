@@ -1,4 +1,4 @@
-"""A copy of the project, as a reader has it: with a server, and with a worker when the files have been dropped in."""
+"""A copy of the project as a reader has it, with a server and a worker once the document's files have been added."""
 
 import asyncio
 import os
@@ -26,12 +26,12 @@ _COPIED = (
     "pyproject.toml",
     "worker.py",
 )
-_PATIENCE = 90.0
+_TIMEOUT = 90.0
 
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """What came of a command."""
+    """The exit code and output of a command."""
 
     exit_code: int
     output: str
@@ -39,14 +39,14 @@ class Typed:
 
 @dataclass(frozen=True)
 class Project:
-    """The copy."""
+    """A copy of the project."""
 
     folder: Path
     environment: dict[str, str]
 
     @classmethod
     def copied(cls, folder: Path, document: Document) -> "Project":
-        """The checkout with the document's files beside it; none of them may be there already."""
+        """Copy the project and add the document's files, none of which may exist already."""
         folder.mkdir()
         for name in _COPIED:
             if (ROOT / name).is_dir():
@@ -57,13 +57,13 @@ class Project:
         for name, text in document.files.items():
             assert not (folder / name).exists(), f"{document.path} would overwrite {name}"
             (folder / name).write_text(text)
-        kept = {
+        inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(("ORCHESTRATOR_", "TEMPORAL_"))
         }
-        return cls(folder, {**kept, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"})
+        return cls(folder, {**inherited, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"})
 
     async def type(self, line: str, **environment: str) -> Typed:
-        """Run a command as a shell would."""
+        """Run a command in a shell."""
         process = await asyncio.create_subprocess_shell(
             line,
             cwd=self.folder,
@@ -73,12 +73,12 @@ class Project:
             stderr=asyncio.subprocess.STDOUT,
         )
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TIMEOUT):
                 output, _ = await process.communicate()
         except TimeoutError:
             process.kill()
             await process.wait()
-            raise AssertionError(f"not done within {_PATIENCE:g} s: {line}") from None
+            raise AssertionError(f"not finished within {_TIMEOUT:g} s: {line}") from None
         return Typed(process.returncode or 0, output.decode())
 
     @asynccontextmanager
@@ -104,39 +104,39 @@ class Project:
 
 async def _ready(worker: asyncio.subprocess.Process) -> None:
     assert worker.stdout is not None
-    said = b""
-    async with asyncio.timeout(_PATIENCE):
-        while b"Ctrl-C drains" not in said:
+    output = b""
+    async with asyncio.timeout(_TIMEOUT):
+        while b"Ctrl-C drains" not in output:
             line = await worker.stdout.readline()
-            assert line, f"the worker ended: {said.decode()}"
-            said += line
+            assert line, f"the worker ended: {output.decode()}"
+            output += line
 
 
 def missing_from(output: str, command: Command) -> str | None:
-    """The first shown line that was not said, in order; None if all were. Spaces do not count, `…` is anything."""
-    said = [" ".join(line.split()) for line in output.splitlines()]
+    """Return the first shown line that the output lacks, or None. Spaces do not count, and `…` matches anything."""
+    lines = [" ".join(line.split()) for line in output.splitlines()]
     for shown in command.shown:
-        form = re.escape(" ".join(shown.split())).replace("…", ".*")
-        while said and not re.fullmatch(form, said[0]):
-            said.pop(0)
-        if not said:
+        pattern = re.escape(" ".join(shown.split())).replace("…", ".*")
+        while lines and not re.fullmatch(pattern, lines[0]):
+            lines.pop(0)
+        if not lines:
             return shown
-        said.pop(0)
+        lines.pop(0)
     return None
 
 
 def expected_exit(command: Command) -> int:
-    """What shows a saga that failed, or an event that was rejected, leaves with 1, everything else with 0."""
+    """Return 1 if the command shows a failed saga or a rejected event, otherwise 0."""
     return 1 if any(line.startswith(("failed ", "rejected ")) for line in command.shown) else 0
 
 
 async def check_commands(project: Project, commands: list[Command]) -> list[str]:
-    """Type each command; what was not as it is shown, with everything that was said."""
+    """Run each command and return those whose output or exit code differs from what is shown."""
     wrong: list[str] = []
     for command in commands:
         typed = await project.type(command.line)
         if typed.exit_code != expected_exit(command):
             wrong.append(f"$ {command.line}\nexit code {typed.exit_code}\n{typed.output}")
         elif (missing := missing_from(typed.output, command)) is not None:
-            wrong.append(f"$ {command.line}\nnever said: {missing}\n{typed.output}")
+            wrong.append(f"$ {command.line}\nnot in the output: {missing}\n{typed.output}")
     return wrong

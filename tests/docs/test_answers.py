@@ -1,4 +1,4 @@
-"""docs/answers.md is true: its code runs at the application, its command says what is shown, its numbers are right."""
+"""docs/answers.md is true: its code runs, its command prints what is shown, and its numbers are right."""
 
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +20,7 @@ from tests.docs.project import missing_from
 ANSWERS = Document("docs/answers.md")
 
 
-async def test_its_code_runs_and_its_command_says_what_is_shown(client: Client, database: Database) -> None:
+async def test_its_code_runs_and_its_command_prints_what_is_shown(client: Client, database: Database) -> None:
     [block] = [block for block in ANSWERS.blocks if block.language == "python"]
     shown = ModuleType("answers")
     exec(compile(block.text, "docs/answers.md", "exec"), shown.__dict__)
@@ -28,13 +28,12 @@ async def test_its_code_runs_and_its_command_says_what_is_shown(client: Client, 
 
     async with open_books(client, database) as books:
         house = books.house
-        asking = EventBus(client, house.catalog, task_queue=house.task_queue)
+        worker_bus = EventBus(house.client, house.catalog, task_queue=house.task_queue)
         await shown.published(house.bus, an_account(account_id=AccountId("olena-travel")))
-        for bus in (house.bus, asking):
+        for bus in (house.bus, worker_bus):
             assert await shown.asked_later(bus) == "olena-travel"
-        assert (await shown.heard(asking, an_account(account_id=AccountId("olena-skis")))).account_id == AccountId(
-            "olena-skis"
-        )
+        opened = await shown.heard(worker_bus, an_account(account_id=AccountId("olena-skis")))
+        assert opened.account_id == AccountId("olena-skis")
         shell = Shell({"ORCHESTRATOR_DATABASE_URL": database.url.render_as_string(hide_password=False)})
         ran = await shell.run(*command.line.split()[1:])
 
@@ -42,7 +41,7 @@ async def test_its_code_runs_and_its_command_says_what_is_shown(client: Client, 
     assert missing_from(ran.out, command) is None, str(ran)
 
 
-def test_its_numbers_are_the_engines() -> None:
+def test_its_numbers_are_those_of_the_engine() -> None:
     assert Settings.model_fields["retention"].default == 90
     assert "`ORCHESTRATOR_RETENTION` days after the saga's end: 90 by default" in ANSWERS.text
     assert LOOKING == 20

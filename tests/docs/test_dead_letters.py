@@ -1,4 +1,4 @@
-"""docs/dead-letters.md is true: its file is run, its commands are typed in its order, its Python can be imported."""
+"""docs/dead-letters.md is true: its file and its commands run, and its Python code can be imported."""
 
 import pytest
 
@@ -9,14 +9,14 @@ from tests.sources.garbage import KINDS
 DOCUMENT = Document("docs/dead-letters.md")
 
 
-async def test_every_command_works_and_says_what_is_shown(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_every_command_works_and_prints_what_is_shown(tmp_path_factory: pytest.TempPathFactory) -> None:
     project = Project.copied(tmp_path_factory.mktemp("letters") / "project", DOCUMENT)
 
     async with project.running():
         assert await check_commands(project, DOCUMENT.commands) == []
 
 
-def test_the_other_block_names_what_is_there() -> None:
+def test_the_other_block_uses_names_that_exist() -> None:
     [block] = [block for block in DOCUMENT.of("python") if block.path is None]
     names: dict[str, object] = {"__name__": "docs"}
 

@@ -1,4 +1,4 @@
-"""What holds for every document: links lead somewhere, code can be read, nothing is said of how it was made."""
+"""Checks of every document: its links work, its code is valid, and it contains no path of a machine."""
 
 import json
 import re
@@ -14,7 +14,7 @@ DOCUMENTS = every_document()
 HOME = Document("docs/index.md")
 
 
-def test_the_documents_are_there() -> None:
+def test_the_documents_exist() -> None:
     assert {
         "README.md",
         "CHANGELOG.md",
@@ -29,7 +29,7 @@ def test_the_documents_are_there() -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS)
-def test_links_lead_to_files_and_headings_that_are_there(path: str) -> None:
+def test_links_lead_to_files_and_headings_that_exist(path: str) -> None:
     document = Document(path)
     broken: list[str] = []
     for link in document.links:
@@ -40,15 +40,15 @@ def test_links_lead_to_files_and_headings_that_are_there(path: str) -> None:
         if not target.exists():
             broken.append(link)
         elif anchor:
-            aimed = Document(str(target.resolve().relative_to(ROOT)))
-            if anchor not in {_anchor(heading) for heading in aimed.headings()}:
+            linked = Document(str(target.resolve().relative_to(ROOT)))
+            if anchor not in {_anchor(heading) for heading in linked.headings()}:
                 broken.append(link)
 
     assert broken == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS)
-def test_code_can_be_read(path: str) -> None:
+def test_code_blocks_are_valid(path: str) -> None:
     for block in Document(path).blocks:
         match block.language:
             case "python":
@@ -58,11 +58,11 @@ def test_code_can_be_read(path: str) -> None:
             case "console":
                 assert block.text.startswith("$ "), f"{path}:{block.line} shows no command"
             case language:
-                assert language in ("mermaid", "text"), f"{path}:{block.line} is {language or 'of no language'}"
+                assert language in ("mermaid", "text"), f"{path}:{block.line} has the language {language!r}"
 
 
 @pytest.mark.parametrize("path", [*DOCUMENTS, "LICENSE"])
-def test_lines_are_whole_and_hold_no_path_of_a_machine(path: str) -> None:
+def test_lines_have_no_trailing_spaces_and_no_path_of_a_machine(path: str) -> None:
     text = (ROOT / path).read_text()
 
     assert re.findall(r"(?:^|[\s`(])/(?:home|Users|root|work|tmp|mnt)/\S*", text) == []
@@ -71,14 +71,14 @@ def test_lines_are_whole_and_hold_no_path_of_a_machine(path: str) -> None:
 
 
 @pytest.mark.parametrize("line", [command.line for command in Document("CONTRIBUTING.md").commands])
-def test_what_a_contributor_types_is_there(line: str) -> None:
+def test_the_contributor_guides_commands_exist(line: str) -> None:
     program, *arguments = shlex.split(line)
     if program == "make":
         assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.M)
         return
     assert program == ".venv/bin/pytest"
 
-    # Collected, not run: the suite that this is part of runs them.
+    # Only collected, because the suite that this test is part of runs them.
     collected = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", *arguments],
         cwd=ROOT,
@@ -106,5 +106,5 @@ def test_the_diagrams_of_the_home_page_are_well_formed() -> None:
 
 
 def _anchor(heading: str) -> str:
-    """As GitHub makes it."""
+    """Return the anchor that GitHub gives a heading."""
     return re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-")

@@ -1,4 +1,4 @@
-"""Each stable code of the engine has its heading in docs/errors.md, and each heading its code in the engine."""
+"""Each stable error code of the engine has a heading in docs/errors.md, and each heading a code in the engine."""
 
 import ast
 import re
@@ -32,17 +32,17 @@ _ACTIVITIES = {
 }
 _STEPS = {PIVOT.name, ATOMIC.name, UNDO_ATOMIC, SLEEP, WAIT_FOR}
 _DECLARATIONS = "definition"
-"""Modules that check declarations show `event.…` in their messages, and raise no codes."""
+"""Modules that check declarations mention `event.…` in their messages but raise no codes."""
 
 
 def codes_in_the_engine() -> set[str]:
-    """Texts in the form of the engine's codes, and every code that the command line tells."""
-    found: set[str] = set()
+    """Find texts that look like the engine's codes, and every code that the command line reports."""
+    codes: set[str] = set()
     for file in sorted((ROOT / "orchestrator").rglob("*.py")):
         if file.stem.startswith(_DECLARATIONS):
             continue
-        found |= set(_codes(ast.parse(file.read_text())))
-    return found - _ACTIVITIES - _STEPS
+        codes |= set(_codes(ast.parse(file.read_text())))
+    return codes - _ACTIVITIES - _STEPS
 
 
 def _codes(tree: ast.Module) -> Iterator[str]:
@@ -58,13 +58,13 @@ def _codes(tree: ast.Module) -> Iterator[str]:
                 pass
 
 
-def test_each_code_of_the_engine_has_its_heading_and_each_heading_its_code() -> None:
-    told = {heading.strip("`") for heading in ERRORS.headings() if heading.startswith("`")}
+def test_each_code_has_a_heading_and_each_heading_a_code() -> None:
+    documented = {heading.strip("`") for heading in ERRORS.headings() if heading.startswith("`")}
 
-    assert told == codes_in_the_engine()
+    assert documented == codes_in_the_engine()
 
 
-def test_each_code_says_its_cause_and_what_to_do() -> None:
+def test_each_code_has_its_cause_and_what_to_do() -> None:
     sections = re.split(r"^### ", ERRORS.text, flags=re.M)[1:]
 
     assert len(sections) > 20
@@ -73,11 +73,11 @@ def test_each_code_says_its_cause_and_what_to_do() -> None:
     ] == []
 
 
-def test_the_codes_that_are_known_to_be_there_are_found() -> None:
+def test_known_codes_are_found() -> None:
     assert {"event.invalid", "signal.unknown", "operation.failed", "saga.cancelled", "bug"} <= codes_in_the_engine()
 
 
-def test_each_exit_code_is_told_with_its_name() -> None:
-    told = {int(row[0]): row[1] for row in ERRORS.table("code")}
+def test_each_exit_code_is_documented_with_its_name() -> None:
+    documented = {int(row[0]): row[1] for row in ERRORS.table("code")}
 
-    assert told == {int(code): code.name.lower().replace("_", " ") for code in Exit}
+    assert documented == {int(code): code.name.lower().replace("_", " ") for code in Exit}

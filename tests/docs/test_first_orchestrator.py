@@ -11,14 +11,14 @@ from tests.docs.project import WORKER, Project, check_commands, missing_from
 TUTORIAL = Document("docs/tutorial/first-orchestrator.md")
 
 NOT_RUN_HERE = {
-    "make up": "never ends by itself; its server and its worker run under these commands",
-    WORKER: "never ends by itself; it starts the worker that these commands use",
+    "make up": "does not end by itself; its server and its worker are running during these commands",
+    WORKER: "does not end by itself; it starts the worker that these commands use",
 }
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy with the tutorial's files added."""
+    """A copy of the project with the tutorial's files."""
     return Project.copied(tmp_path_factory.mktemp("first") / "project", TUTORIAL)
 
 
@@ -29,18 +29,18 @@ async def running(project: Project) -> AsyncGenerator[Project]:
         yield project
 
 
-async def test_every_command_works_and_says_what_is_shown(running: Project) -> None:
+async def test_every_command_works_and_prints_what_is_shown(running: Project) -> None:
     commands = [command for command in TUTORIAL.commands if command.line not in NOT_RUN_HERE]
     assert len(commands) >= 8
 
     assert await check_commands(running, commands) == []
 
 
-async def test_what_is_to_be_pasted_into_the_web_ui_runs(running: Project) -> None:
+async def test_the_envelope_to_paste_into_the_web_ui_runs(running: Project) -> None:
     [pasted] = [block for block in TUTORIAL.of("json") if '"specversion"' in block.text]
     event_id = json.loads(pasted.text)["id"]
     (running.folder / "pasted.json").write_text(pasted.text)
-    # Its account; where the test above ran in another process, nobody has opened it. A repeat is harmless.
+    # The account may not exist if the test above ran in another process. A repeat is harmless.
     [opening] = [command.line for command in TUTORIAL.commands if "publish ACCOUNT_CREATED" in command.line]
     opened = await running.type(opening)
 
@@ -55,7 +55,7 @@ async def test_what_is_to_be_pasted_into_the_web_ui_runs(running: Project) -> No
     assert status.output.startswith("completed GoalOpening"), status.output
 
 
-async def test_a_new_orchestrator_needs_no_other_file_and_is_found_by_its_place(running: Project) -> None:
+async def test_a_new_orchestrator_needs_no_registration_and_is_found_by_its_folder(running: Project) -> None:
     events = await running.type(".venv/bin/orchestrator events --json")
 
     started = {event["type"]: event["listeners"] for event in json.loads(events.output)["events"]}
@@ -65,7 +65,7 @@ async def test_a_new_orchestrator_needs_no_other_file_and_is_found_by_its_place(
     assert "register" not in text.lower()
 
 
-async def test_what_is_to_be_copied_passes_what_the_project_asks_of_itself(project: Project) -> None:
+async def test_the_files_to_copy_pass_the_projects_own_checks(project: Project) -> None:
     files = " ".join(TUTORIAL.files)
     style = await project.type(f".venv/bin/ruff check {files} && .venv/bin/ruff format --check {files}")
     imports = await project.type(".venv/bin/lint-imports --no-cache")
@@ -76,7 +76,7 @@ async def test_what_is_to_be_copied_passes_what_the_project_asks_of_itself(proje
     assert types.exit_code == 0, types.output
 
 
-async def test_a_command_that_says_something_else_is_noticed(project: Project) -> None:
+async def test_a_command_with_other_output_is_noticed(project: Project) -> None:
     [first, *_] = [command for command in TUTORIAL.commands if " events " in command.line]
 
     assert missing_from("GOAL_OPENING_REQUESTED  (version 2)\n", first) == first.shown[0]
@@ -84,12 +84,12 @@ async def test_a_command_that_says_something_else_is_noticed(project: Project) -
     assert (await check_commands(project, [type(first)(".venv/bin/orchestrator events NO_SUCH", ())])) != []
 
 
-def test_the_lines_of_the_new_orchestrator_are_counted_right() -> None:
-    told = {code_in(row[0])[0]: int(row[1]) for row in TUTORIAL.table("file")}
+def test_the_line_counts_of_the_new_orchestrator_are_right() -> None:
+    listed = {code_in(row[0])[0]: int(row[1]) for row in TUTORIAL.table("file")}
 
-    counted = {path: len(text.splitlines()) for path, text in TUTORIAL.files.items() if path in told}
-    assert told == counted
-    assert told["workflows/goal_opening.py"] <= 25
+    counted = {path: len(text.splitlines()) for path, text in TUTORIAL.files.items() if path in listed}
+    assert listed == counted
+    assert listed["workflows/goal_opening.py"] <= 25
 
 
 def test_every_python_block_is_a_file_to_copy() -> None:

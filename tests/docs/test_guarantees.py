@@ -1,4 +1,4 @@
-"""Each promise in docs/guarantees.md names what keeps it and tests that are there."""
+"""Each promise in docs/guarantees.md names its mechanism and tests that exist."""
 
 import re
 from datetime import timedelta
@@ -16,7 +16,7 @@ SETTINGS = "orchestrator.settings.Settings."
 
 
 @pytest.mark.parametrize("row", PROMISES, ids=lambda row: row[0][:60])
-def test_each_promise_names_its_mechanism_and_tests_that_are_there(row: list[str]) -> None:
+def test_each_promise_names_its_mechanism_and_tests_that_exist(row: list[str]) -> None:
     promise, mechanism, proof = row
 
     assert promise
@@ -26,21 +26,21 @@ def test_each_promise_names_its_mechanism_and_tests_that_are_there(row: list[str
     assert [name for name in named if not name.startswith("test_") or not exists(name)] == []
 
 
-def test_every_test_that_is_named_anywhere_is_there() -> None:
+def test_every_named_test_exists() -> None:
     named = re.findall(r"`(test_\w+)`", GUARANTEES.text)
 
     assert named
     assert [name for name in named if not exists(name)] == []
 
 
-def test_python_names_are_there() -> None:
+def test_every_python_name_exists() -> None:
     named = [name for name in code_in(GUARANTEES.prose) if name.startswith("orchestrator.")]
 
     assert named
     assert [name for name in named if not exists(name)] == []
 
 
-def test_a_name_that_is_not_there_is_noticed() -> None:
+def test_a_missing_name_is_noticed() -> None:
     for name in (
         "test_that_nobody_wrote",
         "orchestrator.Saga.lock",
@@ -54,12 +54,14 @@ def test_a_name_that_is_not_there_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("row", GUARANTEES.table("time or number"), ids=lambda row: row[0])
-def test_a_time_or_number_is_the_engines(row: list[str]) -> None:
+def test_a_time_or_number_is_that_of_the_engine(row: list[str]) -> None:
     _, value, where = row
     [name] = code_in(where)
     module, _, attribute = name.rpartition(".")
 
-    found = getattr(Settings() if name.startswith(SETTINGS) else import_module(module), attribute)
+    engine_value = getattr(Settings() if name.startswith(SETTINGS) else import_module(module), attribute)
 
-    seconds = found.total_seconds() if isinstance(found, timedelta) else found
-    assert value == (f"{seconds:g} s" if isinstance(found, timedelta) or name.startswith(SETTINGS) else f"{found}")
+    seconds = engine_value.total_seconds() if isinstance(engine_value, timedelta) else engine_value
+    assert value == (
+        f"{seconds:g} s" if isinstance(engine_value, timedelta) or name.startswith(SETTINGS) else f"{engine_value}"
+    )

@@ -1,4 +1,4 @@
-"""The code in docs/locks.md and docs/several-databases.md is what the engine takes."""
+"""The code in docs/locks.md and docs/several-databases.md works with the engine."""
 
 import importlib
 import json
@@ -40,7 +40,7 @@ def module(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("module", [LOCKS], indirect=True)
-def test_the_orchestrator_with_locks_is_taken_and_gives_these_keys(module: ModuleType) -> None:
+def test_the_orchestrator_with_locks_is_valid_and_has_these_keys(module: ModuleType) -> None:
     catalog = Catalog.of(orchestrators=[module.CarefulTransfer])
     event = MoneyTransferRequested.example()
     assert event is not None
@@ -58,12 +58,12 @@ def test_the_orchestrator_with_locks_is_taken_and_gives_these_keys(module: Modul
 
 
 @pytest.mark.parametrize("module", [SEVERAL], indirect=True)
-async def test_the_operation_with_a_database_of_its_own_is_taken_done_and_undone(module: ModuleType) -> None:
+async def test_the_operation_with_its_own_database_is_valid_and_is_done_and_undone(module: ModuleType) -> None:
     remind: Operation[..., object] = module.remind
     reminders = module.Reminder
     catalog = Catalog.of(orchestrators=[], operations=[remind])
-    [given] = re.findall(r"`ORCHESTRATOR_DATABASES='(.*?)'`", SEVERAL.text, re.S)
-    settings = Settings(databases=json.loads(given))
+    [databases] = re.findall(r"`ORCHESTRATOR_DATABASES='(.*?)'`", SEVERAL.text, re.S)
+    settings = Settings(databases=json.loads(databases))
 
     tables = SQLModel.metadata
     assert list(problems_of_databases(catalog.operations.values(), tables, settings.databases)) == []

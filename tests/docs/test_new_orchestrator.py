@@ -1,4 +1,4 @@
-"""The second tutorial is true: its files are added to a copy of the project, tested, and run to each end."""
+"""The second tutorial is true: its files are added to a copy of the project, tested, and run to each kind of end."""
 
 from collections.abc import AsyncGenerator
 from itertools import pairwise
@@ -13,7 +13,7 @@ TUTORIAL = Document("docs/tutorial/new-orchestrator.md")
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy with the tutorial's files dropped in."""
+    """A copy of the project with the tutorial's files."""
     return Project.copied(tmp_path_factory.mktemp("tutorial") / "project", TUTORIAL)
 
 
@@ -24,37 +24,37 @@ async def running(project: Project) -> AsyncGenerator[Project]:
         yield project
 
 
-async def test_every_command_works_and_says_what_is_shown(running: Project) -> None:
+async def test_every_command_works_and_prints_what_is_shown(running: Project) -> None:
     assert len(TUTORIAL.commands) >= 8
 
     assert await check_commands(running, TUTORIAL.commands) == []
 
 
-async def test_its_commands_come_to_each_end() -> None:
+async def test_its_commands_show_each_kind_of_end() -> None:
     shown = "\n".join(line for command in TUTORIAL.commands for line in command.shown)
 
-    for said in ("completed ACCOUNT_SHARING_COMPLETED", "failed    sharing.too_many_guests", "undone    step 2"):
-        assert said in shown
+    for text in ("completed ACCOUNT_SHARING_COMPLETED", "failed    sharing.too_many_guests", "undone    step 2"):
+        assert text in shown
 
 
-async def test_a_fault_of_declaration_is_told_as_it_is_shown(project: Project) -> None:
+async def test_a_definition_fault_is_reported_as_shown(project: Project) -> None:
     [shown] = [block.text for block in TUTORIAL.of("text") if "problem found" in block.text]
     file = project.folder / "activities" / "sharing.py"
-    right = file.read_text()
-    undoing = "async def uninvite(tx: Transaction, user_id: UserId, account_id: AccountId, {}: UserId)"
-    wrong = right.replace(undoing.format("guest_id"), undoing.format("guest"))
-    assert wrong != right
+    original = file.read_text()
+    signature = "async def uninvite(tx: Transaction, user_id: UserId, account_id: AccountId, {}: UserId)"
+    wrong = original.replace(signature.format("guest_id"), signature.format("guest"))
+    assert wrong != original
     try:
         file.write_text(wrong)
-        told = await project.type(".venv/bin/orchestrator events")
+        checked = await project.type(".venv/bin/orchestrator events")
     finally:
-        file.write_text(right)
+        file.write_text(original)
 
-    assert told.exit_code == 2
-    assert told.output.strip() == shown.strip()
+    assert checked.exit_code == 2
+    assert checked.output.strip() == shown.strip()
 
 
-async def test_what_is_to_be_copied_passes_what_the_project_asks_of_itself(project: Project) -> None:
+async def test_the_files_to_copy_pass_the_projects_own_checks(project: Project) -> None:
     files = " ".join(TUTORIAL.files)
     style = await project.type(f".venv/bin/ruff check {files} && .venv/bin/ruff format --check {files}")
     types = await project.type(f".venv/bin/mypy {files}")

@@ -1,4 +1,4 @@
-"""The code in docs/outbox.md is what the engine takes, and its numbers are the relay's."""
+"""The code in docs/outbox.md works with the engine, and its numbers are those of the relay."""
 
 import inspect
 from types import ModuleType
@@ -19,7 +19,7 @@ ORDER = UUID(int=1)
 
 
 @pytest.mark.parametrize("module", [OUTBOX], indirect=True)
-async def test_events_are_added_outside_of_a_saga_and_in_a_step(module: ModuleType) -> None:
+async def test_events_are_added_in_a_step_and_outside_of_a_saga(module: ModuleType) -> None:
     catalog = Catalog.of(orchestrators=[module.StockKeeping], operations=[module.count_stock])
 
     async with step_transaction(event_id="placed") as tx:
@@ -33,7 +33,7 @@ async def test_events_are_added_outside_of_a_saga_and_in_a_step(module: ModuleTy
         assert [listener.__name__ for listener in catalog.listeners_of(name)] == ["StockKeeping"]
 
 
-def test_options_and_numbers_are_those_of_the_code() -> None:
+def test_its_options_and_numbers_are_those_of_the_code() -> None:
     limits, words = RelayLimits(), {3: "three", 5: "five", 1: "second", 60: "minute"}
 
     options = [parameter.name for parameter in inspect.signature(outbox.add).parameters.values()][2:]

@@ -1,4 +1,4 @@
-"""docs/pattern.md has a line for every part of the orchestrator pattern, and every name in it exists."""
+"""docs/pattern.md has a row for every part of the orchestrator pattern, and every name in it exists."""
 
 import pytest
 
@@ -17,32 +17,32 @@ SHOWN_AS_WRITTEN = {
     "Refused": "the exception, as a test writes it",
     "MoneyTransferRequested": "a class as an example of its name",
 }
-"""What is no name to be looked up, and why."""
+"""Names that cannot be looked up, each with the reason."""
 
 
 def _tables() -> dict[str, list[list[str]]]:
-    found: dict[str, list[list[str]]] = {}
+    tables: dict[str, list[list[str]]] = {}
     for section in PATTERN.text.split("\n## ")[1:]:
         heading, _, text = section.partition("\n")
         rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
-        found[heading] = [[cell.strip() for cell in row] for row in rows[1:]]
-    return found
+        tables[heading] = [[cell.strip() for cell in row] for row in rows[1:]]
+    return tables
 
 
 TABLES = _tables()
 
 
-def test_it_has_the_patterns_sections_in_the_patterns_order() -> None:
+def test_it_has_the_sections_of_the_pattern_in_the_same_order() -> None:
     assert list(TABLES) == list(PARTS)
 
 
 @pytest.mark.parametrize("section", PARTS)
-def test_it_has_a_line_for_every_part(section: str) -> None:
+def test_it_has_a_row_for_every_part(section: str) -> None:
     assert [row[0] for row in TABLES[section]] == list(PARTS[section])
 
 
 @pytest.mark.parametrize("section", PARTS)
-def test_every_line_says_what_answers_and_where(section: str) -> None:
+def test_every_row_has_an_answer_and_names_its_place(section: str) -> None:
     for row in TABLES[section]:
         part, answer, where = row
         assert answer, part
@@ -56,13 +56,13 @@ def test_every_name_exists(section: str) -> None:
     assert [name for name in named if name not in SHOWN_AS_WRITTEN and not exists(name)] == []
 
 
-def test_nothing_is_excused_that_is_not_there() -> None:
+def test_every_exception_is_used_and_necessary() -> None:
     used = {name for rows in TABLES.values() for row in rows for cell in row[1:] for name in code_in(cell)}
 
     assert set(SHOWN_AS_WRITTEN) - used == set()
     assert [name for name in SHOWN_AS_WRITTEN if exists(name)] == []
 
 
-def test_what_is_marked_as_later_is_not_there_yet() -> None:
+def test_a_feature_that_is_announced_does_not_exist_yet() -> None:
     for name in ("orchestrator pause", "orchestrator resume", "orchestrator health"):
-        assert not exists(name), f"{name} is there: say so in docs/pattern.md"
+        assert not exists(name), f"{name} exists: say so in docs/pattern.md"

@@ -1,4 +1,4 @@
-"""The reference pages list what the code has: settings, commands, exit codes."""
+"""The reference pages list every setting, command and exit code of the code."""
 
 import ast
 import json
@@ -31,7 +31,7 @@ def test_every_exit_code_is_listed() -> None:
 def test_every_command_is_listed() -> None:
     listed = {code_in(row[0])[0].split()[1] for row in COMMANDS.table("command")}
 
-    # `diagram` shares its line with `catalog`.
+    # `diagram` and `catalog` share a row.
     assert listed | {"diagram"} == set(getattr(get_command(app), "commands"))  # noqa: B009
 
 

@@ -1,4 +1,4 @@
-"""docs/testing.md is true: its test is collected and run, its list is the code's, its story is what the kit tells."""
+"""docs/testing.md is true: its test runs, its lists are those of the code, and its report is the kit's."""
 
 import pytest
 
@@ -13,18 +13,18 @@ from tests.testing import wrong
 from tests.testing.test_catches import CATALOG, TEN
 
 STEPS = 5
-"""Of the transfer in the document."""
+"""The number of steps of the transfer in the document."""
 DOCUMENT = Document("docs/testing.md")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy with the document's test in it."""
+    """A copy of the project with the document's test."""
     return Project.copied(tmp_path_factory.mktemp("testing") / "project", DOCUMENT)
 
 
-async def test_the_first_command_works_and_says_what_is_shown(project: Project) -> None:
-    """The second plays everything, which `make conformance` does of the project's own; here it is counted."""
+async def test_the_first_command_works_and_prints_what_is_shown(project: Project) -> None:
+    """The second command runs every fault, which takes too long here; only its number of cells is checked."""
     first, full = DOCUMENT.commands
 
     assert await check_commands(project, [first]) == []
@@ -33,14 +33,14 @@ async def test_the_first_command_works_and_says_what_is_shown(project: Project) 
     assert full.shown[-1] == f"cells tried {cells}: hit …, declared …, failed 0"
 
 
-async def test_what_is_to_be_copied_has_the_projects_style(project: Project) -> None:
+async def test_the_files_to_copy_have_the_projects_style(project: Project) -> None:
     files = " ".join(DOCUMENT.files)
     style = await project.type(f".venv/bin/ruff check {files} && .venv/bin/ruff format --check {files}")
 
     assert style.exit_code == 0, style.output
 
 
-def test_every_fault_is_listed_in_its_order_as_it_explains_itself() -> None:
+def test_every_fault_is_listed_in_order_with_its_explanation() -> None:
     assert DOCUMENT.table("fault") == [[fault.name, fault.explains] for fault in FAULTS.values()]
 
 
@@ -50,7 +50,7 @@ def test_every_field_of_an_example_is_listed() -> None:
     assert sorted(listed) == sorted(Example.__dataclass_fields__)
 
 
-async def test_the_story_is_what_the_kit_tells() -> None:
+async def test_the_report_is_the_one_that_the_kit_prints() -> None:
     [shown] = [block.text for block in DOCUMENT.of("text")]
     suite = Suite(
         orchestrator=wrong.SetsBack,
@@ -61,10 +61,10 @@ async def test_the_story_is_what_the_kit_tells() -> None:
         faults=["others between"],
     )
 
-    [told] = await play_suite(suite)
+    [result] = await play_suite(suite)
 
-    assert told.verdict is Verdict.FAILED
-    assert str(told) == shown.strip()
+    assert result.verdict is Verdict.FAILED
+    assert str(result) == shown.strip()
 
 
 def test_the_other_blocks_run() -> None:

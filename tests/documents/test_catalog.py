@@ -1,4 +1,4 @@
-"""The catalog's documents: valid by their own schemas, up to date, and complete."""
+"""The catalog's documents are valid according to their schemas, up to date, and complete."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ CATALOGS = pytest.mark.parametrize(
 
 
 @CATALOGS
-def test_the_asyncapi_document_is_valid_by_its_schema(catalog: Catalog) -> None:
+def test_the_asyncapi_document_is_valid(catalog: Catalog) -> None:
     # https://github.com/asyncapi/spec-json-schemas, 3.0.0, without descriptions and examples.
     schema = json.loads(gzip.decompress((Path(__file__).parent / "asyncapi-3.0.0.json.gz").read_bytes()))
     validator: Any = Draft7Validator(schema)
@@ -44,7 +44,7 @@ def test_the_asyncapi_document_is_valid_by_its_schema(catalog: Catalog) -> None:
 
 
 @CATALOGS
-def test_events_are_valid_by_the_schemas_of_the_documents(catalog: Catalog) -> None:
+def test_an_example_of_each_event_is_valid_by_the_documents_schemas(catalog: Catalog) -> None:
     document: dict[str, Any] = asyncapi(catalog, title="Test", version="1.0.0")
     for name, event in catalog.events.items():
         sample = sample_event(event)
@@ -60,25 +60,28 @@ def test_events_are_valid_by_the_schemas_of_the_documents(catalog: Catalog) -> N
 
 @CATALOGS
 def test_each_event_and_orchestrator_is_in_the_documents(catalog: Catalog) -> None:
-    told, types = page(catalog, "Test"), typescript(catalog)
+    markdown, types = page(catalog, "Test"), typescript(catalog)
 
     for name, event in catalog.events.items():
-        assert f"schemas/{name}.v{event.version}.json" in told
+        assert f"schemas/{name}.v{event.version}.json" in markdown
         assert f"export type {event.__name__} = " in types
     for name, orchestrator in catalog.orchestrators.items():
-        assert f"\n## {name}\n" in told
+        assert f"\n## {name}\n" in markdown
         assert orchestrator.completed.type_name() in diagram_of(catalog, orchestrator)
 
 
-def test_every_walk_over_the_applications_orchestrators_comes_to_its_end() -> None:
-    walks = {name: walk(APPLICATION, one, one.requests[0]) for name, one in APPLICATION.orchestrators.items()}
+def test_every_walk_through_an_orchestrator_of_the_application_reaches_its_end() -> None:
+    walks = {
+        name: walk(APPLICATION, orchestrator, orchestrator.requests[0])
+        for name, orchestrator in APPLICATION.orchestrators.items()
+    }
 
-    assert {name: one.ended for name, one in walks.items() if one.ended} == {}
-    assert all(walk.steps for walk in walks.values())
+    assert {name: steps.ended for name, steps in walks.items() if steps.ended} == {}
+    assert all(steps.steps for steps in walks.values())
 
 
-def test_both_ways_through_handle_are_in_the_catalog() -> None:
-    """Where an answer decides: a month that is due or not, an income or an expense."""
+def test_both_branches_of_handle_are_in_the_catalog() -> None:
+    """A result decides the branch: whether a month is due, or whether an amount is an income or an expense."""
     rows = {line.split(" | ")[1]: line for line in page(APPLICATION, "Test").splitlines() if " or " in line}
 
     assert "snapshot.save_month" in rows["MonthReset"]
@@ -88,51 +91,53 @@ def test_both_ways_through_handle_are_in_the_catalog() -> None:
         assert "account.withdraw" in rows[name]
 
 
-def test_what_can_be_refused_is_told_of_each_orchestrator() -> None:
-    told = page(APPLICATION, "Test")
+def test_the_catalog_lists_the_refusals_of_each_orchestrator() -> None:
+    markdown = page(APPLICATION, "Test")
     documented = (ROOT / "docs" / "smartexpense.md").read_text().partition("## Error codes")[2]
     codes = set(re.findall(r"`((?:account|category|activity_log|currency)\.\w+)`", documented))
 
-    assert "Can be refused with `account.already_exists`, `account.not_found`." in told
-    assert "Can be refused with `currency.not_chosen`, `currency.rate_unknown`." in told
-    assert codes == {code for line in told.splitlines() for code in _CODES.findall(line) if "Can be refused" in line}
+    assert "Can be refused with `account.already_exists`, `account.not_found`." in markdown
+    assert "Can be refused with `currency.not_chosen`, `currency.rate_unknown`." in markdown
+    assert codes == {
+        code for line in markdown.splitlines() for code in _CODES.findall(line) if "Can be refused" in line
+    }
 
 
-def test_a_diagram_shows_the_event_and_the_undoing_in_reverse() -> None:
+def test_a_diagram_shows_the_event_and_the_undo_in_reverse_order() -> None:
     lines = [line.strip() for line in diagram_of(CAST, orchestrators.CoinsMove).splitlines()]
 
     assert lines[:2] == ["flowchart TD", 'begins(["COINS_MOVE_REQUESTED"])']
-    undone = [line for line in lines if line.startswith("undo")]
-    assert undone[-1] == 'undo1 -.-> failed(["COINS_MOVE_FAILED"])'
+    undo_lines = [line for line in lines if line.startswith("undo")]
+    assert undo_lines[-1] == 'undo1 -.-> failed(["COINS_MOVE_FAILED"])'
 
 
-def test_an_orchestrator_of_several_events_is_shown_with_each() -> None:
+def test_an_orchestrator_of_several_events_is_shown_for_each_of_them() -> None:
     lines = [line.strip() for line in diagram_of(CHAIN, chain.ThirdLink).splitlines()]
-    told = page(CHAIN, "Test")
+    markdown = page(CHAIN, "Test")
     document = asyncapi(CHAIN, title="Test", version="1.0.0")
 
     assert 'begins(["SECOND_LINK_COMPLETED"])' in lines
     assert 'of2_begins(["SECOND_LINK_FAILED"])' in lines
     assert 'of2_step1 --> completed(["THIRD_LINK_COMPLETED"])' in lines
     for name in ("SECOND_LINK_COMPLETED", "SECOND_LINK_FAILED"):
-        assert f"| {name} v1 | ThirdLink | cast.write_note |" in told
+        assert f"| {name} v1 | ThirdLink | cast.write_note |" in markdown
         assert f"ThirdLink.receives.{name}" in document["operations"]
 
 
-def test_tables_are_found_through_functions_and_compensations() -> None:
-    tables = {name: tables_of(one) for name, one in APPLICATION.operations.items()}
+def test_tables_used_by_helper_functions_and_compensations_are_found() -> None:
+    tables = {name: tables_of(operation) for name, operation in APPLICATION.operations.items()}
 
     assert tables["account.withdraw"] == ["account"]
     assert tables["activity_log.record_transfer"] == ["activity_record"]
 
 
-def test_the_catalog_in_docs_is_what_the_code_says() -> None:
+def test_the_catalog_in_docs_is_up_to_date() -> None:
     files = files_of(APPLICATION, title="SmartExpense", version="1.0.0")
 
     assert stale(files, ROOT / "docs" / "catalog") == [], "write it: orchestrator catalog --write"
 
 
-def test_a_file_that_is_old_or_belongs_to_nothing_is_told_and_put_right(
+def test_an_outdated_or_superfluous_file_is_reported_and_corrected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = ["--folder", str(tmp_path)]
@@ -147,7 +152,7 @@ def test_a_file_that_is_old_or_belongs_to_nothing_is_told_and_put_right(
     assert run(["catalog", "--check", *folder]) == 0
 
 
-def test_one_diagram_is_printed_and_an_unknown_name_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_diagram_is_printed_and_an_unknown_name_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["diagram", "MoneyTransfer"]) == 0
     assert capsys.readouterr().out.startswith("flowchart TD")
     assert run(["diagram", "Nobody"]) == 2
