@@ -73,9 +73,9 @@ class Faults:
 
     Attributes:
         before: acts that run before the attempt's transaction begins.
-            inside: acts that run while the effect of an operation or compensation is written but not committed.
-            after: acts that run when the transaction is committed but its reply has not been returned.
-            runs: operations and compensations whose effect was written, in order, including attempts that failed.
+        inside: acts that run while the effect of an operation or compensation is written but not committed.
+        after: acts that run when the transaction is committed but its reply has not been returned.
+        runs: operations and compensations whose effect was written, in order, including attempts that failed.
     """
 
     def __init__(self, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:

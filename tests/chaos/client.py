@@ -30,8 +30,8 @@ class Publisher:
 
     Args:
         bus: the bus that publishes them.
-            record: a file descriptor; an accepted event's id is written to it and synced before anything else happens.
-            random: shuffles the orders and decides which are repeated and which are published in one call.
+        record: a file descriptor; an accepted event's id is written to it and synced before anything else happens.
+        random: shuffles the orders and decides which are repeated and which are published in one call.
     """
 
     def __init__(self, bus: EventBus, record: int, random: Random) -> None:

@@ -53,9 +53,9 @@ class Interventions:
 
     Args:
         client: a Temporal client.
-            database: the bank's home database.
-            task_queue: the workers' task queue.
-            random: chooses the sagas.
+        database: the bank's home database.
+        task_queue: the workers' task queue.
+        random: chooses the sagas.
     """
 
     def __init__(self, client: Client, database: Database, task_queue: str, random: Random) -> None:

@@ -35,8 +35,8 @@ class Server:
 
     Args:
         folder: its data directory.
-            programs: the folder of PostgreSQL's programs.
-            user: the operating system user that runs it; None means the current one.
+        programs: the folder of PostgreSQL's programs.
+        user: the operating system user that runs it; None means the current one.
     """
 
     def __init__(self, folder: Path, programs: Path, user: str | None) -> None:

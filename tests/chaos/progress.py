@@ -27,8 +27,8 @@ class Progress:
 
     Args:
         database: the bank's home database.
-            accepted: returns how many events have been accepted.
-            seconds: the length of the plan.
+        accepted: returns how many events have been accepted.
+        seconds: the length of the plan.
     """
 
     def __init__(self, database: Database, accepted: Callable[[], int], seconds: float) -> None:

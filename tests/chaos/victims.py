@@ -31,10 +31,10 @@ class Victims:
 
     Args:
         folder: contains all state and logs.
-            random: chooses among several processes.
-            root: the project whose engine the workers run.
-            processes: how many worker processes run.
-            is_postgresql: whether the home database is PostgreSQL or SQLite.
+        random: chooses among several processes.
+        root: the project whose engine the workers run.
+        processes: how many worker processes run.
+        is_postgresql: whether the home database is PostgreSQL or SQLite.
     """
 
     def __init__(self, folder: Path, random: Random, *, root: Path = ROOT, processes: int, is_postgresql: bool) -> None:

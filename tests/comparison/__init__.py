@@ -1,5 +1,5 @@
-"""The application beside the reference model: the same events to both, and every table of both after each.
+"""Compares the application with the reference model: both get the same events, and all tables are compared after each.
 
-The application runs on the engine as it is: its drivers, its steps, its outcomes, on a SQLite file. Only Temporal is
-not there, as it decides nothing.
+The application runs on the real engine, with its drivers, steps and outcomes, on a SQLite file. Only Temporal is
+missing, because it decides nothing.
 """

@@ -1,4 +1,4 @@
-"""The application's side: events driven to their outcome in this process, and its tables as they stand."""
+"""The application's side of the comparison: it drives events to their outcome in this process and reads its tables."""
 
 import asyncio
 import contextlib
@@ -44,16 +44,16 @@ Where = Literal["before", "after"]
 CATALOG = Catalog.discover(["events", "activities", "workflows"])
 _ENGINE_TABLES: tuple[Table, ...] = (saga_lock, saga_outbox, saga_dead_letter, saga_step, saga)
 _BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
-_LOOK = 0.01
-"""Seconds after which a saga that waits for a lock looks by itself."""
+_POLL_INTERVAL = 0.01
+"""Seconds after which a saga that waits for a lock polls."""
 
 
 class Fault:
-    """One step that is given up once: before its transaction, or with its reply lost after it.
+    """One step that is given up once: before its transaction, or after it with the reply lost.
 
     Args:
-        step: its number.
-        where: on which side of the transaction.
+        step: the step's number.
+        where: whether it is given up before or after its transaction.
     """
 
     def __init__(self, step: int, where: Where) -> None:
@@ -62,7 +62,7 @@ class Fault:
         self.has_hit = False
 
     def strike(self, step: int, where: Where) -> None:
-        """The driver is at a side of a step."""
+        """Give up the step if the driver is at the fault's point for the first time."""
         if (step, where) == (self.step, self.where) and not self.has_hit:
             self.has_hit = True
             raise StepFailed(f"the test has step {step} fail {where} its transaction")
@@ -72,29 +72,28 @@ class Fault:
 
 
 class _Steps(StoreSteps):
-    """The store's port, with a fault or none. Between two transactions others get their turn, some more than others.
+    """The store's port with an optional fault. It yields to other sagas between transactions, a random number of times.
 
     Args:
-        database: where everything is.
-        turns: who meets whom; the same numbers, the same meetings.
-        fault: what befalls one step.
+        database: the application's database.
+        random: decides when to yield, so the same seed gives the same interleaving.
+        fault: the fault of one step, or None.
     """
 
     _ending = asyncio.Event()
-    """Some saga has ended: whoever waits for a lock looks again."""
+    """Set when a saga has ended, so that sagas that wait for a lock try again."""
 
-    def __init__(self, database: Database, turns: Random, fault: Fault | None) -> None:
+    def __init__(self, database: Database, random: Random, fault: Fault | None) -> None:
         super().__init__(database, CATALOG)
-        self._turns = turns
+        self._random = random
         self._fault = fault
 
-    async def _let_others(self) -> None:
-        for _ in range(self._turns.randrange(4)):
+    async def _yield_to_others(self) -> None:
+        for _ in range(self._random.randrange(4)):
             await asyncio.sleep(0)
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
-        """A step."""
-        await self._let_others()
+        await self._yield_to_others()
         if self._fault is not None:
             self._fault.strike(command.number, "before")
         reply = await super().run(command, deadline, attempt=attempt)
@@ -103,40 +102,37 @@ class _Steps(StoreSteps):
         return reply
 
     async def begin_undo(self, command: BeginUndoCommand) -> BeginUndoReply:
-        """The decision to undo."""
-        await self._let_others()
+        await self._yield_to_others()
         return await super().begin_undo(command)
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
-        """A step's undoing."""
-        await self._let_others()
+        await self._yield_to_others()
         return await super().undo(command, compensation)
 
     async def finish(self, command: FinishCommand) -> FinishReply:
-        """The outcome."""
-        await self._let_others()
+        await self._yield_to_others()
         reply = await super().finish(command)
         _Steps._ending.set()
         _Steps._ending = asyncio.Event()
         return reply
 
     async def wait_for_locks(self, blocked: Blocked) -> None:
-        """Until a saga ends; it may just have, so not for long."""
+        """Wait until a saga ends; only briefly, because it may just have ended."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(_Steps._ending.wait(), _LOOK)
+            await asyncio.wait_for(_Steps._ending.wait(), _POLL_INTERVAL)
 
 
 class Application:
-    """A database with the application's tables, and drivers in this process. Use it as a context.
+    """A database with the application's tables, and drivers in this process. Use it as a context manager.
 
-    What it awaits it awaits on a loop of its own, so that whoever plays is not asynchronous.
+    It awaits everything on its own event loop, so that its caller need not be asynchronous.
     """
 
     def __init__(self) -> None:
-        # In memory where there is such a place: nobody cuts the power in a test.
+        # In memory if possible, because no test cuts the power.
         shared = Path("/dev/shm")
-        place = shared if os.access(shared, os.W_OK) else None
-        self._folder = TemporaryDirectory(prefix="comparison-", dir=place)
+        parent = shared if os.access(shared, os.W_OK) else None
+        self._folder = TemporaryDirectory(prefix="comparison-", dir=parent)
         self._runner = asyncio.Runner()
         self.database = Database(f"sqlite:///{Path(self._folder.name) / 'application.db'}")
         without_threads(self.database.engine)
@@ -152,7 +148,7 @@ class Application:
         self._folder.cleanup()
 
     def run(self, work: Coroutine[Any, Any, R]) -> R:
-        """Await something on this side's loop."""
+        """Await something on this object's event loop."""
         return self._runner.run(work)
 
     async def _create(self) -> None:
@@ -161,14 +157,14 @@ class Application:
             await create_tables(connection)
 
     async def clear(self) -> None:
-        """No row in any table."""
+        """Delete every row of every table."""
         self._events = 0
         async with self.database.transaction() as connection:
             for table in (*_ENGINE_TABLES, *reversed(APPLICATION_TABLES)):
                 await connection.execute(delete(table))
 
     async def insert(self, table: Table, *rows: Row) -> None:
-        """Write rows that no event leaves."""
+        """Insert rows that no event creates."""
         async with self.database.transaction() as connection:
             for row in rows:
                 await connection.execute(table.insert().values(**row))
@@ -185,12 +181,12 @@ class Application:
         envelope = wrap(
             event, event_id=event_id, source="comparison", time=_BEGINNING + timedelta(minutes=self._events)
         )
-        turns = Random(self._events)  # so that a story that is told again goes the same way
-        outcome: Outcome = await Driver(orchestrator, event, envelope, _Steps(self.database, turns, fault)).drive()
+        random = Random(self._events)  # so that a repeated story has the same interleaving
+        outcome: Outcome = await Driver(orchestrator, event, envelope, _Steps(self.database, random, fault)).drive()
         return outcome.error_code or ("completed" if outcome.phase is Phase.COMPLETED else outcome.phase)
 
     async def tables(self) -> dict[str, list[Row]]:
-        """Every row of every application table."""
+        """Read every row of every application table."""
         async with self.database.reading() as connection:
             return {
                 table.name: [dict(row) for row in (await connection.execute(select(table))).mappings()]
@@ -198,7 +194,7 @@ class Application:
             }
 
     async def open_sagas(self) -> list[str]:
-        """Event ids of sagas that have no outcome."""
+        """Return the event ids of sagas without an outcome."""
         unfinished = select(saga.c.event_id).where(saga.c.phase.in_((Phase.FORWARD, Phase.UNDOING)))
         async with self.database.reading() as connection:
             return list(await connection.scalars(unfinished))

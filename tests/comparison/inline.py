@@ -1,7 +1,7 @@
-"""SQLite without a thread: a statement is run where it is awaited. Three times as many events in the same time.
+"""SQLite without a thread: a statement runs where it is awaited, which triples the number of events per second.
 
-aiosqlite hands each statement to a thread, and most of a short event's time goes by on the way there and back. Here
-nobody else has to go on meanwhile: who meets whom is decided between transactions, by the application's side.
+aiosqlite hands each statement to a thread, and most of a short event's time is spent on that. Here nothing else needs
+to run meanwhile, because the application's side decides between transactions how sagas interleave.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from orchestrator.store.core.sqlite import SteadyConnection
 
 
 class _Queue:
-    """In place of aiosqlite's own, into which SQLAlchemy puts work, too."""
+    """Replaces aiosqlite's queue, into which SQLAlchemy puts work, too."""
 
     def put_nowait(self, work: tuple[asyncio.Future[Any] | None, Callable[[], Any]]) -> None:
-        """Do it now."""
+        """Run the work at once."""
         future, function = work
         result = function()
         if future is not None:
@@ -27,7 +27,7 @@ class _Queue:
 
 
 class InlineConnection(SteadyConnection):
-    """aiosqlite's connection, whose thread is never started."""
+    """An aiosqlite connection whose thread is never started."""
 
     def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connector, iter_chunk_size=64)
@@ -43,11 +43,11 @@ class InlineConnection(SteadyConnection):
         yield  # a generator that waits for nothing
 
     async def close(self) -> None:
-        """Roll back what is open, then close."""
+        """Roll back an open transaction, then close."""
         self.stop()
 
     def stop(self) -> None:
-        """Roll back what is open, then close."""
+        """Roll back an open transaction, then close."""
         self._running = False
         if self._connection is not None:
             self._connection.rollback()
@@ -56,12 +56,12 @@ class InlineConnection(SteadyConnection):
 
 
 def connect_inline(database: str, **options: Any) -> InlineConnection:
-    """What the engine calls instead of its own `connect_steadily`."""
+    """Replaces the engine's own `connect_steadily`."""
     return InlineConnection(lambda: sqlite3.connect(database, **options))
 
 
 def without_threads(engine: AsyncEngine) -> None:
-    """Have an engine open its connections so; before it has opened any."""
+    """Make an engine open its connections without threads. Call it before the first one is opened."""
 
     def connecting(_dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
         options["async_creator_fn"] = connect_inline

@@ -1,7 +1,7 @@
-"""Hypothesis's machine: makes up what two users ask for, and shrinks what differs to a short story.
+"""A Hypothesis state machine that generates requests of two users, and shrinks a difference to a short story.
 
-Each of its rules is one way in which events come: one at a time, again, several at once, with a step that fails, driven
-by two drivers. After each, outcomes and every row of every table are compared.
+Each rule is one way in which events arrive: one at a time, repeated, several at once, with a failing step, or with two
+drivers. After each, the outcomes and every row of every table are compared.
 """
 
 import asyncio
@@ -41,14 +41,14 @@ from tests.reference.money import MOST
 USERS = ("olena", "taras")
 CURRENCIES = ("USD", "JPY", "KWD", "EUR", "UAH")
 OWN = ""
-"""In place of a currency: that of the account, which is looked up when the event is made."""
+"""Stands for the account's currency, which is looked up when the event is built."""
 
 CATEGORIES = {"salary": "income", "food": "expense", "fun": "expense"}
-"""Of each user, named after them: budget type by name."""
+"""The categories of each user, prefixed with the user's name: budget type by name."""
 
 users = st.sampled_from(["olena", "olena", "taras"])
 accounts = st.sampled_from(["1", "1", "1", "2", "2", "3", "taras-1"])
-"""A number is one of the user's own."""
+"""A number is one of the user's own accounts."""
 categories = st.sampled_from(
     ["salary", "salary", "food", "food", "fun", "salary", "food", "adjust-income", "taras-food", "nothing"]
 )
@@ -57,7 +57,7 @@ mostly_own = st.sampled_from([*[OWN] * 14, "USD", "JPY"])
 amounts = st.one_of(
     st.integers(1, 1_000), st.integers(1, 1_000), st.integers(1, 10_000_000), st.sampled_from([MOST, MOST - 1, 10**14])
 )
-"""Halves of a minor unit are met by small amounts at the rates below, refusals by large ones."""
+"""Small amounts give halves of a minor unit at the rates below, and large ones give refusals."""
 balances = st.one_of(st.integers(0, 100_000), st.just(0), st.integers(0, MOST))
 rates = st.sampled_from(
     [Decimal(text) for text in ("0.5", "2.5", "0.025", "0.92", "151.37", "0.3075", "1", "0.000001")]
@@ -69,12 +69,12 @@ stored_rates = st.tuples(
     st.sets(st.sampled_from(PAIRS), max_size=2),
 ).map(
     lambda drawn: {
-        pair[::-1] if is_turned else pair: rate
-        for pair, rate, is_turned in zip(PAIRS, *drawn[:2], strict=True)
+        pair[::-1] if is_reversed else pair: rate
+        for pair, rate, is_reversed in zip(PAIRS, *drawn[:2], strict=True)
         if pair not in drawn[2]
     }
 )
-"""Of every two currencies one way or the other, but for up to two."""
+"""A rate for each pair of currencies in one of the directions, except for at most two pairs."""
 
 creations = st.builds(
     CreateAccount,
@@ -122,41 +122,41 @@ events: st.SearchStrategy[Event] = st.one_of(
 
 
 class Comparison(RuleBasedStateMachine):
-    """One short life of two users. Its application is set by who runs it, and used again for the next life."""
+    """One short story of two users. The caller sets the application, which the next story uses again."""
 
     application: ClassVar[Application]
     counted: ClassVar[Counter[str]] = Counter()
-    """Events that were played, and how they ended, over all lives."""
+    """How the events ended, over all stories."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ledger = Ledger()
-        self.asked: dict[str, Event] = {}
+        self.events: dict[str, Event] = {}
         self.records: dict[str, UUID] = {}
         self.application.run(self.application.clear())
 
     @initialize(
         stored=stored_rates,
-        kept_in=st.tuples(currencies, currencies),
+        preferred=st.tuples(currencies, currencies),
         in_currency=st.tuples(currencies, currencies, currencies),
         has_taras=st.booleans(),
     )
     def begin(
         self,
         stored: dict[tuple[str, str], Decimal],
-        kept_in: tuple[str, str],
+        preferred: tuple[str, str],
         in_currency: tuple[str, str, str],
         has_taras: bool,
     ) -> None:
-        """Some rates are known, some are not; taras may not be set up."""
+        """Store some exchange rates and set up the users, except perhaps for taras."""
         self.ledger.tables.rates = dict(stored)
-        set_up = {user: kept_in[number] for number, user in enumerate(USERS) if has_taras or user != "taras"}
+        set_up = {user: preferred[number] for number, user in enumerate(USERS) if has_taras or user != "taras"}
         for user, currency in set_up.items():
             own = {f"{user}-{name}": budget_type for name, budget_type in CATEGORIES.items()}
             self.ledger.set_up(user, currency, "uk-UA", own)
         self.application.run(self._set_up(stored, set_up))
         for (user, number), currency in zip((("olena", 1), ("olena", 2), ("taras", 1)), in_currency, strict=True):
-            self.ask(CreateAccount(user, str(number), currency, 10_000, 500))
+            self.handle(CreateAccount(user, str(number), currency, 10_000, 500))
 
     async def _set_up(self, stored: dict[tuple[str, str], Decimal], users: dict[str, str]) -> None:
         async with self.application.database.transaction() as connection:
@@ -172,73 +172,73 @@ class Comparison(RuleBasedStateMachine):
                     )
 
     @rule(event=events)
-    def ask(self, event: Event) -> None:
-        """One event, and nothing beside it."""
-        event_id, event = self._take(event)
-        due = self.ledger.play(event_id, event)
-        self._must_end(event_id, self.application.run(self._play(event_id, event)), due)
+    def handle(self, event: Event) -> None:
+        """Handle one event alone."""
+        event_id, event = self._prepare(event)
+        expected_end = self.ledger.play(event_id, event)
+        self._must_end(event_id, self.application.run(self._play(event_id, event)), expected_end)
 
-    @precondition(lambda self: self.asked)
+    @precondition(lambda self: self.events)
     @rule(which=st.integers(min_value=0))
-    def ask_again(self, which: int) -> None:
-        """An event that was asked before, once more."""
-        event_id = sorted(self.asked)[which % len(self.asked)]
-        due = self.ledger.play(event_id, self.asked[event_id])
-        self._must_end(event_id, self.application.run(self._play(event_id, self.asked[event_id])), due)
+    def handle_again(self, which: int) -> None:
+        """Handle an earlier event once more."""
+        event_id = sorted(self.events)[which % len(self.events)]
+        expected_end = self.ledger.play(event_id, self.events[event_id])
+        self._must_end(event_id, self.application.run(self._play(event_id, self.events[event_id])), expected_end)
 
     @rule(event=events)
-    def ask_twice_at_once(self, event: Event) -> None:
-        """Two drivers of one saga."""
-        event_id, event = self._take(event)
-        due = self.ledger.play(event_id, event)
+    def handle_with_two_drivers(self, event: Event) -> None:
+        """Drive one saga with two drivers."""
+        event_id, event = self._prepare(event)
+        expected_end = self.ledger.play(event_id, event)
         for ended in self._at_once((event_id, event), (event_id, event)):
-            self._must_end(event_id, ended, due)
+            self._must_end(event_id, ended, expected_end)
 
     @rule(event=events, step=st.integers(1, 6), where=st.sampled_from(["before", "after"]))
-    def ask_in_vain(self, event: Event, step: int, where: Any) -> None:
-        """A step fails for good, before it is done or after: the saga is undone, unless it had to go on."""
-        event_id, event = self._take(event)
+    def handle_with_a_failing_step(self, event: Event, step: int, where: Any) -> None:
+        """Fail a step for good, before or after its transaction; the saga is undone unless it is past its pivot."""
+        event_id, event = self._prepare(event)
         ended = self.application.run(self._play(event_id, event, Fault(step, where)))
         if ended == "operation.failed":
             self.ledger.outcomes[event_id] = ended
-            self.asked[event_id] = event
+            self.events[event_id] = event
         else:
             self._must_end(event_id, ended, self.ledger.play(event_id, event))
 
-    @rule(several=st.lists(events, min_size=2, max_size=3))
-    def ask_at_once(self, several: list[Event]) -> None:
-        """Events at once: outcomes and tables are those of some order, one after the other."""
-        taken = [self._take(event) for event in several]
-        outcomes = self._at_once(*taken)
-        there = compared(self.application.run(self.application.tables()))
+    @rule(concurrent=st.lists(events, min_size=2, max_size=3))
+    def handle_at_once(self, concurrent: list[Event]) -> None:
+        """Handle events concurrently; outcomes and tables must be those of some sequential order."""
+        prepared = [self._prepare(event) for event in concurrent]
+        outcomes = self._at_once(*prepared)
+        actual = compared(self.application.run(self.application.tables()))
         stories: list[str] = []
-        for order in permutations(range(len(taken))):
+        for order in permutations(range(len(prepared))):
             ledger = self.ledger.copy()
-            due = {number: ledger.play(*taken[number]) for number in order}
+            due = {number: ledger.play(*prepared[number]) for number in order}
             differing = [
-                f"{taken[number][0]} ended as {outcomes[number]}, not as {due[number]}"
+                f"{prepared[number][0]} ended as {outcomes[number]}, not as {due[number]}"
                 for number in order
                 if due[number] != outcomes[number]
             ]
-            differing = differing or unlike(expected(ledger.tables), there)
+            differing = differing or unlike(expected(ledger.tables), actual)
             if not differing:
                 self.ledger = ledger
                 return
             stories.append(f"in the order {order}: " + "; ".join(differing))
-        raise AssertionError("no order of these events explains what became of them:\n" + "\n".join(stories))
+        raise AssertionError("no order of these events explains how they ended:\n" + "\n".join(stories))
 
     @invariant()
     def is_the_same(self) -> None:
-        """Every table, and nothing is left under way."""
-        there = self.application.run(self.application.tables())
-        differing = unlike(expected(self.ledger.tables), compared(there))
+        """Compare every table, and check that nothing is left in progress."""
+        tables = self.application.run(self.application.tables())
+        differing = unlike(expected(self.ledger.tables), compared(tables))
         assert not differing, "\n".join(differing)
-        assert all(account["state"] == "open" for account in there["account"])
-        assert all(category["counted_from"] == category["reset_epoch"] for category in there["category"])
-        self.records |= {record["event_id"]: record["id"] for record in there["activity_record"]}
+        assert all(account["state"] == "open" for account in tables["account"])
+        assert all(category["counted_from"] == category["reset_epoch"] for category in tables["category"])
+        self.records |= {record["event_id"]: record["id"] for record in tables["activity_record"]}
 
     def teardown(self) -> None:
-        """When a life is over: the invariants, and no saga without an outcome."""
+        """Check at the end of a story that the invariants hold and that every saga has an outcome."""
         assert self.application.run(self._violations()) == []
         assert self.application.run(self.application.open_sagas()) == []
 
@@ -246,15 +246,15 @@ class Comparison(RuleBasedStateMachine):
         async with self.application.database.reading() as connection:
             return await violations(connection)
 
-    def _take(self, event: Event) -> tuple[str, Event]:
-        """Its id, and the event with currencies that were left to the accounts."""
-        event_id = f"event-{len(self.asked) + 1:03}"
-        event = self._made(event)
-        self.asked[event_id] = event
+    def _prepare(self, event: Event) -> tuple[str, Event]:
+        """Return an event id, and the event with full names and with its accounts' currencies."""
+        event_id = f"event-{len(self.events) + 1:03}"
+        event = self._completed(event)
+        self.events[event_id] = event
         return event_id, event
 
-    def _made(self, event: Event) -> Event:
-        """The event with full names, and with currencies where they were left to the accounts."""
+    def _completed(self, event: Event) -> Event:
+        """Return the event with full names, and with the account's currency wherever it is `OWN`."""
         match event:
             case CreateAccount():
                 return replace(event, account=self._own(event.user, event.account))
@@ -271,7 +271,7 @@ class Comparison(RuleBasedStateMachine):
                 into = self._currency(event.arriving_currency or OWN, target)
                 if event.arriving is None:
                     return replace(event, arriving_currency=None)
-                # The contract refuses another amount of one currency, so it never becomes an event.
+                # The contract rejects a different amount in the same currency, so it never becomes an event.
                 arriving = event.amount if into == event.currency else event.arriving
                 return replace(event, arriving=arriving, arriving_currency=into)
             case RemoveRecord():
@@ -281,18 +281,18 @@ class Comparison(RuleBasedStateMachine):
                     for record in records.values()
                     if record.kind == "category_value_change" and record.user == event.user
                 ]
-                # Mostly one of their own that can be removed; now and then any, or one that is not there.
-                those = removable if removable and number % 5 else [*records, "none"]
-                return replace(event, record=those[number % len(those)])
+                # Mostly one of the user's own records that can be removed; sometimes any record, or a missing one.
+                candidates = removable if removable and number % 5 else [*records, "none"]
+                return replace(event, record=candidates[number % len(candidates)])
             case _:
                 return event
 
     def _own(self, user: str, account: str) -> str:
         return f"{user}-{account}" if account.isdigit() else account
 
-    def _currency(self, given: str, account: str) -> str:
-        found = self.ledger.tables.accounts.get(account)
-        return given or (found.currency if found else "USD")
+    def _currency(self, currency: str, account: str) -> str:
+        row = self.ledger.tables.accounts.get(account)
+        return currency or (row.currency if row else "USD")
 
     async def _play(self, event_id: str, event: Event, fault: Fault | None = None) -> str:
         orchestrator, domain_event = translated(event, self.records)
@@ -300,11 +300,13 @@ class Comparison(RuleBasedStateMachine):
         self.counted[f"{orchestrator.__name__} {ended}"] += 1
         return ended
 
-    def _at_once(self, *taken: tuple[str, Event]) -> list[str]:
+    def _at_once(self, *prepared: tuple[str, Event]) -> list[str]:
         async def gathered() -> list[str]:
-            return list(await asyncio.gather(*(self._play(event_id, event) for event_id, event in taken)))
+            return list(await asyncio.gather(*(self._play(event_id, event) for event_id, event in prepared)))
 
         return self.application.run(gathered())
 
-    def _must_end(self, event_id: str, ended: str, due: str) -> None:
-        assert ended == due, f"{event_id}, {self.asked[event_id]}, ended as {ended} and the model says {due}"
+    def _must_end(self, event_id: str, ended: str, expected_end: str) -> None:
+        assert ended == expected_end, (
+            f"{event_id}, {self.events[event_id]}, ended as {ended}, but the model says {expected_end}"
+        )

@@ -1,4 +1,4 @@
-"""`make reference EVENTS=100000`: as many events through the comparison as asked for, and what became of them."""
+"""`make reference EVENTS=100000`: run at least as many events through the comparison, and report how they ended."""
 
 import argparse
 import multiprocessing
@@ -16,7 +16,7 @@ _LIVES_AT_A_TIME = 25
 
 
 def play(*, lives: int, seed: int, shrink: bool = True) -> None:
-    """So many lives; raises with the story, by default with the shortest, if something differs.
+    """Run so many random stories; if something differs, raise with the story, by default with the shortest one.
 
     Raises:
         AssertionError: the application and the model disagree.
@@ -37,7 +37,7 @@ def play(*, lives: int, seed: int, shrink: bool = True) -> None:
 
 def _seeded(number: int) -> type[Comparison]:
     class Seeded(Comparison):
-        """A machine that makes up the same each time."""
+        """A state machine with a fixed seed."""
 
     seed(number)(Seeded)
     return Seeded
@@ -62,20 +62,22 @@ def _play_events(share: tuple[int, int]) -> Counter[str]:
 
 
 def main() -> None:
-    """Play, and tell."""
-    parser = argparse.ArgumentParser(prog="make reference", description="The application beside the reference model.")
-    parser.add_argument("--events", type=int, default=100_000, help="how many at least (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first lives (%(default)s)")
-    parser.add_argument("--processes", type=int, default=2, help="at once (%(default)s)")
+    """Parse the command line, run the comparison and print the counts."""
+    parser = argparse.ArgumentParser(
+        prog="make reference", description="Compare the application with the reference model."
+    )
+    parser.add_argument("--events", type=int, default=100_000, help="how many events at least (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="the first seed (%(default)s)")
+    parser.add_argument("--processes", type=int, default=2, help="how many processes (%(default)s)")
     options = parser.parse_args()
     share = -(-options.events // options.processes)
     shares = [(options.seed + number * 1_000_000, share) for number in range(options.processes)]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        # As they come: the first difference ends it all.
+        # Unordered, so that the first difference ends the run.
         counted = sum(pool.imap_unordered(_play_events, shares), Counter[str]())
     for ended, number in sorted(counted.items()):
         print(f"{number:>9,}  {ended}")
-    print(f"{counted.total():>9,}  events, and no difference")
+    print(f"{counted.total():>9,}  events without a difference")
 
 
 if __name__ == "__main__":

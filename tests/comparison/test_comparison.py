@@ -1,4 +1,4 @@
-"""A thin cut of the comparison; `make reference EVENTS=100000` plays as much as one likes."""
+"""A small part of the comparison; `make reference EVENTS=100000` runs as much as you like."""
 
 import pytest
 
@@ -12,14 +12,14 @@ from tests.reference.ledger import Ledger
 
 
 def test_the_application_does_what_the_model_does() -> None:
-    """Random lives of two users."""
+    """Random stories of two users."""
     with Application() as application:
         Comparison.application = application
         play(lives=6, seed=1)
 
 
-def test_a_rule_that_is_broken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit of an overdraft, taken out of the model: the comparison is not blind."""
+def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the overdraft limit in the model, the comparison must find a difference."""
     monkeypatch.setattr(Ledger, "_debit", Ledger._credit)  # pyright: ignore[reportPrivateUsage]
     with Application() as application:
         Comparison.application = application
@@ -27,8 +27,8 @@ def test_a_rule_that_is_broken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             play(lives=20, seed=1, shrink=False)
 
 
-def test_every_column_is_compared_or_says_why_not() -> None:
-    """So that a new column is compared."""
+def test_every_column_is_compared_or_listed_with_a_reason() -> None:
+    """Otherwise a new column might not be compared."""
     ledger = Ledger()
     ledger.tables.rates = {}
     ledger.set_up("olena", "USD", "uk-UA", {"pay": "income"})

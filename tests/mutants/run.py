@@ -1,7 +1,7 @@
-"""`make mutants`: break the engine, one way at a time, in a copy, and see that a named test notices each.
+"""`make mutants`: break a copy of the engine in one way at a time, and check that a named test notices each.
 
-`python -m tests.mutants.run --list` names them; `python -m tests.mutants.run fence` runs one, and `--slice 2/6` every
-sixth.
+`python -m tests.mutants.run --list` lists the mutants; `python -m tests.mutants.run fence` runs one of them, and
+`--slice 2/6` every sixth.
 """
 
 import argparse
@@ -19,24 +19,24 @@ from tests.mutants.mutants import MUTANTS, Mutant, NoLongerFits
 from tests.mutants.sandbox import Run, Sandbox, Verdict, judge
 
 LIMIT = 60.0
-"""Seconds in which a mutant must be caught."""
+"""Seconds within which a mutant must be caught."""
 LIMIT_OF_ALL = 180.0
-"""Seconds that all named tests may take on the whole engine."""
+"""Seconds that all named tests together may take on the unbroken engine."""
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 0 if every mutant was caught; 1 if one survived, or the whole engine already fails a named test."""
+    """Return 0 if every mutant was caught, and 1 if one survived or a test already fails on the unbroken engine."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("name", nargs="*", help="only these mutants")
     parser.add_argument("--slice", type=Slice.parse, default=WHOLE, metavar="i/n", help="every n-th of them")
-    parser.add_argument("--list", action="store_true", help="name them and run nothing")
-    given = parser.parse_args(arguments)
-    named: list[str] = given.name
+    parser.add_argument("--list", action="store_true", help="list them and run nothing")
+    options = parser.parse_args(arguments)
+    named: list[str] = options.name
     if unknown := sorted(set(named) - {mutant.name for mutant in MUTANTS}):
-        parser.error(f"no such mutant: {', '.join(unknown)}; --list names them")
-    mutants = given.slice.of([mutant for mutant in MUTANTS if not named or mutant.name in named])
+        parser.error(f"no such mutant: {', '.join(unknown)}; --list shows them")
+    mutants = options.slice.of([mutant for mutant in MUTANTS if not named or mutant.name in named])
     console = Console(width=None if sys.stdout.isatty() else 120)
-    if given.list:
+    if options.list:
         for mutant in mutants:
             console.print(f"[bold]{mutant.name}[/bold]: {escape(mutant.breaks)}")
         return 0
@@ -46,12 +46,12 @@ def main(arguments: list[str]) -> int:
 
 def _run(console: Console, sandbox: Sandbox, mutants: list[Mutant]) -> int:
     tests = sorted({test for mutant in mutants for test in mutant.caught_by})
-    console.print("The whole engine first: every named test must pass ...")
+    console.print("First the unbroken engine: every named test must pass ...")
     whole = sandbox.test(tests, limit=LIMIT_OF_ALL)
     unproven = [test for test in tests if not whole.passed(test)]
     if whole.exit_code != 0 or unproven:
         console.print(whole.output, markup=False, highlight=False)
-        console.print("Without any mutant these did not run and pass, so nothing was tried:", *unproven, sep="\n  ")
+        console.print("Without any mutant these did not run and pass, so no mutant was tried:", *unproven, sep="\n  ")
         return 1
     table = Table("mutant", "what breaks", show_lines=True)
     table.add_column("caught by", overflow="fold")
@@ -83,8 +83,8 @@ def _try(console: Console, sandbox: Sandbox, mutant: Mutant) -> tuple[Verdict, f
     return verdict, run.seconds
 
 
-def _first_line(told: str) -> str:
-    return (told.splitlines() or [""])[0][:100]
+def _first_line(text: str) -> str:
+    return (text.splitlines() or [""])[0][:100]
 
 
 def _last(run: Run) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""A copy of the project to break: the tests run there on the copy's own engine, and the working tree stays as it is."""
+"""A copy of the project to which mutants are applied. The tests run on its engine; the working tree is unchanged."""
 
 import json
 import os
@@ -14,59 +14,59 @@ from time import monotonic
 from typing import Any
 
 from tests.mutants.mutants import Mutant
-from tests.mutants.witness import STATEMENT
+from tests.mutants.witness import REPORT
 
 ROOT = Path(__file__).parent.parent.parent
-TELLING = {"AssertionError", "Failed", "OrchestratorError"}
-"""What tells of a broken promise: a test's own errors (pytest's `Failed` is also a test that took too long), and the
-engine's. A mutant that only makes invalid code or invalid SQL proves nothing."""
+MEANINGFUL = {"AssertionError", "Failed", "OrchestratorError"}
+"""Errors that show a broken promise: those of a test (pytest's `Failed` includes a timeout) and those of the engine. A
+mutant that only produces invalid code or invalid SQL proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """How a phase of a test ended."""
+    """How one phase of a test ended."""
 
     test: str
     name: str
     """`setup`, `call` or `teardown`."""
     outcome: str
     raised: tuple[str, ...]
-    """Name of the error's class and of those above it."""
-    told: str
+    """The names of the error's class and its base classes."""
+    message: str
 
     def is_of(self, tests: Iterable[str]) -> bool:
-        """Whether it is one of these tests, whatever its parameters if they name none."""
+        """Tell whether it belongs to one of these tests, with any parameters if the name has none."""
         return any(self.test == test or self.test.startswith(f"{test}[") for test in tests)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of running tests in the copy."""
+    """The result of running tests in the copy."""
 
     exit_code: int | None
-    """None: it did not end in time and was ended."""
+    """None if the run did not end in time and was stopped."""
     phases: tuple[Phase, ...]
     seconds: float
     output: str
 
     def passed(self, test: str) -> bool:
-        """Whether a test ran and passed, with each of its parameters that ran."""
+        """Tell whether a test ran and passed, with each of its parameters that ran."""
         calls = [phase for phase in self.phases if phase.name == "call" and phase.is_of([test])]
         return bool(calls) and all(phase.outcome == "passed" for phase in calls)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a mutant was caught."""
+    """Whether a mutant was caught, and why."""
 
     caught_by: str | None
-    """The test that failed; None: it survived."""
+    """The test that failed, or None if the mutant survived."""
     why: str
-    """What the test said, or why nothing counts as having caught it."""
+    """The message of the failed test, or the reason why the mutant counts as a survivor."""
 
 
 def judge(mutant: Mutant, run: Run) -> Verdict:
-    """A mutant is caught by one of its own tests, in its call, with something that tells of a broken promise."""
+    """Decide whether one of the mutant's own tests failed in its call with a meaningful error."""
     if run.exit_code is None:
         return Verdict(None, "its tests did not end in time")
     failed = next((phase for phase in run.phases if phase.outcome == "failed"), None)
@@ -77,18 +77,18 @@ def judge(mutant: Mutant, run: Run) -> Verdict:
     if not failed.is_of(mutant.caught_by):
         return Verdict(None, f"{failed.test} failed, which is none of its tests")
     if failed.name != "call":
-        return Verdict(None, f"{failed.test} failed in its {failed.name}: {failed.told}")
-    if not TELLING.intersection(failed.raised):
-        return Verdict(None, f"{failed.test} met an error that tells of no broken promise: {failed.told}")
-    return Verdict(failed.test, failed.told)
+        return Verdict(None, f"{failed.test} failed in its {failed.name}: {failed.message}")
+    if not MEANINGFUL.intersection(failed.raised):
+        return Verdict(None, f"{failed.test} failed with an error that shows no broken promise: {failed.message}")
+    return Verdict(failed.test, failed.message)
 
 
 class Sandbox:
-    """The copy."""
+    """The copy of the project."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "project"
-        self._statement = folder / "statement.jsonl"
+        self._report = folder / "report.jsonl"
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT,
@@ -103,10 +103,10 @@ class Sandbox:
 
     @contextmanager
     def broken_by(self, mutant: Mutant) -> Generator[None]:
-        """The copy with a mutant in it; put right at the end.
+        """Apply a mutant to the copy, and undo that at the end.
 
         Raises:
-            NoLongerFits: the mutant's text is not there once.
+            NoLongerFits: the text that the mutant replaces is not in the file exactly once.
         """
         whole = (self.root / mutant.file).read_text()
         mutant.apply(self.root)
@@ -120,13 +120,13 @@ class Sandbox:
 
         Args:
             tests: pytest's node ids.
-            limit: seconds; a test that hangs fails before that, so that it tells of itself.
+            limit: seconds; a test that hangs fails a little earlier, so that its report is written.
         """
-        self._statement.unlink(missing_ok=True)
+        self._report.unlink(missing_ok=True)
         command = [sys.executable, "-m", "pytest", "-p", "tests.mutants.witness", "-p", "no:cacheprovider", "-q", "-x"]
         command += [f"--timeout={limit * 0.75:.0f}", "--tb=short", *tests]
-        # No bytecode: a file that is broken and put right within a second, at the same size, would pass for unchanged.
-        changed = {"PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1", STATEMENT: str(self._statement)}
+        # No bytecode: a file that changes twice within a second and keeps its size would count as unchanged.
+        changed = {"PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1", REPORT: str(self._report)}
         began = monotonic()
         process = subprocess.Popen(
             command,
@@ -149,15 +149,15 @@ class Sandbox:
         return Run(exit_code, tuple(self._phases()), monotonic() - began, output)
 
     def _phases(self) -> Generator[Phase]:
-        if not self._statement.exists():
+        if not self._report.exists():
             return
-        for line in self._statement.read_text().splitlines():
-            seen: dict[str, Any] = json.loads(line)
-            yield Phase(seen["test"], seen["phase"], seen["outcome"], tuple(seen["raised"]), seen["told"])
+        for line in self._report.read_text().splitlines():
+            phase: dict[str, Any] = json.loads(line)
+            yield Phase(phase["test"], phase["phase"], phase["outcome"], tuple(phase["raised"]), phase["message"])
 
 
 def _end(process: "subprocess.Popen[str]") -> str:
-    """Let pytest end its servers; kill what is left of it."""
+    """Interrupt pytest so that it can end its servers, and kill whatever remains."""
     process.send_signal(signal.SIGINT)
     try:
         return process.communicate(timeout=10)[0]

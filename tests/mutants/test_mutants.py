@@ -1,4 +1,4 @@
-"""The mutants fit today's code and their tests are there; what counts as caught. `make mutants` runs them."""
+"""Every mutant fits the current code and names existing tests; `make mutants` runs them."""
 
 import ast
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from tests.mutants.mutants import MUTANTS, Mutant, NoLongerFits
 from tests.mutants.sandbox import ROOT, Phase, Run, judge
-from tests.mutants.under_chaos import found_in
+from tests.mutants.under_chaos import fault_in
 
 TEST = "tests/store/test_some.py::test_it"
 MUTANT = Mutant(name="some", breaks="a promise", file="some.py", replaced={"1": "2"}, caught_by=(TEST,))
@@ -17,16 +17,16 @@ CAUGHT = Phase(f"{TEST}[sqlite]", "call", "failed", ("AssertionError", "Exceptio
 
 
 def run(*phases: Phase, exit_code: int | None = 1) -> Run:
-    """What pytest might have told."""
+    """The result of a pytest run with these phases."""
     return Run(exit_code, phases, seconds=1.0, output="")
 
 
-def test_each_has_a_name_of_its_own() -> None:
+def test_each_mutant_has_its_own_name() -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_mutant_fits_todays_code(mutant: Mutant) -> None:
+def test_a_mutant_fits_the_current_code(mutant: Mutant) -> None:
     whole = (ROOT / mutant.file).read_text()
 
     broken = mutant.applied_to(whole)
@@ -34,7 +34,7 @@ def test_a_mutant_fits_todays_code(mutant: Mutant) -> None:
     assert ast.dump(ast.parse(broken)) != ast.dump(ast.parse(whole))
 
 
-def test_the_tests_that_catch_them_are_there() -> None:
+def test_the_tests_that_catch_mutants_exist() -> None:
     named = sorted({test for mutant in MUTANTS for test in mutant.caught_by})
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", *named]
 
@@ -53,7 +53,7 @@ def test_a_mutant_that_no_longer_fits_says_so_and_writes_nothing(tmp_path: Path,
     assert (tmp_path / MUTANT.file).read_text() == code
 
 
-def test_the_tests_refuse_to_run_on_another_engine_than_the_copys(tmp_path: Path) -> None:
+def test_the_tests_refuse_to_run_on_any_engine_but_the_copys(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-p", "tests.mutants.witness", f"--rootdir={tmp_path}", "--collect-only"]
 
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -71,7 +71,7 @@ def test_a_mutant_is_caught_by_its_own_test_that_fails_in_its_call() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "of"),
+    ("reason", "result"),
     [
         ("its tests passed", run(Phase(TEST, "call", "passed", (), ""), exit_code=0)),
         ("its tests passed, or ran nothing", run(exit_code=0)),
@@ -84,15 +84,15 @@ def test_a_mutant_is_caught_by_its_own_test_that_fails_in_its_call() -> None:
         ("no broken promise", run(Phase(TEST, "call", "failed", ("OperationalError", "DBAPIError"), ""))),
     ],
 )
-def test_whatever_else_happens_it_survived_and_is_told_why(told: str, of: Run) -> None:
-    verdict = judge(MUTANT, of)
+def test_in_any_other_case_the_mutant_survived_and_the_verdict_says_why(reason: str, result: Run) -> None:
+    verdict = judge(MUTANT, result)
 
     assert verdict.caught_by is None
-    assert told in verdict.why
+    assert reason in verdict.why
 
 
 @pytest.mark.parametrize(
-    ("said", "found"),
+    ("output", "fault"),
     [
         ("open 0, stuck 0\nlost 0, doubled 0, wedged 0\n", None),
         ("not often enough: late attempts barred: 1 of 5\nlost 0, doubled 0, wedged 0\n", None),
@@ -101,5 +101,5 @@ def test_whatever_else_happens_it_survived_and_is_told_why(told: str, of: Run) -
         ("wrong: order of k\nlost 0, doubled 0, wedged 0\n", "wrong: order of k"),
     ],
 )
-def test_chaos_has_caught_a_mutant_when_its_audit_tells_of_a_fault(said: str, found: str | None) -> None:
-    assert found_in(said) == found
+def test_chaos_has_caught_a_mutant_if_its_audit_reports_a_fault(output: str, fault: str | None) -> None:
+    assert fault_in(output) == fault

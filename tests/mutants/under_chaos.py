@@ -1,7 +1,7 @@
-"""`make mutants-under-chaos`: a short chaos for each mutant that concurrency can show, the engine broken in a copy.
+"""`make mutants-under-chaos`: a short chaos run for each mutant that concurrency can reveal, on a broken copy.
 
-Each must end with another verdict than `lost 0, doubled 0, wedged 0` and nothing wrong; that the whole engine ends with
-exactly that is what `make chaos` is for. `python -m tests.mutants.under_chaos guard` runs one.
+Each run must report a fault. That the unbroken engine ends with `lost 0, doubled 0, wedged 0` and nothing wrong is the
+purpose of `make chaos`. `python -m tests.mutants.under_chaos guard` runs one mutant.
 """
 
 import argparse
@@ -18,42 +18,42 @@ from tests.mutants.mutants import MUTANTS
 from tests.mutants.sandbox import ROOT
 
 _LIMIT = 1200.0
-"""Seconds for one run, with all that it starts and stops."""
+"""Seconds for one run, including the time to start and stop its processes."""
 _TRIES = ((400, 0.8), (400, 0.8), (1500, 2.4))
-"""Sagas and minutes, each with another seed, until one shows it: what is met in a short run is chance."""
-_FOUND = re.compile(r"^(lost|doubled|wedged|wrong): .*$", re.MULTILINE)
+"""Sagas and minutes of each attempt, each with another seed, because a short run may not hit the fault."""
+_FAULT = re.compile(r"^(lost|doubled|wedged|wrong): .*$", re.MULTILINE)
 _VERDICT = re.compile(r"^lost \d+, doubled \d+, wedged \d+$", re.MULTILINE)
 
 
-def found_in(said: str) -> str | None:
-    """The first fault that a run told of; None if its audit found none, or never came to be."""
-    fault = _FOUND.search(said)
-    return fault.group() if fault is not None and _VERDICT.search(said) else None
+def fault_in(output: str) -> str | None:
+    """Return the first fault that a run reported, or None if its audit found none or never ran."""
+    fault = _FAULT.search(output)
+    return fault.group() if fault is not None and _VERDICT.search(output) else None
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code 0 if chaos caught each."""
+    """Return 0 if chaos caught each mutant."""
     parser = argparse.ArgumentParser(prog="make mutants-under-chaos", description=__doc__)
     shown = {mutant.name: mutant for mutant in MUTANTS if not mutant.unseen}
     parser.add_argument("name", nargs="*", choices=[*shown, []], help="only these mutants")
-    given: list[str] = parser.parse_args(arguments).name or list(shown)
+    names: list[str] = parser.parse_args(arguments).name or list(shown)
     console = Console(width=None if sys.stdout.isatty() else 120)
-    table = Table("mutant", "what breaks", "what chaos said", "seed")
+    table = Table("mutant", "what breaks", "what chaos reported", "seed")
     caught = 0
-    for name in given:
-        seed, said = 0, None
-        while said is None and seed < len(_TRIES):
+    for name in names:
+        seed, fault = 0, None
+        while fault is None and seed < len(_TRIES):
             seed += 1
             with console.status(f"{name}, seed {seed}"):
-                said = found_in(_chaos(name, seed))
-        caught += said is not None
-        table.add_row(name, escape(shown[name].breaks), escape(said or "nothing")[:200], str(seed))
+                fault = fault_in(_chaos(name, seed))
+        caught += fault is not None
+        table.add_row(name, escape(shown[name].breaks), escape(fault or "nothing")[:200], str(seed))
     console.print(table)
     for mutant in MUTANTS:
         if mutant.unseen:
             console.print(f"not tried: {mutant.name}: {mutant.unseen}", highlight=False, markup=False)
-    console.print(f"mutants {len(given)}: caught {caught}, survived {len(given) - caught}", highlight=False)
-    return 0 if caught == len(given) else 1
+    console.print(f"mutants {len(names)}: caught {caught}, survived {len(names) - caught}", highlight=False)
+    return 0 if caught == len(names) else 1
 
 
 def _chaos(name: str, seed: int) -> str:

@@ -1,6 +1,6 @@
-"""A pytest plugin for the copy in which mutants live: what ran, what failed, in which phase and with what.
+"""A pytest plugin for the copy with mutants: it reports which tests ran, and how and with which error each phase ended.
 
-Loaded with `-p tests.mutants.witness`. It refuses to run on any other engine than the copy's own.
+It is loaded with `-p tests.mutants.witness` and refuses to run on any engine other than the copy's.
 """
 
 import json
@@ -12,12 +12,12 @@ import pytest
 
 import orchestrator
 
-STATEMENT = "MUTANTS_STATEMENT"
-"""Environment variable: the file to write, a JSON object a line."""
+REPORT = "MUTANTS_REPORT"
+"""Environment variable with the name of the file to write, one JSON object per line."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make sure that what is tested is what was broken."""
+    """Check that the tested engine is the copy's."""
     tested = Path(orchestrator.__file__).resolve()
     if not tested.is_relative_to(config.rootpath.resolve()):
         raise pytest.UsageError(f"the tests would run on {tested.parent}, which is not the copy's engine")
@@ -27,16 +27,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Write down how each phase of each test ended."""
+    """Write how each phase of each test ended."""
     report = yield
     raised = call.excinfo
-    seen = {
+    phase = {
         "test": item.nodeid,
         "phase": report.when,
         "outcome": report.outcome,
         "raised": [base.__name__ for base in raised.type.__mro__] if raised else [],
-        "told": raised.exconly(tryshort=True) if raised else "",
+        "message": raised.exconly(tryshort=True) if raised else "",
     }
-    with Path(os.environ[STATEMENT]).open("a") as statement:
-        statement.write(json.dumps(seen) + "\n")
+    with Path(os.environ[REPORT]).open("a") as report_file:
+        report_file.write(json.dumps(phase) + "\n")
     return report

@@ -1,5 +1,5 @@
-"""What SmartExpense must do, a second time: a small ledger in plain Python, with which the application is compared.
+"""A second implementation of SmartExpense: a small ledger in plain Python, with which the application is compared.
 
-Written from the specification, and from nothing of the application: it imports the standard library alone (held by
-import-linter). It plays one event after the other, each wholly or not at all, so it needs no sagas and no undoing.
+It is written from the specification and uses nothing of the application: import-linter allows it only the standard
+library. It handles one event after the other, each completely or not at all, so it needs no sagas and no undo.
 """

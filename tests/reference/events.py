@@ -1,11 +1,11 @@
-"""What a user may ask for: the payloads of the specification, as plain values."""
+"""What a user may request: the payloads of the specification as plain values."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something asked for by one user."""
+    """A request by one user."""
 
     user: str
 
@@ -25,13 +25,13 @@ class CreateAccount(Event):
 
 @dataclass(frozen=True, slots=True)
 class TransactCategory(Event):
-    """CATEGORY_TRANSACTION_REQUESTED: income or expense, as the category says."""
+    """CATEGORY_TRANSACTION_REQUESTED: an income or an expense, depending on the category."""
 
     category: str
     account: str
     amount: int
     currency: str
-    """Of the amount: the account's, if the user is right."""
+    """The currency of the amount, which should be the account's."""
     note: str = ""
 
 
@@ -62,7 +62,7 @@ class RemoveRecord(Event):
     """ACTIVITY_RECORD_REMOVAL_REQUESTED."""
 
     record: str
-    """The id of the event that left it: no event leaves two."""
+    """The id of the event that created the record; no event creates two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,4 +84,4 @@ class ResetMonth(Event):
     """MONTH_RESET_REQUESTED."""
 
     month: str
-    """Such as `2026-01`."""
+    """A month such as `2026-01`."""

@@ -1,4 +1,4 @@
-"""The ledger: every process with every rule, one event after the other."""
+"""The ledger: every process with all its rules, one event at a time."""
 
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ COMPLETED = "completed"
 
 
 class Refusal(Exception):
-    """The rules say no; nothing is changed."""
+    """A rule refuses the event; nothing is changed."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -30,8 +30,8 @@ class Refusal(Exception):
 
 
 @dataclass
-class LookupSource:
-    """Everything there is."""
+class LedgerTables:
+    """All tables of the ledger."""
 
     accounts: dict[str, Account] = field(default_factory=dict[str, Account])
     categories: dict[str, Category] = field(default_factory=dict[str, Category])
@@ -43,15 +43,15 @@ class LookupSource:
 
 
 class Ledger:
-    """Plays events; its tables are public, to be compared and to be prepared."""
+    """Handles events. Its tables are public, so that they can be compared and prepared."""
 
     def __init__(self) -> None:
-        self.tables = LookupSource()
+        self.tables = LedgerTables()
         self.outcomes: dict[str, str] = {}
-        """By event id: completed, or the code of the refusal."""
+        """By event id: `completed`, or the code of the refusal."""
 
     def set_up(self, user: str, currency: str, language: str, categories: dict[str, str]) -> None:
-        """A user with settings, the two categories that each has, and more: budget type by id, which is the name."""
+        """Create a user with settings, the two system categories, and more categories given as budget type by id."""
         self.tables.metadata[user] = Metadata(user, display_currency=currency, language=language)
         for budget_type, name in ((INCOME, "Balance found"), (EXPENSE, "Balance lost")):
             system = f"{user}-adjust-{budget_type}"
@@ -60,7 +60,7 @@ class Ledger:
             self.tables.categories[category] = Category(category, user, category, budget_type, currency, icon="tag")
 
     def play(self, event_id: str, event: Event) -> str:
-        """Do what the event asks for, or nothing. The same id again does nothing, and ends as it did.
+        """Do what the event asks for, or nothing. A repeated event id has no effect and the same outcome.
 
         Returns:
             `completed`, or the code of the refusal.
@@ -79,7 +79,7 @@ class Ledger:
         return outcome
 
     def copy(self) -> "Ledger":
-        """Another one that stands where this one stands."""
+        """Return an independent copy of the ledger."""
         return deepcopy(self)
 
     def _handle(self, event_id: str, event: Event) -> None:
@@ -101,7 +101,7 @@ class Ledger:
             case ResetMonth():
                 self._reset_month(event)
             case _:
-                raise TypeError(f"no process takes {event!r}")
+                raise TypeError(f"no process handles {event!r}")
 
     def _create_account(self, event_id: str, event: CreateAccount) -> None:
         if event.account in self.tables.accounts:
@@ -183,7 +183,7 @@ class Ledger:
         self._add(event_id, category, event.account, amount, event.currency, worth, rate, event.note)
 
     def _worth(self, amount: int, currency: str, into: str) -> tuple[int, Decimal | None]:
-        """What an amount adds to a category, and the rate of it."""
+        """Return what an amount adds to a category, and the rate that was used."""
         rate = self._rate(currency, into)
         worth = money.converted(amount, currency, into, rate)
         if worth > money.MOST:
@@ -230,10 +230,10 @@ class Ledger:
         if record.kind != "category_value_change":
             raise Refusal("activity_log.not_removable")
         if not (record.account and record.category and record.currency) or record.amount is None:
-            raise ValueError(f"{record} is not whole")
+            raise ValueError(f"{record} is incomplete")
         category = self.tables.categories[record.category]
         if record.amount == 0:
-            pass  # an edit that changed nothing: its account has nothing to do with it
+            pass  # an edit that changed nothing, so the account is not affected
         elif record.budget_type == INCOME:
             self._debit(event.user, record.account, record.amount, record.currency)
         else:
@@ -243,9 +243,9 @@ class Ledger:
         del self.tables.records[event.record]
 
     def _contribution(self, record: Record) -> int:
-        """What a record adds to its category today: through each change of currency since, at its recorded rate."""
+        """Return what a record contributes to its category today: converted through each later change of currency."""
         if record.converted is None or record.currency_epoch is None:
-            raise ValueError(f"{record} is not whole")
+            raise ValueError(f"{record} is incomplete")
         amount = record.converted
         for (user, epoch), change in sorted(self.tables.conversions.items()):
             if user == record.user and epoch > record.currency_epoch:
@@ -315,16 +315,16 @@ class Ledger:
                 category.reset_epoch += 1
 
     def _account(self, user: str, account: str) -> Account:
-        found = self.tables.accounts.get(account)
-        if found is None or found.user != user:
+        row = self.tables.accounts.get(account)
+        if row is None or row.user != user:
             raise Refusal("account.not_found")
-        return found
+        return row
 
     def _category(self, user: str, category: str) -> Category:
-        found = self.tables.categories.get(category)
-        if found is None or found.user != user:
+        row = self.tables.categories.get(category)
+        if row is None or row.user != user:
             raise Refusal("category.not_found")
-        return found
+        return row
 
     def _categories(self, user: str) -> list[Category]:
         return [category for category in self.tables.categories.values() if category.user == user]
@@ -339,32 +339,32 @@ class Ledger:
         return self.tables.metadata.setdefault(user, Metadata(user))
 
     def _chosen(self, user: str) -> Metadata:
-        """Settings of a user who was set up."""
-        found = self.tables.metadata.get(user)
-        if found is None or found.display_currency is None:
+        """Return the settings of a user who was set up."""
+        metadata = self.tables.metadata.get(user)
+        if metadata is None or metadata.display_currency is None:
             raise Refusal("currency.not_chosen")
-        return found
+        return metadata
 
     def _debit(self, user: str, account: str, amount: int, currency: str) -> None:
-        found = self._account_in(user, account, currency)
-        if found.balance - amount < -found.overdraft_limit:
+        row = self._account_in(user, account, currency)
+        if row.balance - amount < -row.overdraft_limit:
             raise Refusal("account.insufficient_funds")
-        found.balance -= amount
+        row.balance -= amount
 
     def _credit(self, user: str, account: str, amount: int, currency: str) -> None:
-        found = self._account_in(user, account, currency)
-        if found.balance + amount > money.MOST:
+        row = self._account_in(user, account, currency)
+        if row.balance + amount > money.MOST:
             raise Refusal("account.balance_limit")
-        found.balance += amount
+        row.balance += amount
 
     def _account_in(self, user: str, account: str, currency: str) -> Account:
-        found = self._account(user, account)
-        if found.currency != currency:
+        row = self._account(user, account)
+        if row.currency != currency:
             raise Refusal("account.currency_mismatch")
-        return found
+        return row
 
     def _rate(self, base: str, quote: str) -> Decimal | None:
-        """None where both are one currency."""
+        """Return a rate, or None if both currencies are the same."""
         if base == quote:
             return None
         if (base, quote) in self.tables.rates:

@@ -1,25 +1,25 @@
-"""Amounts between currencies, by `decimal` alone: exact until the one rounding, half-even, to the minor unit."""
+"""Converts amounts with `decimal` alone: exact until the one half-even rounding to the minor unit."""
 
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 MINOR_DIGITS = {"JPY": 0, "USD": 2, "EUR": 2, "UAH": 2, "KWD": 3}
-"""Of the currencies that are compared: each kind there is."""
+"""The compared currencies: one of each kind."""
 
 MOST = 10**15
-"""Minor units of one amount."""
+"""The largest amount, in minor units."""
 
 _EXACT = Context(prec=200, rounding=ROUND_HALF_EVEN)
 _INVERSE = Context(prec=18, rounding=ROUND_HALF_EVEN)
 
 
 def converted(amount: int, source: str, target: str, rate: Decimal | None) -> int:
-    """Minor units of one currency in minor units of another; negative amounts as positive ones, mirrored.
+    """Convert minor units of one currency to those of another; a negative amount gives the negated result.
 
     Args:
-        amount: in minor units of `source`.
-        source: its currency.
-        target: the other.
-        rate: units of `target` for one unit of `source`; None: both are one.
+        amount: minor units of `source`.
+        source: the currency of the amount.
+        target: the currency of the result.
+        rate: units of `target` for one unit of `source`, or None if both are the same.
     """
     if rate is None:
         return amount
@@ -29,5 +29,5 @@ def converted(amount: int, source: str, target: str, rate: Decimal | None) -> in
 
 
 def inverse(rate: Decimal) -> Decimal:
-    """The rate of the way back, to 18 significant digits."""
+    """Return the opposite rate, with 18 significant digits."""
     return _INVERSE.divide(Decimal(1), rate)

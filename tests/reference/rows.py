@@ -1,4 +1,4 @@
-"""The rows of the model's tables. Their names are those of the specification; a fact that no rule needs is left out."""
+"""The rows of the model's tables, named as in the specification. A fact that no rule needs is left out."""
 
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -8,7 +8,7 @@ INCOME, EXPENSE = "income", "expense"
 
 @dataclass
 class Account:
-    """One account; amounts in its currency's minor unit."""
+    """An account; amounts are in minor units of its currency."""
 
     id: str
     user: str
@@ -24,7 +24,7 @@ class Account:
 
 @dataclass
 class Category:
-    """One category; its value in its currency's minor unit."""
+    """A category; its value is in minor units of its currency."""
 
     id: str
     user: str
@@ -36,17 +36,17 @@ class Category:
     is_system: bool = False
     value: int = 0
     reset_epoch: int = 0
-    """How often it was reset: a record belongs to the epoch it was added in."""
+    """How often it was reset; a record belongs to the epoch in which it was added."""
     currency_epoch: int = 0
-    """How often its user's display currency was changed."""
+    """How often the user's display currency was changed."""
 
 
 @dataclass
 class Record:
-    """One thing that happened. What no rule of its kind fills stays None."""
+    """Something that happened. A field that its kind does not use is None."""
 
     event: str
-    """Of the event that left it: its key."""
+    """The id of the event that created it, which is its key."""
     user: str
     kind: str
     account: str | None = None
@@ -94,7 +94,7 @@ class Conversion:
 
 @dataclass
 class Snapshot:
-    """A month as it ended, in the display currency's minor unit."""
+    """A month when it ended, in minor units of the display currency."""
 
     user: str
     month: str

@@ -53,11 +53,11 @@ class Senders:
 
     Args:
         client: a connection that uses Temporal's own data converter.
-            bus: a bus without a database; the workers store what it cannot deliver.
-            storing_bus: a bus with a database; it stores even what is too large for the server.
-            database: the database with the outbox.
-            task_queue: the workers' task queue.
-            ui_url: the address of the Web UI; without one, its messages are sent by starting a workflow.
+        bus: a bus without a database; the workers store what it cannot deliver.
+        storing_bus: a bus with a database; it stores even what is too large for the server.
+        database: the database with the outbox.
+        task_queue: the workers' task queue.
+        ui_url: the address of the Web UI; without one, its messages are sent by starting a workflow.
     """
 
     def __init__(
