@@ -62,10 +62,10 @@ class CoinsMove(Orchestrator[CoinsMoveRequested, CoinsMoveCompleted, CoinsMoveFa
     """Three steps that can be undone."""
 
     async def handle(self, event: CoinsMoveRequested, saga: Saga) -> CoinsMoveCompleted:
-        taken, _, key = await saga.execute_batch(
+        coins, _, key = await saga.execute_batch(
             take(event.source, event.coins), put(event.target, event.coins), write_note(f"moved {event.coins}")
         )
-        return CoinsMoveCompleted(coins=taken, note=key)
+        return CoinsMoveCompleted(coins=coins, note=key)
 
 
 class Letter(Orchestrator[LetterRequested, LetterCompleted, LetterFailed]):

@@ -41,14 +41,14 @@ class Swarm(Orchestrator[SwarmRequested, SwarmCompleted, SwarmFailed]):
         return event.key
 
     async def handle(self, event: SwarmRequested, saga: Saga) -> SwarmCompleted:
-        taken = await saga.execute(take(event.source, event.coins))
+        coins = await saga.execute(take(event.source, event.coins))
         if event.nap:
             await saga.sleep(timedelta(milliseconds=10))
         if event.bug and Plan.has_bug:
             raise KeyError("a bug in handle")
         await saga.execute(put(event.target, event.coins))
         await saga.execute(write_note(f"moved {event.coins}"))
-        return SwarmCompleted(coins=taken)
+        return SwarmCompleted(coins=coins)
 
 
 class LoneRequested(DomainEvent):
@@ -74,10 +74,10 @@ class Lone(Orchestrator[LoneRequested, LoneCompleted, LoneFailed]):
     """Runs the same steps in the saga's own execution."""
 
     async def handle(self, event: LoneRequested, saga: Saga) -> LoneCompleted:
-        taken = await saga.execute(take(event.source, event.coins))
+        coins = await saga.execute(take(event.source, event.coins))
         await saga.execute(put(event.target, event.coins))
         await saga.execute(write_note(f"moved {event.coins}"))
-        return LoneCompleted(coins=taken)
+        return LoneCompleted(coins=coins)
 
 
 CATALOG = Catalog.of(orchestrators=[Swarm, Lone], operations=[cast.take, cast.put, cast.write_note, cast.count])

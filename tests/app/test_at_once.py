@@ -179,8 +179,10 @@ class Race:
         reasons: list[str] = []
         for order in permutations(name for name in ended if ended[name] != "saga.cancelled"):
             ledger = self.ledger.copy()
-            due = {name: ledger.play(name, events[name]) for name in order}
-            differing = [f"{name}: {ended[name]}, not {due[name]}" for name in order if due[name] != ended[name]]
+            modelled = {name: ledger.play(name, events[name]) for name in order}
+            differing = [
+                f"{name}: {ended[name]}, not {modelled[name]}" for name in order if modelled[name] != ended[name]
+            ]
             differing += unlike({**expected(ledger.tables), "exchange_rate": []}, {**stored, "exchange_rate": []})
             if not differing:
                 return []

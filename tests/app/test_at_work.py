@@ -171,11 +171,11 @@ def total(snapshot: Snapshot) -> Counter[str]:
 
 
 async def test_concurrent_transfers_in_both_directions_all_end(running: RunningBooks) -> None:
-    there = a_transfer(amount=usd(1_050))
-    back = a_transfer(from_account_id=OLENA_EUR, to_account_id=OLENA_USD, amount=eur(2_000))
+    to_euros = a_transfer(amount=usd(1_050))
+    to_dollars = a_transfer(from_account_id=OLENA_EUR, to_account_id=OLENA_USD, amount=eur(2_000))
     before = await running.snapshot()
 
-    await asyncio.gather(*(running.completes(MoneyTransfer, event) for event in [there, back] * 10))
+    await asyncio.gather(*(running.completes(MoneyTransfer, event) for event in [to_euros, to_dollars] * 10))
 
     after = await running.snapshot()
     assert total(after) - total(before) == Counter({"USD": 10 * (2_174 - 1_050)})

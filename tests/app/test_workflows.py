@@ -244,12 +244,15 @@ class TestOnADatabase:
 
     async def test_many_concurrent_processes_leave_the_books_balanced(self, books: Books) -> None:
         drained = a_transfer(amount=usd(400_000_00))
-        there, back = a_transfer(), a_transfer(from_account_id=OLENA_EUR, to_account_id=OLENA_USD, amount=eur(7))
+        to_euros, to_dollars = (
+            a_transfer(),
+            a_transfer(from_account_id=OLENA_EUR, to_account_id=OLENA_USD, amount=eur(7)),
+        )
         half_refused = a_transfer(amount=usd(1), arriving=jpy(1))
         same_id = an_account(account_id=AccountId("olena-wanted"))
 
         results = await asyncio.gather(
-            *(books.handle(MoneyTransfer, event) for event in [drained, there, back, half_refused] * 4),
+            *(books.handle(MoneyTransfer, event) for event in [drained, to_euros, to_dollars, half_refused] * 4),
             *(books.handle(AccountCreation, event) for event in [same_id, same_id, an_account()]),
             return_exceptions=True,
         )

@@ -20,28 +20,28 @@ class Hit:
 
     label: str
     least: float
-    had: float
+    count: float
 
     @property
     def is_enough(self) -> bool:
         """Whether it happened often enough."""
-        return self.had >= self.least
+        return self.count >= self.least
 
 
-def hits(least: Minima, had: Counter[tuple[Act, Target]], books: Books, late: int) -> list[Hit]:
+def hits(least: Minima, hit_counts: Counter[tuple[Act, Target]], books: Books, late: int) -> list[Hit]:
     """Compare how often each thing happened with how often it must happen."""
-    kills = {part: had[Act.KILL, Target(part)] for part in least.kills}
+    kills = {part: hit_counts[Act.KILL, Target(part)] for part in least.kills}
     if Target.WORKER in kills:
-        kills[Target.WORKER.value] += had[Act.KILL, Target.SUPERVISOR]
+        kills[Target.WORKER.value] += hit_counts[Act.KILL, Target.SUPERVISOR]
     cancelled = [row for row in books.sagas if row["phase"] == Phase.CANCELLED.value and row["id"] in books.started]
-    terminations = had[Act.TERMINATE, Target.SAGA] + had[Act.TERMINATE, Target.PARTITION]
+    terminations = hit_counts[Act.TERMINATE, Target.SAGA] + hit_counts[Act.TERMINATE, Target.PARTITION]
     percent = 100 * len(cancelled) / max(1, len(books.sagas))
     return [
         *(Hit(f"kills of {part}", count, kills[part]) for part, count in least.kills.items()),
         Hit("sagas cancelled after their first step began, %", 100 * least.cancelled, round(percent, 1)),
         Hit("late attempts barred", least.late, late),
         Hit("executions terminated", least.terminations, terminations),
-        *([Hit("failovers", least.failovers, had[Act.FAIL_OVER, Target.POSTGRESQL])] if least.failovers else []),
+        *([Hit("failovers", least.failovers, hit_counts[Act.FAIL_OVER, Target.POSTGRESQL])] if least.failovers else []),
     ]
 
 
@@ -51,14 +51,16 @@ def show_plan(console: Console, planned: Sequence[Fault]) -> None:
         console.print(str(fault), style="dim", highlight=False)
 
 
-def show_hits(console: Console, needed: Sequence[Hit], least: Minima, had: Counter[tuple[Act, Target]]) -> None:
+def show_hits(console: Console, needed: Sequence[Hit], least: Minima, hit_counts: Counter[tuple[Act, Target]]) -> None:
     """Print a table of what happened."""
-    table = Table("what", "at least", "had", title="" if least.is_full else "fewer sagas or minutes than the full run:")
+    table = Table(
+        "what", "at least", "count", title="" if least.is_full else "fewer sagas or minutes than the full run:"
+    )
     for hit in needed:
         colour = "green" if hit.is_enough else "red"
-        table.add_row(hit.label, f"{hit.least:g}", f"[{colour}]{hit.had:g}[/{colour}]")
+        table.add_row(hit.label, f"{hit.least:g}", f"[{colour}]{hit.count:g}[/{colour}]")
     console.print(table)
-    counts = {f"{act} {target}": count for (act, target), count in sorted(had.items())}
+    counts = {f"{act} {target}": count for (act, target), count in sorted(hit_counts.items())}
     console.print("faults: " + ", ".join(f"{fault} {count}" for fault, count in counts.items()), highlight=False)
     if not least.is_full:
         console.print("The minimum counts are in proportion; they are full from SAGAS=2000 MINUTES=3.", highlight=False)

@@ -204,11 +204,11 @@ class Run:
         unaccepted = len(published) - len(accepted_events)
         if unaccepted:
             findings.wedged.append(f"{unaccepted} events were never accepted")
-        had = self._victims.hits + self._people.hits
+        hit_counts = self._victims.hits + self._people.hits
         late = len(self._victims.late.read_text().splitlines()) if self._victims.late.exists() else 0
         least = minima(self._plan, minutes=options.minutes, sagas=options.sagas)
-        needed = hits(least, had, books, late)
-        show_hits(console, needed, least, had)
+        needed = hits(least, hit_counts, books, late)
+        show_hits(console, needed, least, hit_counts)
         show_clocks(console, self._victims.clocks.read_text().splitlines())
         show_findings(console, findings, books)
         console.print(
@@ -218,7 +218,9 @@ class Run:
         )
         missed = [hit for hit in needed if not hit.is_enough]
         for hit in missed:
-            console.print(f"not often enough: {hit.label}: {hit.had:g} of {hit.least:g}", style="red", highlight=False)
+            console.print(
+                f"not often enough: {hit.label}: {hit.count:g} of {hit.least:g}", style="red", highlight=False
+            )
         console.print(str(findings), highlight=False)
         return 0 if findings.is_clean and not missed else 1
 

@@ -214,11 +214,11 @@ class Comparison(RuleBasedStateMachine):
         stories: list[str] = []
         for order in permutations(range(len(prepared))):
             ledger = self.ledger.copy()
-            due = {number: ledger.play(*prepared[number]) for number in order}
+            modelled = {number: ledger.play(*prepared[number]) for number in order}
             differing = [
-                f"{prepared[number][0]} ended as {outcomes[number]}, not as {due[number]}"
+                f"{prepared[number][0]} ended as {outcomes[number]}, not as {modelled[number]}"
                 for number in order
-                if due[number] != outcomes[number]
+                if modelled[number] != outcomes[number]
             ]
             differing = differing or unlike(expected(ledger.tables), actual)
             if not differing:

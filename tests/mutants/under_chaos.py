@@ -34,9 +34,9 @@ def fault_in(output: str) -> str | None:
 def main(arguments: Sequence[str]) -> int:
     """Return 0 if chaos caught each mutant."""
     parser = argparse.ArgumentParser(prog="make mutants-under-chaos", description=__doc__)
-    shown = {mutant.name: mutant for mutant in MUTANTS if not mutant.unseen}
-    parser.add_argument("name", nargs="*", choices=[*shown, []], help="only these mutants")
-    names: list[str] = parser.parse_args(arguments).name or list(shown)
+    revealable = {mutant.name: mutant for mutant in MUTANTS if not mutant.unseen}
+    parser.add_argument("name", nargs="*", choices=[*revealable, []], help="only these mutants")
+    names: list[str] = parser.parse_args(arguments).name or list(revealable)
     console = Console(width=None if sys.stdout.isatty() else 120)
     table = Table("mutant", "what breaks", "what chaos reported", "seed")
     caught = 0
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
             with console.status(f"{name}, seed {seed}"):
                 fault = fault_in(_chaos(name, seed))
         caught += fault is not None
-        table.add_row(name, escape(shown[name].breaks), escape(fault or "nothing")[:200], str(seed))
+        table.add_row(name, escape(revealable[name].breaks), escape(fault or "nothing")[:200], str(seed))
     console.print(table)
     for mutant in MUTANTS:
         if mutant.unseen:

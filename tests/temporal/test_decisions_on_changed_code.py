@@ -56,7 +56,7 @@ async def asleep(house: House) -> Published:
 
 
 async def keeps_failing(house: House, saga: Published) -> None:
-    """Wait until its workflow task has failed three times."""
+    """Wait until the saga's workflow task has failed three times."""
 
     async def fails() -> bool:
         described = await saga.handle.describe()
@@ -74,16 +74,16 @@ async def sweep_until_undone(house: House) -> None:
     await eventually(is_undone, "a sweep undoes the saga", within=60)
 
 
-async def assert_undone(house: House, saga: Published, shown: str = "CANCELED") -> None:
+async def assert_undone(house: House, saga: Published, status: str = "CANCELED") -> None:
     row = await saga.ended()
     assert row.phase == "cancelled"
     assert (await house.holdings()).boxes == {"a": 100, "b": 0}
     assert len(await house.outbox()) == 1
 
     async def has_ended() -> bool:
-        return (await saga.handle.describe()).status is WorkflowExecutionStatus[shown]
+        return (await saga.handle.describe()).status is WorkflowExecutionStatus[status]
 
-    await eventually(has_ended, f"the execution has ended as {shown}")
+    await eventually(has_ended, f"the execution has ended as {status}")
 
 
 @pytest.mark.parametrize(
