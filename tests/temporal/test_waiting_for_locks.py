@@ -62,17 +62,21 @@ async def test_a_waker_has_sent_every_wake_before_it_closes(house: House, monkey
     monkeypatch.setattr(port, "LOOKS", (3_600.0,))
     event_id = new_id()
     waiting = await start_waiting(house, event_id)
-    server_answers = asyncio.Event()
+    sending, server_answers, is_sent = asyncio.Event(), asyncio.Event(), asyncio.Event()
     signal = cast(Any, WorkflowHandle[Any, Any]).signal
 
     async def signal_late(*arguments: Any, **options: Any) -> None:
+        sending.set()
         await server_answers.wait()
         await signal(*arguments, **options)
+        is_sent.set()
 
     monkeypatch.setattr(WorkflowHandle, "signal", signal_late)
     async with SignalWaker(house.client) as waker:
         await end_holder(house, waker)
-        asyncio.get_running_loop().call_later(0.1, server_answers.set)
+        await sending.wait()
+        asyncio.get_running_loop().call_soon(server_answers.set)  # the waker is closing by then
+    assert is_sent.is_set()
     history = await house.client.get_workflow_handle(names.own_workflow_id("TurnTaking", event_id)).fetch_history()
     signals = [event.workflow_execution_signaled_event_attributes.signal_name for event in history.events]
     assert names.WAKE_SIGNAL in signals
