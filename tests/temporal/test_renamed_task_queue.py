@@ -163,8 +163,8 @@ async def _move_only(old: House, patched: pytest.MonkeyPatch) -> None:
 async def test_schedules_are_moved_and_the_old_recovery_is_deleted(old: House) -> None:
     await ensure_schedule(old.client, old.task_queue, timedelta(hours=1))
     monthly = f"month-{uuid4()}"
-    action = ScheduleActionStartWorkflow("ScheduledPublish", {}, id=monthly, task_queue=old.task_queue)
-    await old.client.create_schedule(monthly, Schedule(action=action, spec=ScheduleSpec()))
+    publishes = ScheduleActionStartWorkflow("ScheduledPublish", {}, id=monthly, task_queue=old.task_queue)
+    await old.client.create_schedule(monthly, Schedule(action=publishes, spec=ScheduleSpec()))
 
     async def are_listed() -> bool:
         ids = {schedule.id async for schedule in await old.client.list_schedules()}
