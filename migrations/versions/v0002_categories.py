@@ -177,5 +177,5 @@ def _widen_records() -> None:
             )
 
 
-def _checks(named: tuple[tuple[str, str], ...]) -> list[sa.CheckConstraint]:
-    return [sa.CheckConstraint(condition, name=name) for name, condition in named]
+def _checks(named: tuple[tuple[str, str], ...]) -> tuple[sa.CheckConstraint, ...]:
+    return tuple(sa.CheckConstraint(condition, name=name) for name, condition in named)
