@@ -1,163 +1,27 @@
-"""The activity log domain: what happened to a user's money, a record each. Knows no other domain.
+"""The activity log domain: one record per change of a user's money. It knows no other domain.
 
-Records are only added; what takes one away is the undoing of the saga that added it, or a removal that has claimed it.
+Records are only added. A record is deleted only when the saga that added it is undone, or by a removal that has claimed
+it.
 """
 
-from datetime import datetime
-from decimal import Decimal
-from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ColumnElement, ForeignKeyConstraint, Index, delete
-from sqlmodel import Field, SQLModel, col, select, update
+from sqlalchemy import ColumnElement, delete
+from sqlmodel import col, select, update
 
-from activities.columns import ExactDecimal
+from activities.activity_log_model import ActivityRecord, CategoryChange, RecordKind
 from activities.statements import must_have_changed
 from events.category import BudgetType
 from events.identity import AccountId, CategoryId, UserId
-from events.money import MONEY_LIMIT, Currency, Money, NaturalMoney, PositiveMoney, Rate
+from events.money import Currency, Money, NaturalMoney, PositiveMoney, Rate
 from orchestrator import Refused, Transaction, operation
-from orchestrator.event import Contract
-from orchestrator.store.core.columns import UtcTime
-
-
-class RecordKind(StrEnum):
-    """What a record tells of."""
-
-    ACCOUNT_CREATED = "account_created"
-    MONEY_TRANSFER = "money_transfer"
-    CATEGORY_VALUE_CHANGE = "category_value_change"
-    CATEGORIES_RESET = "categories_reset"
-    CURRENCY_CHANGE = "currency_change"
-
-
-class ActivityRecord(SQLModel, table=True):
-    """One thing that happened. Which of the columns from `account_id` on are filled depends on the kind."""
-
-    __tablename__ = "activity_record"  # pyright: ignore[reportAssignmentType]
-    __table_args__ = (
-        CheckConstraint(
-            "kind <> 'account_created' OR (account_id IS NOT NULL AND amount IS NOT NULL AND currency IS NOT NULL)",
-            name="activity_record_account_created_whole",
-        ),
-        CheckConstraint(
-            "kind <> 'money_transfer' OR (from_account_id IS NOT NULL AND to_account_id IS NOT NULL"
-            " AND amount_out > 0 AND currency_out IS NOT NULL AND amount_in > 0 AND currency_in IS NOT NULL)",
-            name="activity_record_money_transfer_whole",
-        ),
-        CheckConstraint(
-            "kind <> 'category_value_change' OR (account_id IS NOT NULL AND category_id IS NOT NULL AND amount >= 0"
-            " AND currency IS NOT NULL AND converted >= 0 AND converted_currency IS NOT NULL"
-            " AND budget_type IN ('income', 'expense') AND reset_epoch >= 0 AND currency_epoch >= 0"
-            " AND note IS NOT NULL)",
-            name="activity_record_category_value_change_whole",
-        ),
-        CheckConstraint(
-            "kind <> 'categories_reset' OR budget_type IN ('income', 'expense')",
-            name="activity_record_categories_reset_whole",
-        ),
-        CheckConstraint(
-            "kind <> 'currency_change' OR (currency_from <> currency_to AND rate IS NOT NULL AND currency_epoch > 0)",
-            name="activity_record_currency_change_whole",
-        ),
-        CheckConstraint(
-            "kind IN ('account_created', 'money_transfer', 'category_value_change', 'categories_reset',"
-            " 'currency_change')",
-            name="activity_record_kind_known",
-        ),
-        CheckConstraint(
-            "removing IS NULL OR kind = 'category_value_change'", name="activity_record_removing_removable"
-        ),
-        CheckConstraint(f"converted <= {MONEY_LIMIT}", name="activity_record_converted_bounded"),
-        # Whose it is, too: a record cannot name another user's account. Neither accounts nor categories are ever
-        # deleted once others may name them, so none of these can refuse an undoing.
-        *(
-            ForeignKeyConstraint(
-                ["user_id", column], [f"{table}.user_id", f"{table}.id"], name=f"fk_activity_record_{column}"
-            )
-            for column, table in (
-                ("account_id", "account"),
-                ("from_account_id", "account"),
-                ("to_account_id", "account"),
-                ("category_id", "category"),
-            )
-        ),
-        CheckConstraint(f"amount BETWEEN -{MONEY_LIMIT} AND {MONEY_LIMIT}", name="activity_record_amount_bounded"),
-        CheckConstraint(f"amount_out <= {MONEY_LIMIT}", name="activity_record_amount_out_bounded"),
-        CheckConstraint(f"amount_in <= {MONEY_LIMIT}", name="activity_record_amount_in_bounded"),
-        Index("ix_activity_record_user_id_occurred_at", "user_id", "occurred_at"),
-    )
-
-    id: UUID = Field(primary_key=True)
-    user_id: str = Field(max_length=64)
-    kind: str = Field(max_length=32)
-    occurred_at: datetime = Field(sa_type=UtcTime)
-    event_id: str = Field(max_length=128)
-    account_id: str | None = Field(default=None, max_length=64)
-    amount: int | None = Field(default=None, sa_type=BigInteger)
-    """Minor units; of an account that was created, its opening balance; of a category's change, what the account
-    gained or lost, never less than zero."""
-    currency: str | None = Field(default=None, max_length=3)
-    from_account_id: str | None = Field(default=None, max_length=64)
-    to_account_id: str | None = Field(default=None, max_length=64)
-    amount_out: int | None = Field(default=None, sa_type=BigInteger)
-    currency_out: str | None = Field(default=None, max_length=3)
-    amount_in: int | None = Field(default=None, sa_type=BigInteger)
-    currency_in: str | None = Field(default=None, max_length=3)
-    rate: Decimal | None = Field(default=None, sa_type=ExactDecimal)
-    """The rate that was used, digit for digit: the amounts can be computed again from it."""
-    category_id: str | None = Field(default=None, max_length=64)
-    converted: int | None = Field(default=None, sa_type=BigInteger)
-    """What the category gained, in its minor unit of then."""
-    converted_currency: str | None = Field(default=None, max_length=3)
-    budget_type: str | None = Field(default=None, max_length=7)
-    note: str | None = Field(default=None, max_length=500)
-    reset_epoch: int | None = None
-    """Of the category, when this was added to it."""
-    currency_epoch: int | None = None
-    """How often the user's categories had changed their currency; of such a change, its number."""
-    currency_from: str | None = Field(default=None, max_length=3)
-    currency_to: str | None = Field(default=None, max_length=3)
-    removing: str | None = Field(default=None, max_length=128)
-    """Id of the event whose saga has claimed this record to remove it; of its own event while that is under way."""
-
-
-class CategoryChange(Contract):
-    """A record of the kind `category_value_change`, as a removal finds it."""
-
-    record_id: UUID
-    """Its id."""
-    occurred_at: datetime
-    """When its event happened."""
-    event_id: str
-    """That event."""
-    account_id: AccountId
-    """Whose balance changed."""
-    category_id: CategoryId
-    """Whose value changed."""
-    budget_type: BudgetType
-    """Income came into the account, an expense left it."""
-    amount: NaturalMoney
-    """In the account's currency."""
-    converted: NaturalMoney
-    """In the category's currency of then."""
-    rate: Rate | None
-    """The rate that was used."""
-    note: str
-    """What the user wrote to it."""
-    reset_epoch: int
-    """Of the category, then."""
-    currency_epoch: int
-    """Of the user's categories, then."""
-    removing: str | None
-    """Whose claim was on it."""
 
 
 @operation
 async def record_account_created(
     tx: Transaction, user_id: UserId, account_id: AccountId, opening_balance: Money
 ) -> UUID:
-    """Record that an account was created, and with how much. Returns the record's id."""
+    """Record that an account was created, with its opening balance. Returns the record's id."""
     record = ActivityRecord(
         id=tx.uuid(),
         user_id=user_id,
@@ -174,7 +38,7 @@ async def record_account_created(
 
 @record_account_created.compensation
 async def erase_account_created(tx: Transaction, user_id: UserId, result: UUID) -> None:
-    """Take the record away again."""
+    """Delete the record again."""
     await _erase(tx, user_id, result)
 
 
@@ -188,7 +52,7 @@ async def record_transfer(
     arrived: PositiveMoney,
     rate: Rate | None,
 ) -> UUID:
-    """Record that money moved, with the rate that was used, if any. Returns the record's id."""
+    """Record a transfer, with the exchange rate if one was used. Returns the record's id."""
     record = ActivityRecord(
         id=tx.uuid(),
         user_id=user_id,
@@ -209,7 +73,7 @@ async def record_transfer(
 
 @record_transfer.compensation
 async def erase_transfer(tx: Transaction, user_id: UserId, result: UUID) -> None:
-    """Take the record away again."""
+    """Delete the record again."""
     await _erase(tx, user_id, result)
 
 
@@ -227,9 +91,9 @@ async def record_category_change(
     reset_epoch: int,
     currency_epoch: int,
 ) -> UUID:
-    """Record an income or an expense, with the rate that was used, if any. Returns the record's id.
+    """Record an income or an expense, with the exchange rate if one was used. Returns the record's id.
 
-    Until `open_record` nobody can take it back: its own saga may still be undone, and what it did with it.
+    No removal can claim the record before `open_record`, because its own saga may still be undone.
     """
     record = ActivityRecord(
         id=tx.uuid(),
@@ -256,13 +120,13 @@ async def record_category_change(
 
 @record_category_change.compensation
 async def erase_category_change(tx: Transaction, user_id: UserId, result: UUID) -> None:
-    """Take the record away again."""
+    """Delete the record again."""
     await _erase(tx, user_id, result)
 
 
-@operation(irreversible="others may take the record back from here on")
+@operation(irreversible="others may remove the record from now on")
 async def open_record(tx: Transaction, user_id: UserId, record_id: UUID) -> None:
-    """Let a record be taken back, once its saga is through.
+    """Allow a record to be removed, because its saga can no longer be undone.
 
     Raises:
         Refused: `activity_log.not_found`.
@@ -293,7 +157,7 @@ async def record_reset(tx: Transaction, user_id: UserId, budget_type: BudgetType
 
 @record_reset.compensation
 async def erase_reset(tx: Transaction, user_id: UserId, result: UUID) -> None:
-    """Take the record away again."""
+    """Delete the record again."""
     await _erase(tx, user_id, result)
 
 
@@ -301,7 +165,7 @@ async def erase_reset(tx: Transaction, user_id: UserId, result: UUID) -> None:
 async def record_currency_change(
     tx: Transaction, user_id: UserId, before: Currency, currency: Currency, rate: Rate, currency_epoch: int
 ) -> UUID:
-    """Record that the display currency was changed, with the rate. Returns the record's id."""
+    """Record a change of the display currency, with its rate. Returns the record's id."""
     record = ActivityRecord(
         id=tx.uuid(),
         user_id=user_id,
@@ -319,17 +183,17 @@ async def record_currency_change(
 
 @record_currency_change.compensation
 async def erase_currency_change(tx: Transaction, user_id: UserId, result: UUID) -> None:
-    """Take the record away again."""
+    """Delete the record again."""
     await _erase(tx, user_id, result)
 
 
 @operation
 async def claim_removal(tx: Transaction, user_id: UserId, record_id: UUID) -> CategoryChange:
-    """Claim a record, so that nobody else takes it back. Returns it as it is.
+    """Claim a record, so that no other saga removes it. Returns the record.
 
     Raises:
-        Refused: `activity_log.not_found`, also while its own saga is under way; `activity_log.not_removable` if it is
-            of another kind; `activity_log.being_removed` if somebody else has claimed it.
+        Refused: `activity_log.not_found`, also while the record's own saga is in flight; `activity_log.not_removable`
+            if the record has another kind; `activity_log.being_removed` if another saga has claimed it.
     """
     claimed = await tx.exec(
         update(ActivityRecord)
@@ -340,19 +204,19 @@ async def claim_removal(tx: Transaction, user_id: UserId, record_id: UUID) -> Ca
         )
         .values(removing=tx.event_id)
     )
-    found = (await tx.exec(select(ActivityRecord).where(*_owned(user_id, record_id)))).first()
-    if found is None or (claimed.rowcount != 1 and found.removing == found.event_id):
+    row = (await tx.exec(select(ActivityRecord).where(*_owned(user_id, record_id)))).first()
+    if row is None or (claimed.rowcount != 1 and row.removing == row.event_id):
         raise _not_found(record_id)
-    if found.kind != RecordKind.CATEGORY_VALUE_CHANGE:
-        raise Refused("activity_log.not_removable", f"the record {record_id} is of the kind {found.kind}")
+    if row.kind != RecordKind.CATEGORY_VALUE_CHANGE:
+        raise Refused("activity_log.not_removable", f"the record {record_id} is of the kind {row.kind}")
     if claimed.rowcount != 1:
-        raise Refused("activity_log.being_removed", f"the record {record_id} is being removed by {found.removing}")
-    return _category_change(found)
+        raise Refused("activity_log.being_removed", f"the record {record_id} is being removed by {row.removing}")
+    return _category_change(row)
 
 
 @claim_removal.compensation
 async def release_removal(tx: Transaction, user_id: UserId, record_id: UUID, result: CategoryChange) -> None:
-    """Give the claim back."""
+    """Release the claim."""
     released = await tx.exec(
         update(ActivityRecord)
         .where(*_owned(user_id, record_id), col(ActivityRecord.removing) == result.removing)
@@ -375,7 +239,7 @@ async def remove_record(tx: Transaction, user_id: UserId, record_id: UUID) -> Ca
     )
     row = removed.scalars().one_or_none()
     if row is None:
-        raise Refused("activity_log.not_found", f"there is no record {record_id} that was claimed")
+        raise Refused("activity_log.not_found", f"there is no record {record_id} that this saga has claimed")
     return _category_change(row)
 
 
@@ -406,7 +270,7 @@ async def put_record_back(tx: Transaction, user_id: UserId, result: CategoryChan
 
 
 def _category_change(row: ActivityRecord) -> CategoryChange:
-    # Of this kind none of them is None: the table says so.
+    # None of these columns is NULL for this kind, because the table has a check constraint for it.
     return CategoryChange(
         record_id=row.id,
         occurred_at=row.occurred_at,
@@ -425,7 +289,7 @@ def _category_change(row: ActivityRecord) -> CategoryChange:
 
 
 def _owned(user_id: UserId, record_id: UUID) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """A record of this user: another's row answers like a missing one, because it never matches."""
+    """Match a record only if this user owns it, so that another user's record counts as missing."""
     return (col(ActivityRecord.id) == record_id, col(ActivityRecord.user_id) == user_id)
 
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from activities.activity_log import RecordKind
+from activities.activity_log_model import RecordKind
 from events.category import BudgetType
 from events.money import Currency, minor_units_between
 

@@ -12,7 +12,7 @@ from sqlalchemy import Table, inspect, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.account import AccountState
-from activities.activity_log import RecordKind
+from activities.activity_log_model import RecordKind
 from events.category import BudgetType
 from events.money import Currency, Money
 from orchestrator.protocol.commands import Phase

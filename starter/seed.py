@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.account import AccountState
-from activities.activity_log import RecordKind
+from activities.activity_log_model import RecordKind
 from events.account import AccountCreated
 from events.category import BudgetType
 from events.identity import AccountId, CategoryId, UserId

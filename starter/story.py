@@ -18,7 +18,7 @@ from uuid import UUID
 
 from sqlalchemy import func, select
 
-from activities.activity_log import RecordKind
+from activities.activity_log_model import RecordKind
 from events.account import (
     AccountCreated,
     AccountValueEditCompleted,

@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
 from activities.account import Account
-from activities.activity_log import ActivityRecord
-from activities.category import Category, CategoryConversion
+from activities.activity_log_model import ActivityRecord
+from activities.category_model import Category, CategoryConversion
 from activities.metadata import ExchangeRate, UserMetadata
 from activities.snapshot import MonthCategory, MonthSnapshot
 from orchestrator.store.migrations.migrate import upgrade_application

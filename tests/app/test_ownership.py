@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from activities import account, activity_log, category, metadata, snapshot
-from activities.activity_log import CategoryChange
+from activities.activity_log_model import CategoryChange
 from activities.snapshot import CategoryOfMonth
 from activities.statements import RowGone
 from events.category import BudgetType
