@@ -29,7 +29,7 @@ from starter.audit import Attempts, Books, Check, Kill, attempts, audit, kills_h
 from starter.process import GaveUp, run_script
 from starter.show import Show
 from starter.stack import Stack
-from starter.survival import standing
+from starter.survival import unfinished_sagas
 from starter.workload import Workload, workload
 from workflows.account_creation import AccountCreation
 
@@ -146,9 +146,9 @@ class Simulation:
             await worker.kill()
             steps, midway = (
                 await self._steps_done() - self._began_with,
-                await standing(self.database, [*work.transfers]),
+                await unfinished_sagas(self.database, [*work.transfers]),
             )
-            on_their_way = sum(one.money_is_on_its_way for one in midway)
+            on_their_way = sum(one.has_money_in_transit for one in midway)
             self.kills.append(Kill(worker.pid, steps, len(midway), on_their_way))
             self.show.wait(
                 f"Worker {worker.pid} was killed with SIGKILL after {steps} steps, "
@@ -160,7 +160,7 @@ class Simulation:
     async def _has_come(self, part: float, work: Workload) -> bool:
         """Whether so much is done, and some saga is under way."""
         done = await self._steps_done() - self._began_with
-        return done >= part * work.steps and bool(await standing(self.database, [*work.transfers]))
+        return done >= part * work.steps and bool(await unfinished_sagas(self.database, [*work.transfers]))
 
     async def _steps_done(self) -> int:
         async with self.database.reading() as connection:

@@ -1,4 +1,4 @@
-"""The stunt: a worker killed in the middle of a saga, and what is known of the saga at that moment."""
+"""Sagas that a killed worker has interrupted: which ones, how far they are, and what Temporal is waiting for."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from orchestrator.protocol.commands import Phase, StepState
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_step
 
-_LOOK = 0.005
+_POLL_SECONDS = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class UnfinishedSaga:
     """A saga that has begun and not ended."""
 
     event_id: str
@@ -24,13 +24,13 @@ class Standing:
     """Names of the operations that are done, in order."""
 
     @property
-    def money_is_on_its_way(self) -> bool:
-        """It has left one account and not arrived in the other."""
+    def has_money_in_transit(self) -> bool:
+        """Whether money has left one account and not arrived in the other."""
         return "account.withdraw" in self.done and "account.deposit" not in self.done
 
 
-async def standing(database: Database, event_ids: Sequence[str]) -> list[Standing]:
-    """Those of these events' sagas that have a step done and are not finished, the most telling first."""
+async def unfinished_sagas(database: Database, event_ids: Sequence[str]) -> list[UnfinishedSaga]:
+    """Return those of these events' sagas that have done a step and not ended, the ones with money in transit first."""
     statement = (
         select(saga.c.event_id, saga_step.c.operation)
         .join(saga_step, saga_step.c.saga_id == saga.c.id)
@@ -45,30 +45,30 @@ async def standing(database: Database, event_ids: Sequence[str]) -> list[Standin
     async with database.reading() as connection:
         for event_id, operation in await connection.execute(statement):
             done.setdefault(event_id, []).append(operation)
-    found = [Standing(event_id, tuple(operations)) for event_id, operations in done.items()]
-    return sorted(found, key=lambda one: (one.money_is_on_its_way, len(one.done)), reverse=True)
+    sagas = [UnfinishedSaga(event_id, tuple(operations)) for event_id, operations in done.items()]
+    return sorted(sagas, key=lambda unfinished: (unfinished.has_money_in_transit, len(unfinished.done)), reverse=True)
 
 
-async def wait_for_money_on_its_way(database: Database, event_ids: Sequence[str], *, seconds: float) -> None:
-    """Wait for the best moment to pull the plug; after `seconds` any moment will do."""
+async def wait_for_money_in_transit(database: Database, event_ids: Sequence[str], *, seconds: float) -> None:
+    """Wait until a saga has money in transit, which is the worst moment to kill its worker, or until the time is up."""
     try:
         async with asyncio.timeout(seconds):
-            while not any(one.money_is_on_its_way for one in await standing(database, event_ids)):  # noqa: ASYNC110
-                await asyncio.sleep(_LOOK)
+            while not any(one.has_money_in_transit for one in await unfinished_sagas(database, event_ids)):  # noqa: ASYNC110
+                await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
         return
 
 
-async def awaited(client: Client, workflow_id: str, saga_standing: Standing) -> str:
-    """What has to happen before another worker can take this saga on, in words."""
+async def describe_wait(client: Client, workflow_id: str, interrupted: UnfinishedSaga) -> str:
+    """Describe what has to happen before another worker can continue this saga."""
     described = (await client.get_workflow_handle(workflow_id).describe()).raw_description
     for activity in described.pending_activities:
         if activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED:
             name, seconds = activity.activity_type.name, activity.activity_options.heartbeat_timeout.seconds
-            lost = f"{name} was in the dead worker"
-            if name == saga_standing.done[-1]:
-                lost = f"{name} is done, but the dead worker never said so"
-            return f"{lost}; {seconds} s of silence, then another worker may (8 s in all)"
+            lost = f"{name} was running in the dead worker"
+            if name == interrupted.done[-1]:
+                lost = f"{name} is done, but the dead worker never reported it"
+            return f"{lost}; after {seconds} s without a heartbeat another worker may run it (8 s in all)"
     if described.pending_workflow_task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_STARTED:
-        return "the dead worker was deciding what comes next; another one may after 5 s"
-    return "what comes next was offered to the dead worker; others get it after 3 s"
+        return "the dead worker was running a workflow task; another worker gets it after 5 s"
+    return "the next workflow task was offered to the dead worker; another worker gets it after 3 s"

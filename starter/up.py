@@ -21,7 +21,7 @@ async def up(settings: Settings) -> int:
         for command in commands_to_try(settings.state_dir):
             show.plain(f"  {command}")
         show.plain()
-        show.plain("Ctrl-C stops both; the state stays.")
+        show.plain("Ctrl-C stops both; the state is kept.")
         await stack.stay()
     show.step("Stopped.")
     return 0

@@ -133,7 +133,7 @@ async def test_the_demo_runs_completely_and_can_be_repeated(tmp_path: Path) -> N
         "Undone: put back",
         "One event published twice",
         "killed with SIGKILL",
-        "stands after step",
+        "has done step",
         "Waiting for Temporal to notice",
         "has finished",
         "each transfer was done exactly once",
