@@ -40,7 +40,7 @@ async def play(run: DemoRun) -> None:
 
 
 async def _open_accounts(run: DemoRun) -> None:
-    """Open the accounts of two users in four currencies. A second run repeats the events, because their ids are fixed."""
+    """Open the accounts of two users in four currencies. A second run repeats the same events with the same ids."""
     balances = await run.balances()
     for account in DEMO_ACCOUNTS:
         event_id = f"demo-open-{account.account_id}"
