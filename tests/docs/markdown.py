@@ -86,18 +86,27 @@ class Document:
         return _LINK.findall(self.prose)
 
     def table(self, first_header: str) -> list[list[str]]:
-        """The rows of the table whose first column has this header."""
-        rows: list[list[str]] = []
-        for line in self.text.partition(f"\n| {first_header} |")[2].splitlines()[1:]:
-            if not line.startswith("|"):
-                break
-            rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))])
-        return [row for row in rows if not set("".join(row)) <= {"-", ":", " "}]
+        """The rows of the first table whose first column has this name."""
+        return next(iter(self.tables(first_header)), [])
+
+    def tables(self, first_header: str) -> list[list[list[str]]]:
+        """The rows of each table whose first column has this name."""
+        return [_rows(text) for text in self.text.split(f"\n| {first_header} |")[1:]]
 
     def headings(self) -> Iterator[str]:
         """The text of each heading."""
         for match in re.finditer(r"^#+ (.+)$", self.prose, re.M):
             yield match.group(1)
+
+
+def _rows(table: str) -> list[list[str]]:
+    """Split the rows of a table, whose first line is the rest of its header."""
+    rows: list[list[str]] = []
+    for line in table.splitlines()[1:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().removeprefix("|").removesuffix("|"))])
+    return [row for row in rows if not set("".join(row)) <= {"-", ":", " "}]
 
 
 def code_in(text: str) -> list[str]:

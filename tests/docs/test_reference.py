@@ -2,8 +2,10 @@
 
 import ast
 import json
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import pairwise, takewhile
 from pathlib import Path
+from typing import Any
 
 from typer.main import get_command
 
@@ -28,11 +30,43 @@ def test_every_exit_code_is_listed() -> None:
     assert listed == {int(code) for code in Exit}
 
 
-def test_every_command_is_listed() -> None:
-    listed = {code_in(row[0])[0].split()[1] for row in COMMANDS.table("command")}
+def test_every_command_is_listed_with_every_option() -> None:
+    rows = [row for table in COMMANDS.tables("command") for row in table]
+    listed = {_command_name(code_in(row[0])[0]): set(code_in(row[2])) for row in rows}
 
-    # `diagram` and `catalog` share a row.
-    assert listed | {"diagram"} == set(getattr(get_command(app), "commands"))  # noqa: B009
+    assert listed == {name: _options(command) - {"--json"} for name, command in _commands(get_command(app))}
+
+
+def test_the_commands_without_json_output_are_those_that_the_page_names() -> None:
+    without_json = [name for name, command in _commands(get_command(app)) if "--json" not in _options(command)]
+
+    assert (
+        f"every command except {' and '.join(f'`{name}`' for name in without_json)} accepts `--json`" in COMMANDS.text
+    )
+
+
+def _command_name(typed: str) -> str:
+    """Return the command without its arguments, which are in capitals or brackets, and without options."""
+    return " ".join(takewhile(lambda word: word.replace("-", "").islower(), typed.split()))
+
+
+def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Every command below a group, by the words that run it."""
+    subcommands = getattr(command, "commands", None)
+    if subcommands is None:
+        yield " ".join(path), command
+        return
+    for name, subcommand in subcommands.items():
+        yield from _commands(subcommand, (*path, name))
+
+
+def _options(command: Any) -> set[str]:
+    """Return the long options of a command. One that is on by default appears in the form that turns it off."""
+    return {
+        (parameter.secondary_opts if parameter.default is True and parameter.secondary_opts else parameter.opts)[0]
+        for parameter in command.params
+        if parameter.param_type_name == "option" and not parameter.hidden
+    }
 
 
 def _settings() -> dict[str, tuple[str, str]]:
