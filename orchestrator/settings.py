@@ -34,8 +34,10 @@ class InvalidSettings(OrchestratorError):
 
 
 class Settings(BaseSettings):
-    """Each as `ORCHESTRATOR_<NAME>` in the environment. Temporal's own `TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`,
-    `TEMPORAL_API_KEY`, `TEMPORAL_TLS_*` and `TEMPORAL_PROFILE` are read by its SDK and come first.
+    """The settings, each of which is `ORCHESTRATOR_<NAME>` in the environment.
+
+    Temporal's own `TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`, `TEMPORAL_API_KEY`, `TEMPORAL_TLS_*` and `TEMPORAL_PROFILE`
+    are read by its SDK and take precedence.
 
     Raises:
         InvalidSettings: a value is wrong, or a variable is set and empty, or `pyproject.toml` cannot be read.
@@ -46,46 +48,50 @@ class Settings(BaseSettings):
     )
 
     packages: Annotated[tuple[str, ...], NoDecode] = ("events", "activities", "workflows")
-    """Where events, operations and orchestrators are found; in the environment with commas between."""
+    """The packages or modules that declare events, operations and orchestrators; in the environment separated by
+    commas."""
     title: str = ""
-    """The application's name in its catalog; without it, the name of its folder."""
+    """The application's name in its catalog. The default is the name of its folder."""
     state_dir: Path = Path(".state")
-    """Folder of the embedded mode: both databases, logs, `running.json`."""
+    """The folder of the embedded mode, with both databases, the logs and `running.json`."""
     database_url: str = ""
-    """The home database, as `postgresql://user:password@host/name` or `sqlite:///file.db`; without it, SQLite in
-    the state folder."""
+    """The home database, as `postgresql://user:password@host/name` or `sqlite:///file.db`. The default is a SQLite file
+    in the state folder."""
     databases: dict[str, str] = {}
-    """The databases of domains that have one of their own, by the name that `@operation(database=...)` gives: in the
-    environment a JSON object, in `pyproject.toml` a table."""
+    """The databases of domains that have their own, by the name in `@operation(database=...)`: a JSON object in the
+    environment, a table in `pyproject.toml`."""
     task_queue: str = Field(default="orchestrator", min_length=1, max_length=1000, pattern=r"\S")
-    """Temporal task queue of workers and bus; the two must agree."""
+    """The Temporal task queue. Workers and the bus must use the same one."""
     temporal_address: str = ""
-    """`host:port`; `TEMPORAL_ADDRESS` comes first, then this, then the embedded server, then localhost:7233."""
+    """The `host:port` of Temporal. `TEMPORAL_ADDRESS` takes precedence; without either, a running embedded server is
+    used, otherwise localhost:7233."""
     ui_url: str = ""
-    """Where the Web UI is, for links."""
+    """The address of the Web UI, for links."""
     create_tables: bool = True
-    """Whether a worker creates the application's missing tables. Turn it off where somebody else does."""
+    """Whether a worker creates the application's missing tables. Turn it off if another program creates them."""
     migrations: Path | None = None
-    """Folder of the application's own Alembic migrations, which a worker that creates tables runs in the home database
-    first."""
+    """The folder of the application's own Alembic migrations. A worker that creates tables runs them first, in the home
+    database."""
     log_level: str = "WARNING"
-    """Of the worker: DEBUG, INFO, WARNING or ERROR."""
+    """The worker's log level: DEBUG, INFO, WARNING or ERROR."""
     max_concurrent_steps: int = Field(default=100, ge=1)
-    """Activities that one worker runs at once."""
+    """The number of activities that one worker process runs at once."""
     pool_size: int = Field(default=20, ge=1)
-    """Connections that each process keeps to each database; fewer in all than its `max_connections`."""
+    """The most connections that each process keeps to each database. The sum over all processes must stay below
+    PostgreSQL's `max_connections`."""
     processes: int = Field(default=1, ge=1)
-    """Worker processes under one supervisor; `--processes` comes first."""
+    """The number of worker processes under one supervisor. The option `--processes` takes precedence."""
     loop_blocked_limit: float = Field(default=2, ge=0)
-    """Seconds that a worker's event loop may be blocked before the process ends itself; 0: for ever (debugger)."""
+    """Seconds that a worker's event loop may be blocked before the process ends itself; 0 means no limit, for a
+    debugger."""
     recovery_interval: int = Field(default=30, ge=0)
-    """Seconds from one recovery to the next; 0 turns it off."""
+    """Seconds between two recovery sweeps; 0 turns recovery off."""
     recovery_grace: int = Field(default=30, ge=0)
-    """Seconds without progress before recovery asks who drives a saga; 30 more for one that waits for a lock."""
+    """Seconds without progress before recovery examines a saga; 30 seconds more if the saga waits for a lock."""
     retention: int = Field(default=90, ge=0)
-    """Days after which an ended saga's steps and payload are deleted; its outcome stays. 0: never."""
+    """Days after which the steps and payload of an ended saga are deleted; its outcome is kept. 0 means never."""
     recovery_ceiling: int = Field(default=500, ge=1)
-    """Sagas that one recovery acts upon at most; the others are the next one's."""
+    """The most sagas on which one recovery sweep acts; the next sweep continues with the others."""
 
     if not TYPE_CHECKING:  # the type checkers know the fields from pydantic
 

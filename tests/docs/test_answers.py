@@ -29,10 +29,10 @@ async def test_its_code_runs_and_its_command_prints_what_is_shown(client: Client
     async with open_books(client, database) as books:
         house = books.house
         worker_bus = EventBus(house.client, house.catalog, task_queue=house.task_queue)
-        await example.published(house.bus, an_account(account_id=AccountId("olena-travel")))
+        await example.publish_and_wait(house.bus, an_account(account_id=AccountId("olena-travel")))
         for bus in (house.bus, worker_bus):
-            assert await example.asked_later(bus) == "olena-travel"
-        opened = await example.heard(worker_bus, an_account(account_id=AccountId("olena-skis")))
+            assert await example.ask_later(bus) == "olena-travel"
+        opened = await example.listen(worker_bus, an_account(account_id=AccountId("olena-skis")))
         assert opened.account_id == AccountId("olena-skis")
         shell = Shell({"ORCHESTRATOR_DATABASE_URL": database.url.render_as_string(hide_password=False)})
         ran = await shell.run(*command.line.split()[1:])

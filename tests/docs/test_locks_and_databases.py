@@ -16,7 +16,7 @@ from orchestrator import Catalog, Operation
 from orchestrator.definition.databases import problems_of_databases
 from orchestrator.protocol.lock_keys import KEY_LIMIT, KEYS_LIMIT, lock_keys_of
 from orchestrator.settings import Settings
-from orchestrator.testing import step_transaction
+from orchestrator.testing import RecordingSaga, step_transaction
 from tests.docs.markdown import Document
 
 LOCKS = Document("docs/locks.md")
@@ -55,6 +55,15 @@ def test_the_orchestrator_with_locks_is_valid_and_has_these_keys(module: ModuleT
     }
     assert f"1 to {KEY_LIMIT} characters" in LOCKS.text
     assert f"at most {KEYS_LIMIT}" in LOCKS.text
+
+
+@pytest.mark.parametrize("module", [LOCKS], indirect=True)
+async def test_the_orchestrator_with_locks_completes(module: ModuleType) -> None:
+    event = MoneyTransferRequested.example()
+
+    completed = await module.CarefulTransfer().handle(event, RecordingSaga())
+
+    assert (completed.left, completed.arrived) == (event.amount, event.amount)
 
 
 @pytest.mark.parametrize("module", [SEVERAL], indirect=True)
