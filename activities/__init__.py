@@ -1,4 +1,5 @@
-"""SmartExpense's operations and tables, a file a domain; domains know neither each other nor each other's tables.
+"""SmartExpense's operations and tables, one module per domain. No domain imports another one or its tables.
 
-Only the database does: its foreign keys name tables of other domains, so that no mistake here leaves a row astray.
+Only the database connects the domains. Its foreign keys refer to tables of other domains, so that a mistake in an
+operation cannot leave an orphaned row.
 """

@@ -1,7 +1,7 @@
-"""The account domain: accounts, their balances, and what moves them.
+"""The account domain: accounts, their balances, and the operations that change them. It knows no other domain.
 
-A balance only ever changes by a difference, in the database, with its check in the same statement: two sagas at once
-lose nothing, whatever they read before. Knows no other domain.
+A balance only ever changes by a difference, in the database, with its check in the same statement. Two concurrent sagas
+therefore lose no update, whatever they have read before.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,16 @@ from orchestrator import Refused, Transaction, operation, query
 from orchestrator.store.core.columns import UtcTime
 
 BALANCE_CEILING = MONEY_LIMIT * 1_000
-"""What the column holds at most, either way. An operation refuses at `MONEY_LIMIT`, an undoing never does: it needs
-room beyond, and a thousand of the largest amounts still end before SQLite turns an integer into a float at 2**63."""
+"""The column's bound in both directions. An operation refuses at `MONEY_LIMIT`, but a compensation never refuses and
+needs room beyond it. A thousand of the largest amounts still fit before SQLite turns an integer into a float at 2**63.
+"""
 
 
 class AccountState(StrEnum):
     """Whether others may use an account."""
 
     OPENING = "opening"
-    """Being created: to everybody but its own creation it is not there."""
+    """Being created. Only the saga that creates it sees it."""
     OPEN = "open"
 
 
@@ -41,7 +42,7 @@ class Account(SQLModel, table=True):
         ),
         CheckConstraint(f"overdraft_limit BETWEEN 0 AND {MONEY_LIMIT}", name="account_overdraft_limit_bounded"),
         CheckConstraint("position > 0", name="account_position_positive"),
-        # What records point at: an account together with whose it is.
+        # The target of the foreign keys of records: an account together with its user.
         Index("uq_account_user_id_id", "user_id", "id", unique=True),
     )
 
@@ -50,13 +51,13 @@ class Account(SQLModel, table=True):
     name: str = Field(max_length=100)
     currency: str = Field(max_length=3)
     balance: int = Field(sa_type=BigInteger)
-    """In the currency's minor unit, as the two fields below."""
+    """In the currency's minor unit, like the two fields below."""
     opening_balance: int = Field(sa_type=BigInteger)
     overdraft_limit: int = Field(sa_type=BigInteger)
     icon: str = Field(max_length=64)
     colour: str = Field(max_length=7)
     position: int
-    """The order in the user's list; equals, which two creations at one moment may draw, go by id."""
+    """The order in the user's list. Two concurrent creations may get the same position; these are ordered by id."""
     state: str = Field(max_length=7)
     opened_at: datetime | None = Field(default=None, sa_type=UtcTime)
 
@@ -73,10 +74,10 @@ async def prepare(
     icon: str,
     colour: str,
 ) -> None:
-    """Put an account in place, last in the user's list. Nobody sees it before `open_account`.
+    """Insert an account as the last in the user's list. Nobody sees it before `open_account`.
 
     Raises:
-        Refused: `account.already_exists`, also when it is another user's.
+        Refused: `account.already_exists`, also if the account is another user's.
     """
     last = select(func.coalesce(func.max(Account.position), 0)).where(Account.user_id == user_id).scalar_subquery()
     inserted = await tx.exec(
@@ -97,19 +98,19 @@ async def prepare(
         .on_conflict_do_nothing(index_elements=["id"])
     )
     if inserted.rowcount != 1:
-        raise Refused("account.already_exists", f"the account id {account_id} is taken: choose another")
+        raise Refused("account.already_exists", f"the account id {account_id} is already used; choose another")
 
 
 @prepare.compensation
 async def remove(tx: Transaction, user_id: UserId, account_id: AccountId) -> None:
-    """Take the account away again. It is still `opening`, so nobody else can have touched it."""
+    """Delete the account. It is still `opening`, so no other saga can have used it."""
     removed = await tx.exec(delete(Account).where(*_owned(user_id, account_id, AccountState.OPENING)))
     must_have_changed(removed, f"the opening account {account_id}")
 
 
-@operation(irreversible="others may use the account from here on")
+@operation(irreversible="others may use the account from now on")
 async def open_account(tx: Transaction, user_id: UserId, account_id: AccountId) -> None:
-    """Let others use a prepared account.
+    """Open a prepared account, so that others may use it.
 
     Raises:
         Refused: `account.not_found`.
@@ -125,15 +126,15 @@ async def open_account(tx: Transaction, user_id: UserId, account_id: AccountId) 
 
 @query
 async def currency_of(tx: Transaction, user_id: UserId, account_id: AccountId) -> Currency:
-    """The currency an account is kept in; it never changes.
+    """Return the currency of an account, which never changes.
 
     Raises:
         Refused: `account.not_found`.
     """
-    found = (await tx.exec(select(Account.currency).where(*_owned(user_id, account_id, AccountState.OPEN)))).first()
-    if found is None:
+    currency = (await tx.exec(select(Account.currency).where(*_owned(user_id, account_id, AccountState.OPEN)))).first()
+    if currency is None:
         raise _not_found(account_id)
-    return Currency(found)
+    return Currency(currency)
 
 
 @operation
@@ -158,14 +159,14 @@ async def withdraw(tx: Transaction, user_id: UserId, account_id: AccountId, amou
     account = await _usable(tx, user_id, account_id, amount.currency)
     if account.balance - amount.amount_minor < -account.overdraft_limit:
         raise Refused(
-            "account.insufficient_funds", f"the account {account_id} holds too little to take {amount.shown()} out"
+            "account.insufficient_funds", f"the account {account_id} does not hold enough to withdraw {amount.shown()}"
         )
-    raise ChangedMeanwhile(f"the account {account_id} refused a withdrawal that it would now allow")
+    raise ChangedMeanwhile(f"the account {account_id} refused a withdrawal that it would allow now")
 
 
 @withdraw.compensation
 async def put_back(tx: Transaction, user_id: UserId, account_id: AccountId, amount: PositiveMoney) -> None:
-    """Put back what was withdrawn, also where the balance is over its limit by now."""
+    """Add the withdrawn amount again, even if the balance exceeds its limit by now."""
     await _change(tx, user_id, account_id, amount.amount_minor)
 
 
@@ -190,56 +191,62 @@ async def deposit(tx: Transaction, user_id: UserId, account_id: AccountId, amoun
         return
     account = await _usable(tx, user_id, account_id, amount.currency)
     if account.balance + amount.amount_minor > MONEY_LIMIT:
-        raise Refused("account.balance_limit", f"the account {account_id} cannot hold {amount.shown()} more")
-    raise ChangedMeanwhile(f"the account {account_id} refused a deposit that it would now allow")
+        raise Refused(
+            "account.balance_limit", f"the account {account_id} would exceed its limit with {amount.shown()} more"
+        )
+    raise ChangedMeanwhile(f"the account {account_id} refused a deposit that it would allow now")
 
 
 @deposit.compensation
 async def take_back(tx: Transaction, user_id: UserId, account_id: AccountId, amount: PositiveMoney) -> None:
-    """Take back what was deposited, also where that passes the overdraft limit: the money may be spent by now."""
+    """Subtract the deposited amount again, even beyond the overdraft limit, because the money may be spent by now."""
     await _change(tx, user_id, account_id, -amount.amount_minor)
 
 
 @operation
 async def set_balance(tx: Transaction, user_id: UserId, account_id: AccountId, value: Money) -> Money:
-    """Set an account's balance. Returns the difference, less than zero if the account held more.
+    """Set an account's balance. Returns the difference, which is negative if the account held more.
 
     Raises:
-        Refused: `account.not_found` or `account.currency_mismatch`; `account.insufficient_funds` if the value is less
-            than there is and under minus the overdraft limit; `account.balance_limit` if the difference is more than
-            one amount may be.
+        Refused: `account.not_found` or `account.currency_mismatch`; `account.insufficient_funds` if the value is lower
+            than the balance and below the overdraft limit; `account.balance_limit` if the difference is larger than
+            the largest amount.
     """
-    found = (
+    row = (
         await tx.exec(select(Account).where(*_owned(user_id, account_id, AccountState.OPEN)).with_for_update())
     ).first()
-    if found is None:
+    if row is None:
         raise _not_found(account_id)
-    if found.currency != value.currency:
+    if row.currency != value.currency:
         raise _mismatch(account_id, value.currency)
-    difference = value.amount_minor - found.balance
-    if difference < 0 and value.amount_minor < -found.overdraft_limit:
-        raise Refused("account.insufficient_funds", f"the account {account_id} may not go down to {value.shown()}")
+    difference = value.amount_minor - row.balance
+    if difference < 0 and value.amount_minor < -row.overdraft_limit:
+        raise Refused(
+            "account.insufficient_funds", f"the balance of the account {account_id} may not become {value.shown()}"
+        )
     if abs(difference) > MONEY_LIMIT:
-        raise Refused("account.balance_limit", f"the account {account_id} is too far from {value.shown()}")
+        raise Refused(
+            "account.balance_limit", f"the balance of the account {account_id} differs too much from {value.shown()}"
+        )
     await _change(tx, user_id, account_id, difference)
     return Money(amount_minor=difference, currency=value.currency)
 
 
 @set_balance.compensation
 async def set_back(tx: Transaction, user_id: UserId, account_id: AccountId, result: Money) -> None:
-    """Restore the balance by the same difference: what others did meanwhile stays."""
+    """Apply the opposite difference. Changes that other sagas made meanwhile are kept."""
     await _change(tx, user_id, account_id, -result.amount_minor)
 
 
 @query
 async def holdings(tx: Transaction, user_id: UserId) -> tuple[Holding, ...]:
-    """What is on each open account of a user, by the account's id."""
-    found = await tx.exec(
+    """Return the balance of each open account of a user, ordered by the account's id."""
+    accounts = await tx.exec(
         select(Account)
         .where(col(Account.user_id) == user_id, col(Account.state) == AccountState.OPEN)
         .order_by(col(Account.id))
     )
-    return tuple(Holding(amount_minor=one.balance, currency=Currency(one.currency)) for one in found)
+    return tuple(Holding(amount_minor=account.balance, currency=Currency(account.currency)) for account in accounts)
 
 
 async def _change(tx: Transaction, user_id: UserId, account_id: AccountId, difference: int) -> None:
@@ -251,18 +258,18 @@ async def _change(tx: Transaction, user_id: UserId, account_id: AccountId, diffe
 
 
 def _owned(user_id: UserId, account_id: AccountId, state: AccountState) -> Sequence[ColumnElement[bool]]:
-    """An account of this user: another's row answers like a missing one, because it never matches."""
+    """Match an account only if this user owns it, so that another user's account counts as missing."""
     return (col(Account.id) == account_id, col(Account.user_id) == user_id, col(Account.state) == state)
 
 
 async def _usable(tx: Transaction, user_id: UserId, account_id: AccountId, currency: Currency) -> Account:
-    """The account as it stands, to find out what a statement that matched nothing ran into."""
-    found = (await tx.exec(select(Account).where(*_owned(user_id, account_id, AccountState.OPEN)))).first()
-    if found is None:
+    """Read the account, to find out why a statement matched no row."""
+    account = (await tx.exec(select(Account).where(*_owned(user_id, account_id, AccountState.OPEN)))).first()
+    if account is None:
         raise _not_found(account_id)
-    if found.currency != currency:
+    if account.currency != currency:
         raise _mismatch(account_id, currency)
-    return found
+    return account
 
 
 def _mismatch(account_id: AccountId, currency: Currency) -> Refused:

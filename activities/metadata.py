@@ -1,6 +1,6 @@
-"""The metadata domain: a user's settings and counters, and the exchange rates all users share. Knows no other domain.
+"""The metadata domain: users' settings and counters, and the exchange rates for all users. It knows no other domain.
 
-A user's row is there while it says something: the first account makes it, and undoing that account takes it away.
+A user has a row only while it contains something: the first account creates it, and undoing that account deletes it.
 """
 
 from datetime import date
@@ -29,12 +29,12 @@ from orchestrator.event import Contract
 
 
 class UserMetadata(SQLModel, table=True):
-    """What is known of one user."""
+    """One user's settings and counters."""
 
     __tablename__ = "user_metadata"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
         CheckConstraint("account_count >= 0", name="user_metadata_account_count_not_negative"),
-        # So that taking an empty row away brings back exactly what was before `count_account` made it.
+        # No row is empty, so that deleting an empty one restores exactly the state before `count_account` inserted it.
         CheckConstraint(
             "account_count > 0 OR display_currency IS NOT NULL OR language IS NOT NULL OR last_reset_month IS NOT NULL",
             name="user_metadata_says_something",
@@ -43,16 +43,16 @@ class UserMetadata(SQLModel, table=True):
 
     user_id: str = Field(primary_key=True, max_length=64)
     display_currency: str | None = Field(default=None, max_length=3)
-    """None until the user chooses."""
+    """None until the user chooses a currency."""
     language: str | None = Field(default=None, max_length=16)
-    """Such as `uk-UA`; None until the user chooses."""
+    """A language such as `uk-UA`; None until the user chooses one."""
     last_reset_month: str | None = Field(default=None, max_length=7)
-    """Such as `2026-01`; None before the first."""
+    """A month such as `2026-01`; None before the first reset."""
     account_count: int = 0
 
 
 class ExchangeRate(SQLModel, table=True):
-    """How many units of `quote` one unit of `base` is worth, as last heard. Shared by all users."""
+    """The latest known rate of a pair: how many units of `quote` one unit of `base` is worth. All users share it."""
 
     __tablename__ = "exchange_rate"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (CheckConstraint("base <> quote", name="exchange_rate_of_two_currencies"),)
@@ -64,42 +64,42 @@ class ExchangeRate(SQLModel, table=True):
 
 
 class Converted(Contract):
-    """An amount in another currency, and how it came about."""
+    """An amount in another currency, with the rate that was used."""
 
     amount: PositiveMoney
-    """In the other currency."""
+    """The amount in the other currency."""
     rate: Rate | None
-    """The rate that was used, exactly; None where both currencies are one."""
+    """The exact rate that was used; None if both currencies are the same."""
 
 
 class Valued(Contract):
-    """What an amount is worth in another currency, which may be nothing."""
+    """What an amount is worth in another currency, which may be zero."""
 
     amount: NaturalMoney
-    """In the other currency."""
+    """The amount in the other currency."""
     rate: Rate | None
-    """The rate that was used, exactly; None where both currencies are one."""
+    """The exact rate that was used; None if both currencies are the same."""
 
 
 class MonthClaim(Contract):
-    """Whether a month was this saga's to reset."""
+    """Whether this saga has to reset the month."""
 
     is_due: bool
-    """False if it, or a later one, was reset before."""
+    """False if this month or a later one has already been reset."""
     before: Month | None
-    """The month that was reset last; None before the first."""
+    """The month that was last reset before; None if there was none."""
 
 
 @query
 async def convert(tx: Transaction, user_id: UserId, amount: PositiveMoney, into: Currency) -> Converted:
-    """As much in another currency, rounded half-even to its minor unit, at the rate stored now.
+    """Convert an amount at the stored rate, rounded half-even to the minor unit of the other currency.
 
-    Takes the rate from one to the other; where only the opposite one is stored, its inverse to 18 significant digits.
-    In the same currency nothing is converted and no rate is needed.
+    Uses the rate from one currency to the other. If only the opposite rate is stored, uses its inverse to 18
+    significant digits. Within the same currency nothing is converted and no rate is needed.
 
     Raises:
-        Refused: `currency.rate_unknown`; `currency.amount_too_small` or `currency.amount_too_large` if nothing would
-            arrive, or more than an account can hold.
+        Refused: `currency.rate_unknown`; `currency.amount_too_small` if the result would be zero;
+            `currency.amount_too_large` if it would be more than an account can hold.
     """
     if into == amount.currency:
         return Converted(amount=amount, rate=None)
@@ -108,13 +108,13 @@ async def convert(tx: Transaction, user_id: UserId, amount: PositiveMoney, into:
     if counted < 1:
         raise Refused("currency.amount_too_small", f"{amount.shown()} is less than the smallest amount of {into}")
     if counted > MONEY_LIMIT:
-        raise Refused("currency.amount_too_large", f"{amount.shown()} is more than can be kept in {into}")
+        raise Refused("currency.amount_too_large", f"{amount.shown()} is above the limit in {into}")
     return Converted(amount=Money(amount_minor=counted, currency=into), rate=rate)
 
 
 @query
 async def value_in(tx: Transaction, user_id: UserId, amount: NaturalMoney, into: Currency) -> Valued:
-    """What an amount is worth in another currency, as `convert` counts; too little for its minor unit is nothing.
+    """Return what an amount is worth in another currency, as `convert` does, but zero if that rounds to nothing.
 
     Raises:
         Refused: `currency.rate_unknown` or `currency.amount_too_large`.
@@ -124,27 +124,30 @@ async def value_in(tx: Transaction, user_id: UserId, amount: NaturalMoney, into:
     rate = await _rate(tx, amount.currency, into)
     counted = amount.minor_units_in(into, rate)
     if counted > MONEY_LIMIT:
-        raise Refused("currency.amount_too_large", f"{amount.shown()} is more than can be kept in {into}")
+        raise Refused("currency.amount_too_large", f"{amount.shown()} is above the limit in {into}")
     return Valued(amount=Money(amount_minor=counted, currency=into), rate=rate)
 
 
 @query
 async def total_in(tx: Transaction, user_id: UserId, holdings: tuple[Holding, ...], into: Currency) -> int:
-    """All of it together in one currency's minor unit; each is rounded by itself.
+    """Return the sum of all holdings in one currency's minor unit. Each holding is rounded by itself.
 
     Raises:
         Refused: `currency.rate_unknown`.
     """
     rates = {into: Decimal(1)}
-    for one in holdings:
-        if one.currency not in rates:
-            rates[one.currency] = await _rate(tx, one.currency, into)
-    return sum(minor_units_between(one.amount_minor, one.currency, into, rates[one.currency]) for one in holdings)
+    for holding in holdings:
+        if holding.currency not in rates:
+            rates[holding.currency] = await _rate(tx, holding.currency, into)
+    return sum(
+        minor_units_between(holding.amount_minor, holding.currency, into, rates[holding.currency])
+        for holding in holdings
+    )
 
 
 @query
 async def display_currency(tx: Transaction, user_id: UserId) -> Currency:
-    """The currency a user sees their categories in.
+    """Return the currency in which a user sees categories.
 
     Raises:
         Refused: `currency.not_chosen`.
@@ -157,7 +160,7 @@ async def display_currency(tx: Transaction, user_id: UserId) -> Currency:
 
 @query
 async def rate_between(tx: Transaction, user_id: UserId, base: Currency, quote: Currency) -> Rate:
-    """The rate stored now, or the inverse of the opposite one.
+    """Return the stored rate, or the inverse of the opposite rate.
 
     Raises:
         Refused: `currency.rate_unknown`.
@@ -167,24 +170,24 @@ async def rate_between(tx: Transaction, user_id: UserId, base: Currency, quote: 
 
 @operation
 async def change_display_currency(tx: Transaction, user_id: UserId, currency: Currency) -> Currency:
-    """Show a user's categories in another currency. Returns the one before.
+    """Change a user's display currency. Returns the previous one.
 
     Raises:
-        Refused: `currency.not_chosen` if there is none to change, `currency.unchanged` if it is this one.
+        Refused: `currency.not_chosen` if the user has none, `currency.unchanged` if it is already this one.
     """
     row = (await tx.exec(select(UserMetadata).where(UserMetadata.user_id == user_id).with_for_update())).first()
     if row is None or row.display_currency is None:
         raise _not_chosen(user_id)
     before = Currency(row.display_currency)
     if before == currency:
-        raise Refused("currency.unchanged", f"{currency} is the display currency already")
+        raise Refused("currency.unchanged", f"{currency} is already the display currency")
     row.display_currency = currency
     return before
 
 
 @change_display_currency.compensation
 async def change_display_currency_back(tx: Transaction, user_id: UserId, currency: Currency, result: Currency) -> None:
-    """Back to the one before, unless it was changed again since."""
+    """Restore the previous display currency, unless it has been changed again since."""
     await tx.exec(
         update(UserMetadata)
         .where(col(UserMetadata.user_id) == user_id, col(UserMetadata.display_currency) == currency)
@@ -194,10 +197,10 @@ async def change_display_currency_back(tx: Transaction, user_id: UserId, currenc
 
 @operation
 async def claim_month(tx: Transaction, user_id: UserId, month: Month) -> MonthClaim:
-    """Make this month the last one that was reset, if that is an earlier one: only one saga can.
+    """Record this month as the last one that was reset, if the last one is earlier. Only one saga can do that.
 
     Raises:
-        Refused: `currency.not_chosen`: the user was never set up.
+        Refused: `currency.not_chosen`, because the user was never set up.
     """
     row = (await tx.exec(select(UserMetadata).where(UserMetadata.user_id == user_id).with_for_update())).first()
     if row is None or row.display_currency is None:
@@ -211,7 +214,7 @@ async def claim_month(tx: Transaction, user_id: UserId, month: Month) -> MonthCl
 
 @claim_month.compensation
 async def give_month_back(tx: Transaction, user_id: UserId, month: Month, result: MonthClaim) -> None:
-    """The month before was the last again, unless a later one was claimed since."""
+    """Restore the previously reset month, unless a later month has been claimed since."""
     if result.is_due:
         await tx.exec(
             update(UserMetadata)
@@ -222,7 +225,7 @@ async def give_month_back(tx: Transaction, user_id: UserId, month: Month, result
 
 @operation
 async def count_account(tx: Transaction, user_id: UserId) -> None:
-    """Add one to the number of the user's accounts; the first makes the user's row."""
+    """Add one to the number of the user's accounts. The first account inserts the user's row."""
     insert = insert_into(tx, UserMetadata).values(user_id=user_id, account_count=1)
     await tx.exec(
         insert.on_conflict_do_update(
@@ -233,11 +236,11 @@ async def count_account(tx: Transaction, user_id: UserId) -> None:
 
 @count_account.compensation
 async def uncount_account(tx: Transaction, user_id: UserId) -> None:
-    """Take one off again, and the row with it if it then says nothing any more."""
-    # Locked first: between "is this the last?" and the answer another saga may count.
+    """Subtract one from the number of accounts, and delete the row if it is empty then."""
+    # Lock the row before the check, because another saga may count an account between the check and the delete.
     row = (await tx.exec(select(UserMetadata).where(UserMetadata.user_id == user_id).with_for_update())).first()
     if row is None or row.account_count < 1:
-        raise RowGone(f"the account count of {user_id} is not there to be undone")
+        raise RowGone(f"the account count of {user_id} is missing, so it cannot be undone")
     settings = (row.display_currency, row.language, row.last_reset_month)
     if row.account_count == 1 and settings == (None, None, None):
         await tx.exec(delete(UserMetadata).where(col(UserMetadata.user_id) == user_id))
@@ -250,12 +253,12 @@ async def uncount_account(tx: Transaction, user_id: UserId) -> None:
 
 
 async def _rate(tx: Transaction, base: Currency, quote: Currency) -> Decimal:
-    for one, other in ((base, quote), (quote, base)):
-        pair = (col(ExchangeRate.base) == one, col(ExchangeRate.quote) == other)
-        stored = (await tx.exec(select(col(ExchangeRate.rate)).where(*pair))).first()
-        if stored is not None:
-            return stored if one == base else inverse(stored)
-    raise Refused("currency.rate_unknown", f"no exchange rate from {base} to {quote} is known")
+    for stored_base, stored_quote in ((base, quote), (quote, base)):
+        pair = (col(ExchangeRate.base) == stored_base, col(ExchangeRate.quote) == stored_quote)
+        rate = (await tx.exec(select(col(ExchangeRate.rate)).where(*pair))).first()
+        if rate is not None:
+            return rate if stored_base == base else inverse(rate)
+    raise Refused("currency.rate_unknown", f"there is no exchange rate from {base} to {quote}")
 
 
 def _not_chosen(user_id: UserId) -> Refused:

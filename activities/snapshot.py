@@ -1,4 +1,4 @@
-"""The snapshot domain: each month as it ended. Knows no other domain."""
+"""The snapshot domain: the state of each month when it ended. It knows no other domain."""
 
 from datetime import datetime
 
@@ -27,18 +27,18 @@ class MonthSnapshot(SQLModel, table=True):
     user_id: str = Field(primary_key=True, max_length=64)
     month: str = Field(primary_key=True, max_length=7)
     currency: str = Field(max_length=3)
-    """The display currency of then."""
+    """The display currency at that time."""
     income: int = Field(sa_type=BigInteger)
     expense: int = Field(sa_type=BigInteger)
     month_balance: int = Field(sa_type=BigInteger)
     """Income minus expense."""
     full_balance: int = Field(sa_type=BigInteger)
-    """All accounts together."""
+    """The sum of all accounts."""
     taken_at: datetime = Field(sa_type=UtcTime)
 
 
 class MonthCategory(SQLModel, table=True):
-    """One category as it stood when its month ended."""
+    """One category at the end of a month."""
 
     __tablename__ = "month_category"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
@@ -60,14 +60,14 @@ class MonthCategory(SQLModel, table=True):
 
 
 class CategoryOfMonth(Contract):
-    """A category's share of a month."""
+    """A category's value in a month."""
 
     category_id: CategoryId
-    """Its id."""
+    """The category's id."""
     name: str
-    """What it was called."""
+    """Its name at that time."""
     budget_type: BudgetType
-    """Which way its money went."""
+    """Whether it collects incomes or expenses."""
     value: int
     """In the minor unit of the month's currency."""
 
@@ -81,9 +81,9 @@ async def save_month(
     full_balance: int,
     categories: tuple[CategoryOfMonth, ...],
 ) -> None:
-    """Save a month: its categories, what they add up to, and what was on all accounts."""
-    income = sum(one.value for one in categories if one.budget_type is BudgetType.INCOME)
-    expense = sum(one.value for one in categories if one.budget_type is BudgetType.EXPENSE)
+    """Save a month: its categories, their sums, and the sum of all accounts."""
+    income = sum(category.value for category in categories if category.budget_type is BudgetType.INCOME)
+    expense = sum(category.value for category in categories if category.budget_type is BudgetType.EXPENSE)
     tx.add(
         MonthSnapshot(
             user_id=user_id,
@@ -97,22 +97,22 @@ async def save_month(
         )
     )
     await tx.flush()
-    for one in categories:
+    for category in categories:
         tx.add(
             MonthCategory(
                 user_id=user_id,
                 month=month,
-                category_id=one.category_id,
-                name=one.name,
-                budget_type=one.budget_type,
-                value=one.value,
+                category_id=category.category_id,
+                name=category.name,
+                budget_type=category.budget_type,
+                value=category.value,
             )
         )
 
 
 @save_month.compensation
 async def remove_month(tx: Transaction, user_id: UserId, month: Month) -> None:
-    """Remove it again."""
+    """Delete the saved month again."""
     await tx.exec(delete(MonthCategory).where(col(MonthCategory.user_id) == user_id, col(MonthCategory.month) == month))
     removed = await tx.exec(
         delete(MonthSnapshot).where(col(MonthSnapshot.user_id) == user_id, col(MonthSnapshot.month) == month)

@@ -1,4 +1,4 @@
-"""Statements the domains share, which each database spells in its own way, or whose answer must not pass unseen."""
+"""Statements that the domains share: their SQL differs between the databases, or their row count must be checked."""
 
 from typing import Any
 
@@ -10,23 +10,23 @@ from orchestrator import Transaction
 
 
 class ChangedMeanwhile(Exception):
-    """What stood in the way of a statement was gone before it could be named. The engine tries the step again."""
+    """The obstacle to a statement disappeared before its cause could be read. The engine retries the step."""
 
 
 class RowGone(Exception):
-    """A row that a saga left is not there to be undone. No rule allows that, so a person has to look."""
+    """A row that a compensation has to change is missing. No rule allows that, so a person has to examine it."""
 
 
 def insert_into(tx: Transaction, table: type[SQLModel]) -> postgresql.Insert | sqlite.Insert:
-    """An INSERT that knows ON CONFLICT, in the database's own dialect."""
+    """Return an INSERT that supports ON CONFLICT, in the database's own dialect."""
     return sqlite.insert(table) if tx.get_bind().dialect.name == "sqlite" else postgresql.insert(table)
 
 
 def must_have_changed(result: CursorResult[*tuple[Any, ...]], what: str) -> None:
-    """Make sure that an undoing found its row.
+    """Check that a compensation has changed exactly one row.
 
     Raises:
-        RowGone: it did not.
+        RowGone: it has not.
     """
     if result.rowcount != 1:
-        raise RowGone(f"{what} is not there to be undone")
+        raise RowGone(f"{what} is missing, so it cannot be undone")

@@ -101,7 +101,7 @@ class TestPrepare:
         refused = await refusal_of(books, preparing(OLENA, used))
 
         assert refused.code == "account.already_exists"
-        assert refused.message == f"the account id {used} is taken: choose another"
+        assert refused.message == f"the account id {used} is already used; choose another"
 
     async def test_the_id_of_an_account_that_is_being_opened_is_refused(self, books: Books) -> None:
         await books.run(preparing(TARAS))
@@ -232,7 +232,7 @@ class TestWithdraw:
 
         refused = await refusal_of(books, account.withdraw(OLENA, OLENA_USD, usd(1_000_000)))
 
-        assert refused.message == "the account olena-usd holds too little to take $10,000.00 out"
+        assert refused.message == "the account olena-usd does not hold enough to withdraw $10,000.00"
 
     async def test_concurrent_withdrawals_succeed_only_as_far_as_the_balance_allows(self, books: Books) -> None:
         await set_balance(books, OLENA_USD, 100)

@@ -61,7 +61,7 @@ class TestConvert:
             await books.run(metadata.convert(OLENA, usd(1), Currency("GBP")))
 
         assert refused.value.code == "currency.rate_unknown"
-        assert refused.value.message == "no exchange rate from USD to GBP is known"
+        assert refused.value.message == "there is no exchange rate from USD to GBP"
 
     @pytest.mark.parametrize(
         ("amount", "into", "code"),
