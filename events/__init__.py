@@ -1,1 +1,1 @@
-"""SmartExpense's event contracts, a file a domain. Knows the engine's event half and nothing else of it."""
+"""SmartExpense's event contracts, one module per domain. They import only the engine's event module."""

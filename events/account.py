@@ -1,4 +1,4 @@
-"""Events of the account domain: accounts that are opened, and money that moves between them."""
+"""Events of the account domain: opening an account, transferring money, and correcting a balance."""
 
 from typing import Annotated, Self
 from uuid import uuid4
@@ -11,40 +11,40 @@ from events.text import Note
 from orchestrator.event import DomainEvent, FailureEvent
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"\S")]
-"""What a person calls something."""
+"""A name that a person has chosen."""
 Icon = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 """The name of an icon, e.g. `piggy-bank`."""
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
-"""As in CSS, e.g. `#2f9e44`."""
+"""A colour in CSS notation, e.g. `#2f9e44`."""
 
 
 class AccountCreated(DomainEvent):
-    """A user asked for a new account; others may use it once ACCOUNT_CREATION_COMPLETED is out."""
+    """A user requested a new account. It can be used after ACCOUNT_CREATION_COMPLETED."""
 
     user_id: UserId
     account_id: AccountId
-    """Chosen by the user's side; one that is taken is refused."""
+    """Chosen by the client. An id that is already used is refused."""
     name: Name
     currency: Currency
     overdraft_limit: Annotated[MinorUnits, Field(ge=0)] = 0
-    """How far under zero the balance may go, in the currency's minor unit."""
+    """How far below zero the balance may go, in the currency's minor unit."""
     opening_balance: MinorUnits
-    """In the currency's minor unit; under zero only down to the overdraft limit."""
+    """The first balance in the currency's minor unit. It may be negative within the overdraft limit."""
     icon: Icon
     colour: Colour
 
     @field_validator("opening_balance")
     @classmethod
     def _opens_within_its_limit(cls, opening_balance: int, info: ValidationInfo) -> int:
-        # Here and not in the operation: it takes no more than the event to know, so whoever publishes learns at once.
+        # Checked here and not in the operation, because the event is enough to know, and the publisher learns at once.
         limit = info.data.get("overdraft_limit")
         if limit is not None and opening_balance < -limit:
-            raise ValueError("must not be under minus the overdraft limit")
+            raise ValueError("must not be below minus the overdraft limit")
         return opening_balance
 
     @classmethod
     def example(cls) -> Self:
-        """A new account of the demo's user olena; a fresh id each time, as an id can be taken once."""
+        """Return a new account of the demo's user olena, with a new id each time."""
         return cls(
             user_id=UserId("olena"),
             account_id=AccountId(f"olena-{uuid4().hex[:12]}"),
@@ -64,31 +64,31 @@ class AccountCreationCompleted(DomainEvent):
 
 
 class AccountCreationFailed(FailureEvent):
-    """There is no such account, and no trace of one."""
+    """The account was not created, and nothing of it is left."""
 
 
 class MoneyTransferRequested(DomainEvent):
-    """A user asked to move money from one of their accounts to another."""
+    """A user requested to move money between two of their accounts."""
 
     user_id: UserId
     from_account_id: AccountId
     to_account_id: AccountId
     amount: PositiveMoney
-    """What leaves, in the source's currency."""
+    """The amount to withdraw, in the source's currency."""
     arriving: PositiveMoney | None = None
-    """What arrives, in the target's currency. Without it the stored rate decides."""
+    """The amount to deposit, in the target's currency. Without it, the amount is converted at the stored rate."""
 
     @field_validator("arriving")
     @classmethod
-    def _one_currency_keeps_its_sum(cls, arriving: Money | None, info: ValidationInfo) -> Money | None:
+    def _same_currency_means_same_amount(cls, arriving: Money | None, info: ValidationInfo) -> Money | None:
         amount: Money | None = info.data.get("amount")
         if arriving and amount and arriving.currency == amount.currency and arriving != amount:
-            raise ValueError("must equal the amount that leaves when both are in one currency")
+            raise ValueError("must equal the withdrawn amount if both have the same currency")
         return arriving
 
     @classmethod
     def example(cls) -> Self:
-        """Ten dollars and a half between two accounts of the demo's user olena, at the stored rate."""
+        """Return a transfer of $10.50 between two accounts of the demo's user olena, at the stored rate."""
         return cls(
             user_id=UserId("olena"),
             from_account_id=AccountId("olena-usd"),
@@ -98,35 +98,35 @@ class MoneyTransferRequested(DomainEvent):
 
 
 class MoneyTransferCompleted(DomainEvent):
-    """The money has moved."""
+    """The money was transferred."""
 
     user_id: UserId
     from_account_id: AccountId
     to_account_id: AccountId
     left: Money
-    """What the source lost."""
+    """The amount withdrawn from the source."""
     arrived: Money
-    """What the target gained."""
+    """The amount deposited into the target."""
     rate: Rate | None = None
-    """The rate that was used; None if the event named what arrives, or both are in one currency."""
+    """The rate that was used; None if the request named both amounts, or both accounts have the same currency."""
 
 
 class MoneyTransferFailed(FailureEvent):
-    """No money has moved."""
+    """No money was transferred."""
 
 
 class AccountValueEditRequested(DomainEvent):
-    """A user said how much an account really holds."""
+    """A user corrected the balance of an account."""
 
     user_id: UserId
     account_id: AccountId
     value: Money
-    """The balance from now on, in the account's currency."""
+    """The new balance, in the account's currency."""
     note: Note = ""
 
     @classmethod
     def example(cls) -> Self:
-        """Cash counted in the wallet of the demo's user olena."""
+        """Return a correction of the wallet of the demo's user olena."""
         return cls(
             user_id=UserId("olena"),
             account_id=AccountId("olena-usd"),
@@ -136,13 +136,13 @@ class AccountValueEditRequested(DomainEvent):
 
 
 class AccountValueEditCompleted(DomainEvent):
-    """The account holds what the user said."""
+    """The account has the new balance."""
 
     user_id: UserId
     account_id: AccountId
     difference: Money
-    """What was added; less than zero if it was taken off."""
+    """The difference to the old balance; negative if the balance was reduced."""
 
 
 class AccountValueEditFailed(FailureEvent):
-    """The account holds what it held."""
+    """The balance is unchanged."""

@@ -1,4 +1,4 @@
-"""Events of the activity log: a record that is taken back."""
+"""Events of the activity log: removing a record."""
 
 from typing import Self
 from uuid import UUID
@@ -8,26 +8,26 @@ from orchestrator.event import DomainEvent, FailureEvent
 
 
 class ActivityRecordRemovalRequested(DomainEvent):
-    """A user wants an income or an expense taken back, with all it did."""
+    """A user requested to remove an income or an expense together with its effects."""
 
     user_id: UserId
     record_id: UUID
-    """Of the kind `category_value_change`."""
+    """The id of a record of the kind `category_value_change`."""
 
     @classmethod
     def example(cls) -> Self:
-        """A coffee of the demo's user olena: `starter.seed.drink_coffee` writes it."""
+        """Return the removal of a coffee that `starter.seed.drink_coffee` records for the demo's user olena."""
         return cls(user_id=UserId("olena"), record_id=UUID("5eed0000-0000-5000-8000-000000000001"))
 
 
 class ActivityRecordRemovalCompleted(DomainEvent):
-    """The record is gone, and its amount is out of its account and of its category."""
+    """The record was deleted, and its amount reversed in the account and the category."""
 
     user_id: UserId
     record_id: UUID
     was_reset_since: bool
-    """The category was set to zero since, so nothing of the record was left in it."""
+    """True if the category was reset after the record, so that it no longer contained the amount."""
 
 
 class ActivityRecordRemovalFailed(FailureEvent):
-    """The record stands, with all it did."""
+    """The record and its effects are unchanged."""

@@ -1,4 +1,4 @@
-"""Events of the category domain: what is earned and spent, by what it was for."""
+"""Events of the category domain: incomes and expenses by category."""
 
 from enum import StrEnum
 from typing import Self
@@ -10,25 +10,25 @@ from orchestrator.event import DomainEvent, FailureEvent
 
 
 class BudgetType(StrEnum):
-    """Which way a category's money goes."""
+    """Whether a category collects incomes or expenses."""
 
     INCOME = "income"
     EXPENSE = "expense"
 
 
 class CategoryTransactionRequested(DomainEvent):
-    """A user earned or spent money; the category says which."""
+    """A user earned or spent money. The category determines which."""
 
     user_id: UserId
     category_id: CategoryId
     account_id: AccountId
     amount: PositiveMoney
-    """In the account's currency."""
+    """The amount in the account's currency."""
     note: Note = ""
 
     @classmethod
     def example(cls) -> Self:
-        """Groceries of the demo's user olena."""
+        """Return a purchase of groceries by the demo's user olena."""
         return cls(
             user_id=UserId("olena"),
             category_id=CategoryId("olena-groceries"),
@@ -39,44 +39,44 @@ class CategoryTransactionRequested(DomainEvent):
 
 
 class CategoryTransactionCompleted(DomainEvent):
-    """The account, the category and the activity log have it."""
+    """The transaction is in the account, the category and the activity log."""
 
     user_id: UserId
     category_id: CategoryId
     account_id: AccountId
     budget_type: BudgetType
     amount: Money
-    """In the account's currency."""
+    """The amount in the account's currency."""
     converted: Money
-    """In the category's currency."""
+    """The amount in the category's currency."""
     rate: Rate | None
-    """The rate that was used; None where both currencies are one."""
+    """The rate that was used; None if both currencies are the same."""
 
 
 class CategoryTransactionFailed(FailureEvent):
-    """Nothing was earned or spent."""
+    """The transaction was not recorded."""
 
 
 class CategoryResetRequested(DomainEvent):
-    """A user wants every category of one budget type to start again from zero."""
+    """A user requested to set every category of one budget type to zero."""
 
     user_id: UserId
     budget_type: BudgetType
 
     @classmethod
     def example(cls) -> Self:
-        """The expenses of the demo's user olena."""
+        """Return a reset of the expense categories of the demo's user olena."""
         return cls(user_id=UserId("olena"), budget_type=BudgetType.EXPENSE)
 
 
 class CategoryResetCompleted(DomainEvent):
-    """The categories are at zero."""
+    """The categories were set to zero."""
 
     user_id: UserId
     budget_type: BudgetType
     categories: int
-    """How many there are."""
+    """The number of categories that were reset."""
 
 
 class CategoryResetFailed(FailureEvent):
-    """Every category has what it had."""
+    """The categories are unchanged."""

@@ -1,4 +1,4 @@
-"""Ids that travel in events: text with a type, so that an account's id is never taken for a user's."""
+"""Ids in events: text with its own type, so that an account's id cannot be used as a user's."""
 
 import re
 from typing import Self
@@ -15,7 +15,7 @@ _FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class Identity(TypedText):
     """An id: 1 to 64 letters, digits and `._-`, the first a letter or a digit.
 
-    In Python a field takes only an instance of its own class, not plain text and not another kind of id; in JSON it
+    In Python a field accepts only an instance of its own class, not plain text and not another kind of id. In JSON it
     is a string.
 
     Raises:
@@ -35,18 +35,18 @@ class Identity(TypedText):
 
 
 class UserId(Identity):
-    """Whose data it is."""
+    """The id of a user, who owns the data."""
 
     __slots__ = ()
 
 
 class AccountId(Identity):
-    """One account, among all users' accounts."""
+    """The id of an account, unique among the accounts of all users."""
 
     __slots__ = ()
 
 
 class CategoryId(Identity):
-    """One category, among all users' categories."""
+    """The id of a category, unique among the categories of all users."""
 
     __slots__ = ()

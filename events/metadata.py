@@ -8,26 +8,26 @@ from orchestrator.event import DomainEvent, FailureEvent
 
 
 class CurrencyChangeRequested(DomainEvent):
-    """A user wants to see their categories in another currency."""
+    """A user requested to see categories in another currency."""
 
     user_id: UserId
     currency: Currency
 
     @classmethod
     def example(cls) -> Self:
-        """The demo's user olena goes over to euros."""
+        """Return a change to euros by the demo's user olena."""
         return cls(user_id=UserId("olena"), currency=Currency("EUR"))
 
 
 class CurrencyChangeCompleted(DomainEvent):
-    """The display currency is another, and every category's value is kept in it."""
+    """The display currency was changed, and the values of all categories were converted to it."""
 
     user_id: UserId
     before: Currency
     currency: Currency
     rate: Rate
-    """Units of the new currency for one of the old."""
+    """Units of the new currency for one unit of the old one."""
 
 
 class CurrencyChangeFailed(FailureEvent):
-    """The display currency is what it was."""
+    """The display currency is unchanged."""

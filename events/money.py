@@ -1,7 +1,7 @@
-"""Money: whole minor units of a currency. There is no float here, on the way in or on the way out.
+"""Money: a whole number of minor units of a currency, never a float.
 
-Currencies and their minor units come from Babel (Unicode CLDR). They are read at import and no clock is asked: what
-was valid when an event was accepted must still be readable when its saga is resumed tomorrow.
+Currencies and their minor units come from Babel (Unicode CLDR). They are read at import and do not depend on the date,
+because an event that was valid when it was accepted must still be readable when its saga is resumed tomorrow.
 """
 
 import re
@@ -27,15 +27,15 @@ from events.text import TypedText
 from orchestrator.event import Contract
 
 MONEY_LIMIT = 10**15
-"""Minor units of one amount, either way: ten trillion dollars. Sums of many stay far inside a database's 64 bits."""
+"""The largest amount in minor units, positive or negative: ten trillion dollars. Sums still fit into 64 bits."""
 
 _DECIMAL = re.compile(r"[0-9]{1,13}(\.[0-9]{1,40})?")
 _RATE_DIGITS = 18
-"""Digits that matter in the inverse of a rate; the recorded rate is the rounded one that was used."""
+"""The significant digits of an inverse rate. The recorded rate is the rounded one that was used."""
 
 
 def _currencies_in_use() -> dict[str, int]:
-    """Minor units by code, for each currency that is legal tender somewhere and has no last day."""
+    """Return the minor units by code of each currency that is legal tender somewhere today."""
     always = (date.min, date.max)
     used = {
         entry["currency"]
@@ -50,10 +50,10 @@ _MINOR_UNITS = _currencies_in_use()
 
 
 class Currency(TypedText):
-    """An ISO 4217 code that is legal tender somewhere today: `Currency("USD")`. Not `XXX`, gold, or the old mark.
+    """The ISO 4217 code of a currency that is legal tender today, such as `Currency("USD")`; not gold or the old mark.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is no such code.
     """
 
     __slots__ = ()
@@ -65,7 +65,7 @@ class Currency(TypedText):
 
     @property
     def minor_digits(self) -> int:
-        """Digits after the point: 0 for JPY, 2 for USD, 3 for KWD."""
+        """The number of decimal places: 0 for JPY, 2 for USD, 3 for KWD."""
         return _MINOR_UNITS[self]
 
     @classmethod
@@ -77,7 +77,7 @@ def _read(value: Any, info: ValidationInfo) -> Any:
     if info.mode != "json":
         return value
     if not isinstance(value, str) or not _DECIMAL.fullmatch(value):
-        raise ValueError('takes a decimal as text, such as "41.35": a JSON number may lose digits on its way')
+        raise ValueError('takes a decimal as text, such as "41.35", because a JSON number may lose digits')
     return Decimal(value)
 
 
@@ -91,14 +91,14 @@ Rate = Annotated[
     Field(ge=Decimal("1e-12"), le=Decimal("1e12"), max_digits=40),
     PlainSerializer(_plain, return_type=str, when_used="json"),
 ]
-"""How many of one currency's units are one of another's: `"0.92"` in JSON, never a number."""
+"""An exchange rate: units of one currency for one unit of another. In JSON it is text such as `"0.92"`."""
 
 MinorUnits = Annotated[int, Field(ge=-MONEY_LIMIT, le=MONEY_LIMIT)]
-"""An amount whose currency stands in a field beside it, in that currency's minor unit."""
+"""An amount in minor units, whose currency is in another field."""
 
 
 def inverse(rate: Decimal) -> Decimal:
-    """The rate the other way round, to 18 significant digits, the last one half-even."""
+    """Return the opposite rate, rounded half-even to 18 significant digits."""
     with localcontext() as context:
         context.prec = _RATE_DIGITS
         return 1 / rate
@@ -108,17 +108,17 @@ class Money(Contract):
     """An amount of one currency, in its minor unit: `{"amount_minor": 1050, "currency": "USD"}` is $10.50."""
 
     amount_minor: MinorUnits
-    """In the currency's minor unit, e.g. cents."""
+    """The amount in the currency's minor unit, e.g. cents."""
     currency: Currency
-    """Which currency."""
+    """The currency of the amount."""
 
     def shown(self, locale: str = "en_US") -> str:
-        """For a person, e.g. `¥1,200`. Reads a locale's files: not for `handle`."""
+        """Format the amount for a person, e.g. `¥1,200`. Not for `handle`, because it reads the locale's files."""
         units = Decimal(self.amount_minor).scaleb(-self.currency.minor_digits)
         return format_currency(units, self.currency, locale=locale)
 
     def converted(self, into: Currency, rate: Decimal) -> "Money":
-        """As much in another currency, rounded half-even to its minor unit; exact until that one rounding.
+        """Convert the amount to another currency, rounding half-even once, to that currency's minor unit.
 
         Raises:
             pydantic.ValidationError: the result is over `MONEY_LIMIT`.
@@ -126,7 +126,7 @@ class Money(Contract):
         return Money(amount_minor=self.minor_units_in(into, rate), currency=into)
 
     def minor_units_in(self, into: Currency, rate: Decimal) -> int:
-        """What `converted` counts, also where that is more than one amount may hold."""
+        """Return the minor units of `converted`, even if they exceed `MONEY_LIMIT`."""
         return minor_units_between(self.amount_minor, self.currency, into, rate)
 
 
@@ -137,7 +137,7 @@ def _positive(money: Money) -> Money:
 
 
 PositiveMoney = Annotated[Money, AfterValidator(_positive)]
-"""`Money` of more than zero, for a field that says how much moves."""
+"""`Money` above zero, for an amount that is moved."""
 
 
 def _not_negative(money: Money) -> Money:
@@ -147,25 +147,25 @@ def _not_negative(money: Money) -> Money:
 
 
 NaturalMoney = Annotated[Money, AfterValidator(_not_negative)]
-"""`Money` of zero or more: what a small amount is worth in another currency may round to nothing."""
+"""`Money` of zero or more, because a small amount may round to zero in another currency."""
 
 
 class Holding(Contract):
-    """What somebody has in one currency. Unlike `Money` without a bound: undoing may take a balance past any."""
+    """A balance in one currency. Unlike `Money` it has no bound, because compensations may exceed the limits."""
 
     amount_minor: int
-    """In the currency's minor unit."""
+    """The balance in the currency's minor unit."""
     currency: Currency
-    """Which currency."""
+    """The currency of the amount."""
 
 
 def minor_units_between(amount_minor: int, source: Currency, target: Currency, rate: Decimal) -> int:
-    """Minor units of one currency in those of another, rounded half-even once.
+    """Convert minor units of one currency to those of another, rounding half-even once.
 
     Args:
-        amount_minor: in the minor unit of `source`; any size, either sign.
-        source: its currency.
-        target: the other.
+        amount_minor: the amount in the minor unit of `source`, of any size and sign.
+        source: the currency to convert from.
+        target: the currency to convert to.
         rate: units of `target` for one unit of `source`.
     """
     scale = Fraction(10) ** (target.minor_digits - source.minor_digits)

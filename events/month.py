@@ -1,4 +1,4 @@
-"""A month of the calendar, as text that sorts."""
+"""A calendar month, as text that sorts in time order."""
 
 import re
 from datetime import date
@@ -29,16 +29,16 @@ class Month(TypedText):
 
     @classmethod
     def of(cls, day: date) -> Self:
-        """The month that a day, or a moment where it is read, lies in."""
+        """Return the month of a day, or of a time in its own time zone."""
         return cls(f"{day.year:04}-{day.month:02}")
 
     @property
     def number(self) -> int:
-        """Months since year 0: the month after has one more."""
+        """The number of months since year 0."""
         return int(self[:4]) * 12 + int(self[5:]) - 1
 
     def later(self, months: int) -> Self:
-        """So many months later, or earlier."""
+        """Return the month that is `months` later, or earlier if the number is negative."""
         year, month = divmod(self.number + months, 12)
         return type(self)(f"{year:04}-{month + 1:02}")
 

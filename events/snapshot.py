@@ -1,4 +1,4 @@
-"""Events of the snapshot domain: a month that is over."""
+"""Events of the snapshot domain: resetting a month that has ended."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -13,41 +13,46 @@ from orchestrator.event import DomainEvent, FailureEvent
 
 
 class MonthResetRequested(DomainEvent):
-    """A month is over: its categories are put on record and start again from zero.
+    """A month has ended: its categories are to be saved and set to zero.
 
-    From a schedule, or by hand; asking again for a month that was reset changes nothing.
+    A schedule or a person requests it. A second request for the same month changes nothing.
     """
 
     user_id: UserId
     month: Month
-    """The month that is over."""
+    """The month that has ended."""
 
     @classmethod
     def example(cls) -> Self:
-        """January 2026 of the demo's user olena."""
+        """Return the reset of January 2026 of the demo's user olena."""
         return cls(user_id=UserId("olena"), month=Month("2026-01"))
 
     @classmethod
     def scheduled(cls, at: datetime, arguments: Mapping[str, JsonValue]) -> tuple[str, Self]:
-        """The month that was over then where the user lives: `user_id`, and a `time_zone` such as `Europe/Kyiv`."""
+        """Return the reset of the month that had just ended in the user's time zone.
+
+        Args:
+            at: the time that the schedule names.
+            arguments: `user_id`, and `time_zone` such as `Europe/Kyiv`.
+        """
         user, here = UserId(str(arguments["user_id"])), ZoneInfo(str(arguments["time_zone"]))
         month = Month.of(at.astimezone(here)).later(-1)
         return cls.event_id_of(user, month), cls(user_id=user, month=month)
 
     @staticmethod
     def event_id_of(user: UserId, month: Month) -> str:
-        """The same whoever asks for it, so that a month is reset once."""
+        """Return the event id, which depends only on user and month, so that a month is reset once."""
         return f"month-reset-{user}-{month}"
 
 
 class MonthResetCompleted(DomainEvent):
-    """The month is on record."""
+    """The month was saved."""
 
     user_id: UserId
     month: Month
     was_due: bool
-    """False if this month, or a later one, had been reset before: then nothing was done."""
+    """False if this month or a later one had already been reset, so that nothing was done."""
 
 
 class MonthResetFailed(FailureEvent):
-    """Every category has what it had, and the month may be reset still."""
+    """The categories are unchanged, and the month can still be reset."""

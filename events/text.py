@@ -1,4 +1,4 @@
-"""Text that is a type of its own: what a value may be is checked when it is made, from JSON and in Python alike."""
+"""Text with its own type, whose form is checked when a value is created, both from JSON and in Python."""
 
 from typing import Annotated, Any
 
@@ -6,13 +6,13 @@ from pydantic import Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 Note = Annotated[str, Field(max_length=500)]
-"""What a person wrote to it; may be empty."""
+"""A note that a person has written; it may be empty."""
 
 
 class TypedText(str):
-    """A `str` whose subclasses check themselves in `__new__`, so that type checkers and pydantic tell them apart.
+    """A `str` whose subclasses check their form in `__new__`, so that type checkers and pydantic distinguish them.
 
-    In Python a field takes only an instance of its own class; in JSON it is a string.
+    In Python a field accepts only an instance of its own class. In JSON it is a string.
     """
 
     __slots__ = ()

@@ -1,1 +1,1 @@
-"""SmartExpense's orchestrators, a file each. No Temporal and no database in here: only what happens, in which order."""
+"""SmartExpense's orchestrators, one per file. They import neither Temporal nor a database; they only call steps."""

@@ -1,4 +1,4 @@
-"""AccountCreation: from the wish for an account to one that others may use."""
+"""AccountCreation: creates an account that other processes can use once everything else is done."""
 
 from activities import account, activity_log, metadata
 from events.account import AccountCreated, AccountCreationCompleted, AccountCreationFailed
@@ -7,10 +7,10 @@ from orchestrator import Orchestrator, Saga
 
 
 class AccountCreation(Orchestrator[AccountCreated, AccountCreationCompleted, AccountCreationFailed]):
-    """Prepares an account, logs and counts it, and opens it last: until then nobody else can use it."""
+    """Prepares an account, logs and counts it, and opens it last, so that nobody can use it before."""
 
     async def handle(self, event: AccountCreated, saga: Saga) -> AccountCreationCompleted:
-        """Refused with `account.already_exists` if the id is taken."""
+        """Refuse with `account.already_exists` if the id is already used."""
         opening_balance = Money(amount_minor=event.opening_balance, currency=event.currency)
         await saga.execute_batch(
             account.prepare(

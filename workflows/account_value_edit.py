@@ -1,4 +1,4 @@
-"""AccountValueEdit: an account holds what its user says, and the difference is an adjustment."""
+"""AccountValueEdit: sets the balance of an account to the value that the user has counted."""
 
 from collections.abc import Sequence
 
@@ -10,26 +10,26 @@ from orchestrator import Orchestrator, Saga
 
 
 class AccountValueEdit(Orchestrator[AccountValueEditRequested, AccountValueEditCompleted, AccountValueEditFailed]):
-    """Sets the balance, adds the difference to the system category of its sign, and logs it with the note."""
+    """Sets the balance, adds the difference to a system category as an income or expense, and logs it with the note."""
 
     def locks(self, event: AccountValueEditRequested) -> Sequence[str]:
-        """One process of a user's categories at a time."""
+        """Allow one process per user at a time."""
         return [f"user/{event.user_id}"]
 
     async def handle(self, event: AccountValueEditRequested, saga: Saga) -> AccountValueEditCompleted:
-        """Refused with what its operations refuse with. No difference is logged as an income of nothing."""
+        """Refuse whatever an operation refuses. An unchanged balance is logged as an income of zero."""
         user = event.user_id
         difference = await saga.execute(account.set_balance(user, event.account_id, event.value))
         budget_type = BudgetType.INCOME if difference.amount_minor >= 0 else BudgetType.EXPENSE
         amount = Money(amount_minor=abs(difference.amount_minor), currency=difference.currency)
-        kept = await saga.execute(category.system_category(user, budget_type))
-        worth = await saga.execute(metadata.value_in(user, amount, kept.currency))
-        added = await saga.execute(category.add(user, kept.category_id, worth.amount, kept.currency_epoch))
+        target = await saga.execute(category.system_category(user, budget_type))
+        worth = await saga.execute(metadata.value_in(user, amount, target.currency))
+        added = await saga.execute(category.add(user, target.category_id, worth.amount, target.currency_epoch))
         record_id = await saga.execute(
             activity_log.record_category_change(
                 user,
                 event.account_id,
-                kept.category_id,
+                target.category_id,
                 budget_type,
                 amount,
                 worth.amount,

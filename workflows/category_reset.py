@@ -1,4 +1,4 @@
-"""CategoryReset: every category of one budget type starts again from zero."""
+"""CategoryReset: sets every category of one budget type to zero."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ class CategoryReset(Orchestrator[CategoryResetRequested, CategoryResetCompleted,
     """Sets every category of the type to zero, and logs it."""
 
     def locks(self, event: CategoryResetRequested) -> Sequence[str]:
-        """One process of a user's categories at a time."""
+        """Allow one process per user at a time."""
         return [f"user/{event.user_id}"]
 
     async def handle(self, event: CategoryResetRequested, saga: Saga) -> CategoryResetCompleted:
-        """Nothing is refused."""
-        had, _ = await saga.execute_batch(
+        """Reset and log; none of these operations refuses."""
+        categories, _ = await saga.execute_batch(
             category.reset(event.user_id, event.budget_type),
             activity_log.record_reset(event.user_id, event.budget_type),
         )
-        return CategoryResetCompleted(user_id=event.user_id, budget_type=event.budget_type, categories=len(had))
+        return CategoryResetCompleted(user_id=event.user_id, budget_type=event.budget_type, categories=len(categories))

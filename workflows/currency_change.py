@@ -1,4 +1,4 @@
-"""CurrencyChange: a user's categories are kept in another currency."""
+"""CurrencyChange: changes the currency in which a user's categories are kept."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from orchestrator import Orchestrator, Saga
 
 
 class CurrencyChange(Orchestrator[CurrencyChangeRequested, CurrencyChangeCompleted, CurrencyChangeFailed]):
-    """Sets the display currency, converts every category's value, and logs it with the rate. The log stays whole."""
+    """Sets the display currency, converts every category's value, and logs the change with its rate."""
 
     def locks(self, event: CurrencyChangeRequested) -> Sequence[str]:
-        """One process of a user's categories at a time."""
+        """Allow one process per user at a time."""
         return [f"user/{event.user_id}"]
 
     async def handle(self, event: CurrencyChangeRequested, saga: Saga) -> CurrencyChangeCompleted:
-        """Refused with what its operations refuse with."""
+        """Refuse whatever an operation refuses."""
         user, currency = event.user_id, event.currency
         before = await saga.execute(metadata.change_display_currency(user, currency))
         rate = await saga.execute(metadata.rate_between(user, before, currency))

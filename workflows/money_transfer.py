@@ -1,4 +1,4 @@
-"""MoneyTransfer: money from one of a user's accounts to another, converted on the way if it has to be."""
+"""MoneyTransfer: moves money between two accounts of a user, and converts it if their currencies differ."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,17 @@ from orchestrator import Orchestrator, Refused, Saga
 
 
 class MoneyTransfer(Orchestrator[MoneyTransferRequested, MoneyTransferCompleted, MoneyTransferFailed]):
-    """Withdraws, deposits what that is in the target's currency, and logs both with the rate."""
+    """Withdraws an amount, deposits its value in the target's currency, and logs both with the rate."""
 
     def locks(self, event: MoneyTransferRequested) -> Sequence[str]:
-        """One process of a user's records at a time: no month is saved while money is between two accounts."""
+        """Allow one process per user at a time, so that no month is saved while money is between two accounts."""
         return [f"user/{event.user_id}"]
 
     async def handle(self, event: MoneyTransferRequested, saga: Saga) -> MoneyTransferCompleted:
-        """Refused with `account.same_account`, and with what its operations refuse with."""
+        """Refuse with `account.same_account`, or with the refusal of an operation."""
         user, source, target = event.user_id, event.from_account_id, event.to_account_id
         if source == target:
-            raise Refused("account.same_account", "a transfer needs two accounts, and these are one")
+            raise Refused("account.same_account", "a transfer needs two different accounts")
         arriving, rate = event.arriving, None
         if arriving is None:
             into = await saga.execute(account.currency_of(user, target))

@@ -15,13 +15,13 @@ export interface Envelope<Type extends string, Version extends number, Data> {
   data: Data;
 }
 
-/** A user asked for a new account; others may use it once ACCOUNT_CREATION_COMPLETED is out. */ export type AccountCreated = {
+/** A user requested a new account. It can be used after ACCOUNT_CREATION_COMPLETED. */ export type AccountCreated = {
   "user_id": string;
-  /** Chosen by the user's side; one that is taken is refused. */ "account_id": string;
+  /** Chosen by the client. An id that is already used is refused. */ "account_id": string;
   "name": string;
   "currency": "AED" | "AFN" | "ALL" | "AMD" | "AOA" | "ARS" | "AUD" | "AWG" | "AZN" | "BAM" | "BBD" | "BDT" | "BGN" | "BHD" | "BIF" | "BMD" | "BND" | "BOB" | "BRL" | "BSD" | "BTN" | "BWP" | "BYN" | "BZD" | "CAD" | "CDF" | "CHF" | "CLP" | "CNY" | "COP" | "CRC" | "CUP" | "CVE" | "CZK" | "DJF" | "DKK" | "DOP" | "DZD" | "EGP" | "ERN" | "ETB" | "EUR" | "FJD" | "FKP" | "GBP" | "GEL" | "GHS" | "GIP" | "GMD" | "GNF" | "GTQ" | "GYD" | "HKD" | "HNL" | "HTG" | "HUF" | "IDR" | "ILS" | "INR" | "IQD" | "IRR" | "ISK" | "JMD" | "JOD" | "JPY" | "KES" | "KGS" | "KHR" | "KMF" | "KPW" | "KRW" | "KWD" | "KYD" | "KZT" | "LAK" | "LBP" | "LKR" | "LRD" | "LSL" | "LYD" | "MAD" | "MDL" | "MGA" | "MKD" | "MMK" | "MNT" | "MOP" | "MRU" | "MUR" | "MVR" | "MWK" | "MXN" | "MYR" | "MZN" | "NAD" | "NGN" | "NIO" | "NOK" | "NPR" | "NZD" | "OMR" | "PAB" | "PEN" | "PGK" | "PHP" | "PKR" | "PLN" | "PYG" | "QAR" | "RON" | "RSD" | "RUB" | "RWF" | "SAR" | "SBD" | "SCR" | "SDG" | "SEK" | "SGD" | "SHP" | "SLE" | "SOS" | "SRD" | "SSP" | "STN" | "SYP" | "SZL" | "THB" | "TJS" | "TMT" | "TND" | "TOP" | "TRY" | "TTD" | "TWD" | "TZS" | "UAH" | "UGX" | "USD" | "UYU" | "UZS" | "VES" | "VND" | "VUV" | "WST" | "XAF" | "XCD" | "XCG" | "XOF" | "XPF" | "YER" | "ZAR" | "ZMW" | "ZWG";
-  /** How far under zero the balance may go, in the currency's minor unit. */ "overdraft_limit"?: number;
-  /** In the currency's minor unit; under zero only down to the overdraft limit. */ "opening_balance": number;
+  /** How far below zero the balance may go, in the currency's minor unit. */ "overdraft_limit"?: number;
+  /** The first balance in the currency's minor unit. It may be negative within the overdraft limit. */ "opening_balance": number;
   "icon": string;
   "colour": string;
 };
@@ -40,7 +40,7 @@ export type AccountCreationFailed_UndoneStep = {
   "skipped"?: boolean;
 };
 
-/** There is no such account, and no trace of one. */ export type AccountCreationFailed = {
+/** The account was not created, and nothing of it is left. */ export type AccountCreationFailed = {
   /** The id of the triggering event. */ "event_id": string;
   /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, AccountCreationFailed_JsonValue>;
@@ -55,10 +55,10 @@ export type AccountValueEditCompleted_Money = {
   "currency": "AED" | "AFN" | "ALL" | "AMD" | "AOA" | "ARS" | "AUD" | "AWG" | "AZN" | "BAM" | "BBD" | "BDT" | "BGN" | "BHD" | "BIF" | "BMD" | "BND" | "BOB" | "BRL" | "BSD" | "BTN" | "BWP" | "BYN" | "BZD" | "CAD" | "CDF" | "CHF" | "CLP" | "CNY" | "COP" | "CRC" | "CUP" | "CVE" | "CZK" | "DJF" | "DKK" | "DOP" | "DZD" | "EGP" | "ERN" | "ETB" | "EUR" | "FJD" | "FKP" | "GBP" | "GEL" | "GHS" | "GIP" | "GMD" | "GNF" | "GTQ" | "GYD" | "HKD" | "HNL" | "HTG" | "HUF" | "IDR" | "ILS" | "INR" | "IQD" | "IRR" | "ISK" | "JMD" | "JOD" | "JPY" | "KES" | "KGS" | "KHR" | "KMF" | "KPW" | "KRW" | "KWD" | "KYD" | "KZT" | "LAK" | "LBP" | "LKR" | "LRD" | "LSL" | "LYD" | "MAD" | "MDL" | "MGA" | "MKD" | "MMK" | "MNT" | "MOP" | "MRU" | "MUR" | "MVR" | "MWK" | "MXN" | "MYR" | "MZN" | "NAD" | "NGN" | "NIO" | "NOK" | "NPR" | "NZD" | "OMR" | "PAB" | "PEN" | "PGK" | "PHP" | "PKR" | "PLN" | "PYG" | "QAR" | "RON" | "RSD" | "RUB" | "RWF" | "SAR" | "SBD" | "SCR" | "SDG" | "SEK" | "SGD" | "SHP" | "SLE" | "SOS" | "SRD" | "SSP" | "STN" | "SYP" | "SZL" | "THB" | "TJS" | "TMT" | "TND" | "TOP" | "TRY" | "TTD" | "TWD" | "TZS" | "UAH" | "UGX" | "USD" | "UYU" | "UZS" | "VES" | "VND" | "VUV" | "WST" | "XAF" | "XCD" | "XCG" | "XOF" | "XPF" | "YER" | "ZAR" | "ZMW" | "ZWG";
 };
 
-/** The account holds what the user said. */ export type AccountValueEditCompleted = {
+/** The account has the new balance. */ export type AccountValueEditCompleted = {
   "user_id": string;
   "account_id": string;
-  /** What was added; less than zero if it was taken off. */ "difference": AccountValueEditCompleted_Money;
+  /** The difference to the old balance; negative if the balance was reduced. */ "difference": AccountValueEditCompleted_Money;
 };
 
 export type AccountValueEditFailed_JsonValue = unknown;
@@ -70,7 +70,7 @@ export type AccountValueEditFailed_UndoneStep = {
   "skipped"?: boolean;
 };
 
-/** The account holds what it held. */ export type AccountValueEditFailed = {
+/** The balance is unchanged. */ export type AccountValueEditFailed = {
   /** The id of the triggering event. */ "event_id": string;
   /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, AccountValueEditFailed_JsonValue>;
@@ -85,17 +85,17 @@ export type AccountValueEditRequested_Money = {
   "currency": "AED" | "AFN" | "ALL" | "AMD" | "AOA" | "ARS" | "AUD" | "AWG" | "AZN" | "BAM" | "BBD" | "BDT" | "BGN" | "BHD" | "BIF" | "BMD" | "BND" | "BOB" | "BRL" | "BSD" | "BTN" | "BWP" | "BYN" | "BZD" | "CAD" | "CDF" | "CHF" | "CLP" | "CNY" | "COP" | "CRC" | "CUP" | "CVE" | "CZK" | "DJF" | "DKK" | "DOP" | "DZD" | "EGP" | "ERN" | "ETB" | "EUR" | "FJD" | "FKP" | "GBP" | "GEL" | "GHS" | "GIP" | "GMD" | "GNF" | "GTQ" | "GYD" | "HKD" | "HNL" | "HTG" | "HUF" | "IDR" | "ILS" | "INR" | "IQD" | "IRR" | "ISK" | "JMD" | "JOD" | "JPY" | "KES" | "KGS" | "KHR" | "KMF" | "KPW" | "KRW" | "KWD" | "KYD" | "KZT" | "LAK" | "LBP" | "LKR" | "LRD" | "LSL" | "LYD" | "MAD" | "MDL" | "MGA" | "MKD" | "MMK" | "MNT" | "MOP" | "MRU" | "MUR" | "MVR" | "MWK" | "MXN" | "MYR" | "MZN" | "NAD" | "NGN" | "NIO" | "NOK" | "NPR" | "NZD" | "OMR" | "PAB" | "PEN" | "PGK" | "PHP" | "PKR" | "PLN" | "PYG" | "QAR" | "RON" | "RSD" | "RUB" | "RWF" | "SAR" | "SBD" | "SCR" | "SDG" | "SEK" | "SGD" | "SHP" | "SLE" | "SOS" | "SRD" | "SSP" | "STN" | "SYP" | "SZL" | "THB" | "TJS" | "TMT" | "TND" | "TOP" | "TRY" | "TTD" | "TWD" | "TZS" | "UAH" | "UGX" | "USD" | "UYU" | "UZS" | "VES" | "VND" | "VUV" | "WST" | "XAF" | "XCD" | "XCG" | "XOF" | "XPF" | "YER" | "ZAR" | "ZMW" | "ZWG";
 };
 
-/** A user said how much an account really holds. */ export type AccountValueEditRequested = {
+/** A user corrected the balance of an account. */ export type AccountValueEditRequested = {
   "user_id": string;
   "account_id": string;
-  /** The balance from now on, in the account's currency. */ "value": AccountValueEditRequested_Money;
+  /** The new balance, in the account's currency. */ "value": AccountValueEditRequested_Money;
   "note"?: string;
 };
 
-/** The record is gone, and its amount is out of its account and of its category. */ export type ActivityRecordRemovalCompleted = {
+/** The record was deleted, and its amount reversed in the account and the category. */ export type ActivityRecordRemovalCompleted = {
   "user_id": string;
   "record_id": string;
-  /** The category was set to zero since, so nothing of the record was left in it. */ "was_reset_since": boolean;
+  /** True if the category was reset after the record, so that it no longer contained the amount. */ "was_reset_since": boolean;
 };
 
 export type ActivityRecordRemovalFailed_JsonValue = unknown;
@@ -107,7 +107,7 @@ export type ActivityRecordRemovalFailed_UndoneStep = {
   "skipped"?: boolean;
 };
 
-/** The record stands, with all it did. */ export type ActivityRecordRemovalFailed = {
+/** The record and its effects are unchanged. */ export type ActivityRecordRemovalFailed = {
   /** The id of the triggering event. */ "event_id": string;
   /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, ActivityRecordRemovalFailed_JsonValue>;
@@ -117,17 +117,17 @@ export type ActivityRecordRemovalFailed_UndoneStep = {
   /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (ActivityRecordRemovalFailed_UndoneStep)[];
 };
 
-/** A user wants an income or an expense taken back, with all it did. */ export type ActivityRecordRemovalRequested = {
+/** A user requested to remove an income or an expense together with its effects. */ export type ActivityRecordRemovalRequested = {
   "user_id": string;
-  /** Of the kind `category_value_change`. */ "record_id": string;
+  /** The id of a record of the kind `category_value_change`. */ "record_id": string;
 };
 
 export type CategoryResetCompleted_BudgetType = "income" | "expense";
 
-/** The categories are at zero. */ export type CategoryResetCompleted = {
+/** The categories were set to zero. */ export type CategoryResetCompleted = {
   "user_id": string;
   "budget_type": CategoryResetCompleted_BudgetType;
-  /** How many there are. */ "categories": number;
+  /** The number of categories that were reset. */ "categories": number;
 };
 
 export type CategoryResetFailed_JsonValue = unknown;
@@ -139,7 +139,7 @@ export type CategoryResetFailed_UndoneStep = {
   "skipped"?: boolean;
 };
 
-/** Every category has what it had. */ export type CategoryResetFailed = {
+/** The categories are unchanged. */ export type CategoryResetFailed = {
   /** The id of the triggering event. */ "event_id": string;
   /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, CategoryResetFailed_JsonValue>;
@@ -151,7 +151,7 @@ export type CategoryResetFailed_UndoneStep = {
 
 export type CategoryResetRequested_BudgetType = "income" | "expense";
 
-/** A user wants every category of one budget type to start again from zero. */ export type CategoryResetRequested = {
+/** A user requested to set every category of one budget type to zero. */ export type CategoryResetRequested = {
   "user_id": string;
   "budget_type": CategoryResetRequested_BudgetType;
 };
@@ -163,14 +163,14 @@ export type CategoryTransactionCompleted_Money = {
   "currency": "AED" | "AFN" | "ALL" | "AMD" | "AOA" | "ARS" | "AUD" | "AWG" | "AZN" | "BAM" | "BBD" | "BDT" | "BGN" | "BHD" | "BIF" | "BMD" | "BND" | "BOB" | "BRL" | "BSD" | "BTN" | "BWP" | "BYN" | "BZD" | "CAD" | "CDF" | "CHF" | "CLP" | "CNY" | "COP" | "CRC" | "CUP" | "CVE" | "CZK" | "DJF" | "DKK" | "DOP" | "DZD" | "EGP" | "ERN" | "ETB" | "EUR" | "FJD" | "FKP" | "GBP" | "GEL" | "GHS" | "GIP" | "GMD" | "GNF" | "GTQ" | "GYD" | "HKD" | "HNL" | "HTG" | "HUF" | "IDR" | "ILS" | "INR" | "IQD" | "IRR" | "ISK" | "JMD" | "JOD" | "JPY" | "KES" | "KGS" | "KHR" | "KMF" | "KPW" | "KRW" | "KWD" | "KYD" | "KZT" | "LAK" | "LBP" | "LKR" | "LRD" | "LSL" | "LYD" | "MAD" | "MDL" | "MGA" | "MKD" | "MMK" | "MNT" | "MOP" | "MRU" | "MUR" | "MVR" | "MWK" | "MXN" | "MYR" | "MZN" | "NAD" | "NGN" | "NIO" | "NOK" | "NPR" | "NZD" | "OMR" | "PAB" | "PEN" | "PGK" | "PHP" | "PKR" | "PLN" | "PYG" | "QAR" | "RON" | "RSD" | "RUB" | "RWF" | "SAR" | "SBD" | "SCR" | "SDG" | "SEK" | "SGD" | "SHP" | "SLE" | "SOS" | "SRD" | "SSP" | "STN" | "SYP" | "SZL" | "THB" | "TJS" | "TMT" | "TND" | "TOP" | "TRY" | "TTD" | "TWD" | "TZS" | "UAH" | "UGX" | "USD" | "UYU" | "UZS" | "VES" | "VND" | "VUV" | "WST" | "XAF" | "XCD" | "XCG" | "XOF" | "XPF" | "YER" | "ZAR" | "ZMW" | "ZWG";
 };
 
-/** The account, the category and the activity log have it. */ export type CategoryTransactionCompleted = {
+/** The transaction is in the account, the category and the activity log. */ export type CategoryTransactionCompleted = {
   "user_id": string;
   "category_id": string;
   "account_id": string;
   "budget_type": CategoryTransactionCompleted_BudgetType;
-  /** In the account's currency. */ "amount": CategoryTransactionCompleted_Money;
-  /** In the category's currency. */ "converted": CategoryTransactionCompleted_Money;
-  /** The rate that was used; None where both currencies are one. */ "rate": string | null;
+  /** The amount in the account's currency. */ "amount": CategoryTransactionCompleted_Money;
+  /** The amount in the category's currency. */ "converted": CategoryTransactionCompleted_Money;
+  /** The rate that was used; None if both currencies are the same. */ "rate": string | null;
 };
 
 export type CategoryTransactionFailed_JsonValue = unknown;
@@ -182,7 +182,7 @@ export type CategoryTransactionFailed_UndoneStep = {
   "skipped"?: boolean;
 };
 
-/** Nothing was earned or spent. */ export type CategoryTransactionFailed = {
+/** The transaction was not recorded. */ export type CategoryTransactionFailed = {
   /** The id of the triggering event. */ "event_id": string;
   /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, CategoryTransactionFailed_JsonValue>;
@@ -197,19 +197,19 @@ export type CategoryTransactionRequested_Money = {
   "currency": "AED" | "AFN" | "ALL" | "AMD" | "AOA" | "ARS" | "AUD" | "AWG" | "AZN" | "BAM" | "BBD" | "BDT" | "BGN" | "BHD" | "BIF" | "BMD" | "BND" | "BOB" | "BRL" | "BSD" | "BTN" | "BWP" | "BYN" | "BZD" | "CAD" | "CDF" | "CHF" | "CLP" | "CNY" | "COP" | "CRC" | "CUP" | "CVE" | "CZK" | "DJF" | "DKK" | "DOP" | "DZD" | "EGP" | "ERN" | "ETB" | "EUR" | "FJD" | "FKP" | "GBP" | "GEL" | "GHS" | "GIP" | "GMD" | "GNF" | "GTQ" | "GYD" | "HKD" | "HNL" | "HTG" | "HUF" | "IDR" | "ILS" | "INR" | "IQD" | "IRR" | "ISK" | "JMD" | "JOD" | "JPY" | "KES" | "KGS" | "KHR" | "KMF" | "KPW" | "KRW" | "KWD" | "KYD" | "KZT" | "LAK" | "LBP" | "LKR" | "LRD" | "LSL" | "LYD" | "MAD" | "MDL" | "MGA" | "MKD" | "MMK" | "MNT" | "MOP" | "MRU" | "MUR" | "MVR" | "MWK" | "MXN" | "MYR" | "MZN" | "NAD" | "NGN" | "NIO" | "NOK" | "NPR" | "NZD" | "OMR" | "PAB" | "PEN" | "PGK" | "PHP" | "PKR" | "PLN" | "PYG" | "QAR" | "RON" | "RSD" | "RUB" | "RWF" | "SAR" | "SBD" | "SCR" | "SDG" | "SEK" | "SGD" | "SHP" | "SLE" | "SOS" | "SRD" | "SSP" | "STN" | "SYP" | "SZL" | "THB" | "TJS" | "TMT" | "TND" | "TOP" | "TRY" | "TTD" | "TWD" | "TZS" | "UAH" | "UGX" | "USD" | "UYU" | "UZS" | "VES" | "VND" | "VUV" | "WST" | "XAF" | "XCD" | "XCG" | "XOF" | "XPF" | "YER" | "ZAR" | "ZMW" | "ZWG";
 };
 
-/** A user earned or spent money; the category says which. */ export type CategoryTransactionRequested = {
+/** A user earned or spent money. The category determines which. */ export type CategoryTransactionRequested = {
   "user_id": string;
   "category_id": string;
   "account_id": string;
-  /** In the account's currency. */ "amount": CategoryTransactionRequested_Money;
+  /** The amount in the account's currency. */ "amount": CategoryTransactionRequested_Money;
   "note"?: string;
 };
 
-/** The display currency is another, and every category's value is kept in it. */ export type CurrencyChangeCompleted = {
+/** The display currency was changed, and the values of all categories were converted to it. */ export type CurrencyChangeCompleted = {
   "user_id": string;
   "before": "AED" | "AFN" | "ALL" | "AMD" | "AOA" | "ARS" | "AUD" | "AWG" | "AZN" | "BAM" | "BBD" | "BDT" | "BGN" | "BHD" | "BIF" | "BMD" | "BND" | "BOB" | "BRL" | "BSD" | "BTN" | "BWP" | "BYN" | "BZD" | "CAD" | "CDF" | "CHF" | "CLP" | "CNY" | "COP" | "CRC" | "CUP" | "CVE" | "CZK" | "DJF" | "DKK" | "DOP" | "DZD" | "EGP" | "ERN" | "ETB" | "EUR" | "FJD" | "FKP" | "GBP" | "GEL" | "GHS" | "GIP" | "GMD" | "GNF" | "GTQ" | "GYD" | "HKD" | "HNL" | "HTG" | "HUF" | "IDR" | "ILS" | "INR" | "IQD" | "IRR" | "ISK" | "JMD" | "JOD" | "JPY" | "KES" | "KGS" | "KHR" | "KMF" | "KPW" | "KRW" | "KWD" | "KYD" | "KZT" | "LAK" | "LBP" | "LKR" | "LRD" | "LSL" | "LYD" | "MAD" | "MDL" | "MGA" | "MKD" | "MMK" | "MNT" | "MOP" | "MRU" | "MUR" | "MVR" | "MWK" | "MXN" | "MYR" | "MZN" | "NAD" | "NGN" | "NIO" | "NOK" | "NPR" | "NZD" | "OMR" | "PAB" | "PEN" | "PGK" | "PHP" | "PKR" | "PLN" | "PYG" | "QAR" | "RON" | "RSD" | "RUB" | "RWF" | "SAR" | "SBD" | "SCR" | "SDG" | "SEK" | "SGD" | "SHP" | "SLE" | "SOS" | "SRD" | "SSP" | "STN" | "SYP" | "SZL" | "THB" | "TJS" | "TMT" | "TND" | "TOP" | "TRY" | "TTD" | "TWD" | "TZS" | "UAH" | "UGX" | "USD" | "UYU" | "UZS" | "VES" | "VND" | "VUV" | "WST" | "XAF" | "XCD" | "XCG" | "XOF" | "XPF" | "YER" | "ZAR" | "ZMW" | "ZWG";
   "currency": "AED" | "AFN" | "ALL" | "AMD" | "AOA" | "ARS" | "AUD" | "AWG" | "AZN" | "BAM" | "BBD" | "BDT" | "BGN" | "BHD" | "BIF" | "BMD" | "BND" | "BOB" | "BRL" | "BSD" | "BTN" | "BWP" | "BYN" | "BZD" | "CAD" | "CDF" | "CHF" | "CLP" | "CNY" | "COP" | "CRC" | "CUP" | "CVE" | "CZK" | "DJF" | "DKK" | "DOP" | "DZD" | "EGP" | "ERN" | "ETB" | "EUR" | "FJD" | "FKP" | "GBP" | "GEL" | "GHS" | "GIP" | "GMD" | "GNF" | "GTQ" | "GYD" | "HKD" | "HNL" | "HTG" | "HUF" | "IDR" | "ILS" | "INR" | "IQD" | "IRR" | "ISK" | "JMD" | "JOD" | "JPY" | "KES" | "KGS" | "KHR" | "KMF" | "KPW" | "KRW" | "KWD" | "KYD" | "KZT" | "LAK" | "LBP" | "LKR" | "LRD" | "LSL" | "LYD" | "MAD" | "MDL" | "MGA" | "MKD" | "MMK" | "MNT" | "MOP" | "MRU" | "MUR" | "MVR" | "MWK" | "MXN" | "MYR" | "MZN" | "NAD" | "NGN" | "NIO" | "NOK" | "NPR" | "NZD" | "OMR" | "PAB" | "PEN" | "PGK" | "PHP" | "PKR" | "PLN" | "PYG" | "QAR" | "RON" | "RSD" | "RUB" | "RWF" | "SAR" | "SBD" | "SCR" | "SDG" | "SEK" | "SGD" | "SHP" | "SLE" | "SOS" | "SRD" | "SSP" | "STN" | "SYP" | "SZL" | "THB" | "TJS" | "TMT" | "TND" | "TOP" | "TRY" | "TTD" | "TWD" | "TZS" | "UAH" | "UGX" | "USD" | "UYU" | "UZS" | "VES" | "VND" | "VUV" | "WST" | "XAF" | "XCD" | "XCG" | "XOF" | "XPF" | "YER" | "ZAR" | "ZMW" | "ZWG";
-  /** Units of the new currency for one of the old. */ "rate": string;
+  /** Units of the new currency for one unit of the old one. */ "rate": string;
 };
 
 export type CurrencyChangeFailed_JsonValue = unknown;
@@ -221,7 +221,7 @@ export type CurrencyChangeFailed_UndoneStep = {
   "skipped"?: boolean;
 };
 
-/** The display currency is what it was. */ export type CurrencyChangeFailed = {
+/** The display currency is unchanged. */ export type CurrencyChangeFailed = {
   /** The id of the triggering event. */ "event_id": string;
   /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, CurrencyChangeFailed_JsonValue>;
@@ -231,7 +231,7 @@ export type CurrencyChangeFailed_UndoneStep = {
   /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (CurrencyChangeFailed_UndoneStep)[];
 };
 
-/** A user wants to see their categories in another currency. */ export type CurrencyChangeRequested = {
+/** A user requested to see categories in another currency. */ export type CurrencyChangeRequested = {
   "user_id": string;
   "currency": "AED" | "AFN" | "ALL" | "AMD" | "AOA" | "ARS" | "AUD" | "AWG" | "AZN" | "BAM" | "BBD" | "BDT" | "BGN" | "BHD" | "BIF" | "BMD" | "BND" | "BOB" | "BRL" | "BSD" | "BTN" | "BWP" | "BYN" | "BZD" | "CAD" | "CDF" | "CHF" | "CLP" | "CNY" | "COP" | "CRC" | "CUP" | "CVE" | "CZK" | "DJF" | "DKK" | "DOP" | "DZD" | "EGP" | "ERN" | "ETB" | "EUR" | "FJD" | "FKP" | "GBP" | "GEL" | "GHS" | "GIP" | "GMD" | "GNF" | "GTQ" | "GYD" | "HKD" | "HNL" | "HTG" | "HUF" | "IDR" | "ILS" | "INR" | "IQD" | "IRR" | "ISK" | "JMD" | "JOD" | "JPY" | "KES" | "KGS" | "KHR" | "KMF" | "KPW" | "KRW" | "KWD" | "KYD" | "KZT" | "LAK" | "LBP" | "LKR" | "LRD" | "LSL" | "LYD" | "MAD" | "MDL" | "MGA" | "MKD" | "MMK" | "MNT" | "MOP" | "MRU" | "MUR" | "MVR" | "MWK" | "MXN" | "MYR" | "MZN" | "NAD" | "NGN" | "NIO" | "NOK" | "NPR" | "NZD" | "OMR" | "PAB" | "PEN" | "PGK" | "PHP" | "PKR" | "PLN" | "PYG" | "QAR" | "RON" | "RSD" | "RUB" | "RWF" | "SAR" | "SBD" | "SCR" | "SDG" | "SEK" | "SGD" | "SHP" | "SLE" | "SOS" | "SRD" | "SSP" | "STN" | "SYP" | "SZL" | "THB" | "TJS" | "TMT" | "TND" | "TOP" | "TRY" | "TTD" | "TWD" | "TZS" | "UAH" | "UGX" | "USD" | "UYU" | "UZS" | "VES" | "VND" | "VUV" | "WST" | "XAF" | "XCD" | "XCG" | "XOF" | "XPF" | "YER" | "ZAR" | "ZMW" | "ZWG";
 };
@@ -241,13 +241,13 @@ export type MoneyTransferCompleted_Money = {
   "currency": "AED" | "AFN" | "ALL" | "AMD" | "AOA" | "ARS" | "AUD" | "AWG" | "AZN" | "BAM" | "BBD" | "BDT" | "BGN" | "BHD" | "BIF" | "BMD" | "BND" | "BOB" | "BRL" | "BSD" | "BTN" | "BWP" | "BYN" | "BZD" | "CAD" | "CDF" | "CHF" | "CLP" | "CNY" | "COP" | "CRC" | "CUP" | "CVE" | "CZK" | "DJF" | "DKK" | "DOP" | "DZD" | "EGP" | "ERN" | "ETB" | "EUR" | "FJD" | "FKP" | "GBP" | "GEL" | "GHS" | "GIP" | "GMD" | "GNF" | "GTQ" | "GYD" | "HKD" | "HNL" | "HTG" | "HUF" | "IDR" | "ILS" | "INR" | "IQD" | "IRR" | "ISK" | "JMD" | "JOD" | "JPY" | "KES" | "KGS" | "KHR" | "KMF" | "KPW" | "KRW" | "KWD" | "KYD" | "KZT" | "LAK" | "LBP" | "LKR" | "LRD" | "LSL" | "LYD" | "MAD" | "MDL" | "MGA" | "MKD" | "MMK" | "MNT" | "MOP" | "MRU" | "MUR" | "MVR" | "MWK" | "MXN" | "MYR" | "MZN" | "NAD" | "NGN" | "NIO" | "NOK" | "NPR" | "NZD" | "OMR" | "PAB" | "PEN" | "PGK" | "PHP" | "PKR" | "PLN" | "PYG" | "QAR" | "RON" | "RSD" | "RUB" | "RWF" | "SAR" | "SBD" | "SCR" | "SDG" | "SEK" | "SGD" | "SHP" | "SLE" | "SOS" | "SRD" | "SSP" | "STN" | "SYP" | "SZL" | "THB" | "TJS" | "TMT" | "TND" | "TOP" | "TRY" | "TTD" | "TWD" | "TZS" | "UAH" | "UGX" | "USD" | "UYU" | "UZS" | "VES" | "VND" | "VUV" | "WST" | "XAF" | "XCD" | "XCG" | "XOF" | "XPF" | "YER" | "ZAR" | "ZMW" | "ZWG";
 };
 
-/** The money has moved. */ export type MoneyTransferCompleted = {
+/** The money was transferred. */ export type MoneyTransferCompleted = {
   "user_id": string;
   "from_account_id": string;
   "to_account_id": string;
-  /** What the source lost. */ "left": MoneyTransferCompleted_Money;
-  /** What the target gained. */ "arrived": MoneyTransferCompleted_Money;
-  /** The rate that was used; None if the event named what arrives, or both are in one currency. */ "rate"?: string | null;
+  /** The amount withdrawn from the source. */ "left": MoneyTransferCompleted_Money;
+  /** The amount deposited into the target. */ "arrived": MoneyTransferCompleted_Money;
+  /** The rate that was used; None if the request named both amounts, or both accounts have the same currency. */ "rate"?: string | null;
 };
 
 export type MoneyTransferFailed_JsonValue = unknown;
@@ -259,7 +259,7 @@ export type MoneyTransferFailed_UndoneStep = {
   "skipped"?: boolean;
 };
 
-/** No money has moved. */ export type MoneyTransferFailed = {
+/** No money was transferred. */ export type MoneyTransferFailed = {
   /** The id of the triggering event. */ "event_id": string;
   /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, MoneyTransferFailed_JsonValue>;
@@ -274,18 +274,18 @@ export type MoneyTransferRequested_Money = {
   "currency": "AED" | "AFN" | "ALL" | "AMD" | "AOA" | "ARS" | "AUD" | "AWG" | "AZN" | "BAM" | "BBD" | "BDT" | "BGN" | "BHD" | "BIF" | "BMD" | "BND" | "BOB" | "BRL" | "BSD" | "BTN" | "BWP" | "BYN" | "BZD" | "CAD" | "CDF" | "CHF" | "CLP" | "CNY" | "COP" | "CRC" | "CUP" | "CVE" | "CZK" | "DJF" | "DKK" | "DOP" | "DZD" | "EGP" | "ERN" | "ETB" | "EUR" | "FJD" | "FKP" | "GBP" | "GEL" | "GHS" | "GIP" | "GMD" | "GNF" | "GTQ" | "GYD" | "HKD" | "HNL" | "HTG" | "HUF" | "IDR" | "ILS" | "INR" | "IQD" | "IRR" | "ISK" | "JMD" | "JOD" | "JPY" | "KES" | "KGS" | "KHR" | "KMF" | "KPW" | "KRW" | "KWD" | "KYD" | "KZT" | "LAK" | "LBP" | "LKR" | "LRD" | "LSL" | "LYD" | "MAD" | "MDL" | "MGA" | "MKD" | "MMK" | "MNT" | "MOP" | "MRU" | "MUR" | "MVR" | "MWK" | "MXN" | "MYR" | "MZN" | "NAD" | "NGN" | "NIO" | "NOK" | "NPR" | "NZD" | "OMR" | "PAB" | "PEN" | "PGK" | "PHP" | "PKR" | "PLN" | "PYG" | "QAR" | "RON" | "RSD" | "RUB" | "RWF" | "SAR" | "SBD" | "SCR" | "SDG" | "SEK" | "SGD" | "SHP" | "SLE" | "SOS" | "SRD" | "SSP" | "STN" | "SYP" | "SZL" | "THB" | "TJS" | "TMT" | "TND" | "TOP" | "TRY" | "TTD" | "TWD" | "TZS" | "UAH" | "UGX" | "USD" | "UYU" | "UZS" | "VES" | "VND" | "VUV" | "WST" | "XAF" | "XCD" | "XCG" | "XOF" | "XPF" | "YER" | "ZAR" | "ZMW" | "ZWG";
 };
 
-/** A user asked to move money from one of their accounts to another. */ export type MoneyTransferRequested = {
+/** A user requested to move money between two of their accounts. */ export type MoneyTransferRequested = {
   "user_id": string;
   "from_account_id": string;
   "to_account_id": string;
-  /** What leaves, in the source's currency. */ "amount": MoneyTransferRequested_Money;
-  /** What arrives, in the target's currency. Without it the stored rate decides. */ "arriving"?: MoneyTransferRequested_Money | null;
+  /** The amount to withdraw, in the source's currency. */ "amount": MoneyTransferRequested_Money;
+  /** The amount to deposit, in the target's currency. Without it, the amount is converted at the stored rate. */ "arriving"?: MoneyTransferRequested_Money | null;
 };
 
-/** The month is on record. */ export type MonthResetCompleted = {
+/** The month was saved. */ export type MonthResetCompleted = {
   "user_id": string;
   "month": string;
-  /** False if this month, or a later one, had been reset before: then nothing was done. */ "was_due": boolean;
+  /** False if this month or a later one had already been reset, so that nothing was done. */ "was_due": boolean;
 };
 
 export type MonthResetFailed_JsonValue = unknown;
@@ -297,7 +297,7 @@ export type MonthResetFailed_UndoneStep = {
   "skipped"?: boolean;
 };
 
-/** Every category has what it had, and the month may be reset still. */ export type MonthResetFailed = {
+/** The categories are unchanged, and the month can still be reset. */ export type MonthResetFailed = {
   /** The id of the triggering event. */ "event_id": string;
   /** The type of the triggering event. */ "event_type": string;
   /** The triggering event's fields, as it arrived. */ "event": Record<string, MonthResetFailed_JsonValue>;
@@ -307,9 +307,9 @@ export type MonthResetFailed_UndoneStep = {
   /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (MonthResetFailed_UndoneStep)[];
 };
 
-/** A month is over: its categories are put on record and start again from zero. From a schedule, or by hand; asking again for a month that was reset changes nothing. */ export type MonthResetRequested = {
+/** A month has ended: its categories are to be saved and set to zero. A schedule or a person requests it. A second request for the same month changes nothing. */ export type MonthResetRequested = {
   "user_id": string;
-  /** The month that is over. */ "month": string;
+  /** The month that has ended. */ "month": string;
 };
 
 /** Every event. */

@@ -221,7 +221,7 @@ def test_an_account_may_open_down_to_its_overdraft_limit(opening_balance: int, o
 def test_an_account_may_not_open_below_its_overdraft_limit(opening_balance: int, overdraft_limit: int) -> None:
     fields = fields_of(an_account()) | {"opening_balance": opening_balance, "overdraft_limit": overdraft_limit}
 
-    assert refusal_of(AccountCreated, fields) == "opening_balance: must not be under minus the overdraft limit"
+    assert refusal_of(AccountCreated, fields) == "opening_balance: must not be below minus the overdraft limit"
 
 
 def test_a_missing_overdraft_limit_is_zero() -> None:
