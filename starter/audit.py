@@ -1,6 +1,6 @@
-"""What must be true after a simulation: what its clients were told against what the databases hold.
+"""Checks after a storm: compares the outcomes that its clients received with the contents of the databases.
 
-Balances are worked out from the outcomes alone, so that a record that is missing or double cannot hide its own effect.
+Balances are computed from the outcomes alone, so that a missing or duplicate record cannot hide its own effect.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _HISTORIES_AT_ONCE = 10
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What the databases hold of a workload, read in one transaction."""
+    """The rows of a workload, read in one transaction."""
 
     balances: dict[str, int]
     currencies: dict[str, str]
@@ -40,12 +40,12 @@ class Books:
     steps: list[Mapping[str, Any]]
     sent: list[Mapping[str, Any]]
     open_sagas: int
-    """In the whole database."""
+    """The number of open sagas in the whole database."""
     violations: list[str]
 
     @classmethod
     async def of(cls, database: Database, work: Workload) -> "Books":
-        """As it stands."""
+        """Read the rows of a workload."""
         keys = [saga_id(MoneyTransfer.__name__, event_id) for event_id in work.transfers]
         async with database.reading() as connection:
             accounts = await _rows(connection, ACCOUNT, ACCOUNT.c.user_id.in_(work.users))
@@ -66,7 +66,7 @@ class Books:
             )
 
     def sums(self) -> Counter[str]:
-        """All of the accounts' money, by currency."""
+        """Return the sum of all balances, by currency."""
         total: Counter[str] = Counter()
         for account, balance in self.balances.items():
             total[self.currencies[account]] += balance
@@ -75,98 +75,104 @@ class Books:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A worker that was killed, and what that left."""
+    """A killed worker, and the state of the transfers at that time."""
 
     worker: int
     steps: int
-    """Done by then, of all transfers."""
+    """The number of steps of all transfers that were done."""
     midway: int
-    """Sagas that had begun and not ended when it was dead."""
-    on_their_way: int
-    """Of those, sagas whose money had left one account and not arrived in the other."""
+    """The number of sagas that had begun and not ended."""
+    in_transit: int
+    """The number of those whose money had left one account and not arrived in the other."""
 
 
 @dataclass(slots=True)
 class Check:
-    """One thing that must hold."""
+    """A condition that must hold, with the faults that were found."""
 
     what: str
     faults: list[str] = field(default_factory=list[str])
 
 
 def kills_hit(wanted: int, kills: Sequence[Kill]) -> Check:
-    """Whether the run showed what it was for: a kill that hit nothing must not pass for one that did no harm."""
-    check = Check(f"workers to be killed: {wanted}, each in the middle of some sagas")
+    """Check that each kill interrupted a saga, because a kill that interrupts nothing proves nothing."""
+    check = Check(f"{wanted} workers were killed, each in the middle of some sagas")
     if len(kills) < wanted:
-        check.faults.append(f"only {len(kills)}, as all had ended by then: ask for more transfers")
-    check.faults += [f"worker {one.worker} died when no saga was under way" for one in kills if not one.midway]
+        check.faults.append(f"only {len(kills)} were killed before all sagas had ended; run more transfers")
+    check.faults += [f"worker {kill.worker} died when no saga was in flight" for kill in kills if not kill.midway]
     return check
 
 
-def audit(work: Workload, told: Mapping[str, Outcome], before: Books, after: Books) -> list[Check]:
-    """Every check, with what is wrong; all is well if no check has a fault.
+def audit(work: Workload, received: Mapping[str, Outcome], before: Books, after: Books) -> list[Check]:
+    """Return every check with its faults. The run has succeeded if no check has a fault.
 
     Args:
-        work: what was asked for.
-        told: what each event's publisher learned, by event id.
-        before: the books when the accounts were open.
-        after: the books when everything had ended.
+        work: the workload.
+        received: the outcome that each event's publisher received, by event id.
+        before: the rows after the accounts were opened.
+        after: the rows after everything had ended.
     """
     completed = {
         event_id: MoneyTransferCompleted.model_validate_json(canonical(outcome.event["data"]))
-        for event_id, outcome in told.items()
+        for event_id, outcome in received.items()
         if outcome.phase is Phase.COMPLETED
     }
     return [
-        Check("each event has one saga and one outcome, which its publisher was told", [*_outcomes(work, told, after)]),
-        Check("no saga is open", [f"{after.open_sagas} are"] if after.open_sagas else []),
-        Check("each completed transfer has one record, no other has any", [*_records(completed, after)]),
-        Check("balances are what the completed transfers make of them", [*_balances(completed, before, after)]),
-        Check("no effect is left of what was undone", [*_undone(after)]),
+        Check(
+            "each event has one saga and one outcome, which its publisher received", [*_outcomes(work, received, after)]
+        ),
+        Check("no saga is open", [f"{after.open_sagas} are open"] if after.open_sagas else []),
+        Check(
+            "each completed transfer has one record, and no other transfer has a record", [*_records(completed, after)]
+        ),
+        Check("balances follow from the completed transfers", [*_balances(completed, before, after)]),
+        Check("no effect of an undone transfer is left", [*_undone(after)]),
         Check("the sum of each currency is unchanged", [*_sums(before, after)]),
         Check("every invariant of the application holds", after.violations),
     ]
 
 
-def _outcomes(work: Workload, told: Mapping[str, Outcome], after: Books) -> list[str]:
+def _outcomes(work: Workload, received: Mapping[str, Outcome], after: Books) -> list[str]:
     rows, sent = Counter(row["event_id"] for row in after.sagas), Counter(row["saga_id"] for row in after.sent)
     recorded = {row["event_id"]: row for row in after.sagas}
     faults: list[str] = []
     for event_id in work.transfers:
-        out = sent[saga_id(MoneyTransfer.__name__, event_id)]
-        if rows[event_id] != 1 or out != 1:
-            faults.append(f"{event_id} has {rows[event_id]} sagas and {out} events in the outbox")
-        elif event_id not in told:
-            faults.append(f"{event_id}: its publisher was told nothing")
-        elif Outcome.model_validate_json(recorded[event_id]["outcome"]) != told[event_id]:
-            faults.append(f"{event_id}: its publisher was told {told[event_id].phase}, not what is recorded")
+        outcomes = sent[saga_id(MoneyTransfer.__name__, event_id)]
+        if rows[event_id] != 1 or outcomes != 1:
+            faults.append(f"{event_id} has {rows[event_id]} sagas and {outcomes} events in the outbox")
+        elif event_id not in received:
+            faults.append(f"{event_id}: its publisher received no outcome")
+        elif Outcome.model_validate_json(recorded[event_id]["outcome"]) != received[event_id]:
+            faults.append(
+                f"{event_id}: its publisher received {received[event_id].phase}, which is not the recorded outcome"
+            )
     return faults
 
 
 def _records(completed: Mapping[str, MoneyTransferCompleted], after: Books) -> list[str]:
-    found: dict[str, list[tuple[Any, ...]]] = {}
+    recorded: dict[str, list[tuple[Any, ...]]] = {}
     for row in after.records:
         values = (row["from_account_id"], row["to_account_id"], row["amount_out"], row["amount_in"])
-        found.setdefault(row["event_id"], []).append(values)
-    wanted = {
-        event_id: [(one.from_account_id, one.to_account_id, one.left.amount_minor, one.arrived.amount_minor)]
-        for event_id, one in completed.items()
+        recorded.setdefault(row["event_id"], []).append(values)
+    expected = {
+        event_id: [(event.from_account_id, event.to_account_id, event.left.amount_minor, event.arrived.amount_minor)]
+        for event_id, event in completed.items()
     }
     return [
-        f"{event_id}: recorded {found.get(event_id, [])}, due {wanted.get(event_id, [])}"
-        for event_id in sorted(found.keys() | wanted.keys())
-        if found.get(event_id) != wanted.get(event_id)
+        f"{event_id}: recorded {recorded.get(event_id, [])}, expected {expected.get(event_id, [])}"
+        for event_id in sorted(recorded.keys() | expected.keys())
+        if recorded.get(event_id) != expected.get(event_id)
     ]
 
 
 def _balances(completed: Mapping[str, MoneyTransferCompleted], before: Books, after: Books) -> list[str]:
-    due = dict(before.balances)
-    for one in completed.values():
-        due[one.from_account_id] -= one.left.amount_minor
-        due[one.to_account_id] += one.arrived.amount_minor
+    expected = dict(before.balances)
+    for event in completed.values():
+        expected[event.from_account_id] -= event.left.amount_minor
+        expected[event.to_account_id] += event.arrived.amount_minor
     return [
         f"{account} holds {after.balances.get(account)} and should hold {balance}"
-        for account, balance in due.items()
+        for account, balance in expected.items()
         if after.balances.get(account) != balance
     ]
 
@@ -174,7 +180,7 @@ def _balances(completed: Mapping[str, MoneyTransferCompleted], before: Books, af
 def _undone(after: Books) -> list[str]:
     failed = {row["id"]: row["event_id"] for row in after.sagas if row["phase"] != Phase.COMPLETED}
     return [
-        f"{failed[step['saga_id']]}: step {step['number']}, {step['operation']}, still stands"
+        f"{failed[step['saga_id']]}: step {step['number']}, {step['operation']}, was not undone"
         for step in after.steps
         if step["saga_id"] in failed and step["kind"] == "operation" and step["state"] == StepState.DONE
     ]
@@ -187,24 +193,24 @@ def _sums(before: Books, after: Books) -> list[str]:
 
 @dataclass(slots=True)
 class Attempts:
-    """How often activities were attempted, as their executions' histories tell."""
+    """How often activities were attempted, according to the histories of their executions."""
 
     activities: int = 0
     repeats: int = 0
-    """Attempts after the first: the earlier one died with its worker, or failed."""
+    """Attempts after the first, because an earlier one died with its worker or failed."""
     absorbed: int = 0
-    """Attempts at an operation that another attempt had committed: they answered with what that one recorded."""
+    """Attempts of an operation that an earlier attempt had committed. They returned the recorded result."""
 
 
 async def attempts(client: Client, work: Workload, after: Books) -> Attempts:
-    """Read every execution's history and count."""
+    """Count the attempts in every execution's history."""
     committed_by: dict[tuple[UUID, str], int] = {
         (step["saga_id"], step["operation"]): step["attempts"] for step in after.steps
     }
-    counted, free = Attempts(), asyncio.Semaphore(_HISTORIES_AT_ONCE)
+    counted, limit = Attempts(), asyncio.Semaphore(_HISTORIES_AT_ONCE)
 
     async def count(event_id: str) -> None:
-        async with free:
+        async with limit:
             async for name, attempt in _started(client, own_workflow_id(MoneyTransfer.__name__, event_id)):
                 counted.activities += 1
                 counted.repeats += attempt - 1
@@ -217,7 +223,7 @@ async def attempts(client: Client, work: Workload, after: Books) -> Attempts:
 
 
 async def _started(client: Client, workflow_id: str) -> AsyncGenerator[tuple[str, int]]:
-    """Each activity of an execution that ended: its name, and which attempt that was."""
+    """Yield the name and attempt number of each activity of an execution that has ended."""
     names: dict[int, str] = {}
     async for event in client.get_workflow_handle(workflow_id).fetch_history_events():
         if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
@@ -228,5 +234,5 @@ async def _started(client: Client, workflow_id: str) -> AsyncGenerator[tuple[str
 
 
 async def _rows(connection: AsyncConnection, table: Table, *which: Any) -> list[Mapping[str, Any]]:
-    found = (await connection.execute(select(table).where(*which))).mappings()
-    return [cast(Mapping[str, Any], dict(row)) for row in found]
+    rows = (await connection.execute(select(table).where(*which))).mappings()
+    return [cast(Mapping[str, Any], dict(row)) for row in rows]

@@ -1,4 +1,4 @@
-"""A digest of the application's tables: two runs that left the same rows have the same."""
+"""A digest of the application's tables, which is equal for two runs that end with the same rows."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from starter.invariants import Snapshot
 
 
 def digest(tables: Snapshot) -> str:
-    """SHA-256, in hexadecimal, of every row of every table, without columns that hold a moment."""
+    """Return the SHA-256 of every row of every table in hexadecimal, without the columns that contain a time."""
     rows = {name: [_plain(row) for row in table.values()] for name, table in tables.items()}
     return hashlib.sha256(json.dumps(_ordered(rows), sort_keys=True).encode()).hexdigest()
 

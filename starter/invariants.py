@@ -1,6 +1,6 @@
-"""The one checker of what must be true of SmartExpense's data whenever no saga is under way.
+"""Checks what must be true of SmartExpense's data whenever no saga is in flight.
 
-The demo, the simulation and the tests all ask here. Reads whole tables: it is for checking, not for serving.
+The demo, the simulation and the tests all use these checks. They read whole tables.
 """
 
 import json
@@ -31,16 +31,15 @@ from starter.tables import (
 
 Row = Mapping[str, Any]
 Snapshot = Mapping[str, Mapping[tuple[Any, ...], Row]]
-"""Every application table by name, its rows by primary key."""
+"""The rows of every application table, by table name and primary key."""
 
 
 async def violations(connection: AsyncConnection) -> list[str]:
-    """Every invariant that does not hold, a sentence each; an empty list if all is well.
+    """Return one sentence for each invariant that is violated.
 
-    Checks that each account is open and its balance is its opening balance plus the signed sum of its records, that
-    each user's account count is right, that a transfer in one currency moved no more and no less than it took, that
-    an amount follows from its recorded rate, and that no event left two records of a kind; then everything of
-    `category_violations`.
+    Each account is open, and its balance is its opening balance plus the signed sum of its records. Each user's account
+    count is right. A transfer within one currency deposits what it withdraws, and between currencies its amounts follow
+    from the recorded rate. No event has two records of one kind. `category_violations` adds its own invariants.
     """
     accounts = await _rows(connection, ACCOUNT)
     records = await _rows(connection, ACTIVITY_RECORD)
@@ -64,7 +63,7 @@ async def violations(connection: AsyncConnection) -> list[str]:
 
 
 async def snapshot(connection: AsyncConnection) -> Snapshot:
-    """Every row of every application table as it stands; compare two with `differences`."""
+    """Read every row of every application table. Compare two snapshots with `differences`."""
     return {
         table.name: {
             tuple(row[column.name] for column in table.primary_key.columns): dict(row)
@@ -75,28 +74,28 @@ async def snapshot(connection: AsyncConnection) -> Snapshot:
 
 
 def differences(before: Snapshot, after: Snapshot) -> list[str]:
-    """What changed between two snapshots, a sentence each row or value; an empty list if nothing did."""
-    found: list[str] = []
+    """Return one sentence for each row or value that differs between two snapshots."""
+    violated: list[str] = []
     for table in sorted(before.keys() | after.keys()):
         old, new = before.get(table, {}), after.get(table, {})
         for key in sorted(old.keys() | new.keys(), key=str):
             name = f"{table} {'/'.join(map(str, key))}"
             if key not in new:
-                found.append(f"{name} is gone: it was {dict(old[key])}")
+                violated.append(f"{name} is gone: it was {dict(old[key])}")
             elif key not in old:
-                found.append(f"{name} is new: {dict(new[key])}")
+                violated.append(f"{name} is new: {dict(new[key])}")
             else:
-                found += [
+                violated += [
                     f"{name}: {column} was {old[key].get(column)!r} and is {new[key].get(column)!r}"
                     for column in sorted(old[key].keys() | new[key].keys())
-                    # By their text: 3 and 3.0, or 1.5 and 1.50, are equal to Python and not the same in a row.
+                    # Compared as text, because Python treats 3 and 3.0, or 1.5 and 1.50, as equal, but the rows differ.
                     if repr(old[key].get(column)) != repr(new[key].get(column))
                 ]
-    return found
+    return violated
 
 
 async def _removals(connection: AsyncConnection) -> Counter[str]:
-    """How many records each user has removed; only the engine's table still knows of them, where it is there."""
+    """Count the records that each user has removed. Only the engine's table, if it exists, still contains that."""
     if not await connection.run_sync(lambda sync: inspect(sync).has_table(saga.name)):
         return Counter()
     removed = select(saga.c.envelope).where(
@@ -117,7 +116,7 @@ def _accounts_are_open_and_recorded(accounts: Sequence[Row], records: Sequence[R
         for record in records
         if record["kind"] == RecordKind.ACCOUNT_CREATED
     )
-    found = [
+    violated = [
         f"account {account['id']} is still opening: its creation was neither completed nor undone"
         for account in accounts
         if account["state"] != AccountState.OPEN
@@ -127,14 +126,16 @@ def _accounts_are_open_and_recorded(accounts: Sequence[Row], records: Sequence[R
         key = (account["user_id"], account["id"], account["opening_balance"], account["currency"])
         known.add(key)
         if created[key] != 1:
-            found.append(f"account {account['id']} has {created[key]} records of its creation and must have one")
-    found += [f"account {key[1]} of {key[0]} is recorded as created and is not there" for key in created.keys() - known]
-    return found
+            violated.append(f"account {account['id']} has {created[key]} records of its creation and must have one")
+    violated += [
+        f"account {key[1]} of {key[0]} is recorded as created but does not exist" for key in created.keys() - known
+    ]
+    return violated
 
 
 def _balances_follow_from_records(accounts: Sequence[Row], records: Sequence[Row]) -> list[str]:
     expected = {(account["user_id"], account["id"]): int(account["opening_balance"]) for account in accounts}
-    found: list[str] = []
+    violated: list[str] = []
     for record in records:
         sides: tuple[tuple[str, int], ...] = ()
         if record["kind"] == RecordKind.MONEY_TRANSFER:
@@ -147,19 +148,21 @@ def _balances_follow_from_records(accounts: Sequence[Row], records: Sequence[Row
             if key in expected:
                 expected[key] += signed
             else:
-                found.append(f"record {record['id']} names account {key[1]}, which {key[0]} does not have")
+                violated.append(f"record {record['id']} names account {key[1]}, which {key[0]} does not have")
     for account in accounts:
-        due = expected[account["user_id"], account["id"]]
-        if account["balance"] != due:
-            found.append(f"account {account['id']} holds {account['balance']!r} and its records add up to {due}")
-    return found
+        balance = expected[account["user_id"], account["id"]]
+        if account["balance"] != balance:
+            violated.append(
+                f"account {account['id']} holds {account['balance']!r}, but its records add up to {balance}"
+            )
+    return violated
 
 
 def _accounts_are_counted(accounts: Sequence[Row], metadata: Sequence[Row]) -> list[str]:
     owned = Counter(account["user_id"] for account in accounts)
     counted = Counter({row["user_id"]: row["account_count"] for row in metadata})
     return [
-        f"user {user} is counted as having {counted[user]} accounts and has {owned[user]}"
+        f"user {user} is counted as having {counted[user]} accounts, but has {owned[user]}"
         for user in sorted(owned.keys() | counted.keys())
         if counted[user] != owned[user]
     ]
@@ -167,7 +170,7 @@ def _accounts_are_counted(accounts: Sequence[Row], metadata: Sequence[Row]) -> l
 
 def _transfers_add_up(accounts: Sequence[Row], records: Sequence[Row]) -> list[str]:
     currencies = {account["id"]: account["currency"] for account in accounts}
-    found: list[str] = []
+    violated: list[str] = []
     for record in records:
         if record["kind"] != RecordKind.MONEY_TRANSFER:
             continue
@@ -175,14 +178,14 @@ def _transfers_add_up(accounts: Sequence[Row], records: Sequence[Row]) -> list[s
         left = Money(amount_minor=record["amount_out"], currency=Currency(record["currency_out"]))
         arrived = Money(amount_minor=record["amount_in"], currency=Currency(record["currency_in"]))
         if left.currency == arrived.currency and left != arrived:
-            found.append(f"{name} took {left.shown()} and brought {arrived.shown()} in the same currency")
+            violated.append(f"{name} withdrew {left.shown()} but deposited {arrived.shown()} in the same currency")
         if record["rate"] is not None and left.converted(arrived.currency, record["rate"]) != arrived:
-            found.append(f"{name}: {left.shown()} at {record['rate']} is not {arrived.shown()}")
+            violated.append(f"{name}: {left.shown()} at {record['rate']} is not {arrived.shown()}")
         for side, money in (("from", left), ("to", arrived)):
             kept_in = currencies.get(record[f"{side}_account_id"], money.currency)
             if kept_in != money.currency:
-                found.append(f"{name} has {money.currency} {side} an account that is kept in {kept_in}")
-    return found
+                violated.append(f"{name} has {money.currency} {side} an account that is kept in {kept_in}")
+    return violated
 
 
 def _events_are_recorded_once(records: Sequence[Row]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Running a script of many processes to its end: Ctrl-C, SIGTERM, failures, and how it leaves."""
+"""Runs a script that starts other processes: handles Ctrl-C, SIGTERM and errors, and exits with a code."""
 
 import asyncio
 import os
@@ -19,41 +19,41 @@ _STOPPED = 128
 
 
 class GaveUp(Exception):
-    """The script cannot go on. The message is for a person, who sees no traceback."""
+    """The script cannot continue. The message is printed without a traceback."""
 
 
 def settings_or_exit(**values: Any) -> Settings:
-    """The settings, with these instead of what is set; an invalid one ends the script with its sentence and code."""
+    """Return the settings with these values; exit with a message and a code if a setting is invalid."""
     try:
         return Settings(**values)
     except InvalidSettings as fault:
-        _tell(str(fault))
+        _print_error(str(fault))
         sys.exit(exit_code_of(fault))
 
 
 def exit_code_of(fault: OrchestratorError) -> int:
-    """The code that the command line ends with for the same fault; 1 for one that it does not expect."""
+    """Return the exit code that the command line uses for the same error, or 1 if it does not know the error."""
     expected = describe_failure(fault)
     return Exit.FAILED if expected is None else expected.exit
 
 
 def run_script(main: Callable[[], Coroutine[Any, Any, int]], *, log: Path) -> NoReturn:
-    """Run to the end and leave with its exit code.
+    """Run `main` and exit this process with its exit code.
 
-    The first Ctrl-C, SIGTERM or hang-up cancels `main`, so that what it started is stopped in order. The second ends
-    this process at once, and its children with it.
+    The first Ctrl-C, SIGTERM or hang-up cancels `main`, so that it can stop the processes that it has started. The
+    second ends this process and its children at once.
 
     Args:
-        main: returns the exit code.
-        log: takes the traceback of an error that nobody foresaw.
+        main: the script, which returns the exit code.
+        log: the file for the traceback of an unexpected error.
     """
     code = 1
     try:
         code = asyncio.run(_stoppable(main, log))
         _flush()
     finally:
-        # Not `sys.exit`: the Temporal SDK's threads may still call into an interpreter that is being taken down, which
-        # ends in "Fatal Python error: PyGILState_Release" with all the work done.
+        # Not `sys.exit`, because the Temporal SDK's threads may still call into an interpreter that is shutting down.
+        # That ends in "Fatal Python error: PyGILState_Release" after all the work is done.
         os._exit(code)
 
 
@@ -68,7 +68,7 @@ async def _stoppable(main: Callable[[], Coroutine[Any, Any, int]], log: Path) ->
         task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # What is ignored stays ignored: `nohup`, and Ctrl-C for a job in the background.
+        # A signal that is ignored stays ignored, as under `nohup`, and as Ctrl-C is for a background job.
         if signal.getsignal(number) is not signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(number, stop, number)
     try:
@@ -76,15 +76,15 @@ async def _stoppable(main: Callable[[], Coroutine[Any, Any, int]], log: Path) ->
     except asyncio.CancelledError:
         return _STOPPED + (received[0] if received else signal.SIGTERM)
     except BrokenPipeError:
-        pass  # whoever read our output has seen enough
+        pass  # The reader of our output has closed it.
     except OrchestratorError as fault:
-        _tell(str(fault))
+        _print_error(str(fault))
         return exit_code_of(fault)
     except GaveUp as fault:
-        _tell(str(fault))
+        _print_error(str(fault))
     except Exception as fault:
         _write(log, fault)
-        _tell(f"Unforeseen: {type(fault).__name__}: {fault}. All of it is in {log}.")
+        _print_error(f"Unexpected error: {type(fault).__name__}: {fault}. The traceback is in {log}.")
     return 1
 
 
@@ -93,8 +93,8 @@ def _write(log: Path, fault: Exception) -> None:
     log.write_text("".join(traceback.format_exception(fault)))
 
 
-def _tell(text: str) -> None:
-    with suppress(OSError):  # the terminal may be gone
+def _print_error(text: str) -> None:
+    with suppress(OSError):  # The terminal may be closed.
         print(f"\n{text}", file=sys.stderr)
 
 

@@ -1,6 +1,7 @@
-"""Exchange rates from a file into the database: what is newer replaces what is older.
+"""Loads exchange rates from a file into the database, where a newer rate replaces an older one.
 
-CSV with a header `base,quote,rate,as_of`, or a JSON array of objects with these fields; rates are text in both.
+The file is CSV with the header `base,quote,rate,as_of`, or a JSON array of objects with these fields. Rates are text in
+both forms.
 """
 
 import csv
@@ -23,68 +24,69 @@ from starter.tables import EXCHANGE_RATE
 
 
 class DatedRate(Contract):
-    """One line."""
+    """One line of the file."""
 
     base: Currency
-    """One unit of it"""
+    """The currency of which one unit is converted."""
     quote: Currency
-    """is worth so many of this one."""
+    """The currency in which the rate is expressed."""
     rate: Rate
-    """How many."""
+    """How many units of `quote` one unit of `base` is worth."""
     as_of: date = Field(strict=False)
-    """When that was so."""
+    """The day of the rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What became of a file."""
+    """The result of loading a file."""
 
     written: int
     older: int
-    """Left alone, as the database holds a newer one."""
+    """Rates that were not written, because the database has a newer one."""
 
 
 _RATES = TypeAdapter(list[DatedRate])
 
 
 def read_rates(file: Path) -> list[DatedRate]:
-    """Every rate of a file; nothing of a file with a fault is taken.
+    """Return every rate of a file. If the file has a fault, no rate is returned.
 
     Raises:
-        GaveUp: it cannot be read, or a line is wrong; the message names each.
+        GaveUp: the file cannot be read, or a line is wrong; the message lists each fault.
     """
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            found: Any = json.load(opened) if file.suffix.lower() == ".json" else list(csv.DictReader(opened))
-        rates = _RATES.validate_json(json.dumps(found))
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            rows: Any = json.load(stream) if file.suffix.lower() == ".json" else list(csv.DictReader(stream))
+        rates = _RATES.validate_json(json.dumps(rows))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as fault:
         raise GaveUp(f"{file} cannot be read: {fault}") from fault
     except ValidationError as fault:
-        lines = [f"  {'.'.join(map(str, _numbered(one['loc'])))}: {one['msg']}" for one in fault.errors()]
-        raise GaveUp(f"{file} is refused, and nothing of it was taken:\n" + "\n".join(lines)) from fault
-    for number, one in enumerate(rates, start=1):
-        if one.base == one.quote:
-            raise GaveUp(f"{file} is refused, and nothing of it was taken:\n  {number}: {one.base} is one currency")
+        lines = [f"  {'.'.join(map(str, _numbered(error['loc'])))}: {error['msg']}" for error in fault.errors()]
+        raise GaveUp(f"{file} is refused, and no rate was loaded:\n" + "\n".join(lines)) from fault
+    for number, rate in enumerate(rates, start=1):
+        if rate.base == rate.quote:
+            raise GaveUp(f"{file} is refused, and no rate was loaded:\n  {number}: base and quote are both {rate.base}")
     return rates
 
 
 async def load_rates(connection: AsyncConnection, rates: Iterable[DatedRate]) -> Loaded:
-    """Write rates, in a transaction that the connection's owner commits."""
+    """Write rates in a transaction, which the caller commits."""
     written = older = 0
-    for one in rates:
-        pair = (EXCHANGE_RATE.c.base == one.base, EXCHANGE_RATE.c.quote == one.quote)
+    for rate in rates:
+        pair = (EXCHANGE_RATE.c.base == rate.base, EXCHANGE_RATE.c.quote == rate.quote)
         known: date | None = await connection.scalar(select(EXCHANGE_RATE.c.as_of).where(*pair))
-        if known is not None and known > one.as_of:
+        if known is not None and known > rate.as_of:
             older += 1
             continue
-        values: dict[str, Decimal | date] = {"rate": one.rate, "as_of": one.as_of}
+        values: dict[str, Decimal | date] = {"rate": rate.rate, "as_of": rate.as_of}
         if known is None:
-            await connection.execute(EXCHANGE_RATE.insert().values(base=one.base, quote=one.quote, **values))
+            await connection.execute(EXCHANGE_RATE.insert().values(base=rate.base, quote=rate.quote, **values))
         else:
             await connection.execute(EXCHANGE_RATE.update().where(*pair).values(**values))
         written += 1
     return Loaded(written, older)
 
 
-def _numbered(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    return (place[0] + 1, *place[1:]) if place and isinstance(place[0], int) else place
+def _numbered(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Count lines from 1."""
+    return (location[0] + 1, *location[1:]) if location and isinstance(location[0], int) else location

@@ -1,4 +1,4 @@
-"""What a user has, read from the tables: for the commands, as rows and as JSON. Amounts are integers of minor units."""
+"""Reads a user's data from the tables, as rows for the commands. Amounts are integers of minor units."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,19 +15,19 @@ Row = Mapping[str, Any]
 
 
 async def accounts_of(connection: AsyncConnection, user: UserId) -> list[Row]:
-    """Open accounts, in the user's order. One may be over its limit where a deposit was undone that had been spent."""
+    """Return open accounts in the user's order. An account exceeds its limit if a spent deposit was undone."""
     columns = ("id", "name", "currency", "balance", "overdraft_limit", "icon", "colour", "position")
-    found = await _rows(
+    accounts = await _rows(
         connection,
         select(*(ACCOUNT.c[name] for name in columns))
         .where(ACCOUNT.c.user_id == user, ACCOUNT.c.state == AccountState.OPEN)
         .order_by(ACCOUNT.c.position, ACCOUNT.c.id),
     )
-    return [{**one, "is_over_limit": one["balance"] < -one["overdraft_limit"]} for one in found]
+    return [{**account, "is_over_limit": account["balance"] < -account["overdraft_limit"]} for account in accounts]
 
 
 async def categories_of(connection: AsyncConnection, user: UserId) -> list[Row]:
-    """Categories, incomes last, the system's after the user's own."""
+    """Return categories: expenses before incomes, and the system category last within each type."""
     columns = ("id", "name", "budget_type", "currency", "value", "icon", "colour", "is_system", "reset_at")
     return await _rows(
         connection,
@@ -38,34 +38,36 @@ async def categories_of(connection: AsyncConnection, user: UserId) -> list[Row]:
 
 
 async def activity_of(connection: AsyncConnection, user: UserId, limit: int) -> list[Row]:
-    """Records, the latest first; what a record's kind does not fill is left out."""
-    found = await _rows(
+    """Return records, the latest first, without the columns that a record's kind leaves empty."""
+    records = await _rows(
         connection,
         select(ACTIVITY_RECORD)
         .where(ACTIVITY_RECORD.c.user_id == user)
         .order_by(ACTIVITY_RECORD.c.occurred_at.desc(), ACTIVITY_RECORD.c.id)
         .limit(limit),
     )
-    return [{name: value for name, value in row.items() if value is not None and name != "user_id"} for row in found]
+    return [{name: value for name, value in row.items() if value is not None and name != "user_id"} for row in records]
 
 
 async def month_of(connection: AsyncConnection, user: UserId, month: Month | None) -> Row | None:
-    """A month that is over as it was saved, or what has been gathered since the last one; None if there is no such.
+    """Return a saved month, or the values since the last reset; None if the month or the user does not exist.
 
     Args:
-        month: None for now, which has no `full_balance`.
+        connection: an open connection.
+        user: the user's id.
+        month: a month that has ended, or None for the current values, which have no `full_balance`.
     """
     if month is None:
-        found = await _rows(connection, select(USER_METADATA).where(USER_METADATA.c.user_id == user))
-        if not found or found[0]["display_currency"] is None:
+        metadata = await _rows(connection, select(USER_METADATA).where(USER_METADATA.c.user_id == user))
+        if not metadata or metadata[0]["display_currency"] is None:
             return None
         categories: Sequence[Row] = await categories_of(connection, user)
         income, expense = (
-            sum(one["value"] for one in categories if one["budget_type"] == budget_type)
+            sum(category["value"] for category in categories if category["budget_type"] == budget_type)
             for budget_type in ("income", "expense")
         )
         totals = {"income": income, "expense": expense, "month_balance": income - expense}
-        head: Row = {"month": None, "currency": found[0]["display_currency"], **totals}
+        head: Row = {"month": None, "currency": metadata[0]["display_currency"], **totals}
     else:
         saved = await _rows(
             connection, select(MONTH_SNAPSHOT).where(MONTH_SNAPSHOT.c.user_id == user, MONTH_SNAPSHOT.c.month == month)
@@ -81,12 +83,12 @@ async def month_of(connection: AsyncConnection, user: UserId, month: Month | Non
         )
     shares = [
         {
-            "category_id": one.get("category_id", one.get("id")),
-            "name": one["name"],
-            "budget_type": one["budget_type"],
-            "value": one["value"],
+            "category_id": category.get("category_id", category.get("id")),
+            "name": category["name"],
+            "budget_type": category["budget_type"],
+            "value": category["value"],
         }
-        for one in categories
+        for category in categories
     ]
     return {**head, "categories": shares}
 

@@ -1,4 +1,4 @@
-"""Schedules of month resets: one a user, on the 1st, where the user lives."""
+"""Schedules of month resets: one per user, on the 1st of each month in the user's time zone."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,25 +24,25 @@ from orchestrator.workflow.system.scheduled import ScheduledEvent
 from starter.process import GaveUp
 
 _PREFIX = "month-reset/"
-# At four as well: some clocks go forward at midnight, and then there is none. The second asks for the same event, which
-# is done once.
+# At four as well, because a day has no midnight if the clocks go forward then. The second run publishes the same event,
+# which is handled once.
 _FIRST_OF_MONTH = ScheduleCalendarSpec(day_of_month=[ScheduleRange(1)], hour=[ScheduleRange(0), ScheduleRange(4)])
 _CATCHUP = timedelta(days=365)
-"""A first of the month that was missed is made up for, in order, when the server is back."""
+"""How long the server makes up for missed runs, in order, after an outage."""
 
 
 @dataclass(frozen=True, slots=True)
 class MonthSchedule:
-    """One user's schedule as the server has it."""
+    """One user's schedule on the server."""
 
     user: str
     time_zone: str
     next_at: datetime | None
-    """None if it is paused."""
+    """The next run; None if the schedule is paused."""
 
 
 async def make_schedule(client: Client, user: UserId, time_zone: str, task_queue: str) -> bool:
-    """Create a user's schedule, or give it another time zone; True if it is new.
+    """Create a user's schedule, or change its time zone. Return whether it is new.
 
     Raises:
         GaveUp: there is no such time zone.
@@ -50,32 +50,32 @@ async def make_schedule(client: Client, user: UserId, time_zone: str, task_queue
     try:
         ZoneInfo(time_zone)
     except (ZoneInfoNotFoundError, ValueError) as fault:
-        raise GaveUp(f"There is no time zone {time_zone!r}: take a name such as Europe/Kyiv.") from fault
-    wanted = _schedule(user, time_zone, task_queue)
+        raise GaveUp(f"There is no time zone {time_zone!r}; use a name such as Europe/Kyiv.") from fault
+    schedule = _schedule(user, time_zone, task_queue)
     try:
-        await client.create_schedule(f"{_PREFIX}{user}", wanted)
+        await client.create_schedule(f"{_PREFIX}{user}", schedule)
     except ScheduleAlreadyRunningError:
         handle = client.get_schedule_handle(f"{_PREFIX}{user}")
-        await handle.update(lambda known: ScheduleUpdate(_kept(known.description.schedule, wanted)))
+        await handle.update(lambda current: ScheduleUpdate(_keep_state(current.description.schedule, schedule)))
         return False
     return True
 
 
 async def schedules(client: Client) -> list[MonthSchedule]:
-    """All there are, by user."""
-    found: list[MonthSchedule] = []
-    async for one in await client.list_schedules():
-        if one.id.startswith(_PREFIX):
-            described = await client.get_schedule_handle(one.id).describe()
+    """Return all schedules, ordered by user."""
+    month_schedules: list[MonthSchedule] = []
+    async for listed in await client.list_schedules():
+        if listed.id.startswith(_PREFIX):
+            described = await client.get_schedule_handle(listed.id).describe()
             next_times = described.info.next_action_times
-            found.append(
+            month_schedules.append(
                 MonthSchedule(
-                    user=one.id.removeprefix(_PREFIX),
+                    user=listed.id.removeprefix(_PREFIX),
                     time_zone=described.schedule.spec.time_zone_name or "UTC",
                     next_at=next_times[0] if next_times and not described.schedule.state.paused else None,
                 )
             )
-    return sorted(found, key=lambda one: one.user)
+    return sorted(month_schedules, key=lambda schedule: schedule.user)
 
 
 def _schedule(user: UserId, time_zone: str, task_queue: str) -> Schedule:
@@ -97,6 +97,6 @@ def _schedule(user: UserId, time_zone: str, task_queue: str) -> Schedule:
     )
 
 
-def _kept(known: Schedule, wanted: Schedule) -> Schedule:
-    wanted.state = known.state  # one that a person paused stays paused
-    return wanted
+def _keep_state(current: Schedule, schedule: Schedule) -> Schedule:
+    schedule.state = current.state  # A schedule that a person has paused stays paused.
+    return schedule

@@ -1,6 +1,6 @@
-"""The demo's data: exchange rates, and the accounts that every example event counts on.
+"""The demo's data: exchange rates, and the accounts, users and categories that the example events use.
 
-Fixed numbers, so that a demo gives the same amounts on every machine. Seeding again changes nothing.
+The numbers are fixed, so that the demo shows the same amounts on every machine. Seeding again changes nothing.
 """
 
 from datetime import UTC, date, datetime
@@ -34,7 +34,7 @@ EXCHANGE_RATES = {
     ("KWD", "UAH"): Decimal("134.47"),
     ("JPY", "UAH"): Decimal("0.27318"),
 }
-"""By base and quote. The way back is stored for dollars and euros only; elsewhere the inverse is taken."""
+"""Rates by base and quote. Only dollars and euros have a rate in both directions; otherwise the inverse is used."""
 
 _SEEDED = UUID("c1f8c3a4-2d0d-5c52-9a0b-6a2f1c2f7b11")
 
@@ -60,10 +60,10 @@ DEMO_ACCOUNTS = (
     _account("taras", "taras-jpy", "Savings", "JPY", 30_000_000, "piggy-bank", "#f08c00"),
     _account("taras", "taras-kwd", "Safe", "KWD", 80_000_000, "safe", "#6741d9"),
 )
-"""The demo's accounts as events: publish them, or have `seed` write what their sagas would leave."""
+"""The demo's accounts as events. Publish them, or let `seed` write the rows that their sagas would write."""
 
 DEMO_USERS = ((UserId("olena"), Currency("UAH"), "uk-UA"), (UserId("taras"), Currency("JPY"), "en-US"))
-"""Each with display currency and language."""
+"""The demo's users with their display currency and language."""
 
 DEMO_CATEGORIES = (
     (UserId("olena"), CategoryId("olena-salary"), "Salary", BudgetType.INCOME),
@@ -71,18 +71,18 @@ DEMO_CATEGORIES = (
     (UserId("olena"), CategoryId("olena-coffee"), "Coffee", BudgetType.EXPENSE),
     (UserId("taras"), CategoryId("taras-pension"), "Pension", BudgetType.INCOME),
 )
-"""Beside the two system categories that every user has."""
+"""The demo's categories, besides the two system categories of each user."""
 
 COFFEE = UUID("5eed0000-0000-5000-8000-000000000001")
-"""The record that ACTIVITY_RECORD_REMOVAL_REQUESTED's example names: ¥450 from olena-jpy."""
+"""The record in the example of ACTIVITY_RECORD_REMOVAL_REQUESTED: ¥450 from olena-jpy."""
 
 
 async def seed(connection: AsyncConnection, *, accounts: bool = True) -> None:
-    """Create the application's tables and write the demo's data where it is missing.
+    """Create the application's tables, and insert those of the demo's data that are missing.
 
     Args:
-        connection: in a transaction that its owner commits.
-        accounts: write the demo's accounts too, open, recorded and counted. Turn it off to have sagas create them.
+        connection: a connection in a transaction, which the caller commits.
+        accounts: whether to write the demo's accounts, too. Turn it off if sagas are to create them.
     """
     await create_tables(connection)
     for (base, quote), rate in EXCHANGE_RATES.items():
@@ -98,7 +98,7 @@ async def seed(connection: AsyncConnection, *, accounts: bool = True) -> None:
 
 
 async def drink_coffee(connection: AsyncConnection) -> None:
-    """Write what a CategoryTransaction would leave: ¥450 from olena-jpy, for a record with a known id."""
+    """Write the rows of a CategoryTransaction of ¥450 from olena-jpy, with a fixed record id."""
     paid = Money(amount_minor=450, currency=Currency("JPY"))
     rate = EXCHANGE_RATES["JPY", "UAH"]
     worth = paid.converted(Currency("UAH"), rate)
@@ -127,7 +127,7 @@ async def drink_coffee(connection: AsyncConnection) -> None:
 
 
 async def open_account(connection: AsyncConnection, event: AccountCreated) -> bool:
-    """Write the rows that the saga of this event would leave, without running it; False if the account was there."""
+    """Write the rows that the saga of this event would write. Return False if the account already exists."""
     opened_at = datetime(2026, 1, 1, tzinfo=UTC)
     owned = (await connection.execute(select(ACCOUNT.c.position).where(ACCOUNT.c.user_id == event.user_id))).scalars()
     row = event.model_dump(exclude={"account_id"}) | {

@@ -1,4 +1,4 @@
-"""What a person sees of a script: a line for each step, with the time since the start; colours on a terminal only."""
+"""Prints the progress of a script: a line for each step with the time since the start, and tables."""
 
 import sys
 from pathlib import Path
@@ -9,17 +9,17 @@ from rich.table import Table
 from rich.text import Text
 
 _PLAIN_WIDTH = 140
-"""Where the output is no terminal, nobody says how wide it is."""
+"""The width of the output if it is not a terminal."""
 
 _WIDE = 110
 
 
 class Show:
-    """Prints to standard output, at once."""
+    """Prints to standard output, with colours if it is a terminal."""
 
     def __init__(self) -> None:
         if callable(reconfigure := getattr(sys.stdout, "reconfigure", None)):
-            reconfigure(errors="replace")  # no demo ends because an old terminal lacks a currency's sign
+            reconfigure(errors="replace")  # An old terminal may lack a currency's sign.
         self._console = Console(highlight=False, emoji=False)
         self.is_terminal = self._console.is_terminal
         if not self.is_terminal:
@@ -27,46 +27,46 @@ class Show:
         self._began = monotonic()
 
     def step(self, text: str, *, style: str = "") -> None:
-        """One thing that was done, or that is about to be."""
+        """Print a step that was done or is about to be done."""
         self._line(Text.assemble((f"{monotonic() - self._began:5.1f} s  ", "dim"), (text, style)))
 
     def good(self, text: str) -> None:
-        """A step that is what this is all about."""
+        """Print a step that confirms a promise."""
         self.step(text, style="green")
 
     def wait(self, text: str) -> None:
-        """Something goes on that takes a while."""
+        """Print a step that takes a while."""
         self.step(text, style="yellow")
 
     def plain(self, text: str = "") -> None:
-        """A line as it is, to be copied, never wrapped."""
+        """Print a line unchanged and unwrapped, so that it can be copied."""
         self._line(Text(text))
 
     def heading(self, text: str) -> None:
-        """What the following lines are."""
+        """Print a heading for the following lines."""
         self.plain()
         self._line(Text(text, "bold"))
 
     @property
     def is_wide(self) -> bool:
-        """Whether a table may have a column more."""
+        """Whether there is room for one more column in a table."""
         return self._console.width >= _WIDE
 
     @property
     def has_lost_its_terminal(self) -> bool:
-        """Whether the window was closed; not everybody who ran us passes that on as a signal."""
+        """Whether the terminal was closed. Not every parent process reports that with a signal."""
         return self.is_terminal and not sys.stdout.isatty()
 
     def table(
         self, *columns: str, rows: list[tuple[str, ...]], right: tuple[str, ...] = (), least: int | None = None
     ) -> None:
-        """A table.
+        """Print a table.
 
         Args:
-            columns: their headings; the first holds names to copy, and is never broken.
-            rows: a text for each column.
-            right: which columns are flush right.
-            least: how narrow the last column may get.
+            columns: the headings. The first column contains names to copy and is never wrapped.
+            rows: the rows, with one text per column.
+            right: the columns that are aligned to the right.
+            least: the smallest width of the last column.
         """
         table = Table(box=None, header_style="dim", pad_edge=True)
         for number, column in enumerate(columns):
@@ -85,7 +85,7 @@ class Show:
 
 
 def as_typed(path: Path) -> str:
-    """A path as it is shortest to type here."""
+    """Return the shortest form of a path in the current folder."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:

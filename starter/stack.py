@@ -1,4 +1,4 @@
-"""The embedded mode as processes: Temporal's development server and workers, on one state folder."""
+"""Runs the embedded mode: Temporal's development server and workers as processes, on one state folder."""
 
 import asyncio
 import os
@@ -21,11 +21,11 @@ _STOP_SECONDS = DRAIN.total_seconds() + 5
 
 
 class Stack:
-    """One server and its workers; inside `async with` it runs, after it nothing does.
+    """One server and its workers, which run inside `async with` and are stopped at its end.
 
     Args:
-        settings: which state folder and which database. What they say about Temporal gives way to the embedded server.
-        show: is told what starts and what stops.
+        settings: the state folder and the database. Their address of Temporal is replaced by the embedded server's.
+        show: prints what starts and what stops.
     """
 
     def __init__(self, settings: Settings, show: Show) -> None:
@@ -42,8 +42,8 @@ class Stack:
         except AlreadyRunning as fault:
             hints = "\n".join(f"  {command}" for command in commands_to_try(self.settings.state_dir))
             raise GaveUp(f"{fault}\nTo use it:\n{hints}\nTo stop it: Ctrl-C in its terminal.") from fault
-        for moved in self.server.moved:
-            self.show.wait(moved)
+        for message in self.server.moved:
+            self.show.wait(message)
         self.settings = self.settings.model_copy(
             update={
                 "state_dir": self.server.state_dir,
@@ -52,7 +52,7 @@ class Stack:
             }
         )
         os.environ.update(self._environment())
-        for name in self._foreign():
+        for name in self._foreign_variables():
             del os.environ[name]
         where = as_typed(self.server.state_dir)
         self.show.step(
@@ -67,10 +67,10 @@ class Stack:
             await self.server.stop()
 
     async def start_worker(self) -> Child:
-        """Start a worker as a process of its own, supervised by us alone, and wait until it takes work.
+        """Start a worker process without the engine's supervisor, and wait until it is ready.
 
         Raises:
-            GaveUp: it ended, or took too long; with the end of its log.
+            GaveUp: it exited or took too long; the message contains the end of its log.
         """
         self._started += 1
         log = self.server.state_dir / f"worker-{self._started}.log"
@@ -86,33 +86,33 @@ class Stack:
         return worker
 
     async def stay(self) -> None:
-        """Keep everything running until Ctrl-C or SIGTERM; a worker that dies is followed by another.
+        """Keep everything running until Ctrl-C or SIGTERM, and replace each worker that dies.
 
         Raises:
-            GaveUp: the server ended, or a worker cannot be started any more.
-            BrokenPipeError: nobody is there to look any more.
+            GaveUp: the server ended, or a worker cannot be started.
+            BrokenPipeError: the terminal was closed.
         """
         server = asyncio.ensure_future(self.server.wait_ended())
         try:
             while not server.done() and not self.show.has_lost_its_terminal:
-                working = [asyncio.ensure_future(worker.wait_ended()) for worker in self.workers]
+                waiters = [asyncio.ensure_future(worker.wait_ended()) for worker in self.workers]
                 try:
-                    await asyncio.wait([server, *working], timeout=1, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait([server, *waiters], timeout=1, return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    for one in working:
-                        one.cancel()
+                    for waiter in waiters:
+                        waiter.cancel()
                 for worker in [worker for worker in self.workers if worker.has_ended and not server.done()]:
-                    told = f"worker {worker.pid} ended with {worker.exit_code} (log {as_typed(worker.log)})"
-                    self.show.wait(f"The {told}; starting another")
+                    ended = f"worker {worker.pid} ended with {worker.exit_code} (log {as_typed(worker.log)})"
+                    self.show.wait(f"The {ended}; starting another")
                     replacement = await self.start_worker()
                     self.show.step(f"Worker {replacement.pid} has taken over")
         except asyncio.CancelledError:
-            # Told to stop: that is how staying ends, so leaving goes on undisturbed.
+            # Ctrl-C is the normal end, so the cleanup must not be cancelled, too.
             task = asyncio.current_task()
             assert task is not None
             task.uncancel()
             self.show.plain()
-            self.show.step("Stopping: the worker ends the steps it is at ... (Ctrl-C again ends at once)")
+            self.show.step("Stopping: the worker finishes its running steps ... (Ctrl-C again ends at once)")
             return
         finally:
             server.cancel()
@@ -123,7 +123,7 @@ class Stack:
         )
 
     def _environment(self) -> dict[str, str]:
-        """What our own client and every worker go by."""
+        """Return the environment variables for our own client and for every worker."""
         return {
             "TEMPORAL_ADDRESS": self.server.address,
             "TEMPORAL_NAMESPACE": NAMESPACE,
@@ -133,6 +133,6 @@ class Stack:
             "PYTHONUNBUFFERED": "1",
         }
 
-    def _foreign(self) -> list[str]:
-        """Variables that lead to another Temporal: its keys and certificates have no place here."""
+    def _foreign_variables(self) -> list[str]:
+        """Return the variables of another Temporal, whose keys and certificates must not be used here."""
         return [name for name in os.environ if name.startswith("TEMPORAL_") and name not in self._environment()]

@@ -148,11 +148,11 @@ class Simulation:
                 await self._steps_done() - self._began_with,
                 await unfinished_sagas(self.database, [*work.transfers]),
             )
-            on_their_way = sum(one.has_money_in_transit for one in midway)
-            self.kills.append(Kill(worker.pid, steps, len(midway), on_their_way))
+            in_transit = sum(one.has_money_in_transit for one in midway)
+            self.kills.append(Kill(worker.pid, steps, len(midway), in_transit))
             self.show.wait(
                 f"Worker {worker.pid} was killed with SIGKILL after {steps} steps, "
-                f"{len(midway)} sagas in the middle, the money of {on_their_way} on its way"
+                f"{len(midway)} sagas in the middle, the money of {in_transit} on its way"
             )
             other = await self.stack.start_worker()
             self.show.step(f"Worker {other.pid} has taken over")

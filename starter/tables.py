@@ -1,4 +1,4 @@
-"""The application's tables, and none of the engine's."""
+"""SmartExpense's tables, without the engine's."""
 
 from pathlib import Path
 from typing import cast
@@ -40,9 +40,9 @@ APPLICATION_TABLES = (
     MONTH_SNAPSHOT,
     MONTH_CATEGORY,
 )
-"""Every table of SmartExpense; those that a foreign key names come before those that name them."""
+"""Every table of SmartExpense. A table comes after the tables to which its foreign keys refer."""
 
 
 async def create_tables(connection: AsyncConnection) -> None:
-    """Bring the application's tables to this version; their rows stay."""
+    """Create the application's tables, or upgrade them to this version. Their rows are kept."""
     await connection.run_sync(upgrade_application, MIGRATIONS)

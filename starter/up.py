@@ -10,11 +10,11 @@ _LOG = "up.log"
 
 
 async def up(settings: Settings) -> int:
-    """Run until told to stop."""
+    """Run a server and a worker until Ctrl-C or SIGTERM."""
     show = Show()
     async with Stack(settings, show) as stack:
         worker = await stack.start_worker()
-        show.good(f"The worker (process {worker.pid}) takes work.")
+        show.good(f"The worker (process {worker.pid}) is ready.")
         show.heading("Web UI")
         show.plain(f"  {stack.server.ui_url}")
         show.heading("In another terminal, in this folder")

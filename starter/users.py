@@ -1,6 +1,6 @@
-"""Setting users up: their settings, the two system categories that each has, and categories of their own.
+"""Sets users up: their settings, the two system categories of each user, and their own categories.
 
-No event does this: it is what a user comes with. Doing it again changes nothing.
+Users are set up by these functions and not by an event. Repeating a call changes nothing.
 """
 
 from collections.abc import Mapping
@@ -18,16 +18,16 @@ _SYSTEM_NAMES = {BudgetType.INCOME: "Balance found", BudgetType.EXPENSE: "Balanc
 
 
 async def add_user(connection: AsyncConnection, user: UserId, currency: Currency, language: str) -> bool:
-    """Write a user's settings and system categories where they are missing; what the user chose since stays.
+    """Insert a user's settings and system categories if they are missing. Later choices of the user are kept.
 
     Args:
-        connection: in a transaction that its owner commits.
-        user: who.
-        currency: to see categories in.
-        language: such as `uk-UA`.
+        connection: a connection in a transaction, which the caller commits.
+        user: the user's id.
+        currency: the display currency.
+        language: a language such as `uk-UA`.
 
     Returns:
-        False if the user was set up before.
+        False if the user had already been set up.
     """
     known = USER_METADATA.c.user_id == user
     chosen = (await connection.execute(select(USER_METADATA.c.display_currency).where(known))).first()
@@ -56,7 +56,7 @@ async def add_category(
     icon: str = "tag",
     colour: str = "#868e96",
 ) -> bool:
-    """Write a category of a user who was set up; False if its id is taken.
+    """Insert a category of a user who was set up. Return False if its id is already used.
 
     Raises:
         LookupError: the user was never set up.
@@ -64,7 +64,7 @@ async def add_category(
     chosen = select(USER_METADATA.c.display_currency).where(USER_METADATA.c.user_id == user)
     currency = await connection.scalar(chosen)
     if currency is None:
-        raise LookupError(f"there is no user {user}: set them up first, with `users add`")
+        raise LookupError(f"there is no user {user}; set the user up first, with `users add`")
     epoch = select(func.coalesce(func.max(CATEGORY.c.currency_epoch), 0)).where(CATEGORY.c.user_id == user)
     row = _category(category, user, name, budget_type, Currency(currency))
     row |= {"icon": icon, "colour": colour, "currency_epoch": await connection.scalar(epoch)}
@@ -72,12 +72,12 @@ async def add_category(
 
 
 def system_category_id(user: UserId, budget_type: BudgetType) -> CategoryId:
-    """The id of a user's category for balance adjustments of one type."""
+    """Return the id of a user's category for balance adjustments of one type."""
     return CategoryId(f"{user[:50]}-adjust-{budget_type}")
 
 
 async def insert_missing(connection: AsyncConnection, table: Table, row: Mapping[str, Any]) -> bool:
-    """Write a row unless there is one of its key; False if there is."""
+    """Insert a row, or return False if its key already exists."""
     key = [column == row[column.name] for column in table.primary_key.columns]
     if (await connection.execute(select(*table.primary_key.columns).where(*key))).first() is not None:
         return False

@@ -1,6 +1,6 @@
-"""What the simulation asks for: accounts, and transfers between them that complete, are refused, or are undone halfway.
+"""The workload of the storm: accounts, and transfers that complete, are refused, or are undone halfway.
 
-The same seed makes the same transfers; their ids are new each time, so that a database may be used again.
+The same seed creates the same transfers. Their ids are new each time, so that a database can be used again.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from events.money import Currency, Money
 _CURRENCIES = (Currency("USD"), Currency("JPY"), Currency("KWD"))
 _OPENING = 5_000
 _MOST = 1_000
-"""Minor units that move at most where an account may have them; what is out of reach is more than there can be."""
+"""The largest regular transfer, in minor units. A transfer that must be refused exceeds the sum of all accounts."""
 
-_STEPS_AT_THE_RATE = 5
-_STEPS_AS_NAMED = 3
+_STEPS_WITH_A_RATE = 5
+_STEPS_WITH_BOTH_AMOUNTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,27 +26,32 @@ class Workload:
 
     accounts: tuple[AccountCreated, ...]
     transfers: dict[str, MoneyTransferRequested]
-    """By event id."""
+    """The transfers by event id."""
 
     @property
     def steps(self) -> int:
-        """How many steps the transfers have if all of them complete."""
-        return sum(_STEPS_AS_NAMED if one.arriving else _STEPS_AT_THE_RATE for one in self.transfers.values())
+        """The number of steps if all transfers complete."""
+        return sum(
+            _STEPS_WITH_BOTH_AMOUNTS if event.arriving else _STEPS_WITH_A_RATE for event in self.transfers.values()
+        )
 
     @property
     def users(self) -> frozenset[UserId]:
-        """Whose accounts these are."""
+        """The owners of the accounts."""
         return frozenset(account.user_id for account in self.accounts)
 
 
 def workload(random: Random, *, accounts: int, transfers: int) -> Workload:
-    """Accounts, two a user and in one currency, and transfers between a user's own, so that no sum can change.
+    """Create accounts and transfers.
+
+    Each user has two accounts in one currency. Transfers are between a user's own accounts, so that the sum of a
+    currency never changes.
 
     Args:
-        random: decides everything but the ids.
-        accounts: how many, at least two.
-        transfers: how many. About one in seven is for more than there is or to an account that is not there; half of
-            those to nowhere learn of it only when the money has left.
+        random: decides everything except the ids.
+        accounts: the number of accounts, at least two.
+        transfers: the number of transfers. About one in seven has an amount that is too large or a missing target. Half
+            of those with a missing target are refused only after the money was withdrawn.
     """
     run = uuid4().hex[:8]
     users = accounts // 2
@@ -71,14 +76,14 @@ def _account(run: str, number: int, user: int) -> AccountCreated:
 
 def _transfer(random: Random, accounts: list[AccountCreated]) -> MoneyTransferRequested:
     source = random.choice(accounts)
-    others = [one for one in accounts if one.user_id == source.user_id and one is not source]
+    others = [account for account in accounts if account.user_id == source.user_id and account is not source]
     target = random.choice(others).account_id
     amount = Money(amount_minor=random.randint(1, _MOST), currency=source.currency)
-    is_named = random.random() < 0.5
-    match random.choices(("fine", "too much", "nowhere"), weights=(85, 5, 10))[0]:
+    names_both_amounts = random.random() < 0.5
+    match random.choices(("regular", "too much", "missing target"), weights=(85, 5, 10))[0]:
         case "too much":
             amount = Money(amount_minor=len(accounts) * _OPENING + 1, currency=source.currency)
-        case "nowhere":
+        case "missing target":
             target = AccountId(f"{source.user_id}-nowhere")
         case _:
             pass
@@ -87,5 +92,5 @@ def _transfer(random: Random, accounts: list[AccountCreated]) -> MoneyTransferRe
         from_account_id=source.account_id,
         to_account_id=target,
         amount=amount,
-        arriving=amount if is_named else None,
+        arriving=amount if names_both_amounts else None,
     )

@@ -128,12 +128,12 @@ async def test_invalid_options_are_rejected_before_anything_starts(tmp_path: Pat
 
 
 def test_a_kill_that_interrupted_nothing_is_a_failed_check() -> None:
-    hit, missed = Kill(worker=1, steps=9, midway=2, on_their_way=1), Kill(worker=2, steps=12, midway=0, on_their_way=0)
+    hit, missed = Kill(worker=1, steps=9, midway=2, in_transit=1), Kill(worker=2, steps=12, midway=0, in_transit=0)
 
     assert kills_hit(1, [hit]).faults == []
     assert kills_hit(0, []).faults == []
-    assert kills_hit(2, [hit, missed]).faults == ["worker 2 died when no saga was under way"]
-    assert kills_hit(2, [hit]).faults == ["only 1, as all had ended by then: ask for more transfers"]
+    assert kills_hit(2, [hit, missed]).faults == ["worker 2 died when no saga was in flight"]
+    assert kills_hit(2, [hit]).faults == ["only 1 were killed before all sagas had ended; run more transfers"]
 
 
 def test_a_seed_determines_the_transfers() -> None:
@@ -219,10 +219,10 @@ async def test_the_audit_finds_each_kind_of_damage(ran: Ran) -> None:
     )
     assert_found(ran.faults(**ran.without("sent", lambda row: row["saga_id"] == key)), "has 1 sagas and 0 events")
     assert_found(ran.faults(sent=[*after.sent, *after.sent]), "has 1 sagas and 2 events in the outbox")
-    assert_found(ran.faults(outcomes={}), "its publisher was told nothing")
+    assert_found(ran.faults(outcomes={}), "its publisher received no outcome")
     different = json.dumps({**json.loads(ran.outcomes[event_id].model_dump_json()), "event_id": "another"})
     assert_found(
-        ran.faults(outcomes={**ran.outcomes, event_id: Outcome.model_validate_json(different)}), "not what is recorded"
+        ran.faults(outcomes={**ran.outcomes, event_id: Outcome.model_validate_json(different)}), "not the recorded outcome"
     )
     assert_found(ran.faults(open_sagas=1), "no saga is open: 1")
     assert_found(
@@ -234,5 +234,5 @@ async def test_the_audit_finds_each_kind_of_damage(ran: Ran) -> None:
         f"{source} holds",
         "the sum of each currency is unchanged",
     )
-    assert_found(ran.faults(steps=[*after.steps, {**undone[0], "state": "done"}]), "still stands")
+    assert_found(ran.faults(steps=[*after.steps, {**undone[0], "state": "done"}]), "was not undone")
     assert_found(ran.faults(violations=["a sentence"]), "a sentence")

@@ -207,7 +207,7 @@ async def test_events_that_start_sagas_are_listed_first_with_their_fields(nowher
     assert set(transfer["schema"]["required"]) == {"user_id", "from_account_id", "to_account_id", "amount"}
     fields = {field["name"]: field for field in transfer["fields"]}
     assert fields["amount"]["required"]
-    assert fields["amount"]["description"] == "What leaves, in the source's currency."
+    assert fields["amount"]["description"] == "The amount to withdraw, in the source's currency."
     assert fields["amount"]["type"].startswith("{amount_minor: integer, currency: one of ")
     assert not fields["arriving"]["required"]
     assert plain.out.index("ACCOUNT_CREATED ") < plain.out.index("ACCOUNT_CREATION_COMPLETED ")
