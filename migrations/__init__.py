@@ -1,1 +1,1 @@
-"""SmartExpense's tables, version by version, by Alembic: the worker brings its database up to the newest."""
+"""SmartExpense's Alembic migrations, which a starting worker applies."""

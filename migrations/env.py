@@ -1,4 +1,4 @@
-"""Alembic's environment: runs on the connection that the engine's `upgrade_application` hands over."""
+"""Alembic's environment, which uses the connection that the engine's `upgrade_application` passes to it."""
 
 from alembic import context
 

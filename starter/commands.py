@@ -1,6 +1,6 @@
-"""SmartExpense's commands: what a user has, setting users up, rates, and the months' schedules.
+"""SmartExpense's commands: they show a user's data, set users up, load rates, and schedule month resets.
 
-A further command is a further function here; the engine's own are `orchestrator --help`.
+Add a command as a function here. The engine's own commands are listed by `orchestrator --help`.
 """
 
 import asyncio
@@ -39,13 +39,13 @@ from starter.users import add_category, add_user
 
 R = TypeVar("R")
 _BAR, _SHORTEST_BAR = 30, 5
-"""Characters of the longest one, where there is room and where there is none."""
+"""The length of the longest bar in characters, in a wide and in a narrow terminal."""
 _WIDE, _NARROW = 100, 45
 _UNBROKEN = ("balance", "overdraft", "value", "amount", "is", "")
 _TO_COPY = ("record", "account", "category", "when")
 
 app = typer.Typer(
-    help="SmartExpense: accounts, categories, months.",
+    help="Show and set up SmartExpense's data.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -68,83 +68,90 @@ def _identity(kind: Callable[[str], R]) -> Any:
     return parse
 
 
-User = Annotated[UserId, typer.Argument(parser=_identity(UserId), metavar="USER", help="Whose.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON; amounts in minor units.")]
+User = Annotated[UserId, typer.Argument(parser=_identity(UserId), metavar="USER", help="The user's id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with amounts in minor units.")]
 
 
 @app.command()
 def accounts(user: User, as_json: AsJson = False) -> None:
-    """A user's accounts, in the user's order."""
+    """Show a user's accounts."""
     rows = _run(_reading(lambda connection: reading.accounts_of(connection, user)))
     if as_json:
         return _print_json(rows)
     table = _table("account", "name", "balance", "overdraft")
-    for one in rows:
-        code = one["currency"]
-        limit = _shown(one["overdraft_limit"], code) + (", passed" if one["is_over_limit"] else "")
-        table.add_row(one["id"], one["name"], _shown(one["balance"], code), limit)
+    for account in rows:
+        code = account["currency"]
+        limit = _shown(account["overdraft_limit"], code) + (", exceeded" if account["is_over_limit"] else "")
+        table.add_row(account["id"], account["name"], _shown(account["balance"], code), limit)
     return _print(table if rows else f"{user} has no accounts.")
 
 
 @app.command()
 def categories(user: User, as_json: AsJson = False) -> None:
-    """A user's categories, and what each has gathered since its last reset."""
+    """Show a user's categories with their values since the last reset."""
     rows = _run(_reading(lambda connection: reading.categories_of(connection, user)))
     if as_json:
         return _print_json(rows)
     table = _table("category", "name", "type", "value")
-    for one in rows:
-        table.add_row(one["id"], one["name"], one["budget_type"], _shown(one["value"], one["currency"]))
-    return _print(table if rows else f"{user} has no categories: `users add` sets a user up.")
+    for row in rows:
+        table.add_row(row["id"], row["name"], row["budget_type"], _shown(row["value"], row["currency"]))
+    return _print(table if rows else f"{user} has no categories. `users add` sets a user up.")
 
 
 @app.command()
 def activity(
     user: User,
     as_json: AsJson = False,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the latest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The number of records, the latest first.")] = 50,
 ) -> None:
-    """What happened to a user's money."""
+    """Show a user's activity log."""
     rows = _run(_reading(lambda connection: reading.activity_of(connection, user, limit)))
     if as_json:
         return _print_json(rows)
     table = _table("record", "when", "what", "amount")
     when = "%Y-%m-%d %H:%M" if _console().width >= _WIDE else "%Y-%m-%d"
-    for one in rows:
-        table.add_row(str(one["id"]), f"{one['occurred_at']:{when}}", *_told(one))
-    return _print(table if rows else f"Nothing happened to {user}.")
+    for record in rows:
+        table.add_row(str(record["id"]), f"{record['occurred_at']:{when}}", *_describe(record))
+    return _print(table if rows else f"The activity log of {user} is empty.")
 
 
 @app.command()
 def month(
     user: User,
     which: Annotated[
-        Month | None, typer.Argument(parser=_identity(Month), metavar="MONTH", help="One that is over; else, this one.")
+        Month | None,
+        typer.Argument(
+            parser=_identity(Month), metavar="MONTH", help="A month that has ended; by default the current one."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """A month's categories, with a bar each."""
-    found = _run(_reading(lambda connection: reading.month_of(connection, user, which)))
-    if found is None:
-        raise _gave_up(f"There is no month {which} of {user}." if which else f"{user} was never set up: `users add`.")
+    """Show a month's categories, each with a bar."""
+    shown = _run(_reading(lambda connection: reading.month_of(connection, user, which)))
+    if shown is None:
+        raise _gave_up(
+            f"The month {which} of {user} was never saved."
+            if which
+            else f"{user} was never set up. `users add` sets a user up."
+        )
     if as_json:
-        return _print_json(found)
-    longest = max((abs(one["value"]) for one in found["categories"]), default=0)
-    values = [_shown(one["value"], found["currency"]) for one in found["categories"]]
-    beside = max(map(len, values), default=0) + max((len(one["name"]) for one in found["categories"]), default=0) + 15
+        return _print_json(shown)
+    longest = max((abs(row["value"]) for row in shown["categories"]), default=0)
+    values = [_shown(row["value"], shown["currency"]) for row in shown["categories"]]
+    beside = max(map(len, values), default=0) + max((len(row["name"]) for row in shown["categories"]), default=0) + 15
     most = max(_SHORTEST_BAR, min(_BAR, _console().width - beside))
-    with_type = _console().width >= _NARROW  # else the bar's colour has to say it
+    with_type = _console().width >= _NARROW  # Otherwise only the bar's colour shows the type.
     columns = ("category", "type", "", "value") if with_type else ("category", "", "value")
     table = _table(*columns, title=f"{user}, {which or 'since the last reset'}")
-    for one, value in zip(found["categories"], values, strict=True):
-        length = abs(one["value"]) * most // longest if longest else 0
-        colour = "green" if one["budget_type"] == BudgetType.INCOME else "red"
-        bar = Text("█" * max(length, 1 if one["value"] else 0), colour)
-        table.add_row(one["name"], *([one["budget_type"]] if with_type else []), bar, value)
+    for row, value in zip(shown["categories"], values, strict=True):
+        length = abs(row["value"]) * most // longest if longest else 0
+        colour = "green" if row["budget_type"] == BudgetType.INCOME else "red"
+        bar = Text("█" * max(length, 1 if row["value"] else 0), colour)
+        table.add_row(row["name"], *([row["budget_type"]] if with_type else []), bar, value)
     _print(table)
     for name in ("income", "expense", "month_balance", "full_balance"):
-        if name in found:
-            _print(f"{name.replace('_', ' '):>14}  {_shown(found[name], found['currency'])}")
+        if name in shown:
+            _print(f"{name.replace('_', ' '):>14}  {_shown(shown[name], shown['currency'])}")
     return None
 
 
@@ -152,15 +159,18 @@ def month(
 def month_reset(
     user: User,
     which: Annotated[
-        Month | None, typer.Argument(parser=_identity(Month), metavar="MONTH", help="One that is over; else, the last.")
+        Month | None,
+        typer.Argument(
+            parser=_identity(Month), metavar="MONTH", help="A month that has ended; by default the last one."
+        ),
     ] = None,
-    time_zone: Annotated[str, typer.Option(help="Where the user lives.")] = "UTC",
+    time_zone: Annotated[str, typer.Option(help="The user's time zone.")] = "UTC",
 ) -> None:
-    """Reset a month by hand. One that was reset, also by its schedule, stays as it is."""
+    """Reset a month by hand. A month that has already been reset is not changed."""
     this = Month.of(datetime.now(UTC).astimezone(ZoneInfo(time_zone)))
     wanted = which or this.later(-1)
     if wanted >= this:
-        raise _gave_up(f"{wanted} is not over yet: what comes after its reset would count as the next month's.")
+        raise _gave_up(f"{wanted} is not over yet. Transactions after its reset would count towards the next month.")
 
     async def reset() -> bool:
         bus = await EventBus.connect(Settings())
@@ -174,21 +184,21 @@ def month_reset(
             raise GaveUp(f"{wanted} was not reset: {outcome.error_code}: {outcome.message}")
         return MonthResetCompleted.model_validate_json(canonical(outcome.event["data"])).was_due
 
-    told = " is on record." if _run(reset()) else ", or a later month, was reset before."
-    _print(f"{wanted} of {user}{told}")
+    result = " was reset." if _run(reset()) else ", or a later month, had already been reset."
+    _print(f"{wanted} of {user}{result}")
 
 
 @users.command("add")
 def users_add(
     user: User,
     currency: Annotated[
-        Currency, typer.Option(parser=_identity(Currency), metavar="CODE", help="To see categories in.")
+        Currency, typer.Option(parser=_identity(Currency), metavar="CODE", help="The display currency.")
     ],
-    language: Annotated[str, typer.Option(help="Such as uk-UA.")] = "en-US",
+    language: Annotated[str, typer.Option(help="A language such as uk-UA.")] = "en-US",
 ) -> None:
-    """Write a user's settings and the two categories for balance adjustments."""
+    """Set a user up, with settings and the two categories for balance adjustments."""
     is_new = _run(_writing(lambda connection: add_user(connection, user, currency, language)))
-    _print(f"{user} is set up." if is_new else f"{user} was set up before; nothing is changed.")
+    _print(f"{user} is set up." if is_new else f"{user} had already been set up; nothing is changed.")
 
 
 @users.command("add-category")
@@ -200,7 +210,7 @@ def users_add_category(
     icon: str = "tag",
     colour: str = "#868e96",
 ) -> None:
-    """Write a category of a user's own."""
+    """Add a category of a user."""
 
     async def add(connection: AsyncConnection) -> bool:
         try:
@@ -209,25 +219,25 @@ def users_add_category(
             raise GaveUp(str(fault)) from fault
 
     if not _run(_writing(add)):
-        raise _gave_up(f"The id {category} is taken.")
+        raise _gave_up(f"The id {category} is already used.")
     _print(f"{user} has the category {category}.")
 
 
 @rates.command("load")
 def rates_load(file: Path) -> None:
-    """Load rates from a CSV file (base,quote,rate,as_of) or a JSON array of such objects. Newer ones stay."""
+    """Load rates from a CSV file (base,quote,rate,as_of) or a JSON array of such objects. Newer rates are kept."""
 
     async def load(connection: AsyncConnection) -> str:
         loaded = await load_rates(connection, read_rates(file))
-        left = f", {loaded.older} left alone: newer ones are known" if loaded.older else ""
-        return f"{loaded.written} rates are written{left}."
+        skipped = f", {loaded.older} skipped because newer ones are stored" if loaded.older else ""
+        return f"{loaded.written} rates were written{skipped}."
 
     _print(_run(_writing(load)))
 
 
 @rates.command("show")
 def rates_show(as_json: AsJson = False) -> None:
-    """The rates that are known."""
+    """Show the stored rates."""
 
     async def read(connection: AsyncConnection) -> list[dict[str, Any]]:
         ordered = select(EXCHANGE_RATE).order_by(EXCHANGE_RATE.c.base, EXCHANGE_RATE.c.quote)
@@ -237,38 +247,38 @@ def rates_show(as_json: AsJson = False) -> None:
     if as_json:
         return _print_json(rows)
     table = _table("one", "is", "", "as of")
-    for one in rows:
-        table.add_row(one["base"], f"{one['rate']:f}", one["quote"], str(one["as_of"]))
-    return _print(table if rows else "No rates are known: `rates load FILE`.")
+    for rate in rows:
+        table.add_row(rate["base"], f"{rate['rate']:f}", rate["quote"], str(rate["as_of"]))
+    return _print(table if rows else "There are no rates. `rates load FILE` loads some.")
 
 
 @months.command("make")
 def schedules_make(
-    user: User, time_zone: Annotated[str, typer.Option(help="Where the user lives, such as Europe/Kyiv.")]
+    user: User, time_zone: Annotated[str, typer.Option(help="The user's time zone, such as Europe/Kyiv.")]
 ) -> None:
-    """Have a user's month reset on the 1st. Making it again changes the time zone."""
+    """Schedule the reset of a user's months on the 1st. Repeating the command changes the time zone."""
 
     async def make() -> bool:
         settings = Settings()
         return await make_schedule(await connect_temporal(settings), user, time_zone, settings.task_queue)
 
-    _print(f"{user}'s schedule is {'made' if _run(make()) else 'changed'}.")
+    _print(f"{user}'s schedule was {'created' if _run(make()) else 'changed'}.")
 
 
 @months.command("show")
 def schedules_show(as_json: AsJson = False) -> None:
-    """Whose months are reset, and when next."""
+    """Show the schedules with their next run."""
 
     async def read() -> list[Any]:
         return await schedules(await connect_temporal(Settings()))
 
-    found = _run(read())
+    rows = _run(read())
     if as_json:
-        return _print_json([{"user": one.user, "time_zone": one.time_zone, "next_at": one.next_at} for one in found])
+        return _print_json([{"user": row.user, "time_zone": row.time_zone, "next_at": row.next_at} for row in rows])
     table = _table("user", "time zone", "next")
-    for one in found:
-        table.add_row(one.user, one.time_zone, f"{one.next_at:%Y-%m-%d %H:%M} UTC" if one.next_at else "paused")
-    return _print(table if found else "There are none: `schedules make USER --time-zone ZONE`.")
+    for row in rows:
+        table.add_row(row.user, row.time_zone, f"{row.next_at:%Y-%m-%d %H:%M} UTC" if row.next_at else "paused")
+    return _print(table if rows else "There are no schedules. `schedules make USER --time-zone ZONE` creates one.")
 
 
 def _reading(read: Callable[[AsyncConnection], Coroutine[Any, Any, R]]) -> Coroutine[Any, Any, R]:
@@ -311,17 +321,17 @@ def _gave_up(text: str) -> typer.Exit:
     return typer.Exit(1)
 
 
-def _told(record: reading.Row) -> tuple[str, str]:
-    """What a record says, and its amount."""
+def _describe(record: reading.Row) -> tuple[str, str]:
+    """Return a record in words, and its amount."""
     match record["kind"]:
         case "category_value_change":
             sign = "" if record["budget_type"] == BudgetType.INCOME else "-"
             what = " ".join(filter(None, (record["category_id"], record["note"])))
             return what, f"{sign}{_shown(record['amount'], record['currency'])}"
         case "money_transfer":
-            left, arrived = (_shown(record[f"amount_{way}"], record[f"currency_{way}"]) for way in ("out", "in"))
-            both = left if left == arrived else f"{left} as {arrived}"
-            return f"{record['from_account_id']} to {record['to_account_id']}", both
+            debit, credit = (_shown(record[f"amount_{side}"], record[f"currency_{side}"]) for side in ("out", "in"))
+            amounts = debit if debit == credit else f"{debit} as {credit}"
+            return f"{record['from_account_id']} to {record['to_account_id']}", amounts
         case "account_created":
             return f"account {record['account_id']}", _shown(record["amount"], record["currency"])
         case "categories_reset":
@@ -350,7 +360,7 @@ def _print(what: Table | str) -> None:
     console = _console()
     if isinstance(what, Table):
         for column in what.columns:
-            # An amount, a bar, or an id to copy is never broken: names and words give way.
+            # Amounts, bars and ids to copy are never wrapped; names and other text are.
             cells = [*map(str, column.cells)]
             if column.header in _UNBROKEN:
                 column.no_wrap, column.min_width = True, max(map(len, cells), default=0)
@@ -360,15 +370,15 @@ def _print(what: Table | str) -> None:
 
 
 def _print_json(value: object) -> None:
-    def plain(one: object) -> str:
-        match one:
+    def plain(item: object) -> str:
+        match item:
             case Decimal():
-                return f"{one:f}"
+                return f"{item:f}"
             case UUID():
-                return str(one)
+                return str(item)
             case date():
-                return one.isoformat()
+                return item.isoformat()
             case _:
-                raise TypeError(f"{type(one).__name__} is not written as JSON here")
+                raise TypeError(f"a {type(item).__name__} cannot be written as JSON")
 
     typer.echo(json.dumps(value, default=plain, ensure_ascii=False, indent=2))

@@ -1,7 +1,7 @@
-"""A year of believable life, as events: what each user earns, spends, moves, corrects, takes back and resets.
+"""A simulated life as events: what a user earns, spends, transfers, corrects, removes and resets.
 
-Everything comes from the seed: whoever asks again with the same gets the same events, with the same ids and times. A
-user's events are in order, and each may count on the one before: publish it when that one has its outcome.
+Everything depends on the seed alone: the same seed gives the same events, with the same ids and times. A user's events
+are in order, and an event may depend on the previous one, so publish it after that one has its outcome.
 """
 
 from collections.abc import Iterator
@@ -30,15 +30,15 @@ CATEGORIES = {
     "cafes": BudgetType.EXPENSE,
     "travel": BudgetType.EXPENSE,
 }
-"""Of each user, named after them."""
+"""The categories of each user, whose ids begin with the user's id."""
 
 _WORTH = {"UAH": Decimal(40), "USD": Decimal(1), "EUR": Decimal(1), "JPY": Decimal(150), "KWD": Decimal("0.3")}
-"""Roughly how many units buy the same: for amounts that somebody may really pay."""
+"""Roughly how many units have the same worth, so that amounts are realistic in each currency."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One thing that a user asks for."""
+class Request:
+    """An event that a user requests."""
 
     event_id: str
     time: datetime
@@ -46,23 +46,23 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class TakenBack:
-    """The record that an earlier event left is to be removed. Its id is known when that event has its outcome."""
+class RemovalRequest:
+    """The removal of an earlier event's record. The record's id is known after that event has its outcome."""
 
     event_id: str
     time: datetime
-    left_by: str
-    """That event's id."""
+    recorded_by: str
+    """The id of the earlier event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One user's.
+    """The life of one user.
 
     Args:
-        seed: of the whole simulation.
-        number: the user's, from 1.
-        months: how many.
+        seed: the seed of the whole simulation.
+        number: the number of the user, from 1.
+        months: the number of months.
     """
 
     seed: int
@@ -71,48 +71,48 @@ class Life:
 
     @property
     def user(self) -> UserId:
-        """Who."""
+        """The user's id."""
         return UserId(f"user-{self.number:03}")
 
     @property
     def home(self) -> Currency:
-        """Of their main account, and what they see categories in at first."""
+        """The currency of the main account, and the first display currency."""
         return HOMES[self.number % len(HOMES)]
 
     @property
     def abroad(self) -> Currency:
-        """Of the account they keep for elsewhere."""
-        return next(one for one in (ABROAD[self.number % 3], ABROAD[(self.number + 1) % 3]) if one != self.home)
+        """The currency of the account for travelling."""
+        return next(code for code in (ABROAD[self.number % 3], ABROAD[(self.number + 1) % 3]) if code != self.home)
 
     def category(self, name: str) -> CategoryId:
-        """One of their categories."""
+        """Return the id of one of the user's categories."""
         return CategoryId(f"{self.user}-{name}")
 
     def account(self, name: str) -> AccountId:
-        """One of their accounts."""
+        """Return the id of one of the user's accounts."""
         return AccountId(f"{self.user}-{name}")
 
-    def events(self) -> Iterator[Asked | TakenBack]:
-        """All of it, in order."""
+    def events(self) -> Iterator[Request | RemovalRequest]:
+        """Yield all requests in order."""
         return _Year(self).events()
 
 
 class _Year:
-    """Makes up one life, month by month."""
+    """Generates one life, month by month."""
 
     def __init__(self, life: Life) -> None:
         self._life = life
-        # Text, because a tuple's hash differs from process to process.
+        # A text, because the hash of a tuple differs between processes.
         self._random = Random(f"{life.seed}/{life.number}")  # noqa: S311 - a simulation, not a secret
         self._count = 0
-        self._shown = life.home
+        self._display_currency = life.home
         self._spent: list[str] = []
 
-    def events(self) -> Iterator[Asked | TakenBack]:
+    def events(self) -> Iterator[Request | RemovalRequest]:
         life = self._life
         began = datetime(2025, 12, 31, 8, tzinfo=UTC)
         for name, currency, units in (("main", life.home, 900), ("cash", life.home, 120), ("abroad", life.abroad, 300)):
-            yield self._asked(
+            yield self._request(
                 began,
                 AccountCreated(
                     user_id=life.user,
@@ -128,7 +128,7 @@ class _Year:
         for number in range(life.months):
             yield from self._month(FIRST_MONTH.later(number), number)
 
-    def _month(self, month: Month, number: int) -> Iterator[Asked | TakenBack]:
+    def _month(self, month: Month, number: int) -> Iterator[Request | RemovalRequest]:
         life, random = self._life, self._random
         first = datetime.fromisoformat(f"{month}-01T06:00:00+00:00")
         self._spent = []
@@ -140,7 +140,7 @@ class _Year:
             "cash",
             *(["abroad", "travel"] if random.random() < 0.5 else []),
             *(["gift"] if random.random() < 0.25 else []),
-            *(["taken back"] if random.random() < 0.4 else []),
+            *(["removal"] if random.random() < 0.4 else []),
             *(["counted"] if random.random() < 0.4 else []),
             *(["too much"] if random.random() < 0.3 else []),
             *(["nowhere"] if random.random() < 0.2 else []),
@@ -148,16 +148,16 @@ class _Year:
             *(["currency"] if random.random() < 0.15 else []),
         ]
         random.shuffle(plans)
-        for place, plan in enumerate(plans):
-            time = first + timedelta(days=2 + 25 * place // len(plans), minutes=random.randrange(600))
+        for position, plan in enumerate(plans):
+            time = first + timedelta(days=2 + 25 * position // len(plans), minutes=random.randrange(600))
             yield from self._day(time, plan)
-        over = first + timedelta(days=31)
-        yield self._asked(over, MonthResetRequested(user_id=life.user, month=month))
+        month_end = first + timedelta(days=31)
+        yield self._request(month_end, MonthResetRequested(user_id=life.user, month=month))
         if number % 4 == 3:
-            # By hand, though the schedule has done it: harmless.
-            yield self._asked(over + timedelta(hours=1), MonthResetRequested(user_id=life.user, month=month))
+            # Requested again by hand, which must do nothing.
+            yield self._request(month_end + timedelta(hours=1), MonthResetRequested(user_id=life.user, month=month))
 
-    def _day(self, time: datetime, plan: str) -> Iterator[Asked | TakenBack]:
+    def _day(self, time: datetime, plan: str) -> Iterator[Request | RemovalRequest]:
         life, random = self._life, self._random
         match plan:
             case "groceries":
@@ -175,9 +175,9 @@ class _Year:
             case "too much":
                 yield self._moved(time, "cash", "main", 1_000_000, life.home)
             case "nowhere":
-                # The amount that arrives is named, so that only the deposit finds that there is no such account.
+                # The event names both amounts, so that only the deposit discovers that the account does not exist.
                 amount = self._money(random.randint(5, 50), life.home)
-                yield self._asked(
+                yield self._request(
                     time,
                     MoneyTransferRequested(
                         user_id=life.user,
@@ -192,21 +192,21 @@ class _Year:
                 edit = AccountValueEditRequested(
                     user_id=life.user, account_id=life.account("cash"), value=value, note="counted"
                 )
-                yield self._asked(time, edit)
-            case "taken back":
+                yield self._request(time, edit)
+            case "removal":
                 if self._spent:
                     self._count += 1
-                    yield TakenBack(self._id(), time, random.choice(self._spent))
+                    yield RemovalRequest(self._id(), time, random.choice(self._spent))
             case "reset":
                 budget_type = random.choice([*BudgetType])
-                yield self._asked(time, CategoryResetRequested(user_id=life.user, budget_type=budget_type))
+                yield self._request(time, CategoryResetRequested(user_id=life.user, budget_type=budget_type))
             case _:
-                self._shown = random.choice([one for one in HOMES if one != self._shown])
-                yield self._asked(time, CurrencyChangeRequested(user_id=life.user, currency=self._shown))
+                self._display_currency = random.choice([code for code in HOMES if code != self._display_currency])
+                yield self._request(time, CurrencyChangeRequested(user_id=life.user, currency=self._display_currency))
 
-    def _paid(self, time: datetime, category: str, account: str, units: int, note: str) -> Asked:
+    def _paid(self, time: datetime, category: str, account: str, units: int, note: str) -> Request:
         life = self._life
-        asked = self._asked(
+        request = self._request(
             time,
             CategoryTransactionRequested(
                 user_id=life.user,
@@ -216,12 +216,12 @@ class _Year:
                 note=note,
             ),
         )
-        self._spent.append(asked.event_id)
-        return asked
+        self._spent.append(request.event_id)
+        return request
 
-    def _moved(self, time: datetime, source: str, target: str, units: int, currency: Currency) -> Asked:
+    def _moved(self, time: datetime, source: str, target: str, units: int, currency: Currency) -> Request:
         life = self._life
-        return self._asked(
+        return self._request(
             time,
             MoneyTransferRequested(
                 user_id=life.user,
@@ -232,14 +232,14 @@ class _Year:
         )
 
     def _money(self, units: int, currency: Currency) -> Money:
-        """As much as so many dollars, give or take; never a round number."""
+        """Return an amount worth about `units` dollars, which is rarely a round number."""
         smallest = _WORTH[currency].scaleb(currency.minor_digits)
         odd = self._random.randrange(int(smallest))
         return Money(amount_minor=int(units * smallest) + odd, currency=currency)
 
-    def _asked(self, time: datetime, event: DomainEvent) -> Asked:
+    def _request(self, time: datetime, event: DomainEvent) -> Request:
         self._count += 1
-        return Asked(self._id(), time, event)
+        return Request(self._id(), time, event)
 
     def _id(self) -> str:
         return f"life-{self._life.seed}-{self._life.user}-{self._count:04}"

@@ -1,8 +1,8 @@
-"""`python -m starter.simulate --users 50 --months 12 --seed 7`: believable lives, and a check of all.
+"""`python -m starter.simulate --users 50 --months 12 --seed 7`: simulates users' lives, then checks every invariant.
 
-Brings what it needs: a Temporal server of its own, workers as processes of their own, everything in a new folder, which
-is removed if all is well. `--kill-every 30` kills a worker with SIGKILL as often as that; the outcome is the same.
-Ends with 0 only if every invariant holds and every saga has its outcome.
+It starts its own Temporal server and workers, in a new folder that is deleted if every invariant holds.
+`--kill-every 30` kills a worker with SIGKILL every 30 seconds, which does not change the result. The exit code is 0 only
+if every invariant holds and every saga has its outcome.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_step
 from starter.digest import digest
 from starter.invariants import snapshot, violations
-from starter.life import CATEGORIES, Asked, Life, TakenBack
+from starter.life import CATEGORIES, Life, RemovalRequest, Request
 from starter.process import GaveUp, run_script
 from starter.seed import seed
 from starter.show import Show
@@ -43,12 +43,12 @@ from starter.tables import ACTIVITY_RECORD
 from starter.users import add_category, add_user
 
 _PATIENCE = timedelta(minutes=5)
-"""For one saga; a worker that is killed is back in seconds."""
+"""The longest wait for one outcome. A killed worker is replaced within seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a simulation is asked for."""
+    """The options of a simulation."""
 
     users: int
     months: int
@@ -60,44 +60,48 @@ class Options:
 
     @classmethod
     def read(cls, arguments: Sequence[str] | None = None) -> "Options":
-        """From the command line."""
+        """Read the options from the command line."""
         parser = argparse.ArgumentParser(
             prog="python -m starter.simulate",
-            description="A year of believable life; ends with 0 only if every invariant holds afterwards.",
+            description="Simulate users' lives. The exit code is 0 only if every invariant holds afterwards.",
         )
-        parser.add_argument("--users", type=_at_least_one, default=50, help="who live it (%(default)s)")
-        parser.add_argument("--months", type=_at_least_one, default=12, help="how many (%(default)s)")
-        parser.add_argument("--seed", type=int, default=7, help="decides what they do (%(default)s)")
-        parser.add_argument("--workers", type=_at_least_one, default=1, help="that run beside each other (%(default)s)")
-        parser.add_argument("--kill-every", type=float, default=0.0, help="seconds; kills a worker as often (never)")
-        parser.add_argument("--json", action="store_true", help="ends with one line of JSON")
-        parser.add_argument("--database-url", default="", help="an empty database; else a new SQLite file")
+        parser.add_argument("--users", type=_at_least_one, default=50, help="number of users (%(default)s)")
+        parser.add_argument("--months", type=_at_least_one, default=12, help="number of months (%(default)s)")
+        parser.add_argument("--seed", type=int, default=7, help="seed for what the users do (%(default)s)")
+        parser.add_argument(
+            "--workers", type=_at_least_one, default=1, help="number of concurrent workers (%(default)s)"
+        )
+        parser.add_argument(
+            "--kill-every", type=float, default=0.0, help="seconds between two kills of a worker (never)"
+        )
+        parser.add_argument("--json", action="store_true", help="print one line of JSON at the end")
+        parser.add_argument("--database-url", default="", help="an empty database (a new SQLite file)")
         return cls(**vars(parser.parse_args(arguments)))
 
 
 @dataclass(slots=True)
 class Result:
-    """What a simulation ended with; the last four do not depend on how long anything took."""
+    """The result of a simulation. The last five fields do not depend on timing."""
 
     seconds: float
     workers_killed: int
     steps: int
     events: int = 0
     outcomes: dict[str, int] = field(default_factory=dict[str, int])
-    """By orchestrator and how it ended: completed, or the error code."""
+    """The number of sagas by orchestrator and end, which is `completed` or the error code."""
     sagas_undone: int = 0
     violations: list[str] = field(default_factory=list[str])
     digest: str = ""
 
 
 class Simulation:
-    """One run.
+    """One run of the simulation.
 
     Args:
-        options: how much of everything.
-        stack: runs, with workers.
-        bus: leads to the stack's server.
-        database: the application's, with the users set up.
+        options: the options of the run.
+        stack: a running server with workers.
+        bus: a bus that is connected to that server.
+        database: SmartExpense's.
     """
 
     def __init__(self, options: Options, stack: Stack, bus: EventBus, database: Database) -> None:
@@ -110,7 +114,7 @@ class Simulation:
         self.killed = 0
 
     async def set_up(self) -> None:
-        """Rates, users, categories."""
+        """Insert rates, users and categories."""
         async with self.database.transaction() as connection:
             await seed(connection, accounts=False)
             for life in self.lives:
@@ -119,20 +123,20 @@ class Simulation:
                     await add_category(connection, life.user, life.category(name), name.capitalize(), budget_type)
 
     async def run(self) -> Result:
-        """Everybody lives at once, each one event after the other; then all is counted and checked.
+        """Publish the events of all users concurrently, and those of one user in order. Then check the invariants.
 
         Raises:
-            GaveUp: there was no outcome in time, or no worker would start.
+            GaveUp: an outcome did not arrive in time, or a worker did not start.
         """
-        asked = {life.user: list(life.events()) for life in self.lives}
-        total, began = sum(map(len, asked.values())), monotonic()
+        requests = {life.user: list(life.events()) for life in self.lives}
+        total, began = sum(map(len, requests.values())), monotonic()
         with _Bar(self.stack.show, total) as bar:
             killing = asyncio.create_task(self._kill_workers())
             try:
                 async with asyncio.TaskGroup() as group:
-                    for events in asked.values():
+                    for events in requests.values():
                         group.create_task(self._live(events, bar))
-                    group.create_task(self._lived(killing, total))
+                    group.create_task(self._watch(killing, total))
             except* GaveUp as faults:
                 raise faults.exceptions[0] from None
             finally:
@@ -141,17 +145,17 @@ class Simulation:
                     await killing
         return await self._result(monotonic() - began)
 
-    async def _lived(self, killing: "asyncio.Task[None]", total: int) -> None:
-        """Until everybody is done: a worker that cannot be started again ends the whole."""
+    async def _watch(self, killing: "asyncio.Task[None]", total: int) -> None:
+        """Wait until all outcomes are there. Raise if a killed worker cannot be replaced."""
         while self.outcomes.total() < total:
             done, _ = await asyncio.wait([killing], timeout=1)
             if done and not killing.cancelled():
                 killing.result()
 
-    async def _live(self, events: Sequence[Asked | TakenBack], bar: "_Bar") -> None:
-        for one in events:
-            event = one.event if isinstance(one, Asked) else await self._removal(one)
-            [handle] = await self.bus.publish(event, event_id=one.event_id, time=one.time)
+    async def _live(self, events: Sequence[Request | RemovalRequest], bar: "_Bar") -> None:
+        for request in events:
+            event = request.event if isinstance(request, Request) else await self._removal(request)
+            [handle] = await self.bus.publish(event, event_id=request.event_id, time=request.time)
             outcome = await self._outcome(handle)
             self.outcomes[f"{handle.orchestrator.__name__} {outcome.error_code or outcome.phase}"] += 1
             bar.advance()
@@ -162,19 +166,22 @@ class Simulation:
         except NotFinished as fault:
             raise GaveUp(f"{handle.event_id} has no outcome after {_PATIENCE}: {fault}") from fault
 
-    async def _removal(self, one: TakenBack) -> ActivityRecordRemovalRequested:
-        """By the record's id, which the event that left it has made."""
-        life = next(life for life in self.lives if one.event_id.startswith(f"life-{self.options.seed}-{life.user}-"))
-        left = select(ACTIVITY_RECORD.c.id).where(ACTIVITY_RECORD.c.event_id == one.left_by)
+    async def _removal(self, removal: RemovalRequest) -> ActivityRecordRemovalRequested:
+        """Create the removal event. The record's id is known only after the recorded event has its outcome."""
+        life = next(
+            life for life in self.lives if removal.event_id.startswith(f"life-{self.options.seed}-{life.user}-")
+        )
+        statement = select(ACTIVITY_RECORD.c.id).where(ACTIVITY_RECORD.c.event_id == removal.recorded_by)
         async with self.database.reading() as connection:
-            record = await connection.scalar(left)
-        # What was refused left no record: then somebody asks for one that is not there.
-        return ActivityRecordRemovalRequested(user_id=life.user, record_id=record or uuid5(NAMESPACE_OID, one.left_by))
+            record = await connection.scalar(statement)
+        # A refused event has no record; then the removal names a record that does not exist.
+        record_id = record or uuid5(NAMESPACE_OID, removal.recorded_by)
+        return ActivityRecordRemovalRequested(user_id=life.user, record_id=record_id)
 
     async def _kill_workers(self) -> None:
         if not self.options.kill_every:
             await asyncio.Event().wait()
-        random = Random(self.options.seed)  # noqa: S311 - which one dies changes nothing
+        random = Random(self.options.seed)  # noqa: S311 - which worker dies does not matter
         while True:
             await asyncio.sleep(self.options.kill_every)
             worker = random.choice(self.stack.workers)
@@ -184,13 +191,13 @@ class Simulation:
 
     async def _result(self, seconds: float) -> Result:
         async with self.database.reading() as connection:
-            found = await violations(connection)
+            violated = await violations(connection)
             undone = await connection.scalar(
                 select(func.count(saga_step.c.saga_id.distinct())).where(saga_step.c.state == StepState.UNDONE.value)
             )
             steps = await connection.scalar(select(func.count()).select_from(saga_step))
-            still = select(saga.c.event_id).where(saga.c.phase.in_((Phase.FORWARD.value, Phase.UNDOING.value)))
-            found += [f"saga {event_id} has no outcome" for event_id in await connection.scalars(still)]
+            unfinished = select(saga.c.event_id).where(saga.c.phase.in_((Phase.FORWARD.value, Phase.UNDOING.value)))
+            violated += [f"saga {event_id} has no outcome" for event_id in await connection.scalars(unfinished)]
             tables = await snapshot(connection)
         return Result(
             seconds=round(seconds, 1),
@@ -199,13 +206,13 @@ class Simulation:
             events=self.outcomes.total(),
             outcomes=dict(sorted(self.outcomes.items())),
             sagas_undone=undone or 0,
-            violations=found,
+            violations=violated,
             digest=digest(tables),
         )
 
 
 class _Bar:
-    """A progress bar on a terminal; elsewhere a line now and then."""
+    """A progress bar on a terminal; otherwise a line after each tenth of the events."""
 
     def __init__(self, show: Show, total: int) -> None:
         self._show = show
@@ -230,7 +237,7 @@ class _Bar:
         self._progress.stop()
 
     def advance(self) -> None:
-        """One event more has its outcome."""
+        """Count one more event that has its outcome."""
         self._done += 1
         self._progress.advance(self._task)
         if not self._show.is_terminal and self._done * 10 // self._total > (self._done - 1) * 10 // self._total:
@@ -238,7 +245,7 @@ class _Bar:
 
 
 async def simulate(options: Options, folder: Path) -> int:
-    """Run one simulation on a folder of its own; 0 if every invariant holds."""
+    """Run one simulation in a folder. Return 0 if every invariant holds."""
     show = Show()
     settings = Settings(state_dir=folder, database_url=options.database_url)
     show.step(f"Seed {options.seed}: {options.users} users, {options.months} months")
@@ -256,16 +263,16 @@ async def simulate(options: Options, folder: Path) -> int:
         finally:
             await bus.close()
             await database.close()
-    _tell(show, result)
+    _print_result(show, result)
     if result.violations:
-        show.plain(f"Not everything held. The state is in {folder}.")
+        show.plain(f"Some invariants are violated. The state is in {folder}.")
     if options.json:
         print(json.dumps(asdict(result)), flush=True)
     return 1 if result.violations else 0
 
 
-def _tell(show: Show, result: Result) -> None:
-    rows = [(*ended.split(" ", 1), f"{number:,}") for ended, number in result.outcomes.items()]
+def _print_result(show: Show, result: Result) -> None:
+    rows = [(*outcome.split(" ", 1), f"{number:,}") for outcome, number in result.outcomes.items()]
     show.plain()
     show.table("orchestrator", "ended", "sagas", rows=[tuple(row) for row in rows], right=("sagas",))
     show.plain()
@@ -281,7 +288,7 @@ def _tell(show: Show, result: Result) -> None:
 
 
 async def _in(folder: Path, options: Options) -> int:
-    """The folder goes when it is of no more use: not if there is something to look into."""
+    """Run in a folder that is deleted afterwards, unless a check failed and the folder is needed to find out why."""
     try:
         code = await simulate(options, folder)
     except asyncio.CancelledError:
@@ -295,7 +302,7 @@ async def _in(folder: Path, options: Options) -> int:
 def _at_least_one(text: str) -> int:
     number = int(text) if text.isdigit() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return number
 
 

@@ -1,8 +1,7 @@
-"""`python -m starter.storm`: many transfers at once while workers are killed, and a count of everything afterwards.
+"""`python -m starter.storm`: publishes many transfers at once while workers are killed, then checks the result.
 
-Brings what it needs: a Temporal server of its own, workers as processes of their own, everything in a new folder, which
-is removed if all is well. Ends with 0 only if every check held. `--database-url` puts the application's data elsewhere:
-an empty database, or one that an earlier simulation left.
+It starts its own Temporal server and workers, in a new folder that is deleted if every check holds. The exit code is 0
+only then. `--database-url` names another database for the application's data: an empty one, or that of an earlier run.
 """
 
 import argparse
@@ -35,14 +34,14 @@ from workflows.account_creation import AccountCreation
 
 _LOOK = 0.01
 _LAST_KILL_AT = 0.8
-"""No worker is killed when more than this part of the steps is done: the others are there to be taken up."""
+"""No worker is killed after this fraction of the steps, so that the next worker has sagas to continue."""
 _PUBLISHED_TWICE = 10
-"""One event in so many is published again at once, as a client does that lost the reply."""
+"""One event in ten is published twice, as by a client that lost the reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a simulation is asked for."""
+    """The options of a run."""
 
     transfers: int
     accounts: int
@@ -54,29 +53,37 @@ class Options:
 
     @classmethod
     def read(cls, arguments: Sequence[str] | None = None) -> "Options":
-        """From the command line."""
+        """Read the options from the command line."""
         parser = argparse.ArgumentParser(
             prog="python -m starter.storm",
-            description="Many transfers at once while workers are killed; ends with 0 only if every check holds.",
+            description="Publish many transfers at once while workers are killed; exit with 0 only if every check holds.",
         )
-        parser.add_argument("--transfers", type=_Whole(1), default=200, help="how many, all at once (%(default)s)")
-        parser.add_argument("--accounts", type=_Whole(2), default=10, help="that money moves between (%(default)s)")
-        parser.add_argument("--kills", type=_Whole(0), default=3, help="workers killed by SIGKILL (%(default)s)")
-        parser.add_argument("--workers", type=_Whole(1), default=1, help="that run beside each other (%(default)s)")
-        parser.add_argument("--seed", type=int, default=1, help="decides transfers and moments of kills (%(default)s)")
-        parser.add_argument("--database-url", default="", help="sqlite:///… or postgresql://…; else a new SQLite file")
-        parser.add_argument("--patience", type=float, default=300.0, help="seconds until it gives up (%(default)s)")
+        parser.add_argument(
+            "--transfers", type=_Whole(1), default=200, help="number of transfers, all published at once (%(default)s)"
+        )
+        parser.add_argument("--accounts", type=_Whole(2), default=10, help="number of accounts (%(default)s)")
+        parser.add_argument(
+            "--kills", type=_Whole(0), default=3, help="number of workers to kill with SIGKILL (%(default)s)"
+        )
+        parser.add_argument("--workers", type=_Whole(1), default=1, help="number of concurrent workers (%(default)s)")
+        parser.add_argument(
+            "--seed", type=int, default=1, help="seed for the transfers and the times of the kills (%(default)s)"
+        )
+        parser.add_argument("--database-url", default="", help="sqlite:///… or postgresql://… (a new SQLite file)")
+        parser.add_argument(
+            "--patience", type=float, default=300.0, help="seconds to wait for all outcomes (%(default)s)"
+        )
         return cls(**vars(parser.parse_args(arguments)))
 
 
 class Simulation:
-    """One run.
+    """One run of the storm.
 
     Args:
-        options: how much of everything.
-        stack: runs, without workers.
-        bus: leads to the stack's server.
-        database: the application's.
+        options: the options of the run.
+        stack: a running server with workers.
+        bus: a bus that is connected to that server.
+        database: SmartExpense's.
     """
 
     def __init__(self, options: Options, stack: Stack, bus: EventBus, database: Database) -> None:
@@ -85,16 +92,16 @@ class Simulation:
         self.show = stack.show
         self.bus = bus
         self.database = database
-        self.told: dict[str, Outcome] = {}
+        self.received: dict[str, Outcome] = {}
         self.kills: list[Kill] = []
         self._random = Random(options.seed)  # noqa: S311 - a simulation, not a secret
         self._began_with = 0
 
     async def run(self) -> list[Check]:
-        """Open accounts, publish, kill, wait, count.
+        """Open accounts, publish the transfers, kill workers, wait for the outcomes, and return the checks.
 
         Raises:
-            GaveUp: there was no outcome in time, or no worker would start.
+            GaveUp: an outcome did not arrive in time, or a worker did not start.
         """
         work = workload(self._random, accounts=self.options.accounts, transfers=self.options.transfers)
         await asyncio.gather(*(self.bus.execute(AccountCreation, account) for account in work.accounts))
@@ -107,16 +114,16 @@ class Simulation:
                 transfers = (self._transfer(work, event_id) for event_id in work.transfers)
                 await asyncio.gather(self._kill_workers(work), *transfers)
         except TimeoutError:
-            missing = sorted(work.transfers.keys() - self.told.keys())
+            missing = sorted(work.transfers.keys() - self.received.keys())
             raise GaveUp(
                 f"After {self.options.patience:g} s {len(missing)} of {len(work.transfers)} transfers have no outcome, "
                 f"such as {', '.join(missing[:3])}."
             ) from None
         took = monotonic() - began
         after = await Books.of(self.database, work)
-        self.show.step("Everything has ended; counting")
+        self.show.step("All transfers have their outcome; checking")
         counted = await attempts(self.bus.client, work, after)
-        checks = [kills_hit(self.options.kills, self.kills), *audit(work, self.told, before, after)]
+        checks = [kills_hit(self.options.kills, self.kills), *audit(work, self.received, before, after)]
         self._report(took, before, after, counted)
         return checks
 
@@ -124,23 +131,23 @@ class Simulation:
         handle = await self._publish(work, event_id)
         if self._random.randrange(_PUBLISHED_TWICE) == 0:
             await self._publish(work, event_id)
-        self.told[event_id] = await handle.outcome()
+        self.received[event_id] = await handle.outcome()
         quarter = max(1, len(work.transfers) // 4)
-        if len(self.told) % quarter == 0:
-            self.show.step(f"{len(self.told)} of {len(work.transfers)} transfers have their outcome")
+        if len(self.received) % quarter == 0:
+            self.show.step(f"{len(self.received)} of {len(work.transfers)} transfers have their outcome")
 
     async def _publish(self, work: Workload, event_id: str) -> SagaHandle[MoneyTransferCompleted]:
         [handle] = await self.bus.publish(work.transfers[event_id], event_id=event_id)
         return handle
 
     async def _kill_workers(self, work: Workload) -> None:
-        """At random moments, spread over the run, each in the middle of some sagas."""
-        random = Random(self.options.seed)  # noqa: S311 - its own, so that the moments do not hang on who published first
+        """Kill workers at random times over the run, each in the middle of some sagas."""
+        random = Random(self.options.seed)  # noqa: S311 - separate, so that the times do not depend on the order of publishing
         for number in range(self.options.kills):
             part = (number + random.uniform(0.2, 0.9)) / self.options.kills * _LAST_KILL_AT
-            while not await self._has_come(part, work):
-                if len(self.told) == len(work.transfers):
-                    return  # nothing is left to be in the middle of; the checks tell
+            while not await self._has_progressed(part, work):
+                if len(self.received) == len(work.transfers):
+                    return  # All sagas have ended. The check of the kills reports it.
                 await asyncio.sleep(_LOOK)
             worker = random.choice(self.stack.workers)
             await worker.kill()
@@ -148,17 +155,17 @@ class Simulation:
                 await self._steps_done() - self._began_with,
                 await unfinished_sagas(self.database, [*work.transfers]),
             )
-            in_transit = sum(one.has_money_in_transit for one in midway)
+            in_transit = sum(unfinished.has_money_in_transit for unfinished in midway)
             self.kills.append(Kill(worker.pid, steps, len(midway), in_transit))
             self.show.wait(
                 f"Worker {worker.pid} was killed with SIGKILL after {steps} steps, "
-                f"{len(midway)} sagas in the middle, the money of {in_transit} on its way"
+                f"{len(midway)} sagas in the middle, {in_transit} with money in transit"
             )
             other = await self.stack.start_worker()
             self.show.step(f"Worker {other.pid} has taken over")
 
-    async def _has_come(self, part: float, work: Workload) -> bool:
-        """Whether so much is done, and some saga is under way."""
+    async def _has_progressed(self, part: float, work: Workload) -> bool:
+        """Whether this part of the steps is done and a saga is in flight."""
         done = await self._steps_done() - self._began_with
         return done >= part * work.steps and bool(await unfinished_sagas(self.database, [*work.transfers]))
 
@@ -167,17 +174,17 @@ class Simulation:
             return await connection.scalar(select(func.count()).select_from(saga_step)) or 0
 
     def _report(self, took: float, before: Books, after: Books, counted: Attempts) -> None:
-        outcomes = Counter(outcome.error_code or "completed" for outcome in self.told.values())
+        outcomes = Counter(outcome.error_code or "completed" for outcome in self.received.values())
         states = Counter(step["state"] for step in after.steps)
         was, now = before.sums(), after.sums()
         rows: list[tuple[str, ...]] = [
-            ("outcomes", str(len(self.told)), f"in {took:.1f} s"),
-            *((f"  {kind}", str(count), "") for kind, count in sorted(outcomes.items(), key=lambda one: -one[1])),
-            ("workers killed", str(len(self.kills)), f"{sum(one.midway for one in self.kills)} sagas in the middle"),
+            ("outcomes", str(len(self.received)), f"in {took:.1f} s"),
+            *((f"  {kind}", str(count), "") for kind, count in sorted(outcomes.items(), key=lambda item: -item[1])),
+            ("workers killed", str(len(self.kills)), f"{sum(kill.midway for kill in self.kills)} sagas in the middle"),
             ("steps recorded", str(len(after.steps)), ", ".join(f"{count} {state}" for state, count in states.items())),
-            ("activities", str(counted.activities), "undoing, turns and outcomes among them"),
-            ("attempts repeated", str(counted.repeats), "the one before was lost with its worker, or failed"),
-            ("repeats absorbed", str(counted.absorbed), "the step had been committed: answered from its record"),
+            ("activities", str(counted.activities), "compensations, begins of undos and finishes included"),
+            ("attempts repeated", str(counted.repeats), "the earlier attempt died with its worker, or failed"),
+            ("repeats absorbed", str(counted.absorbed), "the step had been committed, so its record was returned"),
             *((f"sum of {code}", str(now[code]), f"minor units; {was[code]} before") for code in sorted(was | now)),
         ]
         self.show.plain()
@@ -185,7 +192,7 @@ class Simulation:
 
 
 async def storm(options: Options, folder: Path) -> int:
-    """Run one simulation on a folder of its own; 0 if every check held."""
+    """Run one storm in a folder. Return 0 if every check holds."""
     show = Show()
     settings = Settings(state_dir=folder, database_url=options.database_url)
     show.step(f"Seed {options.seed}: {options.transfers} transfers, {options.accounts} accounts, {options.kills} kills")
@@ -207,15 +214,15 @@ async def storm(options: Options, folder: Path) -> int:
             show.plain(f"           {fault}")
     show.plain()
     if any(check.faults for check in checks):
-        show.plain(f"Not everything held. The state is in {folder}.")
+        show.plain(f"Some checks failed. The state is in {folder}.")
         return 1
-    completed = sum(outcome.phase is Phase.COMPLETED for outcome in simulation.told.values())
-    show.good(f"{len(simulation.told)} transfers, {completed} completed, every check held.")
+    completed = sum(outcome.phase is Phase.COMPLETED for outcome in simulation.received.values())
+    show.good(f"{len(simulation.received)} transfers, {completed} completed, every check holds.")
     return 0
 
 
 async def _in(folder: Path, options: Options) -> int:
-    """The folder goes when it is of no more use: not if there is something to look into."""
+    """Run in a folder that is deleted afterwards, unless a check failed and the folder is needed to find out why."""
     try:
         code = await storm(options, folder)
     except asyncio.CancelledError:
@@ -227,7 +234,7 @@ async def _in(folder: Path, options: Options) -> int:
 
 
 class _Whole:
-    """Reads a whole number of at least so much."""
+    """Parses a whole number with a lower bound."""
 
     def __init__(self, least: int) -> None:
         self._least = least
@@ -238,7 +245,7 @@ class _Whole:
         except ValueError:
             number = self._least - 1
         if number < self._least:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {self._least}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {self._least}")
         return number
 
 

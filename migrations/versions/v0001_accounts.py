@@ -1,4 +1,4 @@
-"""Accounts, their records, settings and rates, as the first release made them."""
+"""Creates the tables for accounts, records, settings and rates, as in the first release."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,7 +17,7 @@ _TIME = UtcTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Create the tables; that release made them from its models, and kept no version."""
+    """Create the tables, unless the first release has created them from its models without recording a version."""
     if sa.inspect(op.get_bind()).has_table("account"):
         return
     op.create_table(

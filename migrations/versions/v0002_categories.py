@@ -1,4 +1,4 @@
-"""Categories, months, and what their processes record; records name accounts and categories by foreign keys."""
+"""Adds categories, months and their records, with foreign keys from records to accounts and categories."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,7 +16,8 @@ _CEILING = _LIMIT * 1_000
 _TIME = UtcTime(timezone=True)
 _IS_SYSTEM = sa.text("is_system")
 
-# SQLite makes a table anew where a constraint comes to it, and Alembic does not read the old ones: name, condition.
+# Names and conditions of the existing constraints. SQLite recreates a table to add a constraint, and Alembic does not
+# read the existing ones.
 _ACCOUNT = (
     ("account_state_known", "state IN ('opening', 'open')"),
     ("account_balance_bounded", f"balance BETWEEN -{_CEILING} AND {_CEILING}"),
@@ -63,9 +64,9 @@ _NEW_RECORD = (
 
 
 def upgrade() -> None:
-    """Create the new tables, widen the old ones."""
+    """Create the new tables, and add columns and constraints to the existing ones."""
     if sa.inspect(op.get_bind()).has_table("category"):
-        return  # made from the models
+        return  # The tables were created from the models.
     with op.batch_alter_table("account", table_args=_checks(_ACCOUNT)) as account:
         account.create_check_constraint("account_position_positive", "position > 0")
     op.create_index("uq_account_user_id_id", "account", ["user_id", "id"], unique=True)

@@ -36,7 +36,7 @@ def test_a_user_is_set_up_once_and_has_system_categories(shell: Shell) -> None:
     assert "is set up" in shell("users", "add", "nina", "--currency", "EUR")
     assert "nothing is changed" in shell("users", "add", "nina", "--currency", "USD")
     shell("users", "add-category", "nina", "nina-food", "Food", "expense")
-    assert "is taken" in shell("users", "add-category", "nina", "nina-food", "Food", "expense", fails=True)
+    assert "is already used" in shell("users", "add-category", "nina", "nina-food", "Food", "expense", fails=True)
     assert "users add" in shell("users", "add-category", "ghost", "ghost-food", "Food", "expense", fails=True)
 
     listed = json.loads(shell("categories", "nina", "--json"))
@@ -60,8 +60,8 @@ def test_rates_come_from_a_file_and_newer_rates_are_kept(shell: Shell, tmp_path:
         file.write_text("\n".join(lines) if form == "csv" else objects)
         return shell("rates", "load", str(file), fails=fails)
 
-    assert "2 rates are written." in load(("USD", "EUR", "0.92", "2026-01-02"), ("EUR", "KWD", "0.3342", "2026-01-02"))
-    assert "1 rates are written, 1 left alone" in load(
+    assert "2 rates were written." in load(("USD", "EUR", "0.92", "2026-01-02"), ("EUR", "KWD", "0.3342", "2026-01-02"))
+    assert "1 rates were written, 1 skipped" in load(
         ("USD", "EUR", "0.90", "2026-01-01"), ("EUR", "KWD", "0.3350", "2026-01-03")
     )
     refused = load(("USD", "EUR", "0.5", "2026-02-01"), ("USD", "XXX", "many", "soon"), fails=True)

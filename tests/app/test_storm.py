@@ -82,7 +82,7 @@ async def test_after_a_worker_was_killed_every_check_holds_and_nothing_is_left_b
     assert re.search(r"workers killed +1 ", output)
     assert output.count("  holds  ") == 8
     assert "FAILS" not in output
-    assert "every check held" in output
+    assert "every check holds" in output
     assert names_in(tmp_path) == []
     assert processes_of(tmp_path) == []
 
@@ -123,7 +123,7 @@ async def test_invalid_options_are_rejected_before_anything_starts(tmp_path: Pat
         output = (await process.communicate())[0].decode()
 
     assert process.returncode == 2
-    assert "is no whole number of at least" in output
+    assert "is not a whole number of at least" in output
     assert names_in(tmp_path) == []
 
 
