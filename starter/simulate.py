@@ -1,8 +1,8 @@
 """`python -m starter.simulate --users 50 --months 12 --seed 7`: simulates users' lives, then checks every invariant.
 
 It starts its own Temporal server and workers, in a new folder that is deleted if every invariant holds.
-`--kill-every 30` kills a worker with SIGKILL every 30 seconds, which does not change the result. The exit code is 0 only
-if every invariant holds and every saga has its outcome.
+`--kill-every 30` kills a worker with SIGKILL every 30 seconds, which does not change the result. The exit code is 0
+only if every invariant holds and every saga has its outcome.
 """
 
 import argparse

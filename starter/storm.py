@@ -56,7 +56,7 @@ class Options:
         """Read the options from the command line."""
         parser = argparse.ArgumentParser(
             prog="python -m starter.storm",
-            description="Publish many transfers at once while workers are killed; exit with 0 only if every check holds.",
+            description="Publish many transfers at once while workers are killed, then check the result.",
         )
         parser.add_argument(
             "--transfers", type=_Whole(1), default=200, help="number of transfers, all published at once (%(default)s)"
