@@ -76,7 +76,7 @@ class Options:
         return cls(**vars(parser.parse_args(arguments)))
 
 
-class Simulation:
+class Storm:
     """One run of the storm.
 
     Args:
@@ -203,8 +203,8 @@ async def storm(options: Options, folder: Path) -> int:
         database = Database(stack.settings.resolved_database_url)
         try:
             show.step(f"The application's database is {database.shown}")
-            simulation = Simulation(options, stack, await EventBus.connect(stack.settings), database)
-            checks = await simulation.run()
+            run = Storm(options, stack, await EventBus.connect(stack.settings), database)
+            checks = await run.run()
         finally:
             await database.close()
     show.heading("Checks")
@@ -216,8 +216,8 @@ async def storm(options: Options, folder: Path) -> int:
     if any(check.faults for check in checks):
         show.plain(f"Some checks failed. The state is in {folder}.")
         return 1
-    completed = sum(outcome.phase is Phase.COMPLETED for outcome in simulation.received.values())
-    show.good(f"{len(simulation.received)} transfers, {completed} completed, every check holds.")
+    completed = sum(outcome.phase is Phase.COMPLETED for outcome in run.received.values())
+    show.good(f"{len(run.received)} transfers, {completed} completed, every check holds.")
     return 0
 
 
