@@ -36,7 +36,7 @@ async def keep_a_budget(run: DemoRun) -> None:
     edit = AccountValueEditRequested(user_id=user, account_id=wallet, value=held, note="counted")
     edited = await run.complete(edit, "edit", f"{wallet} holds {held.shown()}", AccountValueEditCompleted)
     correction = await _record_of(run, run.event_id("edit"))
-    run.show.step(f"She counted her money: {edited.difference.shown()} more than was known, logged as found")
+    run.show.step(f"She counted her money: {edited.difference.shown()} more than recorded, logged as an income")
     change = await _change_currency(run, user)
     run.show.step(f"Her categories are in {change.currency} now, were in {change.before}, at {change.rate:.6f}")
     for number, record_id in enumerate((correction, spending), start=1):
