@@ -87,7 +87,8 @@ class Document:
 
     def table(self, first_header: str) -> list[list[str]]:
         """The rows of the first table whose first column has this name."""
-        return next(iter(self.tables(first_header)), [])
+        tables = self.tables(first_header)
+        return tables[0] if tables else []
 
     def tables(self, first_header: str) -> list[list[list[str]]]:
         """The rows of each table whose first column has this name."""
