@@ -241,7 +241,7 @@ def test_an_overdraft_limit_is_not_negative_and_bounded(limit: int) -> None:
 def test_in_one_currency_the_arriving_amount_equals_the_amount() -> None:
     fields = fields_of(a_transfer()) | {"arriving": {"amount_minor": 1_049, "currency": "USD"}}
 
-    assert refusal_of(MoneyTransferRequested, fields).startswith("arriving: must equal the amount")
+    assert refusal_of(MoneyTransferRequested, fields).startswith("arriving: must equal the withdrawn amount")
 
 
 def test_in_another_currency_any_amount_may_arrive() -> None:
