@@ -222,7 +222,8 @@ async def test_the_audit_finds_each_kind_of_damage(ran: Ran) -> None:
     assert_found(ran.faults(outcomes={}), "its publisher received no outcome")
     different = json.dumps({**json.loads(ran.outcomes[event_id].model_dump_json()), "event_id": "another"})
     assert_found(
-        ran.faults(outcomes={**ran.outcomes, event_id: Outcome.model_validate_json(different)}), "not the recorded outcome"
+        ran.faults(outcomes={**ran.outcomes, event_id: Outcome.model_validate_json(different)}),
+        "not the recorded outcome",
     )
     assert_found(ran.faults(open_sagas=1), "no saga is open: 1")
     assert_found(
