@@ -1,4 +1,4 @@
-"""For an author's tests, without a server: `handle` and operations by themselves, and proof of an orchestrator."""
+"""Tools for an author's tests. They need no server, and test `handle`, single operations or a whole orchestrator."""
 
 from orchestrator.definition.atomic import Atomically
 from orchestrator.testing.conformance.entry_points import conformance, run_conformance

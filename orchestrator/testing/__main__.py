@@ -1,8 +1,8 @@
-"""`python -m orchestrator.testing MODULE...`: see `full_run`, whose functions other processes import from there."""
+"""`python -m orchestrator.testing MODULE...` runs every suite of these modules; see `conformance.entry_points`."""
 
 import sys
 
-from orchestrator.testing.conformance.full_run import main
+from orchestrator.testing.conformance.entry_points import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -11,57 +11,57 @@ from orchestrator.operation import Operation, OperationCall
 from orchestrator.protocol.envelope import saga_id
 from orchestrator.saga import Awaited, Saga
 
-LookupReply = Callable[[OperationCall[Any]], object] | object
-"""A result, a `Refused`, a list of answers, or a function of the call. Named, so that a lambda knows what it takes."""
+Answer = Callable[[OperationCall[Any]], object] | object
+"""A result, a `Refused`, a list of answers, or a function of the call. The alias gives a lambda's argument its type."""
 
 
 class RecordingSaga(Saga):
-    """Runs nothing: remembers each call, and answers with what the test says.
+    """Records each call and returns the test's answer to it, without running the operation.
 
         saga = RecordingSaga({metadata.convert: Converted(...)})
         completed = await MoneyTransfer().handle(event, saga)
         assert saga.calls == [metadata.convert(...), account.withdraw(...)]
 
     Args:
-        answers: an operation's result; a `Refused` (raised); a list (one answer a call, in order); or a function of
-            the call. An operation that returns None needs no answer.
-        event_id: as the operations see it.
-        event_time: as the operations see it, in UTC.
-        events: what `saga.wait_for` receives, in order; when none is left that matches, the time is up.
+        answers: by operation: a result; a `Refused`, which is raised; a list with one answer for each call, in order;
+            or a function of the call. An operation that returns None needs no answer.
+        event_id: the event's id that operations see.
+        event_time: the event's time that operations see, in UTC.
+        events: the events that `saga.wait_for` receives, in order. If none matches, the wait times out.
 
     Attributes:
-        calls: every call so far, in order, the refused among them. A pivot is one, too, and so is each
-            `Atomically(...)` with the calls of one atomic step.
-        slept: how long `saga.sleep` was asked to wait, in order. No time passes.
+        calls: every call so far, in order, including refused ones. A pivot is recorded as a call, and an atomic step
+            as one `Atomically(...)` that contains its calls.
+        slept: the durations that were passed to `saga.sleep`, in order. No time passes.
     """
 
     def __init__(
         self,
-        answers: Mapping[Operation[..., Any], LookupReply] | None = None,
+        answers: Mapping[Operation[..., Any], Answer] | None = None,
         *,
         event_id: str = "event-1",
         event_time: datetime = datetime(2026, 1, 1, tzinfo=UTC),
         events: Sequence[DomainEvent] = (),
     ) -> None:
         super().__init__(saga_id=saga_id("RecordingSaga", event_id), event_id=event_id, event_time=event_time)
-        # A list is used up while `handle` runs, and the test's own stays as it is.
-        self._answers = {one.name: _copied(answer) for one, answer in (answers or {}).items()}
+        # Lists are copied, because answers are removed from them while `handle` runs.
+        self._answers = {operation.name: _copied(answer) for operation, answer in (answers or {}).items()}
         self._events = list(events)
         self.calls: list[OperationCall[Any]] = []
         self.slept: list[timedelta] = []
 
     async def sleep(self, duration: timedelta) -> None:
-        """Remember how long."""
+        """Record the duration and return at once."""
         self.slept.append(duration)
 
     async def wait_for(
         self, event: type[Awaited], *, matching: Callable[[Awaited], bool] | None = None, timeout: timedelta
     ) -> Awaited | None:
-        """Answer with the first of the test's events that matches."""
-        for one in self._events:
-            if isinstance(one, event) and (matching is None or matching(one)):
-                self._events.remove(one)
-                return one
+        """Return the first of the test's events that matches, or None."""
+        for candidate in self._events:
+            if isinstance(candidate, event) and (matching is None or matching(candidate)):
+                self._events.remove(candidate)
+                return candidate
         return None
 
     async def _run(self, calls: Sequence[OperationCall[Any]], *, parallel: bool) -> list[Any]:
@@ -73,20 +73,20 @@ class RecordingSaga(Saga):
             except Refused as refusal:
                 if not parallel:
                     raise
-                refusals.append(refusal)  # the others run all the same, as they do in a real saga
+                refusals.append(refusal)  # the other calls still run, as they do in a real saga
         if refusals:
             raise refusals[0]
         return results
 
     def _answer(self, call: OperationCall[Any]) -> Any:
         self.calls.append(call)
-        return tuple(self._one(one) for one in call.calls) if isinstance(call, Atomically) else self._one(call)
+        return tuple(map(self._result_of, call.calls)) if isinstance(call, Atomically) else self._result_of(call)
 
-    def _one(self, call: OperationCall[Any]) -> Any:
+    def _result_of(self, call: OperationCall[Any]) -> Any:
         name = call.operation.name
         signature = call.operation.signature
         if name not in self._answers and signature.hints["return"] is not type(None):
-            raise UsageError(f"the test gives no answer for {name}: RecordingSaga({{{name}: ...}})")
+            raise UsageError(f"the test has no answer for {name}. Pass one: RecordingSaga({{{name}: ...}})")
         answer: Any = self._answers.get(name)
         if _is_list(answer):
             if not answer:
@@ -99,7 +99,7 @@ class RecordingSaga(Saga):
         return signature.load_result(signature.dump_result(answer))
 
 
-def _copied(answer: LookupReply) -> LookupReply:
+def _copied(answer: Answer) -> Answer:
     return list(answer) if _is_list(answer) else answer
 
 

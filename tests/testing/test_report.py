@@ -1,4 +1,4 @@
-"""What a run tells: counts that add up, and an exit code."""
+"""The report of a run: its counts add up, and it has an exit code."""
 
 import pytest
 
@@ -6,9 +6,9 @@ from orchestrator.testing import Report
 from orchestrator.testing.conformance.report import Cell, Result, Verdict
 
 
-def a_result(verdict: Verdict, told: str = "", fault: str = "refused") -> Result:
-    cell = Cell(orchestrator="Right", example="ten", fault=fault, place="step 1, wrong.take", database="sqlite")
-    return Result(cell, verdict, told)
+def a_result(verdict: Verdict, detail: str = "", fault: str = "refused") -> Result:
+    cell = Cell(orchestrator="Right", example="ten", fault=fault, location="step 1, wrong.take", database="sqlite")
+    return Result(cell, verdict, detail)
 
 
 def test_trimmed_cells_are_neither_tried_nor_hit() -> None:
@@ -20,11 +20,11 @@ def test_trimmed_cells_are_neither_tried_nor_hit() -> None:
 
 
 def test_a_failed_cell_fails_the_run_and_so_does_a_run_of_nothing() -> None:
-    assert Report([a_result(Verdict.HIT), a_result(Verdict.FAILED, "a story")]).exit_code == 1
+    assert Report([a_result(Verdict.HIT), a_result(Verdict.FAILED, "a description")]).exit_code == 1
     assert Report([a_result(Verdict.TRIMMED, "later")]).exit_code == 1
 
 
-def test_a_run_is_shown_with_its_stories_its_reasons_and_its_count_as_the_last_line(
+def test_a_report_shows_failures_and_reasons_and_the_counts_last(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     report = Report(

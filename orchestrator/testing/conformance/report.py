@@ -1,4 +1,4 @@
-"""What became of each cell: hit, declared not applicable with the reason, failed with its story, or trimmed."""
+"""The result of each cell: hit, declared not applicable with a reason, failed with a description, or trimmed."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,67 +11,70 @@ from orchestrator.store.connections.url import Dialect
 _WIDE = 160
 _FAULT_WIDTH = 40
 _COLUMN_WIDTH = 19
-_SHOWN = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+_DATABASE_NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
 class Verdict(StrEnum):
-    """What became of a cell."""
+    """How a cell ended."""
 
     HIT = "hit"
-    """The fault occurred, and everything was as it must be."""
+    """The fault occurred, and every check passed."""
     DECLARED = "declared"
-    """It cannot occur there; the reason is told."""
+    """The fault cannot occur there; the result says why."""
     FAILED = "failed"
-    """Something was not as it must be, or the fault did not occur."""
+    """A check failed, or the fault did not occur."""
     TRIMMED = "trimmed"
-    """Not tried in this run, to save time."""
+    """Left out of this run to save time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One fault at one place of one example's saga, on one database."""
+    """One fault at one step, or at the end, of one example's saga, on one database."""
 
     orchestrator: str
     example: str
     fault: str
-    place: str
+    location: str
     """`step 2, account.deposit`, or `the end`."""
     database: Dialect
 
     def __str__(self) -> str:
-        return f"{self.fault} at {self.place} of {self.orchestrator} ({self.example}) on {_SHOWN[self.database]}"
+        return (
+            f"{self.fault} at {self.location} of {self.orchestrator} ({self.example}) "
+            f"on {_DATABASE_NAMES[self.database]}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one cell."""
+    """The result of one cell."""
 
     cell: Cell
     verdict: Verdict
-    told: str = ""
-    """The reason of a declared or trimmed cell; the story of a failed one."""
+    detail: str = ""
+    """Why the cell was declared or trimmed, or a description of the failure."""
 
     def __str__(self) -> str:
-        return f"{self.cell}: {self.verdict}" + (f"\n{self.told}" if self.told else "")
+        return f"{self.cell}: {self.verdict}" + (f"\n{self.detail}" if self.detail else "")
 
 
 @dataclass
 class Report:
-    """Every cell of a run."""
+    """The results of a run."""
 
     results: list[Result] = field(default_factory=list[Result])
 
     def add(self, results: Iterable[Result]) -> None:
-        """More cells."""
+        """Add results."""
         self.results += results
 
     def of(self, verdict: Verdict) -> Sequence[Result]:
-        """Those that came to a verdict."""
+        """The results with this verdict."""
         return [result for result in self.results if result.verdict is verdict]
 
     @property
     def tried(self) -> int:
-        """Cells that were looked at: all but the trimmed. Each is hit, declared or failed."""
+        """How many cells were tried: all except the trimmed ones. Each is hit, declared or failed."""
         return len(self.results) - len(self.of(Verdict.TRIMMED))
 
     @property
@@ -81,14 +84,14 @@ class Report:
 
     @property
     def last_line(self) -> str:
-        """`cells tried 12: hit 10, declared 2, failed 0`."""
+        """The counts, for example `cells tried 12: hit 10, declared 2, failed 0`."""
         counted = ", ".join(
             f"{verdict} {len(self.of(verdict))}" for verdict in (Verdict.HIT, Verdict.DECLARED, Verdict.FAILED)
         )
         return f"cells tried {self.tried}: {counted}"
 
     def show(self) -> None:
-        """Print stories of what failed, reasons of what was declared, a table, and the count as the last line."""
+        """Print the failures, the reasons of declared and trimmed cells, a table and, as the last line, the counts."""
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
@@ -98,37 +101,38 @@ class Report:
             console.width = _WIDE
         for result in self.of(Verdict.FAILED):
             console.print(Text(f"{result}\n"))
-        reasons = Counter(result.told for result in self.of(Verdict.DECLARED))
+        reasons = Counter(result.detail for result in self.of(Verdict.DECLARED))
         for reason, times in reasons.most_common():
             console.print(Text(f"declared {times:>4}: {reason}"))
-        trimmed = Counter(result.told for result in self.of(Verdict.TRIMMED))
+        trimmed = Counter(result.detail for result in self.of(Verdict.TRIMMED))
         for reason, times in trimmed.most_common():
             console.print(Text(f"trimmed  {times:>4}: {reason}"))
-        cells = [one.cell for one in self.results]
+        cells = [result.cell for result in self.results]
         columns: list[tuple[str, Dialect]] = list(dict.fromkeys((cell.orchestrator, cell.database) for cell in cells))
-        beside = max(1, (console.width - _FAULT_WIDTH) // _COLUMN_WIDTH)
-        for first in range(0, len(columns), beside):
+        columns_per_table = max(1, (console.width - _FAULT_WIDTH) // _COLUMN_WIDTH)
+        for first in range(0, len(columns), columns_per_table):
             table = Table(title="hit / declared / failed")
             table.add_column("fault", no_wrap=True)
-            for orchestrator, database in columns[first : first + beside]:
-                table.add_column(f"{orchestrator}\n{_SHOWN[database]}", justify="right", no_wrap=True)
+            shown = columns[first : first + columns_per_table]
+            for orchestrator, database in shown:
+                table.add_column(f"{orchestrator}\n{_DATABASE_NAMES[database]}", justify="right", no_wrap=True)
             for fault in dict.fromkeys(cell.fault for cell in cells):
-                table.add_row(fault, *(self._counted(fault, *column) for column in columns[first : first + beside]))
+                table.add_row(fault, *(self._counts_of(fault, *column) for column in shown))
             console.print(table)
         console.print(Text(self.last_line))
 
-    def _counted(self, fault: str, orchestrator: str, database: Dialect) -> Any:
+    def _counts_of(self, fault: str, orchestrator: str, database: Dialect) -> Any:
         from rich.text import Text
 
-        here = [
-            one.verdict
-            for one in self.results
-            if (one.cell.fault, one.cell.orchestrator, one.cell.database) == (fault, orchestrator, database)
+        verdicts = [
+            result.verdict
+            for result in self.results
+            if (result.cell.fault, result.cell.orchestrator, result.cell.database) == (fault, orchestrator, database)
         ]
-        counted = Counter(here)
-        if counted[Verdict.TRIMMED] == len(here):
-            return Text("trimmed" if here else "", style="dim")
-        text = " / ".join(str(counted[one]) for one in (Verdict.HIT, Verdict.DECLARED, Verdict.FAILED))
+        counted = Counter(verdicts)
+        if counted[Verdict.TRIMMED] == len(verdicts):
+            return Text("trimmed" if verdicts else "", style="dim")
+        text = " / ".join(str(counted[verdict]) for verdict in (Verdict.HIT, Verdict.DECLARED, Verdict.FAILED))
         if counted[Verdict.TRIMMED]:
             text += f" ({counted[Verdict.TRIMMED]} trimmed)"
         return Text(text, style="bold red" if counted[Verdict.FAILED] else "")

@@ -1,4 +1,4 @@
-"""The stage: what the play of one cell has in hand. It starts drivers, stops them, and knows what they were told."""
+"""The scenario of one cell: starts and stops drivers, and records the outcomes that they returned."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -11,51 +11,50 @@ from sqlalchemy import select
 from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.drive.driver import Driver
 from orchestrator.event import DomainEvent
-from orchestrator.protocol.commands import Outcome, Phase
+from orchestrator.protocol.commands import STUCK_AFTER, Outcome, Phase
 from orchestrator.protocol.envelope import Envelope, saga_id, wrap
 from orchestrator.store.core.schema import saga, saga_step
 from orchestrator.store.saga.steps import StoreSteps
-from orchestrator.testing.conformance.databases import Ground
-from orchestrator.testing.conformance.injection import Gate, Gone, InjectedSteps, Injection
-from orchestrator.testing.conformance.lock_waits import LockWaits, recorded
-from orchestrator.testing.conformance.reference import PlayedStep, Reference
-from orchestrator.testing.conformance.state import State
+from orchestrator.testing.conformance.databases import PreparedDatabases
+from orchestrator.testing.conformance.injection import DriverDied, Gate, InjectedSteps, Injection
+from orchestrator.testing.conformance.lock_waits import LockWaits, with_recorded_waits
+from orchestrator.testing.conformance.reference import Reference, ReferenceStep, State
 from orchestrator.testing.example import EVENT_TIME, Example
 
 R = TypeVar("R")
-Ending = Literal["as if nothing happened", "taken back", "either"]
+Ending = Literal["as without a fault", "undone", "either"]
 
 EVENT_ID = "conformance-1"
 OTHER_EVENT_ID = "conformance-other"
 LATER = timedelta(minutes=7)
-"""How much later a client sends an event again."""
-SECONDS = 60.0
-"""How long a cell may take."""
-_CANCELS = 50
+"""How long a client waits before it sends an event again."""
+TIME_LIMIT = 60.0
+"""How many seconds a cell may take."""
+_MAX_CANCELS = 50
 
 
-class Missed(Exception):
+class FaultDidNotOccur(Exception):
     """The fault did not occur as it should have."""
 
 
-class Wrong(Exception):
-    """Something is not as it must be."""
+class CheckFailed(Exception):
+    """A check of the kit failed. `problems` has one sentence for each failure."""
 
-    def __init__(self, found: Sequence[str]) -> None:
-        self.found = tuple(found)
-        super().__init__("\n".join(found))
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problems))
 
 
-class Stage:
-    """One cell's play.
+class Scenario:
+    """One fault at one step of an example's saga, on one database.
 
     Attributes:
-        step: where the fault is to occur; None at the end of the saga.
-        injections: of every driver, in order.
-        outcomes: what drivers of the example's saga were told.
-        ending: how the saga must have ended.
-        declared: why nothing was proved, although everything is as it must be.
-        expected: states that are right, each with its words, where the saga's phase alone does not say.
+        step: the step at which the fault occurs, or None for the end of the saga.
+        injections: one for each driver, in the order in which they were created.
+        outcomes: the outcomes that drivers of the example's saga returned.
+        ending: how the saga must end.
+        declared: why the cell proves nothing although every check passed, or None.
+        expected: the correct states, each with a description. Set if the saga's phase does not determine the state.
     """
 
     def __init__(
@@ -63,9 +62,9 @@ class Stage:
         orchestrator: AnyOrchestrator,
         example: Example,
         catalog: Catalog,
-        ground: Ground,
+        prepared: PreparedDatabases,
         reference: Reference,
-        step: PlayedStep | None,
+        step: ReferenceStep | None,
         *,
         strategies: Mapping[str, Mapping[str, Any]] | None = None,
         property_examples: int = 25,
@@ -73,60 +72,60 @@ class Stage:
         self.orchestrator = orchestrator
         self.example = example
         self.catalog = catalog
-        self.ground = ground
-        self.database = ground.database
-        self.databases = ground.databases
+        self.prepared = prepared
+        self.database = prepared.database
+        self.databases = prepared.databases
         self.strategies = strategies or {}
         self.property_examples = property_examples
         self.reference = reference
         self.step = step
         self.injections: list[Injection] = []
         self.outcomes: list[Outcome] = []
-        self.ending: Ending = "as if nothing happened"
+        self.ending: Ending = "as without a fault"
         self.declared: str | None = None
         self.expected: list[tuple[str, State | None]] = []
         self._tasks: dict[asyncio.Task[Any], LockWaits] = {}
 
     @property
     def number(self) -> int:
-        """The step's number; at the end, one more than the last."""
+        """The step's number; for the end of the saga, one more than the last step's."""
         return self.step.number if self.step else len(self.reference.steps) + 1
 
     @property
-    def here(self) -> str:
-        """The work at this place, as points name it."""
+    def work(self) -> str:
+        """The name of this step's transaction in points: `step 2`, or `finish` at the end of the saga."""
         return f"step {self.number}" if self.step else "finish"
 
     @property
-    def is_outside(self) -> bool:
-        """Whether the step takes part in no transaction, so that nobody waits for it."""
+    def is_external(self) -> bool:
+        """Whether the step is an external call. It holds no transaction open, so no other driver waits for it."""
         return self.step is not None and self.step.kind == "external"
 
     @property
-    def failing(self) -> str:
-        """Where a step fails so that its effect does not stand: inside its transaction, or before a call outside."""
-        return f"entering {self.here}" if self.is_outside else f"inside {self.here}"
+    def failure_point(self) -> str:
+        """The point where a failure leaves no effect: inside the transaction, or before an external call."""
+        return f"entering {self.work}" if self.is_external else f"inside {self.work}"
 
     @property
     def store(self) -> StoreSteps:
-        """The store itself, for a message that comes past every driver."""
+        """The store itself, for a command that no driver sends."""
         return StoreSteps(self.databases, self.catalog)
 
     @property
     def saga_id(self) -> UUID:
-        """Of the example's saga."""
+        """The id of the example's saga."""
         return saga_id(self.orchestrator.__name__, EVENT_ID)
 
     def injection(self, name: str = "") -> Injection:
-        """For one driver more."""
-        made = Injection(name or f"driver {len(self.injections) + 1}")
-        self.injections.append(made)
-        return made
+        """Create the injection of another driver."""
+        injection = Injection(name or f"driver {len(self.injections) + 1}")
+        self.injections.append(injection)
+        return injection
 
     def envelope(
         self, event: DomainEvent | None = None, *, event_id: str = EVENT_ID, time: datetime = EVENT_TIME
     ) -> Envelope:
-        """The example's event, or another."""
+        """The envelope of the example's event, or of another event."""
         return envelope_of(event or self.example.event, event_id=event_id, time=time)
 
     def driver(
@@ -137,140 +136,169 @@ class Stage:
         event_id: str = EVENT_ID,
         time: datetime = EVENT_TIME,
     ) -> Driver:
-        """A driver that runs in this process, straight on the database."""
+        """Create a driver that runs in this process and calls the store directly."""
         envelope = self.envelope(event, event_id=event_id, time=time)
         steps = InjectedSteps(self.databases, self.catalog, injection, sent_to(self.example))
         return Driver(self.orchestrator, event or self.example.event, envelope, steps)
 
     async def drive(self, injection: Injection | None = None, *, time: datetime = EVENT_TIME) -> Outcome:
         """Drive the saga to its outcome."""
-        return self._heard(await self.driver(injection or self.injection(), time=time).drive())
+        return self._record(await self.driver(injection or self.injection(), time=time).drive())
 
     async def undo(
         self, injection: Injection | None = None, code: str = "saga.cancelled", ends_as: Any = Phase.CANCELLED
     ) -> Outcome:
-        """Undo the saga by a driver that does nothing else."""
-        return self._heard(await self.driver(injection or self.injection()).undo(ends_as, code, "by the test kit"))
+        """Undo the saga with a new driver."""
+        return self._record(await self.driver(injection or self.injection()).undo(ends_as, code, "by the test kit"))
 
     def start(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
-        """Let a driver go while others do, too."""
+        """Start a driver as a task, so that several can run at once."""
         waits = LockWaits()
-        task = asyncio.create_task(recorded(waits, work))
+        task = asyncio.create_task(with_recorded_waits(waits, work))
         self._tasks[task] = waits
         return task
 
-    async def dies(self, injection: Injection) -> None:
-        """Drive until the driver is no more.
+    async def drive_until_it_dies(self, injection: Injection) -> None:
+        """Drive the saga until the injected death of the driver.
 
         Raises:
-            Missed: it came to an outcome.
+            FaultDidNotOccur: the driver returned an outcome.
         """
         try:
             await self.drive(injection)
-        except Gone:
+        except DriverDied:
             return
-        raise Missed(f"{injection.name} should have died and came to an outcome")
+        raise FaultDidNotOccur(f"{injection.name} should have died, but returned an outcome")
 
-    async def until_stopped(self, gate: Gate, task: asyncio.Task[Any]) -> None:
-        """Wait until a driver stands at its gate.
+    async def wait_until_paused(self, gate: Gate, task: asyncio.Task[Any]) -> None:
+        """Wait until a driver is paused at its gate.
 
         Raises:
-            Missed: it ended before it came there.
+            FaultDidNotOccur: the driver ended before it reached the gate.
         """
         reached = asyncio.ensure_future(gate.reached.wait())
         await asyncio.wait({task, reached}, return_when=asyncio.FIRST_COMPLETED)
         reached.cancel()
         if not gate.reached.is_set():
             task.result()
-            raise Missed("a driver never came to the point at which it should stand still")
+            raise FaultDidNotOccur("a driver never reached the point at which it should pause")
 
-    async def until_still(self, task: asyncio.Task[Any]) -> None:
-        """Wait until a driver is done or waits for a lock; a parallel step of another driver may wait for one, too."""
+    async def wait_until_done_or_blocked(self, task: asyncio.Task[Any]) -> None:
+        """Wait until a driver is done or waits for a lock."""
         waits = self._tasks[task]
-        while not (task.done() or await self.ground.has_waiting(waits)):
+        while not (task.done() or await self.prepared.has_waiting(waits)):
             await asyncio.wait({task}, timeout=0.003)
 
-    async def until_done_or_in_line(self, injection: Injection, task: asyncio.Task[Any]) -> None:
-        """Wait until a driver is done, or its saga stands in line for locks that another saga holds."""
-        in_line = asyncio.ensure_future(injection.in_line.wait())
-        await asyncio.wait({task, in_line}, return_when=asyncio.FIRST_COMPLETED)
-        in_line.cancel()
+    async def wait_until_done_or_queued(self, injection: Injection, task: asyncio.Task[Any]) -> None:
+        """Wait until a driver is done, or its saga waits for locks that another saga holds."""
+        queued = asyncio.ensure_future(injection.waited_for_locks.wait())
+        await asyncio.wait({task, queued}, return_when=asyncio.FIRST_COMPLETED)
+        queued.cancel()
 
-    async def stopped_at(self, point: str, injection: Injection | None = None) -> tuple[asyncio.Task[Outcome], Gate]:
-        """A driver that goes forward and stands still at a point."""
-        one = injection or self.injection()
-        gate = one.stops(point)
-        task = self.start(self.drive(one))
-        await self.until_stopped(gate, task)
+    async def drive_to(self, point: str, injection: Injection | None = None) -> tuple[asyncio.Task[Outcome], Gate]:
+        """Start a driver and wait until it is paused at a point."""
+        injection = injection or self.injection()
+        gate = injection.pause_at(point)
+        task = self.start(self.drive(injection))
+        await self.wait_until_paused(gate, task)
         return task, gate
 
-    async def turned_back(self, injection: Injection | None = None) -> asyncio.Task[Outcome]:
-        """A driver that is cancelled once this step is done, and now undoes it."""
-        task, _ = await self.stopped_at(f"after {self.here}", injection)
+    async def undo_to(self, point: str, injection: Injection | None = None) -> tuple[asyncio.Task[Outcome], Gate]:
+        """Start a driver that undoes the saga, and wait until it is paused at a point."""
+        injection = injection or self.injection()
+        gate = injection.pause_at(point)
+        task = self.start(self.undo(injection))
+        await self.wait_until_paused(gate, task)
+        return task, gate
+
+    async def cancel_after_step(self, injection: Injection | None = None) -> asyncio.Task[Outcome]:
+        """Start a driver, and cancel it after this step, so that it undoes the saga."""
+        task, _ = await self.drive_to(f"after {self.work}", injection)
         task.cancel()
         return task
 
     async def saga_row(self) -> Any:
-        """The saga's row, if there is one."""
+        """The saga's row, or None."""
         async with self.database.reading() as connection:
             return (await connection.execute(select(saga).where(saga.c.id == self.saga_id))).one_or_none()
 
     async def step_row(self, number: int | None = None) -> Any:
-        """A step's row, if there is one: this step's."""
+        """A step's row, or None; by default the row of this scenario's step."""
         wanted = (saga_step.c.saga_id == self.saga_id, saga_step.c.number == (number or self.number))
         async with self.database.reading() as connection:
             return (await connection.execute(select(saga_step).where(*wanted))).one_or_none()
 
-    def must(self, condition: object, otherwise: str) -> None:
-        """Make sure that the fault occurred.
+    def require(self, condition: object, otherwise: str) -> None:
+        """Check a sign that the fault occurred.
 
         Raises:
-            Missed: it did not.
+            FaultDidNotOccur: the condition is false.
         """
         if not condition:
-            raise Missed(otherwise)
+            raise FaultDidNotOccur(otherwise)
 
-    async def leave(self) -> None:
-        """End whoever still drives."""
-        late = [injection.late for injection in self.injections if injection.late is not None]
-        left: set[asyncio.Task[Any]] = {*self._tasks, *late}
-        # Undoing is not interrupted, and may wait for another one's lock: so all of them at once, and again.
-        for _ in range(_CANCELS):
-            for task in left:
-                task.cancel()
-            if not left or not (await asyncio.wait(left, timeout=0.2))[1]:
-                break
-        for task in left:
-            if task.done() and not task.cancelled():
-                task.exception()  # heard, so that it is not told as never retrieved
+    def watch_stuck_step(self, injection: Injection, work: str) -> list[int | None]:
+        """Record which step the saga's row marks as stuck when `work` is retried after `STUCK_AFTER` failures."""
+        marked: list[int | None] = []
 
-    async def within(self, work: Awaitable[R]) -> R:
-        """Await work, but not for ever.
+        async def read_mark() -> None:
+            if injection.passed.count(f"before {work}") == STUCK_AFTER + 1:
+                marked.append((await self.saga_row()).stuck_step)
+
+        injection.act_at(f"before {work}", read_mark, "the stuck step is read")
+        return marked
+
+    def require_stuck(self, injection: Injection, point: str, marked: list[int | None]) -> None:
+        """Check that `point` failed `STUCK_AFTER` times, and that the saga's row marked this scenario's step as stuck.
 
         Raises:
-            Missed: it takes longer than a cell may.
+            FaultDidNotOccur: it did not.
+        """
+        failures = injection.hits[point]
+        self.require(failures == STUCK_AFTER, f"{point} failed {failures} times instead of {STUCK_AFTER}")
+        self.require(marked == [self.number], "the saga was not marked as stuck")
+
+    async def stop_drivers(self) -> None:
+        """Cancel every driver that still runs."""
+        late = [injection.late_attempt for injection in self.injections if injection.late_attempt is not None]
+        tasks: set[asyncio.Task[Any]] = {*self._tasks, *late}
+        # An undo ignores a cancellation and may wait for another driver's lock, so all are cancelled, repeatedly.
+        for _ in range(_MAX_CANCELS):
+            for task in tasks:
+                task.cancel()
+            if not tasks or not (await asyncio.wait(tasks, timeout=0.2))[1]:
+                break
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.exception()  # read here, otherwise asyncio logs that it was never retrieved
+
+    async def with_time_limit(self, work: Awaitable[R]) -> R:
+        """Await work, within the time limit of a cell.
+
+        Raises:
+            FaultDidNotOccur: the work takes longer.
         """
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(TIME_LIMIT):
                 return await work
         except TimeoutError:
-            raise Missed(f"it did not end within {SECONDS:g} s") from None
+            raise FaultDidNotOccur(f"the scenario did not end within {TIME_LIMIT:g} s") from None
 
-    def _heard(self, outcome: Outcome) -> Outcome:
+    def _record(self, outcome: Outcome) -> Outcome:
         self.outcomes.append(outcome)
         return outcome
 
 
 def envelope_of(event: DomainEvent, *, event_id: str, time: datetime = EVENT_TIME) -> Envelope:
-    """An event as the kit sends it: the same in every run."""
+    """Wrap an event. Its envelope is the same in every run."""
     return wrap(event, event_id=event_id, source="conformance", time=time)
 
 
 def sent_to(example: Example) -> list[Envelope]:
-    """The events that are sent to an example's saga."""
+    """The envelopes of the events that are sent to an example's saga."""
     return [
         envelope_of(event, event_id=f"conformance-sent-{number}") for number, event in enumerate(example.sent, start=1)
     ]
 
 
-Play = Callable[[Stage], Awaitable[None]]
+RunFault = Callable[[Scenario], Awaitable[None]]

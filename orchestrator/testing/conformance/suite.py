@@ -1,4 +1,4 @@
-"""The suite: every fault at every place of every example of one orchestrator, on each kind of database."""
+"""The suite: every fault at every step of every example of one orchestrator, on each kind of database."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,34 +16,43 @@ from orchestrator.protocol.envelope import saga_id
 from orchestrator.settings import Settings
 from orchestrator.store.connections.url import Dialect
 from orchestrator.store.core.schema import saga_step
-from orchestrator.testing.conformance.checks import nothing_open, one_outcome, state_of_phase, unlike
-from orchestrator.testing.conformance.databases import KINDS, Ground, NotHere, Server, server_of
+from orchestrator.testing.conformance.checks import describe_differences, nothing_open, one_outcome, state_of_phase
+from orchestrator.testing.conformance.databases import (
+    KINDS,
+    DatabaseSource,
+    DatabaseUnavailable,
+    PreparedDatabases,
+    source_of,
+)
 from orchestrator.testing.conformance.faults import Fault, NotApplicable
 from orchestrator.testing.conformance.injection import InjectedSteps, Injection, instrumented
-from orchestrator.testing.conformance.reference import PlayedStep, Reference
+from orchestrator.testing.conformance.reference import Reference, ReferenceStep, State
 from orchestrator.testing.conformance.report import Cell, Result, Verdict
 from orchestrator.testing.conformance.runners import FAULTS
 from orchestrator.testing.conformance.scenario import (
     EVENT_ID,
     OTHER_EVENT_ID,
-    Missed,
-    Stage,
-    Wrong,
+    CheckFailed,
+    FaultDidNotOccur,
+    Scenario,
     envelope_of,
     sent_to,
 )
-from orchestrator.testing.conformance.state import State
 from orchestrator.testing.example import Equality, Example
 from orchestrator.testing.slices import WHOLE, Slice
 
 THE_END = "the end"
-TRIMMED = "trimmed here: `python -m orchestrator.testing` plays them"
+EVERY_STEP = "every step"
+TRIMMED = "trimmed here: `python -m orchestrator.testing` runs them"
 _SHOWN_POINTS = 40
+
+Sources = dict[tuple[Dialect, int], DatabaseSource | DatabaseUnavailable]
+"""By kind of database and the id of the application's tables. Several suites may share them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """The cells of one fault, of one example, on one database: what one test of pytest plays."""
+    """The cells of one fault, one example and one database. One pytest test runs one group."""
 
     example: Example
     fault: Fault
@@ -55,18 +64,18 @@ class Group:
 
 @dataclass(kw_only=True)
 class Suite:
-    """What is to be proved of one orchestrator.
+    """What to try on one orchestrator.
 
     Attributes:
-        orchestrator: its class.
+        orchestrator: the class to test.
         examples: at least one.
         catalog: by default whatever the settings' packages declare.
-        tables: of the application; by default every SQLModel table that is imported.
-        equality: what counts as equal.
-        databases: kinds to play on.
-        strategies: for `do, then undo`, by operation and parameter.
+        tables: the application's tables; by default every SQLModel table that is imported.
+        equality: what counts as equal when two states are compared.
+        databases: the kinds of database to run on.
+        strategies: hypothesis strategies for `do, then undo`, by operation and parameter.
         property_examples: how many calls `do, then undo` tries for each step.
-        faults: names; by default all.
+        faults: the names of the faults to try; by default all.
     """
 
     orchestrator: AnyOrchestrator
@@ -84,13 +93,13 @@ class Suite:
             raise UsageError(f"{self.orchestrator.__name__} needs an example: conformance(..., Example(event))")
         names = [str(example) for example in self.examples]
         if len(set(names)) < len(names):
-            raise UsageError(f"two examples have one name, of {names}: Example(event, name=...)")
+            raise UsageError(f"two examples of {names} have the same name: Example(event, name=...)")
         if unknown := set(self.faults or ()) - FAULTS.keys():
-            raise UsageError(f"there is no fault {sorted(unknown)}; there are {list(FAULTS)}")
+            raise UsageError(f"there is no fault {sorted(unknown)}; the faults are {list(FAULTS)}")
 
     def groups(self) -> list[Group]:
-        """What there is to play, in order."""
-        chosen = [one for name, one in FAULTS.items() if self.faults is None or name in self.faults]
+        """The groups to run, in order."""
+        chosen = [fault for name, fault in FAULTS.items() if self.faults is None or name in self.faults]
         return [
             Group(example=example, fault=fault, database=database)
             for database in self.databases
@@ -98,109 +107,112 @@ class Suite:
             for fault in chosen
         ]
 
-    def known(self) -> Catalog:
-        """The catalog, with this suite's orchestrator in it.
+    def find_catalog(self) -> Catalog:
+        """The suite's catalog. It is discovered if none was passed.
 
         Raises:
-            UsageError: it is not.
+            UsageError: the orchestrator is not in the catalog.
         """
         if self.catalog is None:
             self.catalog = Catalog.discover(Settings().packages)
         if self.catalog.orchestrators.get(self.orchestrator.__name__) is not self.orchestrator:
             raise UsageError(
                 f"{self.orchestrator.__name__} is not in the catalog: put it in one of the packages that "
-                "ORCHESTRATOR_PACKAGES or [tool.orchestrator] names, or give `catalog=Catalog.of(...)`"
+                "ORCHESTRATOR_PACKAGES or [tool.orchestrator] names, or pass `catalog=Catalog.of(...)`"
             )
         return self.catalog
 
 
-class Players:
-    """Plays groups of one suite; its databases, and what each example does when nothing happens, are kept in between.
+class SuiteRunner:
+    """Runs groups of one suite. It keeps each example's databases and reference run from one group to the next.
 
     Args:
-        suite: which one.
-        servers: where databases come from, by kind and tables; suites may share them. Their owner closes them.
+        suite: the suite to run.
+        sources: where databases come from. Whoever passes them closes them.
     """
 
-    def __init__(self, suite: Suite, servers: dict[tuple[Dialect, int], Server | NotHere]) -> None:
+    def __init__(self, suite: Suite, sources: Sources) -> None:
         self._suite = suite
-        self.servers = servers
-        self._catalog: Catalog | None = None
-        self._grounds: dict[tuple[str, Dialect], tuple[Ground, Reference]] = {}
+        self.sources = sources
+        self._instrumented: Catalog | None = None
+        self._prepared: dict[tuple[str, Dialect], tuple[PreparedDatabases, Reference]] = {}
 
-    async def play(self, group: Group) -> list[Result]:
-        """Every cell of a group."""
-        server = self._server(group.database)
-        if isinstance(server, NotHere):
-            return [Result(self._cell(group, "each place"), Verdict.DECLARED, str(server))]
+    async def run(self, group: Group) -> list[Result]:
+        """Run every cell of a group."""
+        source = self._source(group.database)
+        if isinstance(source, DatabaseUnavailable):
+            return [Result(self._cell(group, EVERY_STEP), Verdict.DECLARED, str(source))]
         try:
-            ground, reference = await self._laid(group, server)
-        except (Missed, Wrong) as fault:
-            return [Result(self._cell(group, "each place"), Verdict.FAILED, f"no clean run: {fault}")]
-        places: list[PlayedStep | None] = list(reference.steps) if group.fault.at_steps else []
+            prepared, reference = await self._prepare(group, source)
+        except (FaultDidNotOccur, CheckFailed) as fault:
+            return [Result(self._cell(group, EVERY_STEP), Verdict.FAILED, f"the reference run failed: {fault}")]
+        steps: list[ReferenceStep | None] = list(reference.steps) if group.fault.at_steps else []
         if group.fault.at_the_end:
-            places.append(None)
-        return [await self._play_cell(group, ground, reference, place) for place in places]
+            steps.append(None)
+        return [await self._run_cell(group, prepared, reference, step) for step in steps]
 
     async def close(self) -> None:
-        """Let go of the databases; the servers stay."""
-        for ground, _ in self._grounds.values():
-            await ground.remove()
-        self._grounds.clear()
+        """Close the examples' databases. The sources stay open."""
+        for prepared, _ in self._prepared.values():
+            await prepared.remove()
+        self._prepared.clear()
 
-    def _server(self, kind: Dialect) -> Server | NotHere:
+    def _source(self, kind: Dialect) -> DatabaseSource | DatabaseUnavailable:
         key = (kind, id(self._suite.tables))
-        if key not in self.servers:
-            self.servers[key] = _server(kind, self._suite.tables)
-        return self.servers[key]
+        if key not in self.sources:
+            try:
+                self.sources[key] = source_of(kind, self._suite.tables)
+            except DatabaseUnavailable as reason:
+                self.sources[key] = reason
+        return self.sources[key]
 
-    def _cell(self, group: Group, place: str) -> Cell:
+    def _cell(self, group: Group, location: str) -> Cell:
         return Cell(
             orchestrator=self._suite.orchestrator.__name__,
             example=str(group.example),
             fault=group.fault.name,
-            place=place,
+            location=location,
             database=group.database,
         )
 
-    async def _laid(self, group: Group, server: Server) -> tuple[Ground, Reference]:
+    async def _prepare(self, group: Group, source: DatabaseSource) -> tuple[PreparedDatabases, Reference]:
         key = (str(group.example), group.database)
-        if key not in self._grounds:
-            if self._catalog is None:
-                self._catalog = instrumented(self._suite.known())
-            ground = Ground(server, self._catalog, self._suite.tables, group.example, self._suite.equality)
+        if key not in self._prepared:
+            prepared = PreparedDatabases(
+                source, self._catalog(), self._suite.tables, group.example, self._suite.equality
+            )
             try:
-                await ground.lay()
-                self._grounds[key] = (ground, await self._reference(ground, group.example))
+                await prepared.prepare()
+                self._prepared[key] = (prepared, await self._reference(prepared, group.example))
             except BaseException:
-                await ground.close()
+                await prepared.close()
                 raise
-        ground, reference = self._grounds[key]
+        prepared, reference = self._prepared[key]
         if group.fault.needs_other and reference.by_other is None:
-            await self._run_the_other(ground, reference, group.example)
-        return ground, reference
+            await self._run_with_other(prepared, reference, group.example)
+        return prepared, reference
 
-    async def _reference(self, ground: Ground, example: Example) -> Reference:
-        await ground.put_back()
-        outcome = await self._run(ground, example, example.event, EVENT_ID)
+    async def _reference(self, prepared: PreparedDatabases, example: Example) -> Reference:
+        await prepared.reset()
+        outcome = await self._run_without_fault(prepared, example, example.event, EVENT_ID)
         if outcome.error_code != example.refused:
-            # Else everything would be as before, whatever the fault, and prove nothing.
+            # Otherwise every cell would end with the state of before, whatever the fault, and prove nothing.
             ended = f"{outcome.phase}, {outcome.error_code}: {outcome.message}" if outcome.error_code else "completed"
             wanted = f"failed, {example.refused}" if example.refused else "completed"
-            raise Wrong([f"it must end as {wanted}, and ended as {ended}"])
+            raise CheckFailed([f"it must end as {wanted}, and ended as {ended}"])
         key = saga_id(self._suite.orchestrator.__name__, EVENT_ID)
-        async with ground.database.reading() as connection:
+        async with prepared.database.reading() as connection:
             rows = (
                 await connection.execute(select(saga_step).where(saga_step.c.saga_id == key).order_by("number"))
             ).all()
         return Reference(
-            before=ground.before,
-            after=await ground.state(),
-            steps=tuple(PlayedStep.of(row, self._known()) for row in rows),
+            before=prepared.before,
+            after=await prepared.state(),
+            steps=tuple(ReferenceStep.of(row, self._catalog()) for row in rows),
             outcome=outcome,
         )
 
-    async def _run_the_other(self, ground: Ground, reference: Reference, example: Example) -> None:
+    async def _run_with_other(self, prepared: PreparedDatabases, reference: Reference, example: Example) -> None:
         other = example.other or example.event
         states: list[State] = []
         for sequence in (
@@ -208,136 +220,140 @@ class Players:
             [(example.event, EVENT_ID), (other, OTHER_EVENT_ID)],
             [(other, OTHER_EVENT_ID), (example.event, EVENT_ID)],
         ):
-            await ground.put_back()
+            await prepared.reset()
             for event, event_id in sequence:
-                await self._run(ground, example, event, event_id)
-            states.append(await ground.state())
+                await self._run_without_fault(prepared, example, event, event_id)
+            states.append(await prepared.state())
         reference.by_other, reference.by_both = states[0], tuple(states[1:])
 
-    async def _run(self, ground: Ground, example: Example, event: DomainEvent, event_id: str) -> Outcome:
-        """One clean run."""
+    async def _run_without_fault(
+        self, prepared: PreparedDatabases, example: Example, event: DomainEvent, event_id: str
+    ) -> Outcome:
         sent = sent_to(example)
-        injection = Injection()
         envelope = envelope_of(event, event_id=event_id)
-        steps = InjectedSteps(ground.databases, self._known(), injection, sent)
+        steps = InjectedSteps(prepared.databases, self._catalog(), Injection(), sent)
         try:
             return await Driver(self._suite.orchestrator, event, envelope, steps).drive()
         except Exception as fault:
-            raise Wrong([f"{type(fault).__name__}: {fault}"]) from fault
+            raise CheckFailed([f"{type(fault).__name__}: {fault}"]) from fault
 
-    def _known(self) -> Catalog:
-        if self._catalog is None:
-            self._catalog = instrumented(self._suite.known())
-        return self._catalog
+    def _catalog(self) -> Catalog:
+        if self._instrumented is None:
+            self._instrumented = instrumented(self._suite.find_catalog())
+        return self._instrumented
 
-    async def _play_cell(self, group: Group, ground: Ground, reference: Reference, place: PlayedStep | None) -> Result:
-        cell = self._cell(group, THE_END if place is None else f"step {place.number}, {place.operation}")
-        reason = group.fault.reason_against(reference, place)
+    async def _run_cell(
+        self, group: Group, prepared: PreparedDatabases, reference: Reference, step: ReferenceStep | None
+    ) -> Result:
+        cell = self._cell(group, THE_END if step is None else f"step {step.number}, {step.operation}")
+        reason = group.fault.reason_against(reference, step)
         if reason is not None:
             return Result(cell, Verdict.DECLARED, reason)
-        await ground.put_back()
-        if wrong := unlike(reference.before, await ground.state()):
-            return Result(cell, Verdict.FAILED, "\n".join(["the state could not be put back before the cell", *wrong]))
-        stage = Stage(
+        await prepared.reset()
+        if differences := describe_differences(reference.before, await prepared.state()):
+            return Result(
+                cell, Verdict.FAILED, "\n".join(["the state could not be reset before the cell", *differences])
+            )
+        scenario = Scenario(
             self._suite.orchestrator,
             group.example,
-            self._known(),
-            ground,
+            self._catalog(),
+            prepared,
             reference,
-            place,
-            strategies={operation.name: given for operation, given in self._suite.strategies.items()},
+            step,
+            strategies={operation.name: by_parameter for operation, by_parameter in self._suite.strategies.items()},
             property_examples=self._suite.property_examples,
         )
         try:
             try:
-                await stage.within(group.fault.play(stage))
+                await scenario.with_time_limit(group.fault.run(scenario))
             finally:
-                await stage.leave()
-            found = await _not_as_it_must_be(stage)
-        except NotApplicable as reason_found:
-            return Result(cell, Verdict.DECLARED, str(reason_found))
-        except Missed as missed:
-            found = [f"the fault did not occur: {missed}"]
-        except Wrong as wrong_found:
-            found = list(wrong_found.found)
+                await scenario.stop_drivers()
+            problems = await _find_problems(scenario)
+        except NotApplicable as not_applicable:
+            return Result(cell, Verdict.DECLARED, str(not_applicable))
+        except FaultDidNotOccur as fault:
+            problems = [f"the fault did not occur: {fault}"]
+        except CheckFailed as failed:
+            problems = list(failed.problems)
         except Exception as fault:
-            found = [f"a driver raised {type(fault).__name__}: {fault}"]
-        if not found and stage.declared is not None:
-            return Result(cell, Verdict.DECLARED, stage.declared)
-        if not found:
+            problems = [f"a driver raised {type(fault).__name__}: {fault}"]
+        if not problems and scenario.declared is not None:
+            return Result(cell, Verdict.DECLARED, scenario.declared)
+        if not problems:
             return Result(cell, Verdict.HIT)
-        story = Result(cell, Verdict.FAILED, _story(group.fault, stage, found))
-        await ground.lay()  # whatever is wrong there stays there
-        return story
+        result = Result(cell, Verdict.FAILED, _describe_failure(group.fault, scenario, problems))
+        await prepared.prepare()  # the failure may have left rows that a reset does not remove
+        return result
 
 
-async def play_suite(
-    suite: Suite, *, databases: Collection[Dialect] | None = None, part: Slice = WHOLE
-) -> list[Result]:
-    """Every cell of a suite or of a slice of its groups, on these kinds of database or on all of its own."""
-    players = Players(suite, {})
+async def run_suite(suite: Suite, *, databases: Collection[Dialect] | None = None, part: Slice = WHOLE) -> list[Result]:
+    """Run every cell of a suite, or of a slice of its groups, on some or on all of its kinds of database."""
+    runner = SuiteRunner(suite, {})
     try:
         groups = [group for group in suite.groups() if databases is None or group.database in databases]
-        return [result for group in part.of(groups) for result in await players.play(group)]
+        return [result for group in part.of(groups) for result in await runner.run(group)]
     finally:
-        await players.close()
-        for server in players.servers.values():
-            if not isinstance(server, NotHere):
-                await server.close()
+        await runner.close()
+        await close_sources(runner.sources)
 
 
-def _server(kind: Dialect, tables: MetaData) -> Server | NotHere:
-    try:
-        return server_of(kind, tables)
-    except NotHere as missing:
-        return missing
+async def close_sources(sources: Sources) -> None:
+    """Drop the databases of every source that is available."""
+    for source in sources.values():
+        if not isinstance(source, DatabaseUnavailable):
+            await source.close()
 
 
-async def _not_as_it_must_be(stage: Stage) -> list[str]:
-    """Everything that is wrong when a play is over."""
-    wrong, phase = await one_outcome(stage.database, stage.saga_id, stage.outcomes)
-    wrong += await nothing_open(stage.database)
+async def _find_problems(scenario: Scenario) -> list[str]:
+    """Run every check after a fault, and return one line for each problem."""
+    problems, phase = await one_outcome(scenario.database, scenario.saga_id, scenario.outcomes)
+    problems += await nothing_open(scenario.database)
     if phase is None or not phase.is_final:
-        return wrong
-    wrong += await _ending(stage, phase)
-    right = [(told, state) for told, state in stage.expected if state is not None]
-    right = right or [state_of_phase(stage.reference, phase)]
-    found = await stage.ground.state()
-    differing = [(told, unlike(state, found)) for told, state in right]
-    if all(lines for _, lines in differing):
-        told, lines = min(differing, key=lambda one: len(one[1]))
-        wrong += [f"the saga ended as {phase}, so everything must be {told}:", *lines]
-    return wrong
+        return problems
+    problems += await _check_ending(scenario, phase)
+    correct = [(description, state) for description, state in scenario.expected if state is not None]
+    correct = correct or [state_of_phase(scenario.reference, phase)]
+    actual = await scenario.prepared.state()
+    compared = [(description, describe_differences(state, actual)) for description, state in correct]
+    if all(differences for _, differences in compared):
+        description, differences = min(compared, key=lambda comparison: len(comparison[1]))
+        problems += [f"the saga ended as {phase}, so everything must be {description}:", *differences]
+    return problems
 
 
-async def _ending(stage: Stage, phase: Phase) -> list[str]:
-    clean = stage.reference.outcome.phase
-    match stage.ending:
-        case "as if nothing happened":
+async def _check_ending(scenario: Scenario, phase: Phase) -> list[str]:
+    clean = scenario.reference.outcome.phase
+    match scenario.ending:
+        case "as without a fault":
             return [] if phase is clean else [f"the saga must end as {clean} and ended as {phase}"]
-        case "taken back":
-            async with stage.database.reading() as connection:
+        case "undone":
+            async with scenario.database.reading() as connection:
                 pivots = await connection.execute(
                     select(saga_step.c.number).where(
-                        saga_step.c.saga_id == stage.saga_id,
+                        saga_step.c.saga_id == scenario.saga_id,
                         saga_step.c.irreversible.is_(True),
                         saga_step.c.state == "done",
                     )
                 )
-            right = (Phase.COMPLETED,) if pivots.first() else (Phase.FAILED, Phase.CANCELLED)
-            return [] if phase in right else [f"the saga must end as {' or '.join(right)} and ended as {phase}"]
+            correct = (Phase.COMPLETED,) if pivots.first() else (Phase.FAILED, Phase.CANCELLED)
+            return [] if phase in correct else [f"the saga must end as {' or '.join(correct)} and ended as {phase}"]
         case _:
             return []
 
 
-def _story(fault: Fault, stage: Stage, found: Sequence[str]) -> str:
-    """What was injected where, what was found, and the way that each driver took."""
+def _describe_failure(fault: Fault, scenario: Scenario, problems: Sequence[str]) -> str:
+    """List what was injected, what the checks found, and the points that each driver passed."""
     lines = [f"  fault     {fault.explains}"]
-    lines += [f"  injected  {injection.name}, {told}" for injection in stage.injections for told in injection.told]
-    lines += [f"  found     {line}" for text in found for line in text.splitlines()]
-    for injection in stage.injections:
+    lines += [
+        f"  injected  {injection.name}, {description}"
+        for injection in scenario.injections
+        for description in injection.descriptions
+    ]
+    lines += [f"  found     {line}" for problem in problems for line in problem.splitlines()]
+    for injection in scenario.injections:
         passed = injection.passed[-_SHOWN_POINTS:]
         cut = "… " if len(passed) < len(injection.passed) else ""
         if passed:
-            lines.append(f"  way       {injection.name}: {cut}{' > '.join(passed)}")
+            lines.append(f"  passed    {injection.name}: {cut}{' > '.join(passed)}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Faults of one driver on its way forward: at a step's attempt, or of the driver itself."""
+"""Faults of a single driver while the saga goes forward: a step's attempt fails, or the driver is ended."""
 
 import asyncio
 
@@ -8,28 +8,28 @@ from orchestrator.store.recovery import UndoAnswer, recorded_sagas, undo_if_stil
 from orchestrator.testing.conformance.faults import (
     NotApplicable,
     can_be_refused,
-    fate_is_known,
+    can_be_verified,
     fault,
-    is_outside,
+    is_external,
     is_past_pivot,
     runs_an_operation,
-    was_done,
+    succeeds_without_fault,
 )
-from orchestrator.testing.conformance.injection import ATTEMPTS, Gone, Injected, ReplyLost
-from orchestrator.testing.conformance.scenario import Stage, Wrong
+from orchestrator.testing.conformance.injection import ATTEMPTS, DriverDied, Injected, ReplyLost
+from orchestrator.testing.conformance.scenario import CheckFailed, Scenario
 
 REFUSED = "conformance.refused"
 
 
 @fault(
-    "nothing happens",
+    "no fault",
     "a second run without a fault leaves exactly the same rows as the first",
     at_steps=False,
     at_the_end=True,
 )
-async def nothing_happens(stage: Stage) -> None:
-    """What differs between two clean runs comes from a clock, from chance, or from outside."""
-    await stage.drive()
+async def no_fault(scenario: Scenario) -> None:
+    """Two clean runs differ only if a value comes from a clock, from a random number or from outside."""
+    await scenario.drive()
 
 
 @fault(
@@ -37,60 +37,60 @@ async def nothing_happens(stage: Stage) -> None:
     "the operation refuses after writing its effect: everything is undone",
     runs_an_operation,
     can_be_refused,
-    was_done,
+    succeeds_without_fault,
 )
-async def refused(stage: Stage) -> None:
-    """Recorded on the step's row, unless somebody did the step first."""
-    one = stage.injection()
-    # A refusal from outside says that nothing happened there.
-    point = stage.failing
-    one.raises(point, Refused(REFUSED, "by the test kit"))
+async def refused(scenario: Scenario) -> None:
+    """An external operation refuses before its call, because its refusal says that the service did nothing."""
+    injection = scenario.injection()
+    point = scenario.failure_point
+    injection.raise_at(point, Refused(REFUSED, "by the test kit"))
 
-    outcome = await stage.drive(one)
+    outcome = await scenario.drive(injection)
 
-    stage.must(one.hits[point] == 1, "the operation did not come to its end")
+    scenario.require(injection.hits[point] == 1, "the operation did not reach its end")
     if outcome.phase is Phase.COMPLETED:
-        raise NotApplicable("handle goes on after this refusal: add an example whose event takes that way")
-    stage.must(outcome.phase is Phase.FAILED, f"the saga ended as {outcome.phase}")
-    stage.ending = "taken back"
+        raise NotApplicable("handle continues after this refusal: add an example whose event takes that path")
+    scenario.require(outcome.phase is Phase.FAILED, f"the saga ended as {outcome.phase}")
+    scenario.ending = "undone"
 
 
 @fault(
     "transient error",
     "the operation fails once after writing its effect: it is retried, and the effect happens once",
     runs_an_operation,
-    was_done,
+    succeeds_without_fault,
 )
-async def transient_error(stage: Stage) -> None:
-    """The failed attempt leaves nothing."""
-    one = stage.injection()
-    one.raises(stage.failing, Injected("for now"))
+async def transient_error(scenario: Scenario) -> None:
+    """The failed attempt leaves no effect."""
+    injection = scenario.injection()
+    injection.raise_at(scenario.failure_point, Injected("fails once"))
 
-    await stage.drive(one)
+    await scenario.drive(injection)
 
-    stage.must(one.passed.count(stage.failing) == 2, "the operation was not tried again")
-    row = await stage.step_row()
-    stage.must(row is not None and row.attempts >= 2, "the step's row does not count the second attempt")
+    scenario.require(injection.passed.count(scenario.failure_point) == 2, "the operation was not retried")
+    row = await scenario.step_row()
+    scenario.require(row is not None and row.attempts >= 2, "the step's row does not count the second attempt")
 
 
 @fault(
     "permanent error",
     "the operation fails at each attempt: the engine stops retrying it and undoes everything",
     runs_an_operation,
-    fate_is_known,
+    can_be_verified,
     can_be_refused,
-    was_done,
+    succeeds_without_fault,
 )
-async def permanent_error(stage: Stage) -> None:
-    """Not one of the attempts leaves anything."""
-    one = stage.injection()
-    one.raises(stage.failing, Injected("for good"), times=None)
-    stage.ending = "taken back"
+async def permanent_error(scenario: Scenario) -> None:
+    """None of the attempts leaves an effect."""
+    injection = scenario.injection()
+    injection.raise_at(scenario.failure_point, Injected("always fails"), times=None)
+    scenario.ending = "undone"
 
-    outcome = await stage.drive(one)
+    outcome = await scenario.drive(injection)
 
-    stage.must(one.hits[stage.failing] == ATTEMPTS, f"the operation was not tried {ATTEMPTS} times")
-    stage.must(outcome.error_code == "operation.failed", f"the saga ended with {outcome.error_code}")
+    attempts = injection.hits[scenario.failure_point]
+    scenario.require(attempts == ATTEMPTS, f"the operation was attempted {attempts} times instead of {ATTEMPTS}")
+    scenario.require(outcome.error_code == "operation.failed", f"the saga ended with {outcome.error_code}")
 
 
 @fault(
@@ -99,159 +99,155 @@ async def permanent_error(stage: Stage) -> None:
     runs_an_operation,
     is_past_pivot,
 )
-async def fails_past_the_pivot(stage: Stage) -> None:
-    """There is no way back, so it is tried until it is done."""
-    one = stage.injection()
-    shown: list[int | None] = []
+async def fails_past_the_pivot(scenario: Scenario) -> None:
+    """The saga can no longer be undone, so the step is retried until it succeeds."""
+    injection = scenario.injection()
+    injection.raise_at(scenario.failure_point, Injected("fails for a while"), times=STUCK_AFTER)
+    marked = scenario.watch_stuck_step(injection, scenario.work)
 
-    async def look() -> None:
-        if one.passed.count(f"before {stage.here}") == STUCK_AFTER + 1:
-            shown.append((await stage.saga_row()).stuck_step)
+    await scenario.drive(injection)
 
-    one.raises(stage.failing, Injected("for long"), times=STUCK_AFTER)
-    one.act(f"before {stage.here}", look, "is looked at")
-
-    await stage.drive(one)
-
-    stage.must(one.hits[stage.failing] == STUCK_AFTER, "the operation did not fail so often")
-    stage.must(shown == [stage.number], "the saga did not show as stuck")
+    scenario.require_stuck(injection, scenario.failure_point, marked)
 
 
 @fault(
-    "dies before commit",
+    "driver dies before commit",
     "the driver dies inside the step, before the commit of its effect: another driver continues",
     runs_an_operation,
-    was_done,
+    succeeds_without_fault,
 )
-async def dies_before_commit(stage: Stage) -> None:
-    """The rolled back attempt leaves nothing."""
-    one = stage.injection()
-    one.raises(f"inside {stage.here}", Gone())
-
-    await stage.dies(one)
-    await stage.drive()
-
-    stage.must(one.hits[f"inside {stage.here}"], "the driver did not die inside the step")
+async def driver_dies_before_commit(scenario: Scenario) -> None:
+    """The attempt is rolled back and leaves no effect."""
+    await _die_and_drive_again(scenario, "inside")
 
 
 @fault(
-    "dies after commit",
+    "driver dies after commit",
     "the driver dies after the step's commit: another driver continues from the first line",
 )
-async def dies_after_commit(stage: Stage) -> None:
-    """The step answers what it recorded."""
-    one = stage.injection()
-    one.raises(f"after {stage.here}", Gone())
+async def driver_dies_after_commit(scenario: Scenario) -> None:
+    """The step returns its recorded result."""
+    await _die_and_drive_again(scenario, "after")
 
-    await stage.dies(one)
-    await stage.drive()
 
-    stage.must(one.hits[f"after {stage.here}"], "the driver did not die after the step")
+async def _die_and_drive_again(scenario: Scenario, where: str) -> None:
+    injection = scenario.injection()
+    injection.raise_at(f"{where} {scenario.work}", DriverDied())
+
+    await scenario.drive_until_it_dies(injection)
+    await scenario.drive()
+
+    scenario.require(injection.hits[f"{where} {scenario.work}"], f"the driver did not die {where} the step")
 
 
 @fault(
-    "loses its reply",
+    "step loses its reply",
     "the step is committed but its reply is lost: the next attempt returns the recorded result",
     runs_an_operation,
 )
-async def loses_its_reply(stage: Stage) -> None:
-    """The driver lives and sends the step again."""
-    one = stage.injection()
-    one.raises(f"after {stage.here}", ReplyLost())
+async def step_loses_its_reply(scenario: Scenario) -> None:
+    """The driver is alive and sends the step again."""
+    injection = scenario.injection()
+    injection.raise_at(f"after {scenario.work}", ReplyLost())
 
-    await stage.drive(one)
+    await scenario.drive(injection)
 
-    stage.must(one.passed.count(f"before {stage.here}") == 2, "the step was not sent again")
+    scenario.require(injection.passed.count(f"before {scenario.work}") == 2, "the step was not sent again")
 
 
 @fault(
-    "call loses its reply",
+    "external call loses its reply",
     "an external call happens but is not recorded: it is verified, or sent again with the same key",
-    is_outside,
-    was_done,
+    is_external,
+    succeeds_without_fault,
 )
-async def call_loses_its_reply(stage: Stage) -> None:
-    """The other side must not do it twice."""
-    one = stage.injection()
-    one.raises(f"inside {stage.here}", Injected("between the call and its record"))
+async def external_call_loses_its_reply(scenario: Scenario) -> None:
+    """The service must not do it twice."""
+    injection = scenario.injection()
+    injection.raise_at(f"inside {scenario.work}", Injected("between the call and its record"))
 
-    await stage.drive(one)
+    await scenario.drive(injection)
 
-    keys = [key for work, key in one.keys if work == stage.here]
-    stage.must(one.passed.count(f"before {stage.here}") == 2, "the step was not attempted again")
+    keys = [key for work, key in injection.keys if work == scenario.work]
+    scenario.require(injection.passed.count(f"before {scenario.work}") == 2, "the step was not attempted again")
     if len(set(keys)) != 1:
-        raise Wrong([f"the call was sent again with another key: {keys}"])
-    if stage.step is not None and stage.step.is_verified and len(keys) != 1:
-        raise Wrong([f"the call was sent {len(keys)} times, as its verification did not find the first one"])
+        raise CheckFailed([f"the call was sent again with another key: {keys}"])
+    if scenario.step is not None and scenario.step.is_verified and len(keys) != 1:
+        raise CheckFailed([f"the call was sent {len(keys)} times, because its verification did not find the first one"])
 
 
 @fault(
-    "outlives its deadline",
+    "attempt outlives its deadline",
     "the attempt times out while its transaction is open, and commits after that: its effect is undone",
     runs_an_operation,
-    fate_is_known,
+    can_be_verified,
     can_be_refused,
-    was_done,
+    succeeds_without_fault,
 )
-async def outlives_its_deadline(stage: Stage) -> None:
-    """The turn waits for the open step, and then sees it."""
-    one = stage.injection()
-    gate = one.gives_up(stage.number)
-    stage.ending = "taken back"
+async def attempt_outlives_its_deadline(scenario: Scenario) -> None:
+    """The undo begins only when the open step has ended, and includes that step."""
+    injection = scenario.injection()
+    gate = injection.abandon_attempt(scenario.number)
+    scenario.ending = "undone"
 
-    driving = stage.start(stage.drive(one))
-    await stage.until_stopped(gate, driving)
-    await stage.until_still(driving)
+    driving = scenario.start(scenario.drive(injection))
+    await scenario.wait_until_paused(gate, driving)
+    await scenario.wait_until_done_or_blocked(driving)
     gate.opened.set()
     await driving
-    late = await asyncio.gather(*([one.late] if one.late else []), return_exceptions=True)
+    late_attempts = [injection.late_attempt] if injection.late_attempt else []
+    late = await asyncio.gather(*late_attempts, return_exceptions=True)
 
-    stage.must(late, "no attempt was given up")
-    # Outside an attempt has a time limit of its own, and may be cut off.
-    stage.must(stage.is_outside or not isinstance(late[0], BaseException), f"the late attempt failed: {late}")
+    scenario.require(late, "no attempt was abandoned")
+    # An external call has its own time limit, so its late attempt may be cut off.
+    scenario.require(scenario.is_external or not isinstance(late[0], BaseException), f"the late attempt failed: {late}")
 
 
 def _cancelled(where: str) -> None:
-    inside = (runs_an_operation, fate_is_known, was_done) if where == "inside" else ()
+    conditions = (runs_an_operation, can_be_verified, succeeds_without_fault) if where == "inside" else ()
 
     @fault(
-        f"cancelled {where}",
+        f"cancelled {where} step",
         f"a person cancels {where} the step: completed steps are undone, or past the pivot the saga completes",
-        *inside,
+        *conditions,
     )
-    async def cancelled(stage: Stage) -> None:
-        one = stage.injection()
-        driving, _ = await stage.stopped_at(f"{where} {stage.here}", one)
-        stage.ending = "taken back"
+    async def cancelled(scenario: Scenario) -> None:
+        injection = scenario.injection()
+        driving, _ = await scenario.drive_to(f"{where} {scenario.work}", injection)
+        scenario.ending = "undone"
 
         driving.cancel()
         outcome = await driving
 
-        stage.must(one.hits[f"{where} {stage.here}"] == 1, f"the driver did not come {where} the step")
-        stage.must(outcome.phase is not Phase.FAILED, "a cancelled saga ended as failed")
+        scenario.require(
+            injection.hits[f"{where} {scenario.work}"] == 1, f"the driver did not reach the point {where} the step"
+        )
+        scenario.require(outcome.phase is not Phase.FAILED, "a cancelled saga ended as failed")
 
 
 def _terminated(where: str) -> None:
-    inside = (runs_an_operation, fate_is_known, was_done) if where == "inside" else ()
+    conditions = (runs_an_operation, can_be_verified, succeeds_without_fault) if where == "inside" else ()
 
     @fault(
-        f"terminated {where}",
+        f"terminated {where} step",
         f"the execution is terminated {where} the step: recovery undoes it, or past the pivot completes it",
-        *inside,
+        *conditions,
     )
-    async def terminated(stage: Stage) -> None:
-        one = stage.injection()
-        one.raises(f"{where} {stage.here}", Gone())
-        await stage.dies(one)
-        recorded = (await recorded_sagas(stage.database, [stage.saga_id])).get(stage.saga_id)
+    async def terminated(scenario: Scenario) -> None:
+        injection = scenario.injection()
+        injection.raise_at(f"{where} {scenario.work}", DriverDied())
+        await scenario.drive_until_it_dies(injection)
+        recorded = (await recorded_sagas(scenario.database, [scenario.saga_id])).get(scenario.saga_id)
         if recorded is not None:
-            # Of an event that no row tells of recovery knows that nobody took it: it is published again.
-            stage.ending = "taken back"
-            answer = await undo_if_still_owned(stage.databases, recorded, "terminated by the test kit")
-            stage.must(answer is not UndoAnswer.OWNER_CHANGED, "recovery took the saga for somebody else's")
-        await stage.drive()
+            # Without a row, recovery concludes that no execution accepted the event, and publishes it again.
+            scenario.ending = "undone"
+            answer = await undo_if_still_owned(scenario.databases, recorded, "terminated by the test kit")
+            scenario.require(
+                answer is not UndoAnswer.OWNER_CHANGED, "recovery found that another execution owns the saga"
+            )
+        await scenario.drive()
 
-        stage.must(one.hits[f"{where} {stage.here}"] == 1, f"the driver was not ended {where} the step")
+        scenario.require(injection.hits[f"{where} {scenario.work}"] == 1, f"the driver was not ended {where} the step")
 
 
 for _where in ("before", "inside", "after"):

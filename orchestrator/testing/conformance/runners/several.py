@@ -1,108 +1,113 @@
-"""Faults of several drivers at one saga, at each of its boundaries, and of other sagas in between."""
+"""Faults of two drivers of one saga at each of its transactions, and of another saga that runs in between."""
 
 import asyncio
+from collections.abc import Iterable
 
-from orchestrator.protocol.commands import Phase
-from orchestrator.testing.conformance.faults import fate_is_known, fault, runs_an_operation, was_done
-from orchestrator.testing.conformance.scenario import OTHER_EVENT_ID, Stage
+from orchestrator.protocol.commands import Outcome, Phase
+from orchestrator.testing.conformance.faults import (
+    can_be_verified,
+    fault,
+    runs_an_operation,
+    succeeds_without_fault,
+)
+from orchestrator.testing.conformance.injection import Gate
+from orchestrator.testing.conformance.scenario import OTHER_EVENT_ID, Scenario
 
 
-def _forward(ahead: str) -> None:
+def _second_driver(continues: str) -> None:
     @fault(
-        f"second driver forward, {ahead} ahead",
-        f"two drivers are about to do the same step, and the {ahead} continues: each step happens once",
+        f"second driver, {continues} continues",
+        f"two drivers are about to do the same step, and the {continues} continues: each step happens once",
         at_the_end=True,
     )
-    async def second_driver_forward(stage: Stage) -> None:
-        one, first_gate = await stage.stopped_at(f"before {stage.here}")
-        two, second_gate = await stage.stopped_at(f"before {stage.here}")
-        gates = (first_gate, second_gate) if ahead == "first" else (second_gate, first_gate)
-
-        gates[0].opened.set()
-        await (one if ahead == "first" else two)
-        gates[1].opened.set()
-        await asyncio.gather(one, two)
+    async def second_driver(scenario: Scenario) -> None:
+        drivers = [await scenario.drive_to(f"before {scenario.work}") for _ in range(2)]
+        ordered = drivers if continues == "first" else reversed(drivers)
+        await _release(ordered)
 
 
-def _back(ahead: str) -> None:
+def _second_driver_undoes(continues: str) -> None:
     @fault(
-        f"second driver back, {ahead} ahead",
-        f"one driver is about to do the step, another has begun the undo, and the {ahead} continues: one outcome",
+        f"second driver undoes, {continues} continues",
+        f"one driver is about to do the step, another has begun the undo, and the {continues} continues: one outcome",
         at_the_end=True,
     )
-    async def second_driver_back(stage: Stage) -> None:
-        stage.ending = "taken back"
-        forward, before_step = await stage.stopped_at(f"before {stage.here}")
-        turning = stage.injection()
-        turned = turning.stops("after turn")
-        back = stage.start(stage.undo(turning))
-        await stage.until_stopped(turned, back)
-
-        first, second = (before_step, turned) if ahead == "first" else (turned, before_step)
-        first.opened.set()
-        await (forward if ahead == "first" else back)
-        second.opened.set()
-        await asyncio.gather(forward, back)
+    async def second_driver_undoes(scenario: Scenario) -> None:
+        scenario.ending = "undone"
+        forward = await scenario.drive_to(f"before {scenario.work}")
+        undoing = await scenario.undo_to("after begin undo")
+        await _release((forward, undoing) if continues == "first" else (undoing, forward))
 
 
-for _ahead in ("first", "second"):
-    _forward(_ahead)
-for _ahead in ("first", "second"):
-    _back(_ahead)
+async def _release(drivers: Iterable[tuple[asyncio.Task[Outcome], Gate]]) -> None:
+    """Let each driver run to its end before the next one continues."""
+    for driver, gate in drivers:
+        gate.opened.set()
+        await driver
+
+
+for _continues in ("first", "second"):
+    _second_driver(_continues)
+for _continues in ("first", "second"):
+    _second_driver_undoes(_continues)
 
 
 @fault(
-    "second driver back, step open",
+    "second driver undoes, step open",
     "a second driver begins the undo while the step is open: it waits for the step, then undoes it",
     runs_an_operation,
-    fate_is_known,
-    was_done,
+    can_be_verified,
+    succeeds_without_fault,
 )
-async def second_driver_back_step_open(stage: Stage) -> None:
-    """The turn sees the step, since it waited for it.
+async def second_driver_undoes_step_open(scenario: Scenario) -> None:
+    """The beginning of the undo sees the step, because it waited for it.
 
-    PostgreSQL may hand the row to the finish before it wakes the turn, so the finish comes after the turn here.
+    PostgreSQL may give the row's lock to the finish first, so the finish is held back until the undo has ended.
     """
-    stage.ending = "taken back"
-    one = stage.injection()
-    finish = one.stops("before finish")
-    forward, gate = await stage.stopped_at(f"inside {stage.here}", one)
-    back = stage.start(stage.undo())
-    await stage.until_still(back)
-    stage.must(stage.is_outside or not back.done(), "the turn did not wait for the open step")
+    scenario.ending = "undone"
+    injection = scenario.injection()
+    finish = injection.pause_at("before finish")
+    forward, gate = await scenario.drive_to(f"inside {scenario.work}", injection)
+    undoing = scenario.start(scenario.undo())
+    await scenario.wait_until_done_or_blocked(undoing)
+    scenario.require(scenario.is_external or not undoing.done(), "the undo did not wait for the open step")
 
     gate.opened.set()
-    await back
+    await undoing
     finish.opened.set()
     await forward
 
 
 @fault(
-    "others between",
+    "another saga between",
     "another event's saga completes between do and undo: its effects remain, and no others",
     needs_other=True,
 )
-async def others_between(stage: Stage) -> None:
-    """Sagas are not isolated, so the other may be refused because of the first one: then nothing stands.
+async def another_saga_between(scenario: Scenario) -> None:
+    """Sagas are not isolated, so the other saga may be refused because of the first; then the cell proves nothing.
 
-    One that takes a lock that the first one holds does nothing before that has ended.
+    If both sagas need the same lock, the other one does nothing until the first has ended.
     """
-    stage.ending = "taken back"
-    one, _ = await stage.stopped_at(f"after {stage.here}")
-    injection = stage.injection("the other")
-    coming = stage.start(stage.driver(injection, stage.example.other, event_id=OTHER_EVENT_ID).drive())
-    await stage.until_done_or_in_line(injection, coming)
+    scenario.ending = "undone"
+    driving, _ = await scenario.drive_to(f"after {scenario.work}")
+    injection = scenario.injection("the other")
+    driver = scenario.driver(injection, scenario.example.other, event_id=OTHER_EVENT_ID)
+    driving_other = scenario.start(driver.drive())
+    await scenario.wait_until_done_or_queued(injection, driving_other)
 
-    one.cancel()
-    outcome = await one
-    other = await coming
+    driving.cancel()
+    outcome = await driving
+    other = await driving_other
 
     if other.phase is not Phase.COMPLETED:
-        stage.declared = "the other saga is refused beside this one: name one that completes, Example(..., other=event)"
+        scenario.declared = (
+            "the other saga is refused while this one runs: name an event whose saga completes, "
+            "Example(..., other=event)"
+        )
         return
-    by_other, by_both = stage.reference.by_other, stage.reference.by_both
-    stage.must(by_other is not None and by_both, "the other saga did not run by itself")
+    by_other, by_both = scenario.reference.by_other, scenario.reference.by_both
+    scenario.require(by_other is not None and by_both, "the other saga did not run by itself")
     if outcome.phase is Phase.COMPLETED:
-        stage.expected = [("as after both, one after the other", both) for both in by_both]
+        scenario.expected = [("as after both, one after the other", both) for both in by_both]
     else:
-        stage.expected = [("as after the other alone", by_other)]
+        scenario.expected = [("as after the other alone", by_other)]

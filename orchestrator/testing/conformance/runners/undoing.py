@@ -1,137 +1,133 @@
-"""Faults on the way back: at a compensation, or of who undoes."""
+"""Faults while a saga is undone: a compensation fails, or the driver that undoes the saga dies or is cancelled."""
 
 import asyncio
 
 from orchestrator.protocol.commands import STUCK_AFTER, Phase
-from orchestrator.testing.conformance.faults import fault, is_undone, was_done
-from orchestrator.testing.conformance.injection import Gone, Injected, ReplyLost
-from orchestrator.testing.conformance.scenario import Stage
+from orchestrator.testing.conformance.faults import fault, has_compensation, succeeds_without_fault
+from orchestrator.testing.conformance.injection import DriverDied, Injected, ReplyLost
+from orchestrator.testing.conformance.scenario import Scenario
 
 
 @fault(
     "undone twice",
     "two drivers undo the step at once: it is undone once",
-    is_undone,
-    was_done,
+    has_compensation,
+    succeeds_without_fault,
 )
-async def undone_twice(stage: Stage) -> None:
-    """The compare-and-set lets one of them through."""
-    stage.ending = "taken back"
-    gone = stage.injection()
-    gone.raises(f"after {stage.here}", Gone())
-    await stage.dies(gone)
+async def undone_twice(scenario: Scenario) -> None:
+    """The compare-and-set on the step's state lets only one of them through."""
+    scenario.ending = "undone"
+    died = scenario.injection()
+    died.raise_at(f"after {scenario.work}", DriverDied())
+    await scenario.drive_until_it_dies(died)
 
-    one, two = stage.injection(), stage.injection()
-    gate = one.stops(f"inside undo {stage.number}")
-    first = stage.start(stage.undo(one))
-    await stage.until_stopped(gate, first)
-    second = stage.start(stage.undo(two))
-    await stage.until_still(second)
-    stage.must(stage.is_outside or not second.done(), "the second did not wait for the first one's open compensation")
+    inside = f"inside undo {scenario.number}"
+    first, gate = await scenario.undo_to(inside)
+    injection = scenario.injection()
+    second = scenario.start(scenario.undo(injection))
+    await scenario.wait_until_done_or_blocked(second)
+    scenario.require(
+        scenario.is_external or not second.done(), "the second driver did not wait for the open compensation"
+    )
     gate.opened.set()
     await asyncio.gather(first, second)
 
-    inside = f"inside undo {stage.number}"
-    stage.must(stage.is_outside or inside not in two.passed, "the compensation ran twice")
+    scenario.require(scenario.is_external or inside not in injection.passed, "the compensation ran twice")
 
 
 @fault(
     "compensation fails once",
     "the compensation fails after writing: it is retried, and the step is undone once",
-    is_undone,
-    was_done,
+    has_compensation,
+    succeeds_without_fault,
 )
-async def compensation_fails_once(stage: Stage) -> None:
-    """The failed attempt leaves the step done."""
-    stage.ending = "taken back"
-    one = stage.injection()
-    one.raises(f"inside undo {stage.number}", Injected("for now"))
+async def compensation_fails_once(scenario: Scenario) -> None:
+    """After the failed attempt the step is still done."""
+    scenario.ending = "undone"
+    injection = scenario.injection()
+    injection.raise_at(f"inside undo {scenario.number}", Injected("fails once"))
 
-    await (await stage.turned_back(one))
+    await (await scenario.cancel_after_step(injection))
 
-    stage.must(one.passed.count(f"inside undo {stage.number}") == 2, "the compensation was not tried again")
+    attempts = injection.passed.count(f"inside undo {scenario.number}")
+    scenario.require(attempts == 2, "the compensation was not retried")
 
 
 @fault(
     "compensation fails until stuck",
     f"the compensation fails {STUCK_AFTER} times, the saga is marked as stuck, and a later attempt undoes the step",
-    is_undone,
-    was_done,
+    has_compensation,
+    succeeds_without_fault,
 )
-async def compensation_fails_until_stuck(stage: Stage) -> None:
-    """Stuck is something to look at, and no end."""
-    stage.ending = "taken back"
-    one = stage.injection()
-    shown: list[int | None] = []
+async def compensation_fails_until_stuck(scenario: Scenario) -> None:
+    """The mark does not end the saga: its compensation is retried."""
+    scenario.ending = "undone"
+    injection = scenario.injection()
+    point = f"inside undo {scenario.number}"
+    injection.raise_at(point, Injected("fails for a while"), times=STUCK_AFTER)
+    marked = scenario.watch_stuck_step(injection, f"undo {scenario.number}")
 
-    async def look() -> None:
-        if one.passed.count(f"before undo {stage.number}") == STUCK_AFTER + 1:
-            shown.append((await stage.saga_row()).stuck_step)
+    await (await scenario.cancel_after_step(injection))
 
-    one.raises(f"inside undo {stage.number}", Injected("for long"), times=STUCK_AFTER)
-    one.act(f"before undo {stage.number}", look, "is looked at")
-
-    await (await stage.turned_back(one))
-
-    stage.must(one.hits[f"inside undo {stage.number}"] == STUCK_AFTER, "the compensation did not fail so often")
-    stage.must(shown == [stage.number], "the saga did not show as stuck")
+    scenario.require_stuck(injection, point, marked)
 
 
 @fault(
     "compensation loses its reply",
     "the compensation is committed but its reply is lost: the retry changes nothing",
-    is_undone,
-    was_done,
+    has_compensation,
+    succeeds_without_fault,
 )
-async def compensation_loses_its_reply(stage: Stage) -> None:
-    """The step is undone already."""
-    stage.ending = "taken back"
-    one = stage.injection()
-    one.raises(f"after undo {stage.number}", ReplyLost())
+async def compensation_loses_its_reply(scenario: Scenario) -> None:
+    """The retry finds that the step is already undone."""
+    scenario.ending = "undone"
+    injection = scenario.injection()
+    injection.raise_at(f"after undo {scenario.number}", ReplyLost())
 
-    await (await stage.turned_back(one))
+    await (await scenario.cancel_after_step(injection))
 
-    stage.must(one.passed.count(f"before undo {stage.number}") == 2, "the compensation was not sent again")
-    stage.must(one.passed.count(f"inside undo {stage.number}") == 1, "the compensation ran twice")
+    sent = injection.passed.count(f"before undo {scenario.number}")
+    scenario.require(sent == 2, "the compensation was not sent again")
+    scenario.require(injection.passed.count(f"inside undo {scenario.number}") == 1, "the compensation ran twice")
 
 
 @fault(
-    "undoer dies",
+    "driver dies while undoing",
     "the driver dies inside the compensation, before its commit: another driver undoes the rest",
-    is_undone,
-    was_done,
+    has_compensation,
+    succeeds_without_fault,
 )
-async def undoer_dies(stage: Stage) -> None:
-    """What was decided stays decided."""
-    stage.ending = "taken back"
-    one = stage.injection()
-    one.raises(f"inside undo {stage.number}", Gone())
-    undoing = await stage.turned_back(one)
-    gone = False
+async def driver_dies_while_undoing(scenario: Scenario) -> None:
+    """The decision to cancel the saga is kept."""
+    scenario.ending = "undone"
+    injection = scenario.injection()
+    injection.raise_at(f"inside undo {scenario.number}", DriverDied())
+    undoing = await scenario.cancel_after_step(injection)
+    has_died = False
     try:
         await undoing
-    except Gone:
-        gone = True
-    stage.must(gone, "the undoing driver did not die")
+    except DriverDied:
+        has_died = True
+    scenario.require(has_died, "the undoing driver did not die")
 
-    outcome = await stage.drive()
+    outcome = await scenario.drive()
 
-    stage.must(outcome.phase is Phase.CANCELLED, f"the saga was to be cancelled and ended as {outcome.phase}")
+    scenario.require(outcome.phase is Phase.CANCELLED, f"the saga must be cancelled and ended as {outcome.phase}")
 
 
 @fault(
     "cancelled while undoing",
     "a person cancels while the step is being undone: the undo continues to its end",
-    is_undone,
-    was_done,
+    has_compensation,
+    succeeds_without_fault,
 )
-async def cancelled_while_undoing(stage: Stage) -> None:
-    """Undoing is not interrupted."""
-    stage.ending = "taken back"
-    one = stage.injection()
-    gate = one.stops(f"inside undo {stage.number}")
-    undoing = await stage.turned_back(one)
-    await stage.until_stopped(gate, undoing)
+async def cancelled_while_undoing(scenario: Scenario) -> None:
+    """A cancellation does not interrupt an undo."""
+    scenario.ending = "undone"
+    injection = scenario.injection()
+    gate = injection.pause_at(f"inside undo {scenario.number}")
+    undoing = await scenario.cancel_after_step(injection)
+    await scenario.wait_until_paused(gate, undoing)
 
     undoing.cancel()
     await asyncio.sleep(0)
