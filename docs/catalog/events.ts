@@ -1,4 +1,4 @@
-// Made from the code by: orchestrator catalog --write
+// Generated from the code by: orchestrator catalog --write
 
 /** A CloudEvents 1.0 envelope. */
 export interface Envelope<Type extends string, Version extends number, Data> {
@@ -6,7 +6,7 @@ export interface Envelope<Type extends string, Version extends number, Data> {
   id: string;
   source: string;
   type: Type;
-  /** When it happened, as in RFC 3339 with its time zone. */
+  /** When it happened, in RFC 3339 form with a time zone. */
   time: string;
   datacontenttype?: "application/json";
   dataversion: Version;

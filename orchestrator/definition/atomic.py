@@ -1,6 +1,7 @@
-"""Operations that are one step together: one activity, one fence row, one transaction, one undo.
+"""Atomic steps: several operations in one step, with one activity, one fence row, one transaction and one undo.
 
-The step is the engine's own operation `saga.atomic`; its arguments are the calls, its result their results, in order.
+The step runs the engine's own operation `saga.atomic`. Its arguments are the calls, and its result is their results, in
+order.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _CALLS = "calls"
 
 
 class _Signature(Signature):
-    """What goes in and out of the step: each call through its own operation's types."""
+    """The arguments and results of the step. Each call uses its own operation's types."""
 
     def __init__(self, operations: Sequence[AnyOperation]) -> None:
         super().__init__(_calls_nothing)
@@ -36,86 +37,86 @@ class _Signature(Signature):
 
     @cached_property
     def hints(self) -> Mapping[str, Any]:
-        """As annotations would say it: nothing is returned if no call returns anything."""
+        """The step's return type: None if no call returns anything, otherwise a tuple."""
         returned = [operation.signature.hints["return"] for operation in self._operations]
-        return {"return": type(None) if all(one in (None, type(None)) for one in returned) else tuple}
+        return {"return": type(None) if all(hint in (None, type(None)) for hint in returned) else tuple}
 
     def dump_arguments(self, arguments: Mapping[str, Any]) -> dict[str, JsonValue]:
-        """Each call's arguments as JSON, from `calls`: a list of dicts in the operations' order.
+        """Return each call's arguments as JSON. `calls` is a list of dicts, in the order of the operations.
 
         Raises:
-            pydantic.ValidationError: an argument is not of its declared type.
-            ValueError: its text cannot be stored.
+            pydantic.ValidationError: an argument does not have its declared type.
+            ValueError: an argument's text cannot be stored.
         """
         return recorded_calls(
-            (operation.name, operation.signature.dump_arguments(given))
-            for operation, given in zip(self._operations, arguments[_CALLS], strict=True)
+            (operation.name, operation.signature.dump_arguments(values))
+            for operation, values in zip(self._operations, arguments[_CALLS], strict=True)
         )
 
     def load_arguments(self, recorded: Mapping[str, JsonValue]) -> dict[str, Any]:
-        """Recorded calls as today's types have them, as `dump_arguments` takes them.
+        """Read recorded calls with the current types, in the form that `dump_arguments` takes.
 
         Raises:
-            pydantic.ValidationError: they are other calls, or do not fit today's types.
+            pydantic.ValidationError: the recorded calls are different ones, or do not fit the current types.
         """
         calls = calls_in(recorded)
         if [name for name, _ in calls] != [operation.name for operation in self._operations]:
             raise _unfit(f"the calls are {', '.join(name for name, _ in calls)}", dict(recorded))
         return {
             _CALLS: [
-                operation.signature.load_arguments(given)
-                for operation, (_, given) in zip(self._operations, calls, strict=True)
+                operation.signature.load_arguments(values)
+                for operation, (_, values) in zip(self._operations, calls, strict=True)
             ]
         }
 
     def dump_result(self, result: Any) -> JsonValue:
-        """The calls' results as a list.
+        """Return the calls' results as a list.
 
         Raises:
-            ResultInvalid: one is not what its operation declares.
+            ResultInvalid: a result is not what its operation declares.
         """
         return [
-            result_as_json(operation.name, operation.signature, one)
-            for operation, one in zip(self._operations, result, strict=True)
+            result_as_json(operation.name, operation.signature, returned)
+            for operation, returned in zip(self._operations, result, strict=True)
         ]
 
     def load_result(self, recorded: JsonValue) -> Any:
-        """Recorded results as today's types have them: a tuple. None, of a step that was skipped: no call gave one.
+        """Read recorded results with the current types, as a tuple. A skipped step has None for each call.
 
         Raises:
-            pydantic.ValidationError: they do not fit today's types.
+            pydantic.ValidationError: the results do not fit the current types.
         """
         results = [None] * len(self._operations) if recorded is None else recorded
         if not isinstance(results, list) or len(results) != len(self._operations):
             raise _unfit("there is not one result for each call", recorded)
         return tuple(
-            operation.signature.load_result(one) for operation, one in zip(self._operations, results, strict=True)
+            operation.signature.load_result(value) for operation, value in zip(self._operations, results, strict=True)
         )
 
 
 @dataclass(eq=False, kw_only=True)
 class AtomicOperation(Operation[..., tuple[Any, ...]]):
-    """The operation of an atomic step: made for its calls, as `atomic_operation` does."""
+    """The operation of an atomic step. `atomic_operation` creates it for the step's calls."""
 
     operations: tuple[AnyOperation, ...] = ()
-    """Of the calls, in order."""
+    """The operations of the calls, in order."""
 
     @property
     def kind(self) -> str:
-        """What its step is recorded as. One of queries alone is a query: it had no effect."""
+        """The recorded kind of the step. A step that contains only queries is a query, because it has no effect."""
         return "query" if self.operations and self.reversal is Reversal.NOTHING else "atomic"
 
     @cached_property
     def signature(self) -> Signature:
-        """Each call through its own operation's types."""
+        """The signature, in which each call uses its own operation's types."""
         return _Signature(self.operations)
 
 
 class Atomically(OperationCall[tuple[Any, ...]]):
-    """Calls that are one step: what `saga.execute_atomically` runs, and what `RecordingSaga.calls` shows.
+    """The calls of one atomic step. `saga.execute_atomically` runs it, and `RecordingSaga.calls` contains it.
 
     Raises:
-        UsageError: something is not a call, or cannot be in one transaction with others.
+        UsageError: an argument is not a call, or a call cannot share a transaction with others.
     """
 
     __slots__ = ("calls",)
@@ -124,18 +125,17 @@ class Atomically(OperationCall[tuple[Any, ...]]):
 
     def __init__(self, *calls: OperationCall[Any]) -> None:
         for call in calls:
-            _must_fit(call)
-        # One transaction is of one database.
+            _check_call(call)
         databases = {call.operation.database for call in calls}
         if len(databases) > 1:
             raise UsageError(
-                f"operations of the databases {', '.join(sorted(databases))} are in one step, and a transaction is of "
-                "one database: give those of each a step of their own, or use `execute_batch`"
+                f"one atomic step has operations of the databases {', '.join(sorted(databases))}, but a transaction "
+                "has only one database: use one step for each database, or `execute_batch`"
             )
         operation = atomic_operation(tuple(call.operation for call in calls))
         arguments = recorded_calls((call.operation.name, dict(call.arguments)) for call in calls)
         for name, value in {"operation": operation, "arguments": arguments, "calls": calls}.items():
-            object.__setattr__(self, name, value)  # a call is frozen
+            object.__setattr__(self, name, value)  # because a call is frozen
         self.__post_init__()
 
     def __repr__(self) -> str:
@@ -144,7 +144,7 @@ class Atomically(OperationCall[tuple[Any, ...]]):
 
 @lru_cache(maxsize=512)
 def atomic_operation(operations: tuple[AnyOperation, ...]) -> AtomicOperation:
-    """The operation of a step that calls these, in order: made once, with the types that it reads and writes."""
+    """Return the operation of a step that calls these operations in order. The type adapters are built once."""
     return AtomicOperation(
         _body=_calls_nothing,
         name="saga.atomic",
@@ -160,15 +160,15 @@ def atomic_operation(operations: tuple[AnyOperation, ...]) -> AtomicOperation:
 
 
 def recorded_calls(calls: Any) -> dict[str, JsonValue]:
-    """Pairs of an operation's name and its arguments, as the step's arguments."""
+    """Convert pairs of an operation's name and its arguments to the step's arguments."""
     return {_CALLS: [{"operation": name, "arguments": arguments} for name, arguments in calls]}
 
 
 def calls_in(arguments: Mapping[str, JsonValue]) -> list[tuple[str, dict[str, JsonValue]]]:
-    """The calls that a step's arguments carry: operation and arguments of each, in order.
+    """Return the calls in a step's arguments, in order, each as an operation's name and its arguments.
 
     Raises:
-        pydantic.ValidationError: they are no calls.
+        pydantic.ValidationError: the arguments do not contain calls.
     """
     try:
         calls = cast(list[dict[str, Any]], arguments[_CALLS])
@@ -178,55 +178,56 @@ def calls_in(arguments: Mapping[str, JsonValue]) -> list[tuple[str, dict[str, Js
 
 
 def names_in(operation: str, arguments: Mapping[str, JsonValue]) -> tuple[str, ...]:
-    """Operations that a step runs: those of its calls, if it is atomic."""
+    """Return the names of the operations that a step runs: one, or those of its calls if it is atomic."""
     return tuple(name for name, _ in calls_in(arguments)) if operation == ATOMIC.name else (operation,)
 
 
 def named(operation: str, arguments: Mapping[str, JsonValue]) -> str:
-    """A step's operation as people read it: `account.withdraw, account.deposit` of an atomic one."""
+    """Return a step's operations as text, for example `account.withdraw, account.deposit` for an atomic step."""
     return ", ".join(names_in(operation, arguments))
 
 
-def _must_fit(call: object) -> None:
+def _check_call(call: object) -> None:
     if not isinstance(call, OperationCall):
         raise UsageError(
-            "`saga.execute_atomically` takes described calls, as in `saga.execute_atomically(withdraw(...), "
+            "`saga.execute_atomically` takes calls, as in `saga.execute_atomically(withdraw(...), "
             f"deposit(...))`, not {type(call).__name__}"
         )
     operation = cast(Any, call).operation
     if isinstance(operation, ExternalOperation):
         raise UsageError(
-            f"{operation.name} calls the outside world, which no transaction takes back, so it cannot be in one step "
-            "with others: give it an `execute` of its own"
+            f"{operation.name} calls an external service, which no transaction can roll back, so it cannot be part of "
+            "an atomic step: run it with its own `execute`"
         )
     if isinstance(operation, AtomicOperation):
-        raise UsageError("an atomic step is in another one: name all the calls in one `saga.execute_atomically`")
+        raise UsageError("an atomic step is inside another one: pass all the calls to one `saga.execute_atomically`")
     if operation.name == PIVOT.name:
-        raise UsageError("the pivot is a step of its own: `await saga.pivot()` before or after the atomic one")
+        raise UsageError("the pivot cannot be part of an atomic step: `await saga.pivot()` before or after it")
 
 
 def _reversal(of_calls: Sequence[Reversal]) -> Reversal:
-    """The step's, which stands or falls as a whole: irreversible with one that is, else undone if anything has to be.
+    """Return the reversal of the whole step: irreversible if one call is, otherwise compensated if one call is.
 
-    Beside an irreversible call the others are never undone: the step is done, and with it past undoing, or not at all.
+    Next to an irreversible call, the others are never undone: either none of the calls is done, or all of them are, and
+    then the saga can no longer be undone.
     """
     order = (Reversal.IRREVERSIBLE, Reversal.COMPENSATED, Reversal.RETRIABLE)
-    return next((one for one in order if one in of_calls), Reversal.NOTHING)
+    return next((reversal for reversal in order if reversal in of_calls), Reversal.NOTHING)
 
 
-def _unfit(why: str, given: Any) -> ValidationError:
+def _unfit(why: str, value: Any) -> ValidationError:
     fault = PydanticCustomError("atomic_step", cast(Any, why.replace("{", "(").replace("}", ")")))
-    return ValidationError.from_exception_data("atomic step", [{"type": fault, "loc": (_CALLS,), "input": given}])
+    return ValidationError.from_exception_data("atomic step", [{"type": fault, "loc": (_CALLS,), "input": value}])
 
 
 async def _calls_nothing(tx: Transaction, /, *_: Any, **__: Any) -> tuple[Any, ...]:
-    """Never run: the store runs the calls."""
+    """Placeholder that never runs, because the store runs the calls."""
     return ()
 
 
 async def _undoes_nothing(tx: Transaction) -> None:
-    """Never run: the store runs the calls' compensations."""
+    """Placeholder that never runs, because the store runs the calls' compensations."""
 
 
 ATOMIC = atomic_operation(())
-"""The engine's own operation, without any calls: its activities' names, and whatever holds for every atomic step."""
+"""The operation of an atomic step without calls, for what is the same in every atomic step, such as activity names."""

@@ -1,6 +1,6 @@
 """The catalog: every event, operation and orchestrator that an application declares, found by walking its packages.
 
-Nothing registers itself: a module may be imported twice (Temporal's sandbox does so) without being found twice.
+Definitions do not register themselves, so a module that is imported twice, as in Temporal's sandbox, is found once.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ AnyOrchestrator = type[Orchestrator[Any, Any, Any]]
 
 @dataclass(frozen=True)
 class Catalog:
-    """What an application declares, by name."""
+    """An application's events, operations and orchestrators, by name."""
 
     events: MappingProxyType[str, type[DomainEvent]]
-    """By type, e.g. `MONEY_TRANSFER_REQUESTED`."""
+    """Events by type, e.g. `MONEY_TRANSFER_REQUESTED`."""
     operations: MappingProxyType[str, Operation[..., Any]]
-    """By name, e.g. `account.withdraw`."""
+    """Operations by name, e.g. `account.withdraw`."""
     orchestrators: MappingProxyType[str, AnyOrchestrator]
-    """By class name, which is the Temporal workflow type."""
+    """Orchestrators by class name, which is the Temporal workflow type."""
 
     @classmethod
     def of(
@@ -45,7 +45,7 @@ class Catalog:
         operations: Iterable[Operation[..., Any]] = (),
         events: Iterable[type[DomainEvent]] = (),
     ) -> "Catalog":
-        """A catalog from definitions at hand; the orchestrators' own events need not be named.
+        """Create a catalog from definitions. The events of the orchestrators are included without being passed.
 
         Raises:
             DefinitionError: with every fault.
@@ -55,42 +55,46 @@ class Catalog:
 
     @classmethod
     def discover(cls, packages: Sequence[str]) -> "Catalog":
-        """Import every module of these packages and take what it defines.
+        """Import every module of some packages and collect its definitions.
 
         Args:
-            packages: importable names, e.g. `["events", "activities", "workflows"]`.
+            packages: their importable names, e.g. `["events", "activities", "workflows"]`.
 
         Raises:
-            DefinitionError: with every fault, modules that cannot be imported among them.
+            DefinitionError: with every fault, including modules that cannot be imported.
         """
         found = _Found([], [], [])
         broken: _Broken = {}
         for module in _modules(packages, broken):
-            found.take(module)
+            found.add_definitions(module)
         return cls._checked(found, [source.problem(text) for source, text in broken])
 
     @classmethod
     def _checked(cls, found: "_Found", broken: Sequence[Problem]) -> "Catalog":
-        found.take_events_of_orchestrators()
+        found.add_events_of_orchestrators()
         if problems := [*broken, *problems_in(found.events, found.operations, found.orchestrators)]:
             raise DefinitionError(problems)
         return cls(
             events=MappingProxyType({event.type_name(): event for event in sorted(found.events, key=_by_name)}),
-            operations=MappingProxyType({one.name: one for one in sorted(found.operations, key=lambda one: one.name)}),
-            orchestrators=MappingProxyType({one.__name__: one for one in sorted(found.orchestrators, key=_by_name)}),
+            operations=MappingProxyType(
+                {operation.name: operation for operation in sorted(found.operations, key=lambda each: each.name)}
+            ),
+            orchestrators=MappingProxyType(
+                {orchestrator.__name__: orchestrator for orchestrator in sorted(found.orchestrators, key=_by_name)}
+            ),
         )
 
     def listeners(self, event: type[DomainEvent]) -> list[AnyOrchestrator]:
-        """The orchestrators that an event starts, by name."""
-        return [one for one in self.orchestrators.values() if event in one.requests]
+        """Return the orchestrators that an event starts, sorted by name."""
+        return [orchestrator for orchestrator in self.orchestrators.values() if event in orchestrator.requests]
 
     def listeners_of(self, event_type: str) -> "tuple[AnyOrchestrator, ...]":
-        """The orchestrators that an event of this type starts, by name; none if the type is not known."""
+        """Return the orchestrators that an event of this type starts, sorted by name. An unknown type starts none."""
         return self._listeners.get(event_type, ())
 
     @cached_property
     def shared(self) -> frozenset[str]:
-        """Types of the events that start more than one orchestrator."""
+        """The types of events that start more than one orchestrator."""
         return frozenset(name for name, listening in self._listeners.items() if len(listening) > 1)
 
     @cached_property
@@ -98,34 +102,34 @@ class Catalog:
         return {name: tuple(self.listeners(event)) for name, event in self.events.items()}
 
     def operation(self, name: str) -> Operation[..., Any]:
-        """An operation by name, the engine's own among them.
+        """Return an operation by name, including the engine's own.
 
         Raises:
-            KeyError: nobody declared it.
+            KeyError: it is not declared.
         """
-        return _OWN[name] if name in _OWN else self.operations[name]
+        return _ENGINE_OPERATIONS[name] if name in _ENGINE_OPERATIONS else self.operations[name]
 
     def called(self, name: str, arguments: Mapping[str, JsonValue]) -> Operation[..., Any]:
-        """The operation that a step calls with these arguments: an atomic step's is made of those of its calls.
+        """Return the operation that a step runs. For an atomic step it is composed of the operations of its calls.
 
         Raises:
-            KeyError: nobody declared it.
-            OrchestratorError: nobody declared one that an atomic step calls.
+            KeyError: the operation is not declared.
+            OrchestratorError: an operation that an atomic step calls is not declared.
         """
         if name != ATOMIC.name:
             return self.operation(name)
         names = names_in(name, arguments)
-        if unknown := [one for one in names if one not in self.operations]:
+        if unknown := [called for called in names if called not in self.operations]:
             raise OrchestratorError(f"this worker's code has no operation {', '.join(unknown)}, which a step calls")
-        return atomic_operation(tuple(self.operations[one] for one in names))
+        return atomic_operation(tuple(self.operations[called] for called in names))
 
     def compensation_of(self, operation: str) -> str:
-        """Name of an operation's compensation, e.g. `account.put_back`; empty if there is none."""
+        """Return the name of an operation's compensation, e.g. `account.put_back`, or an empty string."""
         undo = self.operation(operation).undo
         return undo.name if undo else ""
 
     def definition_digest(self, orchestrator: str) -> str | None:
-        """SHA-256 of an orchestrator's source: which code a saga was begun with."""
+        """Return the SHA-256 of an orchestrator's source, which shows which code a saga was started with."""
         return self._digests.get(orchestrator)
 
     @cached_property
@@ -140,7 +144,7 @@ class Catalog:
         return digests
 
 
-_OWN: dict[str, Operation[..., Any]] = {PIVOT.name: PIVOT, ATOMIC.name: ATOMIC}
+_ENGINE_OPERATIONS: dict[str, Operation[..., Any]] = {PIVOT.name: PIVOT, ATOMIC.name: ATOMIC}
 """The engine's own operations."""
 
 
@@ -150,24 +154,24 @@ class _Found:
     operations: list[Operation[..., Any]]
     events: list[type[DomainEvent]]
 
-    def take(self, module: ModuleType) -> None:
-        """What a module defines itself, not what it imports; once, also under two names."""
+    def add_definitions(self, module: ModuleType) -> None:
+        """Add the definitions of a module, without those that it imports, and without duplicates."""
         for value in list(vars(module).values()):
             if isinstance(value, Operation):
-                self._take_operation(cast(Operation[..., Any], value), module)
+                self._add_operation(cast(Operation[..., Any], value), module)
             elif isinstance(value, type) and value.__module__ == module.__name__:
-                # An operation inside a class would never be registered; found here, it is reported.
+                # An operation inside a class would never be registered. It is added here so that a check reports it.
                 for inner in vars(value).values():
                     if isinstance(inner, Operation):
-                        self._take_operation(cast(Operation[..., Any], inner), module)
+                        self._add_operation(cast(Operation[..., Any], inner), module)
                 if _is_orchestrator(value):
                     if not is_base(value) and value not in self.orchestrators:
                         self.orchestrators.append(value)
                 elif issubclass(value, DomainEvent) and value not in self.events:
                     self.events.append(value)
 
-    def take_events_of_orchestrators(self) -> None:
-        """Events that an orchestrator names, wherever they are defined."""
+    def add_events_of_orchestrators(self) -> None:
+        """Add the events that orchestrators name, wherever those are defined."""
         for orchestrator in self.orchestrators:
             roles: list[object] = [getattr(orchestrator, role, None) for role in ("completed", "failed")]
             roles += getattr(orchestrator, "requests", ())
@@ -176,17 +180,17 @@ class _Found:
                 roles += cast(tuple[object, ...], awaited)
             for event in roles:
                 if not isinstance(event, type) or not issubclass(event, DomainEvent):
-                    continue  # `definition` reports it
+                    continue  # the checks report it
                 if event not in (DomainEvent, FailureEvent) and event not in self.events:
                     self.events.append(event)
 
-    def _take_operation(self, operation: Operation[..., Any], module: ModuleType) -> None:
+    def _add_operation(self, operation: Operation[..., Any], module: ModuleType) -> None:
         if operation.module == module.__name__ and operation not in self.operations:
             self.operations.append(operation)
 
 
 _Broken = dict[tuple[Source, str], None]
-"""Places that could not be imported, in order. One broken module breaks all that import it, and is told once."""
+"""The import errors, in order. A broken module breaks every module that imports it, but is reported only once."""
 
 
 def _modules(packages: Sequence[str], broken: _Broken) -> Iterator[ModuleType]:
@@ -198,7 +202,7 @@ def _modules(packages: Sequence[str], broken: _Broken) -> Iterator[ModuleType]:
         yield package
         paths = getattr(package, "__path__", [])
         for info in pkgutil.walk_packages(paths, f"{root}.", onerror=lambda _: None):
-            # `__main__` is there to be run, not to be imported.
+            # A `__main__` module is meant to be run, not imported.
             if info.name in seen or info.name.endswith(".__main__"):
                 continue
             seen.add(info.name)
@@ -211,32 +215,32 @@ def _import(name: str, root: str, broken: _Broken) -> ModuleType | None:
     try:
         adopt_script(name)
         return importlib.import_module(name)
-    except Exception as fault:  # an author's module may raise anything; every fault is told at once
+    except Exception as fault:  # an author's module may raise anything, and every fault is reported at once
         text = f"cannot be imported, {type(fault).__name__}: {(str(fault).splitlines() or [''])[0]}"
         if isinstance(fault, SyntaxError):
             source = Source(fault.filename or name, fault.lineno or 0)
             text = f"cannot be imported, {type(fault).__name__}: {fault.msg}"
         else:
-            source = _place(fault, root) or Source(name, 0)
+            source = _source_of(fault, root) or Source(name, 0)
         broken.setdefault((source, text))
         return None
 
 
-def _place(fault: BaseException, root: str) -> Source | None:
-    """The last line of the author's own that led to the fault: pydantic's, for instance, would help nobody."""
-    found: Source | None = None
+def _source_of(fault: BaseException, root: str) -> Source | None:
+    """Return the last line of the author's code in a traceback. A line in a library, such as pydantic, is no help."""
+    source: Source | None = None
     trace = fault.__traceback__
     while trace is not None:
         module = str(trace.tb_frame.f_globals.get("__name__", ""))
         if module == root or module.startswith(f"{root.partition('.')[0]}."):
-            found = Source(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+            source = Source(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
         trace = trace.tb_next
-    return found
+    return source
 
 
-def _is_orchestrator(one: type) -> TypeGuard[AnyOrchestrator]:
-    return issubclass(one, Orchestrator)
+def _is_orchestrator(definition: type) -> TypeGuard[AnyOrchestrator]:
+    return issubclass(definition, Orchestrator)
 
 
-def _by_name(one: type) -> str:
-    return one.__name__
+def _by_name(definition: type) -> str:
+    return definition.__name__

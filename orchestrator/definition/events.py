@@ -25,10 +25,10 @@ _CONFIGURATION: tuple[tuple[str, Any], ...] = (
 
 
 def problems_of_event(event: type[DomainEvent]) -> Iterator[Problem]:
-    """Every fault of one event, and of the contracts inside it."""
-    found = [*_problems_of_naming(event), *_problems_of_contract(event, set())]
-    yield from found
-    if not found:
+    """Find every fault of one event, and of the contracts inside it."""
+    problems = [*_problems_of_naming(event), *_problems_of_contract(event, set())]
+    yield from problems
+    if not problems:
         yield from _problems_of_example(event)
 
 
@@ -36,9 +36,9 @@ def _problems_of_naming(event: type[DomainEvent]) -> Iterator[Problem]:
     say = Source.of(event).problem
     name = event.__name__
     if not _TYPE.fullmatch(event.type_name()):
-        yield say(f"{name} is no event type: name the class in CamelCase with plain letters and digits")
+        yield say(f"{name} is not an event type: name the class in CamelCase with plain letters and digits")
     if len(event.type_name()) > TYPE_LIMIT:
-        yield say(f"{name} makes an event type of more than {TYPE_LIMIT} characters: shorten it")
+        yield say(f"the event type of {name} has more than {TYPE_LIMIT} characters: shorten the name")
     version: Any = event.version
     if "version" in event.model_fields:
         yield say(f"{name}.version is declared as a field: write `version = 2`, without an annotation")
@@ -54,8 +54,8 @@ def _problems_of_naming(event: type[DomainEvent]) -> Iterator[Problem]:
         ]
         if own:
             yield say(
-                f'{name} adds the field "{own[0]}" to FailureEvent: the engine fills it, and a subclass only names it, '
-                f'as in `class {name}(FailureEvent): """..."""`'
+                f'{name} adds the field "{own[0]}" to FailureEvent: the engine fills it in, and a subclass only names '
+                f'it, as in `class {name}(FailureEvent): """..."""`'
             )
 
 
@@ -69,8 +69,8 @@ def _problems_of_upcasters(event: type[DomainEvent]) -> Iterator[Problem]:
     for old in sorted(upcasters):
         if type(old) is not int or not 1 <= old < version:
             yield say(
-                f"{name} has an upcaster from version {old!r}, and is version {version}: upcasters begin with an older "
-                f"version; if its fields have changed, write `version = {version + 1}`"
+                f"{name} has an upcaster from version {old!r}, but is version {version}: an upcaster must begin with "
+                f"an older version. If the fields have changed, write `version = {version + 1}`"
             )
     if upcasters:
         for old in range(min(upcasters), version):
@@ -86,12 +86,13 @@ def _problems_of_contract(contract: type[Contract], seen: set[type[BaseModel]]) 
     name = contract.__name__
     for option, needed in _CONFIGURATION:
         if contract.model_config.get(option) != needed:
-            yield say(f"{name} sets {option} to {contract.model_config.get(option)!r} in its model_config: take it out")
+            yield say(f"{name} sets {option} to {contract.model_config.get(option)!r} in its model_config: remove it")
     if contract.__private_attributes__:
-        yield say(f"{name}.{next(iter(contract.__private_attributes__))} does not travel: name it without `_`")
+        private = next(iter(contract.__private_attributes__))
+        yield say(f"{name}.{private} is not sent, because it is private: name it without `_`")
     if contract.model_computed_fields:
         computed = next(iter(contract.model_computed_fields))
-        yield say(f"{name}.{computed} is a computed field, which its own reader refuses as extra: use a property")
+        yield say(f"{name}.{computed} is a computed field, which a reader rejects as an extra field: use a property")
     try:
         contract.model_rebuild()
     except (PydanticUndefinedAnnotation, PydanticUserError, NameError) as fault:
@@ -105,22 +106,23 @@ def _problems_of_contract(contract: type[Contract], seen: set[type[BaseModel]]) 
         if field in inherited:
             continue
         if hasattr(DomainEvent, field) and field != "version":
-            yield say(f"{name}.{field} hides what every event has under that name: rename the field")
+            yield say(f"{name}.{field} hides an attribute that every event has: rename the field")
         elif field.startswith("model_"):
-            yield say(f"{name}.{field} is in pydantic's own namespace: rename it to something without `model_`")
+            yield say(f"{name}.{field} is in pydantic's namespace: rename it to something without `model_`")
         if info.alias or info.validation_alias or info.serialization_alias:
-            yield say(f"{name}.{field} has an alias: a field travels under its own name, so take it out")
+            yield say(f"{name}.{field} has an alias, but a field is sent under its own name: remove the alias")
         if info.exclude:
-            yield say(f"{name}.{field} is excluded, so it would not travel: take `exclude` out")
+            yield say(f"{name}.{field} is excluded, so it would not be sent: remove `exclude`")
         faults = faults_of_type(hint_of_field(info), Use.FIELD)
-        yield from (say(f"{name}.{field}: {one}") for one in faults)
+        yield from (say(f"{name}.{field}: {fault}") for fault in faults)
         if not faults and (refused := problem_of_schema(info.annotation)):
             yield say(f"{name}.{field}: {name_of(info.annotation)} cannot be carried as JSON ({refused})")
         for model in models_in(info.annotation):
             if issubclass(model, Contract):
                 yield from _problems_of_contract(model, seen)
             else:
-                yield say(f"{name}.{field}: {model.__name__} is no Contract: write `class {model.__name__}(Contract)`")
+                form = f"class {model.__name__}(Contract)"
+                yield say(f"{name}.{field}: {model.__name__} is not a Contract: write `{form}`")
 
 
 def _problems_of_example(event: type[DomainEvent]) -> Iterator[Problem]:
@@ -128,14 +130,14 @@ def _problems_of_example(event: type[DomainEvent]) -> Iterator[Problem]:
     name = event.__name__
     try:
         example: object = event.example()
-    except Exception as fault:  # an author's code may raise anything, and every fault is told at once
+    except Exception as fault:  # the author's code may raise anything, and every fault is reported at once
         said = (str(fault).splitlines() or [""])[0]
         yield say(f"{name}.example() raises {type(fault).__name__}: {said}")
         return
     if example is None:
         return
     if type(example) is not event:
-        yield say(f"{name}.example() returns {type(example).__name__}: it takes a {name}, or None")
+        yield say(f"{name}.example() returns {type(example).__name__}: it must return a {name}, or None")
         return
     try:
         again = parse(canonical(example.model_dump(mode="json", warnings=False)), event)

@@ -1,7 +1,8 @@
-"""The script that runs, under the name by which other modules import it.
+"""Makes the running script importable under its own name.
 
-`python shop.py` runs that file as the module `__main__`. If it is imported as `shop` too, its classes exist twice, its
-tables are declared twice, and its operations have two names. So the import finds the running module instead.
+`python shop.py` runs that file as the module `__main__`. If it were also imported as `shop`, its classes would exist
+twice, its tables would be declared twice, and its operations would have two names. Therefore the import returns the
+running module.
 """
 
 import importlib.util
@@ -11,11 +12,11 @@ from pathlib import Path
 
 MAIN = "__main__"
 _SCRIPTS = (MAIN, "__mp_main__")
-"""The script's names in `sys.modules`: the second one is in a process that `multiprocessing` spawned."""
+"""The script's names in `sys.modules`. The second is used in a process that `multiprocessing` has spawned."""
 
 
 def importable_name(module: str) -> str:
-    """A module's name as an import statement gives it: the script's own for `__main__`, any other as it is."""
+    """Return the name under which a module can be imported: for `__main__` the script's, otherwise its own."""
     if module not in _SCRIPTS:
         return module
     main = sys.modules[MAIN]
@@ -29,14 +30,14 @@ def importable_name(module: str) -> str:
 
 
 def adopt_script(name: str) -> None:
-    """Let an import of `name` find the running script, if that is the same file and was not imported before."""
+    """Make an import of `name` return the running script, if that is the same file and not imported yet."""
     file = getattr(sys.modules[MAIN], "__file__", None)
     if name in sys.modules or not file or name.rpartition(".")[2] != Path(file).stem:
         return
     try:
         spec = importlib.util.find_spec(name)
         is_script = spec is not None and bool(spec.origin) and os.path.samefile(str(spec.origin), file)
-    except Exception:  # a parent package may raise anything: the import itself reports it
+    except Exception:  # a parent package may raise anything; the import that follows reports it
         return
     if is_script:
         sys.modules[name] = sys.modules[MAIN]

@@ -20,7 +20,7 @@ def check_names(catalog: Catalog) -> None:
     """Check every event's name.
 
     Raises:
-        DefinitionError: with every name that does not follow it.
+        DefinitionError: with every name that breaks a rule.
     """
     events, operations = list(catalog.events.values()), list(catalog.operations.values())
     if problems := sorted(problems_of_names(events, operations, list(catalog.orchestrators.values()))):
@@ -32,9 +32,10 @@ def problems_of_names(
     operations: Sequence[Operation[..., Any]],
     orchestrators: Sequence[type[Orchestrator[Any, Any, Any]]],
 ) -> Iterator[Problem]:
-    """Find every event whose name does not begin with its subject, or names something that is still going on."""
-    domains = {_domain(one.__module__) for one in events} | {_domain(one.module) for one in operations}
-    processes = {event_type_of(one.__name__) for one in orchestrators}
+    """Find every event whose name does not begin with a subject or ends in `-ING`."""
+    modules = [event.__module__ for event in events] + [operation.module for operation in operations]
+    domains = {_domain(module) for module in modules}
+    processes = {event_type_of(orchestrator.__name__) for orchestrator in orchestrators}
     for event in events:
         say = Source.of(event).problem
         name = event.type_name()
@@ -57,5 +58,5 @@ def _domain(module: str) -> str:
 
 
 def _begins_with(name: str, subject: str) -> bool:
-    one = subject.removesuffix("S")
-    return name.startswith((f"{one}_", f"{one}S_"))
+    singular = subject.removesuffix("S")
+    return name.startswith((f"{singular}_", f"{singular}S_"))

@@ -1,4 +1,4 @@
-"""Checks of one operation and its compensation."""
+"""Checks of one operation, its compensation and its verification."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -17,12 +17,12 @@ from orchestrator.protocol.reserved_names import ACTIVITY_PREFIX, TEMPORAL_PREFI
 from orchestrator.transaction import Transaction
 
 NAME_LIMIT = 200
-"""Characters of a name, as its column holds them."""
+"""The most characters of an operation's name, which is the length of its column."""
 _BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
 def problems_of_operation(operation: Operation[..., Any]) -> Iterator[Problem]:
-    """Every fault of one operation and of what undoes it."""
+    """Find every fault of one operation, its compensation and its verification."""
     say = operation.source.problem
     yield from (say(fault) for fault in operation.faults)
     yield from _problems_of_options(operation)
@@ -56,43 +56,39 @@ def _problems_of_options(operation: Operation[..., Any]) -> Iterator[Problem]:
             if operation.undo is not None:
                 yield operation.undo.source.problem(
                     f"{_short(operation.undo.name)} undoes {name}, which says that it is irreversible: "
-                    "take one of the two away"
+                    "remove one of the two"
                 )
         case Reversal.NOTHING:
             if operation.undo is not None:
                 yield operation.undo.source.problem(
                     f"{_short(operation.undo.name)} undoes {name}, which is a @query and changes nothing: "
-                    "take it away, or make it an @operation"
+                    "remove it, or make the query an @operation"
                 )
         case Reversal.RETRIABLE:
             if operation.undo is not None:
                 yield operation.undo.source.problem(
                     f"{_short(operation.undo.name)} undoes {name}, which is retriable: it comes after the pivot, where "
-                    "nothing is undone. Take one of the two away"
+                    "nothing is undone. Remove one of the two"
                 )
         case Reversal.COMPENSATED:
             if operation.undo is None:
                 yield say(
-                    f"{name} has nothing to undo it: write `@{name}.compensation` above an `async def`, or say "
+                    f"{name} has no compensation: write `@{name}.compensation` above an `async def`, or say "
                     f'`@{_decorator(operation)}(irreversible="why")`'
                     + (", or `@query` if it only reads" if operation.kind == "operation" else "")
                 )
     for more in operation.surplus:
         first = _short(operation.undo.name) if operation.undo else ""
         yield more.source.problem(
-            f"{name} has two compensations, {first} and {_short(more.name)}: one of them has to do it all"
+            f"{name} has two compensations, {first} and {_short(more.name)}: combine them into one"
         )
 
 
 def _problems_of_name(name: str, source: Source) -> Iterator[Problem]:
     if name.startswith(TEMPORAL_PREFIX):
-        yield source.problem(
-            f"{name} begins with {TEMPORAL_PREFIX}, as only Temporal's own activities do: rename the module"
-        )
+        yield source.problem(f"{name} begins with {TEMPORAL_PREFIX}, which is reserved for Temporal: rename the module")
     if name.startswith(ACTIVITY_PREFIX):
-        yield source.problem(
-            f'{name} is a name of the engine\'s own, as is all that begins with "saga.": rename the module'
-        )
+        yield source.problem(f'{name} begins with "saga.", which is reserved for the engine: rename the module')
     if len(name) > NAME_LIMIT:
         yield source.problem(f"{name} is longer than {NAME_LIMIT} characters: shorten it")
 
@@ -110,7 +106,7 @@ def _problems_of_body(operation: Operation[..., Any], hints: Mapping[str, Any] |
         if parameter.kind in _BY_NAME and parameter.annotation is parameter.empty:
             yield say(f"{name}: {parameter.name} has no type: write `{parameter.name}: ...`")
         if parameter.name == "result":
-            yield say(f'{name} takes "result", which is its own result to a compensation: use another name')
+            yield say(f'{name} takes "result", but in a compensation that is the name of its result: use another name')
     if hints is None:
         return
     for parameter in operation.signature.parameters.values():
@@ -122,18 +118,18 @@ def _problems_of_body(operation: Operation[..., Any], hints: Mapping[str, Any] |
 
 def _problems_of_parameter(operation: Operation[..., Any], parameter: Parameter, hint: Any) -> Iterator[Problem]:
     say = operation.source.problem
-    place = f"{_short(operation.name)}: {parameter.name}"
+    subject = f"{_short(operation.name)}: {parameter.name}"
     if hint in (Transaction, ExternalCall):
-        yield say(f"{place} is a second {hint.__name__}: a step has one")
+        yield say(f"{subject} is a second {hint.__name__}: a step has one")
         return
     faults = _faults_of_carriage(hint, Use.ARGUMENT)
-    yield from (say(f"{place}, {fault}") for fault in faults)
+    yield from (say(f"{subject}, {fault}") for fault in faults)
     if faults or parameter.default is parameter.empty:
         return
     try:
         TypeAdapter(hint).validate_python(parameter.default, strict=True)
     except ValidationError:
-        yield say(f"{place} has the default {parameter.default!r}, which is no {name_of(hint)}")
+        yield say(f"{subject} has the default {parameter.default!r}, which is not of type {name_of(hint)}")
 
 
 def _faults_of_carriage(hint: Any, use: Use) -> list[str]:
@@ -158,11 +154,11 @@ def _problems_of_compensation(
         yield say(_unresolved(body))
     yield from (say(fault) for fault in _faults_of_function(body, hints, _context(operation)))
     if body.__annotations__.get("return", Parameter.empty) not in (None, "None"):
-        yield say(f"{name} returns something, and nobody takes it: write `-> None`")
-    yield from _problems_of_wants(name, compensation, operation, known, hints, takes_result=True)
+        yield say(f"{name} returns something that is never used: write `-> None`")
+    yield from _problems_of_parameters(name, compensation, operation, known, hints, takes_result=True)
 
 
-def _problems_of_wants(
+def _problems_of_parameters(
     name: str,
     declared: Compensation | Verification,
     operation: Operation[..., Any],
@@ -171,17 +167,19 @@ def _problems_of_wants(
     *,
     takes_result: bool,
 ) -> Iterator[Problem]:
-    """Whether what belongs to an operation takes its parameters by name, with their types."""
+    """Check that a compensation or a verification takes the operation's parameters by name, with their types."""
     say = declared.source.problem
     undone = _short(operation.name)
     offered: list[str] = []
     if known is not None:
-        offered = [one.name for one in operation.signature.parameters.values() if one.kind in _BY_NAME]
+        offered = [
+            parameter.name for parameter in operation.signature.parameters.values() if parameter.kind in _BY_NAME
+        ]
     for parameter in list(inspect.signature(declared.body).parameters.values())[1:]:
         if parameter.kind not in _BY_NAME:
             continue
         if parameter.default is not parameter.empty:
-            yield say(f"{name}: {parameter.name} has a default, and the engine always gives it: take the default out")
+            yield say(f"{name}: {parameter.name} has a default, but the engine always passes it: remove the default")
         if known is None:
             continue
         is_result = takes_result and parameter.name == "result"
@@ -189,14 +187,14 @@ def _problems_of_wants(
             yield say(_unoffered(name, parameter.name, undone, offered, takes_result=takes_result))
             continue
         if parameter.annotation is parameter.empty:
-            yield say(f"{name}: {parameter.name} has no type: write the one it has in {undone}")
+            yield say(f"{name}: {parameter.name} has no type: write the type that it has in {undone}")
             continue
         of_operation = known.get("return" if is_result else parameter.name)
         if hints is not None and of_operation is not None and hints[parameter.name] != of_operation:
             what = "what it returns" if is_result else "it"
             yield say(
-                f"{name}: {parameter.name} is {name_of(hints[parameter.name])}, and {undone} says {what} is "
-                f"{name_of(of_operation)}: use one type"
+                f"{name}: {parameter.name} is {name_of(hints[parameter.name])}, but {undone} says {what} is "
+                f"{name_of(of_operation)}: use the same type"
             )
 
 
@@ -215,7 +213,7 @@ def _problems_of_external(operation: ExternalOperation[..., Any], known: Mapping
     for verification in (operation.verify, *operation.surplus_verifications):
         yield from _problems_of_verification(operation, verification, known)
     for more in operation.surplus_verifications:
-        yield more.source.problem(f"{name} has two verifications: one of them has to do it all")
+        yield more.source.problem(f"{name} has two verifications: combine them into one")
 
 
 def _problems_of_verification(
@@ -234,15 +232,15 @@ def _problems_of_verification(
     if hints is not None and known is not None and "return" in known:
         result: Any = known["return"]
         answers = get_args(hints.get("return"))
-        tells = [get_args(one) for one in answers if get_origin(one) is Confirmed]
-        if len(answers) != 2 or type(None) not in answers or tells != [(result,)]:
+        confirmed = [get_args(answer) for answer in answers if get_origin(answer) is Confirmed]
+        if len(answers) != 2 or type(None) not in answers or confirmed != [(result,)]:
             shown = name_of(result)
-            yield say(f"{name} answers whether it happened, and with what: write `-> Confirmed[{shown}] | None`")
-    yield from _problems_of_wants(name, verification, operation, known, hints, takes_result=False)
+            yield say(f"{name} must return whether the call happened: write `-> Confirmed[{shown}] | None`")
+    yield from _problems_of_parameters(name, verification, operation, known, hints, takes_result=False)
 
 
 def _context(operation: Operation[..., Any]) -> type:
-    """What an operation takes first."""
+    """The type of an operation's first parameter."""
     return ExternalCall if isinstance(operation, ExternalOperation) else Transaction
 
 
@@ -252,14 +250,14 @@ def _decorator(operation: Operation[..., Any]) -> str:
 
 def _unoffered(name: str, wanted: str, undone: str, offered: list[str], *, takes_result: bool) -> str:
     if len(offered) == 1:
-        return f'{name} takes "{wanted}" where {undone} takes "{offered[0]}": use one name'
-    shown = ", ".join(f'"{one}"' for one in offered) or "nothing"
+        return f'{name} takes "{wanted}" where {undone} takes "{offered[0]}": use the same name'
+    shown = ", ".join(f'"{parameter}"' for parameter in offered) or "nothing"
     or_result = ', or "result"' if takes_result else ""
-    return f'{name} takes "{wanted}", and {undone} takes {shown}: use one name{or_result}'
+    return f'{name} takes "{wanted}", but {undone} takes {shown}: use the same name{or_result}'
 
 
 def _faults_of_function(body: Any, hints: Mapping[str, Any] | None, context: type) -> Iterator[str]:
-    """What holds for an operation, a compensation and a verification alike."""
+    """Find the faults that an operation, a compensation and a verification can all have."""
     name: str = body.__name__
     form = "tx: Transaction" if context is Transaction else "call: ExternalCall"
     noun = "transaction" if context is Transaction else "external call"
@@ -275,9 +273,9 @@ def _faults_of_function(body: Any, hints: Mapping[str, Any] | None, context: typ
     for parameter in parameters[1:]:
         if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
             stars = "*" if parameter.kind is Parameter.VAR_POSITIONAL else "**"
-            yield f"{name}: {stars}{parameter.name} has no fixed names: name each parameter, or take a tuple"
+            yield f"{name}: {stars}{parameter.name} has no fixed names: name each parameter, or accept a tuple"
         elif parameter.kind is Parameter.POSITIONAL_ONLY:
-            yield f"{name}: {parameter.name} is positional only, and a record needs names: take `/` out"
+            yield f"{name}: {parameter.name} is positional only, but arguments are recorded by name: remove `/`"
 
 
 def _hints(body: Any) -> Mapping[str, Any] | None:

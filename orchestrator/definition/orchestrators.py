@@ -1,4 +1,4 @@
-"""Checks of one orchestrator: its three events, and a `handle` that fits them."""
+"""Checks of one orchestrator: its name, its events, its options, and the signatures of its methods."""
 
 import inspect
 from collections.abc import Iterator
@@ -16,33 +16,35 @@ from orchestrator.protocol.reserved_names import TEMPORAL_PREFIX, WORKFLOWS
 from orchestrator.saga import Saga
 
 NAME_LIMIT = 120
-"""Characters of its name. With `/event/` and an event id of up to 128 characters it makes a workflow id.
+"""The most characters of an orchestrator's name. `/event/` and an event id of up to 128 follow it in a workflow id.
 
-On PostgreSQL and MySQL, Temporal keeps 255 characters of it. A longer one is not refused: the server fails each time.
+On PostgreSQL and MySQL, Temporal can store 255 characters of a workflow id. The server does not reject a longer one,
+but fails at each attempt to store it.
 """
 PARTITIONS_LIMIT = 1_000
-"""Each is an execution that some worker keeps in memory."""
+"""The most partitions of an orchestrator. Each is an execution that a worker keeps in memory."""
 
 AnyOrchestrator = type[Orchestrator[Any, Any, Any]]
 
 
 def problems_of_orchestrator(orchestrator: AnyOrchestrator) -> Iterator[Problem]:
-    """Every fault of one orchestrator."""
+    """Find every fault of one orchestrator."""
     say = Source.of(orchestrator).problem
     name = orchestrator.__name__
     if "." in orchestrator.__qualname__:
         yield say(f"{orchestrator.__qualname__} cannot be imported by its name: define {name} at the top of a module")
     if name in WORKFLOWS:
-        yield say(f"{name} is a workflow of the engine's own, as are {_listed(WORKFLOWS - {name})}: rename the class")
+        others = _listed(WORKFLOWS - {name})
+        yield say(f"{name} is the name of one of the engine's workflows, as are {others}: rename the class")
     elif name.startswith(TEMPORAL_PREFIX):
-        yield say(f"{name} begins with {TEMPORAL_PREFIX}, as only Temporal's own workflows do: rename the class")
+        yield say(f"{name} begins with {TEMPORAL_PREFIX}, which is reserved for Temporal: rename the class")
     if len(name) > NAME_LIMIT:
         yield say(f"{name} is longer than {NAME_LIMIT} characters: shorten it")
     yield from _problems_of_init(orchestrator)
     yield from (say(f"{name}: {fault}") for fault in _faults_of_options(orchestrator))
     requests, completed, failed = (getattr(orchestrator, role, None) for role in ("requests", "completed", "failed"))
     if requests is None or completed is None or failed is None:
-        base = next((one.__name__ for one in orchestrator.__bases__ if is_base(one)), "Orchestrator")
+        base = next((parent.__name__ for parent in orchestrator.__bases__ if is_base(parent)), "Orchestrator")
         yield say(
             f"{name} does not name its three events: write "
             f"`class {name}({base}[{name}Requested, {name}Completed, {name}Failed])`"
@@ -60,7 +62,7 @@ def _faults_of_options(orchestrator: AnyOrchestrator) -> Iterator[str]:
     deadline: object = orchestrator.deadline
     fault = None if deadline is None else fault_of_duration(deadline, "deadline = timedelta(hours=1)")
     if fault is not None:
-        yield f"its deadline is {fault}; None, which is what it is without one, means that a saga may take any time"
+        yield f"its deadline is {fault}; None, the default, means that a saga may take any time"
     partitions: Any = orchestrator.partitions
     if partitions is not None and (
         not isinstance(partitions, int) or isinstance(partitions, bool) or not 1 <= partitions <= PARTITIONS_LIMIT
@@ -68,42 +70,45 @@ def _faults_of_options(orchestrator: AnyOrchestrator) -> Iterator[str]:
         yield f"its partitions are {partitions!r}: write a number from 1 to {PARTITIONS_LIMIT}, as in `partitions = 8`"
     awaited: Any = orchestrator.awaited
     if not isinstance(awaited, tuple):
-        yield "`awaited` is no tuple: write `awaited = (PaymentConfirmed,)`"
+        yield "`awaited` is not a tuple: write `awaited = (PaymentConfirmed,)`"
         return
-    one: Any
-    for one in awaited:  # pyright: ignore[reportUnknownVariableType]
-        if not _is_event(one):
-            yield f"it waits for {name_of(one)}, which is no subclass of DomainEvent"
-        elif one in getattr(orchestrator, "requests", ()):
-            yield f"it waits for {name_of(one)}, which starts it: a saga waits for another event"
+    event: Any
+    for event in awaited:  # pyright: ignore[reportUnknownVariableType]
+        if not _is_event(event):
+            yield f"it waits for {name_of(event)}, which is not a subclass of DomainEvent"
+        elif event in getattr(orchestrator, "requests", ()):
+            yield f"it waits for {name_of(event)}, which starts it: a saga must wait for another event"
 
 
 def _faults_of_events(requests: tuple[Any, ...], completed: Any, failed: Any) -> Iterator[str]:
     for requested in requests:
         if not _is_event(requested):
             which = "its first event" if len(requests) == 1 else "one of the events that start it"
-            yield f"{which}, {name_of(requested)}, is no subclass of DomainEvent"
+            yield f"{which}, {name_of(requested)}, is not a subclass of DomainEvent"
     if not _is_event(completed):
-        yield f"its second event, {name_of(completed)}, is no subclass of DomainEvent"
+        yield f"its second event, {name_of(completed)}, is not a subclass of DomainEvent"
     elif issubclass(completed, FailureEvent):
-        yield f"its second event, {name_of(completed)}, is a FailureEvent: that is the third, the second tells success"
+        yield (
+            f"its second event, {name_of(completed)}, is a FailureEvent: that is the third event, and the second "
+            "reports success"
+        )
     if not _is_event(failed) or not issubclass(failed, FailureEvent):
         yield (
-            f"its third event, {name_of(failed)}, is no subclass of FailureEvent: "
+            f"its third event, {name_of(failed)}, is not a subclass of FailureEvent: "
             f'write `class {name_of(failed)}(FailureEvent): """..."""`'
         )
     for requested in requests:
         if requested is not completed and requested is not failed:
             continue
-        yield f"{name_of(requested)} both starts and ends it, so it would start itself for ever: end with another event"
+        yield f"{name_of(requested)} both starts and ends it, so it would start itself forever: end with another event"
 
 
 def _listed(names: frozenset[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def _is_event(one: Any) -> bool:
-    return isinstance(one, type) and issubclass(one, DomainEvent) and one not in (DomainEvent, FailureEvent)
+def _is_event(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, DomainEvent) and value not in (DomainEvent, FailureEvent)
 
 
 def _problems_of_init(orchestrator: AnyOrchestrator) -> Iterator[Problem]:
@@ -111,21 +116,22 @@ def _problems_of_init(orchestrator: AnyOrchestrator) -> Iterator[Problem]:
     if not inspect.isfunction(init):
         return
     needed = [
-        one.name
-        for one in list(inspect.signature(init).parameters.values())[1:]
-        if one.default is Parameter.empty and one.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+        parameter.name
+        for parameter in list(inspect.signature(init).parameters.values())[1:]
+        if parameter.default is Parameter.empty
+        and parameter.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
     ]
     if needed:
         yield Source.of(init).problem(
-            f'{orchestrator.__name__}.__init__ takes "{needed[0]}", and the engine makes an instance for each saga '
-            "without arguments: take it from the event, or from a @query"
+            f'{orchestrator.__name__}.__init__ takes "{needed[0]}", but the engine creates an instance for each saga '
+            "without arguments: read the value from the event, or with a @query"
         )
 
 
 def _problems_of_handle(
     orchestrator: AnyOrchestrator, events: tuple[tuple[type, ...], type] | None
 ) -> Iterator[Problem]:
-    """What is wrong with `handle`; its types only if the events it is to take and return are known."""
+    """Find what is wrong with `handle`. Its types are checked only if the events that they must be are known."""
     name = orchestrator.__name__
     form = _form(orchestrator, events)
     handle: Any = inspect.getattr_static(orchestrator, "handle")
@@ -133,16 +139,16 @@ def _problems_of_handle(
         yield Source.of(orchestrator).problem(f"{name} has no handle: write `{form}`")
         return
     if not inspect.isfunction(handle):
-        yield Source.of(orchestrator).problem(f"{name}.handle is no method: write `{form}`")
+        yield Source.of(orchestrator).problem(f"{name}.handle is not a method: write `{form}`")
         return
     say = Source.of(handle).problem
     if not inspect.iscoroutinefunction(handle):
         yield say(f"{name}.handle is not asynchronous: write `{form}`")
     parameters = list(inspect.signature(handle).parameters.values())
     if len(parameters) != 3 or any(
-        one.kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD) for one in parameters
+        parameter.kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD) for parameter in parameters
     ):
-        yield say(f"{name}.handle takes other parameters than the event and the saga: write `{form}`")
+        yield say(f"{name}.handle takes parameters other than the event and the saga: write `{form}`")
         return
     if events is None:
         return
@@ -156,62 +162,63 @@ def _problems_of_handle(
         return
     requests, completed = events
     expected = {parameters[1].name: requests, parameters[2].name: (Saga,), "return": (completed,)}
-    for place, wanted in expected.items():
-        if isinstance(hints.get(place), TypeVar) and "handle" not in vars(orchestrator):
-            continue  # a generic base's, which this class has filled in
-        if place not in hints or set(_alternatives(hints[place])) != set(wanted):
-            what = "what it returns" if place == "return" else place
-            shown = f"is {_named(hints[place])}, not {_named(wanted)}" if place in hints else "has no type"
+    for name_of_hint, wanted in expected.items():
+        if isinstance(hints.get(name_of_hint), TypeVar) and "handle" not in vars(orchestrator):
+            continue  # declared by a generic base, and filled in by this class
+        if name_of_hint not in hints or set(_alternatives(hints[name_of_hint])) != set(wanted):
+            what = "what it returns" if name_of_hint == "return" else name_of_hint
+            actual = hints.get(name_of_hint, Parameter.empty)
+            shown = "has no type" if actual is Parameter.empty else f"is {_named(actual)}, not {_named(wanted)}"
             yield say(f"{name}.handle: {what} {shown}: write `{form}`")
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The types of a union, or the one type."""
+    """The members of a union, or the type itself."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def _named(types: Any) -> str:
-    return " | ".join(name_of(one) for one in (types if isinstance(types, tuple) else _alternatives(types)))  # pyright: ignore[reportUnknownVariableType]
+    members = types if isinstance(types, tuple) else _alternatives(types)
+    return " | ".join(map(name_of, members))  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _problems_of_keys(orchestrator: AnyOrchestrator, requests: tuple[type, ...] | None) -> Iterator[Problem]:
-    """What is wrong with `locks` and `ordering_key`, which are asked at once wherever the event comes in."""
+    """Find what is wrong with `locks` and `ordering_key`, which run as soon as an event arrives."""
     event = f"{orchestrator.__name__}Requested" if requests is None else _named(requests)
     for method, returned in (("locks", "Sequence[str]"), ("ordering_key", "str | None")):
-        given: Any = inspect.getattr_static(orchestrator, method)
-        if given is inspect.getattr_static(Orchestrator, method):
+        declared: Any = inspect.getattr_static(orchestrator, method)
+        if declared is inspect.getattr_static(Orchestrator, method):
             continue
         name = f"{orchestrator.__name__}.{method}"
         form = f"write `def {method}(self, event: {event}) -> {returned}`"
-        if not inspect.isfunction(given):
-            yield Source.of(orchestrator).problem(f"{name} is no method: {form}")
+        if not inspect.isfunction(declared):
+            yield Source.of(orchestrator).problem(f"{name} is not a method: {form}")
             continue
-        yield from (
-            Source.of(given).problem(f"{name} {fault}: {form}") for fault in _faults_of_keys(given, requests or ())
-        )
+        say = Source.of(declared).problem
+        yield from (say(f"{name} {fault}: {form}") for fault in _faults_of_keys(declared, requests or ()))
 
 
 def _faults_of_keys(method: Any, requests: tuple[type, ...]) -> Iterator[str]:
     if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
-        yield "is asynchronous, and keys come from the event alone"
+        yield "is asynchronous, but keys must come from the event alone"
     elif inspect.isgeneratorfunction(method):
-        yield "yields, and must return"
+        yield "yields, but must return"
     parameters = list(inspect.signature(method).parameters.values())
     if len(parameters) != 2 or any(
-        one.kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD) for one in parameters
+        parameter.kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD) for parameter in parameters
     ):
-        yield "takes other parameters than the event"
+        yield "takes parameters other than the event"
         return
     try:
         hints = get_type_hints(method)
     except (NameError, TypeError, AttributeError, SyntaxError):
-        return  # keys need no types: those that are there are the type checker's
+        return  # these methods need no types; the type checker reports wrong ones
     taken = _alternatives(hints.get(parameters[1].name, Any))
     for requested in requests:
-        if all(isinstance(one, type) and not issubclass(requested, one) for one in taken):
-            yield f"takes {_named(taken)}, and {name_of(requested)} starts it"
+        if all(isinstance(hint, type) and not issubclass(requested, hint) for hint in taken):
+            yield f"takes {_named(taken)}, but {name_of(requested)} starts it"
     if method.__name__ == "locks" and hints.get("return") is str:
-        yield "returns one text, of which each letter would be a key"
+        yield "returns one text, each letter of which would be a key"
 
 
 def _form(orchestrator: AnyOrchestrator, events: tuple[tuple[type, ...], type] | None) -> str:

@@ -1,7 +1,8 @@
-"""Checks of the types that travel as JSON: what is recorded must come back equal, whenever and wherever it is read.
+"""Checks of the types that are stored as JSON: a value must be equal after it is read back, in any process.
 
-pydantic refuses some types itself, which `problem_of_schema` turns into a sentence. Others it carries, and changes them
-on the way: a tuple in `Any` comes back as a list, a set in another order in each process. Those are named here.
+pydantic rejects some types itself; `problem_of_schema` turns its error into a sentence. It accepts other types but
+changes their values: a tuple in `Any` is read back as a list, and a set is written in another order in each process.
+This module rejects those.
 """
 
 import dataclasses
@@ -29,21 +30,21 @@ from orchestrator.values.overlap import (
 
 
 class Use(StrEnum):
-    """Where a value of the type stands."""
+    """What a value of the type is used for."""
 
     FIELD = "field"
-    """Of an event: nothing in it may change later, and its content is compared between two sends."""
+    """A field of an event. Nothing in it may change later, and its content is compared when an event is sent again."""
     ARGUMENT = "argument"
-    """Of an operation: compared between two attempts."""
+    """An argument of an operation. It is compared with the recorded one at each attempt."""
     RESULT = "result"
-    """Of an operation: recorded once."""
+    """A result of an operation. It is recorded once."""
 
 
 _ONCE = (Iterable, Iterator, Generator)
 
 
 def name_of(hint: Any) -> str:
-    """A type as its author would write it."""
+    """Return a type as its author would write it."""
     if isinstance(hint, type) and not get_args(hint):
         return "None" if hint is type(None) else hint.__name__
     name: str = getattr(hint, "__name__", "") if not get_args(hint) else ""
@@ -51,12 +52,12 @@ def name_of(hint: Any) -> str:
 
 
 def faults_of_type(hint: Any, use: Use) -> list[str]:
-    """Why values of this type would not come back as they were; empty if they do. Stops at contracts of events."""
+    """Return why values of this type would not be read back unchanged. Contracts of events are not followed."""
     return list(dict.fromkeys(_faults(hint, use, set())))
 
 
 def models_in(hint: Any) -> Iterator[type[BaseModel]]:
-    """The pydantic models that a type is made of, without the ones inside of those."""
+    """The pydantic models that a type directly consists of, without those inside of them."""
     if _is_model(hint):
         yield hint
     for argument in get_args(hint):
@@ -64,10 +65,10 @@ def models_in(hint: Any) -> Iterator[type[BaseModel]]:
 
 
 def problem_of_schema(hint: Any) -> str | None:
-    """Why pydantic cannot carry the type as JSON, in its own words, or None."""
+    """Return pydantic's reason why it cannot write the type as JSON, or None."""
     try:
         TypeAdapter[Any](hint).json_schema(mode="serialization")
-    except Exception as fault:  # an author's type may raise anything here, and every fault is told at once
+    except Exception as fault:  # an author's type may raise anything, and every fault is reported at once
         return (str(fault).splitlines() or [type(fault).__name__])[0].removesuffix(".").partition(". Set `")[0]
     return None
 
@@ -93,7 +94,7 @@ def _faults(hint: Any, use: Use, seen: set[Any]) -> Iterator[str]:
             if member is not Ellipsis:
                 yield from _faults(member, use, seen)
     elif hint is Any or hint is object:
-        yield f"{name_of(hint)} comes back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue"
+        yield f"{name_of(hint)} is read back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue"
     elif isinstance(hint, type) and hint not in seen:
         seen.add(hint)
         yield from _faults_of_class(hint, use, seen)
@@ -101,17 +102,17 @@ def _faults(hint: Any, use: Use, seen: set[Any]) -> Iterator[str]:
 
 def _faults_of_class(hint: type[Any], use: Use, seen: set[Any]) -> Iterator[str]:
     if issubclass(hint, (bytes, bytearray, memoryview)):
-        yield f"{name_of(hint)} is carried only while it happens to be UTF-8: use a str, in base64 for instance"
+        yield f"{name_of(hint)} can be stored only if it happens to be UTF-8: use a str, for example in base64"
     elif issubclass(hint, (SecretStr, SecretBytes)):
-        yield f"{name_of(hint)} is written as asterisks and comes back as them: use a str, or a reference to the secret"
+        yield f"{name_of(hint)} is written as asterisks, so the secret is lost: use a str, or a reference to the secret"
     elif getattr(hint, "__table__", None) is not None:
         yield f"{name_of(hint)} is a database table: use a Contract with the fields that are needed"
     elif issubclass(hint, Enum):
-        odd = [member.name for member in hint if not isinstance(member.value, str | int)]
-        if odd:
-            yield f"{name_of(hint)}.{odd[0]} has a value that JSON changes: give its members str or int values"
+        changed = [member.name for member in hint if not isinstance(member.value, str | int)]
+        if changed:
+            yield f"{name_of(hint)}.{changed[0]} has a value that JSON changes: give its members str or int values"
     elif issubclass(hint, BaseModel):
-        if use is not Use.FIELD:  # an event's contracts are checked one by one, where they are written
+        if use is not Use.FIELD:  # an event's contracts are checked one by one, so that a problem names their own line
             for name, info in hint.model_fields.items():
                 for fault in _faults(hint_of_field(info), use, seen):
                     yield f"{hint.__name__}.{name}: {fault}"
@@ -119,13 +120,13 @@ def _faults_of_class(hint: type[Any], use: Use, seen: set[Any]) -> Iterator[str]
         try:
             hints = get_type_hints(hint, include_extras=True)
         except (NameError, TypeError):
-            return  # pydantic says it better
+            return  # pydantic's own error is clearer
         for member in hints.values():
             yield from _faults(member, use, seen)
     elif issubclass(hint, str):
         return
     elif issubclass(hint, (list, tuple, dict, set, frozenset)) or hint in (Sequence, Mapping, AbstractSet):
-        yield f"{name_of(hint)} does not say what it holds: write `{name_of(hint)}[...]`"
+        yield f"{name_of(hint)} does not say what it contains: write `{name_of(hint)}[...]`"
         yield from _faults_of_container(hint, cast(Any, hint), (), use)
     elif hint in _ONCE:
         yield from _faults_of_container(hint, hint, (), use)
@@ -134,7 +135,7 @@ def _faults_of_class(hint: type[Any], use: Use, seen: set[Any]) -> Iterator[str]
 def _faults_of_container(hint: Any, origin: type[Any], arguments: tuple[Any, ...], use: Use) -> Iterator[str]:
     shown = name_of(hint)
     if origin in _ONCE:
-        yield f"{shown} can be read once only: use a tuple"
+        yield f"{shown} can be read only once: use a tuple"
     elif issubclass(origin, AbstractSet):
         if use is not Use.RESULT:
             yield f"{shown} is written in another order by each process, so a repeat would differ: use a sorted tuple"
@@ -149,13 +150,13 @@ def _faults_of_container(hint: Any, origin: type[Any], arguments: tuple[Any, ...
 
 
 def _faults_of_union(members: tuple[Any, ...]) -> Iterator[str]:
-    shown = " | ".join(name_of(one) for one in members)
-    plain = [bare(one) for one in members]
-    textual = [one for one in plain if isinstance(one, type) and issubclass(one, TEXTUAL)]
+    shown = " | ".join(map(name_of, members))
+    plain = list(map(bare, members))
+    textual = [member for member in plain if isinstance(member, type) and issubclass(member, TEXTUAL)]
     if str in plain and textual:
         yield (
-            f"{shown} is ambiguous, as a str that reads like a {name_of(textual[0])} comes back as one: use one of the "
-            "two"
+            f"{shown} is ambiguous, because a str that looks like a {name_of(textual[0])} is read back as one: use one "
+            "of the two"
         )
         return
     for first, second in combinations(members, 2):
@@ -163,15 +164,16 @@ def _faults_of_union(members: tuple[Any, ...]) -> Iterator[str]:
             continue
         names = name_of(first), name_of(second)
         said = (
-            f"{shown} is ambiguous, as {names[0]} and {names[1]} can be written alike and one comes back as the other"
+            f"{shown} is ambiguous, because {names[0]} and {names[1]} can have the same JSON, and one would be read back "
+            "as the other"
         )
-        if all(shape_of(bare(one)) is not None for one in (first, second)):
+        if all(shape_of(bare(member)) is not None for member in (first, second)):
             yield (
-                f'{said}: give each a field that tells them apart, as in `kind: Literal["..."]`, and write '
+                f'{said}: give each a field that distinguishes them, as in `kind: Literal["..."]`, and write '
                 f'`Annotated[{names[0]} | {names[1]}, Field(discriminator="kind")]`'
             )
         else:
-            yield f"{said}: use one of the two, or a Contract for each, told apart by a field in a discriminated union"
+            yield f"{said}: use one of the two, or a Contract for each, in a discriminated union"
         return
 
 

@@ -1,7 +1,7 @@
-"""Checks of what an author declared, before a worker starts: every fault at once, each with file and line.
+"""Checks an author's definitions before a worker starts, and reports every fault at once, with its file and line.
 
-What only several definitions show together (two of one name) is checked here; a single event, operation or orchestrator
-in the module named after it.
+This module finds definitions that share a name. The other modules of this package check a single event, operation or
+orchestrator.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,46 +21,47 @@ def problems_in(
     operations: Sequence[Operation[..., Any]],
     orchestrators: Sequence[type[Orchestrator[Any, Any, Any]]],
 ) -> list[Problem]:
-    """Every fault of definition, each once, sorted by place."""
-    found: set[Problem] = set()
+    """Return every fault, without duplicates, sorted by file and line."""
+    problems: set[Problem] = set()
     for event in events:
-        found.update(problems_of_event(event))
+        problems.update(problems_of_event(event))
     for operation in operations:
-        found.update(problems_of_operation(operation))
+        problems.update(problems_of_operation(operation))
     for orchestrator in orchestrators:
-        found.update(problems_of_orchestrator(orchestrator))
-    found.update(_events_of_one_type(events))
-    found.update(_activities_of_one_name(operations))
-    found.update(_orchestrators_of_one_name(orchestrators))
-    return sorted(found)
+        problems.update(problems_of_orchestrator(orchestrator))
+    problems.update(_duplicate_event_types(events))
+    problems.update(_duplicate_activities(operations))
+    problems.update(_duplicate_orchestrators(orchestrators))
+    return sorted(problems)
 
 
-def _events_of_one_type(events: Sequence[type[DomainEvent]]) -> Iterator[Problem]:
+def _duplicate_event_types(events: Sequence[type[DomainEvent]]) -> Iterator[Problem]:
     first: dict[str, Source] = {}
-    for event in _by_place(events):
+    for event in _sorted_by_source(events):
         source = Source.of(event)
         other = first.setdefault(event.type_name(), source)
         if other is not source:
             yield source.problem(
                 f"{event.__name__} is the event type {event.type_name()}, as is the class in "
-                f"{other.problem('').place}; a type is its class's name: rename one"
+                f"{other.problem('').place}. An event's type is its class's name: rename one of them"
             )
 
 
-def _activities_of_one_name(operations: Sequence[Operation[..., Any]]) -> Iterator[Problem]:
+def _duplicate_activities(operations: Sequence[Operation[..., Any]]) -> Iterator[Problem]:
     first: dict[str, tuple[Source, Any]] = {}
-    for name, source, body in sorted(_activities(operations), key=lambda one: (one[1].file, one[1].line)):
+    activities = sorted(_activities(operations), key=lambda activity: (activity[1].file, activity[1].line))
+    for name, source, body in activities:
         other, its_body = first.setdefault(name, (source, body))
         if other is source:
             continue
         if its_body is body:
             yield source.problem(
-                f"{name} is declared twice; an activity belongs to one operation: write a function for each"
+                f"{name} is declared twice; an activity belongs to one operation: write one function for each operation"
             )
         else:
             yield source.problem(
-                f"{name} is also in {other.problem('').place}; an activity is named by the last part of its module "
-                "and its function: rename one"
+                f"{name} is also in {other.problem('').place}. An activity is named after the last part of its module "
+                "and its function: rename one of them"
             )
 
 
@@ -72,21 +73,21 @@ def _activities(operations: Sequence[Operation[..., Any]]) -> Iterator[tuple[str
                 yield compensation.name, compensation.source, compensation.body
 
 
-def _orchestrators_of_one_name(orchestrators: Sequence[type[Orchestrator[Any, Any, Any]]]) -> Iterator[Problem]:
+def _duplicate_orchestrators(orchestrators: Sequence[type[Orchestrator[Any, Any, Any]]]) -> Iterator[Problem]:
     first: dict[str, Source] = {}
-    for orchestrator in _by_place(orchestrators):
+    for orchestrator in _sorted_by_source(orchestrators):
         source = Source.of(orchestrator)
         other = first.setdefault(orchestrator.__name__, source)
         if other is not source:
             yield source.problem(
-                f"{orchestrator.__name__} is also in {other.problem('').place}; a workflow type is its class's name: "
-                "rename one"
+                f"{orchestrator.__name__} is also in {other.problem('').place}. A workflow type is its class's name: "
+                "rename one of them"
             )
 
 
-def _by_place(classes: Sequence[type]) -> list[type[Any]]:
-    def place(one: type) -> tuple[str, int]:
-        source = Source.of(one)
+def _sorted_by_source(classes: Sequence[type]) -> list[type[Any]]:
+    def file_and_line(definition: type) -> tuple[str, int]:
+        source = Source.of(definition)
         return source.file, source.line
 
-    return sorted(classes, key=place)
+    return sorted(classes, key=file_and_line)

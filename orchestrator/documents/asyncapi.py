@@ -1,4 +1,4 @@
-"""The AsyncAPI 3 document: a channel an event, what each orchestrator receives, and what it sends."""
+"""The AsyncAPI 3 document: one channel per event, and the events that each orchestrator receives and sends."""
 
 import json
 from typing import Any
@@ -11,12 +11,12 @@ _TEXT = {"type": "string"}
 
 
 def asyncapi(catalog: Catalog, *, title: str, version: str) -> dict[str, Any]:
-    """The document, as JSON.
+    """Return the document as JSON.
 
     Args:
         catalog: the application's events and orchestrators.
         title: the application's name.
-        version: the application's.
+        version: the application's version.
     """
     schemas: dict[str, Any] = {}
     for event in catalog.events.values():
@@ -69,11 +69,11 @@ def _operation(action: str, event: type[DomainEvent], orchestrator: str) -> dict
 
 
 def _schemas_of(event: type[DomainEvent]) -> dict[str, Any]:
-    """The envelope's schema under the event's type; the values inside it under names of their own."""
+    """The envelope's schema, under the event's type, and the schemas of nested types, under prefixed names."""
     name = event.type_name()
     text = json.dumps(schema_of(event)).replace('"#/$defs/', f'"#/components/schemas/{name}.')
     data: dict[str, Any] = json.loads(text)
-    inner = {f"{name}.{one}": schema for one, schema in data.pop("$defs", {}).items()}
+    inner = {f"{name}.{inner_name}": schema for inner_name, schema in data.pop("$defs", {}).items()}
     envelope = {
         "type": "object",
         "required": ["specversion", "id", "source", "type", "time", "data"],

@@ -12,19 +12,19 @@ from orchestrator.operation import Operation, Reversal
 _REMARKS = {
     Reversal.COMPENSATED: "",
     Reversal.NOTHING: "query",
-    Reversal.RETRIABLE: "tried until it is done",
+    Reversal.RETRIABLE: "retried until it succeeds",
     Reversal.IRREVERSIBLE: "cannot be undone",
 }
 
 
 def diagram_of(catalog: Catalog, orchestrator: AnyOrchestrator) -> str:
-    """The text of a flowchart, as Mermaid reads it. Steps are those of the event's example."""
+    """Return a Mermaid flowchart. Its steps are those of the walk over the event's example."""
     return "\n".join(["flowchart TD", *(f"    {line}" for line in _lines(catalog, orchestrator))])
 
 
 def _lines(catalog: Catalog, orchestrator: AnyOrchestrator) -> Iterator[str]:
     for number, requested in enumerate(orchestrator.requests, start=1):
-        # Each event's own walk; they meet at the end.
+        # Each event has its own walk. All of them lead to the same end.
         yield from _walked(catalog, orchestrator, requested, f"of{number}_" if number > 1 else "")
 
 
@@ -41,9 +41,9 @@ def _walked(
         node = f"{prefix}step{number}"
         yield f"{last} --> {node}{_shape(number, step)}"
         last = node
-        undone = [one.undo.name for one in reversed(step) if one.undo is not None]
-        if undone:
-            yield f'{node} -.-> {prefix}undo{number}["{"<br/>".join(undone)}"]'
+        compensations = [operation.undo.name for operation in reversed(step) if operation.undo is not None]
+        if compensations:
+            yield f'{node} -.-> {prefix}undo{number}["{"<br/>".join(compensations)}"]'
             undos.append(f"{prefix}undo{number}")
     if walked.ended:
         yield f'{last} --> {prefix}ended["the walk ends: {_plain(walked.ended)}"]'
@@ -52,17 +52,21 @@ def _walked(
     back = [*reversed(undos), f'failed(["{orchestrator.failed.type_name()}"])']
     if not undos:
         yield f"{begins} -.-> {back[-1]}"
-    for one, other in pairwise(back):
-        yield f"{one} -.-> {other}"
+    for node, following in pairwise(back):
+        yield f"{node} -.-> {following}"
 
 
 def _shape(number: int, step: tuple[Operation[..., Any], ...]) -> str:
     if is_pivot(step[0]):
-        return f'{{{{"{number} no way back"}}}}'
-    told = [f"{one.name}{f' ({_REMARKS[one.reversal]})' if _REMARKS[one.reversal] else ''}" for one in step]
-    joined = "<br/>".join(told)
+        return f'{{{{"{number} pivot"}}}}'
+    joined = "<br/>".join(map(_label, step))
     return f'["{number} {joined}"]'
 
 
+def _label(operation: Operation[..., Any]) -> str:
+    remark = _REMARKS[operation.reversal]
+    return f"{operation.name} ({remark})" if remark else operation.name
+
+
 def _plain(text: str) -> str:
-    return "".join(one if one.isalnum() or one in " ._-:" else " " for one in text)[:100]
+    return "".join(character if character.isalnum() or character in " ._-:" else " " for character in text)[:100]

@@ -1,4 +1,4 @@
-"""The catalog's files: one page from events to tables and back to events, with the documents beside it."""
+"""The files that describe a catalog: an overview page, an AsyncAPI document, TypeScript types and JSON schemas."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from orchestrator.operation import Operation
 
 
 def files_of(catalog: Catalog, *, title: str, version: str) -> dict[str, str]:
-    """Text of each file, by its path in the catalog's folder."""
+    """Return the text of each file, by its path in the catalog's folder."""
     document = asyncapi(catalog, title=title, version=version)
     files = {"README.md": page(catalog, title), "asyncapi.json": _json(document), "events.ts": typescript(catalog)}
     for name, event in catalog.events.items():
@@ -27,19 +27,19 @@ def files_of(catalog: Catalog, *, title: str, version: str) -> dict[str, str]:
 
 
 def page(catalog: Catalog, title: str) -> str:
-    """Which event starts what, what that does where, and which event it ends with."""
+    """Return the overview: which event starts which orchestrator, what that runs, and how it ends."""
     return "\n".join(_page(catalog, title)) + "\n"
 
 
 def stale(files: dict[str, str], folder: Path) -> list[str]:
-    """Paths in a folder that are missing, are not what the code says, or belong to nothing."""
-    wrong = [path for path, text in files.items() if _read(folder / path) != text]
-    there = {str(one.relative_to(folder)) for one in folder.glob("**/*") if one.is_file()}
-    return sorted({*wrong, *(there - set(files))})
+    """Return the paths in a folder that are missing, differ from what the code says, or should not exist."""
+    outdated = [path for path, text in files.items() if _read(folder / path) != text]
+    existing = {str(file.relative_to(folder)) for file in folder.glob("**/*") if file.is_file()}
+    return sorted({*outdated, *(existing - set(files))})
 
 
 def write(files: dict[str, str], folder: Path) -> None:
-    """Make a folder hold these files, and no others."""
+    """Write the files into a folder and delete all other files there."""
     for path in stale(files, folder):
         (folder / path).unlink(missing_ok=True)
     for path, text in files.items():
@@ -49,7 +49,7 @@ def write(files: dict[str, str], folder: Path) -> None:
 
 def _page(catalog: Catalog, title: str) -> Iterator[str]:
     yield from (f"# {title}: events and what they start", "")
-    yield "Made from the code by `orchestrator catalog --write`. The same for programs: [AsyncAPI](asyncapi.json),"
+    yield "Generated from the code by `orchestrator catalog --write`. The same for programs: [AsyncAPI](asyncapi.json),"
     yield from ("[TypeScript](events.ts), JSON schemas in `schemas/`.", "")
     yield "| event | orchestrator | operations | tables | ends with |"
     yield "|---|---|---|---|---|"
@@ -58,7 +58,11 @@ def _page(catalog: Catalog, title: str) -> Iterator[str]:
             yield f"| {name} v{event.version}{' | '.join(['', *_cells(catalog, orchestrator, event)])} |"
     yield from ("", "## Events", "", "| event | version | what | made by |", "|---|---|---|---|")
     for name, event in catalog.events.items():
-        makers = [one.__name__ for one in catalog.orchestrators.values() if event in (one.completed, one.failed)]
+        makers = [
+            orchestrator.__name__
+            for orchestrator in catalog.orchestrators.values()
+            if event in (orchestrator.completed, orchestrator.failed)
+        ]
         schema = f"[{name}](schemas/{name}.v{event.version}.json)"
         yield f"| {schema} | {event.version} | {summary(event)} | {', '.join(makers) or 'clients'} |"
     for name, orchestrator in catalog.orchestrators.items():
@@ -70,20 +74,21 @@ def _page(catalog: Catalog, title: str) -> Iterator[str]:
 
 def _cells(catalog: Catalog, orchestrator: AnyOrchestrator, event: type[DomainEvent]) -> list[str]:
     used = _used(catalog, orchestrator, event)
-    tables = sorted({table for one in used for table in tables_of(one)})
+    tables = sorted({table for operation in used for table in tables_of(operation)})
     return [
         orchestrator.__name__,
-        ", ".join(one.name for one in used) or "none",
+        ", ".join(operation.name for operation in used) or "none",
         ", ".join(tables) or "none",
         f"{orchestrator.completed.type_name()} or {orchestrator.failed.type_name()}",
     ]
 
 
 def _used(catalog: Catalog, orchestrator: AnyOrchestrator, *events: type[DomainEvent]) -> list[Operation[..., Any]]:
-    """Operations of every way through `handle` for these events, those of the longest first."""
-    ways = [way for event in events for way in walks(catalog, orchestrator, event)]
-    walked = sorted(ways, key=lambda one: -len(one.steps))
-    return list(dict.fromkeys(one for way in walked for step in way.steps for one in step if not is_pivot(one)))
+    """The operations of every walk of `handle` over these events, starting with those of the longest walk."""
+    found = [walk for event in events for walk in walks(catalog, orchestrator, event)]
+    ordered = sorted(found, key=lambda walk: -len(walk.steps))
+    operations = (operation for walk in ordered for step in walk.steps for operation in step)
+    return list(dict.fromkeys(operation for operation in operations if not is_pivot(operation)))
 
 
 def _json(value: object) -> str:

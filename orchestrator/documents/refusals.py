@@ -1,6 +1,7 @@
-"""What an orchestrator can be refused with: the error codes that docstrings tell, of `handle` and of its operations.
+"""The error codes with which an orchestrator can be refused, read from the docstrings of `handle` and its operations.
 
-An operation names them under `Raises:`, as in "Refused: `account.not_found`"; `handle` anywhere in its docstring.
+An operation lists its codes under `Raises:`, for example "Refused: `account.not_found`". `handle` may name them
+anywhere in its docstring.
 """
 
 import inspect
@@ -15,10 +16,10 @@ _CODE = re.compile(r"`([a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)`")
 
 
 def refusals_of(orchestrator: AnyOrchestrator, operations: Iterable[Operation[..., Any]]) -> list[str]:
-    """Error codes, sorted, each once."""
-    told = [_doc(orchestrator.handle), *(_doc(one.signature.body).partition("Raises:")[2] for one in operations)]
-    return sorted({code for text in told for code in _CODE.findall(text)})
+    """Return the sorted error codes, without duplicates."""
+    documented = (_doc(operation.signature.body).partition("Raises:")[2] for operation in operations)
+    return sorted({code for text in (_doc(orchestrator.handle), *documented) for code in _CODE.findall(text)})
 
 
-def _doc(of: Callable[..., Any]) -> str:
-    return inspect.getdoc(of) or ""
+def _doc(function: Callable[..., Any]) -> str:
+    return inspect.getdoc(function) or ""

@@ -1,4 +1,7 @@
-"""Which tables an operation touches: those whose classes its code names, also by way of functions of its own module."""
+"""Finds the tables that an operation uses: those whose classes its code, or a function that it calls, names.
+
+Only functions of the operation's own module are followed.
+"""
 
 from types import CodeType, FunctionType
 from typing import Any
@@ -7,16 +10,16 @@ from orchestrator.operation import Operation
 
 
 def tables_of(operation: Operation[..., Any]) -> list[str]:
-    """Names of the tables, sorted, those of its compensation among them."""
-    found: set[str] = set()
+    """Return the sorted names of the tables that the operation or its compensation uses."""
+    tables: set[str] = set()
     seen: set[Any] = set()
-    _collect(operation.signature.body, found, seen)
+    _collect(operation.signature.body, tables, seen)
     if operation.undo is not None:
-        _collect(operation.undo.body, found, seen)
-    return sorted(found)
+        _collect(operation.undo.body, tables, seen)
+    return sorted(tables)
 
 
-def _collect(body: Any, found: set[str], seen: set[Any]) -> None:
+def _collect(body: Any, tables: set[str], seen: set[Any]) -> None:
     if not isinstance(body, FunctionType) or body in seen:
         return
     seen.add(body)
@@ -24,11 +27,11 @@ def _collect(body: Any, found: set[str], seen: set[Any]) -> None:
         value = body.__globals__.get(name)
         table = getattr(value, "__table__", None)
         if table is not None:
-            found.add(str(table.name))
+            tables.add(str(table.name))
         elif isinstance(value, FunctionType) and value.__module__ == body.__module__:
-            _collect(value, found, seen)
+            _collect(value, tables, seen)
 
 
 def _names(code: CodeType) -> set[str]:
-    inner = (one for one in code.co_consts if isinstance(one, CodeType))
-    return set(code.co_names).union(*(_names(one) for one in inner))
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*map(_names, inner))

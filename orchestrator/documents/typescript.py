@@ -15,7 +15,7 @@ export interface Envelope<Type extends string, Version extends number, Data> {
   id: string;
   source: string;
   type: Type;
-  /** When it happened, as in RFC 3339 with its time zone. */
+  /** When it happened, in RFC 3339 form with a time zone. */
   time: string;
   datacontenttype?: "application/json";
   dataversion: Version;
@@ -26,8 +26,8 @@ export interface Envelope<Type extends string, Version extends number, Data> {
 
 
 def typescript(catalog: Catalog) -> str:
-    """A module with an interface for each event's fields, and a type for all events in their envelopes."""
-    parts = ["// Made from the code by: orchestrator catalog --write", _ENVELOPE]
+    """Return a module with a type for each event's fields, and a union type of all events in their envelopes."""
+    parts = ["// Generated from the code by: orchestrator catalog --write", _ENVELOPE]
     for event in catalog.events.values():
         parts += _of_event(event)
     union = "\n".join(
@@ -40,10 +40,11 @@ def typescript(catalog: Catalog) -> str:
 def _of_event(event: type[DomainEvent]) -> list[str]:
     schema = schema_of(event)
     own = event.__name__
-    inner = [
-        f"export type {own}_{_identifier(name)} = {_type(one, own)};" for name, one in schema.get("$defs", {}).items()
+    nested = [
+        f"export type {own}_{_identifier(name)} = {_type(inner, own)};"
+        for name, inner in schema.get("$defs", {}).items()
     ]
-    return [*inner, f"{_comment(schema)}export type {own} = {_type(schema, own)};"]
+    return [*nested, f"{_comment(schema)}export type {own} = {_type(schema, own)};"]
 
 
 def _type(schema: Schema, own: str) -> str:
@@ -52,15 +53,15 @@ def _type(schema: Schema, own: str) -> str:
     if "const" in schema:
         return json.dumps(schema["const"])
     if "enum" in schema:
-        return " | ".join(json.dumps(one) for one in schema["enum"])
+        return " | ".join(map(json.dumps, schema["enum"]))
     for choice in ("anyOf", "oneOf"):
         if choice in schema:
-            return " | ".join(dict.fromkeys(_type(one, own) for one in schema[choice]))
+            return " | ".join(dict.fromkeys(_type(member, own) for member in schema[choice]))
     match schema.get("type"):
         case "object":
             return _object(schema, own)
         case "array" if "prefixItems" in schema:
-            return f"[{', '.join(_type(one, own) for one in schema['prefixItems'])}]"
+            return f"[{', '.join(_type(item, own) for item in schema['prefixItems'])}]"
         case "array":
             return f"({_type(schema.get('items', {}), own)})[]"
         case "integer" | "number":
@@ -74,8 +75,8 @@ def _type(schema: Schema, own: str) -> str:
 def _object(schema: Schema, own: str) -> str:
     required = schema.get("required", [])
     fields = [
-        f"  {_comment(one)}{json.dumps(name)}{'' if name in required else '?'}: {_type(one, own)};"
-        for name, one in schema.get("properties", {}).items()
+        f"  {_comment(field)}{json.dumps(name)}{'' if name in required else '?'}: {_type(field, own)};"
+        for name, field in schema.get("properties", {}).items()
     ]
     if not fields:
         if schema.get("additionalProperties") is False:
@@ -90,7 +91,7 @@ def _comment(schema: Schema) -> str:
 
 
 def _identifier(name: str) -> str:
-    return "".join(one if one.isalnum() else "_" for one in name)
+    return "".join(character if character.isalnum() else "_" for character in name)
 
 
 def _values(schema: Schema) -> Schema:

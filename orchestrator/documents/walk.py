@@ -1,6 +1,7 @@
-"""A walk: `handle` of an orchestrator over an event, with no server, every operation answering with a sample.
+"""A walk: a run of `handle` over a sample event, without a server, in which each operation returns a sample result.
 
-Twice, with answers that differ where something may be true or false, or one of several: so that both ways show.
+Every orchestrator is walked twice, with different results where a value is a truth value or one of several choices,
+so that both branches of `handle` appear.
 """
 
 import asyncio
@@ -22,41 +23,43 @@ class Walk:
     """What `handle` did with one event."""
 
     steps: tuple[tuple[Operation[..., Any], ...], ...]
-    """In order; several operations where a step is atomic."""
+    """The operations of each step, in order. An atomic step has several."""
     ended: str = ""
-    """Why it did not come to its end; empty if it did."""
+    """Why `handle` did not return; empty if it did."""
 
 
 def walk(catalog: Catalog, orchestrator: AnyOrchestrator, requested: type[DomainEvent]) -> Walk:
-    """The longest of `walks`, one that came to its end if there is any."""
-    return max(walks(catalog, orchestrator, requested), key=lambda one: (not one.ended, len(one.steps)))
+    """Return the longest of `walks`. A walk whose `handle` returned is preferred."""
+    return max(walks(catalog, orchestrator, requested), key=lambda walk: (not walk.ended, len(walk.steps)))
 
 
 def walks(catalog: Catalog, orchestrator: AnyOrchestrator, requested: type[DomainEvent]) -> list[Walk]:
-    """Walk `handle` over an event's example, or over one made from the event's schema: twice, with other answers."""
+    """Walk `handle` twice over the event's example, or over a sample from its schema, with different results."""
     event = sample_event(requested)
     if event is None:
         return [Walk((), f"{requested.type_name()} has no example")]
-    events = [one for kind in orchestrator.awaited if (one := sample_event(kind)) is not None]
+    samples = map(sample_event, orchestrator.awaited)
+    events = [sample for sample in samples if sample is not None]
     return [_walk(catalog, orchestrator, event, events, other=other) for other in (False, True)]
 
 
 def _walk(
     catalog: Catalog, orchestrator: AnyOrchestrator, event: DomainEvent, events: list[DomainEvent], *, other: bool
 ) -> Walk:
-    saga = RecordingSaga({one: _answer(one, other) for one in catalog.operations.values()}, events=events)
+    answers = {operation: _answer(operation, other) for operation in catalog.operations.values()}
+    saga = RecordingSaga(answers, events=events)
     ended = ""
     try:
         asyncio.run(orchestrator().handle(event, saga))
     except Refused as refusal:
         ended = refusal.code
-    except Exception as fault:  # an author's code, which sees made-up answers here
+    except Exception as fault:  # the author's code may raise anything when it sees sample results
         ended = f"{type(fault).__name__}: {(str(fault).splitlines() or [''])[0]}"
     return Walk(tuple(_operations(call) for call in saga.calls), ended)
 
 
 def _operations(call: OperationCall[Any]) -> tuple[Operation[..., Any], ...]:
-    return tuple(one.operation for one in call.calls) if isinstance(call, Atomically) else (call.operation,)
+    return tuple(inner.operation for inner in call.calls) if isinstance(call, Atomically) else (call.operation,)
 
 
 def _answer(operation: Operation[..., Any], other: bool) -> Callable[[OperationCall[Any]], object]:
@@ -68,5 +71,5 @@ def _answer(operation: Operation[..., Any], other: bool) -> Callable[[OperationC
 
 
 def is_pivot(operation: Operation[..., Any]) -> bool:
-    """Whether it is `saga.pivot()`."""
+    """Whether a walk recorded this operation for `saga.pivot()`."""
     return operation is PIVOT

@@ -313,10 +313,10 @@ async def test_queries_alone_have_nothing_to_undo(stocked: Database) -> None:
 async def test_what_may_not_be_in_it(stocked: Database) -> None:
     """Told with the reason, before anything runs."""
     wrong: list[tuple[list[Any], str]] = [
-        ([take("a", 1), shout()], "calls the outside world"),
+        ([take("a", 1), shout()], "calls an external service"),
         ([take("a", 1), deliver("x")], "the saga has no pivot before it"),
-        (["take"], "takes described calls"),
-        ([take("a", 1), Atomically(put("b", 1))], "is in another one"),
+        (["take"], "takes calls, as in"),
+        ([take("a", 1), Atomically(put("b", 1))], "is inside another one"),
     ]
     for calls, told in wrong:
         calling(*calls)

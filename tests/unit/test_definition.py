@@ -198,15 +198,15 @@ OPERATION_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "star": (
         "@query\nasync def move(tx: Transaction, *amounts: int) -> int: ...",
-        "move: *amounts has no fixed names: name each parameter, or take a tuple",
+        "move: *amounts has no fixed names: name each parameter, or accept a tuple",
     ),
     "two stars": (
         "@query\nasync def move(tx: Transaction, **amounts: int) -> int: ...",
-        "move: **amounts has no fixed names: name each parameter, or take a tuple",
+        "move: **amounts has no fixed names: name each parameter, or accept a tuple",
     ),
     "positional only": (
         "@query\nasync def move(tx: Transaction, amount: int, /) -> int: ...",
-        "move: amount is positional only, and a record needs names: take `/` out",
+        "move: amount is positional only, but arguments are recorded by name: remove `/`",
     ),
     "second transaction": (
         "@query\nasync def move(tx: Transaction, other: Transaction) -> int: ...",
@@ -214,28 +214,28 @@ OPERATION_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "result": (
         "@query\nasync def move(tx: Transaction, result: int) -> int: ...",
-        'move takes "result", which is its own result to a compensation: use another name',
+        'move takes "result", but in a compensation that is the name of its result: use another name',
     ),
     "default of another type": (
         "@query\nasync def move(tx: Transaction, amount: int = '5') -> int: ...",
-        "move: amount has the default '5', which is no int",
+        "move: amount has the default '5', which is not of type int",
     ),
     "Any": (
         "@query\nasync def move(tx: Transaction, amount: Any) -> int: ...",
-        "move: amount, Any comes back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue",
+        "move: amount, Any is read back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue",
     ),
     "Any inside": (
         "Labels = NewType('Labels', dict[str, tuple[Any, ...]])\n"
         "@query\nasync def move(tx: Transaction) -> Annotated[Labels, 'of goods'] | None: ...",
-        "move: its result, Any comes back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue",
+        "move: its result, Any is read back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue",
     ),
     "bytes": (
         "@query\nasync def move(tx: Transaction) -> bytes: ...",
-        "move: its result, bytes is carried only while it happens to be UTF-8: use a str, in base64 for instance",
+        "move: its result, bytes can be stored only if it happens to be UTF-8: use a str, for example in base64",
     ),
     "bare list": (
         "@query\nasync def move(tx: Transaction) -> list: ...",
-        "move: its result, list does not say what it holds: write `list[...]`",
+        "move: its result, list does not say what it contains: write `list[...]`",
     ),
     "set as an argument": (
         "@query\nasync def move(tx: Transaction, ids: frozenset[int]) -> int: ...",
@@ -244,7 +244,7 @@ OPERATION_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "iterable": (
         "@query\nasync def move(tx: Transaction, ids: Iterable[int]) -> int: ...",
-        "move: ids, collections.abc.Iterable[int] can be read once only: use a tuple",
+        "move: ids, collections.abc.Iterable[int] can be read only once: use a tuple",
     ),
     "tuple as a key": (
         "@query\nasync def move(tx: Transaction, at: dict[tuple[int, int], str]) -> int: ...",
@@ -252,7 +252,7 @@ OPERATION_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "ambiguous union": (
         "@query\nasync def move(tx: Transaction, id: uuid.UUID | str) -> int: ...",
-        "move: id, UUID | str is ambiguous, as a str that reads like a UUID comes back as one: use one of the two",
+        "move: id, UUID | str is ambiguous, because a str that looks like a UUID is read back as one: use one of the two",
     ),
     "odd enum": (
         "class Corner(enum.Enum):\n    TOP = (0, 1)\n@query\nasync def move(tx: Transaction) -> Corner: ...",
@@ -260,7 +260,7 @@ OPERATION_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "inside a dataclass": (
         "@dataclasses.dataclass\nclass Box:\n    content: Any\n@query\nasync def move(tx: Transaction) -> Box: ...",
-        "move: its result, Any comes back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue",
+        "move: its result, Any is read back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue",
     ),
     "table": (
         "class Row(SQLModel, table=True):\n    __tablename__ = 'definition_row'\n"
@@ -280,7 +280,7 @@ OPERATION_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "nothing to undo it": (
         "@operation\nasync def move(tx: Transaction) -> int: ...",
-        "move has nothing to undo it: write `@move.compensation` above an `async def`, or say "
+        "move has no compensation: write `@move.compensation` above an `async def`, or say "
         '`@operation(irreversible="why")`, or `@query` if it only reads',
     ),
     "empty reason": (
@@ -310,11 +310,11 @@ OPERATION_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "a class": (
         "@query\nclass move: ...",
-        "move is no function: an operation is an `async def` of a module",
+        "move is not a function: an operation is an `async def` of a module",
     ),
     "part of a class": (
         "class Shop:\n    @query\n    @staticmethod\n    async def move(tx: Transaction) -> int: ...",
-        "move is no function: an operation is an `async def` of a module",
+        "move is not a function: an operation is an `async def` of a module",
     ),
     "a method": (
         "class Shop:\n    @query\n    async def move(tx: Transaction) -> int: ...",
@@ -323,28 +323,28 @@ OPERATION_FAULTS: dict[str, tuple[str, str]] = {
     "twice one name": (
         "@query\nasync def move(tx: Transaction) -> int: ...\nstay = move\n"
         "@query\nasync def move(tx: Transaction) -> int: ...",
-        "account.move is also in shop/account.py:15; an activity is named by the last part of its module and its "
-        "function: rename one",
+        "account.move is also in shop/account.py:15. An activity is named after the last part of its module and its "
+        "function: rename one of them",
     ),
     "irreversible and undone": (
         "@operation(irreversible='gone')\nasync def move(tx: Transaction) -> int: ...\n" + UNDONE,
-        "back undoes move, which says that it is irreversible: take one of the two away",
+        "back undoes move, which says that it is irreversible: remove one of the two",
     ),
     "a query undone": (
         "@query\nasync def move(tx: Transaction) -> int: ...\n" + UNDONE,
-        "back undoes move, which is a @query and changes nothing: take it away, or make it an @operation",
+        "back undoes move, which is a @query and changes nothing: remove it, or make the query an @operation",
     ),
     "two compensations": (
         "@operation\nasync def move(tx: Transaction) -> int: ...\n"
         + UNDONE
         + "@move.compensation\nasync def back_again(tx: Transaction) -> None: ...",
-        "move has two compensations, back and back_again: one of them has to do it all",
+        "move has two compensations, back and back_again: combine them into one",
     ),
     "one compensation for two": (
         "@operation\nasync def move(tx: Transaction) -> int: ...\n"
         "@operation\nasync def shift(tx: Transaction) -> int: ...\n"
         "@shift.compensation\n" + UNDONE,
-        "account.back is declared twice; an activity belongs to one operation: write a function for each",
+        "account.back is declared twice; an activity belongs to one operation: write one function for each operation",
     ),
 }
 COMPENSATION_FAULTS: dict[str, tuple[str, str]] = {
@@ -358,35 +358,35 @@ COMPENSATION_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "another name": (
         "async def back(tx: Transaction, sum: Money) -> None: ...",
-        'back takes "sum", and move takes "user", "amount": use one name, or "result"',
+        'back takes "sum", but move takes "user", "amount": use the same name, or "result"',
     ),
     "no type": (
         "async def back(tx: Transaction, amount) -> None: ...",
-        "back: amount has no type: write the one it has in move",
+        "back: amount has no type: write the type that it has in move",
     ),
     "another type": (
         "async def back(tx: Transaction, amount: int) -> None: ...",
-        "back: amount is int, and move says it is Money: use one type",
+        "back: amount is int, but move says it is Money: use the same type",
     ),
     "another type of the result": (
         "async def back(tx: Transaction, result: Money) -> None: ...",
-        "back: result is Money, and move says what it returns is str | None: use one type",
+        "back: result is Money, but move says what it returns is str | None: use the same type",
     ),
     "returns something": (
         "async def back(tx: Transaction) -> int: ...",
-        "back returns something, and nobody takes it: write `-> None`",
+        "back returns something that is never used: write `-> None`",
     ),
     "says not that it returns nothing": (
         "async def back(tx: Transaction): ...",
-        "back returns something, and nobody takes it: write `-> None`",
+        "back returns something that is never used: write `-> None`",
     ),
     "default": (
         "async def back(tx: Transaction, user: str = '') -> None: ...",
-        "back: user has a default, and the engine always gives it: take the default out",
+        "back: user has a default, but the engine always passes it: remove the default",
     ),
     "star": (
         "async def back(tx: Transaction, *all: str) -> None: ...",
-        "back: *all has no fixed names: name each parameter, or take a tuple",
+        "back: *all has no fixed names: name each parameter, or accept a tuple",
     ),
     "unresolved": (
         "async def back(tx: Transaction, user: Nobody) -> None: ...",
@@ -395,7 +395,7 @@ COMPENSATION_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "a class": (
         "class back: ...",
-        "back is no function: a compensation is an `async def` of a module",
+        "back is not a function: a compensation is an `async def` of a module",
     ),
 }
 EVENT_FAULTS: dict[str, tuple[str, str]] = {
@@ -409,44 +409,44 @@ EVENT_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "prefix of pydantic's": (
         "class Moved(DomainEvent):\n    model_number: int",
-        "Moved.model_number is in pydantic's own namespace: rename it to something without `model_`",
+        "Moved.model_number is in pydantic's namespace: rename it to something without `model_`",
     ),
     "alias": (
         "class Moved(DomainEvent):\n    of: int = Field(alias='from')",
-        "Moved.of has an alias: a field travels under its own name, so take it out",
+        "Moved.of has an alias, but a field is sent under its own name: remove the alias",
     ),
     "excluded": (
         "class Moved(DomainEvent):\n    note: str = Field(default='', exclude=True)",
-        "Moved.note is excluded, so it would not travel: take `exclude` out",
+        "Moved.note is excluded, so it would not be sent: remove `exclude`",
     ),
     "private": (
         "class Moved(DomainEvent):\n    _note: str = ''",
-        "Moved._note does not travel: name it without `_`",
+        "Moved._note is not sent, because it is private: name it without `_`",
     ),
     "computed": (
         "class Moved(DomainEvent):\n    @computed_field\n    @property\n    def note(self) -> str: return ''",
-        "Moved.note is a computed field, which its own reader refuses as extra: use a property",
+        "Moved.note is a computed field, which a reader rejects as an extra field: use a property",
     ),
     "lax": (
         "class Moved(DomainEvent):\n    model_config = ConfigDict(strict=False)",
-        "Moved sets strict to False in its model_config: take it out",
+        "Moved sets strict to False in its model_config: remove it",
     ),
     "extra fields": (
         "class Moved(DomainEvent):\n    model_config = ConfigDict(extra='ignore')",
-        "Moved sets extra to 'ignore' in its model_config: take it out",
+        "Moved sets extra to 'ignore' in its model_config: remove it",
     ),
     "thawed": (
         "class Moved(DomainEvent):\n    model_config = ConfigDict(frozen=False)",
-        "Moved sets frozen to False in its model_config: take it out",
+        "Moved sets frozen to False in its model_config: remove it",
     ),
     "a contract inside that is lax": (
         "class Money(Contract):\n    model_config = ConfigDict(strict=False)\n"
         "class Moved(DomainEvent):\n    amounts: tuple[Money, ...]",
-        "Money sets strict to False in its model_config: take it out",
+        "Money sets strict to False in its model_config: remove it",
     ),
     "a model inside that is no contract": (
         "class Money(BaseModel):\n    minor: int\nclass Moved(DomainEvent):\n    amount: Money | None",
-        "Moved.amount: Money is no Contract: write `class Money(Contract)`",
+        "Moved.amount: Money is not a Contract: write `class Money(Contract)`",
     ),
     "list": (
         "class Moved(DomainEvent):\n    labels: list[str]",
@@ -472,7 +472,7 @@ EVENT_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "field of a failure": (
         "class Failed(FailureEvent):\n    note: str",
-        'Failed adds the field "note" to FailureEvent: the engine fills it, and a subclass only names it, '
+        'Failed adds the field "note" to FailureEvent: the engine fills it in, and a subclass only names it, '
         'as in `class Failed(FailureEvent): """..."""`',
     ),
     "example that raises": (
@@ -481,7 +481,7 @@ EVENT_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "example of another event": (
         "class Moved(DomainEvent):\n    @classmethod\n    def example(cls) -> Begun: return Begun(amount=1)",
-        "Moved.example() returns Begun: it takes a Moved, or None",
+        "Moved.example() returns Begun: it must return a Moved, or None",
     ),
     "example that is not valid": (
         "class Moved(DomainEvent):\n    amount: int\n    @classmethod\n"
@@ -490,11 +490,12 @@ EVENT_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "one type under two names": (
         "class BEGUN(DomainEvent): ...",
-        "BEGUN is the event type BEGUN, as is the class in shop/account.py:10; a type is its class's name: rename one",
+        "BEGUN is the event type BEGUN, as is the class in shop/account.py:10. An event's type is its class's name: "
+        "rename one of them",
     ),
     "a name of other letters": (
         "class Überwiesen(DomainEvent): ...",
-        "Überwiesen is no event type: name the class in CamelCase with plain letters and digits",
+        "Überwiesen is not an event type: name the class in CamelCase with plain letters and digits",
     ),
 }
 MOVE = "class Move(Orchestrator[Begun, Ended, Broken]):\n"
@@ -511,33 +512,33 @@ ORCHESTRATOR_FAULTS: dict[str, tuple[str, str]] = {
     "no event first": (
         "class Move(Orchestrator[int, Ended, Broken]):\n"
         "    async def handle(self, event: int, saga: Saga) -> Ended: ...",
-        "Move: its first event, int, is no subclass of DomainEvent",
+        "Move: its first event, int, is not a subclass of DomainEvent",
     ),
     "no event second": (
         "class Move(Orchestrator[Begun, DomainEvent, Broken]):\n    " + HANDLE + ": ...",
-        "Move: its second event, DomainEvent, is no subclass of DomainEvent",
+        "Move: its second event, DomainEvent, is not a subclass of DomainEvent",
     ),
     "failure second": (
         "class Move(Orchestrator[Begun, Broken, Broken]):\n    " + HANDLE + ": ...",
-        "Move: its second event, Broken, is a FailureEvent: that is the third, the second tells success",
+        "Move: its second event, Broken, is a FailureEvent: that is the third event, and the second reports success",
     ),
     "no failure third": (
         "class Move(Orchestrator[Begun, Ended, Ended]):\n    " + HANDLE + ": ...",
-        'Move: its third event, Ended, is no subclass of FailureEvent: write `class Ended(FailureEvent): """..."""`',
+        'Move: its third event, Ended, is not a subclass of FailureEvent: write `class Ended(FailureEvent): """..."""`',
     ),
     "for ever": (
         "class Move(Orchestrator[Begun, Begun, Broken]):\n    " + HANDLE + ": ...",
-        "Move: Begun both starts and ends it, so it would start itself for ever: end with another event",
+        "Move: Begun both starts and ends it, so it would start itself forever: end with another event",
     ),
     "one of several for ever": (
         "class Move(Orchestrator[Begun | Broken, Ended, Broken]):\n"
         "    async def handle(self, event: Begun | Broken, saga: Saga) -> Ended: ...",
-        "Move: Broken both starts and ends it, so it would start itself for ever: end with another event",
+        "Move: Broken both starts and ends it, so it would start itself forever: end with another event",
     ),
     "one of several that is none": (
         "class Move(Orchestrator[Begun | None, Ended, Broken]):\n"
         "    async def handle(self, event: Begun | None, saga: Saga) -> Ended: ...",
-        "Move: one of the events that start it, None, is no subclass of DomainEvent",
+        "Move: one of the events that start it, None, is not a subclass of DomainEvent",
     ),
     "one of several not handled": (
         "class Asked(DomainEvent): ...\n"
@@ -551,7 +552,7 @@ ORCHESTRATOR_FAULTS: dict[str, tuple[str, str]] = {
         "class Move(Orchestrator[Begun | Asked, Ended, Broken]):\n"
         "    async def handle(self, event: Asked | Begun, saga: Saga) -> Ended: ...\n"
         "    def locks(self, event: Begun) -> Sequence[str]: ...",
-        "Move.locks takes Begun, and Asked starts it: write `def locks(self, event: Begun | Asked) -> Sequence[str]`",
+        "Move.locks takes Begun, but Asked starts it: write `def locks(self, event: Begun | Asked) -> Sequence[str]`",
     ),
     "no handle": (
         "class Move(Orchestrator[Begun, Ended, Broken]): ...",
@@ -563,7 +564,7 @@ ORCHESTRATOR_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "other parameters": (
         "class Move(Orchestrator[Begun, Ended, Broken]):\n    async def handle(self, event: Begun) -> Ended: ...",
-        f"Move.handle takes other parameters than the event and the saga: {FORM}",
+        f"Move.handle takes parameters other than the event and the saga: {FORM}",
     ),
     "another event": (
         "class Move(Orchestrator[Begun, Ended, Broken]):\n"
@@ -587,40 +588,40 @@ ORCHESTRATOR_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "asynchronous locks": (
         f"{MOVE}    {HANDLE}: ...\n    async def locks(self, event: Begun) -> Sequence[str]: ...",
-        f"Move.locks is asynchronous, and keys come from the event alone: {LOCKS}",
+        f"Move.locks is asynchronous, but keys must come from the event alone: {LOCKS}",
     ),
     "asynchronous ordering key": (
         f"{MOVE}    {HANDLE}: ...\n    async def ordering_key(self, event: Begun) -> str: ...",
-        f"Move.ordering_key is asynchronous, and keys come from the event alone: {ORDERING_KEY}",
+        f"Move.ordering_key is asynchronous, but keys must come from the event alone: {ORDERING_KEY}",
     ),
     "locks that yield": (
         f"{MOVE}    {HANDLE}: ...\n    def locks(self, event: Begun): yield 'a'",
-        f"Move.locks yields, and must return: {LOCKS}",
+        f"Move.locks yields, but must return: {LOCKS}",
     ),
     "one lock for a list": (
         f"{MOVE}    {HANDLE}: ...\n    def locks(self, event: Begun) -> str: ...",
-        f"Move.locks returns one text, of which each letter would be a key: {LOCKS}",
+        f"Move.locks returns one text, each letter of which would be a key: {LOCKS}",
     ),
     "locks that take more": (
         f"{MOVE}    {HANDLE}: ...\n    def locks(self, event: Begun, saga: Saga) -> Sequence[str]: ...",
-        f"Move.locks takes other parameters than the event: {LOCKS}",
+        f"Move.locks takes parameters other than the event: {LOCKS}",
     ),
     "ordering key without an event": (
         f"{MOVE}    {HANDLE}: ...\n    def ordering_key(self) -> str: ...",
-        f"Move.ordering_key takes other parameters than the event: {ORDERING_KEY}",
+        f"Move.ordering_key takes parameters other than the event: {ORDERING_KEY}",
     ),
     "locks of another event": (
         f"{MOVE}    {HANDLE}: ...\n    def locks(self, event: Ended) -> Sequence[str]: ...",
-        f"Move.locks takes Ended, and Begun starts it: {LOCKS}",
+        f"Move.locks takes Ended, but Begun starts it: {LOCKS}",
     ),
     "locks that are no method": (
         f"{MOVE}    {HANDLE}: ...\n    locks = ['user/1']",
-        f"Move.locks is no method: {LOCKS}",
+        f"Move.locks is not a method: {LOCKS}",
     ),
     "takes arguments": (
         f"class Move(Orchestrator[Begun, Ended, Broken]):\n    def __init__(self, rate: int): ...\n    {HANDLE}: ...",
-        'Move.__init__ takes "rate", and the engine makes an instance for each saga without arguments: '
-        "take it from the event, or from a @query",
+        'Move.__init__ takes "rate", but the engine creates an instance for each saga without arguments: '
+        "read the value from the event, or with a @query",
     ),
     "inside of something": (
         "def make():\n"
@@ -657,7 +658,7 @@ def test_a_compensation_of_an_operation_with_one_parameter_is_shown_its_name(dis
         "@withdraw.compensation\nasync def put_back(tx: Transaction, sum: int) -> None: ..."
     )
 
-    assert _told(discover, text) == ['put_back takes "sum" where withdraw takes "amount": use one name']
+    assert _told(discover, text) == ['put_back takes "sum" where withdraw takes "amount": use the same name']
 
 
 @pytest.mark.parametrize(("text", "problem"), EVENT_FAULTS.values(), ids=EVENT_FAULTS)
@@ -670,9 +671,9 @@ def test_a_fault_of_an_event_is_told(discover: Discover, text: str, problem: str
     ("field", "problem"),
     [
         ("version: int = 2", "Moved.version is declared as a field: write `version = 2`, without an annotation"),
-        ("type_name: str", "Moved.type_name hides what every event has under that name: rename the field"),
-        ("example: str", "Moved.example hides what every event has under that name: rename the field"),
-        ("copy: int", "Moved.copy hides what every event has under that name: rename the field"),
+        ("type_name: str", "Moved.type_name hides an attribute that every event has: rename the field"),
+        ("example: str", "Moved.example hides an attribute that every event has: rename the field"),
+        ("copy: int", "Moved.copy hides an attribute that every event has: rename the field"),
     ],
 )
 def test_a_field_that_hides_what_an_event_has_is_told(discover: Discover, field: str, problem: str) -> None:
@@ -699,11 +700,12 @@ def test_names_may_not_be_shared_between_modules(discover: Discover) -> None:
         )
 
     assert [str(problem) for problem in told.value.problems] == [
-        "shop/inner/account.py:2  account.put_back is also in shop/account.py:18; an activity is named by the last part"
-        " of its module and its function: rename one",
-        "shop/other.py:3  Begun is the event type BEGUN, as is the class in shop/account.py:10; a type is its class's "
-        "name: rename one",
-        "shop/other.py:4  Move is also in shop/account.py:24; a workflow type is its class's name: rename one",
+        "shop/inner/account.py:2  account.put_back is also in shop/account.py:18. An activity is named after the last "
+        "part of its module and its function: rename one of them",
+        "shop/other.py:3  Begun is the event type BEGUN, as is the class in shop/account.py:10. An event's type is its "
+        "class's name: rename one of them",
+        "shop/other.py:4  Move is also in shop/account.py:24. A workflow type is its class's name: rename one of "
+        "them",
     ]
 
 
@@ -717,8 +719,8 @@ def test_the_engines_own_names_are_taken(discover: Discover) -> None:
         discover({"saga": text})
 
     assert [problem.text.partition(",")[0] for problem in told.value.problems] == [
-        "saga.move is a name of the engine's own",
-        "saga.back is a name of the engine's own",
+        "saga.move begins with "saga.", which is reserved for the engine",
+        "saga.back begins with "saga.", which is reserved for the engine",
     ]
     assert [problem.line for problem in told.value.problems] == [2, 4]
 

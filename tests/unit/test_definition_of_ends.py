@@ -49,7 +49,7 @@ def test_a_correct_package_gives_a_catalog_with_the_awaited_events_in_it(discove
     ("right", "wrong", "told"),
     [
         ("@charge.verification\n", "", "charge has no verification, so it could not be undone when a reply is lost"),
-        ("@charge.compensation\n", "", "charge has nothing to undo it: write `@charge.compensation`"),
+        ("@charge.compensation\n", "", "charge has no compensation: write `@charge.compensation`"),
         ("Confirmed[str] | None", "Confirmed[int] | None", "write `-> Confirmed[str] | None`"),
         ("Confirmed[str] | None", "str | None", "write `-> Confirmed[str] | None`"),
         (
@@ -68,8 +68,8 @@ def test_a_correct_package_gives_a_catalog_with_the_awaited_events_in_it(discove
             "@write_invoice.compensation\nasync def tear_up(tx: Transaction) -> None: ...\nclass Said",
             "which is retriable: it comes after the pivot",
         ),
-        ("awaited = (Said,)", "awaited = [Said]", "`awaited` is no tuple"),
-        ("awaited = (Said,)", "awaited = (str,)", "it waits for str, which is no subclass of DomainEvent"),
+        ("awaited = (Said,)", "awaited = [Said]", "`awaited` is not a tuple"),
+        ("awaited = (Said,)", "awaited = (str,)", "it waits for str, which is not a subclass of DomainEvent"),
         ("awaited = (Said,)", "awaited = (Begun,)", "it waits for Begun, which starts it"),
         ("class Move(", f"class {'M' * 121}(", "is longer than 120 characters: shorten it"),
         ("deadline = timedelta(hours=1)", "deadline = timedelta.max", "3,660 days are the most: shorten it; None, "),

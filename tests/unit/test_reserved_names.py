@@ -41,7 +41,7 @@ def told(*tables: tuple[str, str | None]) -> list[str]:
 def test_a_table_with_a_name_of_the_engines_is_told_with_the_right_form(name: str, schema: str | None) -> None:
     [problem] = told((name, schema))
 
-    assert problem.startswith(f"the table {name} has a name of the engine's own")
+    assert problem.startswith(f"the table {name} has a name that is reserved for the engine")
     assert f'__tablename__ = "our_{name.lower()}"' in problem
 
 
@@ -58,13 +58,13 @@ def test_an_index_or_a_constraint_with_a_name_of_the_engines_is_told() -> None:
     problems = [problem.text for problem in problems_of_tables(declared)]
 
     assert [text.partition(",")[0] for text in problems] == [
-        "the table stock names an index or a constraint IX_saga_unfinished",
-        "the table stock names an index or a constraint uq_saga_dead_letter_origin",
+        "the table stock has an index or a constraint IX_saga_unfinished",
+        "the table stock has an index or a constraint uq_saga_dead_letter_origin",
     ]
 
 
 def test_two_tables_that_differ_in_case_alone_are_told_unless_they_are_apart() -> None:
-    assert "in other letters' case" in told(("Stock", None), ("stock", None))[0]
+    assert "differ only in case" in told(("Stock", None), ("stock", None))[0]
     assert told(("Stock", "north"), ("stock", "south")) == []
 
 
