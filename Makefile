@@ -1,33 +1,33 @@
-# `make demo` on a fresh machine needs Python and make. GNU make 3.81 (macOS) is enough.
+# `make demo` on a fresh machine needs only Python and make. GNU make 3.81 (macOS) is enough.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STATE = $${ORCHESTRATOR_STATE_DIR:-.state}
-# As an environment variable, so that what a package is built with is pinned, too.
+# An environment variable, so that pip also pins the packages that it needs to build others.
 PIP = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up simulate storm reference test test-all conformance mutants mutants-under-chaos chaos sources bench check docs format constraints clean clean-all ready not-running
 
 help:
-	@echo "make demo         see it work: accounts, transfers, a refusal, a worker killed in the middle of a saga"
-	@echo "make up           Temporal's development server and a worker on the same state, until Ctrl-C"
-	@echo "make simulate     a year of believable life, and a check of all; USERS= MONTHS= SEED=, ARGS='--kill-every 30'"
-	@echo "make storm        200 transfers at once while workers are killed, and a count of everything afterwards"
-	@echo "make test         the tests, with a thin cut of the large grids"
-	@echo "make test-all     the tests with every cell of every grid"
-	@echo "make conformance  every fault at every step of every example, on both databases, and a count of the cells; SLICE=i/n"
-	@echo "make reference    random events to the application and to a model of it, every table compared; EVENTS= SEED="
-	@echo "make mutants      break the engine in many ways, one at a time, and see that a test notices each; SLICE=i/n"
-	@echo "make bench        the engine beside a plain Temporal saga: QUICK=1 in under 10 minutes, without in an hour or more"
-	@echo "make chaos        2000 sagas while everything under them is killed and stopped; SAGAS= MINUTES= SEED= DATABASE="
-	@echo "make sources      5000 events, repeats and garbage through every source at once, and a check; EVENTS= SEED= DATABASE="
-	@echo "make check        style, types, who may import whom, and whether events keep to their published contracts"
+	@echo "make demo         run the demo: accounts, transfers, a refusal, and a worker that is killed during a saga"
+	@echo "make up           run Temporal's development server and a worker on the demo's state, until Ctrl-C"
+	@echo "make simulate     simulate a year of realistic use, then check every table; USERS= MONTHS= SEED=, ARGS='--kill-every 30'"
+	@echo "make storm        run 200 transfers at once while workers are killed, then check every account"
+	@echo "make test         run the tests, with a small part of the large test grids"
+	@echo "make test-all     run the tests with every cell of every grid"
+	@echo "make conformance  try every fault at every step of every example, on both databases; SLICE=i/n"
+	@echo "make reference    send random events to the application and to a model of it, and compare every table; EVENTS= SEED="
+	@echo "make mutants      break the engine in many ways, one at a time, and check that a test fails each time; SLICE=i/n"
+	@echo "make bench        compare the engine with a plain Temporal saga, in an hour or more; QUICK=1 takes under 10 minutes"
+	@echo "make chaos        run 2000 sagas while servers and workers are killed and stopped; SAGAS= MINUTES= SEED= DATABASE="
+	@echo "make sources      send 5000 events, repeats and garbage through every source at once, then check; EVENTS= SEED= DATABASE="
+	@echo "make check        check style, types, import rules, and that events match their published contracts"
 	@echo "make docs         build the documentation site in site/; fails on a broken link or an orphan page"
-	@echo "make format       put the style right"
-	@echo "make constraints  pin the newest versions of all dependencies in constraints.txt"
-	@echo "make clean        remove the state (.state) and caches; make clean-all removes .venv too"
+	@echo "make format       fix the style"
+	@echo "make constraints  pin the newest version of each dependency in constraints.txt"
+	@echo "make clean        remove the state (.state) and caches; make clean-all also removes .venv"
 
 demo: ready
 	@exec $(BIN)/python -m starter.demo
@@ -92,7 +92,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The first line comes before Python does: its imports alone may take a second.
+# Print a line before Python starts, because its imports alone may take a second.
 ready:
 	@if [ -e $(VENV)/.embedded ]; then echo "Starting ..."; \
 	else echo "Creating $(VENV) with all that is needed (about half a minute, once) ..."; fi
@@ -105,7 +105,7 @@ $(BIN)/python:
 	{ echo "This Python lacks venv. On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
-# What is installed, by what it was installed from; who has everything has what the demo needs.
+# Each file records an installation. The one for development includes everything that the demo needs.
 $(VENV)/.embedded: $(BIN)/python pyproject.toml constraints.txt
 	@$(PIP) -e '.[app,embedded]'
 	@touch $@
@@ -120,21 +120,21 @@ $(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
 	@$(PIP) -e '.[docs]'
 	@touch $@
 
-# Versions alone: no addresses and no hashes, so that every package index and every platform will do.
+# Only versions, without addresses and hashes, so that any package index and any platform can be used.
 constraints:
 	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	$(PYTHON) -m venv "$$fresh"; \
 	"$$fresh/bin/python" -m pip install --quiet --quiet --disable-pip-version-check '.[dev,docs]' $(BUILD); \
-	{ echo "# Every dependency as it was tried, for Python 3.11 to 3.13. Made by: make constraints"; \
+	{ echo "# The tested version of every dependency, for Python 3.11 to 3.13. Generated by: make constraints"; \
 	  "$$fresh/bin/python" -m pip freeze --exclude temporal-saga-orchestrator; } > constraints.txt
 
 BUILD := hatchling editables
 
-# The server holds a lock as long as it lives; a process id would say less.
+# The server holds a lock until it ends, which is more reliable than a process id.
 not-running:
 	@[ ! -e "$(STATE)/temporal.lock" ] || $(PYTHON) -c 'import fcntl, sys; \
 	fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)' "$(STATE)/temporal.lock" 2>/dev/null || \
-	{ echo "A server is running on $(STATE): end its \`make demo\` or \`make up\` with Ctrl-C first." >&2; exit 1; }
+	{ echo "A server is running on $(STATE). Stop its \`make demo\` or \`make up\` with Ctrl-C first." >&2; exit 1; }
 
 clean: not-running
 	@rm -rf "$(STATE)" .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

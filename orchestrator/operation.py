@@ -212,7 +212,7 @@ class Operation(Generic[P, R]):
 
     def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments by name."""
-        names = self.signature.by_place
+        names = self.signature.positional
         if names and not kwargs and len(args) == len(names):
             return dict(zip(names, args, strict=True))
         try:

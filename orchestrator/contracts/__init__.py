@@ -1,4 +1,4 @@
-"""Published contracts: JSON schemas of events, what of them may change, and samples of what was stored.
+"""Published contracts: the JSON schemas of events, which changes to them are allowed, and samples of stored events.
 
-Knows events alone: no Temporal and no SQL.
+This package depends on events only, and neither on Temporal nor on SQL.
 """

@@ -1,7 +1,7 @@
-"""What may change in a published schema: whatever was valid must stay valid, and mean the same.
+"""Finds incompatible changes of a published schema: whatever was valid must stay valid, with the same meaning.
 
-Conservative: a change that is not known to be harmless is incompatible. Allowed are words for people, limits that are
-loosened, values more in an enumeration, and new fields that may be left out.
+A change that is not known to be harmless counts as incompatible. Allowed are changed descriptions, looser limits,
+additional values of an enumeration, and new optional fields.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,82 +9,82 @@ from typing import Any
 
 Schema = Mapping[str, Any]
 
-_WORDS = ("title", "description", "examples", "$defs")
+_DESCRIPTIONS = ("title", "description", "examples", "$defs")
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 
 
 def incompatibilities(was: Schema, now: Schema) -> list[str]:
-    """Each change after which something that was valid is not any more, or means something else, with its place."""
+    """Describe each change after which a valid value is no longer valid or has another meaning, with its location."""
     return list(_changes(was, now, was.get("$defs", {}), now.get("$defs", {}), "", frozenset()))
 
 
-def without_words(schema: Any, *, of_fields: bool = False) -> Any:
-    """A schema without what is only for people."""
+def without_descriptions(schema: Any, *, of_fields: bool = False) -> Any:
+    """Return a schema without titles, descriptions and examples."""
     if isinstance(schema, dict):
-        given: dict[str, Any] = schema  # pyright: ignore[reportUnknownVariableType]
+        keys: dict[str, Any] = schema  # pyright: ignore[reportUnknownVariableType]
         return {
-            name: without_words(one, of_fields=name in ("properties", "$defs") and not of_fields)
-            for name, one in given.items()
-            if of_fields or name not in _WORDS or name == "$defs"
+            name: without_descriptions(inner, of_fields=name in ("properties", "$defs") and not of_fields)
+            for name, inner in keys.items()
+            if of_fields or name not in _DESCRIPTIONS or name == "$defs"
         }
     if isinstance(schema, list):
         items: list[Any] = schema  # pyright: ignore[reportUnknownVariableType]
-        return [without_words(one) for one in items]
+        return [without_descriptions(item) for item in items]
     return schema
 
 
 def _changes(
-    was: Schema, now: Schema, were: Schema, are: Schema, place: str, seen: frozenset[tuple[str, str]]
+    was: Schema, now: Schema, were: Schema, are: Schema, location: str, seen: frozenset[tuple[str, str]]
 ) -> Iterator[str]:
-    at = place or "the event"
+    subject = location or "the event"
     names = (str(was.get("$ref", "")), str(now.get("$ref", "")))
     if any(names):
         if names in seen:
             return
         seen |= {names}
         was, now = _resolved(was, were), _resolved(now, are)
-    for key in sorted({*was, *now} - {*_WORDS, "$ref", "properties", "required"}):
+    for key in sorted({*was, *now} - {*_DESCRIPTIONS, "$ref", "properties", "required"}):
         before, after = was.get(key), now.get(key)
         if key in ("items", "additionalProperties") and _are_schemas(before, after):
-            yield from _changes(was[key], now[key], were, are, f"{place}[]", seen)
+            yield from _changes(was[key], now[key], were, are, f"{location}[]", seen)
         elif key in ("anyOf", "oneOf", "allOf", "prefixItems") and before and after:
-            yield from _choices(key, before, after, were, are, place, seen)
+            yield from _choices(key, before, after, were, are, location, seen)
         elif before != after and not _is_looser(key, before, after):
-            yield f"{at}: {key} was {_shown(before)} and is {_shown(after)}"
-    yield from _fields(was, now, were, are, place, seen)
+            yield f"{subject}: {key} was {_shown(before)} and is {_shown(after)}"
+    yield from _fields(was, now, were, are, location, seen)
 
 
 def _fields(
-    was: Schema, now: Schema, were: Schema, are: Schema, place: str, seen: frozenset[tuple[str, str]]
+    was: Schema, now: Schema, were: Schema, are: Schema, location: str, seen: frozenset[tuple[str, str]]
 ) -> Iterator[str]:
     before, after = was.get("properties", {}), now.get("properties", {})
     needed, needs = set(was.get("required", [])), set(now.get("required", []))
     for name in before:
-        inner = f"{place}.{name}".lstrip(".")
+        inner = f"{location}.{name}".lstrip(".")
         if name not in after:
             yield f"{inner}: is gone"
             continue
         if name in needs and name not in needed:
             yield f"{inner}: could be left out, and is required"
         if name in needed and name not in needs:
-            # What was always there has a default now: what was valid stays as it was.
+            # A required field has become optional: every value that was valid still is.
             yield from _changes(before[name], _without_default(after[name]), were, are, inner, seen)
             continue
         yield from _changes(before[name], after[name], were, are, inner, seen)
     for name in after:
         if name not in before and name in needs:
-            yield f"{f'{place}.{name}'.lstrip('.')}: is new, and required"
+            yield f"{f'{location}.{name}'.lstrip('.')}: is new, and required"
 
 
 def _choices(
-    key: str, before: Any, after: Any, were: Schema, are: Schema, place: str, seen: frozenset[tuple[str, str]]
+    key: str, before: Any, after: Any, were: Schema, are: Schema, location: str, seen: frozenset[tuple[str, str]]
 ) -> Iterator[str]:
     if len(after) < len(before) or (len(after) > len(before) and key not in ("anyOf", "oneOf")):
-        yield f"{place or 'the event'}: {key} has {len(after)} members and had {len(before)}"
+        yield f"{location or 'the event'}: {key} has {len(after)} members and had {len(before)}"
         return
-    for one, other in zip(before, after, strict=False):
-        yield from _changes(one, other, were, are, place, seen)
+    for old, new in zip(before, after, strict=False):
+        yield from _changes(old, new, were, are, location, seen)
 
 
 def _are_schemas(*values: object) -> bool:
@@ -104,8 +104,8 @@ def _is_looser(key: str, before: Any, after: Any) -> bool:
 def _resolved(schema: Schema, defined: Schema) -> Schema:
     if "$ref" not in schema:
         return schema
-    beside = {name: value for name, value in schema.items() if name != "$ref"}
-    return {**defined[schema["$ref"].rpartition("/")[2]], **beside}
+    siblings = {name: value for name, value in schema.items() if name != "$ref"}
+    return {**defined[schema["$ref"].rpartition("/")[2]], **siblings}
 
 
 def _without_default(schema: Schema) -> Schema:

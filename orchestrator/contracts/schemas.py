@@ -1,4 +1,4 @@
-"""JSON schemas of events, with their docstrings as descriptions, and a value that fits one."""
+"""JSON schemas of events, with their docstrings as descriptions, and sample values that fit a schema."""
 
 import ast
 import inspect
@@ -40,7 +40,7 @@ _BY_FORMAT = {
 
 
 def schema_of(event: type[DomainEvent]) -> dict[str, Any]:
-    """The JSON schema of an event's fields, described by their docstrings."""
+    """Return the JSON schema of an event's fields, with their docstrings as descriptions."""
     schema = _json_schema(event)
     for name, text in _docstrings(event):
         if name in schema.get("properties", {}):
@@ -49,7 +49,7 @@ def schema_of(event: type[DomainEvent]) -> dict[str, Any]:
 
 
 def _json_schema(event: type[DomainEvent]) -> dict[str, Any]:
-    """pydantic's schema; of an event that contains itself, with its fields at the top as of any other."""
+    """Return pydantic's schema. The fields are at its top level, also if the event contains itself."""
     schema = event.model_json_schema()
     if "$ref" not in schema:
         return schema
@@ -57,11 +57,11 @@ def _json_schema(event: type[DomainEvent]) -> dict[str, Any]:
 
 
 class Endless(ValueError):
-    """A value of the type contains another of it, and so on: none has an end."""
+    """Each value of the type would contain another one, so that no value is finite."""
 
 
 def sample_event(event: type[DomainEvent]) -> DomainEvent | None:
-    """A valid event: its author's example, or one made from its schema; None if what was made is not valid."""
+    """Return a valid event: the author's example or one generated from the schema, or None if that is not valid."""
     example = event.example()
     if example is not None:
         return example
@@ -75,14 +75,14 @@ def sample_event(event: type[DomainEvent]) -> DomainEvent | None:
 
 
 def sample_value(hint: Any, *, other: bool = False) -> Any:
-    """A value of a type, made from its schema.
+    """Return a value of a type, generated from its schema.
 
     Args:
         hint: the type.
-        other: one that leads elsewhere: with its truths true, and the last of what may be chosen.
+        other: whether to return another value: booleans are true, and the last choice is taken instead of the first.
 
     Raises:
-        ValueError: none that was made is valid.
+        ValueError: no generated value is valid.
     """
     adapter: TypeAdapter[Any] = TypeAdapter(hint)
     schema = adapter.json_schema()
@@ -91,23 +91,23 @@ def sample_value(hint: Any, *, other: bool = False) -> Any:
             return adapter.validate_json(canonical(sample(schema, schema.get("$defs", {}), text, other)), strict=True)
         except ValueError:
             continue
-    raise ValueError(f"no sample of {hint} could be made")
+    raise ValueError(f"no valid sample of {hint} could be generated")
 
 
 def sample(
     schema: Schema, defined: Schema, text: str, other: bool = False, *, within: frozenset[str] = frozenset()
 ) -> JsonValue:
-    """A value that fits a schema as far as the schema tells.
+    """Return a value that fits a schema. Rules that the schema does not express may be broken.
 
     Args:
-        schema: of the value.
+        schema: the value's schema.
         defined: schemas by name, for references.
-        text: what a string is that may be anything.
-        other: as of `sample_value`.
-        within: names of the types that the value is a part of.
+        text: the value of a string without a format or a pattern.
+        other: the same as for `sample_value`.
+        within: the names of the types that contain the value.
 
     Raises:
-        Endless: there is no such value.
+        Endless: no value of the type is finite.
     """
 
     def inner(part: Schema) -> JsonValue:
@@ -124,7 +124,7 @@ def sample(
         return schema["enum"][-1 if other else 0]  # type: ignore[no-any-return]
     for choice in ("anyOf", "oneOf", "allOf"):
         if choice in schema:
-            members: list[Schema] = [one for one in schema[choice] if one.get("type") != "null"]
+            members: list[Schema] = [member for member in schema[choice] if member.get("type") != "null"]
             for member in members:
                 try:
                     return inner(member)
@@ -135,9 +135,9 @@ def sample(
     match schema.get("type"):
         case "object":
             required = schema.get("required", [])
-            return {name: inner(one) for name, one in schema.get("properties", {}).items() if name in required}
+            return {name: inner(field) for name, field in schema.get("properties", {}).items() if name in required}
         case "array":
-            items = [inner(one) for one in schema.get("prefixItems", [])]
+            items = list(map(inner, schema.get("prefixItems", [])))
             least: int = schema.get("minItems", 0)
             return items or ([inner(schema.get("items", {}))] * least if least else [])
         case "string":
@@ -154,7 +154,7 @@ def _text(schema: Schema, text: str) -> str:
     if schema.get("format") in _BY_FORMAT:
         return _BY_FORMAT[schema["format"]]
     if "pattern" in schema:
-        text = next((one for one in (text, *_TEXTS) if re.search(schema["pattern"], one)), text)
+        text = next((candidate for candidate in (text, *_TEXTS) if re.search(schema["pattern"], candidate)), text)
     return text.ljust(schema.get("minLength", 0), "a")
 
 
@@ -164,7 +164,7 @@ def _number(schema: Schema) -> int:
 
 
 def _docstrings(event: type[DomainEvent]) -> Iterator[tuple[str, str]]:
-    """Each field's docstring, of the nearest class that has one; nothing where there is no source to read."""
+    """Each field's docstring, starting with the nearest class. A class without readable source is skipped."""
     for base in event.__mro__:
         if not issubclass(base, DomainEvent) or base is DomainEvent:
             continue

@@ -164,8 +164,8 @@ def _faults_of_union(members: tuple[Any, ...]) -> Iterator[str]:
             continue
         names = name_of(first), name_of(second)
         said = (
-            f"{shown} is ambiguous, because {names[0]} and {names[1]} can have the same JSON, and one would be read back "
-            "as the other"
+            f"{shown} is ambiguous, because {names[0]} and {names[1]} can have the same JSON, and one would be read "
+            "back as the other"
         )
         if all(shape_of(bare(member)) is not None for member in (first, second)):
             yield (

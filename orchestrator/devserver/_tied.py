@@ -1,9 +1,9 @@
-"""Runs a command that must not outlive whoever started it: `python _tied.py <parent's id> <how> <command>...`.
+"""Runs a command that must not outlive its parent: `python _tied.py <parent's id> <how> <command>...`.
 
-A script of its own, with nothing but the standard library, because it stands between fork and exec: it ties itself to
-its parent and then *becomes* the command, which keeps its process id. On Linux the kernel is asked to kill it when
-the parent's starting thread ends (`kernel`). Elsewhere a watcher process waits for the end of standard input, a pipe
-that only the parent holds open (`pipe`).
+This is a separate script that uses only the standard library, because it runs between fork and exec: it ties itself to
+its parent and then replaces itself with the command, which keeps the process id. On Linux the kernel kills the process
+when the parent's starting thread ends (`kernel`). Elsewhere a watcher process waits for the end of standard input, a
+pipe that only the parent holds open (`pipe`).
 """
 
 import ctypes
@@ -16,21 +16,21 @@ _PR_SET_PDEATHSIG = 1
 
 
 def by_kernel(parent: int) -> None:
-    """Have Linux kill this process, and what it becomes, when its parent is gone."""
+    """Make Linux kill this process, and the command after it, when the parent has ended."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:  # gone before it was asked
+    if os.getppid() != parent:  # the parent ended before the call
         sys.exit(1)
 
 
 def by_pipe() -> None:
-    """Fork a watcher that kills this process, and what it becomes, at the end of standard input."""
+    """Fork a watcher that kills this process, and the command after it, at the end of standard input."""
     tied = os.getpid()
     living, alive = os.pipe()
     if os.fork() == 0:
         os.close(alive)
-        # Only the two pipes: whatever else the command holds, such as a lock, must not be held by the watcher too.
+        # The watcher keeps only the two pipes, so that it holds nothing else of the command's, such as a lock.
         os.dup2(living, 3)
         os.closerange(4, 256)
         ended = select.select([0, 3], [], [])[0]
@@ -42,15 +42,15 @@ def by_pipe() -> None:
 
 
 def main() -> None:
-    """Tie, then become the command."""
+    """Tie this process to its parent, then replace it with the command."""
     parent, how, *command = sys.argv[1:]
     if how == "kernel":
         by_kernel(int(parent))
     else:
         by_pipe()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
     os.execv(command[0], command)  # noqa: S606
 
 

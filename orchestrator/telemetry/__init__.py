@@ -1,1 +1,1 @@
-"""What a process writes for people and machines: standard streams, and later metrics, traces and logs."""
+"""The output of a process: its standard streams."""

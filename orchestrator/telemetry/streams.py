@@ -1,4 +1,4 @@
-"""Standard streams that may be closed, full, or read by nobody, as after `>&-`, `> /dev/full` or `| head`."""
+"""Handles standard streams that are closed, full or no longer read, as after `>&-`, `> /dev/full` or `| head`."""
 
 import io
 import os
@@ -8,15 +8,15 @@ from typing import TextIO
 
 
 def open_standard_streams() -> None:
-    """Open whichever standard stream is closed on the null device, and let any text be written to the others.
+    """Connect each closed standard stream to the null device, and make the others accept any text.
 
-    Otherwise the next file that is opened, a database perhaps, would be the one that everything is printed to.
+    Otherwise the next file that is opened, perhaps a database, would get the stream's number and its output.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
     if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
@@ -29,7 +29,7 @@ def open_standard_streams() -> None:
 
 
 def write_line(text: str, *, to_stderr: bool = False) -> None:
-    """Write a line; if nobody can have it, the work goes on without."""
+    """Write a line. If that fails, silence the stream and continue."""
     stream = sys.stderr if to_stderr else sys.stdout
     try:
         print(text, file=stream, flush=True)
@@ -38,9 +38,9 @@ def write_line(text: str, *, to_stderr: bool = False) -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """Send what is still buffered, and all that is written from now on, to the null device."""
+    """Redirect a stream, including its buffered text, to the null device."""
     with suppress(OSError, ValueError):
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, stream.fileno())
-        os.close(nothing)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
         stream.flush()

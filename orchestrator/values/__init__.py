@@ -1,1 +1,1 @@
-"""How an author's values become JSON and are read back as the same values, or are refused where they arise."""
+"""Converts an author's values to JSON, and rejects values that would not be read back unchanged."""

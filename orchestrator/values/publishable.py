@@ -1,4 +1,4 @@
-"""Checks an event where it arises: its JSON must be read back as the same event, by whoever it is sent to."""
+"""Checks an event before it is sent: every receiver must read its JSON back as the same event."""
 
 from collections.abc import Mapping
 
@@ -13,12 +13,12 @@ from orchestrator.values.round_trip import deeper_than, difference, model_may_be
 def check_publishable(
     event: DomainEvent, fields: Mapping[str, JsonValue], *, read_as: type[DomainEvent] | None = None
 ) -> None:
-    """Read an event back from its fields, which also finds what was built past its validation.
+    """Read an event back from its fields. This also finds an event that was built without validation.
 
     Args:
-        event: what is to be sent.
-        fields: its fields as JSON, as they will travel.
-        read_as: the class that reads it, if that is not its own.
+        event: the event to be sent.
+        fields: its fields as JSON, in the form in which they are sent.
+        read_as: the class that will read it, if that is not its own.
 
     Raises:
         UnreadableEvent: `event.invalid`, because the fields cannot be read, are nested too deep, or are read as another
@@ -30,7 +30,7 @@ def check_publishable(
     try:
         text = canonical(fields)
     except ValueError as fault:
-        raise UnreadableEvent("event.invalid", f"a field holds what JSON cannot: {fault}") from fault
+        raise UnreadableEvent("event.invalid", f"a field has a value that JSON cannot represent: {fault}") from fault
     again = parse(text, event_class)
     if model_may_change(event_class) and (how := difference(event, again)):
         raise UnreadableEvent("event.invalid", f"it would arrive as another event: {how}")

@@ -1,4 +1,4 @@
-"""An operation's result as JSON. A value that is not what the operation declares is its author's mistake."""
+"""Converts an operation's result to JSON. A value of another type than the declared one is the author's mistake."""
 
 import inspect
 import math
@@ -13,11 +13,11 @@ from orchestrator.values.signature import Signature
 
 
 def result_as_json(operation: str, signature: Signature, returned: object) -> JsonValue:
-    """What an operation returned, as JSON.
+    """Return an operation's result as JSON.
 
     Raises:
-        ResultInvalid: it is not of the declared type, or would not be read back as it is. The message says what was
-            returned and what is declared, and repeats no value: it may be personal.
+        ResultInvalid: it is not of the declared type, or would not be read back unchanged. The message names the
+            returned and the declared type, but contains no value, because a value may be personal.
     """
     try:
         return signature.dump_result(returned)
@@ -25,28 +25,28 @@ def result_as_json(operation: str, signature: Signature, returned: object) -> Js
         raise result_invalid(operation, signature, returned, fault) from fault
     except AuthorsMistake:
         raise
-    except Exception as fault:  # pydantic's, or anything that a serializer of the author's raises
+    except Exception as fault:  # pydantic's error, or any that the author's serializer raises
         raise result_invalid(operation, signature, returned, fault) from fault
 
 
 def result_as_text(operation: str, signature: Signature, returned: object, result: JsonValue) -> str | None:
-    """The same as the step's row keeps it; None of an operation that returns nothing.
+    """Return a result as the text for the step's row, or None if the operation returns nothing.
 
     Raises:
-        ResultInvalid: it has no JSON form.
+        ResultInvalid: the result has no JSON form.
     """
     try:
         return None if result is None else canonical(result)
-    except (ValueError, TypeError, RecursionError) as fault:  # a type that takes any JSON value takes NaN, too
+    except (ValueError, TypeError, RecursionError) as fault:  # a type that accepts any JSON value also accepts NaN
         raise result_invalid(operation, signature, returned, fault) from fault
 
 
 def result_invalid(operation: str, signature: Signature, returned: object, fault: Exception) -> ResultInvalid:
-    """The mistake, with what was returned and what is declared."""
+    """Return the error, which names the returned and the declared type."""
     why = describe(fault) if isinstance(fault, ValidationError) else str(fault) or type(fault).__name__
     return ResultInvalid(
         f"{operation} returned {_shown(returned)} and declares -> {_declared(signature)} "
-        f"({why}). Return what is declared, or declare what is returned"
+        f"({why}). Return a value of the declared type, or declare the type that is returned"
     )
 
 
@@ -59,6 +59,6 @@ def _shown(returned: object) -> str:
 
 
 def _declared(signature: Signature) -> str:
-    """The annotation as its author wrote it, if it can be had."""
+    """Return the annotation as its author wrote it, if it is available."""
     written: Any = getattr(signature.body, "__annotations__", {}).get("return", signature.hints.get("return"))
     return written if isinstance(written, str) else inspect.formatannotation(written)

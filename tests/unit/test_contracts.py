@@ -140,9 +140,9 @@ def test_a_version_without_its_upcaster_one_that_went_back_and_an_event_that_is_
     monkeypatch.undo()
     lock = published / "contracts.json"
     accept(after.CATALOG, read_lock(lock), lock, published / "payloads")
-    assert any("and version 2 was published" in one for one in texts(check(before.CATALOG, published)))
+    assert any("but version 2 was published" in one for one in texts(check(before.CATALOG, published)))
     nothing = Catalog.of(orchestrators=[])
-    assert any("is gone from the code" in one for one in texts(check(nothing, published)))
+    assert any("is no longer in the code" in one for one in texts(check(nothing, published)))
 
 
 def test_a_stored_payload_that_cannot_be_read_any_more_is_told(published: Path) -> None:
