@@ -1,4 +1,4 @@
-"""What the engine is given: the events and the operations, each with its undoing."""
+"""The benchmark's application for the engine: events, and operations with their compensations."""
 
 from uuid import UUID
 
@@ -7,7 +7,7 @@ from orchestrator import DomainEvent, FailureEvent, Refused, Transaction, operat
 
 
 class TransferRequested(DomainEvent):
-    """Money is to be transferred, each step a transaction."""
+    """A client has requested a transfer whose steps are separate transactions."""
 
     source: int
     target: int
@@ -15,25 +15,25 @@ class TransferRequested(DomainEvent):
 
 
 class AtomicTransferRequested(TransferRequested):
-    """The same in one transaction."""
+    """A client has requested a transfer in one transaction."""
 
 
 class PartitionedTransferRequested(TransferRequested):
-    """As the first, in a partition."""
+    """A client has requested a transfer whose steps are separate transactions, in a partition."""
 
 
 class PartitionedAtomicTransferRequested(TransferRequested):
-    """As the second, in a partition."""
+    """A client has requested a transfer in one transaction, in a partition."""
 
 
 class TransferCompleted(DomainEvent):
-    """Transferred."""
+    """The money was transferred."""
 
     record: UUID
 
 
 class TransferFailed(FailureEvent):
-    """Not transferred."""
+    """The money was not transferred."""
 
 
 @operation
@@ -51,7 +51,7 @@ async def withdraw(tx: Transaction, account: int, amount: int) -> None:
 
 @withdraw.compensation
 async def put_back(tx: Transaction, account: int, amount: int) -> None:
-    """Put back what was taken."""
+    """Add the withdrawn money back."""
     await ledger.add(tx, account, amount)
 
 
@@ -63,13 +63,13 @@ async def deposit(tx: Transaction, account: int, amount: int) -> None:
 
 @deposit.compensation
 async def take_back(tx: Transaction, account: int, amount: int) -> None:
-    """Take back what was added."""
+    """Take the deposited money out again."""
     await ledger.take(tx, account, amount)
 
 
 @operation
 async def record(tx: Transaction, source: int, target: int, amount: int) -> UUID:
-    """Write down what was transferred; answers the record's id."""
+    """Record the transfer, and return the record's id."""
     key = tx.uuid()
     await ledger.write(tx, key, source, target, amount)
     return key
@@ -77,5 +77,5 @@ async def record(tx: Transaction, source: int, target: int, amount: int) -> UUID
 
 @record.compensation
 async def erase(tx: Transaction, result: UUID) -> None:
-    """Take the record away."""
+    """Delete the record."""
     await ledger.erase(tx, result)

@@ -1,4 +1,4 @@
-"""The forms that are compared: each runs one saga from publishing to its known outcome, and counts its history."""
+"""The forms that are compared. Each runs a saga from publishing to its known outcome, and counts its history events."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -32,24 +32,24 @@ from orchestrator.client import EventBus
 from orchestrator.protocol.commands import Phase
 
 AMOUNT = 7
-_LOOKED_AT = 5
-"""Executions whose history is counted, where each saga has one."""
+_SAMPLED_EXECUTIONS = 5
+"""How many executions' histories are counted, if each saga has its own execution."""
 _numbers = count()
 
 
 class NotCompleted(Exception):
-    """A saga came to another end than the one it must come to here."""
+    """A saga did not complete."""
 
 
 def next_pair() -> tuple[int, int]:
-    """Two accounts that no saga of the last few hundred has had."""
+    """Return two accounts that none of the last few hundred sagas used."""
     first = 2 * next(_numbers) % ACCOUNTS
     return first, first + 1
 
 
 @dataclass(frozen=True, slots=True)
 class FormName:
-    """Which form it is."""
+    """Identifies a form by its placement and its number of transactions."""
 
     placement: Placement
     transactions: int
@@ -62,37 +62,37 @@ PLAIN = FormName("plain", 3)
 
 
 class Form(ABC):
-    """One form.
+    """One of the compared ways to run a saga.
 
     Attributes:
-        name: which.
-        side: whose workers run it.
+        name: identifies the form.
+        side: the side whose workers run it.
     """
 
     def __init__(self, name: FormName, side: Side, client: Client) -> None:
         self.name = name
         self.side: Side = side
         self._client = client
-        self._latest: deque[str] = deque(maxlen=_LOOKED_AT)
+        self._latest: deque[str] = deque(maxlen=_SAMPLED_EXECUTIONS)
 
     @abstractmethod
     async def run_saga(self) -> None:
-        """Publish, and wait for the outcome.
+        """Start a saga and wait for its outcome.
 
         Raises:
-            NotCompleted: it was not done.
+            NotCompleted: the saga did not complete.
         """
 
     async def history_length(self) -> int:
-        """Events of the histories that its sagas share, until now; 0 where each saga has one of its own."""
+        """Return how many events the histories that sagas share have. 0 if each saga has its own history."""
         return 0
 
-    async def history_a_saga(self, sagas: int, before: int) -> float:
-        """History events a saga, of the last ones.
+    async def history_per_saga(self, sagas: int, before: int) -> float:
+        """Return the history events per saga, averaged over recent sagas.
 
         Args:
-            sagas: how many there were since `before`.
-            before: what `history_length` was then.
+            sagas: how many sagas ran since `before` was read.
+            before: the earlier result of `history_length`.
         """
         lengths = [
             (await self._client.get_workflow_handle(workflow_id).describe()).history_length
@@ -109,7 +109,7 @@ class PlainForm(Form):
         self._workflow = workflow
 
     async def run_saga(self) -> None:
-        """Start it, and wait for its result."""
+        """Start the workflow and wait for its result."""
         source, target = next_pair()
         handle = await self._client.start_workflow(
             self._workflow.run,
@@ -122,7 +122,7 @@ class PlainForm(Form):
 
 
 class EngineForm(Form):
-    """The engine, each saga in an execution of its own."""
+    """The engine, with each saga in its own execution."""
 
     placement: Placement = "own execution"
 
@@ -139,7 +139,7 @@ class EngineForm(Form):
         self._event = event
 
     async def run_saga(self) -> None:
-        """Publish its event, and wait for the outcome."""
+        """Publish an event and wait for its saga's outcome."""
         source, target = next_pair()
         [handle] = await self._bus.publish(self._event(source=source, target=target, amount=AMOUNT))
         outcome = await handle.outcome()
@@ -149,25 +149,25 @@ class EngineForm(Form):
 
 
 class PartitionedForm(EngineForm):
-    """The engine, many sagas in each of a few executions."""
+    """The engine, with many sagas in each of a few executions."""
 
     placement: Placement = "partitions"
 
     async def history_length(self) -> int:
-        """Of every execution of its type, all runs: those that sagas got for themselves count, too."""
+        """Add up all runs of all executions of the type, including the own executions that some sagas got."""
         runs = self._client.list_workflows(f"WorkflowType = '{self._orchestrator.__name__}'")
-        known = [(run.id, run.run_id) async for run in runs]
+        ids = [(run.id, run.run_id) async for run in runs]
         return sum(
-            [(await self._client.get_workflow_handle(id, run_id=run).describe()).history_length for id, run in known]
+            [(await self._client.get_workflow_handle(id, run_id=run).describe()).history_length for id, run in ids]
         )
 
-    async def history_a_saga(self, sagas: int, before: int) -> float:
-        """What was added meanwhile, shared among all of them."""
+    async def history_per_saga(self, sagas: int, before: int) -> float:
+        """Divide the events that were added since `before` by the number of sagas."""
         return (await self.history_length() - before) / max(1, sagas)
 
 
 def all_forms(client: Client, bus: EventBus) -> Sequence[Form]:
-    """Every form, the plain saga first."""
+    """Return every form, starting with the plain saga."""
     return (
         PlainForm(client, PlainTransfer, 3),
         PlainForm(client, PlainAtomicTransfer, 1),

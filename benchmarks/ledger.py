@@ -1,7 +1,7 @@
-"""The tables, and the three pieces of work that every form does: the same SQLModel statements on the same rows.
+"""The tables and the operations that every form runs: the same SQLModel statements on the same rows.
 
-Each statement is built once: else most of what an operation costs is SQLAlchemy's building, which is the same for all
-and would hide what is compared. Knows neither the engine nor Temporal, so that neither has an advantage in here.
+Each statement is built once. Otherwise SQLAlchemy's time for building it, which is the same for every form, would
+dominate the measurement. This module depends on neither the engine nor Temporal, so that neither has an advantage here.
 """
 
 from uuid import UUID
@@ -11,13 +11,13 @@ from sqlmodel import Field, SQLModel, col, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 ACCOUNTS = 1_000
-"""Each saga has its own pair, so that no row is hot."""
+"""How many accounts there are. Each saga uses its own pair, so that no row is contended."""
 OPENING_BALANCE = 1_000_000_000
 TABLES = ("bench_account", "bench_record")
 
 
 class InsufficientFunds(Exception):
-    """The account holds too little."""
+    """The account has too little money."""
 
 
 class Account(SQLModel, table=True):
@@ -30,7 +30,7 @@ class Account(SQLModel, table=True):
 
 
 class Record(SQLModel, table=True):
-    """Something that was transferred."""
+    """The record of a transfer."""
 
     __tablename__ = "bench_record"  # pyright: ignore[reportAssignmentType]
 
@@ -61,11 +61,11 @@ async def take(session: AsyncSession, account: int, amount: int) -> None:
     """Take money out of an account.
 
     Raises:
-        InsufficientFunds: there is too little in it.
+        InsufficientFunds: the account has too little money.
     """
-    taken = await session.exec(_TAKE, params={"account": account, "amount": amount})
-    if taken.rowcount != 1:
-        raise InsufficientFunds(f"account {account} holds less than {amount}")
+    updated = await session.exec(_TAKE, params={"account": account, "amount": amount})
+    if updated.rowcount != 1:
+        raise InsufficientFunds(f"account {account} has less than {amount}")
 
 
 async def add(session: AsyncSession, account: int, amount: int) -> None:
@@ -74,10 +74,10 @@ async def add(session: AsyncSession, account: int, amount: int) -> None:
 
 
 async def write(session: AsyncSession, record: UUID, source: int, target: int, amount: int) -> None:
-    """Write down what was transferred."""
+    """Record a transfer."""
     await session.exec(_WRITE, params={"id": record, "source": source, "target": target, "amount": amount})
 
 
 async def erase(session: AsyncSession, record: UUID) -> None:
-    """Take a record away."""
+    """Delete a record."""
     await session.exec(_ERASE, params={"record": record})

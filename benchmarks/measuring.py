@@ -1,4 +1,4 @@
-"""Time and CPU: a steady load, one saga after the other, and what the processes used meanwhile."""
+"""Measures time and CPU: under a steady load, and with one saga at a time."""
 
 import asyncio
 import os
@@ -11,20 +11,20 @@ from pathlib import Path
 PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _RAMP_SECONDS = 1.0
-"""At least so long a load runs before it is measured."""
+"""How many seconds a load runs, at least, before it is measured."""
 
 WARM_UP = 2
-"""Sagas before those that are taken one at a time."""
+"""How many sagas run before those that are measured one at a time."""
 
 RunSaga = Callable[[], Awaitable[None]]
-"""From publishing to the known outcome."""
+"""Runs one saga from publishing to its known outcome."""
 
 
 def cpu_seconds(roots: Sequence[int]) -> float:
-    """CPU that these processes and all of their children have used, those that have ended among them.
+    """Return the CPU time that processes and all of their descendants have used, including those that have ended.
 
     Raises:
-        OSError: one of them is gone.
+        ProcessLookupError: one of the processes no longer exists.
     """
     used: dict[int, float] = {}
     children: defaultdict[int, list[int]] = defaultdict(list)
@@ -34,76 +34,77 @@ def cpu_seconds(roots: Sequence[int]) -> float:
         try:
             stat = (entry / "stat").read_text()
         except OSError:
-            continue  # it has just ended; its parent has its share
+            continue  # it has just ended, and its parent's count includes it
         fields = stat[stat.rindex(")") + 2 :].split()
         pid = int(entry.name)
         children[int(fields[1])].append(pid)
-        # utime, stime, and cutime, cstime: of children that have ended and were waited for
+        # utime and stime, then cutime and cstime, which belong to children that have ended and were waited for
         used[pid] = sum(map(int, fields[11:15])) / _TICKS
     total = 0.0
-    waiting = list(roots)
-    while waiting:
-        pid = waiting.pop()
+    pending = list(roots)
+    while pending:
+        pid = pending.pop()
         if pid not in used:
-            raise ProcessLookupError(f"process {pid} is gone, and with it what it used")
+            raise ProcessLookupError(f"process {pid} no longer exists, so its CPU time is unknown")
         total += used[pid]
-        waiting += children[pid]
+        pending += children[pid]
     return total
 
 
 @dataclass(frozen=True, slots=True)
 class CpuClock:
-    """What each part uses; `client` is this process."""
+    """Reads the CPU time of each part. The part `client` is this process."""
 
     parts: Mapping[str, Sequence[int]]
-    """Process ids by part."""
+    """Process ids, by part."""
 
     def read(self) -> dict[str, float]:
-        """Seconds of CPU used until now, by part."""
+        """Return the seconds of CPU that each part has used so far."""
         return {**{part: cpu_seconds(pids) for part, pids in self.parts.items()}, "client": time.process_time()}
 
 
 @dataclass(slots=True)
 class Load:
-    """A steady load, and what came of it between two moments at which the load was the same.
+    """A steady load, measured between two moments at which it is complete.
 
-    The empty beginning does not count, nor the end in which no new sagas come. Sagas that began together tend to end
-    together, so what is measured is whole turns of all places: otherwise slow forms would lose or win a turn by chance.
+    The start, when slots are empty, and the end, when no new sagas start, are not measured. Sagas that start together
+    tend to end together, so the measurement covers whole cycles of all slots; otherwise slow forms would gain or lose a
+    cycle by chance.
     """
 
     at_once: int
     run_seconds: float
-    """To be measured at the least."""
+    """How long to measure, at least."""
     clock: CpuClock
     seconds: float = 0.0
-    """That were measured."""
+    """How long was measured."""
     waits: list[float] = field(default_factory=list[float])
-    """Seconds from publishing to the known outcome, of each saga that ended meanwhile."""
+    """Seconds from publishing to the known outcome, for each saga that ended during the measurement."""
     cpu: dict[str, float] = field(default_factory=dict[str, float])
-    """Seconds of CPU that were used meanwhile, by part."""
+    """Seconds of CPU that each part used during the measurement."""
     run: int = 0
-    """Sagas altogether, also before and after."""
+    """How many sagas ran, including those before and after the measurement."""
     _started: float = field(default_factory=time.monotonic)
     _began: float | None = None
     _is_over: bool = False
 
     @property
     def throughput(self) -> float:
-        """Sagas a second."""
+        """Sagas per second."""
         return len(self.waits) / self.seconds
 
-    def cpu_ms_a_saga(self) -> dict[str, float]:
-        """By part."""
+    def cpu_ms_per_saga(self) -> dict[str, float]:
+        """Return the milliseconds of CPU that each part used per saga."""
         return {part: 1_000 * used / len(self.waits) for part, used in self.cpu.items()}
 
-    async def place(self, run_saga: RunSaga) -> None:
-        """One of the places: a saga after the other, until enough was measured."""
+    async def run_slot(self, run_saga: RunSaga) -> None:
+        """Run one saga after the other in one of the slots, until enough was measured."""
         while not self._is_over:
             began = time.monotonic()
             await run_saga()
-            self._note(time.monotonic() - began)
+            self._record(time.monotonic() - began)
 
-    def _note(self, wait: float) -> None:
+    def _record(self, wait: float) -> None:
         self.run += 1
         now = time.monotonic()
         if self._is_over:
@@ -120,16 +121,16 @@ class Load:
 
 
 async def under_load(run_saga: RunSaga, *, at_once: int, seconds: float, clock: CpuClock) -> Load:
-    """Keep so many sagas in flight, measure for so many seconds or little more, and let those in flight end."""
+    """Keep `at_once` sagas in flight, measure for at least `seconds`, and wait until the remaining sagas have ended."""
     load = Load(at_once, seconds, clock)
-    async with asyncio.TaskGroup() as places:
+    async with asyncio.TaskGroup() as slots:
         for _ in range(at_once):
-            places.create_task(load.place(run_saga))
+            slots.create_task(load.run_slot(run_saga))
     return load
 
 
 async def one_at_a_time(run_saga: RunSaga, *, sagas: int) -> list[float]:
-    """Seconds that each of so many sagas took, nothing else in flight; `WARM_UP` more come first."""
+    """Run sagas one at a time and return how many seconds each took. `WARM_UP` sagas run before them."""
     waits: list[float] = []
     for _ in range(WARM_UP + sagas):
         began = time.monotonic()
@@ -139,6 +140,6 @@ async def one_at_a_time(run_saga: RunSaga, *, sagas: int) -> list[float]:
 
 
 def percentile(values: Sequence[float], part: float) -> float:
-    """The value below which this part (0 to 1) of them lies; 0 if there are none."""
+    """Return the value below which a part (0 to 1) of the values lies, or 0 if there are no values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, round(part * (len(ordered) - 1)))] if ordered else 0.0

@@ -1,6 +1,7 @@
-"""The engine's sagas: each placement, with three transactions and with one.
+"""The engine's orchestrators: each placement, with three transactions and with one.
 
-A module of their own: Temporal's sandbox imports it anew for each execution, which tables would not survive.
+They are in a separate module, because Temporal's sandbox imports it again for each execution, and tables cannot be
+declared twice.
 """
 
 from benchmarks.application import (
@@ -17,7 +18,7 @@ from benchmarks.application import (
 from orchestrator import Orchestrator, Saga
 
 PARTITIONS = 1
-"""With 50 sagas at once two carried a fifth less, and three a third less: their waves are smaller."""
+"""With 50 concurrent sagas, two partitions ran a fifth fewer per second and three a third fewer, in smaller waves."""
 
 
 async def _in_three(event: TransferRequested, saga: Saga) -> TransferCompleted:
@@ -39,7 +40,7 @@ async def _in_one(event: TransferRequested, saga: Saga) -> TransferCompleted:
 
 
 class OwnTransfer(Orchestrator[TransferRequested, TransferCompleted, TransferFailed]):
-    """Three transactions, an execution for each saga."""
+    """Three transactions, with its own execution for each saga."""
 
     async def handle(self, event: TransferRequested, saga: Saga) -> TransferCompleted:
         """Withdraw, deposit, record."""
@@ -47,15 +48,15 @@ class OwnTransfer(Orchestrator[TransferRequested, TransferCompleted, TransferFai
 
 
 class OwnAtomicTransfer(Orchestrator[AtomicTransferRequested, TransferCompleted, TransferFailed]):
-    """One transaction, an execution for each saga."""
+    """One transaction, with its own execution for each saga."""
 
     async def handle(self, event: AtomicTransferRequested, saga: Saga) -> TransferCompleted:
-        """Withdraw, deposit and record at once."""
+        """Withdraw, deposit and record in one step."""
         return await _in_one(event, saga)
 
 
 class PartitionedTransfer(Orchestrator[PartitionedTransferRequested, TransferCompleted, TransferFailed]):
-    """Three transactions, many sagas in each of a few executions."""
+    """Three transactions, with many sagas in each of a few executions."""
 
     partitions = PARTITIONS
 
@@ -65,10 +66,10 @@ class PartitionedTransfer(Orchestrator[PartitionedTransferRequested, TransferCom
 
 
 class PartitionedAtomicTransfer(Orchestrator[PartitionedAtomicTransferRequested, TransferCompleted, TransferFailed]):
-    """One transaction, many sagas in each of a few executions."""
+    """One transaction, with many sagas in each of a few executions."""
 
     partitions = PARTITIONS
 
     async def handle(self, event: PartitionedAtomicTransferRequested, saga: Saga) -> TransferCompleted:
-        """Withdraw, deposit and record at once."""
+        """Withdraw, deposit and record in one step."""
         return await _in_one(event, saga)

@@ -1,4 +1,4 @@
-"""The plain saga's activities: one transaction each, and no fence, so that a lost reply may repeat an effect."""
+"""The plain saga's activities. Each is one transaction without a fence, so a lost reply can repeat an effect."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,7 +13,7 @@ from benchmarks import ledger
 
 
 class Transfer(BaseModel):
-    """What is to be transferred."""
+    """A transfer's accounts and amount."""
 
     source: int
     target: int
@@ -28,7 +28,7 @@ class Side(BaseModel):
 
 
 class Entry(BaseModel):
-    """What is to be written down."""
+    """A transfer with the id of its record."""
 
     id: UUID
     transfer: Transfer
@@ -36,7 +36,7 @@ class Entry(BaseModel):
 
 @dataclass(frozen=True)
 class Activities:
-    """The activities of one worker, over its connections."""
+    """The activities of one worker, which share its database connections."""
 
     engine: AsyncEngine
 
@@ -48,7 +48,7 @@ class Activities:
 
     @activity.defn
     async def put_back(self, side: Side) -> None:
-        """Put back what was taken."""
+        """Add the withdrawn money back."""
         async with AsyncSession(self.engine) as session, session.begin():
             await ledger.add(session, side.account, side.amount)
 
@@ -60,20 +60,20 @@ class Activities:
 
     @activity.defn
     async def take_back(self, side: Side) -> None:
-        """Take back what was added."""
+        """Take the deposited money out again."""
         async with AsyncSession(self.engine) as session, session.begin():
             await _take(session, side)
 
     @activity.defn
     async def record(self, entry: Entry) -> UUID:
-        """Write down what was transferred; answers the record's id."""
+        """Record the transfer, and return the record's id."""
         async with AsyncSession(self.engine) as session, session.begin():
             await _write(session, entry)
         return entry.id
 
     @activity.defn
     async def erase(self, entry: Entry) -> None:
-        """Take the record away."""
+        """Delete the record."""
         async with AsyncSession(self.engine) as session, session.begin():
             await ledger.erase(session, entry.id)
 

@@ -1,6 +1,6 @@
 """`python -m benchmarks.plain_worker`: one worker process of the plain saga.
 
-Reads `TEMPORAL_ADDRESS`, `BENCH_TASK_QUEUE` and `BENCH_DATABASE_URL`; says READY, and works until SIGTERM.
+It reads `TEMPORAL_ADDRESS`, `BENCH_TASK_QUEUE` and `BENCH_DATABASE_URL`, prints `READY`, and runs until SIGTERM.
 """
 
 import asyncio
@@ -19,25 +19,25 @@ READY = "plain worker ready"
 
 
 async def work() -> None:
-    """Work until told to stop."""
+    """Run until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    # As many connections as one of the engine's workers may have.
+    # The same number of connections that one of the engine's workers may have.
     engine = create_async_engine(os.environ["BENCH_DATABASE_URL"], pool_size=10, max_overflow=10)
     client = await Client.connect(os.environ["TEMPORAL_ADDRESS"], data_converter=pydantic_data_converter)
-    own = Activities(engine)
+    activities = Activities(engine)
     worker = Worker(
         client,
         task_queue=os.environ["BENCH_TASK_QUEUE"],
         workflows=[PlainTransfer, PlainAtomicTransfer],
         activities=[
-            own.withdraw,
-            own.put_back,
-            own.deposit,
-            own.take_back,
-            own.record,
-            own.erase,
-            own.transfer,
+            activities.withdraw,
+            activities.put_back,
+            activities.deposit,
+            activities.take_back,
+            activities.record,
+            activities.erase,
+            activities.transfer,
         ],
         max_concurrent_activities=100,
     )

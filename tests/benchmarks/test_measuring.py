@@ -28,7 +28,7 @@ async def test_a_load_keeps_its_places_taken_and_measures_whole_turns_of_them() 
     assert most == 7
     assert len(load.waits) % 7 == 0
     assert 7 <= len(load.waits) <= load.run - 7
-    assert set(load.cpu_ms_a_saga()) == {"client"}
+    assert set(load.cpu_ms_per_saga()) == {"client"}
 
 
 async def test_one_at_a_time_is_one_at_a_time() -> None:

@@ -167,7 +167,7 @@ def test_what_is_shown_begins_with_ratios_and_ends_with_what_was_missed() -> Non
         Report(samples=[sample(), sample("partitions", throughput=200.0)], about={}).show(console)
 
     said = captured.get()
-    assert said.index("against the goals") < said.index("over the plain saga") < said.index("the figures of this run")
+    assert said.index("goals: median") < said.index("over the plain saga") < said.index("the figures of this run")
     assert "journal delete: goals met: 1 of 7" in said
     assert f"missed: {SERVER_CPU}" in said
     assert f"missed: {THROUGHPUT}" not in said
