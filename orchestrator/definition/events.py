@@ -116,7 +116,7 @@ def _problems_of_contract(contract: type[Contract], seen: set[type[BaseModel]]) 
         faults = faults_of_type(hint_of_field(info), Use.FIELD)
         yield from (say(f"{name}.{field}: {fault}") for fault in faults)
         if not faults and (refused := problem_of_schema(info.annotation)):
-            yield say(f"{name}.{field}: {name_of(info.annotation)} cannot be carried as JSON ({refused})")
+            yield say(f"{name}.{field}: {name_of(info.annotation)} cannot be stored as JSON ({refused})")
         for model in models_in(info.annotation):
             if issubclass(model, Contract):
                 yield from _problems_of_contract(model, seen)

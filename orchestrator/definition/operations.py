@@ -33,7 +33,7 @@ def problems_of_operation(operation: Operation[..., Any]) -> Iterator[Problem]:
         hints = _hints(body)
         yield from _problems_of_body(operation, hints)
     else:
-        yield say(f"{_short(operation.name)} is no function: an operation is an `async def` of a module")
+        yield say(f"{_short(operation.name)} is not a function: an operation is an `async def` of a module")
     for compensation in (operation.undo, *operation.surplus):
         if compensation is not None:
             yield from _problems_of_compensation(operation, compensation, hints)
@@ -135,7 +135,7 @@ def _problems_of_parameter(operation: Operation[..., Any], parameter: Parameter,
 def _faults_of_carriage(hint: Any, use: Use) -> list[str]:
     faults = faults_of_type(hint, use)
     if not faults and (refused := problem_of_schema(hint)):
-        faults.append(f"{name_of(hint)} cannot be carried as JSON ({refused})")
+        faults.append(f"{name_of(hint)} cannot be stored as JSON ({refused})")
     return faults
 
 
@@ -147,7 +147,7 @@ def _problems_of_compensation(
     body = compensation.body
     yield from _problems_of_name(compensation.name, compensation.source)
     if not inspect.isfunction(body):
-        yield say(f"{name} is no function: a compensation is an `async def` of a module")
+        yield say(f"{name} is not a function: a compensation is an `async def` of a module")
         return
     hints = _hints(body)
     if hints is None:
@@ -222,7 +222,7 @@ def _problems_of_verification(
     say = verification.source.problem
     body: Any = verification.body
     if not inspect.isfunction(body):
-        yield say(f"the verification of {_short(operation.name)} is no function: write an `async def` of a module")
+        yield say(f"the verification of {_short(operation.name)} is not a function: write an `async def` of a module")
         return
     name: str = body.__name__
     hints = _hints(body)

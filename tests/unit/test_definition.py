@@ -271,12 +271,12 @@ OPERATION_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "callable": (
         "@query\nasync def move(tx: Transaction, how: Callable[[int], int]) -> int: ...",
-        "move: how, collections.abc.Callable[[int], int] cannot be carried as JSON "
+        "move: how, collections.abc.Callable[[int], int] cannot be stored as JSON "
         "(Cannot generate a JsonSchema for core_schema.CallableSchema)",
     ),
     "unknown to pydantic": (
         "class Box: ...\n@query\nasync def move(tx: Transaction) -> Box: ...",
-        "move: its result, Box cannot be carried as JSON "
+        "move: its result, Box cannot be stored as JSON "
         "(Unable to generate pydantic-core schema for <class 'shop.account.Box'>)",
     ),
     "nothing to undo it": (
