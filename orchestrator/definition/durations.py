@@ -16,5 +16,5 @@ def fault_of_duration(value: object, form: str) -> str | None:
     if not isinstance(value, timedelta) or value <= timedelta(0):
         return f"{value!r}: write a time, as in `{form}`"
     if value > LONGEST:
-        return f"{value!r}, and {LONGEST.days:,} days are the most: shorten it"
+        return f"{value!r}, which exceeds the limit of {LONGEST.days:,} days: shorten it"
     return None

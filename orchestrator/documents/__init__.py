@@ -1,1 +1,1 @@
-"""Documents made from the code: AsyncAPI, TypeScript types, diagrams, and one page that ties them together."""
+"""Documents generated from the code: AsyncAPI, TypeScript types, diagrams, and an overview page."""

@@ -188,7 +188,7 @@ def _clash_of_dictionaries(left: tuple[Any, ...], right: tuple[Any, ...]) -> Ove
 
 
 def _shared(left: Any, right: Any, seen: frozenset[tuple[Any, Any]]) -> Overlap:
-    """How much JSON two types share, even if reading it gives right values."""
+    """How much JSON two types share, even if reading it gives other values."""
     left, right = bare(left), bare(right)
     for first, second in ((left, right), (right, left)):
         if is_union(first):

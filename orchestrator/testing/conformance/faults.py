@@ -131,7 +131,7 @@ def has_compensation(reference: Reference, step: ReferenceStep | None) -> str | 
 
 
 def succeeds_without_fault(reference: Reference, step: ReferenceStep | None) -> str | None:
-    """Require that the step succeeds in the reference run, where it could also be refused."""
+    """Require that the step is not the one at which the reference run is refused."""
     if step is not None and step.number == len(reference.steps) and reference.outcome.phase != "completed":
         return "the example's saga is refused here"
     return None

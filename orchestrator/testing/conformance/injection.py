@@ -53,7 +53,7 @@ Action = Callable[[], Awaitable[None]]
 ATTEMPTS = 3
 """How often a step is attempted before it counts as failed."""
 RETRY_LIMIT = 12
-"""Attempts of work that an application retries without limit. The kit stops, so that a test ends."""
+"""How often work is attempted that an application retries without limit, so that a test ends."""
 
 
 class Injected(Exception):

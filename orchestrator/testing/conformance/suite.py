@@ -196,7 +196,7 @@ class SuiteRunner:
         await prepared.reset()
         outcome = await self._run_without_fault(prepared, example, example.event, EVENT_ID)
         if outcome.error_code != example.refused:
-            # Otherwise every cell would end with the state of before, whatever the fault, and prove nothing.
+            # Otherwise every cell would end in the state before the event, whatever the fault, and prove nothing.
             ended = f"{outcome.phase}, {outcome.error_code}: {outcome.message}" if outcome.error_code else "completed"
             wanted = f"failed, {example.refused}" if example.refused else "completed"
             raise CheckFailed([f"it must end as {wanted}, and ended as {ended}"])

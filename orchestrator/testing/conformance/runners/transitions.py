@@ -30,7 +30,7 @@ def _transition(name: str, where: str, explains: str) -> None:
 
 _transition("begin undo", "before", "the transaction that begins the undo fails once: it is retried")
 _transition(
-    "begin undo", "after", "the begin of the undo is committed but its reply is lost: the retry changes nothing"
+    "begin undo", "after", "the start of the undo is committed but its reply is lost: the retry changes nothing"
 )
 _transition("finish", "before", "writing the outcome fails once: it is retried, and the outcome is written once")
 _transition("finish", "after", "the outcome is committed but its reply is lost: the retry changes nothing")
