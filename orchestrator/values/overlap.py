@@ -196,7 +196,7 @@ def _shared(left: Any, right: Any, seen: frozenset[tuple[Any, Any]]) -> Overlap:
     if JsonValue in (left, right) or left == right:
         return Overlap.CERTAIN
     if (id(left), id(right)) in seen:
-        return Overlap.CERTAIN  # a type that contains itself: its right fields decide
+        return Overlap.CERTAIN  # a type that contains itself: its other fields decide
     seen |= {(id(left), id(right))}
     finite = _values(left), _values(right)
     if finite[0] is not None and finite[1] is not None:

@@ -302,8 +302,8 @@ OPERATION_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "deadline without end": (
         "@query(deadline=timedelta.max)\nasync def move(tx: Transaction) -> int: ...",
-        "move has the deadline datetime.timedelta(days=999999999, seconds=86399, microseconds=999999), and 3,660 days "
-        "are the most: shorten it",
+        "move has the deadline datetime.timedelta(days=999999999, seconds=86399, microseconds=999999), which exceeds "
+        "the limit of 3,660 days: shorten it",
     ),
     "deadline without unit": (
         "@query(deadline=30)\nasync def move(tx: Transaction) -> int: ...",

@@ -72,8 +72,8 @@ def test_a_correct_package_gives_a_catalog_with_the_awaited_events_in_it(discove
         ("awaited = (Said,)", "awaited = (str,)", "it waits for str, which is not a subclass of DomainEvent"),
         ("awaited = (Said,)", "awaited = (Begun,)", "it waits for Begun, which starts it"),
         ("class Move(", f"class {'M' * 121}(", "is longer than 120 characters: shorten it"),
-        ("deadline = timedelta(hours=1)", "deadline = timedelta.max", "3,660 days are the most: shorten it; None, "),
-        ("time_limit=timedelta(seconds=3)", "time_limit=timedelta.max", "3,660 days are the most: shorten it"),
+        ("deadline = timedelta(hours=1)", "deadline = timedelta.max", "the limit of 3,660 days: shorten it; None, "),
+        ("time_limit=timedelta(seconds=3)", "time_limit=timedelta.max", "exceeds the limit of 3,660 days: shorten it"),
         ("deadline = timedelta(hours=1)", "deadline = 3600", "write a time, as in `deadline = timedelta(hours=1)`"),
     ],
 )
