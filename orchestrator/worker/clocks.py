@@ -106,7 +106,7 @@ async def _compare(databases: Databases, client: Client, task_queue: str) -> Non
                 warn_of(await ahead_of_database(database), f"that of the database {name!r}")
             polling_for = monotonic() - began
             warn_of(await ahead_of_temporal(client, task_queue, polling_for=polling_for), "Temporal's")
-        except Exception as fault:  # only a warning may be missing, so the worker goes on
+        except Exception as fault:  # only a warning may be missing, so the worker continues
             _log.info("the worker's clock could not be compared: %s", fault)
 
 

@@ -24,7 +24,7 @@ not purge together."""
 _BATCHES = 200
 """Most batches in one sweep."""
 _BREATH = 0.05
-"""Seconds between two batches, so that sagas get their turn."""
+"""Seconds between two batches, so that purging does not hold up sagas."""
 
 
 async def purge_by_itself(databases: Databases, retention: timedelta) -> None:

@@ -30,7 +30,7 @@ _SOURCE = "orchestrator/cli"
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What the command line asks for."""
+    """The command's arguments and options, checked."""
 
     event: DomainEvent
     event_id: str

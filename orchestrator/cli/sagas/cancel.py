@@ -29,7 +29,7 @@ _ROW_LOCK_TIMEOUT = 3.0
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What the command line asks for."""
+    """The command's arguments and options, checked."""
 
     settings: Settings
     output: Output

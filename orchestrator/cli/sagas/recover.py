@@ -122,7 +122,7 @@ def _print_sweep(sweep: Sweep, output: Output, *, dry_run: bool) -> None:
     if (unlisted := sum(sweep.counts.values()) - len(sweep.findings)) > 0:
         output.line(f"{unlisted} more findings are counted but not listed.")
     if sweep.has_more:
-        output.line("One recovery does not look at more sagas than this. The next one begins with the remaining ones.")
+        output.line("One recovery checks at most this many sagas. The next one begins with the remaining ones.")
 
 
 def _past_participle(action: Action) -> str:

@@ -52,7 +52,7 @@ class BlockedReason(StrEnum):
     BUG = "bug"
     """`handle` raises an error. Nothing is undone; the saga continues when a fixed version is deployed."""
     PARKED = "parked"
-    """Its event has a newer version than any worker that has tried it knows."""
+    """Its event has a version that no worker which tried to read it knows."""
     WAITING = "waiting"
     """It waits for a person or for a message."""
     STUCK = "stuck"

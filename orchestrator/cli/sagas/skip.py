@@ -30,7 +30,7 @@ from orchestrator.store.saga.intervention import Skip, Skipped, check_skip, skip
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What the command line asks for."""
+    """The command's arguments and options, checked."""
 
     settings: Settings
     output: Output

@@ -185,8 +185,8 @@ class Supervisor:
             slot.is_given_up = True
             _report(
                 f"Worker process {process.popen.pid} ended ({_describe_exit(code)}) before it was ready. It is not "
-                "replaced, because its replacement would have the same fault; the other processes go on. Correct the "
-                "fault, then restart the worker."
+                "replaced, because its replacement would have the same fault; the other processes continue. Correct "
+                "the fault, then restart the worker."
             )
             return code if all(slot.is_given_up for slot in self._slots) else None
         steady = process.ready_at is not None and now - process.ready_at >= _STEADY
