@@ -1,7 +1,7 @@
 """Faults of two drivers of one saga at each of its transactions, and of another saga that runs in between."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from orchestrator.protocol.commands import Outcome, Phase
 from orchestrator.testing.conformance.faults import (
@@ -22,8 +22,7 @@ def _second_driver(continues: str) -> None:
     )
     async def second_driver(scenario: Scenario) -> None:
         drivers = [await scenario.drive_to(f"before {scenario.work}") for _ in range(2)]
-        ordered = drivers if continues == "first" else reversed(drivers)
-        await _release(ordered)
+        await _release(drivers if continues == "first" else drivers[::-1])
 
 
 def _second_driver_undoes(continues: str) -> None:
@@ -36,10 +35,10 @@ def _second_driver_undoes(continues: str) -> None:
         scenario.ending = "undone"
         forward = await scenario.drive_to(f"before {scenario.work}")
         undoing = await scenario.undo_to("after begin undo")
-        await _release((forward, undoing) if continues == "first" else (undoing, forward))
+        await _release([forward, undoing] if continues == "first" else [undoing, forward])
 
 
-async def _release(drivers: Iterable[tuple[asyncio.Task[Outcome], Gate]]) -> None:
+async def _release(drivers: Sequence[tuple[asyncio.Task[Outcome], Gate]]) -> None:
     """Let each driver run to its end before the next one continues."""
     for driver, gate in drivers:
         gate.opened.set()
