@@ -172,7 +172,7 @@ def test_a_base_is_no_orchestrator_of_its_own() -> None:
     module = ModuleType(__name__)
     vars(module).update({one.__name__: one for one in (Base, Half, Named, Shape, Forgot)})
 
-    found.take(module)
+    found.add_definitions(module)
 
     assert found.orchestrators == [Shape, Forgot]
 
