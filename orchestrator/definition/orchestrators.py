@@ -178,8 +178,8 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _named(types: Any) -> str:
-    members = types if isinstance(types, tuple) else _alternatives(types)
-    return " | ".join(map(name_of, members))  # pyright: ignore[reportUnknownArgumentType]
+    members: tuple[Any, ...] = types if isinstance(types, tuple) else _alternatives(types)  # pyright: ignore[reportUnknownVariableType]
+    return " | ".join(map(name_of, members))
 
 
 def _problems_of_keys(orchestrator: AnyOrchestrator, requests: tuple[type, ...] | None) -> Iterator[Problem]:
