@@ -72,7 +72,7 @@ def test_a_process_that_is_gone_is_told() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
 
-    with pytest.raises(ProcessLookupError, match=f"process {gone.pid} is gone"):
+    with pytest.raises(ProcessLookupError, match=f"process {gone.pid} no longer exists"):
         cpu_seconds([gone.pid])
 
 

@@ -197,17 +197,17 @@ class Scenario:
 
     async def drive_to(self, point: str, injection: Injection | None = None) -> tuple[asyncio.Task[Outcome], Gate]:
         """Start a driver and wait until it is paused at a point."""
-        injection = injection or self.injection()
-        gate = injection.pause_at(point)
-        task = self.start(self.drive(injection))
-        await self.wait_until_paused(gate, task)
-        return task, gate
+        return await self._start_and_pause(self.drive, injection or self.injection(), point)
 
     async def undo_to(self, point: str, injection: Injection | None = None) -> tuple[asyncio.Task[Outcome], Gate]:
         """Start a driver that undoes the saga, and wait until it is paused at a point."""
-        injection = injection or self.injection()
+        return await self._start_and_pause(self.undo, injection or self.injection(), point)
+
+    async def _start_and_pause(
+        self, drive: Callable[[Injection], Coroutine[Any, Any, Outcome]], injection: Injection, point: str
+    ) -> tuple[asyncio.Task[Outcome], Gate]:
         gate = injection.pause_at(point)
-        task = self.start(self.undo(injection))
+        task = self.start(drive(injection))
         await self.wait_until_paused(gate, task)
         return task, gate
 

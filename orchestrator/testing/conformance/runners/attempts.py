@@ -1,11 +1,13 @@
 """Faults of a single driver while the saga goes forward: a step's attempt fails, or the driver is ended."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 from orchestrator.errors import Refused
 from orchestrator.protocol.commands import STUCK_AFTER, Phase
 from orchestrator.store.recovery import UndoAnswer, recorded_sagas, undo_if_still_owned
 from orchestrator.testing.conformance.faults import (
+    Condition,
     NotApplicable,
     can_be_refused,
     can_be_verified,
@@ -203,13 +205,18 @@ async def attempt_outlives_its_deadline(scenario: Scenario) -> None:
     scenario.require(scenario.is_external or not isinstance(late[0], BaseException), f"the late attempt failed: {late}")
 
 
-def _cancelled(where: str) -> None:
-    conditions = (runs_an_operation, can_be_verified, succeeds_without_fault) if where == "inside" else ()
+_CONDITIONS: Mapping[str, Sequence[Condition]] = {
+    "before": (),
+    "inside": (runs_an_operation, can_be_verified, succeeds_without_fault),
+    "after": (),
+}
 
+
+def _cancelled(where: str) -> None:
     @fault(
         f"cancelled {where} step",
         f"a person cancels {where} the step: completed steps are undone, or past the pivot the saga completes",
-        *conditions,
+        *_CONDITIONS[where],
     )
     async def cancelled(scenario: Scenario) -> None:
         injection = scenario.injection()
@@ -226,12 +233,10 @@ def _cancelled(where: str) -> None:
 
 
 def _terminated(where: str) -> None:
-    conditions = (runs_an_operation, can_be_verified, succeeds_without_fault) if where == "inside" else ()
-
     @fault(
         f"terminated {where} step",
         f"the execution is terminated {where} the step: recovery undoes it, or past the pivot completes it",
-        *conditions,
+        *_CONDITIONS[where],
     )
     async def terminated(scenario: Scenario) -> None:
         injection = scenario.injection()
@@ -250,7 +255,7 @@ def _terminated(where: str) -> None:
         scenario.require(injection.hits[f"{where} {scenario.work}"] == 1, f"the driver was not ended {where} the step")
 
 
-for _where in ("before", "inside", "after"):
+for _where in _CONDITIONS:
     _cancelled(_where)
-for _where in ("before", "inside", "after"):
+for _where in _CONDITIONS:
     _terminated(_where)
