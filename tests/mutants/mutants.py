@@ -91,7 +91,7 @@ MUTANTS = (
         replaced={"guard.c.phase == Phase.FORWARD.value": "guard.c.phase.is_not(None)"},
         caught_by=(
             "tests/store/test_fence.py"
-            "::test_a_late_step_of_an_undone_saga_is_barred_though_its_driver_has_opened_it_before",
+            "::test_a_late_step_of_an_undone_saga_does_not_run_even_if_its_driver_opened_the_saga",
         ),
     ),
     Mutant(
@@ -100,8 +100,8 @@ MUTANTS = (
         file=FENCE,
         replaced={"with_for_update(read=True)": "with_for_update(read=True, key_share=True)"},
         caught_by=(
-            "tests/store/test_fence.py::test_a_turn_waits_for_a_step_that_is_open_and_then_undoes_it[postgresql]",
-            "tests/store/test_fence.py::test_a_pivot_that_commits_while_the_turn_waits_is_seen_by_the_turn[postgresql]",
+            "tests/store/test_fence.py::test_an_undo_waits_for_an_open_step_and_then_undoes_it[postgresql]",
+            "tests/store/test_fence.py::test_an_undo_sees_a_pivot_that_commits_while_it_waits[postgresql]",
         ),
         unseen="the finish waits for open steps and undoes what the turn missed; only a pivot open just then shows it",
     ),
@@ -110,7 +110,7 @@ MUTANTS = (
         breaks="a step's effect stands once, however often it is attempted",
         file=FENCE,
         replaced={"if row.attempt_token == token:": "if row.attempt_token is not None:"},
-        caught_by=("tests/store/test_fence.py::test_a_step_run_again_answers_with_what_it_recorded",),
+        caught_by=("tests/store/test_fence.py::test_a_repeated_step_returns_its_recorded_result",),
     ),
     Mutant(
         name="together-guard",
@@ -151,7 +151,7 @@ MUTANTS = (
             "number=command.number, operation=operation.name, code=refused.code, message=refused.message)"
         },
         caught_by=(
-            "tests/store/test_fence.py::test_a_refusal_is_recorded_and_stays_though_the_operation_would_now_agree",
+            "tests/store/test_fence.py::test_a_recorded_refusal_stays_even_if_the_operation_would_now_succeed",
         ),
         unseen="what chaos refuses it refuses for good, so no later attempt agrees",
     ),
@@ -172,7 +172,7 @@ MUTANTS = (
         },
         caught_by=(
             "tests/store/test_late_external.py"
-            "::test_an_external_call_that_comes_back_after_its_undo_was_barred_and_is_taken_back",
+            "::test_an_external_call_that_returns_after_its_undo_is_undone",
         ),
         unseen="it has no external steps",
     ),
@@ -181,7 +181,7 @@ MUTANTS = (
         breaks="a saga ends the way that was decided first (the phase is compared and set)",
         file=FINISH,
         replaced={"if row.phase is not Phase.FORWARD:": "if row.phase.is_final:"},
-        caught_by=("tests/store/test_late_drivers.py::test_a_finish_that_comes_after_the_turn_completes_nothing",),
+        caught_by=("tests/store/test_late_drivers.py::test_a_finish_after_the_decision_to_undo_does_not_complete_the_saga",),
         unseen="a finish would have to fall into the few milliseconds that another driver's undo takes",
     ),
     Mutant(
@@ -194,7 +194,7 @@ MUTANTS = (
             "row = await lock_saga(connection, command.opening, catalog)",
         },
         caught_by=(
-            "tests/store/test_fence.py::test_a_pivot_that_commits_while_the_turn_waits_is_seen_by_the_turn[postgresql]",
+            "tests/store/test_fence.py::test_an_undo_sees_a_pivot_that_commits_while_it_waits[postgresql]",
         ),
         unseen="a missed step is seen by the finish, which turns again; and no pivot there takes long enough to be met",
     ),
@@ -265,7 +265,7 @@ MUTANTS = (
         breaks="an atomic step is undone as a whole",
         file=ATOMIC,
         replaced={"in reversed(list(enumerate(done, start=1))):": "in reversed(list(enumerate(done, start=1))[:-1]):"},
-        caught_by=("tests/store/test_atomic.py::test_it_is_undone_in_reverse_order_in_one_transaction",),
+        caught_by=("tests/store/test_atomic.py::test_an_atomic_step_is_undone_in_reverse_order_in_one_transaction",),
     ),
     Mutant(
         name="outbox",
@@ -319,7 +319,7 @@ MUTANTS = (
         breaks="another event under a used id is told, and not taken for a repeat",
         file=OPENING,
         replaced={"reused = not _same_content(by_id[key], row, catalog)": "reused = False"},
-        caught_by=("tests/store/test_fence.py::test_the_same_id_for_other_content_is_refused_and_changes_nothing",),
+        caught_by=("tests/store/test_fence.py::test_an_event_id_reused_for_different_content_is_refused_and_changes_nothing",),
         unseen="no client of it uses an id for two contents",
     ),
     Mutant(
@@ -356,7 +356,7 @@ MUTANTS = (
         breaks="what would end the worker, raised by an operation, is a failed attempt",
         file=CONTAINMENT,
         replaced={"raise interrupted(self._what, raised) from raised": "return"},
-        caught_by=("tests/store/test_code_interrupted.py::test_locks_that_raise_it_are_a_bug[CancelledError]",),
+        caught_by=("tests/store/test_code_interrupted.py::test_a_base_exception_in_locks_is_reported_as_interrupted_code[CancelledError]",),
         unseen="no operation of chaos raises it",
     ),
     Mutant(
@@ -372,7 +372,7 @@ MUTANTS = (
         breaks="a saga is found though a worker whose clock was ahead wrote when it last made progress",
         file="orchestrator/store/recovery.py",
         replaced={"saga.c.progressed_at > clock.now_plus(clock.AHEAD)": "saga.c.progressed_at <= before"},
-        caught_by=("tests/store/test_clock.py::test_a_saga_whose_progress_lies_in_the_future_is_found",),
+        caught_by=("tests/store/test_clock.py::test_a_saga_whose_progress_lies_in_the_future_is_overdue",),
         unseen="its workers write the database's time, so none of them writes one in the future",
     ),
     Mutant(
@@ -388,7 +388,7 @@ MUTANTS = (
 
 def database_now() -> ColumnElement[datetime]:"""
         },
-        caught_by=("tests/store/test_clock.py::test_every_time_in_the_tables_is_the_databases",),
+        caught_by=("tests/store/test_clock.py::test_every_time_in_the_tables_comes_from_the_databases_clock",),
         unseen="a saga whose driver dies is hidden for an hour only if that driver was ahead, and few are",
     ),
     Mutant(
@@ -495,7 +495,7 @@ def database_now() -> ColumnElement[datetime]:"""
         replaced={"class ResultInvalid(AuthorsMistake)": "class ResultInvalid(OrchestratorError)"},
         caught_by=(
             "tests/store/test_authors_errors.py"
-            "::test_a_result_that_is_not_what_is_declared_is_a_mistake_that_names_both",
+            "::test_a_result_of_the_wrong_type_is_a_mistake_that_names_both_types",
         ),
         unseen="its operations return what they declare",
     ),
@@ -517,7 +517,7 @@ def database_now() -> ColumnElement[datetime]:"""
         replaced={"if is_external and not all(": "if False and not all("},
         caught_by=(
             "tests/store/test_authors_errors.py"
-            "::test_a_refusal_of_an_external_call_beside_another_error_leaves_the_fate_unknown",
+            "::test_an_external_refusal_beside_another_error_leaves_the_result_unknown",
         ),
         unseen="its external calls have no tasks",
     ),

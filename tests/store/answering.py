@@ -1,4 +1,4 @@
-"""A server that speaks the beginning of PostgreSQL's protocol: TLS or not, then one error that ends the connection."""
+"""A server that speaks the beginning of PostgreSQL's protocol: TLS or none, then an error that ends the connection."""
 
 import asyncio
 import ssl
@@ -12,12 +12,12 @@ _SSL_REQUEST = 80877103
 
 @dataclass
 class AnsweringServer:
-    """What a client asked for.
+    """What clients have sent to the server.
 
     Attributes:
-        port: where it listens.
-        startups: parameters of each connection's startup message.
-        encrypted: for each of them, whether it came over TLS.
+        port: the port on which the server listens.
+        startups: the parameters of each connection's startup message.
+        encrypted: for each startup message, whether it came over TLS.
     """
 
     port: int = 0
@@ -29,12 +29,12 @@ class AnsweringServer:
 async def answering(
     context: ssl.SSLContext | None = None, *, sqlstate: str = "3D000", host: str = "127.0.0.1"
 ) -> AsyncGenerator[AnsweringServer]:
-    """Run such a server.
+    """Run a server that answers every login with the same error.
 
     Args:
-        context: its certificate; without one it refuses TLS.
-        sqlstate: of the error that it answers to every login.
-        host: where it listens.
+        context: the TLS context with its certificate; without one the server refuses TLS.
+        sqlstate: the SQLSTATE of that error.
+        host: the address on which it listens.
     """
     seen = AnsweringServer()
 
@@ -56,7 +56,7 @@ async def answering(
             writer.write(b"E" + struct.pack("!i", len(fields) + 4) + fields)
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the client did not like the certificate
+            pass  # the client rejected the certificate
         finally:
             writer.close()
 

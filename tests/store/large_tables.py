@@ -1,4 +1,4 @@
-"""Fills the engine's tables with as many rows as a busy system has after a while, in a few statements."""
+"""Fills the engine's tables with the rows of a busy system, in a few statements."""
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,17 +26,17 @@ _OUTCOME = Outcome(
 ).model_dump_json()
 
 FAILED, STUCK, FORWARD, SLEEPING = 211, 20, 100, 200
-"""Every so manieth saga failed; so many are stuck, silent, or wait for a time: the newest ones."""
+"""One saga in `FAILED` has failed. Of the newest sagas, the others count those that are stuck, stalled or sleeping."""
 LOCKED = 50
-"""Sagas that wait for a lock."""
+"""How many sagas wait for a lock."""
 
 
 async def fill(database: Database, sagas: int) -> None:
-    """Fill a database with sagas: nearly all have completed, and retention has purged them but for the newest.
+    """Fill a database with sagas, nearly all of them completed and, except for the newest, purged.
 
     Args:
-        database: migrated and empty.
-        sagas: how many; each has two steps and an event in the outbox. There are as many dead letters.
+        database: a migrated, empty database.
+        sagas: number of sagas, each with two steps and an event in the outbox, and number of dead letters.
     """
     async with database.transaction() as connection:
         if database.dialect == "postgresql":

@@ -1,4 +1,4 @@
-"""Commits that happen, and whose answer is lost with the connection."""
+"""Lets PostgreSQL commit but loses its answer together with the connection."""
 
 from collections.abc import Container, Generator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from orchestrator.store.core.database import Database
 
 
 class EveryOther(Container[int]):
-    """The first, the third and so on: each transaction that is repeated then loses its answer once."""
+    """Odd numbers: if each transaction is repeated once, it loses its answer the first time only."""
 
     def __contains__(self, number: object) -> bool:
         return isinstance(number, int) and number % 2 == 1
@@ -17,14 +17,14 @@ class EveryOther(Container[int]):
 
 @contextmanager
 def answers_to_commits_lost(database: Database, which: Container[int] = EveryOther()) -> Generator[list[int]]:
-    """PostgreSQL commits, and its answer is lost.
+    """Lose the answers to some of a database's commits.
 
     Args:
-        database: of whose connections.
-        which: the commits, counted from 1.
+        database: the database whose commits are counted.
+        which: numbers of the commits to lose, counted from 1.
 
     Yields:
-        The commits whose answer was lost so far.
+        The numbers of the commits whose answer was lost so far.
     """
     lost: list[int] = []
     committed = 0

@@ -1,7 +1,7 @@
-"""Two drivers at the same saga, each stopped at a point of the test's choice.
+"""Two drivers of the same saga, each stopped at a point that the test chooses.
 
 A point is before, inside or after one of a driver's transactions; *inside* means that its effect is written and not
-committed. Who is driving travels in a context variable, so that the cast's operations know whom to stop.
+committed. A context variable carries the driver's pacer, so that the cast's operations know which driver to stop.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _pacer: ContextVar["Pacer | None"] = ContextVar("pacer", default=None)
 
 
 class Pacer:
-    """Stops its driver at one point, once."""
+    """Stops its driver once, at one point."""
 
     def __init__(self, stop_at: str | None = None) -> None:
         self.stop_at = stop_at
@@ -47,7 +47,7 @@ class Pacer:
         self.passed: list[str] = []
 
     async def at(self, point: str) -> None:
-        """The driver is at a point."""
+        """Record that the driver has reached a point; wait there if it is the point to stop at."""
         self.passed.append(point)
         if point == self.stop_at and not self.reached.is_set():
             self.reached.set()
@@ -55,7 +55,7 @@ class Pacer:
 
 
 class PacedSteps(StoreSteps):
-    """The store's port, with a point before and after each transaction. A failing step fails for good."""
+    """The store's port, with a point before and after each transaction. A failing step is not retried."""
 
     def __init__(self, database: Database, catalog: Catalog, pacer: Pacer) -> None:
         super().__init__(database, catalog)
@@ -69,27 +69,23 @@ class PacedSteps(StoreSteps):
         return result
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
-        """A step."""
         try:
             return await self._paced(f"step {command.number}", lambda: super(PacedSteps, self).run(command, deadline))
         except RuntimeError as fault:
             raise StepFailed(str(fault)) from fault
 
     async def begin_undo(self, command: BeginUndoCommand) -> BeginUndoReply:
-        """A turn."""
-        return await self._paced("turn", lambda: super(PacedSteps, self).begin_undo(command))
+        return await self._paced("begin undo", lambda: super(PacedSteps, self).begin_undo(command))
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
-        """An undoing."""
         return await self._paced(f"undo {command.number}", lambda: super(PacedSteps, self).undo(command, compensation))
 
     async def finish(self, command: FinishCommand) -> FinishReply:
-        """A finish."""
         return await self._paced("finish", lambda: super(PacedSteps, self).finish(command))
 
 
 def stop_inside_operations() -> None:
-    """Give each operation and compensation of the cast a point inside."""
+    """Add a point inside each operation and compensation of the cast."""
     inside = {"take": "step 1", "put": "step 2", "write_note": "step 3", "send_letter": "step 2"}
     inside |= {"give_back": "undo 1", "take_out": "undo 2", "tear_up": "undo 3"}
     for operation, name in inside.items():
@@ -114,27 +110,27 @@ def driver_of(
     *,
     time: datetime | None = None,
 ) -> Driver:
-    """A driver that runs in this process, straight on the database."""
+    """A driver that runs in this process and calls the database directly."""
     envelope = wrap(event, event_id=event_id, source="tests", time=time)
     return Driver(orchestrator, event, envelope, PacedSteps(database, CATALOG, pacer or Pacer()))
 
 
 async def until_stopped(database: Database, pacer: Pacer, driving: asyncio.Task[R]) -> None:
-    """Wait until a driver is at its point, or is done, or waits for a lock that another driver holds."""
+    """Wait until a driver has reached its point, is done, or waits for a lock that another driver holds."""
 
     async def stopped() -> bool:
         return pacer.reached.is_set() or driving.done() or await waits_for_lock(database)
 
-    await eventually(stopped, f"the driver comes to {pacer.stop_at}, it passed {pacer.passed}")
+    await eventually(stopped, f"the driver reaches {pacer.stop_at}; it has passed {pacer.passed}")
 
 
 async def waits_for_lock(database: Database) -> bool:
-    """Whether somebody in this database waits for a lock right now."""
+    """Whether any connection to this database waits for a lock right now."""
     return database.has_waiting_writers if database.dialect == "sqlite" else await how_many_wait(database) > 0
 
 
 async def how_many_wait(database: Database) -> int:
-    """How many connections wait for a lock in this database of PostgreSQL."""
+    """Number of connections that wait for a lock in this PostgreSQL database."""
     async with database.reading() as connection:
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"

@@ -1,4 +1,4 @@
-"""Debian's PgBouncer in front of a PostgreSQL, for tests and for measuring."""
+"""Debian's PgBouncer in front of a PostgreSQL server, for tests and benchmarks."""
 
 import asyncio
 import os
@@ -17,27 +17,27 @@ from orchestrator.store.core.database import Database
 Mode = Literal["session", "transaction", "statement"]
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-"""The program, if it is installed (Debian's package `pgbouncer`)."""
+"""Path of the program, or None if Debian's package `pgbouncer` is not installed."""
 _PATIENCE = 20.0
 _LOOK = 0.02
 
 
 @asynccontextmanager
 async def pgbouncer(url: str, mode: Mode, *, connections: int = 4, settings: str = "") -> AsyncGenerator[str]:
-    """Run PgBouncer without any setting that the engine would need; yields the URL of the database through it.
+    """Run PgBouncer with its default settings; yields the URL of the database through it.
 
     Args:
-        url: of the database behind it, whose server trusts local users.
-        mode: its `pool_mode`.
-        connections: to the server; fewer than clients have, so that they share them.
-        settings: further lines of its configuration.
+        url: URL of the database behind it, whose server trusts local users.
+        mode: the `pool_mode`.
+        connections: number of connections to the server; fewer than the clients have, so that clients share them.
+        settings: further lines for its configuration file.
     """
     assert PGBOUNCER is not None
     target = make_url(url)
     port = free_port(0)
     behind = f"host={target.query['host']} dbname={target.database} user={target.username}"
     folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
-    os.chmod(folder, 0o755)  # it refuses to run as root, so it runs as the user of PostgreSQL
+    os.chmod(folder, 0o755)  # PgBouncer refuses to run as root, so it runs as PostgreSQL's user
     configuration = folder / "pgbouncer.ini"
     configuration.write_text(
         f"[databases]\n{target.database} = {behind}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
@@ -68,5 +68,5 @@ async def pgbouncer(url: str, mode: Mode, *, connections: int = 4, settings: str
 
 
 def behind(database: Database) -> str:
-    """The URL of a database, with everything that PgBouncer needs to reach it."""
+    """The URL of a database, including the password that PgBouncer needs."""
     return database.url.render_as_string(hide_password=False)

@@ -1,4 +1,4 @@
-"""Records every statement that the engine executes, and what each of them would read of a large table."""
+"""Records every statement that the engine executes, and finds those that read too much of a large table."""
 
 import json
 from collections.abc import Generator
@@ -13,47 +13,47 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import metadata
 
 _STEPS = 200_000
-"""Instructions of SQLite that a scan may take which ends soon: some ten thousand rows."""
+"""SQLite instructions that a scan with a limit may take, enough for some ten thousand rows."""
 SCANS = ("Seq Scan", "Index Scan", "Index Only Scan", "Bitmap Heap Scan", "Bitmap Index Scan", "Tid Scan")
 
 
 @dataclass
 class Recording:
-    """Statements by their text, each with the first parameters that it had and what executed it first."""
+    """Statements by their text, each with its first parameters and the name of what executed it first."""
 
     database: Database
     during: str = ""
     statements: dict[str, tuple[Any, str]] = field(default_factory=dict[str, tuple[Any, str]])
 
     def record(self, _connection: Any, _cursor: Any, statement: str, parameters: Any, *others: Any) -> None:
-        """SQLAlchemy's `before_cursor_execute`."""
+        """Handle SQLAlchemy's `before_cursor_execute`."""
         first = parameters[0] if others[-1] else parameters
         verb = statement.lstrip().split(maxsplit=1)[0].upper()
         if verb in ("SELECT", "UPDATE", "DELETE", "INSERT", "WITH") and "saga" in statement:
-            # Another question may have another plan, though its text is the same.
+            # The same text may have another plan when something else executes it.
             self.statements.setdefault(f"{statement}\0{self.during}", (first, self.during))
 
 
 @contextmanager
 def recording(database: Database) -> Generator[Recording]:
-    """Record what is executed on a database while this is open."""
-    made = Recording(database)
-    event.listen(database.engine.sync_engine, "before_cursor_execute", made.record)
+    """Record the statements that are executed on a database within the context."""
+    recorded = Recording(database)
+    event.listen(database.engine.sync_engine, "before_cursor_execute", recorded.record)
     try:
-        yield made
+        yield recorded
     finally:
-        event.remove(database.engine.sync_engine, "before_cursor_execute", made.record)
+        event.remove(database.engine.sync_engine, "before_cursor_execute", recorded.record)
 
 
 async def large_reads(recorded: Recording, *, at_most: int) -> dict[str, list[str]]:
-    """Statements that read too much, by what executed them, each with the reason.
+    """Statements that read too much, each with the reason, by the name of what executed them.
 
-    On PostgreSQL each is executed once more and rolled back, because what counts is how many rows a scan really reads:
-    an index that is read from end to end is seen, too. On SQLite what counts is that nothing is scanned but to a limit.
+    On PostgreSQL each statement is executed again and rolled back, to count the rows that its scans really read; this
+    also finds an index that is read from end to end. On SQLite every scan without a limit is reported.
 
     Args:
-        recorded: the statements.
-        at_most: rows of one table that one statement may read.
+        recorded: the recorded statements.
+        at_most: number of rows of one table that one statement may read.
     """
     found: dict[str, list[str]] = {}
     for key, (parameters, during) in recorded.statements.items():
@@ -70,9 +70,9 @@ async def large_reads(recorded: Recording, *, at_most: int) -> dict[str, list[st
 
 async def _read_on_postgresql(connection: AsyncConnection, statement: str, parameters: Any, at_most: int) -> list[str]:
     await connection.execute(text("SET LOCAL statement_timeout = 0"))
-    # As for an SSD: by default some ten thousand rows are cheaper to scan than five hundred are to look up.
+    # The value for an SSD. With the default, scanning ten thousand rows costs less than looking up five hundred.
     await connection.execute(text("SET LOCAL random_page_cost = 1.1"))
-    # A row that is inserted once more would be there already; an insert reads what it is planned to.
+    # An insert is only planned, because executing it again would violate a unique key.
     analyze = "" if statement.lstrip().upper().startswith("INSERT") else "ANALYZE, TIMING OFF,"
     explain = f"EXPLAIN ({analyze} FORMAT JSON) {statement}"
     explained = (await connection.exec_driver_sql(explain, parameters)).scalar_one()
@@ -100,7 +100,7 @@ async def _scanned_on_sqlite(connection: AsyncConnection, statement: str, parame
     scans = [
         row.detail for row in rows if row.detail.startswith("SCAN") and _is_of_engine(statement, row.detail.split()[1])
     ]
-    # In the order of the primary key, or of an index, a limit may end a scan soon: then it is tried.
+    # A limit may end a scan early if the scan follows the primary key or an index, so the statement is executed.
     may_be_short = statement.startswith("SELECT") and "LIMIT" in statement
     is_short = may_be_short and await _steps_on_sqlite(connection, statement, parameters) < _STEPS
     is_index_order = not statement.startswith("SELECT") and "LIMIT" in statement
@@ -108,7 +108,7 @@ async def _scanned_on_sqlite(connection: AsyncConnection, statement: str, parame
 
 
 async def _steps_on_sqlite(connection: AsyncConnection, statement: str, parameters: Any) -> int:
-    """How many instructions SQLite needs."""
+    """Number of instructions that SQLite needs for a statement."""
     raw: Any = (await connection.get_raw_connection()).driver_connection
     steps = 0
 
@@ -124,7 +124,7 @@ async def _steps_on_sqlite(connection: AsyncConnection, statement: str, paramete
 
 
 def _is_of_engine(statement: str, name: str) -> bool:
-    """Whether a name in a plan is one of the engine's tables, or an alias of one."""
+    """Whether a name in a plan is one of the engine's tables or an alias of one."""
     tables = [table for table in metadata.tables if table != "saga_meta"]
     return name in tables or any(
         f"{table} AS {name}" in statement or f"{table} AS {name}," in statement for table in tables

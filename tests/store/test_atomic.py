@@ -1,4 +1,4 @@
-"""Several operations as one step: one row, one transaction, one undo; whoever drives, whatever is refused."""
+"""Several operations as one atomic step: one row, one transaction and one undo, whichever driver runs it."""
 
 import asyncio
 import json
@@ -47,40 +47,40 @@ EVENT = AtomicMoveRequested(source="a", target="b", coins=10)
 
 @operation(deadline=timedelta(hours=1))
 async def commits(tx: Transaction) -> None:
-    """Ends the transaction."""
+    """Commit the step's transaction, which an operation may not do."""
     await (await tx.connection()).execute(text("COMMIT"))
 
 
 @commits.compensation
 async def uncommits(tx: Transaction) -> None:
-    """Nothing."""
+    """Undo nothing."""
 
 
 @query
 async def writing(tx: Transaction) -> None:
-    """Writes though it only asks."""
+    """Write, which a query may not do."""
     await (await tx.connection()).execute(text("DELETE FROM note"))
 
 
-@external_operation(irreversible="it is said")
+@external_operation(irreversible="what is said cannot be unsaid")
 async def shout(call: ExternalCall) -> None:
-    """Outside."""
+    """Call an external service."""
 
 
 class AnyRequested(DomainEvent):
-    """Whatever the test says."""
+    """Requests what the test has set in `Any_`."""
 
 
 class AnyCompleted(DomainEvent):
-    """Done."""
+    """The calls have completed."""
 
 
 class AnyFailed(FailureEvent):
-    """Not done."""
+    """The calls were undone."""
 
 
 class Any_(Orchestrator[AnyRequested, AnyCompleted, AnyFailed]):
-    """Runs what a test says as one step, after a pivot or not, and says no at the end or not."""
+    """Runs the test's calls as one atomic step, optionally after a pivot, optionally refusing at the end."""
 
     calls: ClassVar[Sequence[Any]] = ()
     pivot: ClassVar[bool] = False
@@ -88,7 +88,6 @@ class Any_(Orchestrator[AnyRequested, AnyCompleted, AnyFailed]):
     answered: ClassVar[list[Any]] = []
 
     async def handle(self, event: AnyRequested, saga: Saga) -> AnyCompleted:
-        """The step."""
         if self.pivot:
             await saga.pivot()
         Any_.answered = await saga.execute_all_atomically(Any_.calls)
@@ -103,10 +102,9 @@ ALL = Catalog.of(
 
 
 class Once(StoreSteps):
-    """A step that raises has failed for good, and so has an undo after so many times."""
+    """Steps that are not retried: one that raises has failed."""
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
-        """A step."""
         try:
             return await super().run(command, deadline)
         except Exception as fault:
@@ -114,23 +112,23 @@ class Once(StoreSteps):
 
 
 def data_of(outcome: Outcome) -> Any:
-    """Fields of the outcome's event."""
+    """The data of the outcome's event."""
     return outcome.event["data"]
 
 
 def driver(database: Database, event_id: str = "e-1") -> Driver:
-    """Of the test's own calls."""
+    """A driver of `Any_`."""
     envelope = wrap(AnyRequested(), event_id=event_id, source="tests")
     return Driver(Any_, AnyRequested(), envelope, Once(database, ALL))
 
 
 def calling(*calls: OperationCall[Any], pivot: bool = False, refuse: bool = False) -> None:
-    """Say what the orchestrator does: the calls of its one atomic step, a pivot before it, a refusal after it."""
+    """Set what `Any_` does: the calls of its one atomic step, a pivot before it, a refusal after it."""
     Any_.calls, Any_.pivot, Any_.refuse = calls, pivot, refuse
 
 
-async def test_it_is_one_row_and_gives_every_result(stocked: Database) -> None:
-    """Recorded with its calls; a repeat runs nothing."""
+async def test_an_atomic_step_is_one_row_with_every_result(stocked: Database) -> None:
+    """A repeat takes the results from the row and runs nothing."""
     outcome = await driver_of(stocked, AtomicMove, EVENT, "e-1").drive()
     assert data_of(outcome)["before"] == 1_000
     first, _ = await rows(stocked, saga_step)
@@ -142,8 +140,8 @@ async def test_it_is_one_row_and_gives_every_result(stocked: Database) -> None:
     assert (await Holdings.of(stocked)).boxes == {"a": 990, "b": 10}
 
 
-async def test_a_refusal_of_the_second_takes_the_first_back(stocked: Database) -> None:
-    """Nothing stands, the row says who said no, and a repeat hears it again."""
+async def test_a_refusal_by_the_second_call_rolls_back_the_first(stocked: Database) -> None:
+    """No effect remains, and the row names the operation that refused."""
     before = await Holdings.of(stocked)
     Script.before["put"] = refuses("box.full")
 
@@ -156,8 +154,8 @@ async def test_a_refusal_of_the_second_takes_the_first_back(stocked: Database) -
     assert "give_back" not in Script.runs
 
 
-async def test_it_is_undone_in_reverse_order_in_one_transaction(stocked: Database) -> None:
-    """The last call first; the failure event names each call that was taken back."""
+async def test_an_atomic_step_is_undone_in_reverse_order_in_one_transaction(stocked: Database) -> None:
+    """The last call is undone first, and the failure event names each call that was undone."""
     before = await Holdings.of(stocked)
     Script.before["write_note"] = refuses()
 
@@ -165,12 +163,12 @@ async def test_it_is_undone_in_reverse_order_in_one_transaction(stocked: Databas
 
     assert await Holdings.of(stocked) == before
     assert Script.runs[-2:] == ["take_out", "give_back"]
-    undone = [(one["number"], one["operation"], one["compensation"]) for one in data_of(outcome)["undone"]]
+    undone = [(call["number"], call["operation"], call["compensation"]) for call in data_of(outcome)["undone"]]
     assert undone == [(1, "cast.put", "cast.take_out"), (1, "cast.take", "cast.give_back")]
 
 
-async def test_an_undo_is_whole_or_not_at_all_and_can_be_skipped(stocked: Database) -> None:
-    """A second compensation that fails takes the first one's effect back; counted, stuck, skipped as a whole."""
+async def test_an_atomic_step_is_undone_as_a_whole_or_skipped_as_a_whole(stocked: Database) -> None:
+    """When the second compensation fails, the first is rolled back too, until a person skips the whole step."""
     Script.before["write_note"] = refuses()
     Script.before["give_back"] = fails()
     for _ in range(STUCK_AFTER):
@@ -184,65 +182,64 @@ async def test_an_undo_is_whole_or_not_at_all_and_can_be_skipped(stocked: Databa
     await skip_step(stocked, CATALOG, Skip(saga_id=row.id, number=1, by="Ann", reason="paid by hand"))
     outcome = await driver_of(stocked, AtomicMove, EVENT, "e-1").drive()
 
-    assert [one["skipped"] for one in data_of(outcome)["undone"]] == [True, True]
+    assert [call["skipped"] for call in data_of(outcome)["undone"]] == [True, True]
     assert (await Holdings.of(stocked)).boxes == {"a": 990, "b": 10}
 
 
 @pytest.mark.parametrize("forward_point", ["before step 1", "inside step 1", "after step 1", "before step 2"])
-async def test_one_does_it_while_another_undoes(stocked: Database, forward_point: str) -> None:
-    """At the step and at its undo, whoever goes on first: one outcome, and its effects."""
+async def test_one_driver_runs_an_atomic_step_while_another_undoes_it(stocked: Database, forward_point: str) -> None:
+    """Both drivers report one outcome and its effects, whichever of them continues first."""
     stop_inside_operations()
-    for back_point in ("before turn", "after turn", "before undo 1", "inside undo 1", "after undo 1"):
+    for back_point in ("before begin undo", "after begin undo", "before undo 1", "inside undo 1", "after undo 1"):
         for forward_first in (True, False):
-            told = f"{forward_point}, {back_point}, forward first: {forward_first}"
+            case = f"{forward_point}, {back_point}, forward first: {forward_first}"
             before = await Holdings.of(stocked)
-            one, two = Pacer(forward_point), Pacer(back_point)
-            event_id = re.sub(r"[^a-z0-9]+", "-", told.lower())
-            forward = asyncio.create_task(driver_of(stocked, AtomicMove, EVENT, event_id, one).drive())
-            await until_stopped(stocked, one, forward)
-            undoing = driver_of(stocked, AtomicMove, EVENT, event_id, two)
+            forward_pacer, back_pacer = Pacer(forward_point), Pacer(back_point)
+            event_id = re.sub(r"[^a-z0-9]+", "-", case.lower())
+            forward = asyncio.create_task(driver_of(stocked, AtomicMove, EVENT, event_id, forward_pacer).drive())
+            await until_stopped(stocked, forward_pacer, forward)
+            undoing = driver_of(stocked, AtomicMove, EVENT, event_id, back_pacer)
             back = asyncio.create_task(undoing.undo(Phase.CANCELLED, "saga.cancelled", "by a test"))
-            await until_stopped(stocked, two, back)
-            (one if forward_first else two).go_on.set()
+            await until_stopped(stocked, back_pacer, back)
+            (forward_pacer if forward_first else back_pacer).go_on.set()
             await until_done_or_waiting(stocked, forward if forward_first else back)
-            (two if forward_first else one).go_on.set()
+            (back_pacer if forward_first else forward_pacer).go_on.set()
             async with asyncio.timeout(20):
                 outcomes: list[Outcome] = list(await asyncio.gather(forward, back))
-            assert outcomes[0] == outcomes[1], told
+            assert outcomes[0] == outcomes[1], case
             expected = before.moved("a", "b", 10) if outcomes[0].phase is Phase.COMPLETED else before
-            assert await Holdings.of(stocked) == expected, told
+            assert await Holdings.of(stocked) == expected, case
 
 
-async def test_two_do_it_at_once(stocked: Database) -> None:
-    """The second finds the row and runs nothing."""
+async def test_two_drivers_run_an_atomic_step_only_once(stocked: Database) -> None:
+    """The second driver finds the first one's row and runs nothing."""
     stop_inside_operations()
-    one = Pacer("inside step 1")
-    first = asyncio.create_task(driver_of(stocked, AtomicMove, EVENT, "e-1", one).drive())
-    await until_stopped(stocked, one, first)
+    pacer = Pacer("inside step 1")
+    first = asyncio.create_task(driver_of(stocked, AtomicMove, EVENT, "e-1", pacer).drive())
+    await until_stopped(stocked, pacer, first)
     second = asyncio.create_task(driver_of(stocked, AtomicMove, EVENT, "e-1").drive())
     await until_done_or_waiting(stocked, second)
-    one.go_on.set()
+    pacer.go_on.set()
     assert await first == await second
     assert (await Holdings.of(stocked)).boxes == {"a": 990, "b": 10}
     assert Script.runs.count("put") == 1
 
 
-async def test_each_call_draws_ids_of_its_own_and_the_same_again(stocked: Database) -> None:
-    """One operation twice in a step; an attempt that failed drew the same."""
+async def test_each_call_generates_its_own_ids_and_the_same_ones_in_a_retry(stocked: Database) -> None:
+    """The step calls one operation twice, and its first attempt fails."""
     calling(write_note("one"), write_note("two"), put("b", 1))
     Script.before["put"] = fails(1)
     seen: list[list[str]] = []
 
-    async def see(tx: Transaction) -> None:
+    async def record_ids(tx: Transaction) -> None:
         seen.append(sorted((await tx.exec(select(note.c.id))).all()))
 
-    Script.after["write_note"] = see
+    Script.after["write_note"] = record_ids
 
     class Again(StoreSteps):
-        """Tries a step that failed once more."""
+        """Retries a failed step once."""
 
         async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
-            """A step."""
             try:
                 return await super().run(command, deadline)
             except RuntimeError:
@@ -258,28 +255,29 @@ async def test_each_call_draws_ids_of_its_own_and_the_same_again(stocked: Databa
 
 
 @pytest.mark.parametrize(
-    ("misused", "told"), [(commits(), "may not begin or end"), (writing(), "a @query only reads")], ids=str
+    ("misused", "message"), [(commits(), "may not begin or end"), (writing(), "a @query only reads")], ids=str
 )
-async def test_misuse_inside_takes_all_back(stocked: Database, misused: OperationCall[Any], told: str) -> None:
+async def test_misuse_inside_an_atomic_step_rolls_it_back(
+    stocked: Database, misused: OperationCall[Any], message: str
+) -> None:
     """An operation that ends the transaction, and a query that writes, leave nothing of the step."""
     before = await Holdings.of(stocked)
     calling(take("a", 1), misused, put("b", 1))
     outcome = await driver(stocked).drive()
     assert outcome.phase is Phase.FAILED
     assert TransactionMisuse.__name__ in (outcome.message or "")
-    assert told in (outcome.message or "")
+    assert message in (outcome.message or "")
     assert await Holdings.of(stocked) == before
 
 
-async def test_another_call_inside_is_another_step(stocked: Database) -> None:
-    """Told with the calls of both, as a person reads them."""
+async def test_an_atomic_step_with_a_changed_call_differs_from_its_record(stocked: Database) -> None:
+    """The error shows the recorded calls and the new ones in readable form."""
     calling(take("a", 1), put("b", 1))
 
     class Stops(Once):
-        """No finish: the saga stays open."""
+        """Cannot finish a saga, so that it stays open."""
 
         async def finish(self, command: Any) -> Any:
-            """Not now."""
             raise ConnectionError
 
     envelope = wrap(AnyRequested(), event_id="e-1", source="tests")
@@ -292,16 +290,16 @@ async def test_another_call_inside_is_another_step(stocked: Database) -> None:
     assert "now atomically cast.take(name='a', coins=1), cast.put(name='b', coins=2)" in str(stuck.value)
 
 
-async def test_with_an_irreversible_call_it_is_the_pivot(stocked: Database) -> None:
-    """Nothing of it is undone, and a cancel after it goes on."""
+async def test_an_atomic_step_with_an_irreversible_call_is_the_pivot(stocked: Database) -> None:
+    """Its row is marked irreversible."""
     calling(take("a", 1), send_letter("gone"))
     await driver(stocked).drive()
     [step] = await rows(stocked, saga_step)
     assert (step.kind, step.irreversible) == ("atomic", True)
 
 
-async def test_queries_alone_have_nothing_to_undo(stocked: Database) -> None:
-    """They are one look at the database, recorded as a query."""
+async def test_an_atomic_step_of_queries_has_nothing_to_undo(stocked: Database) -> None:
+    """It is recorded as a query."""
     calling(count("a"), count("b"), refuse=True)
     outcome = await driver(stocked).drive()
     assert Any_.answered == [1_000, 0]
@@ -310,17 +308,17 @@ async def test_queries_alone_have_nothing_to_undo(stocked: Database) -> None:
     assert (step.kind, step.state) == ("query", "done")
 
 
-async def test_what_may_not_be_in_it(stocked: Database) -> None:
-    """Told with the reason, before anything runs."""
+async def test_calls_that_an_atomic_step_may_not_contain_are_refused(stocked: Database) -> None:
+    """Each is refused with its reason before anything runs."""
     wrong: list[tuple[list[Any], str]] = [
         ([take("a", 1), shout()], "calls an external service"),
         ([take("a", 1), deliver("x")], "the saga has no pivot before it"),
         (["take"], "takes calls, as in"),
         ([take("a", 1), Atomically(put("b", 1))], "is inside another one"),
     ]
-    for calls, told in wrong:
+    for calls, message in wrong:
         calling(*calls)
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             await driver(stocked).drive()
     calling(deliver("x"), put("b", 1), pivot=True)
     with pytest.raises(UsageError, match=r"comes after saga\.pivot"):
@@ -329,8 +327,8 @@ async def test_what_may_not_be_in_it(stocked: Database) -> None:
     assert (await driver(stocked, "e-2").drive()).phase is Phase.COMPLETED
 
 
-def test_what_it_is_follows_from_its_calls() -> None:
-    """The longest deadline, and the reversal of the whole."""
+def test_the_deadline_and_reversal_of_an_atomic_step_follow_from_its_calls() -> None:
+    """It has the longest deadline of its calls and one reversal for all of them."""
     assert Atomically(take("a", 1), commits()).operation.deadline == timedelta(hours=1)
     assert Atomically(deliver("x"), count("a")).operation.reversal is Reversal.RETRIABLE
     assert Atomically(take("a", 1), send_letter("x")).operation.reversal is Reversal.IRREVERSIBLE
@@ -338,8 +336,8 @@ def test_what_it_is_follows_from_its_calls() -> None:
     assert Atomically(take("a", 1)) != Atomically(take("a", 2))
 
 
-async def test_a_person_sees_its_operations_and_how_each_would_be_undone(stocked: Database) -> None:
-    """In the list of steps and in the plan of an undoing, by this code and by code that does not know them."""
+async def test_a_saga_view_shows_the_operations_of_an_atomic_step_and_their_compensations(stocked: Database) -> None:
+    """The undo plan names the compensations, unless the catalog is unknown."""
     await driver_of(stocked, AtomicMove, EVENT, "e-1").drive()
     [view] = await sagas_of_event(stocked, "e-1")
 
@@ -350,9 +348,10 @@ async def test_a_person_sees_its_operations_and_how_each_would_be_undone(stocked
     assert plan_undo(view, None)[-1].compensation is None
 
 
-async def test_past_the_pivot_it_is_skipped_where_nothing_needs_its_results(stocked: Database) -> None:
-    """A stuck step that is left out answers None for each call."""
-    calling(deliver("one"), deliver("two"), pivot=True)  # the second letter of one key: it never can be written
+async def test_an_atomic_step_past_the_pivot_can_be_skipped_if_its_results_are_not_needed(stocked: Database) -> None:
+    """The skipped step returns None for each call."""
+    # Both letters have the same key, so the second can never be written.
+    calling(deliver("one"), deliver("two"), pivot=True)
     steps = StoreSteps(stocked, ALL)
     envelope = wrap(AnyRequested(), event_id="e-1", source="tests")
     with pytest.raises(IntegrityError):

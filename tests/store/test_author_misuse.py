@@ -1,4 +1,4 @@
-"""What an author may not do to a step's transaction: each is refused before harm is done."""
+"""What an author may not do to a step's transaction is refused before it does harm."""
 
 import contextlib
 from collections.abc import Awaitable, Callable
@@ -17,42 +17,42 @@ from tests.store.test_fence import first_step
 
 
 async def commits(tx: Transaction) -> None:
-    """The session's commit."""
+    """Commit through the session."""
     await tx.commit()
 
 
 async def rolls_back(tx: Transaction) -> None:
-    """The session's rollback."""
+    """Roll back through the session."""
     await tx.rollback()
 
 
 async def commits_beneath(tx: Transaction) -> None:
-    """The connection's commit, past the session."""
+    """Commit through the connection, bypassing the session."""
     await (await tx.connection()).commit()
 
 
 async def rolls_back_beneath(tx: Transaction) -> None:
-    """The connection's rollback, past the session."""
+    """Roll back through the connection, bypassing the session."""
     await (await tx.connection()).rollback()
 
 
 async def commits_in_sql(tx: Transaction) -> None:
-    """By hand."""
+    """Commit with an SQL statement."""
     await (await tx.connection()).execute(text("  commit"))
 
 
 async def commits_behind_a_comment(tx: Transaction) -> None:
-    """By hand, and hidden."""
+    """Commit with an SQL statement that begins with comments."""
     await (await tx.connection()).execute(text("/* all\n done */ -- now\n COMMIT"))
 
 
 async def rolls_back_in_sql(tx: Transaction) -> None:
-    """By hand."""
+    """Roll back with an SQL statement."""
     await (await tx.connection()).execute(text("ROLLBACK"))
 
 
 async def commits_the_sync_session(tx: Transaction) -> None:
-    """The session beneath the session: its commit is not passed on, and its end is refused."""
+    """Commit through the synchronous session beneath the asynchronous one."""
     await tx.run_sync(lambda session: session.get_bind().commit())  # type: ignore[union-attr]
 
 
@@ -69,7 +69,7 @@ async def commits_the_sync_session(tx: Transaction) -> None:
         commits_the_sync_session,
     ],
 )
-async def test_an_operation_that_ends_its_transaction_is_refused_and_nothing_stands(
+async def test_an_operation_that_ends_its_transaction_is_refused_and_has_no_effect(
     stocked: Database, act: Callable[[Transaction], Awaitable[None]]
 ) -> None:
     before = await Holdings.of(stocked)
@@ -85,7 +85,7 @@ async def test_an_operation_that_ends_its_transaction_is_refused_and_nothing_sta
     assert (await Holdings.of(stocked)).boxes["a"] == 990
 
 
-async def test_an_operation_that_swallows_the_refusal_is_refused_all_the_same(stocked: Database) -> None:
+async def test_an_operation_that_swallows_the_misuse_error_still_fails(stocked: Database) -> None:
     async def swallows(tx: Transaction) -> None:
         with contextlib.suppress(TransactionMisuse):
             await commits_beneath(tx)
@@ -99,14 +99,14 @@ async def test_an_operation_that_swallows_the_refusal_is_refused_all_the_same(st
     assert await rows(stocked, saga_step) == []
 
 
-async def test_a_savepoint_is_the_authors_own(stocked: Database) -> None:
-    async def tries_and_takes_back(tx: Transaction) -> None:
+async def test_an_operation_may_roll_back_to_its_own_savepoint(stocked: Database) -> None:
+    async def rolls_back_to_a_savepoint(tx: Transaction) -> None:
         with contextlib.suppress(RuntimeError):
             async with tx.begin_nested():
                 await tx.exec(update(box).values(coins=0))
                 await fails()(tx)
 
-    Script.before["take"] = tries_and_takes_back
+    Script.before["take"] = rolls_back_to_a_savepoint
 
     await run_step(stocked, CATALOG, first_step())
 
@@ -131,6 +131,8 @@ async def test_a_query_that_writes_is_refused(stocked: Database, writes: str) ->
 
 async def test_a_query_may_use_a_common_table_expression(stocked: Database) -> None:
     async with stocked.transaction() as connection, guarded(connection, "query"):
-        found = await connection.execute(text("WITH updated AS (SELECT coins FROM box) SELECT max(coins) FROM updated"))
+        result = await connection.execute(
+            text("WITH updated AS (SELECT coins FROM box) SELECT max(coins) FROM updated")
+        )
 
-        assert found.scalar_one() == 1_000
+        assert result.scalar_one() == 1_000

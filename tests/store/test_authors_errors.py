@@ -1,4 +1,4 @@
-"""What an error of an operation means: refusals inside groups, results of another type, chains of causes."""
+"""How an operation's error is interpreted: refusals inside groups, results of the wrong type, chains of causes."""
 
 import asyncio
 from datetime import timedelta
@@ -27,7 +27,7 @@ from tests.store.test_fence import first_step
 
 
 class Raises:
-    """What the operations below do."""
+    """What the operations below return or raise."""
 
     returned: Any = 1
     error: Any = None
@@ -35,19 +35,19 @@ class Raises:
 
 
 class Price(BaseModel):
-    """A result."""
+    """The declared type of a result."""
 
     cents: int
 
 
 class Cost(BaseModel):
-    """Another."""
+    """Another type with the same fields."""
 
     cents: int
 
 
-async def play() -> Any:
-    """Raise or return what the test says."""
+async def return_or_raise() -> Any:
+    """Raise or return what the test has set."""
     if Raises.error is not None:
         raise Raises.error()
     return Raises.returned
@@ -55,60 +55,60 @@ async def play() -> Any:
 
 @operation
 async def as_int(tx: Transaction) -> int:
-    """A number."""
+    """Write a row and return a number."""
     await tx.exec(insert(box).values(name="c", coins=1))
-    returned: int = await play()
+    returned: int = await return_or_raise()
     return returned
 
 
 @as_int.compensation
 async def undo_int(tx: Transaction) -> None:
-    """Nothing."""
+    """Undo nothing."""
 
 
 @query
 async def as_float(tx: Transaction) -> float:
-    """A number."""
-    returned: float = await play()
+    """Return a number."""
+    returned: float = await return_or_raise()
     return returned
 
 
 @query
 async def as_model(tx: Transaction) -> Price:
-    """A model."""
-    returned: Price = await play()
+    """Return a model."""
+    returned: Price = await return_or_raise()
     return returned
 
 
 @query
 async def as_json(tx: Transaction) -> JsonValue:
-    """Anything in JSON."""
-    returned: JsonValue = await play()
+    """Return any JSON value."""
+    returned: JsonValue = await return_or_raise()
     return returned
 
 
 @query
 async def as_list(tx: Transaction) -> list[int]:
-    """Numbers."""
-    returned: list[int] = await play()
+    """Return a list of numbers."""
+    returned: list[int] = await return_or_raise()
     return returned
 
 
 @external_operation(time_limit=timedelta(seconds=30))
 async def outside(call: ExternalCall) -> int:
-    """A call."""
-    returned: int = await play()
+    """Call an external service."""
+    returned: int = await return_or_raise()
     return returned
 
 
 @outside.compensation
 async def undo_outside(call: ExternalCall) -> None:
-    """Nothing."""
+    """Undo nothing."""
 
 
 @outside.verification
 async def ask_outside(call: ExternalCall) -> Confirmed[int] | None:
-    """What the test says."""
+    """Return or raise what the test has set."""
     if isinstance(Raises.found, BaseException):
         raise Raises.found
     found: Confirmed[int] | None = Raises.found
@@ -122,18 +122,18 @@ CATALOG = Catalog.of(
 
 
 @pytest.fixture(autouse=True)
-def nothing_raised() -> None:
-    """Each test says what it wants."""
+def reset_results() -> None:
+    """Reset what the operations return or raise."""
     Raises.returned, Raises.error, Raises.found = 1, None, None
 
 
 def step(call: OperationCall[Any]) -> StepCommand:
-    """The saga's first step."""
+    """The command of the saga's first step."""
     return first_step().model_copy(update={"operation": call.operation.name, "arguments": dict(call.arguments)})
 
 
 async def run(database: Database, call: OperationCall[Any]) -> Any:
-    """One attempt."""
+    """Attempt the call once, as the saga's first step."""
     return await StoreSteps(database, CATALOG).run(step(call), timedelta(minutes=5))
 
 
@@ -148,7 +148,7 @@ GROUPS = {
 
 
 UNSURE = ["beside another error", "beside a mistake"]
-"""Groups after which an external call may have happened."""
+"""Groups that leave it unknown whether an external call happened."""
 INSIDE = [
     (call, name)
     for call in (as_int(), Atomically(as_int(), as_float()), outside())
@@ -157,8 +157,12 @@ INSIDE = [
 ]
 
 
-@pytest.mark.parametrize(("call", "name"), INSIDE, ids=lambda one: one if isinstance(one, str) else one.operation.name)
-async def test_a_refusal_inside_a_group_is_the_refusal(stocked: Database, call: OperationCall[Any], name: str) -> None:
+@pytest.mark.parametrize(
+    ("call", "name"), INSIDE, ids=lambda value: value if isinstance(value, str) else value.operation.name
+)
+async def test_a_refusal_inside_an_exception_group_counts_as_a_refusal(
+    stocked: Database, call: OperationCall[Any], name: str
+) -> None:
     Raises.error = GROUPS[name]
     before = await Holdings.of(stocked)
 
@@ -171,19 +175,17 @@ async def test_a_refusal_inside_a_group_is_the_refusal(stocked: Database, call: 
 
 
 @pytest.mark.parametrize("name", UNSURE)
-async def test_a_refusal_of_an_external_call_beside_another_error_leaves_the_fate_unknown(
-    stocked: Database, name: str
-) -> None:
+async def test_an_external_refusal_beside_another_error_leaves_the_result_unknown(stocked: Database, name: str) -> None:
     Raises.error = GROUPS[name]
 
     with pytest.raises((ExceptionGroup, UsageError)):
         await run(stocked, outside())
 
-    # Refused would say that nothing happened, and what the other task did would never be verified or taken back.
+    # Recorded as refused, the effect of the other task would never be verified or undone.
     assert [row.state for row in await rows(stocked, saga_step)] == ["attempting"]
 
 
-async def test_a_refusal_of_a_real_task_group_is_the_refusal(stocked: Database) -> None:
+async def test_a_refusal_raised_by_a_task_group_counts_as_a_refusal(stocked: Database) -> None:
     async def refuses() -> None:
         raise REFUSED
 
@@ -208,14 +210,14 @@ async def test_a_group_of_other_errors_names_each_of_them(stocked: Database) -> 
     assert error_text(raised.value) == "ExceptionGroup: tasks (2 sub-exceptions): ValueError: boom; KeyError: 'x'"
 
 
-async def test_a_mistake_inside_a_group_is_the_mistake(stocked: Database) -> None:
+async def test_a_usage_error_inside_a_group_is_raised_as_itself(stocked: Database) -> None:
     Raises.error = lambda: ExceptionGroup("tasks", [ValueError("boom"), UsageError("so not")])
 
     with pytest.raises(UsageError, match="so not"):
         await run(stocked, as_int())
 
 
-async def test_a_refusal_inside_a_group_of_a_verification_leaves_the_fate_unknown(stocked: Database) -> None:
+async def test_a_refusal_in_a_verifications_group_leaves_the_result_unknown(stocked: Database) -> None:
     Raises.error = lambda: ValueError("boom")
     with pytest.raises(ValueError, match="boom"):
         await run(stocked, outside())
@@ -246,14 +248,14 @@ WRONG: list[tuple[OperationCall[Any], Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "returned", "said"), WRONG)
-async def test_a_result_that_is_not_what_is_declared_is_a_mistake_that_names_both(
-    stocked: Database, call: OperationCall[Any], returned: Any, said: str
+@pytest.mark.parametrize(("call", "returned", "message"), WRONG)
+async def test_a_result_of_the_wrong_type_is_a_mistake_that_names_both_types(
+    stocked: Database, call: OperationCall[Any], returned: Any, message: str
 ) -> None:
     Raises.returned = returned
     before = await Holdings.of(stocked)
 
-    with pytest.raises(ResultInvalid, match=said) as raised:
+    with pytest.raises(ResultInvalid, match=message) as raised:
         await run(stocked, call)
 
     assert isinstance(raised.value, AuthorsMistake)
@@ -262,7 +264,9 @@ async def test_a_result_that_is_not_what_is_declared_is_a_mistake_that_names_bot
 
 
 @pytest.mark.parametrize("found", [7, True, ("Happened", 7)])
-async def test_a_verification_that_returns_no_answer_is_a_mistake(stocked: Database, found: Any) -> None:
+async def test_a_verification_that_returns_neither_a_confirmation_nor_none_is_a_mistake(
+    stocked: Database, found: Any
+) -> None:
     Raises.error = lambda: ValueError("boom")
     with pytest.raises(ValueError, match="boom"):
         await run(stocked, outside())
@@ -272,18 +276,18 @@ async def test_a_verification_that_returns_no_answer_is_a_mistake(stocked: Datab
         await run(stocked, outside())
 
 
-async def test_a_duplicate_key_is_named_without_its_statement_and_values(stocked: Database) -> None:
+async def test_the_text_of_a_duplicate_key_error_has_neither_statement_nor_values(stocked: Database) -> None:
     with pytest.raises(DBAPIError) as raised:
         async with stocked.transaction() as connection:
             await connection.execute(insert(box).values(name="a", coins=12_345))
 
-    said = error_text(raised.value)
-    assert said.startswith("IntegrityError: ")
-    assert "box" in said
-    assert not any(part in said for part in ("INSERT", "12345", "(a)", "sqlalche", "\n"))
+    message = error_text(raised.value)
+    assert message.startswith("IntegrityError: ")
+    assert "box" in message
+    assert not any(part in message for part in ("INSERT", "12345", "(a)", "sqlalche", "\n"))
 
 
-async def test_a_statement_that_fails_is_named_in_one_line(stocked: Database) -> None:
+async def test_the_text_of_a_failed_statement_is_one_line(stocked: Database) -> None:
     with pytest.raises(DBAPIError) as raised:
         async with stocked.transaction() as connection:
             await connection.execute(text("SELECT coins FROM nowhere"))
@@ -292,7 +296,7 @@ async def test_a_statement_that_fails_is_named_in_one_line(stocked: Database) ->
     assert "\n" not in error_text(raised.value)
 
 
-def test_causes_are_named_and_the_whole_is_bounded() -> None:
+def test_an_errors_text_names_its_causes_and_is_bounded() -> None:
     def fault() -> Exception:
         try:
             try:
@@ -305,13 +309,13 @@ def test_causes_are_named_and_the_whole_is_bounded() -> None:
             except RuntimeError as last:
                 return last
 
-    said = error_text(fault())
-    assert said.startswith("RuntimeError: zzz")
-    assert said.endswith("; while handling ValueError: the price is missing; caused by KeyError: 'x'")
-    assert len(said) <= 2_000
+    message = error_text(fault())
+    assert message.startswith("RuntimeError: zzz")
+    assert message.endswith("; while handling ValueError: the price is missing; caused by KeyError: 'x'")
+    assert len(message) <= 2_000
 
 
-def test_an_error_without_a_message_or_with_a_broken_one_is_named_by_its_type() -> None:
+def test_an_error_whose_message_is_missing_or_unreadable_is_named_by_its_type() -> None:
     class Broken(Exception):
         def __str__(self) -> str:
             raise ValueError
@@ -321,7 +325,7 @@ def test_an_error_without_a_message_or_with_a_broken_one_is_named_by_its_type() 
     assert error_message(TimeoutError()) == ""
 
 
-def test_a_chain_that_is_a_circle_ends() -> None:
+def test_a_circular_chain_of_causes_ends() -> None:
     first, second = ValueError("one"), ValueError("two")
     first.__cause__, second.__cause__ = second, first
 

@@ -1,4 +1,4 @@
-"""The engine's tables are written and compared by the database's clock, whatever the clock of a worker says."""
+"""The database's clock writes and compares all times in the engine's tables; no worker's clock matters."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -45,7 +45,7 @@ MOVE = CoinsMoveRequested(source="a", target="b", coins=10)
 
 
 async def stored_times(database: Database) -> dict[str, datetime]:
-    """Every time in the engine's tables that is not empty, by table and column."""
+    """Every time in the engine's tables that is not null, by table and column."""
     found: dict[str, datetime] = {}
     for table in metadata.sorted_tables:
         for number, row in enumerate(await rows(database, table)):
@@ -55,7 +55,7 @@ async def stored_times(database: Database) -> dict[str, datetime]:
 
 
 @WRONG
-async def test_every_time_in_the_tables_is_the_databases(stocked: Database, ahead: timedelta) -> None:
+async def test_every_time_in_the_tables_comes_from_the_databases_clock(stocked: Database, ahead: timedelta) -> None:
     began = await clock.read_clock(stocked)
     sagas: Sequence[tuple[type, DomainEvent]] = [
         (CoinsMove, MOVE),
@@ -83,16 +83,16 @@ async def test_every_time_in_the_tables_is_the_databases(stocked: Database, ahea
 
 
 @WRONG
-async def test_steps_that_are_recorded_together_have_the_databases_time(stocked: Database, ahead: timedelta) -> None:
+async def test_steps_recorded_in_one_group_have_the_databases_time(stocked: Database, ahead: timedelta) -> None:
     if stocked.dialect == "sqlite":
-        pytest.skip("on SQLite each step has a transaction of its own")
+        pytest.skip("on SQLite each step has its own transaction")
     began = await clock.read_clock(stocked)
     openings = [opening_of(CoinsMove, MOVE, name) for name in ("one", "two")]
 
     with wrong_clock(ahead):
         async with stocked.transaction() as connection:
             await open_sagas(connection, openings, CATALOG, begins=True)
-        assert await run_steps_together(stocked, CATALOG, [_take(one) for one in openings]) is not None
+        assert await run_steps_together(stocked, CATALOG, [_take(opening) for opening in openings]) is not None
 
     ended = await clock.read_clock(stocked)
     assert all(began <= time <= ended for time in (await stored_times(stocked)).values())
@@ -115,7 +115,7 @@ async def _begin(database: Database, opening: Opening) -> object:
 
 @pytest.mark.parametrize("opened", [HOUR, timedelta(0), -HOUR], ids=["opened-ahead", "opened-right", "opened-behind"])
 @pytest.mark.parametrize("began", [HOUR, timedelta(0), -HOUR], ids=["began-ahead", "began-right", "began-behind"])
-async def test_a_sagas_deadline_is_over_when_the_database_says_so(
+async def test_a_sagas_deadline_expires_by_the_databases_clock(
     database: Database, opened: timedelta, began: timedelta
 ) -> None:
     event = HurryRequested(coins=1)
@@ -130,48 +130,54 @@ async def test_a_sagas_deadline_is_over_when_the_database_says_so(
         assert isinstance(await _begin(database, opening), Expired)
 
 
-async def _a_saga(database: Database, **values: Any) -> None:
+async def _add_saga(database: Database, **values: Any) -> None:
     async with database.transaction() as connection:
         row = (await open_sagas(connection, [opening_of(CoinsMove, MOVE, "one")], CATALOG, begins=True)).popitem()[1]
         await connection.execute(update(saga).where(saga.c.id == row.id).values(**values))
 
 
-async def _found(database: Database, *, from_future: bool) -> int:
+async def _count_overdue(database: Database, *, from_future: bool) -> int:
     now = await clock.read_clock(database)
     before = now - timedelta(seconds=30)
     return len(await overdue_sagas(database, before=before, now=now, from_future=from_future))
 
 
-async def test_a_saga_whose_progress_lies_in_the_future_is_found(database: Database) -> None:
-    await _a_saga(database, progressed_at=clock.now_plus(3_600))
+async def test_a_saga_whose_progress_lies_in_the_future_is_overdue(database: Database) -> None:
+    await _add_saga(database, progressed_at=clock.now_plus(3_600))
 
-    assert (await _found(database, from_future=False), await _found(database, from_future=True)) == (0, 1)
-
-
-async def test_a_saga_that_has_just_made_progress_does_not_lie_in_the_future(database: Database) -> None:
-    await _a_saga(database, progressed_at=clock.now())
-
-    assert (await _found(database, from_future=False), await _found(database, from_future=True)) == (0, 0)
+    assert (await _count_overdue(database, from_future=False), await _count_overdue(database, from_future=True)) == (
+        0,
+        1,
+    )
 
 
-@pytest.mark.parametrize(("next_at", "found"), [(3_000.0, 0), (7_200.0, 1)], ids=["waits", "beyond any wait"])
-async def test_a_saga_is_looked_at_that_is_to_be_looked_at_later_than_any_wait_allows(
-    database: Database, next_at: float, found: int
+async def test_a_saga_that_has_just_made_progress_is_not_overdue(database: Database) -> None:
+    await _add_saga(database, progressed_at=clock.now())
+
+    assert (await _count_overdue(database, from_future=False), await _count_overdue(database, from_future=True)) == (
+        0,
+        0,
+    )
+
+
+@pytest.mark.parametrize(("next_at", "overdue"), [(3_000.0, 0), (7_200.0, 1)], ids=["waits", "beyond any wait"])
+async def test_a_saga_due_later_than_any_wait_allows_is_overdue(
+    database: Database, next_at: float, overdue: int
 ) -> None:
-    await _a_saga(database, progressed_at=clock.now_plus(-60), next_at=clock.now_plus(next_at))
+    await _add_saga(database, progressed_at=clock.now_plus(-60), next_at=clock.now_plus(next_at))
 
-    assert await _found(database, from_future=False) == found
+    assert await _count_overdue(database, from_future=False) == overdue
 
 
 @WRONG
-async def test_a_letter_that_is_being_replayed_is_left_alone_for_a_minute_by_the_databases_clock(
+async def test_a_dead_letter_in_replay_is_protected_for_a_minute_of_the_databases_clock(
     database: Database, ahead: timedelta
 ) -> None:
     number = await keep_letter(
         database, door="bus", workflow_id="w", run_id="r", position=1, code="c", reason="r", raw=b"letter"
     )
     with wrong_clock(ahead):
-        assert await claim_for_replay(database, number, by="somebody") is not None
+        assert await claim_for_replay(database, number, by="olena") is not None
 
     assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.UNDER_WAY
 
@@ -183,13 +189,13 @@ async def test_a_letter_that_is_being_replayed_is_left_alone_for_a_minute_by_the
     assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.DONE
 
 
-async def test_nothing_is_purged_too_early_by_a_clock_that_is_ahead(database: Database) -> None:
+async def test_a_workers_fast_clock_purges_nothing_too_early(database: Database) -> None:
     with wrong_clock(HOUR):
         assert await database_time(database) <= true_now()
 
 
 @WRONG
-async def test_an_event_is_sent_when_the_database_says_that_it_is_due(database: Database, ahead: timedelta) -> None:
+async def test_an_event_is_due_by_the_databases_clock(database: Database, ahead: timedelta) -> None:
     with wrong_clock(ahead):
         async with database.transaction() as connection:
             row = {"event_id": "one", "saga_id": opening_of(CoinsMove, MOVE, "one").saga.id, "envelope": "{}"}
@@ -204,8 +210,8 @@ async def test_an_event_is_sent_when_the_database_says_that_it_is_due(database: 
     assert await is_due(database)
 
 
-async def test_the_clock_uses_an_index(database: Database) -> None:
-    """A function that may change within a statement could not."""
+async def test_comparing_with_the_databases_clock_uses_an_index(database: Database) -> None:
+    """A volatile function, which may change within a statement, would rule out the index."""
     statement = select(saga.c.id).where(saga.c.phase.in_(("forward", "undoing")), saga.c.progressed_at > clock.now())
 
     def explained(connection: Connection) -> str:
@@ -222,7 +228,7 @@ async def test_the_clock_uses_an_index(database: Database) -> None:
     assert "Filter" not in plan or "progressed_at" not in plan.partition("Filter")[2]
 
 
-async def test_an_event_of_a_database_whose_clock_is_behind_is_not_missed(
+async def test_an_event_from_a_database_with_a_slow_clock_is_not_missed(
     database: Database, kind: Kind, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behind = timedelta(minutes=10)
@@ -233,20 +239,20 @@ async def test_an_event_of_a_database_whose_clock_is_behind_is_not_missed(
         await connection.execute(insert(saga_outbox).values(**row, created_at=clock.now_plus(-behind.total_seconds())))
     read_clock = clock.read_clock
 
-    async def read_wrong_clock(asked: Database) -> datetime:
-        return await read_clock(asked) - (behind if asked is books else timedelta(0))
+    async def read_wrong_clock(database: Database) -> datetime:
+        return await read_clock(database) - (behind if database is books else timedelta(0))
 
     monkeypatch.setattr(clock, "read_clock", read_wrong_clock)
 
-    wanted = EventFilter(types=(CoinsMoveRequested.type_name(),))
-    answered = await answer(Databases(database, {"books": books}), Lookup(events=wanted))
+    event_filter = EventFilter(types=(CoinsMoveRequested.type_name(),))
+    lookup_answer = await answer(Databases(database, {"books": books}), Lookup(events=event_filter))
 
     await books.close()
-    [told] = answered.events
-    assert abs(told.recorded_at - true_now()) < timedelta(minutes=1)
+    [reported] = lookup_answer.events
+    assert abs(reported.recorded_at - true_now()) < timedelta(minutes=1)
 
 
-async def test_an_event_is_not_missed_because_another_database_answered_late(
+async def test_an_event_is_not_missed_when_another_database_answers_late(
     database: Database, kind: Kind, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     books = Database(await new_database(request, kind, tmp_path))
@@ -259,14 +265,14 @@ async def test_an_event_is_not_missed_because_another_database_answered_late(
     passed = iter((0.0, late.total_seconds()))
     read_clock = clock.read_clock
 
-    async def read_late(asked: Database) -> datetime:
-        return await read_clock(asked) + (late if asked is books else timedelta(0))
+    async def read_late(database: Database) -> datetime:
+        return await read_clock(database) + (late if database is books else timedelta(0))
 
     monkeypatch.setattr(clock, "read_clock", read_late)
     monkeypatch.setattr(answers, "monotonic", lambda: next(passed))
 
-    wanted = EventFilter(types=(CoinsMoveRequested.type_name(),), since=recorded - timedelta(minutes=1))
-    answered = await answer(Databases(database, {"books": books}), Lookup(events=wanted))
+    event_filter = EventFilter(types=(CoinsMoveRequested.type_name(),), since=recorded - timedelta(minutes=1))
+    lookup_answer = await answer(Databases(database, {"books": books}), Lookup(events=event_filter))
 
     await books.close()
-    assert [told.key for told in answered.events] == ["COINS_MOVE_REQUESTED/one"]
+    assert [reported.key for reported in lookup_answer.events] == ["COINS_MOVE_REQUESTED/one"]

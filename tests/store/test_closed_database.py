@@ -1,4 +1,4 @@
-"""A database that this process has closed."""
+"""A `Database` that this process has closed leaves no connection open."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.store.core.database import Database
 
 
-async def test_a_connection_in_use_when_it_is_closed_is_closed_as_it_comes_back_and_so_is_a_later_one(
+async def test_connections_returned_to_a_closed_database_are_closed(
     database: Database,
 ) -> None:
     async with database.reading() as connection:

@@ -1,4 +1,4 @@
-"""What an author's code raises that is no `Exception` fails its attempt, and neither the worker nor the saga."""
+"""An author's code that raises a `BaseException` fails its attempt, but neither the worker nor the saga."""
 
 import asyncio
 import sys
@@ -28,11 +28,11 @@ KINDS = (SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError)
 
 
 def raises(kind: type[BaseException], times: int = 1) -> Act:
-    left = [times]
+    remaining = [times]
 
     async def act(tx: Transaction) -> None:
-        left[0] -= 1
-        if left[0] >= 0:
+        remaining[0] -= 1
+        if remaining[0] >= 0:
             raise kind
 
     return act
@@ -42,18 +42,18 @@ async def exits(tx: Transaction) -> None:
     sys.exit(3)
 
 
-async def cancels_a_task_of_its_own(tx: Transaction) -> None:
+async def cancels_its_own_task(tx: Transaction) -> None:
     helper = asyncio.ensure_future(asyncio.Event().wait())
     helper.cancel()
     await helper
 
 
-async def gathers_an_exit(tx: Transaction) -> None:
+async def raises_a_group(tx: Transaction) -> None:
     raise BaseExceptionGroup("a group", [GeneratorExit()])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_an_operation_that_raises_it_is_a_failed_attempt(stocked: Database, kind: type[BaseException]) -> None:
+async def test_a_base_exception_in_an_operation_fails_the_attempt(stocked: Database, kind: type[BaseException]) -> None:
     before = await Holdings.of(stocked)
     Script.after["put"] = raises(kind)
 
@@ -65,8 +65,8 @@ async def test_an_operation_that_raises_it_is_a_failed_attempt(stocked: Database
     assert await Holdings.of(stocked) == before.moved("a", "b", 10)
 
 
-@pytest.mark.parametrize("act", [exits, cancels_a_task_of_its_own, gathers_an_exit])
-async def test_however_it_comes_about_it_is_a_failed_attempt(stocked: Database, act: Act) -> None:
+@pytest.mark.parametrize("act", [exits, cancels_its_own_task, raises_a_group])
+async def test_an_exit_a_cancelled_task_and_an_exception_group_fail_the_attempt(stocked: Database, act: Act) -> None:
     Script.after["put"] = act
 
     with pytest.raises(CodeInterrupted, match=r"cast\.put raised"):
@@ -76,7 +76,7 @@ async def test_however_it_comes_about_it_is_a_failed_attempt(stocked: Database, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_compensation_that_raises_it_is_tried_again_and_counted(
+async def test_a_base_exception_in_a_compensation_is_counted_and_retried(
     stocked: Database, kind: type[BaseException]
 ) -> None:
     before = await Holdings.of(stocked)
@@ -95,7 +95,7 @@ async def test_a_compensation_that_raises_it_is_tried_again_and_counted(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_one_of_an_atomic_steps_operations_that_raises_it_fails_the_step(
+async def test_a_base_exception_in_an_atomic_step_fails_the_whole_step(
     stocked: Database, kind: type[BaseException]
 ) -> None:
     before = await Holdings.of(stocked)
@@ -109,7 +109,7 @@ async def test_one_of_an_atomic_steps_operations_that_raises_it_fails_the_step(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_locks_that_raise_it_are_a_bug(kind: type[BaseException]) -> None:
+async def test_a_base_exception_in_locks_is_reported_as_interrupted_code(kind: type[BaseException]) -> None:
     class Locking(Orchestrator[NothingRequested, NothingCompleted, NothingFailed]):
         def locks(self, event: NothingRequested) -> list[str]:
             raise kind
@@ -117,13 +117,13 @@ async def test_locks_that_raise_it_are_a_bug(kind: type[BaseException]) -> None:
         async def handle(self, event: NothingRequested, saga: Saga) -> NothingCompleted:
             return NothingCompleted()
 
-    with pytest.raises(BaseException, match=rf"Locking\.locks raised {kind.__name__}") as told:
+    with pytest.raises(BaseException, match=rf"Locking\.locks raised {kind.__name__}") as raised:
         lock_keys_of(Locking, NothingRequested(refuse=False))
 
-    assert told.type is CodeInterrupted
+    assert raised.type is CodeInterrupted
 
 
-async def test_a_cancel_by_the_engine_passes_through() -> None:
+async def test_a_cancel_by_the_engine_passes_through_contained_code() -> None:
     async def work() -> None:
         with contained("an operation"):
             await asyncio.Event().wait()
@@ -136,7 +136,7 @@ async def test_a_cancel_by_the_engine_passes_through() -> None:
         await working
 
 
-async def test_a_time_limit_of_the_engine_passes_through() -> None:
+async def test_the_engines_timeout_passes_through_contained_code() -> None:
     async def work() -> None:
         async with asyncio.timeout(0):
             with contained("an operation"):
@@ -146,7 +146,7 @@ async def test_a_time_limit_of_the_engine_passes_through() -> None:
         await work()
 
 
-def test_a_coroutine_that_is_closed_passes_through() -> None:
+def test_closing_a_coroutine_passes_through_contained_code() -> None:
     async def work() -> None:
         with contained("an operation"):
             await asyncio.Event().wait()
@@ -160,6 +160,6 @@ def test_a_coroutine_that_is_closed_passes_through() -> None:
     coroutine.close()
 
 
-async def test_a_refusal_passes_through() -> None:
+async def test_a_refusal_passes_through_contained_code() -> None:
     with pytest.raises(Refused), contained("an operation"):
         raise Refused("test.refused", "no")

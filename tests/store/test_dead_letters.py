@@ -1,4 +1,4 @@
-"""Dead letters: kept whole and kept once, however they come."""
+"""A dead letter is stored whole and only once, however it arrives."""
 
 from orchestrator.protocol.dead_letters import PIECE, DeadLetterPiece, pieces
 from orchestrator.store.core.database import Database
@@ -8,7 +8,7 @@ from tests.house import rows
 
 
 async def keep(database: Database, piece: DeadLetterPiece, workflow_id: str = "w") -> None:
-    """As the activity does."""
+    """Store one piece, as the activity does."""
     await keep_piece(
         database,
         door=piece.door,
@@ -23,7 +23,7 @@ async def keep(database: Database, piece: DeadLetterPiece, workflow_id: str = "w
     )
 
 
-async def test_a_large_message_comes_in_pieces_and_is_kept_whole_though_each_comes_twice(database: Database) -> None:
+async def test_a_large_message_is_stored_whole_even_if_each_piece_arrives_twice(database: Database) -> None:
     raw = bytes(range(256)) * 8_000
     for piece in pieces(raw, source="event", position=1, code="event.too_large", reason="too large"):
         await keep(database, piece)
@@ -35,7 +35,7 @@ async def test_a_large_message_comes_in_pieces_and_is_kept_whole_though_each_com
     assert letter.size == len(raw)
 
 
-async def test_each_message_of_each_run_is_a_letter_of_its_own(database: Database) -> None:
+async def test_each_message_of_each_run_is_its_own_dead_letter(database: Database) -> None:
     for workflow_id in ("one", "two"):
         for position in (1, 2):
             for piece in pieces(b"", source="event", position=position, code="event.missing", reason="x"):

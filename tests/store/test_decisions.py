@@ -1,4 +1,4 @@
-"""The decision to undo stands whatever code the workers have that carry it out."""
+"""The decision to undo is final, whichever version of the code carries it out."""
 
 import pytest
 
@@ -19,8 +19,8 @@ from tests.store.pacing import driver_of
 
 EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 RENAMED = Catalog.of(orchestrators=[CoinsMove], operations=[cast.put, cast.write_note])
-"""Today's code, in which `cast.take` has another name."""
-TURN = BeginUndoCommand(
+"""A later version of the code, in which `cast.take` has another name."""
+BEGIN_UNDO = BeginUndoCommand(
     opening=opening_of(CoinsMove, EVENT, "one"),
     ends_as=Phase.CANCELLED,
     error_code="saga.cancelled",
@@ -28,7 +28,7 @@ TURN = BeginUndoCommand(
 )
 
 
-async def a_saga_with_its_first_step_done(database: Database) -> None:
+async def add_saga_with_its_first_step_done(database: Database) -> None:
     async def lost(tx: Transaction) -> None:
         raise LookupError
 
@@ -38,40 +38,40 @@ async def a_saga_with_its_first_step_done(database: Database) -> None:
     Script.clear()
 
 
-async def test_an_operation_that_the_code_no_longer_has_is_named_and_the_decision_stands(stocked: Database) -> None:
+async def test_an_undo_whose_operation_is_gone_names_it_and_resumes_with_code_that_has_it(stocked: Database) -> None:
     before = await Holdings.of(stocked)
-    await a_saga_with_its_first_step_done(stocked)
+    await add_saga_with_its_first_step_done(stocked)
 
     with pytest.raises(UnknownCompensation, match=r"step 1 .* no operation cast\.take\. Deploy code that has it"):
-        await StoreSteps(stocked, RENAMED).begin_undo(TURN)
+        await StoreSteps(stocked, RENAMED).begin_undo(BEGIN_UNDO)
 
     [row] = await rows(stocked, saga)
     assert (row.phase, row.reason, row.stuck_step) == ("undoing", "cancelled", 1)
     assert "cast.take" in row.stuck_error
 
-    outcome = await driver_of(stocked, CoinsMove, EVENT, "one").drive()  # of a worker that has it
+    outcome = await driver_of(stocked, CoinsMove, EVENT, "one").drive()  # by a worker that has the operation
 
     [row] = await rows(stocked, saga)
     assert (outcome.phase, row.phase, row.stuck_step) == (Phase.CANCELLED, "cancelled", None)
     assert await Holdings.of(stocked) == before
 
 
-async def test_it_may_be_skipped_and_the_saga_ends(stocked: Database) -> None:
-    await a_saga_with_its_first_step_done(stocked)
+async def test_a_step_whose_operation_is_gone_can_be_skipped(stocked: Database) -> None:
+    await add_saga_with_its_first_step_done(stocked)
     steps = StoreSteps(stocked, RENAMED)
     with pytest.raises(UnknownCompensation):
-        await steps.begin_undo(TURN)
+        await steps.begin_undo(BEGIN_UNDO)
     [row] = await rows(stocked, saga)
 
     await skip_step(stocked, RENAMED, Skip(saga_id=row.id, number=1, by="a test", reason="paid back by hand"))
-    plan = await steps.begin_undo(TURN)
+    plan = await steps.begin_undo(BEGIN_UNDO)
 
     assert isinstance(plan, UndoPlan)
     assert plan.steps == ()
 
 
-async def test_a_turn_of_what_is_only_recorded_writes_no_row(stocked: Database) -> None:
-    reply = await StoreSteps(stocked, CATALOG).begin_undo(TURN.model_copy(update={"only_recorded": True}))
+async def test_beginning_to_undo_only_a_recorded_saga_writes_no_row(stocked: Database) -> None:
+    reply = await StoreSteps(stocked, CATALOG).begin_undo(BEGIN_UNDO.model_copy(update={"only_recorded": True}))
 
     assert reply == Reused()
     assert await rows(stocked, saga) == []

@@ -1,8 +1,8 @@
-"""The three anomalies that DTM's sub-transaction barrier is for, by name, with real concurrent transactions.
+"""The three anomalies that DTM's sub-transaction barrier prevents, with real concurrent transactions.
 
-https://en.dtm.pub/practice/barrier.html: a request repeated, a compensation without its operation (empty), and an
-operation that arrives after its compensation (hanging). Each with the operation's transaction open while the other
-side commits, and the other way round. SQLite has one writer: who comes second waits at the door.
+They are (https://en.dtm.pub/practice/barrier.html) a repeated request, a compensation without its operation (empty),
+and an operation that arrives after its compensation (hanging). Each is tested with the operation's transaction open
+while the other side commits, and the other way round. SQLite has one writer, so the second transaction waits.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ AGAIN = TAKE.model_copy(update={"opening": None})
 
 
 async def undo_all(database: Database) -> list[int]:
-    """Turn to undoing, undo what there is, and finish; the numbers of what was undone."""
+    """Begin the undo and undo the completed steps; returns the numbers of the undone steps."""
     steps = StoreSteps(database, CATALOG)
     plan = await steps.begin_undo(
         BeginUndoCommand(opening=OPENING, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="by a test")
@@ -66,8 +66,8 @@ async def undo_all(database: Database) -> list[int]:
 
 
 @asynccontextmanager
-async def standing_inside(database: Database, gate: Gate) -> AsyncGenerator["asyncio.Task[StepReply]"]:
-    """The operation's transaction is open, its effect written and not committed."""
+async def suspended_operation(database: Database, gate: Gate) -> AsyncGenerator["asyncio.Task[StepReply]"]:
+    """An operation whose transaction is open, its effect written and not committed."""
     Script.after["take"] = gate
     operation = asyncio.create_task(run_step(database, CATALOG, TAKE))
     await gate.reached.wait()
@@ -88,11 +88,11 @@ async def until_waiting(database: Database, other: "asyncio.Task[Any]") -> None:
 
 
 class TestRepeatedRequest:
-    """The same step asked for twice."""
+    """The same step is requested twice."""
 
-    async def test_while_the_first_is_open_the_second_waits_and_gets_its_result(self, stocked: Database) -> None:
+    async def test_a_second_request_waits_for_the_first_and_gets_its_result(self, stocked: Database) -> None:
         gate = Gate()
-        async with standing_inside(stocked, gate) as first:
+        async with suspended_operation(stocked, gate) as first:
             second = asyncio.create_task(run_step(stocked, CATALOG, TAKE))
             await until_waiting(stocked, second)
             gate.opened.set()
@@ -101,9 +101,9 @@ class TestRepeatedRequest:
         assert Script.runs == ["take"]
         assert (await Holdings.of(stocked)).boxes["a"] == 990
 
-    async def test_when_the_first_fails_the_second_does_it(self, stocked: Database) -> None:
+    async def test_a_second_request_runs_the_step_when_the_first_fails(self, stocked: Database) -> None:
         gate = Gate()
-        async with standing_inside(stocked, gate) as first:
+        async with suspended_operation(stocked, gate) as first:
             second = asyncio.create_task(run_step(stocked, CATALOG, TAKE))
             await until_waiting(stocked, second)
             first.cancel()
@@ -114,14 +114,14 @@ class TestRepeatedRequest:
 
 
 class TestEmptyCompensation:
-    """An undo of what was never done."""
+    """An operation is undone that was never done."""
 
-    async def test_before_the_operation_began(self, stocked: Database) -> None:
+    async def test_an_undo_before_the_operation_began_compensates_nothing(self, stocked: Database) -> None:
         assert await undo_all(stocked) == []
         assert Script.runs == []
         assert (await Holdings.of(stocked)).boxes["a"] == 1000
 
-    async def test_after_an_attempt_that_failed(self, stocked: Database) -> None:
+    async def test_an_undo_after_a_failed_attempt_compensates_nothing(self, stocked: Database) -> None:
         Script.after["take"] = fails()
         with pytest.raises(RuntimeError):
             await run_step(stocked, CATALOG, TAKE)
@@ -130,10 +130,10 @@ class TestEmptyCompensation:
         assert "give_back" not in Script.runs
         assert (await Holdings.of(stocked)).boxes["a"] == 1000
 
-    async def test_while_the_operation_is_open_it_waits_and_is_not_empty(self, stocked: Database) -> None:
-        """The compensation cannot commit before the operation's fate is known."""
+    async def test_an_undo_waits_for_an_open_operation_and_compensates_it(self, stocked: Database) -> None:
+        """The compensation cannot commit before the operation has committed or rolled back."""
         gate = Gate()
-        async with standing_inside(stocked, gate) as operation:
+        async with suspended_operation(stocked, gate) as operation:
             undo = asyncio.create_task(undo_all(stocked))
             await until_waiting(stocked, undo)
             gate.opened.set()
@@ -143,9 +143,9 @@ class TestEmptyCompensation:
         assert Script.runs == ["take", "give_back"]
         assert (await Holdings.of(stocked)).boxes["a"] == 1000
 
-    async def test_while_an_operation_is_open_that_fails_then_it_is_empty(self, stocked: Database) -> None:
+    async def test_an_undo_waits_for_an_operation_that_fails_and_compensates_nothing(self, stocked: Database) -> None:
         gate = Gate()
-        async with standing_inside(stocked, gate) as operation:
+        async with suspended_operation(stocked, gate) as operation:
             undo = asyncio.create_task(undo_all(stocked))
             await until_waiting(stocked, undo)
             operation.cancel()
@@ -156,7 +156,7 @@ class TestEmptyCompensation:
 
 
 class TestHanging:
-    """An operation that comes after its compensation would stand for ever."""
+    """An operation runs after its compensation, so that nothing would ever undo it."""
 
     async def test_an_attempt_that_comes_after_the_undo_does_nothing(self, stocked: Database) -> None:
         await undo_all(stocked)
@@ -167,7 +167,7 @@ class TestHanging:
         assert (await Holdings.of(stocked)).boxes["a"] == 1000
         assert await rows(stocked, saga_step) == []
 
-    async def test_an_attempt_that_repeats_what_was_undone_does_nothing(self, stocked: Database) -> None:
+    async def test_an_attempt_that_repeats_an_undone_step_does_nothing(self, stocked: Database) -> None:
         await run_step(stocked, CATALOG, TAKE)
         assert await undo_all(stocked) == [1]
 
@@ -175,16 +175,18 @@ class TestHanging:
         assert Script.runs == ["take", "give_back"]
         assert (await Holdings.of(stocked)).boxes["a"] == 1000
 
-    async def test_the_undo_commits_while_the_operations_transaction_is_open_and_has_not_claimed_its_step(
+    async def test_an_undo_commits_before_an_open_operation_has_claimed_its_step(
         self, stocked: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         if stocked.dialect == "sqlite":
-            pytest.skip("one writer: an open transaction keeps the undo out until it ends, as the other tests show")
+            pytest.skip(
+                "SQLite has one writer, so the undo waits until an open transaction ends, as the other tests show"
+            )
         gate, claim = Gate(), fence.claim
 
         async def claim_late(*arguments: Any, **options: Any) -> Any:
             connection = arguments[0]
-            await connection.exec_driver_sql("SELECT 1")  # the transaction is open on the server, too
+            await connection.exec_driver_sql("SELECT 1")  # so that the transaction is open on the server too
             await gate(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
             return await claim(*arguments, **options)
 

@@ -1,4 +1,4 @@
-"""The fence, the guard and the turn, one rule a test, with real concurrent transactions."""
+"""The fence, the guard and the beginning of an undo: one rule per test, with real concurrent transactions."""
 
 import asyncio
 import contextlib
@@ -46,13 +46,13 @@ TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def opening(event_id: str, event: CoinsMoveRequested = EVENT) -> Opening:
-    """What a driver of CoinsMove opens its saga with."""
+    """The opening of a CoinsMove saga."""
     ref = SagaRef(id=saga_id("CoinsMove", event_id), orchestrator="CoinsMove", event_id=event_id)
     return Opening(saga=ref, envelope=wrap(event, event_id=event_id, source="tests", time=TIME).text)
 
 
 def first_step(event_id: str = "one", coins: int = 10) -> StepCommand:
-    """Step 1 of CoinsMove."""
+    """The command for step 1 of CoinsMove."""
     opened = opening(event_id)
     return StepCommand(
         saga=opened.saga,
@@ -64,7 +64,7 @@ def first_step(event_id: str = "one", coins: int = 10) -> StepCommand:
     )
 
 
-async def test_a_step_run_again_answers_with_what_it_recorded(stocked: Database) -> None:
+async def test_a_repeated_step_returns_its_recorded_result(stocked: Database) -> None:
     first = await run_step(stocked, CATALOG, first_step())
     again = await run_step(stocked, CATALOG, first_step())
 
@@ -73,7 +73,7 @@ async def test_a_step_run_again_answers_with_what_it_recorded(stocked: Database)
     assert (await Holdings.of(stocked)).boxes == {"a": 990, "b": 0}
 
 
-async def test_a_refusal_is_recorded_and_stays_though_the_operation_would_now_agree(stocked: Database) -> None:
+async def test_a_recorded_refusal_stays_even_if_the_operation_would_now_succeed(stocked: Database) -> None:
     Script.before["take"] = refuses("box.empty")
     first = await run_step(stocked, CATALOG, first_step())
     Script.clear()
@@ -86,7 +86,7 @@ async def test_a_refusal_is_recorded_and_stays_though_the_operation_would_now_ag
     assert Script.runs == []
 
 
-async def test_a_refusal_leaves_nothing_of_what_was_done_before_it(stocked: Database) -> None:
+async def test_a_refusal_rolls_back_what_its_operation_wrote(stocked: Database) -> None:
     before = await Holdings.of(stocked)
     Script.after["take"] = refuses()
 
@@ -95,7 +95,7 @@ async def test_a_refusal_leaves_nothing_of_what_was_done_before_it(stocked: Data
     assert before == await Holdings.of(stocked)
 
 
-async def test_a_failed_attempt_leaves_nothing_and_the_next_one_does_it(stocked: Database) -> None:
+async def test_a_failed_attempt_leaves_nothing_and_the_next_one_succeeds(stocked: Database) -> None:
     Script.after["take"] = fails(times=1)
     with pytest.raises(RuntimeError):
         await run_step(stocked, CATALOG, first_step())
@@ -128,18 +128,19 @@ async def test_a_second_driver_waits_for_the_first_and_then_sees_its_row(stocked
     assert (await Holdings.of(stocked)).boxes["a"] == 990
 
 
-async def test_a_turn_waits_for_a_step_that_is_open_and_then_undoes_it(stocked: Database) -> None:
+async def test_an_undo_waits_for_an_open_step_and_then_undoes_it(stocked: Database) -> None:
     before = await Holdings.of(stocked)
     gate = Gate()
     Script.after["put"] = gate
-    finish = Pacer("before finish")  # PostgreSQL may hand the saga's row to the finish before it wakes the turn
+    finish = Pacer("before finish")  # PostgreSQL may grant the row lock to the finish before the undo
     forward = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "one", finish).drive())
     await gate.reached.wait()
     pacer = Pacer()
     undoing = driver_of(stocked, CoinsMove, EVENT, "one", pacer).undo(Phase.CANCELLED, "saga.cancelled", "")
     back = asyncio.create_task(undoing)
     await until_stopped(stocked, pacer, back)
-    assert pacer.passed == ["before turn"]  # the finish locks the row, too: it must not be what waits here
+    # It waits for the step, and not for the finish, which locks the saga's row too.
+    assert pacer.passed == ["before begin undo"]
 
     gate.opened.set()
     assert (await back).phase is Phase.CANCELLED
@@ -150,7 +151,7 @@ async def test_a_turn_waits_for_a_step_that_is_open_and_then_undoes_it(stocked: 
     assert "take_out" in Script.runs
 
 
-async def test_a_late_step_finds_the_door_shut(stocked: Database) -> None:
+async def test_a_step_that_comes_after_the_undo_does_not_run(stocked: Database) -> None:
     await driver_of(stocked, CoinsMove, EVENT, "one").undo(Phase.CANCELLED, "saga.cancelled", "before anything ran")
 
     reply = await run_step(stocked, CATALOG, first_step())
@@ -160,7 +161,7 @@ async def test_a_late_step_finds_the_door_shut(stocked: Database) -> None:
     assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 0}
 
 
-async def test_a_late_step_of_an_undone_saga_is_barred_though_its_driver_has_opened_it_before(
+async def test_a_late_step_of_an_undone_saga_does_not_run_even_if_its_driver_opened_the_saga(
     stocked: Database,
 ) -> None:
     await run_step(stocked, CATALOG, first_step())
@@ -174,8 +175,8 @@ async def test_a_late_step_of_an_undone_saga_is_barred_though_its_driver_has_ope
     assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 0}
 
 
-async def test_a_pivot_that_commits_while_the_turn_waits_is_seen_by_the_turn(stocked: Database) -> None:
-    """The steps are read in the statement after the one that took the lock: in the same one they were not seen."""
+async def test_an_undo_sees_a_pivot_that_commits_while_it_waits(stocked: Database) -> None:
+    """The steps are read in the statement after the one that takes the lock, because that one would not see them."""
     gate = Gate()
     Script.after["send_letter"] = gate
     letter = LetterRequested(source="a", coins=1)
@@ -185,7 +186,7 @@ async def test_a_pivot_that_commits_while_the_turn_waits_is_seen_by_the_turn(sto
     undoing = driver_of(stocked, Letter, letter, "one", pacer).undo(Phase.CANCELLED, "saga.cancelled", "")
     back = asyncio.create_task(undoing)
     await until_stopped(stocked, pacer, back)
-    assert pacer.passed == ["before turn"]
+    assert pacer.passed == ["before begin undo"]
 
     gate.opened.set()
     outcomes = await asyncio.gather(forward, back)
@@ -195,7 +196,7 @@ async def test_a_pivot_that_commits_while_the_turn_waits_is_seen_by_the_turn(sto
     assert (await Holdings.of(stocked)).boxes["a"] == 999
 
 
-async def test_a_failure_after_the_pivot_undoes_nothing_and_goes_on_to_the_end(stocked: Database) -> None:
+async def test_a_failure_after_the_pivot_undoes_nothing_and_the_saga_completes(stocked: Database) -> None:
     letter = LetterRequested(source="a", coins=1)
     stop = Pacer("before finish")
     one = asyncio.create_task(driver_of(stocked, Letter, letter, "one", stop).drive())
@@ -221,7 +222,7 @@ async def test_a_saga_can_be_cancelled_before_it_was_opened(stocked: Database) -
     assert Script.runs == []
 
 
-async def test_a_step_with_other_arguments_than_recorded_stops_the_saga_as_stuck(stocked: Database) -> None:
+async def test_a_step_whose_arguments_differ_from_its_record_makes_the_saga_stuck(stocked: Database) -> None:
     await run_step(stocked, CATALOG, first_step(coins=11))
 
     with pytest.raises(SagaStuck, match=r"recorded cast.take\(.*11.*\), now cast.take\(.*10"):
@@ -232,7 +233,7 @@ async def test_a_step_with_other_arguments_than_recorded_stops_the_saga_as_stuck
     assert "11" in row.stuck_error
 
 
-async def test_a_recorded_step_that_handle_no_longer_reaches_stops_the_saga_as_stuck(stocked: Database) -> None:
+async def test_a_recorded_step_that_handle_no_longer_reaches_makes_the_saga_stuck(stocked: Database) -> None:
     saga_ref = SagaRef(id=saga_id("Nothing", "one"), orchestrator="Nothing", event_id="one")
     envelope = wrap(NothingRequested(refuse=False), event_id="one", source="tests").text
     recorded = first_step().model_copy(update={"saga": saga_ref, "opening": Opening(saga=saga_ref, envelope=envelope)})
@@ -242,7 +243,7 @@ async def test_a_recorded_step_that_handle_no_longer_reaches_stops_the_saga_as_s
         await driver_of(stocked, Nothing, NothingRequested(refuse=False), "one").drive()
 
 
-async def test_the_same_id_for_other_content_is_refused_and_changes_nothing(stocked: Database) -> None:
+async def test_an_event_id_reused_for_different_content_is_refused_and_changes_nothing(stocked: Database) -> None:
     await driver_of(stocked, CoinsMove, EVENT, "one").drive()
     before, [row] = await Holdings.of(stocked), await rows(stocked, saga)
     other = CoinsMoveRequested(source="a", target="b", coins=11)
@@ -256,7 +257,7 @@ async def test_the_same_id_for_other_content_is_refused_and_changes_nothing(stoc
     assert [row] == await rows(stocked, saga)
 
 
-async def test_the_same_id_for_other_content_is_refused_while_the_first_is_under_way(stocked: Database) -> None:
+async def test_an_event_id_reused_for_different_content_is_refused_while_the_first_saga_runs(stocked: Database) -> None:
     await run_step(stocked, CATALOG, first_step())
     other = CoinsMoveRequested(source="a", target="b", coins=11)
 
@@ -284,7 +285,7 @@ async def test_each_driver_that_begins_is_counted_and_an_ended_saga_is_not_writt
 
 
 async def test_the_outcome_and_its_event_are_written_together_or_not_at_all(stocked: Database) -> None:
-    """A finish that dies after the outcome and before the outbox leaves neither."""
+    """A finish that dies between the outcome and the outbox leaves neither."""
 
     def die(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
         if "INSERT INTO saga_outbox" in statement:
@@ -329,7 +330,7 @@ async def test_a_finish_that_does_not_commit_leaves_no_event_in_the_outbox(stock
     assert [sent.event_id for sent in await rows(stocked, saga_outbox)] == [outcome.event["id"]]
 
 
-async def test_steps_at_once_are_numbered_in_the_order_of_the_call_and_undone_in_reverse(stocked: Database) -> None:
+async def test_parallel_steps_are_numbered_in_call_order_and_undone_in_reverse(stocked: Database) -> None:
     before = await Holdings.of(stocked)
     Script.before["put"] = refuses()
     move = ParallelMoveRequested(source="a", target="b", coins=5)
@@ -346,10 +347,10 @@ async def test_steps_at_once_are_numbered_in_the_order_of_the_call_and_undone_in
     ]
 
 
-async def test_a_saga_resumed_by_a_repeat_goes_on_with_the_time_of_the_event_that_came_first(
+async def test_a_saga_resumed_by_a_repeated_event_keeps_the_time_of_the_first_event(
     stocked: Database,
 ) -> None:
-    """`handle` takes time from the event: with the repeat's own time its steps would not be those recorded."""
+    """`handle` takes its time from the event; with the repeat's time, its steps would differ from their records."""
     event_id, event = "timed", TimedRequested()
     stop = Pacer("after step 1")
     early, late = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)
@@ -364,37 +365,37 @@ async def test_a_saga_resumed_by_a_repeat_goes_on_with_the_time_of_the_event_tha
     assert [row.drives for row in await rows(stocked, saga)] == [2]
 
 
-async def test_two_steps_that_wait_for_each_other_are_sorted_out_in_place(stocked: Database, kind: str) -> None:
-    """PostgreSQL ends one of two transactions in a deadlock; it runs again at once, in the same attempt."""
+async def test_two_deadlocked_steps_both_succeed_within_their_attempts(stocked: Database, kind: str) -> None:
+    """PostgreSQL aborts one of two deadlocked transactions; it is repeated at once, in the same attempt."""
     if kind == "sqlite":
-        pytest.skip("one writer at a time")
+        pytest.skip("SQLite has one writer at a time")
     async with stocked.transaction() as connection:
         await connection.execute(box.insert().values(name="c", coins=5))
-    turns = iter((("a", "c"), ("c", "a")))
+    lock_orders = iter((("a", "c"), ("c", "a")))
     order: dict[str, tuple[str, str]] = {}
     both = asyncio.Barrier(2)
 
     async def lock_both(tx: Transaction) -> None:
-        again = tx.event_id in order
-        one, other = order.setdefault(tx.event_id, order.get(tx.event_id) or next(turns))
-        await tx.exec(update(box).where(box.c.name == one).values(coins=box.c.coins))
-        if not again:
+        is_repeat = tx.event_id in order
+        first, second = order.setdefault(tx.event_id, order.get(tx.event_id) or next(lock_orders))
+        await tx.exec(update(box).where(box.c.name == first).values(coins=box.c.coins))
+        if not is_repeat:
             await both.wait()
-        await tx.exec(update(box).where(box.c.name == other).values(coins=box.c.coins))
+        await tx.exec(update(box).where(box.c.name == second).values(coins=box.c.coins))
 
     Script.before["write_note"] = lock_both
 
-    def note(event_id: str) -> StepCommand:
+    def write_note(event_id: str) -> StepCommand:
         command = first_step(event_id)
         return command.model_copy(update={"operation": "cast.write_note", "arguments": {"text": "x"}})
 
-    replies = await asyncio.gather(*(run_step(stocked, CATALOG, note(one)) for one in ("one", "two")))
+    replies = await asyncio.gather(*(run_step(stocked, CATALOG, write_note(event_id)) for event_id in ("one", "two")))
 
     assert [reply.kind for reply in replies] == ["done", "done"]
     assert len(Script.runs) == 3
 
 
-async def test_a_step_of_a_saga_whose_row_is_gone_is_an_error_that_says_so(stocked: Database) -> None:
+async def test_a_step_of_a_saga_without_a_row_fails_and_names_the_database_setting(stocked: Database) -> None:
     command = first_step().model_copy(update={"opening": None})
 
     with pytest.raises(SagaMissing, match="ORCHESTRATOR_DATABASE_URL is the database in which"):
@@ -403,7 +404,7 @@ async def test_a_step_of_a_saga_whose_row_is_gone_is_an_error_that_says_so(stock
     assert Script.runs == []
 
 
-async def test_a_compensation_that_fails_is_tried_again_and_shows_as_stuck_in_the_meantime(stocked: Database) -> None:
+async def test_a_failing_compensation_is_retried_and_its_saga_is_shown_as_stuck_meanwhile(stocked: Database) -> None:
     before = await Holdings.of(stocked)
     stop = Pacer("before finish")
     forward = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "one", stop).drive())
@@ -426,13 +427,15 @@ async def test_a_compensation_that_fails_is_tried_again_and_shows_as_stuck_in_th
 
 
 async def swallows_an_error(tx: Transaction) -> None:
-    """As an author might, without knowing that PostgreSQL ends the transaction with it."""
+    """What an author might write without knowing that an error ends PostgreSQL's transaction."""
     with contextlib.suppress(DBAPIError):
         await tx.exec(text("SELECT nothing FROM nowhere"))  # type: ignore[call-overload]
 
 
-async def test_an_operation_that_swallows_a_database_error_is_not_taken_for_done(stocked: Database, kind: str) -> None:
-    """PostgreSQL answers COMMIT of a transaction that failed with a ROLLBACK and no error."""
+async def test_an_operation_that_swallows_a_database_error_is_not_recorded_as_done(
+    stocked: Database, kind: str
+) -> None:
+    """PostgreSQL answers the COMMIT of a failed transaction with a ROLLBACK and no error."""
     before = await Holdings.of(stocked)
     Script.after["put"] = swallows_an_error
     if kind == "sqlite":
@@ -449,11 +452,11 @@ async def test_an_operation_that_swallows_a_database_error_is_not_taken_for_done
     assert await Holdings.of(stocked) == before.moved("a", "b", 10)
 
 
-async def test_a_compensation_that_swallows_a_database_error_is_not_taken_for_done(
+async def test_a_compensation_that_swallows_a_database_error_is_not_recorded_as_done(
     stocked: Database, kind: str
 ) -> None:
     if kind == "sqlite":
-        pytest.skip("a statement that fails leaves the transaction as it was")
+        pytest.skip("on SQLite a failed statement leaves its transaction usable")
     before = await Holdings.of(stocked)
     Script.before["write_note"] = refuses()
     Script.after["take_out"] = swallows_an_error
@@ -468,13 +471,13 @@ async def test_a_compensation_that_swallows_a_database_error_is_not_taken_for_do
 
 
 class Base(DeclarativeBase):
-    """What the cast's tables are mapped by."""
+    """Declarative base over the cast's tables."""
 
     metadata = tables
 
 
 class Thing(Base):
-    """Written through the session, as authors do with `tx.add`."""
+    """A mapped class, written through the session with `tx.add`."""
 
     __tablename__ = "thing"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -482,10 +485,10 @@ class Thing(Base):
 
 
 @pytest.mark.parametrize("swallowed", [False, True])
-async def test_a_flush_that_fails_is_told_as_what_it_was_and_tried_again(stocked: Database, swallowed: bool) -> None:
-    """SQLAlchemy rolls back by itself then, which is no mistake of the author's."""
+async def test_a_failed_flush_raises_its_own_error_and_is_retried(stocked: Database, swallowed: bool) -> None:
+    """SQLAlchemy rolls back by itself after a failed flush, so this is not reported as the author's rollback."""
 
-    async def adds_a_double(tx: Transaction) -> None:
+    async def adds_a_duplicate(tx: Transaction) -> None:
         await tx.exec(insert(Thing).values(id=1, name="first"))
         tx.add(Thing(id=1, name="second"))
         if not swallowed:
@@ -497,7 +500,7 @@ async def test_a_flush_that_fails_is_told_as_what_it_was_and_tried_again(stocked
     before = await Holdings.of(stocked)
     async with stocked.transaction() as connection:
         await connection.run_sync(tables.create_all)
-    Script.after["put"] = adds_a_double
+    Script.after["put"] = adds_a_duplicate
 
     with pytest.raises(InvalidRequestError if swallowed else IntegrityError):
         await driver_of(stocked, CoinsMove, EVENT, "one").drive()
@@ -508,17 +511,17 @@ async def test_a_flush_that_fails_is_told_as_what_it_was_and_tried_again(stocked
     assert await Holdings.of(stocked) == before.moved("a", "b", 10)
 
 
-async def test_an_operation_that_lets_sqlite_roll_back_is_not_taken_for_done(stocked: Database, kind: str) -> None:
+async def test_an_operation_that_makes_sqlite_roll_back_is_not_recorded_as_done(stocked: Database, kind: str) -> None:
     if kind == "postgresql":
-        pytest.skip("only SQLite goes on in autocommit after a rollback of its own")
+        pytest.skip("only SQLite continues in autocommit after it has rolled back")
 
-    async def lets_it_roll_back(tx: Transaction) -> None:
+    async def rolls_back(tx: Transaction) -> None:
         raw = await (await tx.connection()).get_raw_connection()
         assert raw.driver_connection is not None
         await raw.driver_connection.rollback()
 
     before = await Holdings.of(stocked)
-    Script.after["put"] = lets_it_roll_back
+    Script.after["put"] = rolls_back
 
     with pytest.raises((TransactionLost, TransactionMisuse)):
         await driver_of(stocked, CoinsMove, EVENT, "one").drive()
@@ -541,8 +544,8 @@ async def test_a_completed_saga_has_a_record_of_each_step_that_handle_reached(st
         await one
 
 
-async def test_an_event_in_any_script_can_fail(stocked: Database) -> None:
-    """Its letters take up to three times as much in the failure event as they took on arrival."""
+async def test_a_saga_whose_event_is_in_any_script_can_fail(stocked: Database) -> None:
+    """A character may take three times as many bytes in the failure event as in the event that arrived."""
     name = "é" * 124_000
     message = json.loads(wrap(TippedRequested(name=""), event_id="one", source="tests").text)
     envelope = read(json.dumps({**message, "data": {"name": name}}, ensure_ascii=False))
@@ -567,8 +570,8 @@ async def test_handle_runs_on_a_new_instance_each_time(stocked: Database) -> Non
     assert await one == outcome
 
 
-async def test_a_statement_that_is_cut_off_leaves_no_lock_behind(stocked: Database, kind: str) -> None:
-    """Also when the cancel comes in the middle of it, and when somebody still holds the error."""
+async def test_a_cancelled_statement_leaves_no_lock_behind(stocked: Database, kind: str) -> None:
+    """The lock goes even if the cancel comes in the middle of the statement and a reference to the error is kept."""
     long = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1000000) SELECT count(*) FROM c"
     held: list[BaseException] = []
     begun = asyncio.Event()
@@ -595,45 +598,49 @@ async def test_a_statement_that_is_cut_off_leaves_no_lock_behind(stocked: Databa
     assert isinstance(held[0], asyncio.CancelledError)
 
 
-async def test_openings_in_different_orders_do_not_wait_for_each_other_in_a_circle(stocked: Database) -> None:
+async def test_openings_in_different_orders_do_not_deadlock(stocked: Database) -> None:
     ids = [f"bulk-{number}" for number in range(50)]
 
     async def open_all(order: list[str]) -> int:
         async with stocked.transaction() as connection:
-            return len(await open_sagas(connection, [opening(one) for one in order], CATALOG, begins=True))
+            return len(await open_sagas(connection, [opening(event_id) for event_id in order], CATALOG, begins=True))
 
     for _ in range(5):
-        counted = await asyncio.gather(*(open_all(ids if turn % 2 else ids[::-1]) for turn in range(8)))
+        counted = await asyncio.gather(*(open_all(ids if number % 2 else ids[::-1]) for number in range(8)))
         assert counted == [50] * 8
     assert {row.drives for row in await rows(stocked, saga)} == {40}
 
 
-async def test_a_step_costs_two_statements_beside_its_own(stocked: Database) -> None:
-    """Guard and fence are one statement; the result is another, which also finds a transaction that is lost."""
+async def test_a_step_costs_two_statements_besides_its_own(stocked: Database) -> None:
+    """Guard and fence are one statement; the result is another, which also detects a lost transaction."""
     sent: list[str] = []
 
-    def note_it(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+    def record_statement(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
         if not statement.startswith("BEGIN"):
             sent.append(statement)
 
     await run_step(stocked, CATALOG, first_step())
-    event.listen(stocked.engine.sync_engine, "before_cursor_execute", note_it)
+    event.listen(stocked.engine.sync_engine, "before_cursor_execute", record_statement)
     without_opening = first_step().model_copy(update={"number": 2, "opening": None})
     await run_step(stocked, CATALOG, without_opening)
     put = without_opening.model_copy(update={"number": 3, "operation": "cast.put"})
     await run_step(stocked, CATALOG, put)
-    event.remove(stocked.engine.sync_engine, "before_cursor_execute", note_it)
+    event.remove(stocked.engine.sync_engine, "before_cursor_execute", record_statement)
 
     steps, own = 2, 1
     assert len(sent) == steps * (own + 2)
 
 
-async def standing_still(database: Database) -> tuple["asyncio.Task[StepReply]", Gate, list[str]]:
-    """A worker inside step 1 as after SIGSTOP, until PostgreSQL has ended its transaction; and what that cost it."""
+async def start_suspended_step(database: Database) -> tuple["asyncio.Task[StepReply]", Gate, list[str]]:
+    """Start step 1 and suspend it as SIGSTOP would, so that PostgreSQL ends its idle transaction.
+
+    Returns:
+        The task, the gate at which the step waits, and a list that receives each statement that then fails.
+    """
     gate = Gate()
     lost: list[str] = []
 
-    async def stand_still(tx: Transaction) -> None:
+    async def suspend(tx: Transaction) -> None:
         if gate.reached.is_set():
             return
         await tx.exec(text("SET LOCAL idle_in_transaction_session_timeout = '100ms'"))  # type: ignore[call-overload]
@@ -642,50 +649,52 @@ async def standing_still(database: Database) -> tuple["asyncio.Task[StepReply]",
     def lose(context: ExceptionContext) -> None:
         lost.append(context.statement or "COMMIT")
 
-    Script.after["take"] = stand_still
+    Script.after["take"] = suspend
     event.listen(database.engine.sync_engine, "handle_error", lose)
     late = asyncio.create_task(run_step(database, CATALOG, first_step()))
     await gate.reached.wait()
     return late, gate, lost
 
 
-async def test_a_worker_that_stands_still_inside_a_step_loses_it_and_changes_nothing(
+async def test_a_worker_suspended_inside_a_step_loses_the_step_and_changes_nothing(
     stocked: Database, kind: str
 ) -> None:
-    """As after SIGSTOP: PostgreSQL ends the idle transaction, the saga is undone, and what comes late is not done."""
+    """PostgreSQL ends the idle transaction and the saga is undone, so the late attempt does nothing."""
     if kind == "sqlite":
-        pytest.skip("one writer at a time: a worker that stands still holds the file until it is ended")
-    late, gate, lost = await standing_still(stocked)
+        pytest.skip("SQLite has one writer at a time: a suspended worker holds the file until its process ends")
+    late, gate, lost = await start_suspended_step(stocked)
 
     outcome = await driver_of(stocked, CoinsMove, EVENT, "one").undo(Phase.CANCELLED, "saga.cancelled", "")
     gate.opened.set()
     reply = await late
 
     assert (outcome.phase, reply) == (Phase.CANCELLED, Decided(phase=Phase.CANCELLED))
-    assert len(lost) == 1, "its transaction did not commit"
-    assert Script.runs == ["take"], "and nothing was run again"
+    assert len(lost) == 1, "the suspended worker's transaction did not commit"
+    assert Script.runs == ["take"], "the operation was not run again"
     assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 0}
     assert await rows(stocked, saga_step) == []
 
 
-async def test_a_step_done_elsewhere_while_its_worker_stood_still_is_done_once(stocked: Database, kind: str) -> None:
-    """The late one learns the result from the other's record."""
+async def test_a_step_done_by_another_worker_while_its_own_was_suspended_is_done_once(
+    stocked: Database, kind: str
+) -> None:
+    """The late attempt returns the result that the other worker recorded."""
     if kind == "sqlite":
-        pytest.skip("one writer at a time: a worker that stands still holds the file until it is ended")
-    late, gate, lost = await standing_still(stocked)
+        pytest.skip("SQLite has one writer at a time: a suspended worker holds the file until its process ends")
+    late, gate, lost = await start_suspended_step(stocked)
 
     other = await run_step(stocked, CATALOG, first_step())
     gate.opened.set()
 
     assert await late == other == StepDone(number=1, operation="cast.take", result=10)
-    assert len(lost) == 1, "its transaction did not commit"
-    assert Script.runs == ["take", "take"], "once each, and the late one not again"
+    assert len(lost) == 1, "the suspended worker's transaction did not commit"
+    assert Script.runs == ["take", "take"], "each worker ran it once, and the late attempt did not run it again"
     assert (await Holdings.of(stocked)).boxes == {"a": 990, "b": 0}
 
 
-async def test_writers_of_one_sqlite_file_take_turns_in_the_order_they_came(stocked: Database, kind: str) -> None:
+async def test_writers_of_one_sqlite_file_are_served_in_order_of_arrival(stocked: Database, kind: str) -> None:
     if kind == "postgresql":
-        pytest.skip("writers do not queue for the whole database")
+        pytest.skip("on PostgreSQL writers do not queue for the whole database")
     order: list[int] = []
 
     async def write(number: int) -> None:

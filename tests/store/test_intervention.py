@@ -1,4 +1,4 @@
-"""A person's decisions against compensations and other persons, at the same moment: one of them wins, never both."""
+"""A person's decision races with a compensation or with another person's decision: exactly one of them wins."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -31,14 +31,14 @@ R = TypeVar("R")
 
 
 class HeldDatabase(Database):
-    """Its transactions stand still before they commit, until they may go on."""
+    """A database whose transactions stop before they commit, until the test releases them."""
 
     def __init__(self, other: Database) -> None:
         super().__init__(other.url.render_as_string(hide_password=False))
         self.pacer = Pacer("before the commit")
 
     async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[R]], *, tries: int = TRIES) -> R:
-        """As ever, with a point at its end."""
+        """Run a transaction as usual, with a point before its commit."""
 
         async def held(connection: AsyncConnection) -> R:
             answer = await work(connection)
@@ -49,7 +49,7 @@ class HeldDatabase(Database):
 
 
 class Undoing:
-    """A saga of three steps that is being undone, the driver stopped at a point."""
+    """A saga of three steps that is being undone, its driver stopped at a point."""
 
     def __init__(self, database: Database, event_id: str, point: str) -> None:
         self.database = database
@@ -69,54 +69,54 @@ class Undoing:
             await ahead
 
     def skip(self, number: int, *, by: str = "olena", reason: str = "it was paid by hand") -> Skip:
-        """What a person asks for."""
+        """A person's request to skip a step of this saga."""
         return Skip(saga_id=self.ref.id, number=number, by=by, reason=reason)
 
     async def undo(self, number: int) -> object:
-        """One more attempt of a compensation, as a driver that nobody knows of makes it."""
+        """Make one more attempt of a compensation, as another driver would."""
         command = UndoCommand(
             saga=self.ref, number=number, operation="cast.put", event_time=datetime.now(UTC).isoformat()
         )
         return await undo_step(self.database, CATALOG, command)
 
     async def end(self) -> Outcome:
-        """Let the driver go on to the outcome."""
+        """Let the driver continue to the outcome."""
         self.pacer.go_on.set()
         async with asyncio.timeout(20):
             return await self.driving
 
     async def states(self) -> Mapping[int, str]:
-        """Of its steps."""
+        """The state of each of its steps."""
         return {row.number: row.state for row in await rows(self.database, saga_step)}
 
 
 @asynccontextmanager
 async def undoing(database: Database, point: str) -> AsyncGenerator[Undoing]:
-    """A saga whose undoing stands still at a point."""
+    """A saga whose undo has stopped at a point."""
     stop_inside_operations()
-    made = Undoing(database, new_id(), point)
-    await until_stopped(database, made.pacer, made.driving)
+    saga_in_undo = Undoing(database, new_id(), point)
+    await until_stopped(database, saga_in_undo.pacer, saga_in_undo.driving)
     try:
-        yield made
+        yield saga_in_undo
     finally:
-        made.pacer.go_on.set()
-        await asyncio.gather(made.driving, return_exceptions=True)
+        saga_in_undo.pacer.go_on.set()
+        await asyncio.gather(saga_in_undo.driving, return_exceptions=True)
 
 
 def skipped_of(outcome: Outcome) -> list[tuple[int, bool]]:
-    """Number and whether it was skipped, of each step that the failed event lists."""
+    """Number of each step that the failed event lists, and whether it was skipped."""
     data: Any = outcome.event["data"]
     return [(step["number"], step["skipped"]) for step in data["undone"]]
 
 
 async def test_a_skipped_step_keeps_its_effect_and_the_others_are_undone(stocked: Database) -> None:
-    async with undoing(stocked, "before undo 2") as one:
-        skipped = await skip_step(stocked, CATALOG, one.skip(2))
+    async with undoing(stocked, "before undo 2") as saga_in_undo:
+        skipped = await skip_step(stocked, CATALOG, saga_in_undo.skip(2))
 
-        outcome = await one.end()
+        outcome = await saga_in_undo.end()
 
     assert skipped == Skipped(by="olena", reason="it was paid by hand", before=False)
-    assert await one.states() == {1: "undone", 2: "skipped", 3: "undone"}
+    assert await saga_in_undo.states() == {1: "undone", 2: "skipped", 3: "undone"}
     assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 10}
     assert skipped_of(outcome) == [(3, False), (2, True), (1, False)]
     [row] = [row for row in await rows(stocked, saga_step) if row.number == 2]
@@ -124,13 +124,13 @@ async def test_a_skipped_step_keeps_its_effect_and_the_others_are_undone(stocked
 
 
 async def test_a_late_attempt_of_a_skipped_compensation_changes_nothing(stocked: Database) -> None:
-    async with undoing(stocked, "before undo 2") as one:
-        await skip_step(stocked, CATALOG, one.skip(2))
+    async with undoing(stocked, "before undo 2") as saga_in_undo:
+        await skip_step(stocked, CATALOG, saga_in_undo.skip(2))
         Script.runs.clear()
 
-        while_undoing = await one.undo(2)
-        await one.end()
-        after_the_end = await one.undo(2)
+        while_undoing = await saga_in_undo.undo(2)
+        await saga_in_undo.end()
+        after_the_end = await saga_in_undo.undo(2)
 
     assert while_undoing == Undone(number=2)
     assert after_the_end != Undone(number=2)
@@ -138,28 +138,28 @@ async def test_a_late_attempt_of_a_skipped_compensation_changes_nothing(stocked:
     assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 10}
 
 
-async def test_a_skip_waits_for_a_compensation_that_commits_and_is_refused(stocked: Database) -> None:
-    async with undoing(stocked, "inside undo 2") as one:
-        skipping = asyncio.create_task(skip_step(stocked, CATALOG, one.skip(2)))
+async def test_a_skip_waits_for_an_open_compensation_and_is_then_refused(stocked: Database) -> None:
+    async with undoing(stocked, "inside undo 2") as saga_in_undo:
+        skipping = asyncio.create_task(skip_step(stocked, CATALOG, saga_in_undo.skip(2)))
         await until_stopped(stocked, Pacer(), skipping)
         assert not skipping.done()
 
-        outcome = await one.end()
+        outcome = await saga_in_undo.end()
         with pytest.raises(SkipRefused, match=r"step 2, cast\.put, is already undone|has ended as cancelled"):
             await skipping
 
-    assert await one.states() == {1: "undone", 2: "undone", 3: "undone"}
+    assert await saga_in_undo.states() == {1: "undone", 2: "undone", 3: "undone"}
     assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 0}
     assert skipped_of(outcome) == [(3, False), (2, False), (1, False)]
 
 
-async def test_a_compensation_waits_for_a_skip_that_commits_and_changes_nothing(stocked: Database) -> None:
+async def test_a_compensation_waits_for_an_open_skip_and_then_changes_nothing(stocked: Database) -> None:
     held = HeldDatabase(stocked)
-    async with undoing(stocked, "before undo 2") as one:
-        skipping = asyncio.create_task(skip_step(held, CATALOG, one.skip(2)))
+    async with undoing(stocked, "before undo 2") as saga_in_undo:
+        skipping = asyncio.create_task(skip_step(held, CATALOG, saga_in_undo.skip(2)))
         await held.pacer.reached.wait()
         Script.runs.clear()
-        late = asyncio.create_task(one.undo(2))
+        late = asyncio.create_task(saga_in_undo.undo(2))
         await until_stopped(stocked, Pacer(), late)
         assert not late.done()
 
@@ -167,20 +167,20 @@ async def test_a_compensation_waits_for_a_skip_that_commits_and_changes_nothing(
 
         assert (await skipping).before is False
         assert await late == Undone(number=2)
-        await one.end()
+        await saga_in_undo.end()
     await held.close()
 
     assert "take_out" not in Script.runs
-    assert await one.states() == {1: "undone", 2: "skipped", 3: "undone"}
+    assert await saga_in_undo.states() == {1: "undone", 2: "skipped", 3: "undone"}
     assert (await Holdings.of(stocked)).boxes == {"a": 1_000, "b": 10}
 
 
-async def test_of_two_skips_at_once_the_first_stands_and_the_second_is_told_so(stocked: Database) -> None:
+async def test_of_two_concurrent_skips_the_first_wins_and_the_second_reports_it(stocked: Database) -> None:
     held = HeldDatabase(stocked)
-    async with undoing(stocked, "before undo 2") as one:
-        first = asyncio.create_task(skip_step(held, CATALOG, one.skip(2, by="olena", reason="first")))
+    async with undoing(stocked, "before undo 2") as saga_in_undo:
+        first = asyncio.create_task(skip_step(held, CATALOG, saga_in_undo.skip(2, by="olena", reason="first")))
         await held.pacer.reached.wait()
-        second = asyncio.create_task(skip_step(stocked, CATALOG, one.skip(2, by="taras", reason="second")))
+        second = asyncio.create_task(skip_step(stocked, CATALOG, saga_in_undo.skip(2, by="taras", reason="second")))
         await until_stopped(stocked, Pacer(), second)
         assert not second.done()
 
@@ -191,14 +191,14 @@ async def test_of_two_skips_at_once_the_first_stands_and_the_second_is_told_so(s
     await held.close()
 
 
-async def test_a_skip_clears_that_the_saga_is_stuck_at_this_step_and_no_other(stocked: Database) -> None:
-    async with undoing(stocked, "before undo 2") as one:
+async def test_a_skip_clears_the_stuck_mark_of_its_own_step_only(stocked: Database) -> None:
+    async with undoing(stocked, "before undo 2") as saga_in_undo:
         for skipped, stuck_then in ((1, 2), (2, None)):
             async with stocked.transaction() as connection:
                 await connection.execute(
                     update(saga).values(stuck_step=2, stuck_error="gone", stuck_since=datetime.now(UTC))
                 )
-            await skip_step(stocked, CATALOG, one.skip(skipped))
+            await skip_step(stocked, CATALOG, saga_in_undo.skip(skipped))
             [row] = await rows(stocked, saga)
             assert row.stuck_step == stuck_then
 
@@ -218,31 +218,31 @@ async def test_a_skip_clears_that_the_saga_is_stuck_at_this_step_and_no_other(st
 async def test_a_step_with_nothing_to_undo_is_not_skipped(
     stocked: Database, changes: dict[str, object], told: str
 ) -> None:
-    async with undoing(stocked, "before undo 3") as one:
+    async with undoing(stocked, "before undo 3") as saga_in_undo:
         async with stocked.transaction() as connection:
             await connection.execute(update(saga_step).where(saga_step.c.number == 2).values(changes))
         before = await rows(stocked, saga_step)
 
         with pytest.raises(SkipRefused, match=told):
-            await skip_step(stocked, CATALOG, one.skip(2))
+            await skip_step(stocked, CATALOG, saga_in_undo.skip(2))
 
         assert await rows(stocked, saga_step) == before
 
 
 async def test_an_external_attempt_of_unknown_end_can_be_skipped(stocked: Database) -> None:
-    async with undoing(stocked, "before undo 3") as one:
+    async with undoing(stocked, "before undo 3") as saga_in_undo:
         async with stocked.transaction() as connection:
             await connection.execute(
                 update(saga_step).where(saga_step.c.number == 2).values(kind="external", state="attempting")
             )
 
-        await skip_step(stocked, CATALOG, one.skip(2))
+        await skip_step(stocked, CATALOG, saga_in_undo.skip(2))
 
-        assert (await one.states())[2] == "skipped"
+        assert (await saga_in_undo.states())[2] == "skipped"
 
 
 async def test_a_saga_that_can_be_undone_is_not_skipped_forward(stocked: Database) -> None:
-    key = await a_saga_that_stands_at(stocked, "before finish")
+    key = await saga_abandoned_at(stocked, "before finish")
 
     with pytest.raises(SkipRefused, match="cancel the saga"):
         await skip_step(stocked, CATALOG, Skip(saga_id=key, number=2, by="olena", reason="no"))
@@ -257,12 +257,12 @@ async def test_a_saga_that_can_be_undone_is_not_skipped_forward(stocked: Databas
         ("cast.forgotten", "attempting", "because this code has no such operation"),
     ],
 )
-async def test_past_the_pivot_only_a_step_that_gives_nothing_and_is_not_done_is_skipped(
+async def test_past_the_pivot_only_an_unfinished_step_without_a_result_can_be_skipped(
     stocked: Database, operation: str, state: str, told: str | None
 ) -> None:
-    key = await a_letter_that_is_sent(stocked)
+    key = await saga_with_a_sent_letter(stocked)
     await add_step(stocked, key, 3, operation=operation, state=state)
-    wanted = Skip(saga_id=key, number=3, by="olena", reason="nobody waits for it")
+    wanted = Skip(saga_id=key, number=3, by="olena", reason="it is no longer needed")
 
     if told is None:
         assert (await skip_step(stocked, CATALOG, wanted)).before is False
@@ -274,8 +274,8 @@ async def test_past_the_pivot_only_a_step_that_gives_nothing_and_is_not_done_is_
     assert row.state == ("skipped" if told is None else state)
 
 
-async def test_a_saga_that_nobody_drives_is_decided_to_be_undone_once(stocked: Database) -> None:
-    key = await a_saga_that_stands_at(stocked, "before step 3")
+async def test_a_saga_without_a_driver_is_cancelled_only_once(stocked: Database) -> None:
+    key = await saga_abandoned_at(stocked, "before step 3")
 
     assert await cancel_saga(stocked, key, by="olena") is Phase.UNDOING
     assert await cancel_saga(stocked, key, by="taras") is Phase.UNDOING
@@ -284,8 +284,8 @@ async def test_a_saga_that_nobody_drives_is_decided_to_be_undone_once(stocked: D
     assert (row.reason, row.error_code, row.ended_by) == ("cancelled", "saga.cancelled", "olena")
 
 
-async def test_a_saga_past_its_pivot_is_not_decided_to_be_undone(stocked: Database) -> None:
-    key = await a_letter_that_is_sent(stocked)
+async def test_a_saga_past_its_pivot_is_not_cancelled(stocked: Database) -> None:
+    key = await saga_with_a_sent_letter(stocked)
 
     assert await cancel_saga(stocked, key, by="olena") is Phase.FORWARD
 
@@ -294,35 +294,35 @@ async def test_a_saga_past_its_pivot_is_not_decided_to_be_undone(stocked: Databa
 
 
 class WorkerDied(BaseException):
-    """Nothing more is heard of a driver."""
+    """The worker dies, and its driver with it."""
 
 
 class Deadly(Pacer):
-    """Its driver is lost at the point."""
+    """Kills its driver at the point."""
 
     async def at(self, point: str) -> None:
-        """The driver is at a point."""
+        """Kill the driver if this is its point."""
         if point == self.stop_at:
             raise WorkerDied
 
 
-async def a_saga_that_stands_at(
+async def saga_abandoned_at(
     database: Database, point: str, orchestrator: type = CoinsMove, event: DomainEvent = EVENT
 ) -> UUID:
-    """Its driver came to a point and was lost there."""
+    """The id of a saga whose driver died at a point."""
     event_id = new_id()
     with pytest.raises(WorkerDied):
         await driver_of(database, orchestrator, event, event_id, Deadly(point)).drive()
     return saga_id(orchestrator.__name__, event_id)
 
 
-async def a_letter_that_is_sent(database: Database) -> UUID:
-    """Its irreversible second step is done, and its driver lost."""
-    return await a_saga_that_stands_at(database, "before finish", Letter, LetterRequested(source="a", coins=1))
+async def saga_with_a_sent_letter(database: Database) -> UUID:
+    """The id of a saga whose irreversible second step is done and whose driver has died."""
+    return await saga_abandoned_at(database, "before finish", Letter, LetterRequested(source="a", coins=1))
 
 
 async def add_step(database: Database, key: UUID, number: int, *, operation: str, state: str) -> None:
-    """One more row of a saga."""
+    """Add a step's row to a saga."""
     async with database.transaction() as connection:
         await connection.execute(
             insert(saga_step).values(

@@ -1,4 +1,4 @@
-"""Dead letters are settled once, whoever else is at it: two that replay, one that replays beside one that drops."""
+"""A dead letter is settled only once, even if several people replay, drop or edit it at the same time."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ RAW = b'{"id": "order-17", "type": "COINS_MOVE_REQUESTED"}'
 
 
 async def keep(database: Database, raw: bytes = RAW, *, code: str = "event.invalid", position: int = 1) -> int:
-    """A letter of one execution."""
+    """Store a dead letter of one execution; returns its number."""
     return await keep_letter(
         database,
         door="event",
@@ -43,31 +43,31 @@ async def keep(database: Database, raw: bytes = RAW, *, code: str = "event.inval
 
 
 async def whole(database: Database, number: int) -> LetterView:
-    """A letter that is there."""
+    """The view of a dead letter that exists."""
     letter = await letter_of(database, number)
     assert letter is not None
     return letter
 
 
-async def test_the_same_message_from_the_same_place_is_kept_once_and_has_one_number(database: Database) -> None:
+async def test_a_message_at_one_position_of_an_execution_is_stored_once(database: Database) -> None:
     first, other = await keep(database), await keep(database, position=2)
 
     assert await keep(database) == first != other
     assert await count_letters(database, Search()) == 2
 
 
-async def test_of_several_that_settle_one_at_once_one_does(database: Database) -> None:
+async def test_of_several_concurrent_settlements_of_a_letter_one_succeeds(database: Database) -> None:
     number = await keep(database)
 
-    became = await asyncio.gather(
-        *(settle_letter(database, number, f"dropped by {who}: x", heeds_claims=True) for who in range(8))
+    results = await asyncio.gather(
+        *(settle_letter(database, number, f"dropped by {person}: x", heeds_claims=True) for person in range(8))
     )
 
-    assert sorted(became) == [Settled.BEFORE] * 7 + [Settled.DONE]
-    assert (await whole(database, number)).settled_as == f"dropped by {became.index(Settled.DONE)}: x"
+    assert sorted(results) == [Settled.BEFORE] * 7 + [Settled.DONE]
+    assert (await whole(database, number)).settled_as == f"dropped by {results.index(Settled.DONE)}: x"
 
 
-async def test_one_that_is_being_replayed_is_neither_dropped_nor_edited_until_the_replay_is_given_up(
+async def test_a_letter_in_replay_can_be_dropped_or_edited_only_after_the_replay_is_given_up(
     database: Database,
 ) -> None:
     number = await keep(database)
@@ -83,7 +83,7 @@ async def test_one_that_is_being_replayed_is_neither_dropped_nor_edited_until_th
     assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.DONE
 
 
-async def test_a_second_replay_may_begin_and_the_first_that_gives_up_does_not_open_the_door_for_a_drop(
+async def test_giving_up_the_first_of_two_replays_does_not_allow_a_drop(
     database: Database,
 ) -> None:
     number = await keep(database)
@@ -98,7 +98,7 @@ async def test_a_second_replay_may_begin_and_the_first_that_gives_up_does_not_op
     assert await claim_for_replay(database, number, by="olena") is None
 
 
-async def test_a_replay_that_died_does_not_keep_a_letter_for_ever(database: Database) -> None:
+async def test_a_letter_can_be_dropped_after_its_replay_has_died(database: Database) -> None:
     number = await keep(database)
     long_ago = f"being replayed since {(datetime.now(UTC) - timedelta(minutes=2)).isoformat()} by olena"
     async with database.transaction() as connection:
@@ -107,7 +107,7 @@ async def test_a_replay_that_died_does_not_keep_a_letter_for_ever(database: Data
     assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.DONE
 
 
-async def test_an_edited_copy_is_a_letter_of_its_own_and_the_original_stays_as_it_came(database: Database) -> None:
+async def test_an_edited_copy_is_its_own_letter_and_the_original_is_unchanged(database: Database) -> None:
     number = await keep(database)
     letter = await whole(database, number)
 
@@ -115,7 +115,7 @@ async def test_an_edited_copy_is_a_letter_of_its_own_and_the_original_stays_as_i
         *(keep_edited(database, letter, b"{}", by="olena", code="event.edited", reason="x") for _ in range(4))
     )
 
-    [copy] = [one for one in copies if one is not None]
+    [copy] = [number for number in copies if number is not None]
     original, edited = await whole(database, number), await whole(database, copy)
     assert (original.raw, original.settled_as) == (RAW, f"edited as {copy} by olena")
     assert (edited.raw, edited.edited_from, edited.is_open) == (b"{}", number, True)
@@ -136,7 +136,7 @@ async def test_an_edited_copy_is_a_letter_of_its_own_and_the_original_stays_as_i
         (Search(since=datetime.now(UTC) + timedelta(days=1)), []),
     ],
 )
-async def test_letters_are_found_by_what_is_asked(database: Database, search: Search, found: list[int]) -> None:
+async def test_letters_are_found_by_each_search_criterion(database: Database, search: Search, found: list[int]) -> None:
     numbers = [
         await keep(database),
         await keep(database, position=2),
@@ -146,16 +146,16 @@ async def test_letters_are_found_by_what_is_asked(database: Database, search: Se
 
     letters = await find_letters(database, search)
 
-    assert [numbers.index(one.id) + 1 for one in letters] == found
+    assert [numbers.index(letter.id) + 1 for letter in letters] == found
     assert await count_letters(database, search) >= len(found)
 
 
-async def test_letters_are_found_by_the_id_that_they_name_as_theirs_and_by_no_other(database: Database) -> None:
+async def test_letters_are_found_only_by_their_own_event_id(database: Database) -> None:
     mine = await keep(database)
     cut_off = await keep(database, b'{"id" : "order-17", "da', position=2)
     await keep(database, b'{"id": "order-170", "source": "order-17"}', position=3)
 
-    assert [one.id for one in await letters_of_event(database, "order-17")] == [cut_off, mine]
+    assert [letter.id for letter in await letters_of_event(database, "order-17")] == [cut_off, mine]
 
 
 @pytest.mark.parametrize(
@@ -176,26 +176,26 @@ async def test_letters_are_found_by_the_id_that_they_name_as_theirs_and_by_no_ot
         (b"[" * 100_000 + b'"id": "order-17"', "order-17"),
     ],
 )
-async def test_a_letter_is_kept_with_the_id_that_it_gives_itself(database: Database, raw: bytes, event_id: str) -> None:
+async def test_a_letter_is_stored_with_the_event_id_in_its_text(database: Database, raw: bytes, event_id: str) -> None:
     await keep(database, raw)
 
     [row] = await rows(database, saga_dead_letter)
     assert row.event_id == event_id
 
 
-async def test_letters_of_an_older_version_are_found_and_get_their_ids(database: Database) -> None:
+async def test_letters_stored_by_an_older_version_are_found_and_get_their_event_ids(database: Database) -> None:
     mine = await keep(database)
     async with database.transaction() as connection:
         await connection.execute(update(saga_dead_letter).values(event_id=None))
 
-    before = [one.id for one in await letters_of_event(database, "order-17")]
+    before = [letter.id for letter in await letters_of_event(database, "order-17")]
     named = [await name_letters(database) for _ in range(2)]
-    after = [one.id for one in await letters_of_event(database, "order-17")]
+    after = [letter.id for letter in await letters_of_event(database, "order-17")]
 
     assert (before, named, after) == ([mine], [1, 0], [mine])
 
 
-async def test_one_that_has_not_all_arrived_says_so(database: Database) -> None:
+async def test_a_letter_with_missing_pieces_is_not_whole(database: Database) -> None:
     number = await keep_piece(
         database,
         door="event",

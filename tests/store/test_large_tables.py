@@ -1,7 +1,7 @@
 """No statement of the engine reads a large table as a whole.
 
-Every public function of the store is either called here, or excepted by name with the reason. A new function fails
-`test_every_function_of_the_store_was_run_on_large_tables` until it has its line.
+Every public coroutine function of the store is either called here or listed by name as an exception, with the reason.
+`test_no_statement_reads_a_large_table_as_a_whole` fails for a new function until it is added to one or the other.
 """
 
 import importlib
@@ -41,15 +41,15 @@ from tests.store.pacing import driver_of
 from tests.store.plans import large_reads, recording
 
 MOST = 10_500
-"""Rows of one table that a statement may read: as many as `list` counts, and a few."""
+"""How many rows of one table a statement may read: slightly more than `list` counts."""
 NOW = datetime.now(UTC)
 MOVE = CoinsMoveRequested(source="a", target="b", coins=1)
 Work = Callable[[Database], Awaitable[object]]
 
 COUNTS_WHAT_IT_WOULD_DELETE = "purge --dry-run"
-"""Reads as much as its answer says, for a person who asks."""
+"""The one exception: it counts the rows that a purge would delete, and runs only when a person asks."""
 OF_ONE_SAGA = {
-    # Reads and writes the rows of single sagas and steps by their primary keys.
+    # These read and write the rows of single sagas and steps by their primary keys.
     *("run_calls", "undo_calls", "run_external_step", "settle_external_step", "external_row", "verified", "find_out"),
     *("settle_attempt", "swapped", "undo_external_step", "undo_late_effect", "undo_orphan", "once_settled"),
     *("home_row", "has_happened", "insert_first", "bar", "copy_home", "run_remote_step", "undo_remote_step"),
@@ -66,7 +66,7 @@ OF_ONE_SAGA = {
     ),
 }
 OF_NO_LARGE_TABLE = {
-    # The one row of `saga_meta`, the catalog, or nothing.
+    # These read the one row of `saga_meta`, the database's catalog, or nothing.
     *("migrate", "build_missing_indexes", "namespace_of", "swept_until", "record_swept", "check_belonging"),
     *("check_shared", "adopt", "wake_nobody", "database_time", "clock_of", "read_clock"),
     *("check_postgresql", "write_probe", "is_pooled"),
@@ -74,18 +74,18 @@ OF_NO_LARGE_TABLE = {
 
 
 async def overdue(database: Database) -> None:
-    """Recovery's pages."""
+    """Read recovery's pages."""
     last = None
     for _ in range(3):
         page = await recovery.overdue_sagas(database, before=NOW, now=NOW, waiting_before=NOW, after=last, limit=40)
         last = page[-1]
-    [one] = (await recovery.recorded_sagas(database, [last.id] if last else [])).values()
-    await recovery.would_undo(database, one)
-    await recovery.undo_if_still_owned(database, one, "a test")
+    [recorded] = (await recovery.recorded_sagas(database, [last.id] if last else [])).values()
+    await recovery.would_undo(database, recorded)
+    await recovery.undo_if_still_owned(database, recorded, "a test")
 
 
 async def second_page(database: Database) -> None:
-    """`list --after`, for each filter."""
+    """Run `list --after` with each filter."""
     filters: list[dict[str, Any]] = [{}, {"phase": Phase.FAILED}, {"orchestrator": "Letter"}, {"stuck": True}]
     for options in filters:
         page = await reading.list_sagas(database, limit=5, **options)
@@ -94,7 +94,7 @@ async def second_page(database: Database) -> None:
 
 
 async def letters(database: Database) -> None:
-    """What becomes of a dead letter."""
+    """Store, replay, edit and settle dead letters."""
     origin: dict[str, Any] = {
         "door": "event",
         "workflow_id": "w",
@@ -115,7 +115,7 @@ async def letters(database: Database) -> None:
 
 
 async def find_letters(database: Database) -> None:
-    """`dead-letters list`, with each option, and its count."""
+    """Run `dead-letters list` with each option, and its count."""
     everything = kept_letters.State.ALL
     for search in (
         kept_letters.Search(),
@@ -130,13 +130,13 @@ async def find_letters(database: Database) -> None:
     ):
         await kept_letters.find_letters(database, search)
         await kept_letters.count_letters(database, search, at_most=10_000)
-    assert [one.id for one in await kept_letters.letters_of_event(database, "letter-301")] == [301]
-    assert [one.id for one in await kept_letters.letters_of_event(database, "letter-300")] == [300]
+    assert [letter.id for letter in await kept_letters.letters_of_event(database, "letter-301")] == [301]
+    assert [letter.id for letter in await kept_letters.letters_of_event(database, "letter-300")] == [300]
     assert await dead_letters.name_letters(database) == 300
 
 
 async def relay(database: Database) -> None:
-    """What a relay does with the outbox."""
+    """Run every statement of a relay."""
     assert await outbox.is_due(database)
     rows = await outbox.claim(database, limit=50, lease=timedelta(seconds=1))
     await outbox.postpone(database, [(row.id, "why", timedelta(0)) for row in rows[:5]])
@@ -146,14 +146,14 @@ async def relay(database: Database) -> None:
 
 
 async def events(database: Database) -> None:
-    """What listeners and those who wait for an outcome ask."""
+    """Run the lookups of listeners and of clients that wait for an outcome."""
     wanted = EventFilter(types=("COINS_MOVE_REQUESTED",), since=NOW - timedelta(hours=1, minutes=1))
     ids = tuple(UUID(int=number) for number in (1, 2, 29_990))
     await answers.answer(Databases(database), Lookup(sagas=ids, open_too=True, events=wanted))
 
 
 async def drive(database: Database) -> None:
-    """Sagas from their opening to their end, one completed, one refused and undone, with and without locks."""
+    """Drive a saga that completes, one that is refused and undone, and one with locks."""
     await driver_of(database, CoinsMove, MOVE, new_id()).drive()
     Script.before["put"] = refuses()
     await driver_of(database, CoinsMove, MOVE, new_id()).drive()
@@ -161,7 +161,7 @@ async def drive(database: Database) -> None:
 
 
 async def cancel(database: Database) -> None:
-    """`cancel` of a saga that waits for a lock."""
+    """Run `cancel` on a saga that waits for a lock."""
     [waiting] = await reading.list_sagas(database, limit=1)
     assert waiting.is_waiting
     await intervention.cancel_saga(database, waiting.id, by="test")
@@ -176,7 +176,7 @@ RUN: dict[str, Work] = {
     "list --phase undoing": lambda database: reading.list_sagas(database, phase=Phase.UNDOING),
     "list --stuck": lambda database: reading.list_sagas(database, stuck=True),
     "list --orchestrator": lambda database: reading.list_sagas(database, orchestrator="Letter"),
-    "list --orchestrator of none": lambda database: reading.list_sagas(database, orchestrator="Unheard"),
+    "list --orchestrator without sagas": lambda database: reading.list_sagas(database, orchestrator="Unheard"),
     "list --orchestrator --phase": lambda database: reading.list_sagas(
         database, orchestrator="Letter", phase=Phase.FAILED
     ),
@@ -186,7 +186,7 @@ RUN: dict[str, Work] = {
     "counts": reading.counts,
     "counts of one orchestrator": lambda database: reading.counts(database, orchestrator="Letter"),
     "status": lambda database: reading.sagas_of_event(database, "event-29990"),
-    "status of no saga": lambda database: reading.sagas_of_event(database, "event-0"),
+    "status of an unknown event": lambda database: reading.sagas_of_event(database, "event-0"),
     "dead-letters list": find_letters,
     "locks": lambda database: reading_locks.held_locks(database, limit=20),
     "locks of a key": lambda database: reading_locks.held_lock(database, "k", limit=20),
@@ -209,7 +209,7 @@ RUN: dict[str, Work] = {
 
 @contextmanager
 def code_that_runs() -> Generator[set[CodeType]]:
-    """The functions that are called while this is open."""
+    """The code of the functions that are called within the context."""
     called: set[CodeType] = set()
     sys.setprofile(lambda frame, _event, _argument: called.add(frame.f_code))
     try:
@@ -219,9 +219,9 @@ def code_that_runs() -> Generator[set[CodeType]]:
 
 
 def functions_of_the_store() -> dict[str, Callable[..., Any]]:
-    """Every public coroutine function, by name."""
+    """Every public coroutine function of the store, by name."""
     packages = pkgutil.walk_packages(store.__path__, f"{store.__name__}.")
-    modules = [importlib.import_module(one.name) for one in packages if "migrations" not in one.name]
+    modules = [importlib.import_module(module.name) for module in packages if "migrations" not in module.name]
     return {
         name: function
         for module in modules
@@ -231,7 +231,11 @@ def functions_of_the_store() -> dict[str, Callable[..., Any]]:
 
 
 async def reads(database: Database, sagas: int) -> tuple[dict[str, list[str]], set[CodeType]]:
-    """Run everything on a large database; statements that read too much, and the functions that ran."""
+    """Run everything on a large database.
+
+    Returns:
+        The statements that read too much, and the code of the functions that ran.
+    """
     await fill(database, sagas)
     async with database.transaction() as connection:
         await cast.stock(connection, a=1_000, b=0)
@@ -247,7 +251,7 @@ async def test_no_statement_reads_a_large_table_as_a_whole(database: Database) -
     found.pop(COUNTS_WHAT_IT_WOULD_DELETE, None)
     assert not found, "\n\n".join(f"{during}: {reason}" for during, reasons in found.items() for reason in reasons)
     excepted = OF_ONE_SAGA | OF_NO_LARGE_TABLE
-    forgotten = [name for name, one in functions_of_the_store().items() if one.__code__ not in called]
+    forgotten = [name for name, function in functions_of_the_store().items() if function.__code__ not in called]
     assert set(forgotten) <= excepted
 
 

@@ -1,4 +1,4 @@
-"""What comes late, between the turn and the first undo: a step is barred, and a finish completes nothing."""
+"""A step or a finish that comes after the decision to undo, but before the first compensation, has no effect."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -19,11 +19,13 @@ EVENT = CoinsMoveRequested(source="a", target="b", coins=10)
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 SAGA = SagaRef(id=saga_id("CoinsMove", "one"), orchestrator="CoinsMove", event_id="one")
 OPENING = Opening(saga=SAGA, envelope=wrap(EVENT, event_id="one", source="tests", time=TIME).text)
-TURN = BeginUndoCommand(opening=OPENING, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="by a test")
+BEGIN_UNDO = BeginUndoCommand(
+    opening=OPENING, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="by a test"
+)
 
 
 def step(number: int, operation: str, *, opening: Opening | None = None) -> StepCommand:
-    """A step of CoinsMove."""
+    """The command for a step of CoinsMove."""
     arguments = {"name": "a" if number == 1 else "b", "coins": 10}
     return StepCommand(
         saga=SAGA,
@@ -35,10 +37,10 @@ def step(number: int, operation: str, *, opening: Opening | None = None) -> Step
     )
 
 
-async def test_a_step_that_comes_after_the_turn_and_before_the_undo_is_barred(stocked: Database) -> None:
-    """The list of what to undo is complete: nothing is added to it while the undoing has not yet begun."""
+async def test_a_step_between_the_decision_to_undo_and_the_first_compensation_does_not_run(stocked: Database) -> None:
+    """The list of steps to undo is complete once the undo is decided, so no step may be added afterwards."""
     await run_step(stocked, CATALOG, step(1, "cast.take", opening=OPENING))
-    await StoreSteps(stocked, CATALOG).begin_undo(TURN)
+    await StoreSteps(stocked, CATALOG).begin_undo(BEGIN_UNDO)
 
     reply = await run_step(stocked, CATALOG, step(2, "cast.put"))
 
@@ -47,13 +49,13 @@ async def test_a_step_that_comes_after_the_turn_and_before_the_undo_is_barred(st
     assert [row.number for row in await rows(stocked, saga_step)] == [1]
 
 
-async def test_a_finish_that_comes_after_the_turn_completes_nothing(stocked: Database) -> None:
-    """All steps are done and only the outcome is missing: the turn was first, so it is the turn's."""
+async def test_a_finish_after_the_decision_to_undo_does_not_complete_the_saga(stocked: Database) -> None:
+    """All steps are done and only the outcome is missing, but the decision to undo came first."""
     before = await Holdings.of(stocked)
     stop = Pacer("before finish")
     forward = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "one", stop, time=TIME).drive())
     await until_stopped(stocked, stop, forward)
-    await StoreSteps(stocked, CATALOG).begin_undo(TURN)
+    await StoreSteps(stocked, CATALOG).begin_undo(BEGIN_UNDO)
 
     stop.go_on.set()
     outcome = await forward

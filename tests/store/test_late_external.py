@@ -1,4 +1,4 @@
-"""An external call that comes back after its saga was undone: nobody had seen it, and its effect is taken back."""
+"""An external call that returns after its saga was undone: its effect, unknown until then, is undone."""
 
 import asyncio
 from contextlib import suppress
@@ -35,7 +35,7 @@ OPENING = Opening(
 
 
 class Shop:
-    """The other side: a shop with no memory of a request that is still on its way."""
+    """The external service: a shop that does not know a request until it has arrived."""
 
     reserved: ClassVar[list[str]] = []
     reached: ClassVar[asyncio.Event]
@@ -44,14 +44,14 @@ class Shop:
 
 @pytest.fixture(autouse=True)
 def empty_shop() -> None:
-    """Nothing reserved, nothing on its way."""
+    """Reset the shop: nothing is reserved and no request is in flight."""
     Shop.reserved.clear()
     Shop.reached, Shop.opened = asyncio.Event(), asyncio.Event()
 
 
 @external_operation(time_limit=timedelta(milliseconds=500))
 async def reserve(call: ExternalCall, item: str) -> None:
-    """Reserve an item, by a request that is on its way for longer than its time limit, as after SIGSTOP."""
+    """Reserve an item with a request that stays in flight beyond its time limit, as after SIGSTOP."""
     Shop.reached.set()
     arriving = asyncio.ensure_future(Shop.opened.wait())
     while not arriving.done():
@@ -62,17 +62,17 @@ async def reserve(call: ExternalCall, item: str) -> None:
 
 @reserve.compensation
 async def release(call: ExternalCall, item: str) -> None:
-    """Release it."""
+    """Release the item."""
     Shop.reserved.remove(item)
 
 
 @reserve.verification
 async def is_reserved(call: ExternalCall, item: str) -> Confirmed[None] | None:
-    """Whether it is reserved."""
+    """Confirm the reservation if the shop has it."""
     return Confirmed(None) if item in Shop.reserved else None
 
 
-async def test_an_external_call_that_comes_back_after_its_undo_was_barred_and_is_taken_back(stocked: Database) -> None:
+async def test_an_external_call_that_returns_after_its_undo_is_undone(stocked: Database) -> None:
     steps = StoreSteps(stocked, Catalog.of(orchestrators=[Nothing], operations=[reserve]))
     step = StepCommand(
         saga=SAGA,
