@@ -117,14 +117,14 @@ MUTANTS = (
         breaks="nothing goes forward with others once undoing was decided",
         file=TOGETHER,
         replaced={"WHERE guard.phase = '{Phase.FORWARD.value}' \"": "WHERE guard.phase > '' \""},
-        caught_by=("tests/store/test_together.py::test_nothing_of_any_is_done_where_one_may_not",),
+        caught_by=("tests/store/test_together.py::test_no_step_of_a_group_is_done_if_one_may_not_run",),
     ),
     Mutant(
         name="together-share-lock",
         breaks="a turn waits for the steps that go with others",
         file=TOGETHER,
         replaced={"({_GUARD}) AS guard": "({str(_GUARD).replace('SHARE', 'KEY SHARE')}) AS guard"},
-        caught_by=("tests/store/test_together.py::test_a_turn_waits_for_steps_that_are_recorded_with_others",),
+        caught_by=("tests/store/test_together.py::test_an_undo_waits_for_steps_that_are_recorded_in_a_group",),
         unseen="they are recorded right before the commit, and what a turn misses in between the finish sees",
     ),
     Mutant(
@@ -132,14 +132,14 @@ MUTANTS = (
         breaks="a step that another driver did is not done again with others",
         file=TOGETHER,
         replaced={"if written.rowcount != len(commands):": "if written.rowcount < 0:"},
-        caught_by=("tests/store/test_together.py::test_nothing_of_any_is_done_where_one_may_not",),
+        caught_by=("tests/store/test_together.py::test_no_step_of_a_group_is_done_if_one_may_not_run",),
     ),
     Mutant(
         name="together-token",
         breaks="steps that go together are recorded in the transaction that they ran in",
         file=TOGETHER,
         replaced={"AND current_setting('orchestrator.together', true) = :token": "AND :token > ''"},
-        caught_by=("tests/store/test_together.py::test_nothing_of_any_stands_where_one_did_not_go_through",),
+        caught_by=("tests/store/test_together.py::test_no_effect_of_a_group_remains_if_one_step_fails",),
         unseen="no operation of chaos swallows an error of its database",
     ),
     Mutant(
@@ -160,7 +160,7 @@ MUTANTS = (
         breaks="the last step is undone first",
         file=TURN,
         replaced={"in reversed(to_undo)": "in to_undo"},
-        caught_by=("tests/store/test_two_drivers.py::test_two_undoing_undo_each_step_once",),
+        caught_by=("tests/store/test_two_drivers.py::test_two_undoing_drivers_undo_each_step_once",),
         unseen="its compensations are differences, which give the same in any order",
     ),
     Mutant(
@@ -219,7 +219,7 @@ MUTANTS = (
         breaks="a lock is given back with the outcome",
         file=FINISH,
         replaced={"if rows[ending.saga].lock_keys]": "if not rows[ending.saga].lock_keys]"},
-        caught_by=("tests/store/test_locks.py::test_a_blocked_step_does_not_run_and_runs_once_its_turn_has_come",),
+        caught_by=("tests/store/test_locks.py::test_a_blocked_step_does_not_run_until_its_saga_holds_the_key",),
     ),
     Mutant(
         name="drawn-apart",
@@ -236,7 +236,7 @@ MUTANTS = (
             await another.execute(text("SELECT pg_sleep(random() * 0.02)"))"""
         },
         caught_by=(
-            "tests/store/test_locks.py::test_two_that_open_at_once_stand_in_the_same_order_for_every_key[postgresql]",
+            "tests/store/test_locks.py::test_two_concurrent_openings_queue_in_the_same_order_for_every_key[postgresql]",
         ),
     ),
     Mutant(
@@ -257,7 +257,7 @@ MUTANTS = (
             step = saga_step.c.saga_id == command.saga.id, saga_step.c.number == command.number
             await connection.execute(saga_step.delete().where(*step))"""
         },
-        caught_by=("tests/store/test_other_database.py::test_an_attempt_that_comes_after_the_undoing_changes_nothing",),
+        caught_by=("tests/store/test_other_database.py::test_an_attempt_after_the_undo_changes_nothing_in_another_database",),
         unseen="a journal's step would have to be attempted for the first time after its undoing; six runs met none",
     ),
     Mutant(
@@ -329,7 +329,7 @@ MUTANTS = (
         replaced={"ordering_key.is_(None), is_first)": "ordering_key.is_(None), is_first | True)"},
         caught_by=(
             "tests/store/test_two_relays.py"
-            "::test_one_stands_still_while_the_other_sends[postgresql-after claim-goes on in time]",
+            "::test_one_relay_is_stopped_while_the_other_sends[postgresql-after claim-goes on in time]",
         ),
         unseen="none of its outcomes starts another saga",
     ),
@@ -338,7 +338,7 @@ MUTANTS = (
         breaks="an event comes to its other listeners though its publisher died after the first",
         file=OPENING,
         replaced={"if catalog.shared:": "if not catalog:"},
-        caught_by=("tests/store/test_two_relays.py::test_what_started_a_saga_comes_to_those_listeners_that_have_none",),
+        caught_by=("tests/store/test_two_relays.py::test_an_event_that_started_a_saga_is_delivered_to_its_other_listeners",),
         unseen="each of its events has one listener",
     ),
     Mutant(
@@ -419,8 +419,8 @@ def database_now() -> ColumnElement[datetime]:"""
         replaced={"return _LEAVES_STATE in connection.info": "return False"},
         caught_by=(
             "tests/store/test_session_state.py::"
-            "test_what_a_step_leaves_in_its_session_takes_no_effect_of_another_one[postgresql]",
-            "tests/store/test_session_state.py::test_an_advisory_lock_of_a_session_ends_with_its_step[postgresql]",
+            "test_session_state_of_a_step_diverts_no_other_step[postgresql]",
+            "tests/store/test_session_state.py::test_a_session_level_advisory_lock_ends_with_its_step[postgresql]",
         ),
         unseen="the operations of chaos change nothing in their session",
     ),
@@ -431,7 +431,7 @@ def database_now() -> ColumnElement[datetime]:"""
         replaced={"not driven.info.pop(_REDIRECTED, False)": "True"},
         caught_by=(
             "tests/store/test_session_state.py::"
-            "test_what_a_step_leaves_in_its_session_takes_no_effect_of_another_one[postgresql]",
+            "test_session_state_of_a_step_diverts_no_other_step[postgresql]",
         ),
         unseen="the operations of chaos set no schema and no role",
     ),
@@ -528,7 +528,7 @@ def database_now() -> ColumnElement[datetime]:"""
         replaced={"context.is_disconnect = True": "pass"},
         caught_by=(
             "tests/store/test_lost_connections.py"
-            "::test_a_connection_that_was_opened_while_the_server_was_read_only_is_not_kept[postgresql]",
+            "::test_a_connection_opened_while_the_server_was_read_only_is_discarded[postgresql]",
         ),
         unseen="its servers refuse no writes",
     ),

@@ -1,4 +1,4 @@
-"""A cast with a database of its own beside home: books, in which things are written down and asked for."""
+"""A cast whose operations write to a second database besides home, the books."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -35,7 +35,7 @@ entry = Table(
 )
 
 
-async def _play(name: str, tx: Transaction, effect: Callable[[], Awaitable[object]]) -> None:
+async def _run(name: str, tx: Transaction, effect: Callable[[], Awaitable[object]]) -> None:
     Script.runs.append(name)
     if name in Script.before:
         await Script.before[name](tx)
@@ -46,61 +46,61 @@ async def _play(name: str, tx: Transaction, effect: Callable[[], Awaitable[objec
 
 @operation(database=BOOKS)
 async def record(tx: Transaction, text: str) -> str:
-    """Write an entry; answers its id."""
+    """Write an entry; returns its id."""
     key = str(tx.uuid())
-    await _play("record", tx, lambda: tx.exec(insert(entry).values(id=key, text=text)))
+    await _run("record", tx, lambda: tx.exec(insert(entry).values(id=key, text=text)))
     return key
 
 
 @record.compensation
 async def strike(tx: Transaction, result: str) -> None:
-    """Remove it."""
-    await _play("strike", tx, lambda: tx.exec(delete(entry).where(entry.c.id == result)))
+    """Remove the entry."""
+    await _run("strike", tx, lambda: tx.exec(delete(entry).where(entry.c.id == result)))
 
 
 @operation(database=BOOKS, irreversible="what is sealed is sealed")
 async def seal(tx: Transaction) -> None:
-    """Write an entry that stays."""
+    """Write an entry that cannot be undone."""
     key = str(tx.uuid())
-    await _play("seal", tx, lambda: tx.exec(insert(entry).values(id=key, text="sealed")))
+    await _run("seal", tx, lambda: tx.exec(insert(entry).values(id=key, text="sealed")))
 
 
 @operation(database=BOOKS, retriable=True)
 async def file(tx: Transaction) -> None:
     """Write an entry after the pivot."""
     key = str(tx.uuid())
-    await _play("file", tx, lambda: tx.exec(insert(entry).values(id=key, text="filed")))
+    await _run("file", tx, lambda: tx.exec(insert(entry).values(id=key, text="filed")))
 
 
 @query(database=BOOKS)
 async def entries(tx: Transaction) -> int:
-    """How many entries there are."""
+    """The number of entries."""
     Script.runs.append("entries")
     counted: int = (await tx.exec(sqlmodel.select(func.count()).select_from(entry))).one()
     return counted
 
 
 class BookingRequested(DomainEvent):
-    """Move a coin, and write it down."""
+    """Move a coin and record it in the books."""
 
     refuse: bool = False
 
 
 class BookingCompleted(DomainEvent):
-    """Moved."""
+    """The coin has been moved and recorded."""
 
     entry: str
 
 
 class BookingFailed(FailureEvent):
-    """Not moved."""
+    """The coin was not moved."""
 
 
 class Booking(Orchestrator[BookingRequested, BookingCompleted, BookingFailed]):
-    """The step in the middle is in another database."""
+    """Moves a coin; its second of three steps is in another database."""
 
     async def handle(self, event: BookingRequested, saga: Saga) -> BookingCompleted:
-        """Take, record, put."""
+        """Take a coin, record it and put it."""
         await saga.execute(take("a", 1))
         key = await saga.execute(record("a coin"))
         await saga.execute(put("b", 1))
@@ -114,18 +114,18 @@ class SealingRequested(DomainEvent):
 
 
 class SealingCompleted(DomainEvent):
-    """Sealed."""
+    """The coin has been sealed."""
 
 
 class SealingFailed(FailureEvent):
-    """Not sealed."""
+    """The coin was not sealed."""
 
 
 class Sealing(Orchestrator[SealingRequested, SealingCompleted, SealingFailed]):
-    """The pivot is in another database, and so is what comes after it."""
+    """Seals a coin; the pivot and the step after it are in another database."""
 
     async def handle(self, event: SealingRequested, saga: Saga) -> SealingCompleted:
-        """Take, seal, file."""
+        """Take a coin, seal it and file it."""
         await saga.execute(take("a", 1))
         await saga.execute(seal())
         await saga.execute(file())
@@ -133,46 +133,46 @@ class Sealing(Orchestrator[SealingRequested, SealingCompleted, SealingFailed]):
 
 
 class CountingRequested(DomainEvent):
-    """Count, then put as many coins."""
+    """Count the entries, then put as many coins."""
 
 
 class CountingCompleted(DomainEvent):
-    """Counted."""
+    """The entries have been counted."""
 
     counted: int
 
 
 class CountingFailed(FailureEvent):
-    """Not counted."""
+    """The entries were not counted."""
 
 
 class Counting(Orchestrator[CountingRequested, CountingCompleted, CountingFailed]):
-    """Its first step asks another database."""
+    """Counts entries; the first step is a query in another database."""
 
     async def handle(self, event: CountingRequested, saga: Saga) -> CountingCompleted:
-        """Ask, put."""
+        """Count the entries and put as many coins."""
         counted = await saga.execute(entries())
         await saga.execute(put("b", counted))
         return CountingCompleted(counted=counted)
 
 
 class PairRequested(DomainEvent):
-    """Take a coin, and write two entries at once."""
+    """Take a coin and write two entries in one atomic step."""
 
 
 class PairCompleted(DomainEvent):
-    """Written."""
+    """The entries have been written."""
 
 
 class PairFailed(FailureEvent):
-    """Not written."""
+    """The entries were not written."""
 
 
 class Pair(Orchestrator[PairRequested, PairCompleted, PairFailed]):
-    """An atomic step in another database."""
+    """Writes two entries in one atomic step in another database."""
 
     async def handle(self, event: PairRequested, saga: Saga) -> PairCompleted:
-        """Take, record twice, put."""
+        """Take a coin, record two entries and put the coin."""
         await saga.execute(take("a", 1))
         await saga.execute_atomically(record("first"), record("second"))
         await saga.execute(put("b", 1))
@@ -185,7 +185,7 @@ CATALOG = Catalog.of(
 
 
 async def coins_and_entries(databases: Databases) -> tuple[dict[str, int], list[str]]:
-    """Everything that the cast owns, in both databases."""
+    """The coins at home and the entries in the books."""
     async with databases.home.reading() as connection:
         boxes = {row.name: row.coins for row in await connection.execute(select(box))}
     async with databases.named(BOOKS).reading() as connection:
@@ -194,7 +194,7 @@ async def coins_and_entries(databases: Databases) -> tuple[dict[str, int], list[
 
 
 class PacedDatabase(Database):
-    """The same database for one driver, with a point before and after each of its transactions."""
+    """A driver's view of a database, with a point before and after each of its transactions."""
 
     def __init__(self, original: Database, name: str, pacer: Pacer) -> None:
         self.__dict__.update(original.__dict__)
@@ -203,7 +203,7 @@ class PacedDatabase(Database):
         self._number = 0
 
     async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[R]], *, tries: int = TRIES) -> R:
-        """As ever, with points."""
+        """Run a transaction as usual, with a point before and after it."""
         self._number += 1
         point = f"{self._paced_name} {self._number}"
         await self._pacer.at(f"before {point}")
@@ -213,10 +213,9 @@ class PacedDatabase(Database):
 
 
 class _Steps(StoreSteps):
-    """A step that fails fails for good."""
+    """Steps that are not retried."""
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
-        """A step."""
         try:
             return await super().run(command, deadline, attempt=attempt)
         except RuntimeError as fault:
@@ -224,7 +223,7 @@ class _Steps(StoreSteps):
 
 
 def driver_of(databases: Databases, event: DomainEvent, event_id: str, pacer: Pacer | None = None) -> Driver:
-    """A driver that runs in this process, straight on both databases."""
+    """A driver that runs in this process and calls both databases directly."""
     [orchestrator] = CATALOG.listeners(type(event))
     used = pacer or Pacer()
     paced = Databases(
@@ -236,15 +235,15 @@ def driver_of(databases: Databases, event: DomainEvent, event_id: str, pacer: Pa
 
 
 async def dies_at(databases: Databases, event: DomainEvent, event_id: str, point: str) -> None:
-    """A driver that comes to a point and no further."""
+    """Run a driver to a point and abandon it there, as if its worker had died."""
     pacer = Pacer(point)
     driving = asyncio.create_task(driver_of(databases, event, event_id, pacer).drive())
     reached = asyncio.create_task(pacer.reached.wait())
     async with asyncio.timeout(20):
         await asyncio.wait({driving, reached}, return_when=asyncio.FIRST_COMPLETED)
-    assert pacer.reached.is_set(), f"it never came to {point}: {pacer.passed}"
-    # Not cancelled, which it would notice: it stands there for ever.
-    _dead.append(driving)
+    assert pacer.reached.is_set(), f"the driver never reached {point}; it passed {pacer.passed}"
+    # The task is not cancelled, because the driver would notice that. It waits at its point for ever.
+    _abandoned.append(driving)
 
 
-_dead: list[asyncio.Task[object]] = []
+_abandoned: list[asyncio.Task[object]] = []

@@ -204,7 +204,7 @@ async def test_a_skip_clears_the_stuck_mark_of_its_own_step_only(stocked: Databa
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"state": "undone"}, "is already undone"),
         ({"state": "refused"}, "had no effect"),
@@ -216,20 +216,20 @@ async def test_a_skip_clears_the_stuck_mark_of_its_own_step_only(stocked: Databa
     ids=str,
 )
 async def test_a_step_with_nothing_to_undo_is_not_skipped(
-    stocked: Database, changes: dict[str, object], told: str
+    stocked: Database, changes: dict[str, object], message: str
 ) -> None:
     async with undoing(stocked, "before undo 3") as saga_in_undo:
         async with stocked.transaction() as connection:
             await connection.execute(update(saga_step).where(saga_step.c.number == 2).values(changes))
         before = await rows(stocked, saga_step)
 
-        with pytest.raises(SkipRefused, match=told):
+        with pytest.raises(SkipRefused, match=message):
             await skip_step(stocked, CATALOG, saga_in_undo.skip(2))
 
         assert await rows(stocked, saga_step) == before
 
 
-async def test_an_external_attempt_of_unknown_end_can_be_skipped(stocked: Database) -> None:
+async def test_an_external_attempt_with_an_unknown_result_can_be_skipped(stocked: Database) -> None:
     async with undoing(stocked, "before undo 3") as saga_in_undo:
         async with stocked.transaction() as connection:
             await connection.execute(
@@ -241,7 +241,7 @@ async def test_an_external_attempt_of_unknown_end_can_be_skipped(stocked: Databa
         assert (await saga_in_undo.states())[2] == "skipped"
 
 
-async def test_a_saga_that_can_be_undone_is_not_skipped_forward(stocked: Database) -> None:
+async def test_no_step_is_skipped_while_its_saga_can_still_be_undone(stocked: Database) -> None:
     key = await saga_abandoned_at(stocked, "before finish")
 
     with pytest.raises(SkipRefused, match="cancel the saga"):
@@ -249,7 +249,7 @@ async def test_a_saga_that_can_be_undone_is_not_skipped_forward(stocked: Databas
 
 
 @pytest.mark.parametrize(
-    ("operation", "state", "told"),
+    ("operation", "state", "message"),
     [
         ("cast.put", "attempting", None),
         ("cast.put", "done", "is done; past the pivot only a step that is not yet done"),
@@ -258,20 +258,20 @@ async def test_a_saga_that_can_be_undone_is_not_skipped_forward(stocked: Databas
     ],
 )
 async def test_past_the_pivot_only_an_unfinished_step_without_a_result_can_be_skipped(
-    stocked: Database, operation: str, state: str, told: str | None
+    stocked: Database, operation: str, state: str, message: str | None
 ) -> None:
     key = await saga_with_a_sent_letter(stocked)
     await add_step(stocked, key, 3, operation=operation, state=state)
-    wanted = Skip(saga_id=key, number=3, by="olena", reason="it is no longer needed")
+    skip = Skip(saga_id=key, number=3, by="olena", reason="it is no longer needed")
 
-    if told is None:
-        assert (await skip_step(stocked, CATALOG, wanted)).before is False
+    if message is None:
+        assert (await skip_step(stocked, CATALOG, skip)).before is False
     else:
-        with pytest.raises(SkipRefused, match=told):
-            await skip_step(stocked, CATALOG, wanted)
+        with pytest.raises(SkipRefused, match=message):
+            await skip_step(stocked, CATALOG, skip)
 
     [row] = [row for row in await rows(stocked, saga_step) if row.number == 3]
-    assert row.state == ("skipped" if told is None else state)
+    assert row.state == ("skipped" if message is None else state)
 
 
 async def test_a_saga_without_a_driver_is_cancelled_only_once(stocked: Database) -> None:

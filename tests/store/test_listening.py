@@ -1,4 +1,4 @@
-"""A listener hears each event once, however many go through while a transaction is open."""
+"""A listener receives each event once, however many are committed while another transaction is open."""
 
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
@@ -25,55 +25,54 @@ AT_ONCE = timedelta(milliseconds=300)
 
 
 class TablesByWorker(DatabaseLookup):
-    """Question and answer travel as JSON, as they do where a worker answers; it says how long the questions were."""
+    """Sends each lookup and its reply as JSON, as if a worker answered, and records the longest lookup."""
 
     longest = 0
 
     async def ask(self, question: Lookup) -> LookupReply:
-        """Ask."""
-        asked = question.model_dump_json()
-        self.longest = max(self.longest, len(asked))
-        answered = await super().ask(Lookup.model_validate_json(asked))
-        return LookupReply.model_validate_json(answered.model_dump_json())
+        lookup_text = question.model_dump_json()
+        self.longest = max(self.longest, len(lookup_text))
+        reply = await super().ask(Lookup.model_validate_json(lookup_text))
+        return LookupReply.model_validate_json(reply.model_dump_json())
 
 
 @pytest.fixture(params=[DatabaseLookup, TablesByWorker])
 async def log(request: pytest.FixtureRequest, database: Database) -> AsyncGenerator[EventLog]:
-    """A client's log of events."""
+    """A client's event log, which reads the database directly or as a worker would."""
     log = EventLog(request.param(Databases(database)))
     yield log
     await log.close()
 
 
 def row(number: int, ago: float, note: str = "") -> dict[str, Any]:
-    """An event in an outbox, recorded so many seconds ago."""
+    """An outbox row of an event that was recorded `ago` seconds ago."""
     envelope = wrap(CoinsMoveCompleted(coins=number, note=note), event_id=f"event-{number}", source="tests")
     recorded_at = datetime.now(UTC) - timedelta(seconds=ago)
     return {"event_id": envelope.event_id, "saga_id": UUID(int=1), "envelope": envelope.text, "created_at": recorded_at}
 
 
 async def write(connection: AsyncConnection, rows: list[dict[str, Any]]) -> None:
-    """Put events in the outbox."""
+    """Insert events into the outbox."""
     await connection.execute(insert(saga_outbox), rows)
 
 
 async def commit(database: Database, rows: list[dict[str, Any]]) -> None:
-    """Put events in the outbox, in a transaction of their own."""
+    """Insert events into the outbox and commit them."""
     async with database.transaction() as connection:
         await write(connection, rows)
 
 
 async def hear(listening: Listening[CoinsMoveCompleted], number: int) -> list[int]:
-    """The next events, so many."""
+    """The numbers of the next events."""
     return [(await listening.next(timeout=SOON)).coins for _ in range(number)]
 
 
 def listener(log: EventLog, since: datetime | None = None) -> Listening[CoinsMoveCompleted]:
-    """A listener for all of them."""
+    """A listener for all of these events."""
     return Listening(log, CoinsMoveCompleted, None, since)
 
 
-async def test_what_a_transaction_wrote_15_seconds_ago_is_heard_after_3000_events_that_came_later(
+async def test_an_event_committed_15_seconds_late_is_received_after_3000_later_events(
     database: Database, log: EventLog
 ) -> None:
     later = [row(number, ago=15 - number / 200) for number in range(1, 3_001)]
@@ -84,7 +83,7 @@ async def test_what_a_transaction_wrote_15_seconds_ago_is_heard_after_3000_event
                 await write(open_transaction, late)
                 await commit(database, later)
                 heard = await hear(listening, 3_000)
-        else:  # one writer at a time: there a row that is committed late is only written late
+        else:  # SQLite has one writer at a time, so a row that is committed late is also written late
             await commit(database, later)
             heard = await hear(listening, 3_000)
             await commit(database, late)
@@ -95,7 +94,7 @@ async def test_what_a_transaction_wrote_15_seconds_ago_is_heard_after_3000_event
             await listening.next(timeout=AT_ONCE)
 
 
-async def test_who_begins_amid_3000_events_hears_what_was_being_written_by_then_and_none_of_these(
+async def test_a_new_listener_receives_an_uncommitted_event_but_no_committed_ones(
     database: Database, log: EventLog
 ) -> None:
     await commit(database, [row(number, ago=40 - number / 100) for number in range(1, 3_001)])
@@ -108,10 +107,8 @@ async def test_who_begins_amid_3000_events_hears_what_was_being_written_by_then_
             await listening.next(timeout=AT_ONCE)
 
 
-async def test_an_answer_that_holds_only_some_of_the_events_hides_no_late_one(
-    database: Database, log: EventLog
-) -> None:
-    """One answer carries about a megabyte: here a tenth of them."""
+async def test_a_reply_with_only_some_of_the_events_hides_no_late_event(database: Database, log: EventLog) -> None:
+    """A reply carries about a megabyte, here a tenth of the events."""
     large = "x" * 50_000
     async with listener(log) as listening:
         await commit(database, [row(number, ago=30 - number / 10, note=large) for number in range(1, 201)])
@@ -123,7 +120,7 @@ async def test_an_answer_that_holds_only_some_of_the_events_hides_no_late_one(
     assert sorted(heard) == list(range(201))
 
 
-async def test_who_asks_for_all_since_long_ago_hears_all_of_it_in_order_and_remembers_a_minute(
+async def test_a_listener_since_long_ago_receives_all_in_order_and_remembers_one_minute(
     database: Database, log: EventLog
 ) -> None:
     await commit(database, [row(number, ago=86_400 - number) for number in range(7_000)])
@@ -138,7 +135,7 @@ async def test_who_asks_for_all_since_long_ago_hears_all_of_it_in_order_and_reme
     assert len(listening.seen) == 1
 
 
-async def test_memory_and_questions_are_bounded_by_time(database: Database) -> None:
+async def test_a_listeners_memory_and_lookups_are_bounded(database: Database) -> None:
     tables = TablesByWorker(Databases(database))
     log = EventLog(tables)
     async with listener(log) as listening:
@@ -147,32 +144,32 @@ async def test_memory_and_questions_are_bounded_by_time(database: Database) -> N
         await commit(database, [row(1, ago=0)])
         await hear(listening, 1)
 
-        assert tables.longest < 1_500_000  # Temporal takes two megabytes
+        assert tables.longest < 1_500_000  # Temporal accepts two megabytes
         now = datetime.now(UTC) + OVERLAP * 3
         listening.raise_floor(LookupReply(now=now))
         assert len(listening.seen) == 0
     await log.close()
 
 
-async def test_a_client_of_before_fingerprints_is_answered_as_before(database: Database) -> None:
+async def test_a_client_from_before_fingerprints_is_answered_with_keys(database: Database) -> None:
     await commit(database, [row(number, ago=30 - number / 200) for number in range(2_100)])
     types = (CoinsMoveCompleted.type_name(),)
 
     known = await answer(Databases(database), Lookup(events=EventFilter(types=types, keys_only=True)))
-    seen = frozenset(one.key for one in known.events)
+    seen = frozenset(event.key for event in known.events)
     rest = await answer(Databases(database), Lookup(events=EventFilter(types=types, seen=seen)))
 
     assert len(known.events) == ASKED_SEEN
-    assert [one.key for one in rest.events] == [f"{types[0]}/event-{number}" for number in range(100)]
+    assert [event.key for event in rest.events] == [f"{types[0]}/event-{number}" for number in range(100)]
 
 
-async def test_a_worker_of_before_fingerprints_is_understood(database: Database, log: EventLog) -> None:
+async def test_a_reply_from_before_fingerprints_is_understood(database: Database, log: EventLog) -> None:
     await commit(database, [row(number, ago=30 - number / 200) for number in range(2_100)])
     types = (CoinsMoveCompleted.type_name(),)
-    told = await answer(Databases(database), Lookup(events=EventFilter(types=types, keys_only=True)))
+    reply = await answer(Databases(database), Lookup(events=EventFilter(types=types, keys_only=True)))
     listening = listener(log)
 
-    listening.skip(told)
+    listening.skip(reply)
 
-    assert listening.floor == told.events[0].recorded_at
-    assert not any(listening.receive(one) for one in told.events)
+    assert listening.floor == reply.events[0].recorded_at
+    assert not any(listening.receive(event) for event in reply.events)

@@ -1,4 +1,4 @@
-"""Connections that the database ended: found at a statement, and work that is safe to repeat is repeated in place."""
+"""When the database has ended a connection, work that is safe to repeat is repeated on another one."""
 
 import asyncio
 from collections import Counter
@@ -33,22 +33,22 @@ END_ALL = text(
 
 
 @pytest.fixture(autouse=True)
-def only_where_connections_are_lost(database: Database) -> None:
-    """A file is not far away."""
+def skip_sqlite(database: Database) -> None:
+    """Skip SQLite, whose connections cannot be lost."""
     if database.dialect == "sqlite":
-        pytest.skip("SQLite has no connection that another ends")
+        pytest.skip("SQLite has no connection that another process can end")
 
 
 async def end_all(database: Database) -> None:
-    """End every connection that the database has, as its restart does."""
+    """End every connection to the database, as a restart does."""
     ending = Database(database.url.render_as_string(hide_password=False))
     async with ending.transaction() as connection:
         await connection.execute(END_ALL)
     await ending.close()
 
 
-async def test_connections_lost_in_the_pool_are_not_noticed(stocked: Database) -> None:
-    """Wherever the next one is taken."""
+async def test_connections_lost_in_the_pool_are_replaced(stocked: Database) -> None:
+    """They are replaced in a driver, in a read and in a transaction."""
     before = await Holdings.of(stocked)
 
     await end_all(stocked)
@@ -62,13 +62,13 @@ async def test_connections_lost_in_the_pool_are_not_noticed(stocked: Database) -
     assert (Phase.COMPLETED, before.moved("a", "b", 10), 1) == (outcome.phase, after, answer)
 
 
-async def test_a_step_whose_connection_is_lost_in_it_is_repeated_and_done_once(stocked: Database) -> None:
-    """After its effect was written, and before it committed."""
+async def test_a_step_that_loses_its_connection_is_repeated_and_done_once(stocked: Database) -> None:
+    """The connection is lost after the effect was written and before it is committed."""
     before = await Holdings.of(stocked)
-    left = [1]
+    losses = [1]
 
     async def lose(tx: Transaction) -> None:
-        if left.pop() if left else 0:
+        if losses.pop() if losses else 0:
             await end_all(stocked)
 
     Script.after["put"] = lose
@@ -80,8 +80,7 @@ async def test_a_step_whose_connection_is_lost_in_it_is_repeated_and_done_once(s
     assert Script.runs == ["take", "put", "put", "write_note"]
 
 
-async def test_a_connection_that_is_lost_each_time_is_told(stocked: Database) -> None:
-    """After a few tries."""
+async def test_a_connection_that_is_lost_every_time_raises_after_five_tries(stocked: Database) -> None:
     tries: list[int] = []
 
     async def lose(connection: AsyncConnection) -> None:
@@ -104,10 +103,10 @@ async def test_a_connection_that_is_lost_each_time_is_told(stocked: Database) ->
         (Nap, NapRequested(coins=10, seconds=0.01), ["take", "put"]),
     ],
 )
-async def test_a_saga_that_loses_the_answer_to_each_commit_does_everything_once(
+async def test_a_saga_that_loses_the_answer_to_every_commit_does_everything_once(
     stocked: Database, orchestrator: type, moves: DomainEvent, steps: list[str], refused: bool
 ) -> None:
-    """Steps, a refusal, waits, the turn, undoings, and the finish: what is repeated meets its own record."""
+    """Each repeated transaction of the saga, including refusals, waits and undos, finds its own record."""
     before = await Holdings.of(stocked)
     last = steps[-1]
     if refused:
@@ -126,8 +125,8 @@ async def test_a_saga_that_loses_the_answer_to_each_commit_does_everything_once(
     assert len(await rows(stocked, saga_outbox)) == 1
 
 
-async def test_decisions_whose_answer_is_lost_are_told_as_what_they_are(stocked: Database) -> None:
-    """A skip is the person's own, and not told as one that somebody made before; so with cancels and recovery's."""
+async def test_decisions_whose_answer_is_lost_are_reported_as_new(stocked: Database) -> None:
+    """A repeated skip is not reported as an earlier person's decision; neither is a cancel or recovery's undo."""
     forward = driver_of(stocked, CoinsMove, EVENT, "skipped", ahead := Pacer("before finish"))
     driving = asyncio.create_task(forward.drive())
     await ahead.reached.wait()
@@ -146,7 +145,7 @@ async def test_decisions_whose_answer_is_lost_are_told_as_what_they_are(stocked:
     assert Phase.CANCELLED is (await driving).phase
 
 
-async def test_a_saga_shown_as_stuck_whose_answer_is_lost_is_shown_once_and_goes_on(stocked: Database) -> None:
+async def test_a_stuck_mark_whose_answer_is_lost_is_set_once_and_can_be_cleared(stocked: Database) -> None:
     driving = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "stuck", stop := Pacer("before step 2")).drive())
     await stop.reached.wait()
     ref = SagaRef(id=saga_id("CoinsMove", "stuck"), orchestrator="CoinsMove", event_id="stuck")
@@ -162,8 +161,8 @@ async def test_a_saga_shown_as_stuck_whose_answer_is_lost_is_shown_once_and_goes
     assert Phase.COMPLETED is (await driving).phase
 
 
-async def test_an_operation_that_loses_a_connection_of_its_own_is_tried_a_few_times(stocked: Database) -> None:
-    """And told then; the next attempt does it."""
+async def test_an_operation_that_loses_its_own_connection_is_tried_five_times(stocked: Database) -> None:
+    """The attempt then fails, and the next attempt succeeds."""
     elsewhere = Database(stocked.url.render_as_string(hide_password=False))
     tries: list[int] = []
 
@@ -187,8 +186,7 @@ async def test_an_operation_that_loses_a_connection_of_its_own_is_tried_a_few_ti
     await elsewhere.close()
 
 
-async def test_connections_in_use_for_long_are_told_with_what_to_set(stocked: Database) -> None:
-    """Who waits for one in vain."""
+async def test_an_exhausted_pool_is_reported_with_the_setting_to_change(stocked: Database) -> None:
     few = Database(stocked.url.render_as_string(hide_password=False), pool_size=1)
     few.engine.pool._timeout = 0.01  # type: ignore[attr-defined]
     async with few.transaction():
@@ -197,8 +195,8 @@ async def test_connections_in_use_for_long_are_told_with_what_to_set(stocked: Da
     await few.close()
 
 
-async def test_a_connection_that_was_opened_while_the_server_was_read_only_is_not_kept(stocked: Database) -> None:
-    """As to a standby before it is promoted, or to a database that is frozen for a while."""
+async def test_a_connection_opened_while_the_server_was_read_only_is_discarded(stocked: Database) -> None:
+    """The server may be a standby that is promoted later, or frozen for a while."""
     frozen = text(f'ALTER DATABASE "{stocked.url.database}" SET default_transaction_read_only = on')
     thawed = text(f'ALTER DATABASE "{stocked.url.database}" RESET default_transaction_read_only')
     before = await Holdings.of(stocked)
@@ -213,6 +211,6 @@ async def test_a_connection_that_was_opened_while_the_server_was_read_only_is_no
         await connection.execute(thawed)
     outcome = await asyncio.gather(driver_of(worker, CoinsMove, EVENT, "frozen").drive(), return_exceptions=True)
 
-    assert [getattr(one, "phase", one) for one in outcome] == [Phase.COMPLETED]
+    assert [getattr(result, "phase", result) for result in outcome] == [Phase.COMPLETED]
     assert await Holdings.of(stocked) == before.moved("a", "b", 10)
     await worker.close()

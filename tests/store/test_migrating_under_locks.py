@@ -1,4 +1,4 @@
-"""Migrations on tables that are large or in use: no timeout of steps ends them, and who waits says for what."""
+"""Migrations of large or locked tables: no step timeout ends them, and a waiting worker logs what it waits for."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ def upgrade():
 
 
 def folder_of(root: Path, body: str) -> Path:
-    """Migrations of an application, with one revision."""
+    """Create an application's migrations folder with one revision."""
     folder = root / "own_migrations"
     (folder / "versions").mkdir(parents=True)
     (folder / "env.py").write_text(_ENV)
@@ -40,8 +40,8 @@ def folder_of(root: Path, body: str) -> Path:
     return folder
 
 
-async def logged(caplog: pytest.LogCaptureFixture, words: str) -> None:
-    """Wait until something is logged."""
+async def until_logged(caplog: pytest.LogCaptureFixture, words: str) -> None:
+    """Wait until the words are logged."""
 
     async def is_logged() -> bool:
         return words in caplog.text
@@ -51,7 +51,7 @@ async def logged(caplog: pytest.LogCaptureFixture, words: str) -> None:
 
 @pytest.fixture
 async def hasty(database: Database) -> AsyncGenerator[Database]:
-    """The same database with the timeouts of steps shortened to a fraction of a second."""
+    """The same database with timeouts of a fraction of a second for steps."""
     url = database.url.render_as_string(hide_password=False)
     if database.dialect == "postgresql":
         url += "&options=-c%20lock_timeout=50ms%20-c%20statement_timeout=50ms"
@@ -73,7 +73,7 @@ async def test_no_timeout_of_steps_ends_a_migration(hasty: Database, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-async def test_a_migration_waits_for_a_locked_table_and_reports_who_holds_it(
+async def test_a_migration_waits_for_a_locked_table_and_reports_the_lock_holder(
     database: Database,
     hasty: Database,
     tmp_path: Path,
@@ -87,7 +87,7 @@ async def test_a_migration_waits_for_a_locked_table_and_reports_who_holds_it(
         await holding.execute(text("LOCK TABLE saga_meta IN ACCESS SHARE MODE"))
         pid = await holding.scalar(text("SELECT pg_backend_pid()"))
         waiting = asyncio.create_task(migrate(hasty, application=MetaData(), migrations=folder))
-        await logged(caplog, f"has waited for a lock of process {pid} (orchestrator, idle in transaction)")
+        await until_logged(caplog, f"has waited for a lock of process {pid} (orchestrator, idle in transaction)")
         assert not waiting.done()
 
     await waiting
@@ -99,7 +99,7 @@ async def test_a_second_worker_waits_for_the_first_and_reports_it(
     with caplog.at_level(logging.WARNING):
         async with migrating(database):
             second = asyncio.create_task(migrate(hasty))
-            await logged(caplog, "to finish changing the tables of")
+            await until_logged(caplog, "to finish changing the tables of")
             assert not second.done()
 
         await second
@@ -108,12 +108,12 @@ async def test_a_second_worker_waits_for_the_first_and_reports_it(
     assert "are free after" in caplog.text
 
 
-async def test_a_worker_that_waits_can_be_cancelled_at_once(
+async def test_a_worker_that_waits_for_a_migration_can_be_cancelled_at_once(
     database: Database, hasty: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with migrating(database):
         second = asyncio.create_task(migrate(hasty))
-        await logged(caplog, "to finish changing the tables of")
+        await until_logged(caplog, "to finish changing the tables of")
         second.cancel()
         async with asyncio.timeout(2):
             with pytest.raises(asyncio.CancelledError):
@@ -130,7 +130,7 @@ async def test_a_worker_that_waits_can_be_cancelled_at_once(
         ('raise KeyError("unknown account")', "KeyError: 'unknown account'"),
     ],
 )
-async def test_a_migration_that_fails_is_reported_as_itself_at_its_line(
+async def test_a_failed_migration_is_reported_with_its_error_and_line(
     database: Database, tmp_path: Path, body: str, error: str
 ) -> None:
     with pytest.raises(DefinitionError, match=r"own_migrations/versions/v1\.py:6") as raised:
@@ -142,7 +142,7 @@ async def test_a_migration_that_fails_is_reported_as_itself_at_its_line(
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-async def test_a_user_who_may_not_create_tables_is_told_so(
+async def test_a_user_without_permission_to_create_tables_gets_permission_denied(
     request: pytest.FixtureRequest, kind: Kind, postgres: str, tmp_path: Path
 ) -> None:
     url = await new_database(request, kind, tmp_path, empty=True)
@@ -166,7 +166,7 @@ async def test_a_user_who_may_not_create_tables_is_told_so(
 async def test_an_index_on_a_million_rows_is_built_while_a_second_worker_waits(
     database: Database, hasty: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The thin version is the migration that sleeps for longer than the timeouts of steps."""
+    """`test_no_timeout_of_steps_ends_a_migration` is the fast version of this test."""
     async with migrating(database) as connection:
         await connection.execute(text("CREATE TABLE coin (id INT, box TEXT)"))
         await connection.execute(text("INSERT INTO coin SELECT n, md5(n::text) FROM generate_series(1, 1000000) n"))

@@ -1,4 +1,4 @@
-"""The engine's tables: by migration and by model they are the same, whoever comes first."""
+"""The migrations produce exactly the tables of the model, even if several workers migrate at once."""
 
 import asyncio
 
@@ -15,15 +15,15 @@ from orchestrator.store.migrations.index_building import build_missing_indexes
 from orchestrator.store.migrations.migrate import VERSION_TABLE, migrate
 from tests.house import eventually, rows
 from tests.store.pacing import waits_for_lock
-from tests.store.test_recovery import a_saga
+from tests.store.test_recovery import add_saga
 
 
 def differences(connection: Connection) -> list[object]:
-    """What a migration would still have to change, the cast's own tables left out."""
-    ours = set(metadata.tables)
+    """The changes that Alembic would generate for the engine's tables."""
+    engine_tables = set(metadata.tables)
 
     def include(name: str | None, kind: str, _parents: object) -> bool:
-        return kind != "table" or name in ours
+        return kind != "table" or name in engine_tables
 
     context = MigrationContext.configure(
         connection,
@@ -36,12 +36,12 @@ def differences(connection: Connection) -> list[object]:
     return list(compare_metadata(context, metadata))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
-async def test_tables_by_migration_are_the_tables_of_the_model(database: Database) -> None:
+async def test_the_migrations_produce_the_tables_of_the_model(database: Database) -> None:
     async with database.reading() as connection:
         assert await connection.run_sync(differences) == []
 
 
-async def test_a_missing_column_would_be_seen(database: Database) -> None:
+async def test_the_comparison_detects_a_missing_column(database: Database) -> None:
     async with database.transaction() as connection:
         await connection.execute(text("ALTER TABLE saga_dead_letter DROP COLUMN settled_as"))
 
@@ -49,7 +49,7 @@ async def test_a_missing_column_would_be_seen(database: Database) -> None:
         assert len(await connection.run_sync(differences)) == 1
 
 
-async def test_many_workers_may_migrate_at_once_and_the_namespace_is_written_once(database: Database) -> None:
+async def test_several_workers_migrate_at_once_and_the_namespace_is_written_once(database: Database) -> None:
     async with database.transaction() as connection:
         await connection.run_sync(metadata.drop_all)
         await connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
@@ -68,9 +68,9 @@ NEWEST_INDEXES = [
 ]
 
 
-async def as_of_revision_5(database: Database) -> None:
-    """Take back the last revision, with rows in its tables."""
-    await a_saga(database)
+async def downgrade_to_revision_5(database: Database) -> None:
+    """Revert the last revision, with rows in the tables."""
+    await add_saga(database)
     await keep_letter(
         database, door="event", workflow_id="w", run_id="r", position=1, code="event.not_json", reason="x", raw=b"{}"
     )
@@ -83,7 +83,7 @@ async def as_of_revision_5(database: Database) -> None:
 
 
 async def test_several_workers_upgrade_tables_that_have_rows(database: Database) -> None:
-    await as_of_revision_5(database)
+    await downgrade_to_revision_5(database)
 
     await asyncio.gather(*(migrate(database) for _ in range(3)))
     await migrate(database)
@@ -93,8 +93,8 @@ async def test_several_workers_upgrade_tables_that_have_rows(database: Database)
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
-async def test_sagas_are_written_while_an_index_of_a_table_with_rows_is_built(database: Database) -> None:
-    await as_of_revision_5(database)
+async def test_sagas_are_written_while_an_index_is_built(database: Database) -> None:
+    await downgrade_to_revision_5(database)
     async with database.transaction() as connection:
         await connection.execute(text("UPDATE saga SET message = 'open'"))
         migrating = asyncio.create_task(migrate(database))
@@ -102,9 +102,9 @@ async def test_sagas_are_written_while_an_index_of_a_table_with_rows_is_built(da
         async def waits() -> bool:
             return await waits_for_lock(database)
 
-        await eventually(waits, "the build waits for the transaction that was open")
-        # With a build that locks the table, this would wait until the lock timeout, and so would every step.
-        await asyncio.wait_for(a_saga(database), timeout=5)
+        await eventually(waits, "the build waits for the open transaction")
+        # If the build locked the table, this and every step would wait until the lock timeout.
+        await asyncio.wait_for(add_saga(database), timeout=5)
         assert not migrating.done()
     await migrating
 
@@ -113,17 +113,17 @@ async def test_sagas_are_written_while_an_index_of_a_table_with_rows_is_built(da
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
-async def test_what_a_build_that_was_cut_off_has_left_is_built_anew(database: Database) -> None:
+async def test_an_invalid_index_left_by_an_interrupted_build_is_built_again(database: Database) -> None:
     async with database.transaction() as connection:
-        cut_off = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_saga_stuck'::regclass"
-        await connection.execute(text(cut_off))
+        invalidate = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_saga_stuck'::regclass"
+        await connection.execute(text(invalidate))
 
     assert await build_missing_indexes(database) == ["ix_saga_stuck"]
     assert await build_missing_indexes(database) == []
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
-async def test_an_index_that_cannot_be_built_is_logged_with_what_to_do_and_stops_no_worker(
+async def test_a_failed_index_build_is_logged_with_a_remedy_and_stops_no_worker(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with database.transaction() as connection:
@@ -136,7 +136,7 @@ async def test_an_index_that_cannot_be_built_is_logged_with_what_to_do_and_stops
     assert "CREATE INDEX CONCURRENTLY ix_saga_stuck ON public.saga" in caplog.text
 
 
-async def test_tables_of_a_newer_engine_are_left_alone_with_a_clear_sentence(database: Database) -> None:
+async def test_tables_of_a_newer_engine_are_refused_and_not_changed(database: Database) -> None:
     async with database.transaction() as connection:
         await connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
 
@@ -144,19 +144,19 @@ async def test_tables_of_a_newer_engine_are_left_alone_with_a_clear_sentence(dat
         await migrate(database)
 
 
-async def test_a_database_that_is_not_there_is_told_in_one_sentence_without_its_password() -> None:
+async def test_an_unreachable_database_is_reported_without_its_password() -> None:
     nowhere = Database("postgresql://somebody:secret@127.0.0.1:1/none")
 
-    with pytest.raises(Unreachable) as told:
+    with pytest.raises(Unreachable) as raised:
         await nowhere.check()
 
-    assert "127.0.0.1" in str(told.value)
-    assert "ORCHESTRATOR_DATABASE_URL" in str(told.value)
-    assert "secret" not in str(told.value)
+    assert "127.0.0.1" in str(raised.value)
+    assert "ORCHESTRATOR_DATABASE_URL" in str(raised.value)
+    assert "secret" not in str(raised.value)
     await nowhere.close()
 
 
 @pytest.mark.parametrize("url", ["not a url", "mysql://localhost/x"])
-def test_a_url_of_another_kind_is_refused(url: str) -> None:
+def test_an_invalid_database_url_is_refused(url: str) -> None:
     with pytest.raises(Unreachable, match="ORCHESTRATOR_DATABASE_URL"):
         Database(url)

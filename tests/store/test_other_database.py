@@ -1,4 +1,4 @@
-"""A step in another database: whoever dies or comes second anywhere, both databases tell of one outcome."""
+"""A step in another database: both databases record the same outcome, whichever driver dies or comes second."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -47,16 +47,16 @@ from tests.store.pacing import Pacer, waits_for_lock
 BOOKING = BookingRequested()
 SEALING = SealingRequested()
 FORWARD = ["after home 1", "after home 2", "inside", "after books 1", "after home 3", "after home 4", "before home 5"]
-"""Where a driver of a booking stands still: its step in the books is home 2, books 1, home 3."""
+"""Where a driver of a booking stops. Its step in the books is the transactions home 2, books 1 and home 3."""
 BACK = ["before home 1", "after home 1", "before books 1", "after books 1", "after home 2", "after home 3"]
 
 
 def pair(home: Kind, books: Kind, *marks: pytest.MarkDecorator) -> Any:
-    """A home of one kind and books of another, as a parameter."""
+    """A test parameter: the kinds of the home database and of the books."""
     return pytest.param((home, books), id=f"{home} home, {books} books", marks=marks)
 
 
-# The mixed pairs have each kind in each place. Where both are of one kind is `exhaustive`, but where two drivers meet.
+# The mixed pairs have each kind in each role. Equal kinds are `exhaustive`, except in tests with `every_pair`.
 PAIRS = [pair(home, books, *[pytest.mark.exhaustive] * (home == books)) for home, books in product(KINDS, KINDS)]
 every_pair = pytest.mark.parametrize("databases", [pair(*kinds) for kinds in product(KINDS, KINDS)], indirect=True)
 
@@ -65,20 +65,20 @@ every_pair = pytest.mark.parametrize("databases", [pair(*kinds) for kinds in pro
 async def databases(
     request: pytest.FixtureRequest, postgres: str, sqlite_template: Path, tmp_path: Path
 ) -> AsyncGenerator[Databases]:
-    """Home with a thousand coins in box `a`, and empty books, on every pair of kinds."""
+    """A home database with a thousand coins in box `a`, and empty books."""
     kinds: tuple[Kind, Kind] = request.param
     home = Database(await new_database(request, kinds[0], tmp_path), pool_size=20)
     books = Database(await new_database(request, kinds[1], tmp_path, empty=True), pool_size=20)
     async with home.transaction() as connection:
         await stock(connection, a=1_000, b=0)
     await migrate(books, name=BOOKS, application=tables)
-    made = Databases(home, {BOOKS: books})
-    yield made
-    await made.close()
+    both = Databases(home, {BOOKS: books})
+    yield both
+    await both.close()
 
 
 def points_inside(*pacers: Pacer) -> None:
-    """Have who comes first stand still inside the recording, its effect written and not committed."""
+    """Stop the first driver inside the operation `record`, its effect written and not committed."""
     waiting = [pacer for pacer in pacers if pacer.stop_at == "inside"]
 
     async def stop(tx: Transaction) -> None:
@@ -89,80 +89,80 @@ def points_inside(*pacers: Pacer) -> None:
 
 
 async def until_still(databases: Databases, pacer: Pacer, driving: "asyncio.Task[Outcome]") -> None:
-    """Wait until a driver is at its point, done, or waits for a lock."""
+    """Wait until a driver has reached its point, is done, or waits for a lock."""
 
     async def still() -> bool:
         if pacer.reached.is_set() or driving.done():
             return True
         return any([await waits_for_lock(database) for _, database in databases])
 
-    await eventually(still, f"the driver comes to {pacer.stop_at}, it passed {pacer.passed}")
+    await eventually(still, f"the driver reaches {pacer.stop_at}; it has passed {pacer.passed}")
 
 
-async def there(databases: Databases) -> list[Any]:
-    """Fence rows in the books."""
+async def steps_in_books(databases: Databases) -> list[Any]:
+    """The step rows in the books."""
     return await rows(databases.named(BOOKS), saga_step)
 
 
 async def step_at_home(databases: Databases, number: int = 2) -> Any:
-    """The step's row at home."""
-    [row] = [one for one in await rows(databases.home, saga_step) if one.number == number]
+    """A step's row in the home database."""
+    [row] = [row for row in await rows(databases.home, saga_step) if row.number == number]
     return row
 
 
 def ref(event: DomainEvent, event_id: str) -> SagaRef:
-    """The saga of an event."""
+    """The reference of an event's saga."""
     name = CATALOG.listeners(type(event))[0].__name__
     return SagaRef(id=saga_id(name, event_id), orchestrator=name, event_id=event_id)
 
 
-async def check_booked(databases: Databases, before: Any, outcomes: list[Outcome], told: str) -> Outcome:
-    """Every driver tells the same, and both databases are as that says."""
+async def check_booked(databases: Databases, before: Any, outcomes: list[Outcome], case: str) -> Outcome:
+    """Check that every driver reports the same outcome and that both databases agree with it."""
     first = outcomes[0]
-    assert all(outcome == first for outcome in outcomes), told
+    assert all(outcome == first for outcome in outcomes), case
     boxes, texts = before
     if first.phase is Phase.COMPLETED:
         boxes = {"a": boxes["a"] - 1, "b": boxes["b"] + 1}
         texts = sorted([*texts, "a coin"])
-    assert await coins_and_entries(databases) == (boxes, texts), f"{told}: {first.phase}"
+    assert await coins_and_entries(databases) == (boxes, texts), f"{case}: {first.phase}"
     key = first.event["id"]
-    assert len([row for row in await rows(databases.home, saga_outbox) if row.event_id == key]) == 1, told
+    assert len([row for row in await rows(databases.home, saga_outbox) if row.event_id == key]) == 1, case
     home = {(row.saga_id, row.number): row for row in await rows(databases.home, saga_step)}
-    for row in await there(databases):
+    for row in await steps_in_books(databases):
         at_home = home[row.saga_id, row.number]
-        assert at_home.state == row.state, told
-        assert at_home.database == row.database == BOOKS, told
-    assert not [row for row in home.values() if row.state == StepState.ATTEMPTING.value], told
+        assert at_home.state == row.state, case
+        assert at_home.database == row.database == BOOKS, case
+    assert not [row for row in home.values() if row.state == StepState.ATTEMPTING.value], case
     return first
 
 
 @every_pair
-async def test_an_event_that_a_step_there_adds_is_in_the_outbox_there_and_says_what_it_came_from(
+async def test_an_event_added_in_another_database_is_in_its_outbox_and_names_its_cause(
     databases: Databases,
 ) -> None:
-    async def tell(tx: Transaction) -> None:
+    async def add_event(tx: Transaction) -> None:
         await outbox.add(tx, SEALING)
 
-    Script.after["record"] = tell
+    Script.after["record"] = add_event
     envelope = wrap(BOOKING, event_id="e", source="tests", because=wrap(BOOKING, event_id="first", source="tests"))
     [booking] = CATALOG.listeners(BookingRequested)
 
     await Driver(booking, BOOKING, envelope, StoreSteps(databases, CATALOG)).drive()
 
     [row] = await rows(databases.named(BOOKS), saga_outbox)
-    told = read(row.envelope)
-    assert (told.correlation_id, told.causation_id, told.source) == ("first", "e", "orchestrator/Booking")
-    assert [one.target for one in await rows(databases.home, saga_outbox)] == [None]
-    came: list[str] = []
+    added = read(row.envelope)
+    assert (added.correlation_id, added.causation_id, added.source) == ("first", "e", "orchestrator/Booking")
+    assert [row.target for row in await rows(databases.home, saga_outbox)] == [None]
+    deliveries: list[str] = []
 
-    async def deliver(listener: AnyOrchestrator, event: DomainEvent, given: Envelope, /) -> None:
-        came.append(f"{given.event_id} to {listener.__name__}")
+    async def deliver(listener: AnyOrchestrator, event: DomainEvent, envelope: Envelope, /) -> None:
+        deliveries.append(f"{envelope.event_id} to {listener.__name__}")
 
     assert (await Relay(databases.named(BOOKS), databases.home, CATALOG, deliver, name=BOOKS).pass_on()).sent == 1
-    assert came == [f"{row.event_id} to Sealing"]
+    assert deliveries == [f"{row.event_id} to Sealing"]
 
 
-async def test_a_step_there_and_its_undoing(databases: Databases) -> None:
+async def test_a_step_in_another_database_is_done_and_undone(databases: Databases) -> None:
     before = await coins_and_entries(databases)
     done = await driver_of(databases, BOOKING, "done").drive()
     outcome = await check_booked(databases, before, [done], "done")
@@ -181,7 +181,7 @@ async def test_a_step_there_and_its_undoing(databases: Databases) -> None:
 async def test_a_commit_whose_answer_is_lost_is_found_in_either_database(
     databases: Databases, event: DomainEvent
 ) -> None:
-    """Each transaction's answer is lost once, where the database is one whose connections are lost."""
+    """Each transaction on PostgreSQL loses its answer once."""
     before = await coins_and_entries(databases)
     with ExitStack() as losing:
         lost = [
@@ -193,7 +193,7 @@ async def test_a_commit_whose_answer_is_lost_is_found_in_either_database(
 
     again = await driver_of(databases, event, "lossy").drive()
     assert all(lost)
-    assert sorted(set(Script.runs)) == sorted(Script.runs), "nothing was run twice"
+    assert sorted(set(Script.runs)) == sorted(Script.runs), "no operation ran twice"
     if event is SEALING:
         assert again == outcome
     else:
@@ -202,82 +202,82 @@ async def test_a_commit_whose_answer_is_lost_is_found_in_either_database(
 
 @every_pair
 @pytest.mark.parametrize("point", FORWARD)
-async def test_one_goes_forward_while_the_other_undoes(databases: Databases, point: str) -> None:
-    """On every pair; at every second point of the one that undoes where both are of one kind."""
+async def test_one_driver_goes_forward_while_another_undoes(databases: Databases, point: str) -> None:
+    """Two databases of the same kind are tested with every second point of the undoing driver."""
     mixed = databases.home.dialect != databases.named(BOOKS).dialect
     for back_point, forward_first in product(BACK if mixed else BACK[::2], (True, False)):
-        told = f"forward {point}, back {back_point}, forward first: {forward_first}"
+        case = f"forward {point}, back {back_point}, forward first: {forward_first}"
         before = await coins_and_entries(databases)
         event_id = f"{point}-{back_point}-{forward_first}".replace(" ", "-")
-        one, two = Pacer(point), Pacer(back_point)
-        points_inside(one)
-        forward = asyncio.create_task(driver_of(databases, BOOKING, event_id, one).drive())
-        await until_still(databases, one, forward)
+        forward_pacer, back_pacer = Pacer(point), Pacer(back_point)
+        points_inside(forward_pacer)
+        forward = asyncio.create_task(driver_of(databases, BOOKING, event_id, forward_pacer).drive())
+        await until_still(databases, forward_pacer, forward)
         back = asyncio.create_task(
-            driver_of(databases, BOOKING, event_id, two).undo(Phase.CANCELLED, "saga.cancelled", "by a test")
+            driver_of(databases, BOOKING, event_id, back_pacer).undo(Phase.CANCELLED, "saga.cancelled", "by a test")
         )
-        await until_still(databases, two, back)
-        first, second = (one, two) if forward_first else (two, one)
+        await until_still(databases, back_pacer, back)
+        first, second = (forward_pacer, back_pacer) if forward_first else (back_pacer, forward_pacer)
         first.go_on.set()
         await until_still(databases, Pacer(), forward if forward_first else back)
         second.go_on.set()
         async with asyncio.timeout(20):
-            await check_booked(databases, before, list(await asyncio.gather(forward, back)), told)
+            await check_booked(databases, before, list(await asyncio.gather(forward, back)), case)
 
 
-async def test_two_going_forward_do_it_once(databases: Databases) -> None:
+async def test_two_drivers_going_forward_complete_a_booking_once(databases: Databases) -> None:
     for point in FORWARD:
         before = await coins_and_entries(databases)
-        one = Pacer(point)
-        points_inside(one)
+        pacer = Pacer(point)
+        points_inside(pacer)
         event_id = point.replace(" ", "-")
-        first = asyncio.create_task(driver_of(databases, BOOKING, event_id, one).drive())
-        await until_still(databases, one, first)
+        first = asyncio.create_task(driver_of(databases, BOOKING, event_id, pacer).drive())
+        await until_still(databases, pacer, first)
         second = asyncio.create_task(driver_of(databases, BOOKING, event_id).drive())
         await until_still(databases, Pacer(), second)
-        one.go_on.set()
+        pacer.go_on.set()
         async with asyncio.timeout(20):
             outcomes = list(await asyncio.gather(first, second))
         assert (await check_booked(databases, before, outcomes, point)).phase is Phase.COMPLETED
 
 
-async def test_two_undoing_undo_it_once(databases: Databases) -> None:
+async def test_two_undoing_drivers_undo_a_booking_once(databases: Databases) -> None:
     for point in BACK:
         before = await coins_and_entries(databases)
         event_id = point.replace(" ", "-")
         await dies_at(databases, BOOKING, event_id, "before home 5")
-        one = Pacer(point.replace("before books", "after home") if point == "before books 1" else point)
+        pacer = Pacer(point.replace("before books", "after home") if point == "before books 1" else point)
         first = asyncio.create_task(
-            driver_of(databases, BOOKING, event_id, one).undo(Phase.CANCELLED, "saga.cancelled", "by a test")
+            driver_of(databases, BOOKING, event_id, pacer).undo(Phase.CANCELLED, "saga.cancelled", "by a test")
         )
-        await until_still(databases, one, first)
+        await until_still(databases, pacer, first)
         second = asyncio.create_task(
             driver_of(databases, BOOKING, event_id).undo(Phase.CANCELLED, "saga.cancelled", "by a test")
         )
         await until_still(databases, Pacer(), second)
-        one.go_on.set()
+        pacer.go_on.set()
         async with asyncio.timeout(20):
             outcomes = list(await asyncio.gather(first, second))
         await check_booked(databases, before, outcomes, point)
     assert Script.runs.count("strike") == len(BACK)
 
 
-async def test_a_driver_that_died_anywhere_is_followed_by_one_that_ends_it(databases: Databases) -> None:
+async def test_wherever_a_driver_dies_the_next_one_ends_the_saga(databases: Databases) -> None:
     for point, goes_back in product(FORWARD, (False, True)):
         if point == "inside":
-            continue  # rolled back with its worker, as "after home 2"
+            continue  # a worker that dies there rolls back, so this equals "after home 2"
         before = await coins_and_entries(databases)
         event_id = f"{point}-{goes_back}".replace(" ", "-")
         await dies_at(databases, BOOKING, event_id, point)
-        next_one = driver_of(databases, BOOKING, event_id)
+        next_driver = driver_of(databases, BOOKING, event_id)
         outcome = await (
-            next_one.undo(Phase.CANCELLED, "saga.cancelled", "by a test") if goes_back else next_one.drive()
+            next_driver.undo(Phase.CANCELLED, "saga.cancelled", "by a test") if goes_back else next_driver.drive()
         )
         await check_booked(databases, before, [outcome], point)
         assert outcome.phase is (Phase.CANCELLED if goes_back else Phase.COMPLETED)
 
 
-async def test_an_attempt_that_comes_after_the_undoing_changes_nothing(databases: Databases) -> None:
+async def test_an_attempt_after_the_undo_changes_nothing_in_another_database(databases: Databases) -> None:
     before = await coins_and_entries(databases)
     late = Pacer("before books 1")
     forward = asyncio.create_task(driver_of(databases, BOOKING, "late", late).drive())
@@ -293,16 +293,16 @@ async def test_an_attempt_that_comes_after_the_undoing_changes_nothing(databases
     assert "record" not in Script.runs
 
 
-async def test_what_is_refused_there_undoes_what_was_done_at_home(databases: Databases) -> None:
+async def test_a_refusal_in_another_database_undoes_the_steps_at_home(databases: Databases) -> None:
     before = await coins_and_entries(databases)
     Script.after["record"] = refuses("books.closed")
     outcome = await driver_of(databases, BOOKING, "refused").drive()
     await check_booked(databases, before, [outcome], "refused")
     assert outcome.error_code == "books.closed"
-    assert [row.state for row in await there(databases)] == ["refused"]
+    assert [row.state for row in await steps_in_books(databases)] == ["refused"]
 
 
-async def test_a_refusal_that_was_not_copied_home_is_the_answer(databases: Databases) -> None:
+async def test_a_refusal_not_yet_copied_home_is_still_final(databases: Databases) -> None:
     before = await coins_and_entries(databases)
     Script.after["record"] = refuses("books.closed")
     await dies_at(databases, BOOKING, "refused", "after books 2")
@@ -313,16 +313,18 @@ async def test_a_refusal_that_was_not_copied_home_is_the_answer(databases: Datab
     assert outcome.error_code == "books.closed"
 
 
-async def test_what_fails_there_is_barred_there(databases: Databases) -> None:
+async def test_a_step_that_fails_in_another_database_is_barred_there(databases: Databases) -> None:
     before = await coins_and_entries(databases)
     Script.after["record"] = fails()
     outcome = await driver_of(databases, BOOKING, "failing").drive()
     await check_booked(databases, before, [outcome], "failing")
     assert outcome.error_code == "operation.failed"
-    assert [row.state for row in await there(databases)] == ["barred"]
+    assert [row.state for row in await steps_in_books(databases)] == ["barred"]
 
 
-async def test_a_compensation_there_that_fails_is_counted_at_home_and_taken_up(databases: Databases) -> None:
+async def test_a_compensation_that_fails_in_another_database_is_counted_at_home_and_retried(
+    databases: Databases,
+) -> None:
     before = await coins_and_entries(databases)
     Script.after["strike"] = fails(1)
     refused = BookingRequested(refuse=True)
@@ -340,7 +342,7 @@ PIVOT_POINTS = ["after home 1", "after home 2", "before books 1", "after books 1
 
 @pytest.mark.parametrize("point", PIVOT_POINTS)
 @pytest.mark.parametrize("who", ["driver", "command", "recovery"])
-async def test_whether_a_pivot_there_is_done_is_found_out_before_anything_is_undone(
+async def test_an_undo_first_checks_whether_a_pivot_in_another_database_is_done(
     databases: Databases, point: str, who: str
 ) -> None:
     before = await coins_and_entries(databases)
@@ -374,7 +376,7 @@ async def test_whether_a_pivot_there_is_done_is_found_out_before_anything_is_und
     assert texts == []
 
 
-async def test_a_step_past_the_pivot_that_is_skipped_is_not_done_late(databases: Databases) -> None:
+async def test_a_skipped_step_past_the_pivot_is_not_done_by_a_late_driver(databases: Databases) -> None:
     late = Pacer("before books 2")
     forward = asyncio.create_task(driver_of(databases, SEALING, "skipped", late).drive())
     await until_still(databases, late, forward)
@@ -387,7 +389,7 @@ async def test_a_step_past_the_pivot_that_is_skipped_is_not_done_late(databases:
     assert "file" not in Script.runs
 
 
-async def test_a_step_that_was_done_there_meanwhile_is_not_skipped(databases: Databases) -> None:
+async def test_a_step_already_done_in_another_database_is_not_skipped(databases: Databases) -> None:
     await dies_at(databases, SEALING, "done", "after books 2")
     skip = Skip(saga_id=ref(SEALING, "done").id, number=3, by="a test", reason="never mind")
     with pytest.raises(SkipRefused, match="is done"):
@@ -396,8 +398,8 @@ async def test_a_step_that_was_done_there_meanwhile_is_not_skipped(databases: Da
     assert (await coins_and_entries(databases))[1] == ["filed", "sealed"]
 
 
-async def test_of_a_skip_and_a_compensation_there_one_comes_first(databases: Databases) -> None:
-    """The driver has read at home that the step is to be undone; then a person skips it."""
+async def test_a_skip_prevents_a_compensation_in_another_database(databases: Databases) -> None:
+    """A person skips the step after the driver has read at home that it must be undone."""
     await dies_at(databases, BOOKING, "skip", "before home 5")
     back = Pacer("before books 1")
     undoing = asyncio.create_task(
@@ -414,30 +416,30 @@ async def test_of_a_skip_and_a_compensation_there_one_comes_first(databases: Dat
     assert [(step["operation"], step["skipped"]) for step in data["undone"]][1] == ("books.record", True)
 
 
-async def test_the_answer_of_a_query_there_is_the_same_for_every_driver(databases: Databases) -> None:
+async def test_a_query_in_another_database_has_one_result_for_all_drivers(databases: Databases) -> None:
     slow = Pacer("after books 1")
     first = asyncio.create_task(driver_of(databases, CountingRequested(), "count", slow).drive())
-    await until_still(databases, slow, first)  # it has heard 0, and nobody knows
+    await until_still(databases, slow, first)  # it has counted 0 entries, and this is not recorded yet
     async with databases.named(BOOKS).transaction() as connection:
-        await connection.execute(entry.insert().values(id="one", text="another's"))
+        await connection.execute(entry.insert().values(id="one", text="another entry"))
     stopped = Pacer("after home 2")
     second = asyncio.create_task(driver_of(databases, CountingRequested(), "count", stopped).drive())
     await until_still(databases, stopped, second)
     slow.go_on.set()
     stopped.go_on.set()
-    one, two = await first, await second
-    assert one == two
-    assert one.event["data"] == {"counted": 1}
+    first_outcome, second_outcome = await first, await second
+    assert first_outcome == second_outcome
+    assert first_outcome.event["data"] == {"counted": 1}
     assert (await coins_and_entries(databases))[0]["b"] == 1
-    assert await there(databases) == []
+    assert await steps_in_books(databases) == []
 
 
-async def test_an_atomic_step_there_is_one_step(databases: Databases) -> None:
+async def test_an_atomic_step_in_another_database_is_done_and_undone_as_one(databases: Databases) -> None:
     event = PairRequested()
     assert (await driver_of(databases, event, "done").drive()).phase is Phase.COMPLETED
     boxes, texts = await coins_and_entries(databases)
     assert (boxes["a"], texts) == (999, ["first", "second"])
-    assert [(row.kind, row.state) for row in await there(databases)] == [("atomic", "done")]
+    assert [(row.kind, row.state) for row in await steps_in_books(databases)] == [("atomic", "done")]
 
     for point in ("before books 1", "after books 1"):
         late = Pacer(point)
@@ -454,7 +456,7 @@ async def test_no_atomic_step_spans_two_databases() -> None:
         Atomically(take("a", 1), record("a coin"))
 
 
-async def test_a_database_that_is_not_known_here_is_told_and_nothing_is_done(databases: Databases) -> None:
+async def test_an_unknown_database_fails_the_step_and_changes_nothing(databases: Databases) -> None:
     driver = driver_of(databases, BOOKING, "unknown")
     driver._steps = StoreSteps(databases.home, CATALOG)  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(DatabaseMissing, match="ORCHESTRATOR_DATABASES"):
@@ -463,7 +465,7 @@ async def test_a_database_that_is_not_known_here_is_told_and_nothing_is_done(dat
     assert (await driver_of(databases, BOOKING, "unknown").drive()).phase is Phase.COMPLETED
 
 
-async def test_each_database_has_its_own_tables_and_is_home_or_not(databases: Databases) -> None:
+async def test_each_database_has_its_own_tables_and_its_own_role(databases: Databases) -> None:
     async with databases.named(BOOKS).reading() as connection:
         names = set(await connection.run_sync(lambda sync: inspect(sync).get_table_names()))
     assert names == {"saga_alembic_version", "saga_meta", "saga_outbox", "saga_step", "entry"}
@@ -476,10 +478,10 @@ async def test_each_database_has_its_own_tables_and_is_home_or_not(databases: Da
 
 
 @pytest.mark.parametrize("name", ["namespace", "cluster"])
-async def test_a_database_that_has_another_homes_steps_is_refused_until_it_is_adopted(
+async def test_a_database_with_steps_of_another_home_is_refused_until_it_is_adopted(
     databases: Databases, name: str
 ) -> None:
-    await check_shared(databases)  # nobody has said whose they are
+    await check_shared(databases)  # no owner is recorded yet
     await adopt(databases.home, "here", "c-1")
     await check_shared(databases)
     await adopt(

@@ -1,4 +1,4 @@
-"""The outbox: an event is in it if and only if the transaction that it tells of commits."""
+"""An event is in the outbox if and only if the transaction that added it commits."""
 
 import asyncio
 from collections.abc import Callable
@@ -31,7 +31,7 @@ EVENT = NothingRequested(refuse=False)
 MOVE = CoinsMoveRequested(source="a", target="b", coins=1)
 
 
-async def test_it_is_written_with_the_callers_transaction_and_with_it_alone(database: Database) -> None:
+async def test_an_event_is_written_only_if_the_callers_transaction_commits(database: Database) -> None:
     with pytest.raises(RuntimeError, match="lost"):
         await _add_and_fail(database)
     async with AsyncSession(database.engine) as session, session.begin():
@@ -46,7 +46,7 @@ async def test_it_is_written_with_the_callers_transaction_and_with_it_alone(data
     assert len(await rows(database, note)) == 1
 
 
-async def test_it_takes_a_session_that_is_not_asynchronous(database: Database) -> None:
+async def test_an_event_can_be_added_in_a_synchronous_session(database: Database) -> None:
     if database.dialect != "sqlite":
         pytest.skip("no synchronous driver for PostgreSQL is installed here")
     engine = create_engine(f"sqlite:///{database.url.database}")
@@ -60,7 +60,7 @@ async def test_it_takes_a_session_that_is_not_asynchronous(database: Database) -
     assert [row.event_id for row in await rows(database, saga_outbox)] == ["one"]
 
 
-async def test_the_same_id_again_is_a_repeat_and_with_other_content_it_is_refused(database: Database) -> None:
+async def test_a_repeated_event_id_is_accepted_only_with_the_same_content(database: Database) -> None:
     async with database.transaction() as connection:
         await outbox.add(connection, EVENT, event_id="e")
         await outbox.add(connection, EVENT, event_id="e")
@@ -98,17 +98,17 @@ async def _add_and_fail(database: Database) -> None:
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 @pytest.mark.parametrize("kind", ["sqlite"])
 @pytest.mark.parametrize("how", BAD)
-async def test_what_the_bus_would_refuse_is_refused_and_nothing_is_written(database: Database, how: str) -> None:
-    call, error, said = BAD[how]
+async def test_an_event_that_the_bus_would_refuse_is_refused_and_not_written(database: Database, how: str) -> None:
+    call, error, message = BAD[how]
 
     async with database.transaction() as connection:
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             await call(connection)
 
     assert not await rows(database, saga_outbox)
 
 
-async def test_a_database_without_an_outbox_is_told_where_there_is_one(database: Database) -> None:
+async def test_adding_to_a_database_without_an_outbox_is_refused(database: Database) -> None:
     async with database.transaction() as connection:
         await connection.exec_driver_sql("DROP TABLE saga_outbox")
 
@@ -117,17 +117,17 @@ async def test_a_database_without_an_outbox_is_told_where_there_is_one(database:
             await outbox.add(session, EVENT)
 
 
-async def test_a_steps_event_stands_once_carries_on_what_it_came_from_and_stays_when_the_saga_is_undone(
+async def test_a_steps_event_is_added_once_with_its_cause_and_survives_the_undo(
     stocked: Database,
 ) -> None:
     tries: list[str] = []
 
-    async def tell(tx: Transaction) -> None:
+    async def add_event(tx: Transaction) -> None:
         tries.append(await outbox.add(tx, EVENT, key="k"))
         if len(tries) == 1:
             raise RuntimeError("after it was added")
 
-    Script.after["take"], Script.before["put"] = tell, refuses()
+    Script.after["take"], Script.before["put"] = add_event, refuses()
     first = wrap(MOVE, event_id="first", source="tests")
     envelope = wrap(MOVE, event_id="e", source="tests", because=first)
     with pytest.raises(RuntimeError):
@@ -138,15 +138,15 @@ async def test_a_steps_event_stands_once_carries_on_what_it_came_from_and_stays_
 
     assert outcome.phase is Phase.FAILED
     [row] = [row for row in await rows(stocked, saga_outbox) if row.target]
-    told = read(row.envelope)
+    added = read(row.envelope)
     assert tries == [row.event_id] * 2
-    assert (told.correlation_id, told.causation_id, told.source) == ("first", "e", "orchestrator/CoinsMove")
+    assert (added.correlation_id, added.causation_id, added.source) == ("first", "e", "orchestrator/CoinsMove")
     assert (row.saga_id, row.ordering_key, row.sent_at) == (saga_id("CoinsMove", "e"), "k", None)
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-async def test_transactions_that_add_to_one_key_go_one_after_the_other(database: Database) -> None:
-    """Else the one that began first might be seen last, and its event be sent after the other's."""
+async def test_transactions_that_add_to_one_key_are_serialized(database: Database) -> None:
+    """Otherwise the transaction that began first might become visible last, and its event would be sent last."""
     written, go_on = asyncio.Event(), asyncio.Event()
 
     async def early() -> None:
@@ -162,7 +162,7 @@ async def test_transactions_that_add_to_one_key_go_one_after_the_other(database:
     first = asyncio.create_task(early())
     await written.wait()
     second = asyncio.create_task(late())
-    await eventually(lambda: waits_for_lock(database), "the other waits")
+    await eventually(lambda: waits_for_lock(database), "the second transaction waits")
     async with database.transaction() as connection:
         await outbox.add(connection, EVENT, key="another", event_id="beside")
     go_on.set()
@@ -171,37 +171,37 @@ async def test_transactions_that_add_to_one_key_go_one_after_the_other(database:
     assert [row.event_id for row in await rows(database, saga_outbox)] == ["early", "beside", "late"]
 
 
-async def test_in_a_test_of_one_operation_it_can_be_read_back() -> None:
+async def test_a_unit_test_of_one_operation_can_read_the_added_events() -> None:
     async with step_transaction(event_id="e") as tx:
         event_id = await outbox.add(tx, EVENT)
         again = await outbox.add(tx, EVENT)
 
-        told = await added_events(tx)
-        assert [one.event_id for one in told] == [event_id, again]
-        assert {one.causation_id for one in told} == {"e"}
+        added = await added_events(tx)
+        assert [envelope.event_id for envelope in added] == [event_id, again]
+        assert {envelope.causation_id for envelope in added} == {"e"}
 
 
-async def test_an_outcome_that_nobody_listens_to_is_written_as_sent_and_waits_for_nothing(stocked: Database) -> None:
-    told: list[str] = []
-    stocked.when_outbox_filled.add(lambda: told.append("filled"))
+async def test_an_outcome_without_listeners_is_written_as_already_sent(stocked: Database) -> None:
+    notified: list[str] = []
+    stocked.when_outbox_filled.add(lambda: notified.append("filled"))
 
     await driver_of(stocked, Nothing, EVENT, "e").drive()
 
     [row] = await rows(stocked, saga_outbox)
     assert row.sent_at is not None
     assert (await waiting(stocked)).count == 0
-    assert told == []
+    assert notified == []
 
 
-async def test_what_waits_is_counted_by_type_and_key(database: Database) -> None:
+async def test_waiting_events_are_counted_by_type_and_key(database: Database) -> None:
     async with database.transaction() as connection:
         for _ in range(2):
             await outbox.add(connection, EVENT, key="k")
         await outbox.add(connection, MOVE)
 
-    found = await waiting_groups(database, limit=10)
+    groups = await waiting_groups(database, limit=10)
 
-    assert [(one.event_type, one.key, one.count) for one in found] == [
+    assert [(group.event_type, group.key, group.count) for group in groups] == [
         ("NOTHING_REQUESTED", "k", 2),
         ("COINS_MOVE_REQUESTED", None, 1),
     ]

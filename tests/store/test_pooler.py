@@ -1,4 +1,4 @@
-"""PgBouncer between the engine and PostgreSQL, in both modes, with more clients than connections to the server."""
+"""The engine through PgBouncer, in session and transaction mode, with more clients than server connections."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -44,23 +44,23 @@ EVENT = CoinsMoveRequested(source="a", target="b", coins=1)
 @pytest.fixture
 async def direct(request: pytest.FixtureRequest, postgres: str, tmp_path: Path) -> AsyncGenerator[Database]:
     """The database without PgBouncer, with a thousand coins in box `a`."""
-    made = Database(await new_database(request, "postgresql", tmp_path))
-    async with made.transaction() as connection:
+    database = Database(await new_database(request, "postgresql", tmp_path))
+    async with database.transaction() as connection:
         await cast.stock(connection, a=1_000, b=0)
-    yield made
-    await made.close()
+    yield database
+    await database.close()
 
 
 @pytest.fixture(params=["session", "transaction"])
 def mode(request: pytest.FixtureRequest) -> Mode:
     """PgBouncer's `pool_mode`."""
-    found: Mode = request.param
-    return found
+    mode: Mode = request.param
+    return mode
 
 
 @pytest.fixture(params=["refused", "ignored"])
 def settings(request: pytest.FixtureRequest) -> str:
-    """Whether PgBouncer refuses startup parameters that it does not know, or has been told to ignore them."""
+    """PgBouncer's setting for unknown startup parameters: refuse them, which is the default, or ignore them."""
     return IGNORING if request.param == "ignored" else ""
 
 
@@ -68,12 +68,12 @@ def settings(request: pytest.FixtureRequest) -> str:
 async def pooled(direct: Database, mode: Mode, settings: str) -> AsyncGenerator[Database]:
     """The same database through PgBouncer."""
     async with pgbouncer(behind(direct), mode, connections=20 if mode == "session" else 3, settings=settings) as url:
-        made = Database(url)
-        yield made
-        await made.close()
+        database = Database(url)
+        yield database
+        await database.close()
 
 
-async def test_sagas_complete_through_it_and_each_moves_its_coins_once(direct: Database, pooled: Database) -> None:
+async def test_sagas_through_pgbouncer_complete_and_move_their_coins_once(direct: Database, pooled: Database) -> None:
     drivers = [driver_of(pooled, CoinsMove, EVENT, f"saga-{number}") for number in range(30)]
 
     outcomes = await asyncio.gather(*(driver.drive() for driver in drivers))
@@ -101,8 +101,8 @@ async def test_no_prepared_statement_stays_on_a_server_connection(pooled: Databa
         assert (await connection.execute(text("SELECT count(*) FROM pg_prepared_statements"))).scalar_one() == 0
 
 
-async def test_a_column_that_gets_another_type_is_read_with_that_type(direct: Database, pooled: Database) -> None:
-    """A description that is kept would read the eight bytes of a float as an integer."""
+async def test_a_column_whose_type_changes_is_read_with_the_new_type(direct: Database, pooled: Database) -> None:
+    """A cached row description would read the eight bytes of a float as an integer."""
     read = text("SELECT coins FROM box WHERE name = 'a'")
     async with direct.transaction() as connection:
         await connection.execute(text("ALTER TABLE box ALTER COLUMN coins TYPE bigint"))
@@ -115,7 +115,7 @@ async def test_a_column_that_gets_another_type_is_read_with_that_type(direct: Da
         assert (await connection.execute(read)).scalar_one() == 1_000.0
 
 
-async def test_a_query_through_it_is_read_only_and_its_step_is_recorded(direct: Database, pooled: Database) -> None:
+async def test_a_query_through_pgbouncer_is_read_only_and_recorded(direct: Database, pooled: Database) -> None:
     async def writes(tx: Transaction) -> None:
         await (await tx.connection()).execute(text("UPDATE box SET coins = 0"))
 
@@ -128,7 +128,7 @@ async def test_a_query_through_it_is_read_only_and_its_step_is_recorded(direct: 
     assert (await Holdings.of(direct)).boxes["a"] == 1_000
 
 
-async def test_several_workers_migrate_through_it_at_once(
+async def test_several_workers_migrate_through_pgbouncer_at_once(
     request: pytest.FixtureRequest, postgres: str, mode: Mode, tmp_path: Path
 ) -> None:
     empty = await new_database(request, "postgresql", tmp_path, empty=True)
@@ -143,14 +143,14 @@ async def test_several_workers_migrate_through_it_at_once(
 
 
 async def test_a_step_whose_server_connection_is_lost_is_done_once(direct: Database, pooled: Database) -> None:
-    async def is_cut_off(tx: Transaction) -> None:
+    async def lose_connection(tx: Transaction) -> None:
         if Script.runs.count("take") == 1:
             connection = await tx.connection()
             pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
             async with direct.transaction() as other:
                 await other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
 
-    Script.after["take"] = is_cut_off
+    Script.after["take"] = lose_connection
 
     await run_step(pooled, CATALOG, first_step())
 
@@ -158,7 +158,7 @@ async def test_a_step_whose_server_connection_is_lost_is_done_once(direct: Datab
     assert (await Holdings.of(direct)).boxes["a"] == 990
 
 
-async def test_statement_mode_is_refused_with_what_to_do(direct: Database) -> None:
+async def test_statement_mode_is_refused_and_the_setting_is_named(direct: Database) -> None:
     async with pgbouncer(behind(direct), "statement") as url:
         database = Database(url)
         with pytest.raises(Unreachable, match="pool_mode"):
@@ -166,18 +166,18 @@ async def test_statement_mode_is_refused_with_what_to_do(direct: Database) -> No
         await database.close()
 
 
-async def test_a_direct_connection_keeps_its_statements_and_its_settings(direct: Database) -> None:
+async def test_a_direct_connection_keeps_its_prepared_statements_and_settings(direct: Database) -> None:
     async with direct.transaction() as connection:
         raw = await connection.get_raw_connection()
         assert type(raw.driver_connection) is not PooledConnection
         assert tuple((await connection.execute(TIMEOUTS)).one()) == ("20s", "10s", "10s", "orchestrator")
-        names = (await connection.execute(text("SELECT count(*) FROM pg_prepared_statements"))).scalar_one()
-        assert names > 0
+        prepared = (await connection.execute(text("SELECT count(*) FROM pg_prepared_statements"))).scalar_one()
+        assert prepared > 0
 
 
 @pytest.mark.parametrize("mode", ["transaction"], indirect=True)
 @pytest.mark.parametrize("settings", ["refused"], indirect=True)
-async def test_an_index_is_built_through_it_without_a_trace_in_the_sessions_of_other_clients(
+async def test_building_an_index_through_pgbouncer_leaves_no_settings_behind(
     direct: Database, pooled: Database
 ) -> None:
     async with direct.transaction() as connection:
@@ -190,7 +190,7 @@ async def test_an_index_is_built_through_it_without_a_trace_in_the_sessions_of_o
     driver: Any = asyncpg
     sessions = [await driver.connect(pooled_url(pooled), statement_cache_size=0) for _ in range(3)]
     for session in sessions:
-        await session.execute("BEGIN")  # so that each has another connection to the server
+        await session.execute("BEGIN")  # so that each session has its own connection to the server
     timeouts = [await session.fetchval("SELECT current_setting('statement_timeout')") for session in sessions]
     await asyncio.gather(*(session.close() for session in sessions))
     assert timeouts == ["7s"] * 3
@@ -198,20 +198,20 @@ async def test_an_index_is_built_through_it_without_a_trace_in_the_sessions_of_o
 
 @pytest.mark.parametrize("mode", ["transaction"], indirect=True)
 @pytest.mark.parametrize("settings", ["refused"], indirect=True)
-async def test_an_index_is_built_in_the_schema_that_the_url_names(direct: Database, pooled: Database) -> None:
+async def test_a_missing_index_is_built_in_the_schema_that_the_url_names(direct: Database, pooled: Database) -> None:
     async with direct.transaction() as connection:
         await connection.execute(text("CREATE SCHEMA apart"))
     apart = Database(f"{pooled_url(pooled)}?options=-csearch_path%3Dapart")
     await migrate(apart)
     async with direct.transaction() as connection:
         await connection.execute(text("DROP INDEX apart.ix_saga_stuck"))
-        kept = await connection.scalar(text("SELECT 'public.ix_saga_stuck'::regclass::oid"))
+        public_index = await connection.scalar(text("SELECT 'public.ix_saga_stuck'::regclass::oid"))
 
     assert await build_missing_indexes(apart) == ["ix_saga_stuck"]
 
     assert await build_missing_indexes(apart) == []
     async with direct.reading() as connection:
-        assert await connection.scalar(text("SELECT 'public.ix_saga_stuck'::regclass::oid")) == kept
+        assert await connection.scalar(text("SELECT 'public.ix_saga_stuck'::regclass::oid")) == public_index
     await apart.close()
 
 

@@ -16,7 +16,7 @@ from tests.store.answering import answering
 
 
 class Certificates:
-    """A certificate authority, a server's certificate for `localhost`, and an authority that signed nothing."""
+    """A certificate authority, a server certificate for `localhost`, and a second authority that has signed nothing."""
 
     def __init__(self, folder: Path) -> None:
         self.authority, self.stranger = folder / "ca.pem", folder / "stranger.pem"
@@ -39,7 +39,7 @@ def _openssl(*arguments: object) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Made once."""
+    """Certificates that the tests of this module share."""
     if shutil.which("openssl") is None:
         pytest.skip("the openssl command is missing")
     return Certificates(tmp_path_factory.mktemp("certificates"))
@@ -47,12 +47,12 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture(autouse=True)
 def no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody's ~/.postgresql takes part."""
+    """Set an empty home directory, so that no ~/.postgresql is read."""
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
 async def answer_to(url: str) -> DatabaseUnusable:
-    """What a person is told who starts a worker on it."""
+    """The error of a worker that starts on a database."""
     database = Database(url)
     try:
         with pytest.raises(DatabaseUnusable) as raised:
@@ -63,7 +63,7 @@ async def answer_to(url: str) -> DatabaseUnusable:
 
 
 ANSWERED = DatabaseCondition.NO_SUCH_DATABASE
-"""The login came through, and the server said its error."""
+"""The login reached the server, which answered with its error."""
 
 
 @pytest.mark.parametrize(
@@ -89,25 +89,30 @@ async def test_each_sslmode_encrypts_as_libpq_does(
         root = f"&sslrootcert={certificates.authority}" if mode.startswith("verify") else ""
         answer = await answer_to(f"postgresql://joe:hush@localhost:{server.port}/shop?sslmode={mode}{root}")
 
-    # After the server's error, `allow` and `prefer` try the other way, too.
+    # After the server's error, `allow` and `prefer` also try with or without TLS, so only the first attempt counts.
     assert (answer.condition, server.encrypted[:1]) == (condition, encrypted)
     assert "hush" not in str(answer)
 
 
 @pytest.mark.parametrize(
-    ("mode", "host", "is_strange", "condition"),
+    ("mode", "host", "is_untrusted", "condition"),
     [
-        ("require", "localhost", True, DatabaseCondition.TLS_FAILED),  # as libpq: a root certificate is verified
+        (
+            "require",
+            "localhost",
+            True,
+            DatabaseCondition.TLS_FAILED,
+        ),  # libpq also verifies if there is a root certificate
         ("verify-ca", "localhost", True, DatabaseCondition.TLS_FAILED),
         ("verify-ca", "127.0.0.1", False, ANSWERED),
         ("verify-full", "127.0.0.1", False, DatabaseCondition.TLS_FAILED),
         ("verify-full", "localhost", True, DatabaseCondition.TLS_FAILED),
     ],
 )
-async def test_a_certificate_is_verified_as_the_sslmode_asks(
-    certificates: Certificates, mode: str, host: str, is_strange: bool, condition: DatabaseCondition
+async def test_the_certificate_is_verified_according_to_the_sslmode(
+    certificates: Certificates, mode: str, host: str, is_untrusted: bool, condition: DatabaseCondition
 ) -> None:
-    root = certificates.stranger if is_strange else certificates.authority
+    root = certificates.stranger if is_untrusted else certificates.authority
     async with answering(certificates.server) as server:
         answer = await answer_to(f"postgresql://{host}:{server.port}/shop?sslmode={mode}&sslrootcert={root}")
 
@@ -116,21 +121,21 @@ async def test_a_certificate_is_verified_as_the_sslmode_asks(
 
 
 @pytest.mark.parametrize("name", ["sslrootcert", "sslcert", "sslkey", "sslcrl"])
-async def test_a_file_that_cannot_be_read_is_named_with_its_parameter(name: str) -> None:
+async def test_an_unreadable_file_is_named_with_its_parameter(name: str) -> None:
     answer = await answer_to(f"postgresql://localhost:1/shop?sslmode=require&{name}=/nowhere/file.pem")
 
     assert answer.condition is DatabaseCondition.MISCONFIGURED
     assert f"{name} names /nowhere/file.pem, which cannot be read: No such file" in str(answer)
 
 
-async def test_verifying_without_a_root_certificate_says_that_one_is_missing() -> None:
+async def test_verification_without_a_root_certificate_is_refused() -> None:
     answer = await answer_to("postgresql://localhost:1/shop?sslmode=verify-full")
 
     assert answer.condition is DatabaseCondition.MISCONFIGURED
     assert "root certificate file" in str(answer)
 
 
-async def test_settings_of_the_url_come_before_the_engines_own() -> None:
+async def test_settings_in_the_url_override_the_engines_settings() -> None:
     async with answering() as server:
         await answer_to(
             f"postgresql://joe@127.0.0.1:{server.port}/shop?application_name=till%207&sslmode=disable"
@@ -142,7 +147,7 @@ async def test_settings_of_the_url_come_before_the_engines_own() -> None:
     assert (startup["search_path"], startup["statement_timeout"], startup["lock_timeout"]) == ("shop", "60s", "10s")
 
 
-async def test_the_next_host_is_tried_after_one_that_refuses_or_is_starting_up() -> None:
+async def test_the_next_host_is_tried_if_one_is_down_or_starting_up() -> None:
     async with answering() as last, answering(sqlstate="57P03") as starting:
         answer = await answer_to(
             f"postgresql://127.0.0.1:1,127.0.0.1:{starting.port},127.0.0.1:{last.port}/shop?sslmode=disable"
@@ -152,7 +157,7 @@ async def test_the_next_host_is_tried_after_one_that_refuses_or_is_starting_up()
     assert (len(starting.startups), len(last.startups)) == (1, 1)
 
 
-async def test_a_host_that_refuses_the_login_is_the_last_one_tried() -> None:
+async def test_no_other_host_is_tried_after_a_refused_login() -> None:
     async with answering(sqlstate="28P01") as first, answering() as second:
         answer = await answer_to(
             f"postgresql://joe:hush@127.0.0.1:{first.port},127.0.0.1:{second.port}/shop?sslmode=disable"
@@ -162,7 +167,7 @@ async def test_a_host_that_refuses_the_login_is_the_last_one_tried() -> None:
     assert second.startups == []
 
 
-async def test_hosts_that_all_fail_are_named_each_with_its_error() -> None:
+async def test_when_all_hosts_fail_each_is_named_with_its_error() -> None:
     answer = await answer_to("postgresql://127.0.0.1:1,127.0.0.1:2/shop")
 
     assert answer.condition is DatabaseCondition.DOWN
@@ -170,7 +175,7 @@ async def test_hosts_that_all_fail_are_named_each_with_its_error() -> None:
     assert "127.0.0.1:2: " in str(answer)
 
 
-async def test_a_host_that_never_answers_costs_its_own_connect_timeout_and_no_more() -> None:
+async def test_an_unresponsive_host_costs_only_its_own_connect_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with answering() as second:
             port = silent.getsockname()[1]
@@ -186,9 +191,7 @@ async def test_a_host_that_never_answers_costs_its_own_connect_timeout_and_no_mo
     ("session", "is_accepted"),
     [("any", True), ("read-write", True), ("prefer-standby", True), ("read-only", False), ("standby", False)],
 )
-async def test_the_kind_of_session_is_looked_for_among_the_hosts(
-    postgres: str, session: str, is_accepted: bool
-) -> None:
+async def test_target_session_attrs_selects_the_host(postgres: str, session: str, is_accepted: bool) -> None:
     folder = postgres.rpartition("host=")[2]
     url = f"postgresql://postgres@/postgres?host=/nowhere,{folder}&target_session_attrs={session}"
     if not is_accepted:

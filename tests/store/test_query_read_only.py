@@ -1,4 +1,4 @@
-"""The database itself keeps a query from writing, also where the text of a statement does not show that it writes."""
+"""The database itself prevents a query from writing, even if the text of a statement does not show that it writes."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ Write = Callable[[Transaction], Awaitable[None]]
 
 
 def sql(statement: str) -> Write:
-    """Execute a statement in the step's transaction."""
+    """An act that executes a statement in the step's transaction."""
 
     async def execute(tx: Transaction) -> None:
         await (await tx.connection()).execute(text(statement))
@@ -35,19 +35,19 @@ def sql(statement: str) -> Write:
 
 
 async def in_a_savepoint(tx: Transaction) -> None:
-    """Catches the error, so that the transaction could go on."""
+    """Write in a savepoint and catch the error, so that the transaction could continue."""
     with contextlib.suppress(Exception):
         async with tx.begin_nested():
             await tx.exec(insert(note).values(id="n", text="written"))
 
 
 async def to_the_outbox(tx: Transaction) -> None:
-    """An event would be sent although the query may run several times."""
+    """Add an event, which a query may not do because it may run several times."""
     await outbox.add(tx, CoinsMoveRequested(source="a", target="b", coins=1))
 
 
 def counting(number: int = 1, event_id: str = "one") -> StepCommand:
-    """A step that is a query."""
+    """The command of a step that is a query."""
     opened = opening(event_id)
     return StepCommand(
         saga=opened.saga,
@@ -59,7 +59,7 @@ def counting(number: int = 1, event_id: str = "one") -> StepCommand:
     )
 
 
-ON_BOTH: dict[str, Write] = {
+ON_EITHER: dict[str, Write] = {
     "an insert": sql("INSERT INTO note (id, text) VALUES ('n', 'written')"),
     "behind a comment": sql("/* only a look */ DELETE FROM note"),
     "a table": sql("CREATE TABLE another (id integer)"),
@@ -93,7 +93,7 @@ FUNCTIONS = (
 
 @pytest.fixture
 async def with_functions(stocked: Database) -> Database:
-    """Functions that write, where a database has them."""
+    """The database with functions that write; SQLite has none."""
     if stocked.dialect == "postgresql":
         async with stocked.transaction() as connection:
             for function in FUNCTIONS:
@@ -101,12 +101,12 @@ async def with_functions(stocked: Database) -> Database:
     return stocked
 
 
-@pytest.mark.parametrize("how", [*ON_BOTH, *ON_POSTGRESQL, *ON_SQLITE])
+@pytest.mark.parametrize("how", [*ON_EITHER, *ON_POSTGRESQL, *ON_SQLITE])
 async def test_a_query_cannot_write_whatever_its_statement_looks_like(with_functions: Database, how: str) -> None:
-    only = ON_POSTGRESQL if with_functions.dialect == "postgresql" else ON_SQLITE
-    if how not in ON_BOTH | only:
-        pytest.skip("a statement of the other database")
-    Script.before["count"] = (ON_BOTH | only)[how]
+    own_statements = ON_POSTGRESQL if with_functions.dialect == "postgresql" else ON_SQLITE
+    if how not in ON_EITHER | own_statements:
+        pytest.skip("this statement exists only on the other database")
+    Script.before["count"] = (ON_EITHER | own_statements)[how]
 
     with pytest.raises(Exception, match=r"only reads|read-write mode inside a read-only"):
         await run_step(with_functions, CATALOG, counting())
@@ -119,7 +119,7 @@ async def test_a_query_cannot_write_whatever_its_statement_looks_like(with_funct
     )
 
 
-async def test_a_refused_write_is_named_with_what_to_do(with_functions: Database) -> None:
+async def test_a_refused_write_is_reported_with_the_correct_form(with_functions: Database) -> None:
     if with_functions.dialect == "sqlite":
         pytest.skip("SQLite has no functions that write")
     Script.before["count"] = sql("SELECT written()")
@@ -128,16 +128,18 @@ async def test_a_refused_write_is_named_with_what_to_do(with_functions: Database
         await run_step(with_functions, CATALOG, counting())
 
 
-async def test_what_leaves_nothing_behind_is_allowed_in_a_query(stocked: Database) -> None:
+async def test_a_query_may_use_statements_without_lasting_effects(stocked: Database) -> None:
     async with stocked.transaction() as connection, guarded(connection, "query"):
-        found = await connection.execute(text("WITH updated AS (SELECT coins FROM box) SELECT max(coins) FROM updated"))
-        assert found.scalar_one() == 1_000
+        result = await connection.execute(
+            text("WITH updated AS (SELECT coins FROM box) SELECT max(coins) FROM updated")
+        )
+        assert result.scalar_one() == 1_000
         assert (await connection.execute(text("SELECT 'insert into note'"))).scalar_one() == "insert into note"
         if stocked.dialect == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(1), pg_notify('channel', 'text')"))
 
 
-async def test_operations_around_a_query_in_one_transaction_write(stocked: Database) -> None:
+async def test_operations_in_one_transaction_with_a_query_can_write(stocked: Database) -> None:
     calling(take("a", 1), count("a"), put("b", 1))
 
     outcome = await driver(stocked).drive()
@@ -146,13 +148,13 @@ async def test_operations_around_a_query_in_one_transaction_write(stocked: Datab
     assert (await Holdings.of(stocked)).boxes == {"a": 999, "b": 1}
 
 
-async def test_a_query_in_a_group_of_steps_leaves_the_others_writable(stocked: Database) -> None:
+async def test_a_query_in_a_group_commit_leaves_the_other_steps_writable(stocked: Database) -> None:
     if stocked.dialect == "sqlite":
-        pytest.skip("on SQLite each step has a transaction of its own")
-    one, two, three = await opened(stocked, "one", "two", "three")
-    asking = two.model_copy(update={"operation": "cast.count", "arguments": {"name": "a"}})
+        pytest.skip("on SQLite each step has its own transaction")
+    first, second, third = await opened(stocked, "one", "two", "three")
+    query = second.model_copy(update={"operation": "cast.count", "arguments": {"name": "a"}})
 
-    replies = await run_steps_together(stocked, CATALOG, [one, asking, three])
+    replies = await run_steps_together(stocked, CATALOG, [first, query, third])
 
     assert replies == [
         StepDone(number=1, operation="cast.take", result=10),
@@ -162,20 +164,20 @@ async def test_a_query_in_a_group_of_steps_leaves_the_others_writable(stocked: D
     assert (await Holdings.of(stocked)).boxes["a"] == 980
 
 
-async def test_a_query_that_writes_takes_its_group_apart(with_functions: Database) -> None:
+async def test_a_query_that_writes_rolls_back_its_group(with_functions: Database) -> None:
     if with_functions.dialect == "sqlite":
-        pytest.skip("on SQLite each step has a transaction of its own")
-    one, two = await opened(with_functions, "one", "two")
-    asking = two.model_copy(update={"operation": "cast.count", "arguments": {"name": "a"}})
+        pytest.skip("on SQLite each step has its own transaction")
+    first, second = await opened(with_functions, "one", "two")
+    query = second.model_copy(update={"operation": "cast.count", "arguments": {"name": "a"}})
     Script.before["count"] = sql("SELECT written()")
 
-    assert await run_steps_together(with_functions, CATALOG, [one, asking]) is None
+    assert await run_steps_together(with_functions, CATALOG, [first, query]) is None
 
     assert await rows(with_functions, note) == []
     assert (await Holdings.of(with_functions)).boxes["a"] == 1_000
 
 
-async def test_a_connection_is_writable_again_after_a_query_that_was_cancelled_or_failed(stocked: Database) -> None:
+async def test_a_connection_is_writable_again_after_a_cancelled_or_failed_query(stocked: Database) -> None:
     alone = Database(stocked.url.render_as_string(hide_password=False), pool_size=1)
     never = asyncio.Event()
     waiting = asyncio.Event()
@@ -199,7 +201,7 @@ async def test_a_connection_is_writable_again_after_a_query_that_was_cancelled_o
 
 
 async def test_a_query_costs_two_round_trips_more_than_an_operation(stocked: Database) -> None:
-    """The savepoint together with its mode, and its release."""
+    """One sets the savepoint together with its read-only mode, and one releases it."""
     if stocked.dialect == "sqlite":
         pytest.skip("SQLite has no round trips")
     sent: list[str] = []

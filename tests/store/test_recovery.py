@@ -1,4 +1,4 @@
-"""What recovery asks of the database, on both kinds."""
+"""The statements of recovery: overdue sagas, decisions to undo, and which deployment a database belongs to."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -34,8 +34,8 @@ NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 MOVE = CoinsMoveRequested(source="a", target="b", coins=10)
 
 
-async def a_saga(database: Database, *, silent: timedelta = timedelta(hours=1), **values: Any) -> UUID:
-    """An unfinished saga's row."""
+async def add_saga(database: Database, *, silent: timedelta = timedelta(hours=1), **values: Any) -> UUID:
+    """Insert the row of an unfinished saga; returns its id."""
     event_id = new_id()
     key = saga_id("CoinsMove", event_id)
     row = {
@@ -59,38 +59,38 @@ async def a_saga(database: Database, *, silent: timedelta = timedelta(hours=1), 
 
 
 async def recorded(database: Database, key: UUID) -> RecordedSaga:
-    """One saga's row."""
+    """A saga's row as recovery reads it."""
     return (await recorded_sagas(database, [key]))[key]
 
 
 async def all_overdue(database: Database, **options: Any) -> list[UUID]:
-    """Every page, put together."""
+    """The ids from all pages."""
     found: list[UUID] = []
     last = None
     while page := await overdue_sagas(database, now=NOW, after=last, **options):
-        found += [one.id for one in page]
+        found += [overdue.id for overdue in page]
         last = page[-1]
     return found
 
 
-async def test_sagas_that_ended_or_progressed_or_wait_for_a_time_are_not_overdue(database: Database) -> None:
-    silent = await a_saga(database)
-    undoing = await a_saga(database, phase="undoing")
-    woken = await a_saga(database, next_at=NOW - timedelta(seconds=1))
-    await a_saga(database, next_at=NOW + timedelta(seconds=1))
-    await a_saga(database, silent=timedelta(seconds=29))
+async def test_ended_progressing_and_sleeping_sagas_are_not_overdue(database: Database) -> None:
+    silent = await add_saga(database)
+    undoing = await add_saga(database, phase="undoing")
+    woken = await add_saga(database, next_at=NOW - timedelta(seconds=1))
+    await add_saga(database, next_at=NOW + timedelta(seconds=1))
+    await add_saga(database, silent=timedelta(seconds=29))
     for phase in ("completed", "failed", "cancelled"):
-        await a_saga(database, phase=phase)
+        await add_saga(database, phase=phase)
 
     found = await all_overdue(database, before=NOW - timedelta(seconds=30))
 
     assert set(found) == {silent, undoing, woken}
 
 
-async def test_one_that_waits_for_a_lock_is_overdue_later_than_who_holds_it(database: Database) -> None:
+async def test_a_saga_that_waits_for_a_lock_is_overdue_later_than_its_holder(database: Database) -> None:
     locks = {"lock_keys": '["k"]', "drives": 0}
     holds, waits, waits_long = [
-        await a_saga(database, silent=timedelta(seconds=seconds), **locks) for seconds in (30, 59, 60)
+        await add_saga(database, silent=timedelta(seconds=seconds), **locks) for seconds in (30, 59, 60)
     ]
     async with database.transaction() as connection:
         line = [{"key": "k", "ticket": 0, "next_ticket": 4, "saga_id": None}]
@@ -107,9 +107,9 @@ async def test_one_that_waits_for_a_lock_is_overdue_later_than_who_holds_it(data
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
-async def test_pages_have_each_saga_once_the_longest_silent_first(database: Database, limit: int) -> None:
-    older = [await a_saga(database, silent=timedelta(hours=number)) for number in (5, 4, 3)]
-    same = {await a_saga(database) for _ in range(4)}
+async def test_pages_contain_each_saga_once_and_the_longest_stalled_first(database: Database, limit: int) -> None:
+    older = [await add_saga(database, silent=timedelta(hours=number)) for number in (5, 4, 3)]
+    same = {await add_saga(database) for _ in range(4)}
 
     found = await all_overdue(database, before=NOW, limit=limit)
 
@@ -118,8 +118,8 @@ async def test_pages_have_each_saga_once_the_longest_silent_first(database: Data
     assert len(found) == 7
 
 
-async def test_an_undoing_is_decided_once_with_who_and_why(database: Database) -> None:
-    key = await a_saga(database)
+async def test_recovery_decides_an_undo_once_and_records_who_and_why(database: Database) -> None:
+    key = await add_saga(database)
     seen = await recorded(database, key)
 
     answers = [await undo_if_still_owned(database, seen, message) for message in ("first", "second")]
@@ -147,10 +147,10 @@ async def test_an_undoing_is_decided_once_with_who_and_why(database: Database) -
         ({"pivot_step": 2}, UndoAnswer.PAST_PIVOT),
     ],
 )
-async def test_a_saga_that_changed_since_it_was_looked_at_is_left_as_it_is(
+async def test_recovery_leaves_a_saga_that_changed_since_it_was_read(
     database: Database, changed: dict[str, Any], answer: UndoAnswer
 ) -> None:
-    key = await a_saga(database)
+    key = await add_saga(database)
     seen = await recorded(database, key)
     async with database.transaction() as connection:
         await connection.execute(update(saga).where(saga.c.id == key).values(**changed))
@@ -171,10 +171,10 @@ async def test_a_saga_that_changed_since_it_was_looked_at_is_left_as_it_is(
         (False, StepState.ATTEMPTING, UndoAnswer.UNDOING),
     ],
 )
-async def test_a_step_that_cannot_be_undone_decides_once_it_was_done_or_may_have_been(
+async def test_an_irreversible_step_that_is_or_may_be_done_prevents_an_undo(
     database: Database, irreversible: bool, state: StepState, answer: UndoAnswer
 ) -> None:
-    key = await a_saga(database)
+    key = await add_saga(database)
     async with database.transaction() as connection:
         await connection.execute(
             insert(saga_step).values(
@@ -198,7 +198,7 @@ async def test_a_step_that_cannot_be_undone_decides_once_it_was_done_or_may_have
     assert (await recorded(database, key)).phase is (Phase.UNDOING if undone else Phase.FORWARD)
 
 
-async def test_an_undoing_waits_for_a_step_that_is_open_and_sees_that_it_cannot_be_undone(stocked: Database) -> None:
+async def test_recovery_waits_for_an_open_step_and_sees_that_it_is_irreversible(stocked: Database) -> None:
     stop_inside_operations()
     event_id, pacer = new_id(), Pacer("inside step 2")
     letter = LetterRequested(source="a", coins=10)
@@ -210,14 +210,14 @@ async def test_an_undoing_waits_for_a_step_that_is_open_and_sees_that_it_cannot_
     async def waits() -> bool:
         return await waits_for_lock(stocked)
 
-    await eventually(waits, "the undoing waits for the step")
+    await eventually(waits, "the undo waits for the step")
     pacer.go_on.set()
 
     assert await undoing in (UndoAnswer.PAST_PIVOT, UndoAnswer.ENDED)
     assert (await driving).phase is Phase.COMPLETED
 
 
-async def test_a_saga_that_is_undone_by_recovery_is_undone_by_whoever_drives_it(stocked: Database) -> None:
+async def test_a_running_driver_undoes_a_saga_that_recovery_has_decided_to_undo(stocked: Database) -> None:
     event_id, pacer = new_id(), Pacer("before step 3")
     driving = asyncio.create_task(driver_of(stocked, CoinsMove, MOVE, event_id, pacer).drive())
     await pacer.reached.wait()
@@ -233,28 +233,28 @@ async def test_a_saga_that_is_undone_by_recovery_is_undone_by_whoever_drives_it(
     assert row.ended_by == "recovery"
 
 
-async def test_how_far_was_swept_goes_back_only_from_the_future(database: Database) -> None:
-    await say(database)
+async def test_the_time_of_the_last_sweep_moves_back_only_from_the_future(database: Database) -> None:
+    await set_meta(database)
     assert await swept_until(database) is None
 
     for moment in (NOW, NOW - timedelta(hours=1)):
         await record_swept(database, moment, latest=NOW)
 
     assert await swept_until(database) == NOW
-    await say(database, swept_until=NOW + timedelta(hours=1))
+    await set_meta(database, swept_until=NOW + timedelta(hours=1))
     await record_swept(database, NOW, latest=NOW + timedelta(minutes=2))
     assert await swept_until(database) == NOW
 
 
-async def say(database: Database, **values: Any) -> None:
-    """What the database says of itself."""
+async def set_meta(database: Database, **values: Any) -> None:
+    """Update the row of `saga_meta`."""
     async with database.transaction() as connection:
         await connection.execute(update(saga_meta).values(**values or {"swept_until": None}))
 
 
 async def test_a_database_belongs_to_one_namespace_of_one_cluster(database: Database) -> None:
-    await check_belonging(database, "default", "one")  # nobody has said yet
-    await say(database, temporal_namespace="default", temporal_cluster_id="one", swept_until=NOW)
+    await check_belonging(database, "default", "one")  # no owner is recorded yet
+    await set_meta(database, temporal_namespace="default", temporal_cluster_id="one", swept_until=NOW)
 
     await check_belonging(database, "default", "one")
     for namespace, cluster in (("staging", "one"), ("default", "two")):

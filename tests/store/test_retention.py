@@ -1,4 +1,4 @@
-"""Retention: what goes, what stays, and that whoever is late by months still finds the door shut."""
+"""What retention deletes and keeps, and that a driver that is months late still changes nothing."""
 
 import asyncio
 import json
@@ -39,12 +39,12 @@ AGO = timedelta(days=100)
 
 
 def later() -> datetime:
-    """When everything has ended long ago."""
+    """A time at which everything has ended long ago."""
     return datetime.now(UTC) + timedelta(hours=1)
 
 
 async def purged(database: Database | Databases) -> Purge:
-    """Everything that has ended, purged."""
+    """Purge everything that has ended."""
     return await purge_some(Databases.of(database), before=later())
 
 
@@ -53,16 +53,16 @@ async def row_of(database: Database, event_id: str) -> Any:
     return next(row for row in await rows(database, saga) if row.event_id == event_id)
 
 
-async def test_steps_and_payload_go_and_what_makes_a_repeat_a_repeat_stays(stocked: Database) -> None:
+async def test_a_purge_deletes_steps_and_payload_but_still_recognizes_repeats(stocked: Database) -> None:
     done = await driver_of(stocked, CoinsMove, EVENT, "done").drive()
     locked = TurnTakingRequested(keys=("user/olena",), ordering_key="olena")
     await driver_of(stocked, TurnTaking, locked, "locked").drive()
     Script.before["put"] = refuses()
     failed = await driver_of(stocked, CoinsMove, EVENT, "failed").drive()
     Script.clear()
-    open_one = Pacer("before finish")
-    driving = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "open", open_one).drive())
-    await open_one.reached.wait()
+    pacer = Pacer("before finish")
+    driving = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "open", pacer).drive())
+    await pacer.reached.wait()
     before = await row_of(stocked, "failed")
     assert await purgeable(Databases.of(stocked), before=later()) == Purge(sagas=3, steps=7, outbox=3)
 
@@ -95,12 +95,12 @@ async def test_steps_and_payload_go_and_what_makes_a_repeat_a_repeat_stays(stock
     with pytest.raises(EventIdReused):
         await driver_of(stocked, CoinsMove, EVENT.model_copy(update={"coins": 11}), "done").drive()
     assert {step.saga_id for step in await rows(stocked, saga_step)} == {saga_id("CoinsMove", "open")}
-    open_one.go_on.set()
+    pacer.go_on.set()
     assert (await driving).phase is Phase.COMPLETED
 
 
-async def test_a_repeat_in_another_form_is_none_any_more_once_the_payload_is_gone(stocked: Database) -> None:
-    """An older contract left out a default: with the fields gone nobody can tell, and nothing is lost in silence."""
+async def test_a_repeat_in_an_older_form_is_refused_once_the_payload_is_purged(stocked: Database) -> None:
+    """An older contract omitted a default. Without the payload this cannot be recognized, so the event is refused."""
     old = {"name": "a"}
     first = driver_of(stocked, Tipped, TippedRequested(name="a"), "tip")
     await first.drive()
@@ -122,17 +122,17 @@ LATE = [
     "before step 2",
     "after step 2",
     "before finish",
-    "before turn",
+    "before begin undo",
     "before undo 2",
     "after undo 1",
 ]
 
 
 @pytest.mark.parametrize("point", LATE)
-async def test_a_driver_that_is_late_by_months_changes_nothing(stocked: Database, point: str) -> None:
-    """It stood still there while others undid the saga, and until its steps were purged."""
+async def test_a_driver_that_is_months_late_changes_nothing(stocked: Database, point: str) -> None:
+    """It was stopped while another driver undid the saga and until the saga's steps were purged."""
     before = await Holdings.of(stocked)
-    if "u" in point:  # turn, undo
+    if "undo" in point:
         Script.before["write_note"] = refuses()
     late = Pacer(point)
     driving = asyncio.create_task(driver_of(stocked, CoinsMove, EVENT, "late", late).drive())
@@ -148,29 +148,29 @@ async def test_a_driver_that_is_late_by_months_changes_nothing(stocked: Database
     assert await Holdings.of(stocked) == before
     assert Script.runs == runs
     assert await rows(stocked, saga_step) == []
-    assert await rows(stocked, saga_outbox) == []  # the one that was sent is purged, and no other was added
+    assert await rows(stocked, saga_outbox) == []  # the sent outcome is purged, and no other is added
 
 
 @pytest.fixture(params=[(home, other) for home, other in zip(KINDS, reversed(KINDS), strict=True)], ids="-".join)
 async def databases(request: pytest.FixtureRequest, postgres: str, sqlite_template: Path, tmp_path: Path) -> Any:
-    """A home of one kind and books of the other."""
+    """A home database of one kind and books of the other."""
     kinds: tuple[Kind, Kind] = request.param
     home = Database(await new_database(request, kinds[0], tmp_path))
-    there = Database(await new_database(request, kinds[1], tmp_path, empty=True))
+    remote = Database(await new_database(request, kinds[1], tmp_path, empty=True))
     async with home.transaction() as connection:
         await the_cast.stock(connection, a=1_000, b=0)
-    await migrate(there, name=BOOKS, application=books.tables)
-    made = Databases(home, {BOOKS: there})
-    yield made
-    await made.close()
+    await migrate(remote, name=BOOKS, application=books.tables)
+    both = Databases(home, {BOOKS: remote})
+    yield both
+    await both.close()
 
 
 @pytest.mark.parametrize("point", ["before books 1", "after books 1", "before home 3"])
 @pytest.mark.parametrize("goes_back", [False, True], ids=["a step", "an undo"])
-async def test_in_another_database_a_driver_that_is_late_by_months_meets_the_fence(
+async def test_a_driver_that_is_months_late_changes_nothing_in_another_database(
     databases: Databases, point: str, goes_back: bool
 ) -> None:
-    """Its step is written down at home and not done there; or it has read that it undoes, and has not yet."""
+    """It has recorded its step or its undo at home, and has not yet carried it out in the other database."""
     before = await coins_and_entries(databases)
     late = Pacer(point)
     if goes_back:
@@ -191,12 +191,12 @@ async def test_in_another_database_a_driver_that_is_late_by_months_meets_the_fen
     assert outcome.event["id"] == ended.event["id"]
     assert await coins_and_entries(databases) == before
     assert await rows(databases.home, saga_step) == []
-    [there] = await rows(databases.named(BOOKS), saga_step)
-    assert (there.arguments, there.result, there.state) == ("{}", None, there.state)
-    assert there.state in ("barred", "undone")
+    [row] = await rows(databases.named(BOOKS), saga_step)
+    assert (row.arguments, row.result, row.state) == ("{}", None, row.state)
+    assert row.state in ("barred", "undone")
 
 
-async def test_an_event_of_defaults_alone_does_not_pass_for_one_whose_fields_are_gone(databases: Databases) -> None:
+async def test_an_event_of_defaults_is_not_mistaken_for_a_purged_one(databases: Databases) -> None:
     await books.driver_of(databases, BookingRequested(refuse=True), "other").drive()
     await purged(databases)
 
@@ -204,7 +204,7 @@ async def test_an_event_of_defaults_alone_does_not_pass_for_one_whose_fields_are
         await books.driver_of(databases, BookingRequested(), "other").drive()
 
 
-async def test_a_saga_with_steps_in_a_database_that_is_not_known_here_is_left(databases: Databases) -> None:
+async def test_a_saga_with_steps_in_an_unknown_database_is_not_purged(databases: Databases) -> None:
     await books.driver_of(databases, SealingRequested(), "sealed").drive()
 
     only_home = Databases(databases.home)
@@ -224,14 +224,14 @@ OUTSIDE = [
 
 
 @pytest.mark.parametrize(("state", "phase", "is_held"), OUTSIDE)
-async def test_what_may_stand_outside_is_held_until_it_was_looked_at(
+async def test_a_saga_with_a_possible_orphaned_effect_is_kept_until_it_was_checked(
     stocked: Database, state: str, phase: str, is_held: bool
 ) -> None:
     await driver_of(stocked, CoinsMove, EVENT, "outside").drive()
     async with stocked.transaction() as connection:
         await connection.execute(update(saga).values(phase=phase))
-        looked = {"kind": "external", "state": state, "attempted_at": datetime.now(UTC)}
-        await connection.execute(update(saga_step).where(saga_step.c.number == 2).values(**looked))
+        values = {"kind": "external", "state": state, "attempted_at": datetime.now(UTC)}
+        await connection.execute(update(saga_step).where(saga_step.c.number == 2).values(**values))
     assert (await purgeable(Databases.of(stocked), before=later())).held == int(is_held)
 
     assert (await purged(stocked)).sagas == int(not is_held)
@@ -241,7 +241,7 @@ async def test_what_may_stand_outside_is_held_until_it_was_looked_at(
     assert (await purged(stocked)).sagas == int(is_held)
 
 
-async def test_what_was_sent_and_settled_goes_and_what_was_not_never(stocked: Database) -> None:
+async def test_only_sent_events_and_settled_letters_are_purged(stocked: Database) -> None:
     old = datetime.now(UTC) - AGO
     async with stocked.transaction() as connection:
         for number, sent in enumerate((old, None, datetime.now(UTC))):
@@ -259,7 +259,7 @@ async def test_what_was_sent_and_settled_goes_and_what_was_not_never(stocked: Da
     assert [row.origin_position for row in await rows(stocked, saga_dead_letter)] == [1, 2]
 
 
-async def test_many_workers_purge_at_once_and_each_saga_once(stocked: Database) -> None:
+async def test_several_workers_purge_each_saga_once(stocked: Database) -> None:
     events = 120
     await driver_of(stocked, CoinsMove, EVENT, "one").drive()
     async with stocked.transaction() as connection:
@@ -281,9 +281,7 @@ async def test_many_workers_purge_at_once_and_each_saga_once(stocked: Database) 
     assert {Outcome.model_validate_json(row.outcome).phase for row in await rows(stocked, saga)} == {Phase.COMPLETED}
 
 
-async def test_a_worker_purges_by_itself_what_is_older_than_is_set(
-    stocked: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_worker_purges_sagas_older_than_its_setting(stocked: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_retention, "FIRST", (0.0, 0.0))
     await driver_of(stocked, CoinsMove, EVENT, "old").drive()
     await driver_of(stocked, CoinsMove, EVENT, "new").drive()
@@ -297,12 +295,12 @@ async def test_a_worker_purges_by_itself_what_is_older_than_is_set(
         return (await row_of(stocked, "old")).purged_at is not None
 
     async with Manager(Settings(retention=30), catalog=CATALOG).purging(ready):
-        await eventually(is_purged, "the old one is purged")
+        await eventually(is_purged, "the old saga is purged")
 
     assert (await row_of(stocked, "new")).purged_at is None
 
 
-async def test_what_is_purged_is_found_by_an_index(stocked: Database) -> None:
+async def test_sagas_to_purge_are_found_by_an_index(stocked: Database) -> None:
     if stocked.dialect == "sqlite":
         return
     async with stocked.transaction() as connection:

@@ -1,4 +1,4 @@
-"""What an operation changes in its database session reaches no other step, and not the engine's own statements."""
+"""What an operation changes in its database session affects neither other steps nor the engine's own statements."""
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -29,7 +29,7 @@ from tests.store.test_together import opened
 
 
 async def sets_by_function(tx: Transaction) -> None:
-    """As SQLAlchemy writes it: all three arguments are parameters."""
+    """Set the search_path as SQLAlchemy compiles it, with all three arguments as parameters."""
     await (await tx.connection()).execute(select(func.set_config("search_path", "other, public", False)))
 
 
@@ -59,7 +59,7 @@ ON_SQLITE: dict[str, Act] = {
 
 @pytest.fixture
 async def tenants(stocked: Database) -> AsyncGenerator[Database]:
-    """Another schema with a table of the same name, and a role that may use nothing of the engine's."""
+    """A database with another schema that has a table `box`, and with a role that may not use the engine's tables."""
     if stocked.dialect == "postgresql":
         async with stocked.transaction() as connection:
             await connection.execute(text("CREATE SCHEMA other CREATE TABLE box (name text, coins integer)"))
@@ -75,7 +75,7 @@ def ways_of(database: Database) -> dict[str, Act]:
 
 
 async def result_of(database: Database, event_id: str) -> object:
-    """Of a saga's first step, or the error that it raised."""
+    """The result of a saga's first step, or the error that it raised."""
     try:
         reply = await run_step(database, CATALOG, first_step(event_id))
     except Exception as fault:
@@ -83,29 +83,29 @@ async def result_of(database: Database, event_id: str) -> object:
     return reply.result if isinstance(reply, StepDone) else reply
 
 
-async def test_what_a_step_leaves_in_its_session_takes_no_effect_of_another_one(tenants: Database) -> None:
-    left = 1_000
+async def test_session_state_of_a_step_diverts_no_other_step(tenants: Database) -> None:
+    coins = 1_000
     for number, (how, act) in enumerate(ways_of(tenants).items()):
         Script.after["take"] = act
         assert await result_of(tenants, f"first-{number}") == 10, how
         Script.clear()
         assert await result_of(tenants, f"second-{number}") == 10, how
-        left -= 20
-        assert (await Holdings.of(tenants)).boxes["a"] == left, how
+        coins -= 20
+        assert (await Holdings.of(tenants)).boxes["a"] == coins, how
         assert len(await rows(tenants, saga_step)) == 2 * (number + 1), how
 
 
 @pytest.mark.parametrize("how", ["a transaction's search_path", "a temporary table"])
-async def test_what_it_leaves_takes_no_effect_of_the_others_in_its_group(tenants: Database, how: str) -> None:
+async def test_session_state_of_a_step_diverts_no_step_of_its_group(tenants: Database, how: str) -> None:
     if tenants.dialect == "sqlite":
-        pytest.skip("on SQLite each step has a transaction of its own")
+        pytest.skip("on SQLite each step has its own transaction")
     commands = await opened(tenants, "one", "two")
 
-    async def only_the_first(tx: Transaction) -> None:
+    async def act_on_the_first(tx: Transaction) -> None:
         if tx.event_id == "one":
             await ON_POSTGRESQL[how](tx)
 
-    Script.after["take"] = only_the_first
+    Script.after["take"] = act_on_the_first
 
     assert await run_steps_together(tenants, CATALOG, commands) is None
     for command in commands:
@@ -114,14 +114,14 @@ async def test_what_it_leaves_takes_no_effect_of_the_others_in_its_group(tenants
     assert (await Holdings.of(tenants)).boxes["a"] == 980
 
 
-async def test_a_compensation_leaves_nothing_either(tenants: Database) -> None:
+async def test_session_state_of_a_compensation_diverts_no_other_step(tenants: Database) -> None:
     for number, (how, act) in enumerate(ways_of(tenants).items()):
         step = first_step(f"first-{number}")
         await run_step(tenants, CATALOG, step)
-        turn = BeginUndoCommand(
+        begin_undo_command = BeginUndoCommand(
             opening=opening(f"first-{number}"), ends_as=Phase.FAILED, error_code="a.b", message="undone"
         )
-        await begin_undo(tenants, CATALOG, turn)
+        await begin_undo(tenants, CATALOG, begin_undo_command)
         Script.after["give_back"] = act
 
         undo = UndoCommand(saga=step.saga, number=1, operation=step.operation, event_time=step.event_time)
@@ -132,11 +132,9 @@ async def test_a_compensation_leaves_nothing_either(tenants: Database) -> None:
 
 
 @pytest.mark.parametrize("how", ["a search_path", "a role"])
-async def test_a_call_of_an_atomic_step_redirects_neither_the_next_call_nor_the_record(
-    tenants: Database, how: str
-) -> None:
+async def test_session_state_of_one_call_diverts_no_other_call_of_an_atomic_step(tenants: Database, how: str) -> None:
     if tenants.dialect == "sqlite":
-        pytest.skip("SQLite has neither")
+        pytest.skip("SQLite has neither a search_path nor roles")
     Script.after["take"] = ON_POSTGRESQL[how]
 
     outcome = await driver_of(tenants, AtomicMove, EVENT, "one").drive()
@@ -145,7 +143,7 @@ async def test_a_call_of_an_atomic_step_redirects_neither_the_next_call_nor_the_
     assert (await Holdings.of(tenants)).boxes == {"a": 990, "b": 10}
 
 
-async def test_an_advisory_lock_of_a_session_ends_with_its_step(stocked: Database) -> None:
+async def test_a_session_level_advisory_lock_ends_with_its_step(stocked: Database) -> None:
     if stocked.dialect == "sqlite":
         pytest.skip("SQLite has no advisory locks")
     Script.before["take"] = sql("SELECT pg_advisory_lock(7)")
@@ -161,7 +159,7 @@ async def test_an_advisory_lock_of_a_session_ends_with_its_step(stocked: Databas
     assert held == 0
 
 
-async def test_a_pragma_that_makes_steps_fail_ends_with_its_connection(stocked: Database) -> None:
+async def test_a_connection_whose_pragma_makes_steps_fail_is_discarded(stocked: Database) -> None:
     if stocked.dialect == "postgresql":
         pytest.skip("PostgreSQL has no pragmas")
     Script.after["take"] = sql("PRAGMA query_only = ON")
@@ -172,31 +170,31 @@ async def test_a_pragma_that_makes_steps_fail_ends_with_its_connection(stocked: 
     assert isinstance(await run_step(stocked, CATALOG, first_step("one")), StepDone)
 
 
-async def test_what_ends_with_the_transaction_keeps_its_connection(stocked: Database) -> None:
+async def test_a_connection_is_kept_after_changes_that_end_with_the_transaction(stocked: Database) -> None:
     if stocked.dialect == "sqlite":
-        pytest.skip("there a pragma is the session's, and nothing else is left")
-    for leaves_nothing in (
+        pytest.skip("SQLite has no settings that end with the transaction")
+    for statement in (
         "SET LOCAL search_path = public",
         "SET CONSTRAINTS ALL IMMEDIATE",
         "SELECT set_config('app.tenant', 'one', true)",
         "CREATE TEMP TABLE scratch ON COMMIT DROP AS SELECT 1 AS id",
         "SELECT pg_advisory_xact_lock(7)",
     ):
-        Script.after["take"] = sql(leaves_nothing)
+        Script.after["take"] = sql(statement)
         before = await server_process(stocked)
         await run_step(stocked, CATALOG, first_step(f"event-{len(Script.runs)}"))
-        assert await server_process(stocked) == before, leaves_nothing
+        assert await server_process(stocked) == before, statement
 
 
 async def server_process(database: Database) -> int:
-    """Of the connection that is used next."""
+    """Process id of the server for the connection that is used next."""
     async with database.reading() as connection:
-        found: int = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
-    return found
+        pid: int = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+    return pid
 
 
 @pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (apt-get install pgbouncer)")
-async def test_through_a_pooler_the_engine_keeps_the_schema_of_its_address(
+async def test_through_a_pooler_the_engine_keeps_the_schema_of_its_url(
     request: pytest.FixtureRequest, postgres: str, tmp_path: Path
 ) -> None:
     direct = Database(await new_database(request, "postgresql", tmp_path, empty=True))
