@@ -150,9 +150,7 @@ MUTANTS = (
             "return await database.in_transaction(record_it)": "return StepRefused("
             "number=command.number, operation=operation.name, code=refused.code, message=refused.message)"
         },
-        caught_by=(
-            "tests/store/test_fence.py::test_a_recorded_refusal_stays_even_if_the_operation_would_now_succeed",
-        ),
+        caught_by=("tests/store/test_fence.py::test_a_recorded_refusal_stays_even_if_the_operation_would_now_succeed",),
         unseen="what chaos refuses it refuses for good, so no later attempt agrees",
     ),
     Mutant(
@@ -170,10 +168,7 @@ MUTANTS = (
         replaced={
             "row, StepState.BARRED, phases": "row, StepState.UNDONE, phases",
         },
-        caught_by=(
-            "tests/store/test_late_external.py"
-            "::test_an_external_call_that_returns_after_its_undo_is_undone",
-        ),
+        caught_by=("tests/store/test_late_external.py::test_an_external_call_that_returns_after_its_undo_is_undone",),
         unseen="it has no external steps",
     ),
     Mutant(
@@ -181,7 +176,9 @@ MUTANTS = (
         breaks="a saga ends the way that was decided first (the phase is compared and set)",
         file=FINISH,
         replaced={"if row.phase is not Phase.FORWARD:": "if row.phase.is_final:"},
-        caught_by=("tests/store/test_late_drivers.py::test_a_finish_after_the_decision_to_undo_does_not_complete_the_saga",),
+        caught_by=(
+            "tests/store/test_late_drivers.py::test_a_finish_after_the_decision_to_undo_does_not_complete_the_saga",
+        ),
         unseen="a finish would have to fall into the few milliseconds that another driver's undo takes",
     ),
     Mutant(
@@ -193,9 +190,7 @@ MUTANTS = (
             "row = await lock_saga(connection, command.opening, catalog)": "steps = await steps_of(connection, key); "
             "row = await lock_saga(connection, command.opening, catalog)",
         },
-        caught_by=(
-            "tests/store/test_fence.py::test_an_undo_sees_a_pivot_that_commits_while_it_waits[postgresql]",
-        ),
+        caught_by=("tests/store/test_fence.py::test_an_undo_sees_a_pivot_that_commits_while_it_waits[postgresql]",),
         unseen="a missed step is seen by the finish, which turns again; and no pivot there takes long enough to be met",
     ),
     Mutant(
@@ -257,7 +252,9 @@ MUTANTS = (
             step = saga_step.c.saga_id == command.saga.id, saga_step.c.number == command.number
             await connection.execute(saga_step.delete().where(*step))"""
         },
-        caught_by=("tests/store/test_other_database.py::test_an_attempt_after_the_undo_changes_nothing_in_another_database",),
+        caught_by=(
+            "tests/store/test_other_database.py::test_an_attempt_after_the_undo_changes_nothing_in_another_database",
+        ),
         unseen="a journal's step would have to be attempted for the first time after its undoing; six runs met none",
     ),
     Mutant(
@@ -319,7 +316,9 @@ MUTANTS = (
         breaks="another event under a used id is told, and not taken for a repeat",
         file=OPENING,
         replaced={"reused = not _same_content(by_id[key], row, catalog)": "reused = False"},
-        caught_by=("tests/store/test_fence.py::test_an_event_id_reused_for_different_content_is_refused_and_changes_nothing",),
+        caught_by=(
+            "tests/store/test_fence.py::test_an_event_id_reused_for_different_content_is_refused_and_changes_nothing",
+        ),
         unseen="no client of it uses an id for two contents",
     ),
     Mutant(
@@ -329,7 +328,7 @@ MUTANTS = (
         replaced={"ordering_key.is_(None), is_first)": "ordering_key.is_(None), is_first | True)"},
         caught_by=(
             "tests/store/test_two_relays.py"
-            "::test_one_relay_is_stopped_while_the_other_sends[postgresql-after claim-goes on in time]",
+            "::test_one_relay_is_stopped_while_the_other_sends[postgresql-after claim-continues in time]",
         ),
         unseen="none of its outcomes starts another saga",
     ),
@@ -338,7 +337,9 @@ MUTANTS = (
         breaks="an event comes to its other listeners though its publisher died after the first",
         file=OPENING,
         replaced={"if catalog.shared:": "if not catalog:"},
-        caught_by=("tests/store/test_two_relays.py::test_an_event_that_started_a_saga_is_delivered_to_its_other_listeners",),
+        caught_by=(
+            "tests/store/test_two_relays.py::test_an_event_that_started_a_saga_is_delivered_to_its_other_listeners",
+        ),
         unseen="each of its events has one listener",
     ),
     Mutant(
@@ -356,7 +357,9 @@ MUTANTS = (
         breaks="what would end the worker, raised by an operation, is a failed attempt",
         file=CONTAINMENT,
         replaced={"raise interrupted(self._what, raised) from raised": "return"},
-        caught_by=("tests/store/test_code_interrupted.py::test_a_base_exception_in_locks_is_reported_as_interrupted_code[CancelledError]",),
+        caught_by=(
+            "tests/store/test_code_interrupted.py::test_a_base_exception_in_locks_is_reported_as_interrupted_code[CancelledError]",
+        ),
         unseen="no operation of chaos raises it",
     ),
     Mutant(
@@ -418,8 +421,7 @@ def database_now() -> ColumnElement[datetime]:"""
         file=SESSION_STATE,
         replaced={"return _LEAVES_STATE in connection.info": "return False"},
         caught_by=(
-            "tests/store/test_session_state.py::"
-            "test_session_state_of_a_step_diverts_no_other_step[postgresql]",
+            "tests/store/test_session_state.py::test_session_state_of_a_step_diverts_no_other_step[postgresql]",
             "tests/store/test_session_state.py::test_a_session_level_advisory_lock_ends_with_its_step[postgresql]",
         ),
         unseen="the operations of chaos change nothing in their session",
@@ -430,8 +432,7 @@ def database_now() -> ColumnElement[datetime]:"""
         file=SESSION_STATE,
         replaced={"not driven.info.pop(_REDIRECTED, False)": "True"},
         caught_by=(
-            "tests/store/test_session_state.py::"
-            "test_session_state_of_a_step_diverts_no_other_step[postgresql]",
+            "tests/store/test_session_state.py::test_session_state_of_a_step_diverts_no_other_step[postgresql]",
         ),
         unseen="the operations of chaos set no schema and no role",
     ),
@@ -494,8 +495,7 @@ def database_now() -> ColumnElement[datetime]:"""
         file="orchestrator/errors.py",
         replaced={"class ResultInvalid(AuthorsMistake)": "class ResultInvalid(OrchestratorError)"},
         caught_by=(
-            "tests/store/test_authors_errors.py"
-            "::test_a_result_of_the_wrong_type_is_a_mistake_that_names_both_types",
+            "tests/store/test_authors_errors.py::test_a_result_of_the_wrong_type_is_a_mistake_that_names_both_types",
         ),
         unseen="its operations return what they declare",
     ),
