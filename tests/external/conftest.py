@@ -1,4 +1,4 @@
-"""The payment service, and the ground of the store's tests."""
+"""The payment service, and the scenario of the tests without a Temporal server."""
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.store.core.database import Database
 from tests import cast
-from tests.external.driving import Ground
+from tests.external.driving import PaymentScenario
 from tests.external.orchestrators import PaymentRequested
 from tests.external.supervisor import Supervisor, payment_service
 
@@ -20,8 +20,8 @@ async def service(tmp_path: Path) -> AsyncGenerator[Supervisor]:
 
 
 @pytest.fixture
-async def ground(database: Database, service: Supervisor) -> Ground:
-    """A thousand coins in box `a`, a payment of ten, nothing done yet."""
+async def scenario(database: Database, service: Supervisor) -> PaymentScenario:
+    """A thousand coins in box `a` and a payment of ten that has not begun."""
     async with database.transaction() as connection:
         await cast.stock(connection, a=1_000, b=0)
-    return Ground(database, service, PaymentRequested(card="visa", amount=10))
+    return PaymentScenario(database, service, PaymentRequested(card="visa", amount=10))

@@ -1,4 +1,4 @@
-"""A ground for store-level tests: one database, the payment service, and drivers that try as the activities do."""
+"""The scenario of tests without a Temporal server: a database, the payment service, and drivers."""
 
 import asyncio
 from collections.abc import Generator
@@ -38,10 +38,9 @@ DEADLINE = timedelta(minutes=5)
 
 
 class TriedSteps(StoreSteps):
-    """Tries a step a few times, then settles it where that is needed, and gives it up: see `worker.activities`."""
+    """Tries a step a few times and then gives up, as the activities in `worker.activities` do."""
 
     async def run(self, command: StepCommand, deadline: timedelta, *, attempt: int = 1) -> StepReply:
-        """A step."""
         failed: Exception | None = None
         for number in range(attempt, ATTEMPTS + 1):
             try:
@@ -57,8 +56,8 @@ class TriedSteps(StoreSteps):
 
 
 @dataclass
-class Ground:
-    """What a test stands on."""
+class PaymentScenario:
+    """A payment saga, the database and the payment service."""
 
     database: Database
     service: Supervisor
@@ -72,31 +71,31 @@ class Ground:
 
     @property
     def ref(self) -> SagaRef:
-        """The saga."""
+        """The saga's reference."""
         name = self.orchestrator.__name__
         return SagaRef(id=saga_id(name, self.event_id), orchestrator=name, event_id=self.event_id)
 
     @property
     def opening(self) -> Opening:
-        """What writes its row."""
+        """The saga's opening."""
         envelope = wrap(self.event, event_id=self.event_id, source="tests", time=TIME)
         return Opening(saga=self.ref, envelope=envelope.text)
 
     def driver(self) -> Driver:
-        """One more driver of the saga."""
+        """Another driver of the saga."""
         envelope = wrap(self.event, event_id=self.event_id, source="tests", time=TIME)
         return Driver(self.orchestrator, self.event, envelope, self.steps)
 
     def driving(self) -> "asyncio.Task[Outcome]":
-        """A driver at work."""
+        """Start another driver of the saga."""
         return asyncio.create_task(self.driver().drive())
 
     async def cancel(self) -> Outcome:
-        """Another driver undoes the saga."""
+        """Cancel the saga with another driver."""
         return await self.driver().undo(Phase.CANCELLED, "saga.cancelled", "by a test")
 
     async def begin_undo(self) -> None:
-        """Decide that it is undone, and do no more."""
+        """Decide to undo the saga, without running any compensation."""
         await self.steps.begin_undo(
             BeginUndoCommand(
                 opening=self.opening, ends_as=Phase.CANCELLED, error_code="saga.cancelled", message="by a test"
@@ -104,7 +103,7 @@ class Ground:
         )
 
     def command(self, operation: str = "payments.charge_card") -> StepCommand:
-        """The step outside, as an attempt that comes late carries it."""
+        """The command of the external step, as a late attempt has it."""
         return StepCommand(
             saga=self.ref,
             number=2,
@@ -114,15 +113,15 @@ class Ground:
         )
 
     def undo_command(self) -> UndoCommand:
-        """Its undoing."""
+        """The command that undoes the external step."""
         return UndoCommand(saga=self.ref, number=2, operation="payments.charge_card", event_time=TIME.isoformat())
 
     def late(self) -> "asyncio.Task[StepReply]":
-        """One attempt of the step outside."""
+        """Start one attempt of the external step."""
         return asyncio.create_task(StoreSteps(self.database, PAYMENTS).run(self.command(), DEADLINE))
 
     async def take_coins(self) -> None:
-        """Do the step before the one outside."""
+        """Do the step before the external one."""
         arguments = {"name": "a", "coins": getattr(self.event, "amount", 0)}
         command = self.command("cast.take")
         await self.steps.run(
@@ -130,47 +129,47 @@ class Ground:
         )
 
     async def states(self) -> list[str]:
-        """Of each step, in order."""
+        """The state of each step, in order."""
         return [row.state for row in sorted(await rows(self.database, saga_step), key=lambda row: row.number)]
 
     async def step(self) -> Any:
-        """Row of the step outside."""
+        """The row of the external step."""
         [row] = [row for row in await rows(self.database, saga_step) if row.number == 2]
         return row
 
     async def coins(self) -> int:
-        """In box `a`, of a thousand."""
+        """The coins in box `a`, at first a thousand."""
         return (await Holdings.of(self.database)).boxes["a"]
 
     @property
     def charged_and_refunded(self) -> tuple[int, int]:
-        """How many charges and refunds the service made."""
+        """The numbers of charges and refunds that the service has made."""
         return self.service.done("charges"), self.service.done("refunds")
 
     async def age(self) -> None:
-        """Let the last attempt have begun long ago."""
+        """Set the start of the last attempt to an hour ago."""
         async with self.database.transaction() as connection:
             await connection.execute(update(saga_step).values(attempted_at=datetime.now(UTC) - timedelta(hours=1)))
 
 
 @contextmanager
 def statements(database: Database) -> Generator[list[str]]:
-    """The first word of each statement, and each commit of a transaction that may have written."""
-    told: list[str] = []
+    """Record the first word of each statement, and each commit of a transaction that may have written."""
+    recorded: list[str] = []
 
     def execute(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        told.append(statement.split()[0])
+        recorded.append(statement.split()[0])
 
     def commit(_connection: Any) -> None:
-        told.append("COMMIT")
+        recorded.append("COMMIT")
 
     engine = database.engine.sync_engine
     event.listen(engine, "before_cursor_execute", execute)
     event.listen(engine, "commit", commit)
     try:
-        yield told
+        yield recorded
     finally:
         event.remove(engine, "before_cursor_execute", execute)
         event.remove(engine, "commit", commit)
-        while "BEGIN" in told:
-            told.remove("BEGIN")
+        while "BEGIN" in recorded:
+            recorded.remove("BEGIN")

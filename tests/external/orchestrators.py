@@ -1,4 +1,4 @@
-"""Orchestrators with steps outside: a charge between two steps in the database, and parcels that cannot come back."""
+"""Orchestrators with external steps: a charge between two database steps, and a parcel that is irreversible."""
 
 from orchestrator import DomainEvent, FailureEvent, Orchestrator, Saga
 from orchestrator.definition.catalog import Catalog
@@ -8,30 +8,30 @@ from tests.external.payments import charge_card, charge_soon, drop_parcel, send_
 
 
 class PaymentRequested(DomainEvent):
-    """Pay by coins and by card."""
+    """Pay with coins and with a card."""
 
     card: str
     amount: int
     soon: bool = False
-    """Give up soon."""
+    """Whether the charge has a short deadline."""
 
 
 class PaymentCompleted(DomainEvent):
-    """Paid."""
+    """The payment has been made."""
 
     charge: int
     note: str
 
 
 class PaymentFailed(FailureEvent):
-    """Not paid."""
+    """The payment was undone."""
 
 
 class Payment(Orchestrator[PaymentRequested, PaymentCompleted, PaymentFailed]):
-    """A step in the database, one outside, one in the database."""
+    """A database step, an external step and another database step."""
 
     async def handle(self, event: PaymentRequested, saga: Saga) -> PaymentCompleted:
-        """Take, charge, note."""
+        """Take coins, charge the card and write a note."""
         await saga.execute(cast.take("a", event.amount))
         charging = charge_soon if event.soon else charge_card
         charge = await saga.execute(charging(event.card, event.amount))
@@ -48,18 +48,18 @@ class ParcelRequested(DomainEvent):
 
 
 class ParcelCompleted(DomainEvent):
-    """Sent."""
+    """The parcel has been sent."""
 
 
 class ParcelFailed(FailureEvent):
-    """Not sent."""
+    """The parcel was not sent."""
 
 
 class Parcel(Orchestrator[ParcelRequested, ParcelCompleted, ParcelFailed]):
-    """The pivot is outside; after it comes what is tried until it is done."""
+    """An external step is the pivot; a retriable step follows it."""
 
     async def handle(self, event: ParcelRequested, saga: Saga) -> ParcelCompleted:
-        """Take, send, tell."""
+        """Take coins, send the parcel and notify the customer."""
         await saga.execute(cast.take("a", event.amount))
         sending = send_parcel if event.can_be_found else drop_parcel
         await saga.execute(sending(event.card, event.amount))

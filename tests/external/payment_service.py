@@ -1,13 +1,13 @@
-"""A payment service: a process of its own that remembers keys, and that can be told to misbehave.
+"""A payment service in its own process that remembers idempotency keys and can be made to misbehave.
 
-It keeps what it did in a SQLite file, so that it can be killed and started again. A repeat of a key is answered with
-the first answer. Faults are told with `--faults`, or with a request's card: `visa charges:die refunds:lose`. Each of
-them strikes once a key, between the commit and the reply:
+It keeps its entries in a SQLite file, so that it can be killed and started again. A repeated key gets the first
+answer. Faults are set with `--faults` or in a request's card: `visa charges:die refunds:lose`. Each fault occurs once
+per key, between the commit and the reply:
 
-- `lose` drops the connection, `lose-always` does so each time
+- `lose` drops the connection; `lose-always` does so every time
 - `die` kills the process
-- `late` replies only when the gate is opened (`POST /gate`)
-- `slow` does not begin before the gate is opened, as if the request were still on its way
+- `late` replies only after the gate has been opened (`POST /gate`)
+- `slow` begins only after the gate has been opened, as if the request were still in flight
 
 A card that begins with `declined` is refused.
 """
@@ -34,41 +34,41 @@ CREATE TABLE IF NOT EXISTS struck (fault TEXT NOT NULL, key TEXT NOT NULL, PRIMA
 
 
 class Book:
-    """What was done, on disk."""
+    """The service's entries, on disk."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self.turn = threading.RLock()
-        """One at a time: who dies after its commit dies before anybody else commits."""
+        self.lock = threading.RLock()
+        """Serializes requests, so that a process that dies after a commit dies before the next commit."""
         with self._open() as connection:
             connection.executescript(_TABLES)
         connection.close()
 
     def write(self, kind: str, key: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Do it, or answer what was done under this key before."""
+        """Write an entry, or return the existing entry of this key."""
         card = str(body["card"])
         declined = kind == "charges" and card.startswith("declined")
-        with self.turn, self._open() as connection:
+        with self.lock, self._open() as connection:
             connection.execute(
                 "INSERT INTO entry (kind, key, card, amount, charge, status, requests) VALUES (?, ?, ?, ?, ?, ?, 1) "
                 "ON CONFLICT (kind, key) DO UPDATE SET requests = requests + 1",
                 (kind, key, card, body["amount"], body.get("charge"), 402 if declined else 201),
             )
         connection.close()
-        found = self.find(kind, key)
-        assert found is not None
-        return found
+        entry = self.find(kind, key)
+        assert entry is not None
+        return entry
 
     def find(self, kind: str, key: str) -> dict[str, Any] | None:
-        """What was done under a key."""
+        """The entry of a key, or None."""
         connection = self._open()
         row = connection.execute("SELECT * FROM entry WHERE kind = ? AND key = ?", (kind, key)).fetchone()
         connection.close()
         return None if row is None else dict(row)
 
     def strikes(self, fault: str, key: str) -> bool:
-        """Whether a fault strikes now: once a key, and that it did is on disk before it does."""
-        with self.turn, self._open() as connection:
+        """Whether a fault occurs now: once per key, recorded on disk before it occurs."""
+        with self.lock, self._open() as connection:
             struck = connection.execute("INSERT OR IGNORE INTO struck (fault, key) VALUES (?, ?)", (fault, key))
         connection.close()
         return struck.rowcount == 1
@@ -80,7 +80,7 @@ class Book:
 
 
 class Service(ThreadingHTTPServer):
-    """The server."""
+    """The HTTP server with its entries, its faults and its gate."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -93,22 +93,22 @@ class Service(ThreadingHTTPServer):
 
 
 class Desk(BaseHTTPRequestHandler):
-    """One request."""
+    """Handles one request."""
 
     server: Service  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_POST(self) -> None:
-        """Do something, once a key."""
+        """Write an entry, once per key, and let faults occur."""
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))) or b"{}")
         kind, key = self.path.strip("/"), self.headers.get("Idempotency-Key")
         if kind == "gate":
             self.server.gate.set()
             return self._answer(200, {})
         if kind not in KINDS or key is None:
-            return self._answer(400, {"error": "no such thing, or no Idempotency-Key"})
+            return self._answer(400, {"error": "unknown path, or no Idempotency-Key"})
         if self._has_fault(kind, key, "slow", body):
             self.server.gate.wait()
-        with self.server.book.turn:
+        with self.server.book.lock:
             done = self.server.book.write(kind, key, body)
             if self._has_fault(kind, key, "die", body):
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -119,19 +119,19 @@ class Desk(BaseHTTPRequestHandler):
         return None
 
     def do_GET(self) -> None:
-        """What was done under a key."""
-        asked = urlsplit(self.path)
-        found = self.server.book.find(asked.path.strip("/"), parse_qs(asked.query)["key"][0])
-        self._answer(404 if found is None else 200, found or {})
+        """Return the entry of a key."""
+        url = urlsplit(self.path)
+        entry = self.server.book.find(url.path.strip("/"), parse_qs(url.query)["key"][0])
+        self._answer(404 if entry is None else 200, entry or {})
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _has_fault(self, kind: str, key: str, fault: str, body: dict[str, Any]) -> bool:
-        told = self.server.faults | set(str(body.get("card", "")).split()[1:])
-        if f"{kind}:{fault}-always" in told:
+        faults = self.server.faults | set(str(body.get("card", "")).split()[1:])
+        if f"{kind}:{fault}-always" in faults:
             return True
-        return f"{kind}:{fault}" in told and self.server.book.strikes(f"{kind}:{fault}", key)
+        return f"{kind}:{fault}" in faults and self.server.book.strikes(f"{kind}:{fault}", key)
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:
         text = json.dumps(content).encode()
@@ -142,13 +142,13 @@ class Desk(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Serve until killed; the first line printed is the port."""
+    """Serve until killed; print the port as the first line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--file", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--faults", default="", help="separated by commas: charges:die,refunds:lose")
-    given = parser.parse_args()
-    service = Service(given.file, given.port, frozenset(filter(None, given.faults.split(","))))
+    parser.add_argument("--faults", default="", help="faults separated by commas, for example charges:die,refunds:lose")
+    options = parser.parse_args()
+    service = Service(options.file, options.port, frozenset(filter(None, options.faults.split(","))))
     print(service.server_address[1], flush=True)
     service.serve_forever()
 

@@ -1,4 +1,4 @@
-"""External operations of the tests: what the payment service does, well and badly."""
+"""The external operations of the tests, which call the payment service."""
 
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ async def _post(name: str, kind: str, call: ExternalCall, card: str, amount: int
     if answer.status == 402:
         raise Refused("card.declined", "the card was declined")
     if answer.status != 201:
-        raise RuntimeError(f"the service answers {answer.status}")
+        raise RuntimeError(f"the service answered {answer.status}")
     number: int = answer.content["id"]
     return number
 
@@ -22,49 +22,53 @@ async def _post(name: str, kind: str, call: ExternalCall, card: str, amount: int
 async def _find(name: str, kind: str, call: ExternalCall) -> int | None:
     answer = await Wire.call(name, "GET", f"/{kind}?key={call.idempotency_key}")
     if answer.status not in (200, 404):
-        raise RuntimeError(f"the service answers {answer.status}")
+        raise RuntimeError(f"the service answered {answer.status}")
     return answer.content["id"] if answer.content.get("status") == 201 else None
 
 
 @external_operation(time_limit=TIME_LIMIT)
 async def charge_card(call: ExternalCall, card: str, amount: int) -> int:
-    """Charge a card; answers the charge's number."""
+    """Charge a card; returns the charge's number."""
     return await _post("charge_card", "charges", call, card, amount)
 
 
 @charge_card.compensation
 async def refund(call: ExternalCall, card: str, amount: int, result: int) -> None:
-    """Give it back."""
+    """Refund the charge."""
     await _post("refund", "refunds", call, card, amount, result)
 
 
 @charge_card.verification
 async def find_charge(call: ExternalCall) -> Confirmed[int] | None:
-    """The charge made under this key."""
-    found = await _find("find_charge", "charges", call)
-    return None if found is None else Confirmed(found)
+    """Look up the charge with this idempotency key."""
+    number = await _find("find_charge", "charges", call)
+    return None if number is None else Confirmed(number)
 
 
 @external_operation(time_limit=TIME_LIMIT, deadline=timedelta(milliseconds=200))
 async def charge_soon(call: ExternalCall, card: str, amount: int) -> int:
-    """Charge a card, and give up soon."""
+    """Charge a card, with a short deadline."""
     return await _post("charge_soon", "charges", call, card, amount)
 
 
 @charge_soon.compensation
 async def refund_soon(call: ExternalCall, card: str, amount: int, result: int) -> None:
-    """Give it back."""
+    """Refund the charge."""
     await _post("refund_soon", "refunds", call, card, amount, result)
 
 
 @charge_soon.verification
 async def find_charge_soon(call: ExternalCall) -> Confirmed[int] | None:
-    """The charge made under this key."""
-    found = await _find("find_charge_soon", "charges", call)
-    return None if found is None else Confirmed(found)
+    """Look up the charge with this idempotency key."""
+    number = await _find("find_charge_soon", "charges", call)
+    return None if number is None else Confirmed(number)
 
 
-@external_operation(irreversible="it is on the road", time_limit=TIME_LIMIT, deadline=timedelta(milliseconds=200))
+@external_operation(
+    irreversible="a parcel on the road cannot be called back",
+    time_limit=TIME_LIMIT,
+    deadline=timedelta(milliseconds=200),
+)
 async def send_parcel(call: ExternalCall, card: str, amount: int) -> None:
     """Send a parcel, which can be looked up."""
     await _post("send_parcel", "parcels", call, card, amount)
@@ -72,19 +76,23 @@ async def send_parcel(call: ExternalCall, card: str, amount: int) -> None:
 
 @send_parcel.verification
 async def find_parcel(call: ExternalCall) -> Confirmed[None] | None:
-    """The parcel sent under this key."""
+    """Look up the parcel with this idempotency key."""
     return None if await _find("find_parcel", "parcels", call) is None else Confirmed(None)
 
 
-@external_operation(irreversible="it is on the road", time_limit=TIME_LIMIT, deadline=timedelta(milliseconds=200))
+@external_operation(
+    irreversible="a parcel on the road cannot be called back",
+    time_limit=TIME_LIMIT,
+    deadline=timedelta(milliseconds=200),
+)
 async def drop_parcel(call: ExternalCall, card: str, amount: int) -> None:
-    """Send a parcel that nobody can look up."""
+    """Send a parcel that cannot be looked up."""
     await _post("drop_parcel", "parcels", call, card, amount)
 
 
 @external_operation(retriable=True, time_limit=TIME_LIMIT)
 async def send_message(call: ExternalCall, card: str, amount: int) -> None:
-    """Tell the customer; tried until it is done."""
+    """Notify the customer; retried until it succeeds."""
     await _post("send_message", "messages", call, card, amount)
 
 

@@ -1,4 +1,4 @@
-"""Keeps the payment service running: started again on the same port and file whenever it dies."""
+"""Keeps the payment service running: whenever it dies, starts it again on the same port and file."""
 
 import asyncio
 import contextlib
@@ -16,23 +16,23 @@ from tests.external.wire import Wire
 
 @dataclass
 class Supervisor:
-    """The service, its address and what it has done."""
+    """The service's process, its address and its entries."""
 
     file: Path
     faults: tuple[str, ...] = ()
     port: int = 0
     deaths: int = 0
-    """Times it died by itself."""
+    """Number of times that the service died by itself."""
     _process: asyncio.subprocess.Process | None = None
     _watch: "asyncio.Task[None] | None" = None
 
     async def up(self) -> None:
-        """Start it, and again whenever it dies."""
+        """Start the service, and again whenever it dies."""
         await self._start()
         self._watch = asyncio.create_task(self._keep())
 
     async def down(self) -> None:
-        """End it, and leave it so."""
+        """End the service and do not start it again."""
         if self._watch is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -43,7 +43,7 @@ class Supervisor:
             await self._process.wait()
 
     def entries(self, kind: str) -> list[dict[str, Any]]:
-        """What stands in its book, in order."""
+        """The service's entries of a kind, in order."""
         connection = sqlite3.connect(self.file)
         connection.row_factory = sqlite3.Row
         rows = connection.execute("SELECT * FROM entry WHERE kind = ? ORDER BY id", (kind,)).fetchall()
@@ -51,11 +51,11 @@ class Supervisor:
         return [dict(row) for row in rows]
 
     def done(self, kind: str) -> int:
-        """How many of a kind were done."""
+        """Number of entries of a kind that succeeded."""
         return len([entry for entry in self.entries(kind) if entry["status"] == 201])
 
     async def open_gate(self) -> None:
-        """Let what is slow or late go on."""
+        """Let slow requests and late replies continue."""
         await Wire.ask("POST", "/gate")
 
     async def _start(self) -> None:
@@ -76,7 +76,7 @@ class Supervisor:
 
 @asynccontextmanager
 async def payment_service(folder: Path, *faults: str) -> AsyncGenerator[Supervisor]:
-    """The service, known to the operations of `tests.external.payments`."""
+    """Run the service and connect the operations of `tests.external.payments` to it."""
     service = Supervisor(folder / "payments.db", faults)
     await service.up()
     Wire.clear()

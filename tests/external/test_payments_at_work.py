@@ -1,4 +1,4 @@
-"""Payments on the real Temporal server and both databases: whatever is cut off, charged once, or refunded once."""
+"""Payments on a real Temporal server: whatever is interrupted, a card is charged once and refunded at most once."""
 
 import asyncio
 import os
@@ -23,25 +23,25 @@ from tests.house import House, eventually, new_id, open_house
 
 @pytest.fixture
 async def house(database: Database, client: Client) -> AsyncGenerator[House]:
-    """Payments at home, with a worker."""
-    async with open_house(client, database, PAYMENTS, task_queue=f"payments-{uuid4()}") as made:
-        yield made
+    """A house with the payment orchestrators and a worker."""
+    async with open_house(client, database, PAYMENTS, task_queue=f"payments-{uuid4()}") as house:
+        yield house
 
 
 @pytest.fixture
 async def empty_house(database: Database, client: Client) -> AsyncGenerator[House]:
-    """Payments at home, and nobody works."""
-    async with open_house(client, database, PAYMENTS, task_queue=f"payments-{uuid4()}", working=False) as made:
-        yield made
+    """A house with the payment orchestrators and without a worker."""
+    async with open_house(client, database, PAYMENTS, task_queue=f"payments-{uuid4()}", working=False) as house:
+        yield house
 
 
 def totals(service: Supervisor) -> tuple[int, int]:
-    """Charges and refunds."""
+    """The numbers of charges and refunds."""
     return service.done("charges"), service.done("refunds")
 
 
 async def until_charged(service: Supervisor) -> None:
-    """Wait until a charge stands in the service's book."""
+    """Wait until the service has made a charge."""
 
     async def charged() -> bool:
         return service.done("charges") == 1
@@ -49,23 +49,23 @@ async def until_charged(service: Supervisor) -> None:
     await eventually(charged, "the service has charged")
 
 
-async def until_stuck_or(house: House, phase: str) -> None:
-    """Wait until the saga's row says so."""
+async def until_phase(house: House, phase: str) -> None:
+    """Wait until the saga's row has a phase."""
 
-    async def says() -> bool:
+    async def has_phase() -> bool:
         return [saga.phase for saga in await house.sagas()] == [phase]
 
-    await eventually(says, f"the saga is {phase}")
+    await eventually(has_phase, f"the saga is {phase}")
 
 
 async def coins(house: House) -> int:
-    """In box `a`, of a hundred."""
+    """The coins in box `a`, at first a hundred."""
     return (await house.holdings()).boxes["a"]
 
 
 @asynccontextmanager
 async def worker_process(house: House, service: Supervisor) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """A worker of its own process, killed in the end."""
+    """A worker in its own process; it is killed at the end."""
     usual = {name: value for name, value in os.environ.items() if not name.startswith(("ORCHESTRATOR_", "TEMPORAL_"))}
     own = {
         "TEMPORAL_ADDRESS": house.client.service_client.config.target_host,
@@ -102,10 +102,10 @@ async def test_a_payment_is_charged_once(house: House, service: Supervisor) -> N
     assert await coins(house) == 90
 
 
-async def test_a_worker_that_is_killed_while_the_call_is_under_way_charges_once(
+async def test_a_worker_killed_while_the_call_is_in_flight_charges_once(
     empty_house: House, service: Supervisor
 ) -> None:
-    """The charge stands, its reply is on the way, and nobody is there to hear it."""
+    """The charge has been made, and the worker dies before the reply arrives."""
     async with worker_process(empty_house, service):
         [saga] = await empty_house.bus.publish(PaymentRequested(card="visa charges:late", amount=10))
         await until_charged(service)
@@ -134,12 +134,12 @@ async def test_a_service_that_is_down_and_comes_back_charges_once(house: House, 
     assert totals(service) == (1, 0)
 
 
-async def test_a_charge_that_cannot_be_made_until_its_deadline_is_barred_once_the_service_can_be_asked(
+async def test_a_charge_that_misses_its_deadline_is_barred_once_the_service_is_reachable(
     house: House, service: Supervisor
 ) -> None:
     await service.down()
     [saga] = await house.bus.publish(PaymentRequested(card="visa", amount=10, soon=True))
-    await until_stuck_or(house, "undoing")
+    await until_phase(house, "undoing")
     unknown = [step.state for step in await house.steps()]
     await service.up()
 
@@ -152,7 +152,7 @@ async def test_a_charge_that_cannot_be_made_until_its_deadline_is_barred_once_th
     assert await coins(house) == 100
 
 
-async def test_a_charge_that_is_made_and_whose_reply_is_lost_until_its_deadline_is_refunded_once(
+async def test_a_charge_whose_replies_are_lost_until_its_deadline_is_refunded_once(
     house: House, service: Supervisor
 ) -> None:
     Wire.before["find_charge_soon"] = breaks(3)
@@ -160,12 +160,12 @@ async def test_a_charge_that_is_made_and_whose_reply_is_lost_until_its_deadline_
 
     outcome = await saga.outcome()
 
-    # It may have been found before the deadline was over: then it is done.
+    # The verification may have found the charge before the deadline; then the saga completes.
     assert totals(service) == ((1, 0) if outcome.phase is Phase.COMPLETED else (1, 1))
     assert await coins(house) == (90 if outcome.phase is Phase.COMPLETED else 100)
 
 
-async def test_a_cancel_while_the_reply_is_on_its_way_refunds_once(house: House, service: Supervisor) -> None:
+async def test_a_cancel_while_the_reply_is_in_flight_refunds_once(house: House, service: Supervisor) -> None:
     [saga] = await house.bus.publish(PaymentRequested(card="visa charges:late", amount=10))
     await until_charged(service)
     await house.client.get_workflow_handle(saga.workflow_id).cancel()
@@ -177,17 +177,17 @@ async def test_a_cancel_while_the_reply_is_on_its_way_refunds_once(house: House,
     assert await coins(house) == 100
 
 
-async def test_a_cancelled_charge_that_arrives_after_the_end_is_found_by_a_second_look_and_refunded_once(
+async def test_a_cancelled_charge_that_arrives_after_the_end_is_found_and_refunded_once(
     house: House, service: Supervisor
 ) -> None:
-    """The request was on its way for longer than its time limit, and who sent it waits for it no more."""
+    """The request is in flight for longer than its time limit, so its sender no longer waits for it."""
     event_id = new_id()
     [saga] = await house.bus.publish(PaymentRequested(card="visa charges:slow", amount=10), event_id=event_id)
 
     async def attempting() -> bool:
         return [step.state for step in await house.steps()] == ["done", "attempting"]
 
-    await eventually(attempting, "the charge is under way")
+    await eventually(attempting, "the charge is in flight")
     await house.client.get_workflow_handle(saga.workflow_id).cancel()
     outcome = await saga.outcome()
     assert totals(service) == (0, 0)
@@ -197,16 +197,16 @@ async def test_a_cancelled_charge_that_arrives_after_the_end_is_found_by_a_secon
     now = datetime.now(UTC)
     soon = await orphaned_effects(house.database, now=now)
     later = await orphaned_effects(house.database, now=now + timedelta(hours=1))
-    taken = [await undo_orphan(house.database, house.catalog, left) for left in later]
+    undone = [await undo_orphan(house.database, house.catalog, effect) for effect in later]
 
     assert outcome.phase is Phase.CANCELLED
-    assert (len(soon), taken) == (0, [True])
+    assert (len(soon), undone) == (0, [True])
     assert totals(service) == (1, 1)
     assert [step.state for step in await house.steps()] == ["undone", "undone"]
     assert await orphaned_effects(house.database, now=now + timedelta(hours=1)) == []
 
 
-async def test_a_terminated_payment_goes_on_when_its_event_is_published_again(
+async def test_a_terminated_payment_resumes_when_its_event_is_published_again(
     house: House, service: Supervisor
 ) -> None:
     event_id, payment = new_id(), PaymentRequested(card="visa charges:late", amount=10)
@@ -223,7 +223,7 @@ async def test_a_terminated_payment_goes_on_when_its_event_is_published_again(
     assert totals(service) == (1, 0)
 
 
-async def test_past_the_pivot_a_message_is_tried_until_it_is_sent_and_an_attempt_has_its_time(
+async def test_a_message_past_the_pivot_is_retried_until_it_is_sent_with_the_full_time_limit(
     house: House, service: Supervisor
 ) -> None:
     Wire.before["send_message"] = breaks(4)
@@ -253,7 +253,7 @@ async def test_a_cancel_while_a_parcel_is_sent_does_not_stop_it(house: House, se
 
 
 async def attempt_limits(client: Client, workflow_id: str) -> dict[str, float]:
-    """Seconds that one attempt of each regular activity may take."""
+    """The timeout of one attempt of each regular activity, in seconds."""
     limits: dict[str, float] = {}
     async for event in client.get_workflow_handle(workflow_id).fetch_history_events():
         if event.HasField("activity_task_scheduled_event_attributes"):

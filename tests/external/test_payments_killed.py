@@ -1,6 +1,6 @@
-"""The payment service is killed between charge and reply, once a saga: each is charged once, or charged and refunded.
+"""The payment service is killed between charge and reply once per saga; each is charged once, or also refunded once.
 
-`make test` runs a few sagas. The whole of it: `PAYMENT_SAGAS=100 pytest -s tests/external/test_payments_killed.py`.
+`make test` runs a few sagas. For more, run `PAYMENT_SAGAS=100 pytest -s tests/external/test_payments_killed.py`.
 """
 
 import asyncio
@@ -33,30 +33,30 @@ from tests.house import House, eventually, new_id, open_house
 SAGAS = int(os.environ.get("PAYMENT_SAGAS", "10"))
 _CHARGE = 2
 _OFTEN = timedelta(milliseconds=200)
-"""At most between two attempts: the world's pauses grow to half a minute, while the service is back in an instant."""
+"""The longest wait between two attempts; in production it grows to half a minute."""
 
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test need not wait as long between two attempts as the world does."""
+    """Shorten the waits between attempts, because the service restarts at once."""
     for policy in ("_STEP_RETRIES", "_FEW_RETRIES", "_ENDLESS_RETRIES"):
         monkeypatch.setattr(port, policy, replace(getattr(port, policy), maximum_interval=_OFTEN))
 
 
 @pytest.fixture
 async def house(database: Database, client: Client) -> AsyncGenerator[House]:
-    """Payments at home, with a worker."""
-    async with open_house(client, database, PAYMENTS, task_queue=f"payments-{uuid4()}") as made:
-        yield made
+    """A house with the payment orchestrators and a worker."""
+    async with open_house(client, database, PAYMENTS, task_queue=f"payments-{uuid4()}") as house:
+        yield house
 
 
 def ref(event_id: str) -> SagaRef:
-    """The saga of an event."""
+    """The reference of an event's saga."""
     return SagaRef(id=saga_id("Payment", event_id), orchestrator="Payment", event_id=event_id)
 
 
 def struck(service: Supervisor) -> Counter[str]:
-    """How often each fault struck."""
+    """Number of times that each fault occurred."""
     connection = sqlite3.connect(service.file)
     rows = connection.execute("SELECT fault FROM struck").fetchall()
     connection.close()
@@ -64,13 +64,13 @@ def struck(service: Supervisor) -> Counter[str]:
 
 
 @pytest.mark.timeout(60 + 12 * SAGAS)
-async def test_a_service_that_is_killed_between_charge_and_reply_charges_once_or_charges_and_refunds_once(
+async def test_a_service_killed_between_charge_and_reply_charges_once_and_refunds_at_most_once(
     house: House, service: Supervisor
 ) -> None:
-    """Of ten sagas two are refused after the charge, and one is cancelled; each of their refunds is another death."""
+    """Of ten sagas, two are refused after the charge and one is cancelled; each refund kills the service again."""
     ids = [new_id() for _ in range(SAGAS)]
-    to_refuse = {event_id for place, event_id in enumerate(ids) if place % 10 in (3, 6)}
-    to_cancel = {event_id for place, event_id in enumerate(ids) if place % 10 == 8}
+    to_refuse = {event_id for index, event_id in enumerate(ids) if index % 10 in (3, 6)}
+    to_cancel = {event_id for index, event_id in enumerate(ids) if index % 10 == 8}
 
     async def refuse_some(tx: Transaction) -> None:
         if tx.event_id in to_refuse:
@@ -83,7 +83,7 @@ async def test_a_service_that_is_killed_between_charge_and_reply_charges_once_or
             return any(charge["key"] == key for charge in service.entries("charges"))
 
         await eventually(charged, "the service has charged", within=60 + 10 * SAGAS)
-        with suppress(RPCError):  # it has ended
+        with suppress(RPCError):  # the execution may have ended
             await house.client.get_workflow_handle(saga.workflow_id).cancel()
 
     Script.before["write_note"] = refuse_some
@@ -96,7 +96,7 @@ async def test_a_service_that_is_killed_between_charge_and_reply_charges_once_or
     outcomes = await asyncio.gather(*(saga.outcome() for saga in published))
     await asyncio.gather(*cancelling)
 
-    charges, refunds = (Counter(one["key"] for one in service.entries(kind)) for kind in ("charges", "refunds"))
+    charges, refunds = (Counter(entry["key"] for entry in service.entries(kind)) for kind in ("charges", "refunds"))
     ends: Counter[tuple[str, int, int]] = Counter()
     for outcome in outcomes:
         saga = ref(outcome.event_id)
@@ -108,8 +108,8 @@ async def test_a_service_that_is_killed_between_charge_and_reply_charges_once_or
 
     completed = sum(count for (phase, _, _), count in ends.items() if phase == Phase.COMPLETED.value)
     undone = ("failed", "cancelled")
-    fine = {("completed", 1, 0), *((end, done, done) for end in undone for done in (0, 1))}
-    assert set(ends) <= fine
+    allowed = {("completed", 1, 0), *((end, done, done) for end in undone for done in (0, 1))}
+    assert set(ends) <= allowed
     assert not charges
     assert not refunds
     assert kills["charges:die"] == SAGAS

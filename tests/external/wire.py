@@ -1,4 +1,4 @@
-"""The way to the payment service: plain HTTP in a thread, with points at which a test can stop or break it."""
+"""A client of the payment service, plain HTTP in a thread, that a test can stop or break at each request."""
 
 import asyncio
 import http.client
@@ -10,37 +10,37 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 PORT_VARIABLE = "PAYMENT_SERVICE_PORT"
-"""Tells a worker process where the service is."""
+"""Environment variable with the service's port, for worker processes."""
 _PATIENCE = 5.0
 _threads = ThreadPoolExecutor(64, thread_name_prefix="wire")
 
 
 @dataclass(frozen=True, slots=True)
 class LookupReply:
-    """What the service said."""
+    """The service's reply."""
 
     status: int
     content: dict[str, Any]
 
 
 class Wire:
-    """Where the service is, and what happens on the way there and back, by the operation's name."""
+    """The service's port, and what happens before and after a request, by the operation's name."""
 
     port: ClassVar[int] = int(os.environ.get(PORT_VARIABLE, "0"))
     before: ClassVar[dict[str, Callable[[], Awaitable[None]]]] = {}
     """Run before a request is sent."""
     after: ClassVar[dict[str, Callable[[], Awaitable[None]]]] = {}
-    """Run when the reply has come."""
+    """Run after the reply has arrived."""
 
     @classmethod
     def clear(cls) -> None:
-        """A wire that works."""
+        """Remove all hooks."""
         cls.before.clear()
         cls.after.clear()
 
     @classmethod
     async def call(cls, name: str, method: str, path: str, **request: Any) -> LookupReply:
-        """One request of an operation."""
+        """Send one request of an operation, with its hooks."""
         if name in cls.before:
             await cls.before[name]()
         answer = await cls.ask(method, path, **request)
@@ -50,11 +50,11 @@ class Wire:
 
     @classmethod
     async def ask(cls, method: str, path: str, *, key: str | None = None, body: object = None) -> LookupReply:
-        """One request.
+        """Send one request.
 
         Raises:
-            OSError: it cannot be sent.
-            http.client.HTTPException: its reply is lost.
+            OSError: the request cannot be sent.
+            http.client.HTTPException: the reply is lost.
         """
         return await asyncio.get_running_loop().run_in_executor(_threads, _ask, cls.port, method, path, key, body)
 
@@ -72,25 +72,25 @@ def _ask(port: int, method: str, path: str, key: str | None, body: object) -> Lo
 
 
 def breaks(times: int | None = None) -> Callable[[], Awaitable[None]]:
-    """The connection breaks: `times` times, or always."""
-    left = [times]
+    """Break the connection `times` times, or always."""
+    remaining = [times]
 
     async def act() -> None:
-        if left[0] is None or left[0] > 0:
-            left[0] = None if left[0] is None else left[0] - 1
+        if remaining[0] is None or remaining[0] > 0:
+            remaining[0] = None if remaining[0] is None else remaining[0] - 1
             raise ConnectionResetError("the wire is broken by the test")
 
     return act
 
 
 class Hold:
-    """A point at which the wire holds a request until the test lets it go on."""
+    """A point at which a request waits until the test lets it continue."""
 
     def __init__(self, *, deaf: bool = False) -> None:
         self.reached = asyncio.Event()
         self.opened = asyncio.Event()
         self._deaf = deaf
-        """Not even its time limit ends the wait: as a process that was stopped and goes on later."""
+        """Whether even the time limit does not end the wait, as in a suspended process that continues later."""
 
     async def __call__(self) -> None:
         self.reached.set()
@@ -105,16 +105,16 @@ class Hold:
 
 
 class Died(BaseException):
-    """A worker's process ended here: nothing of the engine's may catch it."""
+    """A worker's process has died; the engine may not catch this."""
 
 
 async def dies() -> None:
-    """The worker dies at this point."""
+    """Let the worker die at this point."""
     raise Died
 
 
 def once(act: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-    """The first to come here does it."""
+    """Act only for the first request that reaches this point."""
     acts = [act]
 
     async def at_first() -> None:

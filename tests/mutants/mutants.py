@@ -198,7 +198,7 @@ MUTANTS = (
         breaks="a partition lets a message go only when its saga is settled",
         file=WAVE,
         replaced={"return item.postponed(PostponeReason.BLOCKED)": "return None"},
-        caught_by=("tests/worker/test_wave.py::test_one_that_waits_for_a_lock_stays_its_partitions",),
+        caught_by=("tests/worker/test_wave.py::test_a_saga_that_waits_for_a_lock_stays_in_its_partition",),
         unseen="who gives the lock back names it, and the partition takes it as it takes a stranger",
     ),
     Mutant(
@@ -206,7 +206,9 @@ MUTANTS = (
         breaks="a saga is reported as given away only when it has an execution of its own",
         file=HANDOVER,
         replaced={"return need.item.postponed(PostponeReason.LOST)": "return None"},
-        caught_by=("tests/worker/test_wave.py::test_one_whose_own_execution_cannot_be_started_stays_its_partitions",),
+        caught_by=(
+            "tests/worker/test_wave.py::test_a_saga_whose_own_execution_cannot_be_started_stays_in_its_partition",
+        ),
         unseen="Temporal is back before the client has given up trying again",
     ),
     Mutant(
@@ -506,7 +508,7 @@ def database_now() -> ColumnElement[datetime]:"""
         replaced={"if not is_outage(fault):\n            _log_failure": "if True:\n            _log_failure"},
         caught_by=(
             "tests/worker/test_fault_log.py"
-            "::test_a_database_that_cannot_be_written_is_told_when_it_begins_and_when_it_ends[sqlite-cannot_be_written]",
+            "::test_an_outage_of_writes_is_logged_when_it_begins_and_when_it_ends[sqlite-cannot_be_written]",
         ),
         unseen="it counts effects, and no lines",
     ),

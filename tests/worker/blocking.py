@@ -1,6 +1,6 @@
-"""What blocks or kills a worker process: operations and orchestrators that run in processes of their own.
+"""Operations and orchestrators that block or kill their worker process.
 
-What an operation does wrong, it does once: a file says that it was done. `handle` does it every time.
+An operation misbehaves once, because a file records that it has done so. `handle` misbehaves every time.
 """
 
 import ctypes
@@ -13,34 +13,34 @@ from orchestrator import DomainEvent, FailureEvent, Orchestrator, Saga, Transact
 
 
 class BlockRequested(DomainEvent):
-    """Block, die or do nothing of the kind."""
+    """Block, die or do neither, according to `how`."""
 
     how: str
 
 
 class BlockCompleted(DomainEvent):
-    """It went well in the end."""
+    """The saga has completed."""
 
 
 class BlockFailed(FailureEvent):
-    """It was undone."""
+    """The saga was undone."""
 
 
 @operation(irreversible="it changes nothing")
 async def pass_by(tx: Transaction, how: str) -> None:
-    """Block the event loop, or stop the process inside its transaction, the first time."""
+    """Block the event loop or stop the process inside the transaction, but only the first time."""
     mark = Path(os.environ["MARKS"]) / how
     if how not in ("sleep", "stop") or mark.exists():
         return
     mark.write_text(str(os.getpid()))
     if how == "sleep":
-        time.sleep(60)  # noqa: ASYNC251 - that is the fault
+        time.sleep(60)  # noqa: ASYNC251 - blocking is the fault that is tested
     else:
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def do_wrong(how: str) -> None:
-    """What `handle` does wrong, every time."""
+def misbehave(how: str) -> None:
+    """Loop or crash, according to `how`."""
     while how == "loop":
         try:
             while True:
@@ -52,17 +52,17 @@ def do_wrong(how: str) -> None:
 
 
 class Block(Orchestrator[BlockRequested, BlockCompleted, BlockFailed]):
-    """Blocks as its event says."""
+    """Misbehaves in the way that its event names."""
 
     async def handle(self, event: BlockRequested, saga: Saga) -> BlockCompleted:
-        """Loop for good, whatever interrupts, or die."""
-        do_wrong(event.how)
+        """Loop for ever or crash in `handle`, or block in the operation."""
+        misbehave(event.how)
         await saga.execute(pass_by(event.how))
         return BlockCompleted()
 
 
 class CrowdRequested(DomainEvent):
-    """Be one of many in a partition; loop, die or do nothing of the kind."""
+    """One of many events in a partition; loop, die or do neither, according to `how`."""
 
     how: str
     number: int = 0
@@ -70,32 +70,32 @@ class CrowdRequested(DomainEvent):
 
 
 class CrowdCompleted(DomainEvent):
-    """It went well."""
+    """The saga has completed."""
 
 
 class CrowdFailed(FailureEvent):
-    """It was undone."""
+    """The saga was undone."""
 
 
-@operation(irreversible="it writes into a file that nobody reads but a test")
-async def note_turn(tx: Transaction, number: int) -> None:
-    """Write down whose turn it is, and in which process."""
-    with (Path(os.environ["MARKS"]) / "turns").open("a") as turns:
-        turns.write(f"{number} {os.getpid()}\n")
+@operation(irreversible="it writes into a file that only a test reads")
+async def record_run(tx: Transaction, number: int) -> None:
+    """Append the event's number and the process id to a file."""
+    with (Path(os.environ["MARKS"]) / "runs").open("a") as runs:
+        runs.write(f"{number} {os.getpid()}\n")
 
 
 class Crowd(Orchestrator[CrowdRequested, CrowdCompleted, CrowdFailed]):
-    """All of them in one partition."""
+    """Handles all its events in one partition."""
 
     partitions = 1
 
     def ordering_key(self, event: CrowdRequested) -> str | None:
-        """The event's own."""
+        """The key in the event."""
         return event.key
 
     async def handle(self, event: CrowdRequested, saga: Saga) -> CrowdCompleted:
-        """Do wrong as its event says, or take two turns."""
-        do_wrong(event.how)
-        await saga.execute(note_turn(event.number))
-        await saga.execute(note_turn(event.number))
+        """Misbehave in the way that the event names, or record two runs."""
+        misbehave(event.how)
+        await saga.execute(record_run(event.number))
+        await saga.execute(record_run(event.number))
         return CrowdCompleted()

@@ -1,4 +1,4 @@
-"""An orchestrator that writes down what it heard, and a process that is nothing but a relay, to be killed."""
+"""An orchestrator that records its events, and a relay process that a test can kill."""
 
 import asyncio
 import os
@@ -22,31 +22,31 @@ from tests.cast import write_note
 
 
 class HeardRequested(DomainEvent):
-    """One of many, perhaps with others of its key."""
+    """One of many events, perhaps with an ordering key."""
 
     number: int
     key: str | None = None
 
 
 class HeardCompleted(DomainEvent):
-    """It was written down."""
+    """The event has been recorded."""
 
 
 class HeardFailed(FailureEvent):
-    """It was not written down."""
+    """The event was not recorded."""
 
 
 class Heard(Orchestrator[HeardRequested, HeardCompleted, HeardFailed]):
-    """In partitions, those of a key in order."""
+    """Records each event in a note; events of one key are handled in order."""
 
     partitions = 2
 
     def ordering_key(self, event: HeardRequested) -> str | None:
-        """The event's own."""
+        """The key in the event."""
         return event.key
 
     async def handle(self, event: HeardRequested, saga: Saga) -> HeardCompleted:
-        """Write it down."""
+        """Write a note with the event's number."""
         await saga.execute(write_note(str(event.number)))
         return HeardCompleted()
 
@@ -55,19 +55,19 @@ CATALOG = Catalog.of(orchestrators=[Heard], operations=[cast.write_note])
 
 
 async def relay() -> None:
-    """Be a relay once a line comes in, for good; each delivery that returned is a line in a file."""
+    """Wait for a line on stdin, then run a relay until killed; append each delivered event id to a file."""
     client = await Client.connect(os.environ["TEMPORAL_ADDRESS"], data_converter=pydantic_data_converter)
     delivery = Delivery(client, os.environ["TASK_QUEUE"])
     lines = os.open(os.environ["DELIVERED"], os.O_APPEND | os.O_CREAT | os.O_WRONLY)
 
     async def deliver(listener: AnyOrchestrator, event: DomainEvent, envelope: Envelope, /) -> None:
-        # So slow that there is time to die before it is sent, and before it is marked.
+        # Slow enough to be killed before the event is sent, and before its row is marked.
         await asyncio.sleep(random.uniform(0, 0.3))
         await delivery(listener, event, envelope)
         os.write(lines, f"{envelope.event_id}\n".encode())
         await asyncio.sleep(random.uniform(0, 0.3))
 
-    # Small claims that run out soon, so that a kill hits many of them and is made good at once.
+    # Small claims with short leases, so that a kill hits many of them and they are soon claimed again.
     limits = RelayLimits(
         at_once=4,
         lease=timedelta(seconds=3),

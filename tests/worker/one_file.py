@@ -1,4 +1,4 @@
-"""The smallest application: its table, events, operations and orchestrator in one file, which is its worker too."""
+"""The smallest application: one file with its table, events, operations, orchestrator and worker."""
 
 from sqlmodel import Field, SQLModel
 
@@ -7,43 +7,43 @@ from orchestrator.worker import Manager
 
 
 class Stock(SQLModel, table=True):
-    """How much there is of each thing."""
+    """The stock of each thing."""
 
     thing: str = Field(primary_key=True)
     count: int = Field(ge=0)
 
 
 class OrderPlaced(DomainEvent):
-    """Somebody wants a thing."""
+    """A customer has ordered a thing."""
 
     thing: str
 
 
 class OrderCompleted(DomainEvent):
-    """It is reserved."""
+    """The thing is reserved."""
 
     left: int
 
 
 class OrderFailed(FailureEvent):
-    """There is none."""
+    """The thing was not reserved."""
 
 
 @operation
 async def stock(tx: Transaction, thing: str) -> None:
-    """Make sure that there is a row."""
+    """Insert the row of a thing."""
     tx.add(Stock(thing=thing, count=3))
 
 
 @stock.compensation
 async def unstock(tx: Transaction, thing: str) -> None:
-    """Take it out."""
+    """Delete the row."""
     await tx.delete(await tx.get_one(Stock, thing))
 
 
 @operation
 async def reserve(tx: Transaction, thing: str) -> int:
-    """Take one.
+    """Reserve one piece of a thing; returns how many are left.
 
     Raises:
         Refused: `order.unknown_thing`
@@ -57,7 +57,7 @@ async def reserve(tx: Transaction, thing: str) -> int:
 
 @reserve.compensation
 async def release(tx: Transaction, thing: str) -> None:
-    """Put it back."""
+    """Release the piece."""
     row = await tx.get_one(Stock, thing, with_for_update=True)
     row.count += 1
 
@@ -66,7 +66,7 @@ class Order(Orchestrator[OrderPlaced, OrderCompleted, OrderFailed]):
     """Reserves a thing."""
 
     async def handle(self, event: OrderPlaced, saga: Saga) -> OrderCompleted:
-        """Two steps."""
+        """Stock the thing, then reserve one piece."""
         await saga.execute(stock(event.thing))
         return OrderCompleted(left=await saga.execute(reserve(event.thing)))
 

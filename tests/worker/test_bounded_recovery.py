@@ -1,4 +1,4 @@
-"""A recovery's work and memory stay bounded, however many sagas are silent or executions were cut off."""
+"""Recovery's work and memory are bounded, however many sagas are stalled or executions were terminated."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ RUNNING = WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_RUNNING
 
 
 class Server:
-    """Stands in for Temporal: it counts requests, and knows which executions run."""
+    """A stand-in for Temporal that counts requests and knows which executions run."""
 
     def __init__(self) -> None:
         self.described: list[str] = []
@@ -39,7 +39,7 @@ class Server:
         self.closed: list[ClosedRun] = []
 
     async def status_of_execution(self, _client: Any, workflow_id: str, *_: Any) -> ExecutionStatus:
-        """A description of an execution."""
+        """Describe an execution."""
         self.described.append(workflow_id)
         return (
             ExecutionStatus(workflow_id, status=RUNNING)
@@ -48,24 +48,24 @@ class Server:
         )
 
     async def ensure(self, _client: Any, orchestrator: str, envelope: Any, *_: Any, **__: Any) -> None:
-        """A start of an execution."""
+        """Start an execution."""
         self.driven.append(envelope.event_id)
         self.running.add(f"{orchestrator}/event/{envelope.event_id}")
 
     async def closed_abnormally(self, *_: Any, **__: Any) -> AsyncIterator[ClosedRun]:
-        """The list of executions that were cut off."""
+        """List the executions that closed abnormally."""
         for run in self.closed:
             yield run
 
     async def messages_of(self, _client: Any, run: ClosedRun) -> list[Message]:
-        """An execution's history: the event that it was started with."""
+        """Read an execution's history, which holds only the event that started it."""
         self.histories.append(run.run_id)
         return [Message("start", 1, wrap(MOVE, event_id=run.run_id, source="tests").text.encode())]
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    """In place of the real one, which could not start 20,000 executions in a test's time."""
+    """A stand-in for the real server, which could not start 20,000 executions within a test."""
     server = Server()
 
     async def newest_close(_client: Any) -> datetime:
@@ -81,7 +81,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 
 
 def recovery_of(database: Database, **limits: Any) -> Recovery:
-    """A recovery whose cluster is nobody's."""
+    """A recovery that uses the stand-in server."""
 
     async def cluster(_request: Any) -> Any:
         return SimpleNamespace(cluster_id="cluster")
@@ -97,11 +97,11 @@ def recovery_of(database: Database, **limits: Any) -> Recovery:
     return Recovery(client, database, CATALOG, task_queue="tests", limits=Limits(**limits))
 
 
-async def silent(database: Database, number: int) -> list[str]:
-    """Sagas that were silent for hours, the longest silent first; returns their event ids."""
+async def add_stalled_sagas(database: Database, number: int) -> list[str]:
+    """Add sagas that have been stalled for hours, the longest stalled first; returns their event ids."""
     now = datetime.now(UTC)
     template = wrap(MOVE, event_id="EVENT-ID", source="tests").text
-    ids = [f"event-{place}" for place in range(number)]
+    ids = [f"event-{index}" for index in range(number)]
     rows = [
         {
             "id": saga_id("CoinsMove", event_id),
@@ -113,9 +113,9 @@ async def silent(database: Database, number: int) -> list[str]:
             "content_digest": "0" * 64,
             "phase": "forward",
             "created_at": now,
-            "progressed_at": now - timedelta(hours=10) + timedelta(seconds=place / 10),
+            "progressed_at": now - timedelta(hours=10) + timedelta(seconds=index / 10),
         }
-        for place, event_id in enumerate(ids)
+        for index, event_id in enumerate(ids)
     ]
     async with database.transaction() as connection:
         for first in range(0, number, 2_000):
@@ -123,36 +123,36 @@ async def silent(database: Database, number: int) -> list[str]:
     return ids
 
 
-async def test_of_20_000_silent_sagas_the_server_is_asked_about_no_more_than_the_ceiling(
+async def test_a_sweep_of_20_000_stalled_sagas_stays_below_its_ceiling_of_requests(
     database: Database, server: Server
 ) -> None:
-    await silent(database, 20_000)
+    await add_stalled_sagas(database, 20_000)
 
     swept = await recovery_of(database, ceiling=500).sweep()
 
     assert (swept.counts[Action.RESUME], len(server.driven)) == (500, 500)
-    assert len(server.described) <= 500 + 20  # those that were being looked at as it was reached
+    assert len(server.described) <= 500 + 20  # plus those that were in flight when it was reached
     assert swept.looked_at == len(server.described)
     assert len(swept.findings) <= 520
     assert swept.has_more
 
 
-async def test_sweeps_come_to_every_saga_though_thousands_before_them_are_alive(
-    database: Database, server: Server
-) -> None:
-    ids = await silent(database, 3_000)
+async def test_sweeps_reach_every_saga_even_after_thousands_that_are_alive(database: Database, server: Server) -> None:
+    ids = await add_stalled_sagas(database, 3_000)
     server.running = {f"CoinsMove/event/{event_id}" for event_id in ids[:2_900]}
     sweeps = recovery_of(database, looks=1_000)
 
     swept = [await sweeps.sweep() for _ in range(3)]
 
-    assert [one.looked_at for one in swept] == [1_000, 1_000, 1_000]
+    assert [sweep.looked_at for sweep in swept] == [1_000, 1_000, 1_000]
     assert sorted(server.driven) == sorted(ids[2_900:])
-    assert (await sweeps.sweep()).alive == 1_000  # from the beginning
+    assert (await sweeps.sweep()).alive == 1_000  # it starts from the beginning again
 
 
-async def test_a_sweep_that_began_in_the_middle_goes_on_with_the_first_ones(database: Database, server: Server) -> None:
-    ids = await silent(database, 1_000)
+async def test_a_sweep_that_begins_in_the_middle_wraps_around_to_the_first_sagas(
+    database: Database, server: Server
+) -> None:
+    ids = await add_stalled_sagas(database, 1_000)
     sweeps = recovery_of(database, ceiling=600)
     await sweeps.sweep()
     server.running.clear()
@@ -164,8 +164,8 @@ async def test_a_sweep_that_began_in_the_middle_goes_on_with_the_first_ones(data
     assert (swept.counts[Action.RESUME], swept.has_more) == (600, True)
 
 
-async def test_findings_are_counted_and_only_the_first_are_kept(database: Database, server: Server) -> None:
-    await silent(database, 300)
+async def test_all_findings_are_counted_but_only_the_first_are_kept(database: Database, server: Server) -> None:
+    await add_stalled_sagas(database, 300)
     async with database.transaction() as connection:
         await connection.execute(update(saga).values(orchestrator="Unheard"))
 
@@ -175,15 +175,13 @@ async def test_findings_are_counted_and_only_the_first_are_kept(database: Databa
     assert len(server.described) == 300
 
 
-async def test_no_history_is_read_after_the_ceiling_and_none_that_was_settled_is_read_again(
-    database: Database, server: Server
-) -> None:
+async def test_no_history_is_read_above_the_ceiling_or_read_twice(database: Database, server: Server) -> None:
     now = datetime.now(UTC)
-    server.closed = [ClosedRun("CoinsMove", f"workflow-{place}", f"run-{place}", now) for place in range(800)]
+    server.closed = [ClosedRun("CoinsMove", f"workflow-{index}", f"run-{index}", now) for index in range(800)]
     sweeps = recovery_of(database, ceiling=200)
 
     swept = [await sweeps.sweep() for _ in range(4)]
 
-    assert [one.counts[Action.PUBLISH] for one in swept] == [200] * 4
-    assert len(server.histories) <= 800 + 3 * 20  # those that were being read as the ceiling was reached
-    assert [one.swept_until is not None for one in swept] == [False, False, False, True]
+    assert [sweep.counts[Action.PUBLISH] for sweep in swept] == [200] * 4
+    assert len(server.histories) <= 800 + 3 * 20  # plus those that were in flight when the ceiling was reached
+    assert [sweep.swept_until is not None for sweep in swept] == [False, False, False, True]

@@ -1,4 +1,4 @@
-"""How repeated faults are logged: lines, tracebacks and bytes, with real databases that cannot be written."""
+"""How repeated faults are logged: number of lines, tracebacks and bytes, with real databases that reject writes."""
 
 import asyncio
 import logging
@@ -28,22 +28,22 @@ ROUNDS = 6
 
 @pytest.fixture(autouse=True)
 def fresh_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No traceback was logged yet."""
+    """Reset the log, so that no traceback has been logged yet."""
     monkeypatch.setattr(fault_log, "_tracebacks", Tracebacks())
     monkeypatch.setattr(fault_log, "_LOOK", 0.05)
 
 
 @pytest.fixture
 async def stocked(database: Database) -> AsyncGenerator[Database]:
-    """A thousand coins, and a log that looks no more afterwards."""
+    """A database with a thousand coins; its fault log is closed afterwards."""
     async with database.transaction() as connection:
         await cast.stock(connection, a=1_000, b=0)
     yield database
     await fault_log_of(database).close()
 
 
-def cannot_be_written(database: Database) -> Callable[[], None]:
-    """Make every connection read-only; returns what makes them writable again."""
+def make_read_only(database: Database) -> Callable[[], None]:
+    """Make every connection read-only; returns a function that makes them writable again."""
     is_read_only = True
 
     def checked_out(connection: Any, *_: Any) -> None:
@@ -64,10 +64,13 @@ def cannot_be_written(database: Database) -> Callable[[], None]:
     return heal
 
 
-def is_full(database: Database) -> Callable[[], None]:
-    """Give a SQLite database no further page; returns what gives it more. PostgreSQL has no such setting."""
+def make_full(database: Database) -> Callable[[], None]:
+    """Limit a SQLite database's pages; returns a function that removes the limit.
+
+    PostgreSQL has no such setting, so its connections become read-only.
+    """
     if database.dialect == "postgresql":
-        return cannot_be_written(database)
+        return make_read_only(database)
     pages = 1
 
     def checked_out(connection: Any, *_: Any) -> None:
@@ -85,7 +88,7 @@ def is_full(database: Database) -> Callable[[], None]:
 
 
 async def fill(database: Database) -> None:
-    """Use up what is left of its pages."""
+    """Use up the remaining pages."""
     try:
         for number in range(10_000):
             async with database.transaction() as connection:
@@ -94,11 +97,11 @@ async def fill(database: Database) -> None:
         assert is_outage(fault)  # noqa: PT017
 
 
-async def attempts_fail(database: Database, log: FaultLog, catalog: Catalog = CATALOG) -> int:
-    """Each saga tries a step a few times; returns how many attempts failed."""
+async def run_failing_attempts(database: Database, log: FaultLog, catalog: Catalog = CATALOG) -> int:
+    """Let each saga attempt a step a few times; returns the number of failed attempts."""
     failed = 0
 
-    async def one(number: int) -> None:
+    async def attempt_repeatedly(number: int) -> None:
         nonlocal failed
         for _ in range(ROUNDS):
             try:
@@ -108,52 +111,50 @@ async def attempts_fail(database: Database, log: FaultLog, catalog: Catalog = CA
                 log.failed(f"cast.take of saga-{number}", fault, waiting=[f"saga-{number}"])
             await asyncio.sleep(0.02)
 
-    await asyncio.gather(*(one(number) for number in range(SAGAS)))
+    await asyncio.gather(*(attempt_repeatedly(number) for number in range(SAGAS)))
     return failed
 
 
-@pytest.mark.parametrize("broken", [cannot_be_written, is_full])
-async def test_a_database_that_cannot_be_written_is_told_when_it_begins_and_when_it_ends(
-    stocked: Database, broken: Callable[[Database], Callable[[], None]], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("break_database", [make_read_only, make_full])
+async def test_an_outage_of_writes_is_logged_when_it_begins_and_when_it_ends(
+    stocked: Database, break_database: Callable[[Database], Callable[[], None]], caplog: pytest.LogCaptureFixture
 ) -> None:
     log = fault_log_of(stocked)
-    heal = broken(stocked)
-    if broken is is_full and stocked.dialect == "sqlite":
+    heal = break_database(stocked)
+    if break_database is make_full and stocked.dialect == "sqlite":
         await fill(stocked)
 
-    failed = await attempts_fail(stocked, log)
+    failed = await run_failing_attempts(stocked, log)
     heal()
 
     async def is_back() -> bool:
-        await asyncio.sleep(0.02)
         return "is back after" in caplog.text
 
     await eventually(is_back, "the database is back", within=8)
     lines = [record.getMessage() for record in caplog.records]
-    assert failed > SAGAS  # where a disk is full, small rows may still fit
+    assert failed > SAGAS  # on a full disk, small rows may still fit
     assert len(lines) == 2
     assert re.search(r"Meanwhile \d+ attempts failed. \d+ sagas waited\.", lines[1])
     assert len(caplog.text) < 1_000
     assert "Traceback" not in caplog.text
 
 
-async def test_an_error_that_only_looks_like_an_outage_is_a_line_like_any_other(
+async def test_an_error_that_only_looks_like_an_outage_is_logged_like_any_other(
     stocked: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = fault_log_of(stocked)
 
     log.failed("a.call of Saga/event/1", ConnectionRefusedError("the shop is closed"), waiting=["Saga/event/1"])
 
-    async def is_told() -> bool:
-        await asyncio.sleep(0.01)
+    async def is_logged() -> bool:
         return bool(caplog.records)
 
-    await eventually(is_told, "it is told")
+    await eventually(is_logged, "the error is logged")
     [line] = [record.getMessage() for record in caplog.records]
     assert line.startswith("a.call of Saga/event/1: ConnectionRefusedError: the shop is closed")
 
 
-async def test_a_failure_is_one_line_and_its_traceback_comes_once(
+async def test_a_repeated_failure_is_one_line_each_and_its_traceback_is_logged_once(
     stocked: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     def boom(secret: str) -> Exception:
@@ -172,7 +173,7 @@ async def test_a_failure_is_one_line_and_its_traceback_comes_once(
     assert "4711" not in caplog.text
 
 
-async def test_a_minute_later_the_traceback_comes_again_with_how_many_came_between(
+async def test_a_traceback_is_logged_again_after_a_minute_with_the_number_of_repeats(
     stocked: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
@@ -201,7 +202,7 @@ async def test_errors_of_different_kinds_each_have_their_traceback(
     assert caplog.text.count("Traceback") == 3
 
 
-def test_kinds_are_not_kept_without_end() -> None:
+def test_the_number_of_remembered_error_kinds_is_bounded() -> None:
     tracebacks = Tracebacks()
 
     for number in range(5_000):
@@ -211,7 +212,7 @@ def test_kinds_are_not_kept_without_end() -> None:
 
 
 def logged(fault: BaseException) -> logging.LogRecord | None:
-    """What is left of a library's record with a traceback."""
+    """A library's log record with a traceback after filtering, or None if it is dropped."""
     try:
         raise fault
     except BaseException as raised:
@@ -220,7 +221,7 @@ def logged(fault: BaseException) -> logging.LogRecord | None:
     return record if OneLine().filter(record) else None
 
 
-def test_what_a_library_logs_with_a_traceback_becomes_one_line() -> None:
+def test_a_librarys_repeated_traceback_becomes_one_line() -> None:
     first, second = logged(ValueError("boom")), logged(ValueError("boom"))
 
     assert first is not None
@@ -230,19 +231,19 @@ def test_what_a_library_logs_with_a_traceback_becomes_one_line() -> None:
     assert not second.exc_info
 
 
-def test_a_failed_attempt_is_not_logged_a_second_time_by_temporal() -> None:
+def test_temporal_does_not_log_a_failed_attempt_again() -> None:
     assert logged(AttemptFailed("boom")) is None
 
 
-def test_a_failure_of_the_engines_own_needs_no_traceback() -> None:
+def test_the_engines_own_failures_are_logged_without_a_traceback() -> None:
     record = logged(ApplicationError("given up", type="DeadlineExceeded"))
 
     assert record is not None
     assert "Traceback" not in record.getMessage()
 
 
-async def test_a_full_disk_inside_a_savepoint_is_an_outage_and_no_mistake_of_the_author(stocked: Database) -> None:
-    is_full(stocked)
+async def test_a_full_disk_inside_a_savepoint_is_an_outage_and_not_the_authors_mistake(stocked: Database) -> None:
+    make_full(stocked)
     if stocked.dialect == "sqlite":
         await fill(stocked)
 

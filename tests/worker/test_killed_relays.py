@@ -1,4 +1,4 @@
-"""Relays that are killed with SIGKILL, or stand still, while they send: every event arrives, once and in order."""
+"""Relays that are killed or stopped while they send: every event is handled once and in order."""
 
 import asyncio
 import os
@@ -43,11 +43,11 @@ class Relays:
         self._spares: list[asyncio.Task[Process]] = []
 
     def prepare(self, count: int) -> None:
-        """Begin to start so many, which wait to be used."""
+        """Start processes in the background, which wait until they are used."""
         self._spares += [asyncio.create_task(self._start()) for _ in range(count)]
 
     async def use(self) -> None:
-        """Have one more run that was prepared."""
+        """Let one more prepared process run."""
         process = await self._spares.pop(0)
         assert process.stdin is not None
         process.stdin.write(b"go\n")
@@ -62,30 +62,30 @@ class Relays:
             assert await process.stdout.readline() == b"ready\n"
         return process
 
-    async def kill(self, one: Process) -> None:
-        """With SIGKILL."""
-        self.running.remove(one)
-        one.kill()
-        await one.wait()
+    async def kill(self, process: Process) -> None:
+        """Kill a process with SIGKILL."""
+        self.running.remove(process)
+        process.kill()
+        await process.wait()
 
-    def stop(self, one: Process) -> None:
-        """It stands still, with what it has in its hands."""
-        one.send_signal(signal.SIGSTOP)
-        self.running.remove(one)
-        self.stopped.append(one)
+    def stop(self, process: Process) -> None:
+        """Stop a process with SIGSTOP, together with the rows that it has claimed."""
+        process.send_signal(signal.SIGSTOP)
+        self.running.remove(process)
+        self.stopped.append(process)
 
     def wake(self) -> None:
-        """Those that stood still go on."""
-        for one in self.stopped:
-            one.send_signal(signal.SIGCONT)
+        """Let the stopped processes continue."""
+        for process in self.stopped:
+            process.send_signal(signal.SIGCONT)
         self.running += self.stopped
         self.stopped.clear()
 
     async def end(self) -> None:
-        """All of them."""
-        for one in [*self.running, *self.stopped, *await asyncio.gather(*self._spares)]:
-            one.kill()
-            await one.wait()
+        """Kill all processes."""
+        for process in [*self.running, *self.stopped, *await asyncio.gather(*self._spares)]:
+            process.kill()
+            await process.wait()
 
 
 @pytest.mark.timeout(900)
@@ -97,7 +97,7 @@ class Relays:
         pytest.param("sqlite", 600, 8, marks=FULL),
     ],
 )
-async def test_what_is_in_the_outbox_arrives_once_and_in_order_while_relays_are_killed(
+async def test_every_event_is_handled_once_and_in_order_while_relays_are_killed(
     client: Client, database: Database, tmp_path: Path, count: int, kills: int
 ) -> None:
     chance = random.Random(5)
@@ -116,7 +116,7 @@ async def test_what_is_in_the_outbox_arrives_once_and_in_order_while_relays_are_
                 await relays.use()
             for kill in range(1, kills + 1):
                 mark = count * kill // (kills + 1)
-                await eventually(lambda mark=mark: _sent(house, mark), f"{mark} are sent", within=120)  # type: ignore[misc]
+                await eventually(lambda mark=mark: _sent(house, mark), f"{mark} events are sent", within=120)  # type: ignore[misc]
                 await relays.kill(chance.choice(relays.running))
                 hits += [await _unsent(house) > 0]
                 relays.wake()
@@ -125,26 +125,26 @@ async def test_what_is_in_the_outbox_arrives_once_and_in_order_while_relays_are_
                 await relays.use()
                 relays.prepare(1 if kill + 2 <= kills else 0)
             relays.wake()
-            await eventually(lambda: _all_done(house, count), "all are done", within=300)
+            await eventually(lambda: _all_done(house, count), "all sagas are done", within=300)
         finally:
             await relays.end()
-        for name in {one.owner_workflow_id for one in await house.sagas()}:
-            await client.get_workflow_handle(name).terminate()
+        for workflow_id in {saga_row.owner_workflow_id for saga_row in await house.sagas()}:
+            await client.get_workflow_handle(workflow_id).terminate()
 
     sagas = await rows(database, saga)
-    assert Counter(one.text for one in await rows(database, note)) == Counter(str(number) for number in range(count))
-    assert {one.phase for one in sagas} == {"completed"}
+    assert Counter(row.text for row in await rows(database, note)) == Counter(str(number) for number in range(count))
+    assert {row.phase for row in sagas} == {"completed"}
     assert not await house.dead_letters()
     for key in [f"k{number}" for number in range(KEYS)]:
-        handled = [one for one in sorted(sagas, key=lambda one: one.finished_at) if one.ordering_key == key]
-        numbers = [int(one.event_id.partition("-")[2]) for one in handled]
+        handled = [row for row in sorted(sagas, key=lambda row: row.finished_at) if row.ordering_key == key]
+        numbers = [int(row.event_id.partition("-")[2]) for row in handled]
         assert numbers == sorted(numbers), key
-        lines = [one for one in dict.fromkeys(delivered.read_text().split()) if one.startswith(f"{key}-")]
-        assert [int(one.partition("-")[2]) for one in lines] == numbers, key
-    said = len(delivered.read_text().split())
-    print(f"{count} events, {kills} kills: {said} deliveries, {said - count} of them repeats that were dropped")
-    assert all(hits), "a kill hit nothing: there was nothing more to send"
-    assert count < 500 or said > count, "no relay died between sending and marking"
+        event_ids = [line for line in dict.fromkeys(delivered.read_text().split()) if line.startswith(f"{key}-")]
+        assert [int(event_id.partition("-")[2]) for event_id in event_ids] == numbers, key
+    deliveries = len(delivered.read_text().split())
+    print(f"{count} events, {kills} kills: {deliveries} deliveries, {deliveries - count} of them dropped repeats")
+    assert all(hits), "a kill came too late, when nothing was left to send"
+    assert count < 500 or deliveries > count, "no relay died between sending and marking"
 
 
 async def _sent(house: House, mark: int) -> bool:

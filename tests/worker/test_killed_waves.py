@@ -1,4 +1,4 @@
-"""Processes that die while a partition's wave runs in them: the others end, and keys keep their order."""
+"""Processes that die during a partition's wave: the other sagas complete, and ordering keys keep their order."""
 
 import os
 import signal
@@ -18,22 +18,22 @@ from tests.worker.test_supervisor import Supervised, linux, supervised
 def sagas_of(workers: Supervised) -> dict[str, tuple[str, int, str]]:
     """Phase, drives and owner of each saga, by event id."""
     with closing(sqlite3.connect(f"file:{workers.marks}/application.db?mode=ro", uri=True)) as database:
-        found = database.execute("SELECT event_id, phase, drives, owner_workflow_id FROM saga").fetchall()
-    return {event_id: (phase, drives, owner) for event_id, phase, drives, owner in found}
+        saga_rows = database.execute("SELECT event_id, phase, drives, owner_workflow_id FROM saga").fetchall()
+    return {event_id: (phase, drives, owner) for event_id, phase, drives, owner in saga_rows}
 
 
-def turns_in(folder: Path) -> list[tuple[int, int]]:
-    """Whose turns it was, and in which process, as they came."""
+def runs_in(folder: Path) -> list[tuple[int, int]]:
+    """The recorded runs in order, each with the event's number and the process id."""
     try:
-        lines = (folder / "turns").read_text().splitlines()
+        lines = (folder / "runs").read_text().splitlines()
     except FileNotFoundError:
         return []
     return [(int(number), int(pid)) for number, pid in map(str.split, lines)]
 
 
-def _has_come_to(number: int, folder: Path) -> bool:
-    turns = turns_in(folder)
-    return bool(turns) and turns[-1][0] >= number
+def _has_reached(number: int, folder: Path) -> bool:
+    runs = runs_in(folder)
+    return bool(runs) and runs[-1][0] >= number
 
 
 @linux
@@ -49,12 +49,12 @@ async def test_events_of_one_key_keep_their_order_when_their_driver_is_killed(
         handles = await workers.bus.publish_many(events, event_ids=ids)
         for kill in range(1, kills + 1):
             mark = count * kill // (kills + 1)
-            await workers.until(partial(_has_come_to, mark, tmp_path))
-            os.kill(turns_in(tmp_path)[-1][1], signal.SIGKILL)
-        await workers.until(lambda: [one[0] for one in sagas_of(workers).values()].count("completed") == count)
+            await workers.until(partial(_has_reached, mark, tmp_path))
+            os.kill(runs_in(tmp_path)[-1][1], signal.SIGKILL)
+        await workers.until(lambda: [phase for phase, _, _ in sagas_of(workers).values()].count("completed") == count)
 
-        assert workers.said.count("ended (by SIGKILL)") == kills
-        numbers = [number for number, _ in turns_in(tmp_path)]
+        assert workers.output.count("ended (by SIGKILL)") == kills
+        numbers = [number for number, _ in runs_in(tmp_path)]
         assert numbers == sorted(numbers)
         assert set(numbers) == set(range(count))
         assert set(sagas_of(workers)) == set(ids)
@@ -64,7 +64,7 @@ async def test_events_of_one_key_keep_their_order_when_their_driver_is_killed(
 @pytest.mark.exhaustive
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["loop", "segfault"])
-async def test_a_handle_that_kills_its_process_ends_up_alone_and_its_wave_completes(
+async def test_a_handle_that_kills_its_process_gets_its_own_execution_and_the_wave_completes(
     client: Client, tmp_path: Path, how: str
 ) -> None:
     poison, ids = new_id(), [new_id() for _ in range(20)]
@@ -74,8 +74,8 @@ async def test_a_handle_that_kills_its_process_ends_up_alone_and_its_wave_comple
         handles = await workers.bus.publish_many(events, event_ids=[*ids[:10], poison, *ids[10:]])
 
         def others_have_completed() -> bool:
-            found = sagas_of(workers)
-            return all(found.get(one, ("", 0, ""))[0] == "completed" for one in ids)
+            sagas = sagas_of(workers)
+            return all(sagas.get(event_id, ("", 0, ""))[0] == "completed" for event_id in ids)
 
         await workers.until(others_have_completed)
         own = f"Crowd/event/{poison}"

@@ -1,4 +1,4 @@
-"""The manager worker as a process: what it says, how it drains, how it fails."""
+"""The manager as a process: what it prints, how it drains and how it fails."""
 
 import asyncio
 import os
@@ -17,14 +17,14 @@ from temporalio.testing import WorkflowEnvironment
 
 ROOT = Path(__file__).parent.parent.parent
 CLOSED = "127.0.0.1:1"
-"""Nothing listens here."""
+"""An address on which nothing listens."""
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Generator[Start]:
-    """Starts `python worker.py`; what still runs at the end is killed."""
+    """A function that starts `python worker.py`; processes that still run at the end are killed."""
     started: list[subprocess.Popen[str]] = []
 
     def run(**environment: str) -> "subprocess.Popen[str]":
@@ -46,18 +46,18 @@ def start(tmp_path: Path) -> Generator[Start]:
 
 
 def address(server: WorkflowEnvironment) -> str:
-    """Where the run's server listens."""
+    """The address of the test run's Temporal server."""
     return server.client.service_client.config.target_host
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    """Exit code and what it said."""
+    """Wait for a process to end; returns its exit code, stdout and stderr."""
     out, err = process.communicate(timeout=40)
     return process.returncode, out, err
 
 
-def said_ready(process: "subprocess.Popen[str]") -> str:
-    """What a worker says until it waits for work."""
+def read_until_ready(process: "subprocess.Popen[str]") -> str:
+    """What a worker prints until it waits for work."""
     assert process.stdout is not None
     lines: list[str] = []
     for line in process.stdout:
@@ -68,14 +68,14 @@ def said_ready(process: "subprocess.Popen[str]") -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_says_what_it_runs_and_drains_when_told_to_stop(
+def test_a_worker_prints_what_it_runs_and_drains_on_a_signal(
     start: Start, server: WorkflowEnvironment, number: signal.Signals
 ) -> None:
     process = start(TEMPORAL_ADDRESS=address(server), ORCHESTRATOR_TASK_QUEUE=str(uuid4()))
-    told = said_ready(process)
-    assert "AccountCreation, AccountValueEdit, ActivityRecordRemoval, " in told
-    assert "Web UI" in told
-    assert address(server) in told
+    output = read_until_ready(process)
+    assert "AccountCreation, AccountValueEdit, ActivityRecordRemoval, " in output
+    assert "Web UI" in output
+    assert address(server) in output
 
     process.send_signal(number)
     code, out, err = ended(process)
@@ -87,7 +87,7 @@ def test_it_says_what_it_runs_and_drains_when_told_to_stop(
 
 
 @pytest.mark.parametrize(("interval", "scheduled"), [("3600", True), ("0", False)])
-async def test_it_sets_the_schedule_of_recovery_up_unless_that_is_turned_off(
+async def test_a_worker_schedules_recovery_unless_the_interval_is_zero(
     start: Start, client: Client, interval: str, scheduled: bool
 ) -> None:
     task_queue = str(uuid4())
@@ -96,7 +96,7 @@ async def test_it_sets_the_schedule_of_recovery_up_unless_that_is_turned_off(
         ORCHESTRATOR_TASK_QUEUE=task_queue,
         ORCHESTRATOR_RECOVERY_INTERVAL=interval,
     )
-    await asyncio.to_thread(said_ready, process)
+    await asyncio.to_thread(read_until_ready, process)
 
     described = client.get_schedule_handle(f"orchestrator-recovery/{task_queue}").describe()
 
@@ -107,9 +107,9 @@ async def test_it_sets_the_schedule_of_recovery_up_unless_that_is_turned_off(
             await described
 
 
-def test_a_second_signal_ends_it_at_once(start: Start, server: WorkflowEnvironment) -> None:
+def test_a_second_signal_ends_a_worker_at_once(start: Start, server: WorkflowEnvironment) -> None:
     process = start(TEMPORAL_ADDRESS=address(server), ORCHESTRATOR_TASK_QUEUE=str(uuid4()))
-    said_ready(process)
+    read_until_ready(process)
 
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
@@ -117,7 +117,7 @@ def test_a_second_signal_ends_it_at_once(start: Start, server: WorkflowEnvironme
     assert ended(process)[0] in (0, -signal.SIGTERM)
 
 
-def test_temporal_out_of_reach_is_one_clear_sentence_and_a_code(start: Start) -> None:
+def test_an_unreachable_temporal_is_reported_in_one_line_with_exit_code_3(start: Start) -> None:
     code, out, err = ended(start(TEMPORAL_ADDRESS=CLOSED))
 
     assert code == 3
@@ -127,7 +127,9 @@ def test_temporal_out_of_reach_is_one_clear_sentence_and_a_code(start: Start) ->
     assert "TEMPORAL_ADDRESS" in err
 
 
-def test_a_database_out_of_reach_is_one_clear_sentence_and_a_code(start: Start, server: WorkflowEnvironment) -> None:
+def test_an_unreachable_database_is_reported_in_one_line_with_exit_code_3(
+    start: Start, server: WorkflowEnvironment
+) -> None:
     database = f"postgresql://someone:secret@{CLOSED}/none"
     code, _, err = ended(start(TEMPORAL_ADDRESS=address(server), ORCHESTRATOR_DATABASE_URL=database))
 
@@ -137,7 +139,7 @@ def test_a_database_out_of_reach_is_one_clear_sentence_and_a_code(start: Start, 
     assert "secret" not in err
 
 
-def test_faults_of_definition_are_all_told_and_nothing_starts(start: Start, tmp_path: Path) -> None:
+def test_all_definition_faults_are_reported_and_nothing_starts(start: Start, tmp_path: Path) -> None:
     package = tmp_path / "faulty"
     package.mkdir()
     (package / "__init__.py").write_text(

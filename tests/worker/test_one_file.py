@@ -1,4 +1,4 @@
-"""An application in one file works: however its worker is started, and whatever it declares beside its orchestrator."""
+"""An application in one file works, however its worker is started."""
 
 import signal
 import sys
@@ -24,7 +24,7 @@ WAYS = [
         ["worker.py", "--no-supervisor"],
         "tests.worker.one_file",
         ROOT,
-        id="by a worker of its own",
+        id="by a separate worker",
         marks=pytest.mark.exhaustive,
     ),
 ]
@@ -51,7 +51,7 @@ async def test_an_application_in_one_file_works(
     worker.send_signal(signal.SIGTERM)
     stopped = await ended(worker)
 
-    # The name is recorded: the same one in a supervised process, in the script itself, and for the command line.
+    # Operation names are recorded, so they are the same in a supervised process, in a script and on the command line.
     assert [step["operation"] for step in status.document["sagas"][0]["steps"]] == [
         "one_file.stock",
         "one_file.reserve",

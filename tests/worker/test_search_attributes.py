@@ -1,4 +1,4 @@
-"""A namespace has room for few search attributes: a worker takes those that it can get, and says what is lost."""
+"""A worker registers as many search attributes as fit into the namespace and reports those that do not."""
 
 import asyncio
 from uuid import uuid4
@@ -22,8 +22,8 @@ from tests.house import CATALOG, eventually, open_house
 KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
 
 
-async def crowded(client: Client, **taken: IndexedValueType.ValueType) -> Client:
-    """A namespace of its own, with these search attributes."""
+async def new_namespace(client: Client, **attributes: IndexedValueType.ValueType) -> Client:
+    """Create a namespace with these search attributes; returns a client for it."""
     name = f"crowded-{uuid4()}"
     request = RegisterNamespaceRequest(namespace=name)
     request.workflow_execution_retention_period.FromSeconds(86_400)
@@ -32,7 +32,7 @@ async def crowded(client: Client, **taken: IndexedValueType.ValueType) -> Client
     async def added() -> bool:
         try:
             await client.operator_service.add_search_attributes(
-                AddSearchAttributesRequest(namespace=name, search_attributes=taken)
+                AddSearchAttributesRequest(namespace=name, search_attributes=attributes)
             )
         except RPCError as fault:
             if "already exist" not in fault.message:
@@ -46,24 +46,24 @@ async def crowded(client: Client, **taken: IndexedValueType.ValueType) -> Client
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
-async def test_sagas_end_well_with_those_that_fit_into_the_namespace(client: Client, database: Database) -> None:
-    here = await crowded(client, **{f"Theirs{number}": KEYWORD for number in range(9)})
+async def test_sagas_complete_with_the_search_attributes_that_fit(client: Client, database: Database) -> None:
+    here = await new_namespace(client, **{f"Theirs{number}": KEYWORD for number in range(9)})
 
-    said = await ensure_search_attributes(here)
+    warning = await ensure_search_attributes(here)
     async with open_house(here, database, CATALOG, task_queue=f"crowded-{uuid4()}") as house:
         [saga] = await house.bus.publish(CoinsMoveRequested(source="a", target="b", coins=1))
         async with asyncio.timeout(60):
             await saga.result()
         described = await here.get_workflow_handle(saga.workflow_id).describe()
 
-    assert said is not None
-    assert "ErrorCode, EventType, EventId cannot be registered" in said
-    assert "more than 10 search attribute" in said
+    assert warning is not None
+    assert "ErrorCode, EventType, EventId cannot be registered" in warning
+    assert "more than 10 search attribute" in warning
     assert described.typed_search_attributes.get(SAGA_STATUS) == "completed"
 
 
-async def test_without_room_for_the_status_the_worker_says_what_helps_and_that_helps(client: Client) -> None:
-    here = await crowded(client, **{f"Theirs{number}": KEYWORD for number in range(10)})
+async def test_without_room_for_the_saga_status_the_worker_names_a_remedy_that_works(client: Client) -> None:
+    here = await new_namespace(client, **{f"Theirs{number}": KEYWORD for number in range(10)})
 
     with pytest.raises(Unreachable, match="Recovery cannot work without SagaStatus") as refused:
         await ensure_search_attributes(here)
@@ -76,17 +76,17 @@ async def test_without_room_for_the_status_the_worker_says_what_helps_and_that_h
     assert await ensure_search_attributes(here) is None
 
 
-async def test_one_of_another_type_is_done_without(client: Client) -> None:
-    here = await crowded(client, EventId=IndexedValueType.INDEXED_VALUE_TYPE_INT)
+async def test_a_search_attribute_of_another_type_is_not_used(client: Client) -> None:
+    here = await new_namespace(client, EventId=IndexedValueType.INDEXED_VALUE_TYPE_INT)
 
-    said = await ensure_search_attributes(here)
+    warning = await ensure_search_attributes(here)
 
-    assert said is not None
-    assert "EventId cannot be registered" in said
-    assert "EventId exists with a type other than Keyword" in said
+    assert warning is not None
+    assert "EventId cannot be registered" in warning
+    assert "EventId exists with a type other than Keyword" in warning
 
 
-async def test_a_namespace_that_is_not_there_is_reported_as_that(
+async def test_a_missing_namespace_is_reported_with_the_setting_to_change(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEMPORAL_ADDRESS", client.service_client.config.target_host)

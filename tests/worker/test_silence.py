@@ -1,9 +1,9 @@
-"""Who listens for a sign of life, and when it sleeps itself."""
+"""How the supervisor measures for how long a process has sent no sign of life."""
 
 from orchestrator.worker.process.silence import Silence
 
 
-def test_silence_adds_up_until_something_is_heard() -> None:
+def test_silence_accumulates_until_a_sign_of_life() -> None:
     silence = Silence(0.25, looked_at=100.0)
 
     assert silence.look(100.25, heard=False) == 0.25
@@ -12,7 +12,7 @@ def test_silence_adds_up_until_something_is_heard() -> None:
     assert silence.look(101.0, heard=False) == 0.25
 
 
-def test_the_time_in_which_the_listener_stood_still_itself_does_not_count() -> None:
+def test_the_time_in_which_the_listener_was_suspended_does_not_count() -> None:
     silence = Silence(0.25, looked_at=100.0)
     silence.look(100.25, heard=False)
 

@@ -1,4 +1,4 @@
-"""Which steps go together: those that come at once, as long as it goes well."""
+"""Which steps are grouped into one commit: those that arrive together, as long as grouping succeeds."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -14,12 +14,12 @@ from orchestrator.worker.partition.group_commit import Odds, StepGroups
 
 
 class Store:
-    """Tells what was attempted together, and goes well or not."""
+    """A stand-in for the store that records the sizes of groups and succeeds or fails as the test wants."""
 
     def __init__(self) -> None:
         self.groups: list[int] = []
-        self.goes_well = True
-        self.standstill: asyncio.Event | None = None
+        self.succeeds = True
+        self.blocked_until: asyncio.Event | None = None
         self.began = asyncio.Event()
 
     def may_go_together(self, command: StepCommand) -> bool:
@@ -29,12 +29,12 @@ class Store:
         assert len(contexts) == len(commands)
         self.groups.append(len(commands))
         self.began.set()
-        if self.standstill is not None:
-            await self.standstill.wait()
+        if self.blocked_until is not None:
+            await self.blocked_until.wait()
         await asyncio.sleep(0)
-        if not self.goes_well:
+        if not self.succeeds:
             return None
-        return [StepDone(number=one.number, operation=one.operation, result=None) for one in commands]
+        return [StepDone(number=command.number, operation=command.operation, result=None) for command in commands]
 
 
 def command(number: int, operation: str = "box.take") -> StepCommand:
@@ -54,7 +54,7 @@ def store() -> Store:
 
 @pytest.fixture
 async def groups(store: Store) -> AsyncGenerator[StepGroups]:
-    """In a loop whose callbacks must not fail."""
+    """Step groups in an event loop whose callbacks must not fail."""
     faults: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
     yield StepGroups(cast(StoreSteps, store), Odds())
@@ -63,31 +63,33 @@ async def groups(store: Store) -> AsyncGenerator[StepGroups]:
 
 
 async def numbers(groups: StepGroups, *commands: StepCommand) -> list[int | None]:
-    """What each is told by its number; None: it is to go alone."""
-    replies = await asyncio.gather(*(groups.run(one) for one in commands))
+    """The number in each command's reply, or None if the step must run alone."""
+    replies = await asyncio.gather(*(groups.run(command) for command in commands))
     return [getattr(reply, "number", None) for reply in replies]
 
 
-async def test_those_that_come_at_once_go_together_and_each_is_told_its_own(store: Store, groups: StepGroups) -> None:
+async def test_steps_that_arrive_together_are_grouped_and_each_gets_its_own_reply(
+    store: Store, groups: StepGroups
+) -> None:
     assert await numbers(groups, *map(command, range(4))) == [0, 1, 2, 3]
     assert await numbers(groups, *map(command, range(6))) == [0, 1, 2, 3, 4, 5]
     assert await numbers(groups, *map(command, range(15))) == list(range(15))
     assert store.groups == [4, 6, 6, 6, 3]
 
 
-async def test_one_alone_and_one_that_may_not_go_alone(store: Store, groups: StepGroups) -> None:
+async def test_a_single_step_and_one_that_may_not_be_grouped_run_alone(store: Store, groups: StepGroups) -> None:
     assert await numbers(groups, command(1)) == [None]
     assert await numbers(groups, command(1, "other.lonely"), command(2), command(3)) == [None, 2, 3]
     assert store.groups == [2]
 
 
-async def test_where_it_goes_badly_each_goes_alone_until_it_goes_well_again(store: Store, groups: StepGroups) -> None:
-    store.goes_well = False
+async def test_after_failures_steps_run_alone_until_grouping_succeeds_again(store: Store, groups: StepGroups) -> None:
+    store.succeeds = False
     for _ in range(10):
         assert await numbers(groups, command(1), command(2)) == [None, None]
     tried = len(store.groups)
     assert tried < 5
-    store.goes_well = True
+    store.succeeds = True
     for _ in range(600):
         await numbers(groups, command(1), command(2))
 
@@ -95,18 +97,18 @@ async def test_where_it_goes_badly_each_goes_alone_until_it_goes_well_again(stor
     assert tried < len(store.groups) < 600
 
 
-async def test_what_takes_long_together_is_given_up(
+async def test_a_group_that_takes_too_long_is_given_up(
     store: Store, groups: StepGroups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(step_groups, "_LONGEST", 0.01)
-    store.standstill = asyncio.Event()
+    store.blocked_until = asyncio.Event()
     assert await numbers(groups, command(1), command(2)) == [None, None]
 
 
-async def test_one_that_is_waited_for_no_more_does_not_hinder_the_others(store: Store, groups: StepGroups) -> None:
-    store.standstill = asyncio.Event()
-    left, stays = (asyncio.create_task(groups.run(command(number))) for number in (1, 2))
+async def test_a_cancelled_step_does_not_block_the_others_of_its_group(store: Store, groups: StepGroups) -> None:
+    store.blocked_until = asyncio.Event()
+    cancelled, remaining = (asyncio.create_task(groups.run(command(number))) for number in (1, 2))
     await store.began.wait()
-    left.cancel()
-    store.standstill.set()
-    assert await stays == StepDone(number=2, operation="box.take", result=None)
+    cancelled.cancel()
+    store.blocked_until.set()
+    assert await remaining == StepDone(number=2, operation="box.take", result=None)

@@ -1,4 +1,4 @@
-"""Waves in this process, without a server: what one event may do to the others, and what its partition is told."""
+"""Waves without a server: how one saga affects the others of its wave, and what the wave reports to its partition."""
 
 import asyncio
 from collections.abc import Sequence
@@ -37,54 +37,56 @@ BUGGY = SwarmRequested(source="a", target="b", coins=1, bug=True)
 
 @pytest.fixture
 async def home(database: Database) -> Database:
-    """With coins in box `a`."""
+    """A database with a hundred coins in box `a`."""
     async with database.transaction() as connection:
         await stock(connection, a=100, b=0)
     return database
 
 
 @pytest.fixture(autouse=True)
-def given_away(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Events that got an execution of their own."""
-    given: list[str] = []
+def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of events that were handed over to their own execution."""
+    event_ids: list[str] = []
 
     async def ensure(_client: Client, name: str, envelope: Envelope, _task_queue: str) -> OwnExecution:
-        given.append(envelope.event_id)
+        event_ids.append(envelope.event_id)
         return OwnExecution(own_workflow_id(name, envelope.event_id), "own run", started=True)
 
     monkeypatch.setattr(handover, "ensure_own_execution", ensure)
-    return given
+    return event_ids
 
 
 async def drive(
     database: Database, *events: tuple[str, SwarmRequested] | WaveItem, opens_only: bool = False, **places: Any
 ) -> WaveReply:
-    given: list[WaveItem] = []
+    items: list[WaveItem] = []
     messages: list[bytes] = []
     for position, event in enumerate(events, start=1):
         if isinstance(event, WaveItem):
-            given.append(event)
+            items.append(event)
             continue
-        given.append(WaveItem(position=position, door="event", **places))
+        items.append(WaveItem(position=position, door="event", **places))
         messages.append(wrap(event[1], event_id=event[0], source="test").text.encode())
     steps = StoreSteps(database, CATALOG)
-    made = Wave(steps, cast(Client, None), "queue", Swarm, owner=(PARTITION, "first run"), run_id="run")
-    return await made.drive(WaveCommand(first_run_id="first run", places=tuple(given), opens_only=opens_only), messages)
+    partition_wave = Wave(steps, cast(Client, None), "queue", Swarm, owner=(PARTITION, "first run"), run_id="run")
+    return await partition_wave.drive(
+        WaveCommand(first_run_id="first run", places=tuple(items), opens_only=opens_only), messages
+    )
 
 
-def unopened(*ids: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rows of these cannot be written."""
+def fail_to_open(*ids: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make it impossible to write the rows of these sagas."""
 
     async def open_sagas(connection: Any, openings: Sequence[Opening], *args: Any, **options: Any) -> Any:
-        if any(one.saga.event_id in ids for one in openings):
+        if any(opening.saga.event_id in ids for opening in openings):
             raise RuntimeError("cannot be opened")
         return await opening.open_sagas(connection, openings, *args, **options)
 
     monkeypatch.setattr(wave, "open_sagas", open_sagas)
 
 
-async def test_an_event_whose_saga_has_no_row_is_never_let_go_with_its_message(
-    home: Database, given_away: list[str], monkeypatch: pytest.MonkeyPatch
+async def test_a_saga_without_a_row_keeps_its_message_until_it_is_handed_over(
+    home: Database, handed_over: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise KeyError("a bug in locks")
@@ -93,14 +95,14 @@ async def test_an_event_whose_saga_has_no_row_is_never_let_go_with_its_message(
 
     reply = await drive(home, *((f"e{number}", EVENT) for number in range(12)))
 
-    assert len(given_away) == reply.own == 10
+    assert len(handed_over) == reply.own == 10
     assert [left.event_id for left in reply.left] == [None, None]
 
 
-async def test_one_that_cannot_be_opened_is_not_overtaken_by_its_key_and_others_go_on(
+async def test_a_saga_that_cannot_be_opened_blocks_its_key_and_no_other(
     home: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unopened("first", monkeypatch=monkeypatch)
+    fail_to_open("first", monkeypatch=monkeypatch)
 
     reply = await drive(home, ("first", KEYED), ("second", KEYED), ("other", EVENT))
 
@@ -111,19 +113,19 @@ async def test_one_that_cannot_be_opened_is_not_overtaken_by_its_key_and_others_
     assert [row.event_id for row in await rows(home, saga)] == ["other"]
 
 
-async def test_one_that_can_never_be_opened_does_not_stop_its_partition(
-    home: Database, given_away: list[str], monkeypatch: pytest.MonkeyPatch
+async def test_a_saga_that_can_never_be_opened_does_not_stop_its_partition(
+    home: Database, handed_over: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unopened("first", monkeypatch=monkeypatch)
+    fail_to_open("first", monkeypatch=monkeypatch)
 
     assert [left.why for left in (await drive(home, ("first", EVENT))).left] == [PostponeReason.FAILED]
     assert (await drive(home, ("first", EVENT), failures=2)).own == 1
 
-    assert given_away == ["first"]
+    assert handed_over == ["first"]
 
 
-async def test_a_step_whose_own_error_looks_like_a_lost_database_gets_an_execution_of_its_own(
-    home: Database, given_away: list[str]
+async def test_a_step_whose_own_error_looks_like_a_lost_database_is_handed_over(
+    home: Database, handed_over: list[str]
 ) -> None:
     async def read_a_file(_: Transaction) -> None:
         raise FileNotFoundError("letter.txt")
@@ -133,10 +135,10 @@ async def test_a_step_whose_own_error_looks_like_a_lost_database_gets_an_executi
     assert [left.why for left in (await drive(home, ("e", EVENT))).left] == [PostponeReason.LOST]
     assert (await drive(home, ("e", EVENT), losses=9)).own == 1
 
-    assert given_away == ["e"]
+    assert handed_over == ["e"]
 
 
-async def test_what_is_given_away_is_owned_by_its_own_execution(home: Database) -> None:
+async def test_a_saga_that_is_handed_over_is_owned_by_its_own_execution(home: Database) -> None:
     Plan.has_bug = True
 
     await drive(home, ("e", BUGGY))
@@ -145,7 +147,7 @@ async def test_what_is_given_away_is_owned_by_its_own_execution(home: Database) 
     assert (row.owner_workflow_id, row.owner_first_run_id) == ("Swarm/event/e", "own run")
 
 
-async def test_one_whose_own_execution_cannot_be_started_stays_its_partitions(
+async def test_a_saga_whose_own_execution_cannot_be_started_stays_in_its_partition(
     home: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: Any) -> OwnExecution:
@@ -160,7 +162,7 @@ async def test_one_whose_own_execution_cannot_be_started_stays_its_partitions(
     assert [row.owner_workflow_id for row in await rows(home, saga)] == [PARTITION]
 
 
-async def test_one_that_waits_for_a_lock_stays_its_partitions(home: Database) -> None:
+async def test_a_saga_that_waits_for_a_lock_stays_in_its_partition(home: Database) -> None:
     await drive(home, ("holder", KEYED), opens_only=True)
 
     reply = await drive(home, ("waiter", KEYED), ("other", EVENT))
@@ -176,7 +178,7 @@ async def test_sagas_that_end_together_each_have_their_outcome(home: Database) -
     assert len(await rows(home, saga_outbox)) == 12
 
 
-async def test_a_saga_that_ends_makes_room_for_the_next_before_its_end_is_written(
+async def test_an_ending_saga_makes_room_for_the_next_before_its_outcome_is_written(
     home: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = asyncio.Event()
@@ -205,7 +207,7 @@ async def test_a_saga_that_ends_makes_room_for_the_next_before_its_end_is_writte
 
 async def test_sagas_that_reach_their_steps_together_share_transactions(home: Database) -> None:
     if home.dialect == "sqlite":
-        pytest.skip("on SQLite each step has a transaction of its own")
+        pytest.skip("on SQLite each step has its own transaction")
     commits = 0
 
     def count(_: Any) -> None:
@@ -217,12 +219,12 @@ async def test_sagas_that_reach_their_steps_together_share_transactions(home: Da
 
     assert (await drive(home, *((f"e{number}", EVENT) for number in range(12)))).done == 12
 
-    assert commits <= 1 + 3 * 2 + 3 + 1  # the opening, three steps of two groups, ends, and the look before
+    assert commits <= 1 + 3 * 2 + 3 + 1  # the opening, three steps in two groups each, the outcomes, and the first read
     assert (await Holdings.of(home)).boxes == {"a": before.boxes["a"] - 12, "b": before.boxes["b"] + 12}
     assert {row.attempts for row in await rows(home, saga_step)} == {1}
 
 
-async def test_what_one_saga_is_refused_hurts_none_of_those_that_went_with_it(home: Database) -> None:
+async def test_a_refusal_of_one_saga_affects_no_other_of_its_group(home: Database) -> None:
     refused = {"e2", "e9"}
 
     async def refuse_some(tx: Transaction) -> None:
@@ -235,11 +237,13 @@ async def test_what_one_saga_is_refused_hurts_none_of_those_that_went_with_it(ho
     assert (await drive(home, *((f"e{number}", EVENT) for number in range(14)))).done == 14
 
     phases = {row.event_id: row.phase for row in await rows(home, saga)}
-    assert {one for one, phase in phases.items() if phase == "failed"} == refused
+    assert {event_id for event_id, phase in phases.items() if phase == "failed"} == refused
     assert (await Holdings.of(home)).boxes == {"a": before.boxes["a"] - 12, "b": before.boxes["b"] + 12}
 
 
-async def test_a_deadline_holds_for_who_waits_for_a_lock(home: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_sagas_deadline_expires_while_it_waits_for_a_lock(
+    home: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await drive(home, ("holder", KEYED), opens_only=True)
     monkeypatch.setattr(Swarm, "deadline", timedelta(0))
 
@@ -252,7 +256,7 @@ async def test_a_deadline_holds_for_who_waits_for_a_lock(home: Database, monkeyp
     }
 
 
-async def test_an_open_saga_that_this_worker_cannot_read_stays_its_partitions(
+async def test_an_open_saga_that_this_worker_cannot_read_stays_in_its_partition(
     home: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await drive(home, ("e", EVENT), opens_only=True)
@@ -268,8 +272,8 @@ async def test_an_open_saga_that_this_worker_cannot_read_stays_its_partitions(
 
 
 @pytest.mark.parametrize("is_open", [False, True])
-async def test_an_event_of_a_newer_version_gets_an_execution_that_waits_for_a_newer_worker(
-    is_open: bool, home: Database, given_away: list[str], monkeypatch: pytest.MonkeyPatch
+async def test_an_event_of_a_newer_version_is_handed_over_to_wait_for_a_newer_worker(
+    is_open: bool, home: Database, handed_over: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if is_open:
         await drive(home, ("e", EVENT), opens_only=True)
@@ -281,17 +285,17 @@ async def test_an_event_of_a_newer_version_gets_an_execution_that_waits_for_a_ne
     reply = await drive(home, WaveItem(position=1, event_id="e") if is_open else ("e", EVENT))
 
     assert (reply.own, reply.left, reply.letters) == (1, (), 0)
-    assert given_away == ["e"]
+    assert handed_over == ["e"]
 
 
-async def test_rows_that_are_gone_are_told_each(home: Database) -> None:
+async def test_each_saga_whose_row_is_gone_becomes_a_dead_letter(home: Database) -> None:
     reply = await drive(home, WaveItem(position=3, event_id="one"), WaveItem(position=4, event_id="two"))
 
     assert reply.letters == 2
     assert [letter.origin_position for letter in await rows(home, saga_dead_letter)] == [3, 4]
 
 
-async def test_a_reused_id_is_told_also_where_sagas_are_only_opened(home: Database) -> None:
+async def test_a_reused_event_id_becomes_a_dead_letter_even_if_the_wave_only_opens_sagas(home: Database) -> None:
     await drive(home, ("e", EVENT))
 
     reply = await drive(home, ("e", KEYED), opens_only=True)
@@ -301,7 +305,7 @@ async def test_a_reused_id_is_told_also_where_sagas_are_only_opened(home: Databa
     assert letter.code == "event.id_reused"
 
 
-async def test_an_error_that_no_except_catches_hurts_only_its_saga(home: Database, given_away: list[str]) -> None:
+async def test_a_base_exception_affects_only_its_own_saga(home: Database, handed_over: list[str]) -> None:
     class Odd(BaseException):
         pass
 
@@ -313,7 +317,7 @@ async def test_an_error_that_no_except_catches_hurts_only_its_saga(home: Databas
 
     reply = await drive(home, ("odd", EVENT), ("even", EVENT))
 
-    assert (reply.done, reply.own, given_away) == (1, 1, ["odd"])
+    assert (reply.done, reply.own, handed_over) == (1, 1, ["odd"])
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
@@ -332,11 +336,11 @@ async def test_an_operation_that_would_end_the_worker_is_a_failed_attempt(
     assert {row.event_id: row.phase for row in await rows(home, saga)} == {"odd": "forward", "even": "completed"}
 
 
-def test_having_no_connection_to_spare_is_no_sagas_fault() -> None:
+def test_an_exhausted_connection_pool_is_not_a_sagas_fault() -> None:
     assert is_lost(Unreachable("all connections were in use"))
 
 
-async def test_a_saga_that_it_carries_and_that_others_ended_long_ago_is_done(home: Database) -> None:
+async def test_a_carried_saga_that_was_ended_elsewhere_and_purged_is_done(home: Database) -> None:
     await drive(home, ("one", EVENT))
     await purge_some(Databases.of(home), before=datetime.now(UTC) + timedelta(hours=1))
 
