@@ -1,4 +1,4 @@
-"""The benchmark does not rot: all of it runs, on real servers with real worker processes, as small as it can be."""
+"""The whole benchmark runs at its smallest size, on real servers with real worker processes."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def test_every_form_runs_and_every_goal_is_measured(tmp_path: Path) -> None:
         check=False,
     )
 
-    assert bench.returncode == 0, bench.stderr  # also where goals are missed
+    assert bench.returncode == 0, bench.stderr  # also if goals are missed
     written = json.loads(output.read_text())
     assert [(row["placement"], row["transactions"]) for row in written["rows"]] == [
         ("plain", 3),
@@ -37,7 +37,7 @@ def test_every_form_runs_and_every_goal_is_measured(tmp_path: Path) -> None:
     ]
     assert all(row["throughput"]["median"] > 0 for row in written["rows"])
     assert {row["journal"] for row in written["rows"]} == {"wal"}
-    assert all(one["ratio"] is not None for one in written["ratios"])
-    [own] = [one for one in written["ratios"] if one["measure"] == "history events a saga, own execution"]
-    assert own["met"], "what is counted does not depend on the machine"
+    assert all(ratio["ratio"] is not None for ratio in written["ratios"])
+    [own] = [ratio for ratio in written["ratios"] if ratio["measure"] == "history events a saga, own execution"]
+    assert own["met"], "the number of history events does not depend on the machine"
     assert "goals met: " in bench.stdout

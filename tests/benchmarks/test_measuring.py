@@ -1,4 +1,4 @@
-"""How the benchmark measures: a load that stays the same, CPU of whole families of processes."""
+"""How the benchmark measures: a constant load, and the CPU time of processes with their children."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ NO_PARTS = CpuClock({})
 linux = pytest.mark.skipif(not (PROC / "self" / "stat").exists(), reason="CPU is read from /proc")
 
 
-async def test_a_load_keeps_its_places_taken_and_measures_whole_turns_of_them() -> None:
+async def test_a_load_keeps_a_constant_number_of_sagas_running() -> None:
     running, most = 0, 0
 
     async def run_saga() -> None:
@@ -31,7 +31,7 @@ async def test_a_load_keeps_its_places_taken_and_measures_whole_turns_of_them() 
     assert set(load.cpu_ms_per_saga()) == {"client"}
 
 
-async def test_one_at_a_time_is_one_at_a_time() -> None:
+async def test_sagas_that_run_alone_do_not_overlap() -> None:
     runs: list[bool] = []
     free = asyncio.Lock()
 
@@ -47,16 +47,16 @@ async def test_one_at_a_time_is_one_at_a_time() -> None:
 
 
 @linux
-def test_children_that_have_ended_count_to_those_that_started_them() -> None:
+def test_ended_children_count_towards_their_parent() -> None:
     before = cpu_seconds([os.getpid()])
-    # Until it has used a tenth of a second, however long that takes.
+    # The child runs until it has used a tenth of a second of CPU time.
     subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.1: pass"], check=True)
 
     assert cpu_seconds([os.getpid()]) - before >= 0.05
 
 
 @linux
-def test_children_that_live_count_to_those_that_started_them() -> None:
+def test_running_children_count_towards_their_parent() -> None:
     code = "import sys, time\nwhile time.process_time() < 0.1: pass\nprint(flush=True); sys.stdin.read()"
     before = cpu_seconds([os.getpid()])
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
@@ -68,7 +68,7 @@ def test_children_that_live_count_to_those_that_started_them() -> None:
 
 
 @linux
-def test_a_process_that_is_gone_is_told() -> None:
+def test_a_process_that_is_gone_is_an_error() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
 

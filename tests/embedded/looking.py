@@ -1,4 +1,4 @@
-"""Looking at processes from outside."""
+"""Inspects processes from outside."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +13,7 @@ async def eventually(condition: Callable[[], bool], *, seconds: float = 10) -> N
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and that nobody collected does not. Linux only."""
+    """Whether a process runs; a zombie does not. Linux only."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -21,7 +21,7 @@ def is_alive(pid: int) -> bool:
 
 
 def processes_with(variable: str) -> dict[int, str]:
-    """Command lines by process id, of all processes whose environment holds this `NAME=value`. Linux only."""
+    """Command lines, by process id, of all processes that have this `NAME=value` in their environment. Linux only."""
     found: dict[int, str] = {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():

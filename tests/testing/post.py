@@ -1,7 +1,7 @@
-"""Orchestrators that post letters: a cast for what the application does not have, such as calls of the outside.
+"""Orchestrators that post letters, for what the application does not have, such as external calls.
 
-The other side is a folder with a file a letter, named by its idempotency key. It travels in the event, so that a
-process that is about to be killed posts to the same folder.
+The external service is a folder with one file per letter, named by its idempotency key. The event carries the
+folder's path, so that a process that will be killed posts to the same folder.
 """
 
 from datetime import timedelta
@@ -31,7 +31,7 @@ _calls = count(1)
 
 
 async def filled(tx: Transaction) -> None:
-    """A hundred coins."""
+    """Put a hundred coins into the purse."""
     await tx.exec(insert(purse).values(name="a", coins=100))
 
 
@@ -43,13 +43,13 @@ async def pay(tx: Transaction, coins: int) -> None:
 
 @pay.compensation
 async def repay(tx: Transaction, coins: int) -> None:
-    """Put them back."""
+    """Put the coins back."""
     await tx.exec(update(purse).values(coins=purse.c.coins + coins))
 
 
 @operation
 async def put_stamp(tx: Transaction, text: str) -> str:
-    """Keep a stamp; answers its id."""
+    """Store a stamp; returns its id."""
     key = str(tx.uuid())
     await tx.exec(insert(stamp).values(id=key, text=text))
     return key
@@ -57,58 +57,58 @@ async def put_stamp(tx: Transaction, text: str) -> str:
 
 @put_stamp.compensation
 async def remove_stamp(tx: Transaction, result: str) -> None:
-    """Take it away."""
+    """Remove the stamp."""
     await tx.exec(delete(stamp).where(stamp.c.id == result))
 
 
 @operation(retriable=True)
 async def file_away(tx: Transaction, text: str) -> None:
-    """Past the pivot."""
+    """Store a text, past the pivot."""
     await tx.exec(insert(stamp).values(id=str(tx.uuid()), text=text))
 
 
 @external_operation(time_limit=_SOON)
 async def send(call: ExternalCall, folder: str, text: str) -> str:
-    """Send a letter, once for each key."""
+    """Send a letter, once per key."""
     (Path(folder) / call.idempotency_key).write_text(text)
     return call.idempotency_key
 
 
 @send.compensation
 async def recall(call: ExternalCall, folder: str, result: str) -> None:
-    """Get it back."""
+    """Remove the letter."""
     (Path(folder) / result).unlink(missing_ok=True)
 
 
 @send.verification
 async def was_sent(call: ExternalCall, folder: str) -> Confirmed[str] | None:
-    """Whether it was sent."""
-    there = (Path(folder) / call.idempotency_key).exists()
-    return Confirmed(call.idempotency_key) if there else None
+    """Confirm the letter if it was sent."""
+    was_written = (Path(folder) / call.idempotency_key).exists()
+    return Confirmed(call.idempotency_key) if was_written else None
 
 
 @external_operation(time_limit=_SOON, irreversible="nobody gets it back")
 async def send_unasked(call: ExternalCall, folder: str, text: str) -> str:
-    """Send a letter, once for each key. Nobody can ask whether it was sent."""
+    """Send a letter, once per key. There is no verification."""
     (Path(folder) / call.idempotency_key).write_text(text)
     return call.idempotency_key
 
 
 @external_operation(time_limit=_SOON, irreversible="a letter that is opened is read")
 async def send_for_good(call: ExternalCall, folder: str, text: str) -> None:
-    """Send a letter, once for each key."""
+    """Send a letter, once per key."""
     (Path(folder) / call.idempotency_key).write_text(text)
 
 
 @send_for_good.verification
 async def was_sent_for_good(call: ExternalCall, folder: str) -> Confirmed[None] | None:
-    """Whether it was sent."""
+    """Confirm the letter if it was sent."""
     return Confirmed(None) if (Path(folder) / call.idempotency_key).exists() else None
 
 
 @external_operation(time_limit=_SOON)
 async def send_anew(call: ExternalCall, folder: str, text: str) -> str:
-    """Wrong: it does not heed the key, so each call sends a letter."""
+    """Wrong: it ignores the key, so each call sends another letter."""
     name = f"{call.idempotency_key}-{next(_calls)}"
     (Path(folder) / name).write_text(text)
     return name
@@ -116,7 +116,7 @@ async def send_anew(call: ExternalCall, folder: str, text: str) -> str:
 
 @send_anew.compensation
 async def recall_anew(call: ExternalCall, folder: str, result: str) -> None:
-    """Get it back."""
+    """Remove the letter."""
     (Path(folder) / result).unlink(missing_ok=True)
 
 
@@ -127,7 +127,7 @@ async def look_for_nothing(call: ExternalCall, folder: str) -> Confirmed[str] | 
 
 
 class LetterWritten(DomainEvent):
-    """To be posted."""
+    """A letter to be posted."""
 
     folder: str
     coins: int
@@ -140,47 +140,47 @@ class Answered(DomainEvent):
 
 
 class LetterPosted(DomainEvent):
-    """Posted."""
+    """The letter has been posted."""
 
 
 class LetterNotPosted(FailureEvent):
-    """Not posted."""
+    """The letter was not posted."""
 
 
 class Post(Orchestrator[LetterWritten, LetterPosted, LetterNotPosted]):
-    """A call outside that can be asked for, between two steps."""
+    """An external step with a verification, between two database steps."""
 
     async def handle(self, event: LetterWritten, saga: Saga) -> LetterPosted:
-        """Pay, send, keep the stamp."""
+        """Pay, send the letter and store the stamp."""
         await saga.execute_batch(pay(event.coins), send(event.folder, "dear"), put_stamp("blue"))
         return LetterPosted()
 
 
 class PostUnasked(Orchestrator[LetterWritten, LetterPosted, LetterNotPosted]):
-    """A call outside that nobody can ask for."""
+    """An external step without a verification."""
 
     async def handle(self, event: LetterWritten, saga: Saga) -> LetterPosted:
-        """Pay, send."""
+        """Pay and send the letter."""
         await saga.execute_batch(pay(event.coins), send_unasked(event.folder, "dear"))
         return LetterPosted()
 
 
 class PostAnew(Orchestrator[LetterWritten, LetterPosted, LetterNotPosted]):
-    """Wrong: a call outside that does not heed its key."""
+    """Wrong: an external step that ignores its idempotency key."""
 
     async def handle(self, event: LetterWritten, saga: Saga) -> LetterPosted:
-        """Send."""
+        """Send the letter."""
         await saga.execute(send_anew(event.folder, "dear"))
         return LetterPosted()
 
 
 class PostForGood(Orchestrator[LetterWritten, LetterPosted, LetterNotPosted]):
-    """A call outside that is the pivot, a pause, an answer, and what comes after it."""
+    """A sleep, a wait for an event, an external step that is the pivot, and a step after it."""
 
     awaited = (Answered,)
 
     async def handle(self, event: LetterWritten, saga: Saga) -> LetterPosted:
-        """Pay, wait, send, file away."""
+        """Pay, wait for an answer, send the letter and file it away."""
         await saga.execute(pay(event.coins))
         await saga.sleep(timedelta(days=1))
         answer = await saga.wait_for(
@@ -192,10 +192,10 @@ class PostForGood(Orchestrator[LetterWritten, LetterPosted, LetterNotPosted]):
 
 
 class Pivots(Orchestrator[LetterWritten, LetterPosted, LetterNotPosted]):
-    """A pivot of its own."""
+    """An explicit pivot."""
 
     async def handle(self, event: LetterWritten, saga: Saga) -> LetterPosted:
-        """Pay, the pivot, file away."""
+        """Pay, pass the pivot and file the text away."""
         await saga.execute(pay(event.coins))
         await saga.pivot()
         await saga.execute(file_away("paid"))

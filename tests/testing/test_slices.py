@@ -1,4 +1,4 @@
-"""Slices: each item is in exactly one of them."""
+"""Every item of a run is in exactly one of its slices."""
 
 import pytest
 
@@ -15,11 +15,11 @@ def test_each_item_is_in_exactly_one_slice(count: int) -> None:
     assert WHOLE.of(items) == items
 
 
-def test_the_number_may_be_larger_than_the_count() -> None:
+def test_a_slice_number_above_the_count_wraps_around() -> None:
     assert Slice.parse("1307/6") == Slice.parse("5/6")
 
 
 @pytest.mark.parametrize("text", ["", "3", "1/0", "-1/3", "1/3/5", "a/b"])
-def test_a_text_of_another_form_is_refused(text: str) -> None:
+def test_an_invalid_slice_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a slice"):
         Slice.parse(text)

@@ -1,6 +1,6 @@
-"""Orchestrators that are wrong, each in one way that an author might not see: the kit has to.
+"""Orchestrators that are each wrong in one way that an author might overlook and the kit must detect.
 
-Their tables: boxes of coins, and a ledger. What stands outside of the database is a list.
+Their tables are boxes of coins and a ledger. A list stands for the world outside of the database.
 """
 
 from itertools import count
@@ -17,13 +17,13 @@ entry = Table("entry", tables, Column("id", String(64), primary_key=True), Colum
 
 
 class Outside:
-    """Letters that were sent."""
+    """The world outside of the database: the letters that were sent."""
 
     letters: ClassVar[list[str]] = []
 
 
 async def boxes(tx: Transaction) -> None:
-    """A hundred coins in box `a`."""
+    """Put a hundred coins into box `a`."""
     await tx.exec(insert(box).values(name="a", coins=100))
 
 
@@ -33,13 +33,13 @@ async def _add(tx: Transaction, coins: int) -> None:
 
 @operation(irreversible="for `given` alone")
 async def open_box(tx: Transaction, name: str, coins: int) -> None:
-    """A box."""
+    """Create a box."""
     await tx.exec(insert(box).values(name=name, coins=coins))
 
 
 @operation
 async def take_by_reading(tx: Transaction, coins: int) -> int:
-    """Take coins out; answers how many there were."""
+    """Take coins out; returns how many there were before."""
     before: int = (await tx.exec(select(box.c.coins).where(box.c.name == "a"))).one()
     await _add(tx, -coins)
     return before
@@ -47,20 +47,20 @@ async def take_by_reading(tx: Transaction, coins: int) -> int:
 
 @take_by_reading.compensation
 async def set_back(tx: Transaction, result: int) -> None:
-    """Wrong: it sets what was read, whatever others have done since."""
+    """Wrong: it restores the value that was read, and thereby loses what others have changed since."""
     await tx.exec(update(box).where(box.c.name == "a").values(coins=result))
 
 
 @operation
 async def take_and_enter(tx: Transaction, coins: int) -> None:
-    """Take coins out, and enter it in the ledger."""
+    """Take coins out and write an entry into the ledger."""
     await _add(tx, -coins)
     await tx.exec(insert(entry).values(id=str(tx.uuid()), coins=coins))
 
 
 @take_and_enter.compensation
 async def give_back_only(tx: Transaction, coins: int) -> None:
-    """Wrong: the ledger is forgotten."""
+    """Wrong: it does not remove the ledger's entry."""
     await _add(tx, coins)
 
 
@@ -72,20 +72,20 @@ async def take(tx: Transaction, coins: int) -> None:
 
 @take.compensation
 async def give_back(tx: Transaction, coins: int) -> None:
-    """Put them back."""
+    """Put the coins back."""
     await _add(tx, coins)
 
 
 @operation
 async def take_and_tell(tx: Transaction, coins: int) -> None:
-    """Wrong: it tells somebody outside of its transaction."""
+    """Wrong: it has an effect outside of its transaction."""
     await _add(tx, -coins)
     Outside.letters.append(f"{coins} taken")
 
 
 @take_and_tell.compensation
 async def give_back_and_untell(tx: Transaction, coins: int) -> None:
-    """Put them back, and untell it."""
+    """Put the coins back and remove the effect outside."""
     await _add(tx, coins)
     Outside.letters.remove(f"{coins} taken")
 
@@ -98,7 +98,7 @@ async def take_for_good(tx: Transaction, coins: int) -> None:
 
 @take_for_good.compensation
 async def refuse_to_give_back(tx: Transaction, coins: int) -> None:
-    """Wrong: a compensation has to be done."""
+    """Wrong: a compensation must not refuse."""
     raise Refused("box.closed", f"{coins} cannot come back")
 
 
@@ -107,7 +107,7 @@ _clock = count(1)
 
 @operation
 async def enter_the_time(tx: Transaction, coins: int) -> None:
-    """Wrong: what it writes comes from a clock."""
+    """Wrong: it writes the time of a clock."""
     await tx.exec(insert(entry).values(id=str(tx.uuid()), coins=next(_clock)))
 
 
@@ -119,105 +119,105 @@ async def strike_out(tx: Transaction) -> None:
 
 @operation
 async def count_up(tx: Transaction, coins: int) -> None:
-    """Count in the ledger, two for one: wrong by itself, and its compensation knows."""
+    """Take twice the coins; its compensation puts twice the coins back."""
     await _add(tx, -2 * coins)
 
 
 @count_up.compensation
 async def count_down(tx: Transaction, coins: int) -> None:
-    """Wrong for large numbers only."""
+    """Wrong only for large numbers."""
     await _add(tx, 2 * min(coins, 15))
 
 
 class Asked(DomainEvent):
-    """Take coins."""
+    """The request to take coins."""
 
     coins: int
 
 
 class Taken(DomainEvent):
-    """Taken."""
+    """The coins have been taken."""
 
 
 class NotTaken(FailureEvent):
-    """Not taken."""
+    """The coins were not taken."""
 
 
 class SetsBack(Orchestrator[Asked, Taken, NotTaken]):
-    """Its compensation sets an absolute value."""
+    """An orchestrator whose compensation sets an absolute value."""
 
     async def handle(self, event: Asked, saga: Saga) -> Taken:
-        """Take."""
+        """Take the coins."""
         await saga.execute(take_by_reading(event.coins))
         return Taken()
 
 
 class Forgets(Orchestrator[Asked, Taken, NotTaken]):
-    """Its compensation forgets a table."""
+    """An orchestrator whose compensation forgets a table."""
 
     async def handle(self, event: Asked, saga: Saga) -> Taken:
-        """Take twice."""
+        """Take the coins twice."""
         await saga.execute_batch(take_and_enter(event.coins), take(event.coins))
         return Taken()
 
 
 class Tells(Orchestrator[Asked, Taken, NotTaken]):
-    """Its operation has an effect outside of the transaction."""
+    """An orchestrator whose operation has an effect outside of the transaction."""
 
     async def handle(self, event: Asked, saga: Saga) -> Taken:
-        """Take."""
+        """Take the coins."""
         await saga.execute(take_and_tell(event.coins))
         return Taken()
 
 
 class Guesses(Orchestrator[Asked, Taken, NotTaken]):
-    """Its handle does another thing each time."""
+    """An orchestrator whose `handle` calls different steps each time."""
 
     async def handle(self, event: Asked, saga: Saga) -> Taken:
-        """Take a number of coins that comes from nowhere."""
+        """Take a number of coins that depends on a counter."""
         await saga.execute(take(event.coins + next(_clock)))
         return Taken()
 
 
 class WillNotGiveBack(Orchestrator[Asked, Taken, NotTaken]):
-    """Its compensation refuses."""
+    """An orchestrator whose compensation refuses."""
 
     async def handle(self, event: Asked, saga: Saga) -> Taken:
-        """Take twice."""
+        """Take the coins twice."""
         await saga.execute_batch(take_for_good(event.coins), take(event.coins))
         return Taken()
 
 
 class AsksTheClock(Orchestrator[Asked, Taken, NotTaken]):
-    """Its operation writes the time."""
+    """An orchestrator whose operation writes the time."""
 
     async def handle(self, event: Asked, saga: Saga) -> Taken:
-        """Enter."""
+        """Write the time into the ledger."""
         await saga.execute(enter_the_time(event.coins))
         return Taken()
 
 
 class RightForSmallNumbers(Orchestrator[Asked, Taken, NotTaken]):
-    """Its compensation is wrong for numbers that its example does not have."""
+    """An orchestrator whose compensation is wrong only for numbers that its example does not have."""
 
     async def handle(self, event: Asked, saga: Saga) -> Taken:
-        """Count."""
+        """Take twice the coins."""
         await saga.execute(count_up(event.coins))
         return Taken()
 
 
 class Right(Orchestrator[Asked, Taken, NotTaken]):
-    """Nothing is wrong with it."""
+    """A correct orchestrator."""
 
     async def handle(self, event: Asked, saga: Saga) -> Taken:
-        """Take."""
+        """Take the coins."""
         await saga.execute(take(event.coins))
         return Taken()
 
 
 class NeverRight(Orchestrator[Asked, Taken, NotTaken]):
-    """It raises."""
+    """An orchestrator whose `handle` always raises."""
 
     async def handle(self, event: Asked, saga: Saga) -> Taken:
-        """Wrong."""
+        """Raise an error."""
         raise LookupError("there is nothing here")

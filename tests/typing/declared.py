@@ -1,4 +1,4 @@
-"""What the two files beside it are checked against: a small domain, declared as an author would."""
+"""A small domain, declared as an author would, that `right_forms` and `mistakes` use."""
 
 from typing import NewType
 
@@ -15,14 +15,14 @@ class Money(Contract):
 
 
 class MoveRequested(DomainEvent):
-    """Money is to be moved."""
+    """The request to move money."""
 
     account: AccountId
     amount: Money
 
 
 class MoveCompleted(DomainEvent):
-    """Money was moved."""
+    """Money has been moved."""
 
     amount: Money
 
@@ -39,7 +39,7 @@ async def withdraw(tx: Transaction, account: AccountId, amount: Money) -> Money:
 
 @withdraw.compensation
 async def put_back(tx: Transaction, account: AccountId, amount: Money, result: Money) -> None:
-    """Put it in again."""
+    """Put the money back."""
 
 
 @operation(irreversible="a letter cannot be called back")
@@ -55,5 +55,5 @@ async def count(tx: Transaction) -> int:
 
 @query
 async def label(tx: Transaction, account: AccountId) -> str | None:
-    """What its owner calls it."""
+    """The name that the owner has given to the account, if any."""
     return None

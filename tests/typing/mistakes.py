@@ -1,6 +1,6 @@
 """Mistakes that both type checkers refuse. Checked, never run: see `test_typing`.
 
-Above each mistake stands why it is refused, in a part of each checker's words. A line without that is right.
+A comment above each mistake quotes a part of each checker's message. A statement without such a comment is correct.
 """
 
 from datetime import timedelta

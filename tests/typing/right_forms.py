@@ -1,4 +1,4 @@
-"""The right forms have the types that they promise. Checked by mypy and pyright, never run."""
+"""The correct forms have the promised types. Checked by mypy and pyright, never run."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -44,11 +44,11 @@ def decorators_keep_the_signature() -> None:
     async def called(tx: Transaction) -> None: ...
 
     @query()
-    async def asked(tx: Transaction, account: AccountId) -> int: ...  # type: ignore[empty-body]
+    async def read_account(tx: Transaction, account: AccountId) -> int: ...  # type: ignore[empty-body]
 
     assert_type(bare(A), OperationCall[Money])
     assert_type(called(), OperationCall[None])
-    assert_type(asked(A), OperationCall[int])
+    assert_type(read_account(A), OperationCall[int])
     any_operation: Operation[..., Any] = bare
     assert_type(any_operation(1, two=3), OperationCall[Any])
 
@@ -56,7 +56,7 @@ def decorators_keep_the_signature() -> None:
 async def an_operation_and_its_compensation_run_in_a_transaction(tx: Transaction) -> None:
     assert_type(await withdraw.body(tx, A, FIVE), Money)
     assert_type(await count.body(tx), int)
-    # A compensation stays the function that it is.
+    # The decorator returns a compensation unchanged.
     undoing: Callable[[Transaction, AccountId, Money, Money], Awaitable[None]] = put_back
     await undoing(tx, A, FIVE, FIVE)
 
@@ -86,7 +86,7 @@ class Move(Orchestrator[MoveRequested, MoveCompleted, MoveFailed]):
     """Takes money out of an account."""
 
     async def handle(self, event: MoveRequested, saga: Saga) -> MoveCompleted:
-        """Withdraw, if there is an account."""
+        """Withdraw the money if there is an account."""
         if await saga.execute(count()) == 0:
             raise Refused("account.not_found", "there is no account")
         return MoveCompleted(amount=await saga.execute(withdraw(event.account, event.amount)))
@@ -103,7 +103,7 @@ class Watch(Orchestrator[MoveCompleted | MoveFailed, MoveCompleted, MoveFailed])
     """Starts on either of two events."""
 
     async def handle(self, event: MoveCompleted | MoveFailed, saga: Saga) -> MoveCompleted:
-        """What it is must be asked."""
+        """Check which of the two events has started the saga."""
         return MoveCompleted(amount=event.amount if isinstance(event, MoveCompleted) else FIVE)
 
 
@@ -131,5 +131,5 @@ async def a_handle_gives_the_completed_event(handle: SagaHandle[MoveCompleted]) 
 async def answers_are_typed_by_what_is_asked_for(bus: EventBus) -> None:
     assert_type(bus.handle(Move, "once"), SagaHandle[MoveCompleted])
     assert_type(await bus.wait_for(MoveCompleted, matching=lambda moved: moved.amount == FIVE), MoveCompleted)
-    async with bus.listening(MoveRequested) as heard:
-        assert_type(await heard.next(timeout=timedelta(seconds=5)), MoveRequested)
+    async with bus.listening(MoveRequested) as listening:
+        assert_type(await listening.next(timeout=timedelta(seconds=5)), MoveRequested)

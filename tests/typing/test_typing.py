@@ -1,4 +1,4 @@
-"""Types flow from a declaration to its result, and a mistake is refused where it is written: by mypy and by pyright."""
+"""mypy and pyright infer types from a declaration to its result and refuse each mistake where it is written."""
 
 import json
 import os
@@ -18,11 +18,11 @@ MISTAKES = HERE / "mistakes.py"
 MARK = re.compile(r"# refused by (mypy|pyright): (.+)")
 
 Faults = Mapping[tuple[Path, int], list[str]]
-"""What a checker says, by file and line."""
+"""A checker's messages, by file and line."""
 
 
 def mypy(_: Path) -> Faults:
-    """What mypy says about both files."""
+    """The errors that mypy reports for both files."""
     command = [sys.executable, "-m", "mypy", "--output=json", str(RIGHT_FORMS), str(MISTAKES)]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     faults: defaultdict[tuple[Path, int], list[str]] = defaultdict(list)
@@ -35,7 +35,10 @@ def mypy(_: Path) -> Faults:
 
 
 def pyright(tmp_path: Path) -> Faults:
-    """What pyright says about both files. It needs a configuration of its own: the project's leaves mistakes out."""
+    """The errors that pyright reports for both files.
+
+    It runs with its own configuration, because the project's configuration excludes the file of mistakes.
+    """
     configuration = tmp_path / "pyrightconfig.json"
     checked = {
         "include": [os.path.relpath(file, tmp_path) for file in (RIGHT_FORMS, MISTAKES)],
@@ -46,27 +49,27 @@ def pyright(tmp_path: Path) -> Faults:
     configuration.write_text(json.dumps(checked))
     command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "-p", str(tmp_path)]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    told = json.loads(ran.stdout)
-    assert told["summary"]["filesAnalyzed"] == 2, ran.stdout
+    report = json.loads(ran.stdout)
+    assert report["summary"]["filesAnalyzed"] == 2, ran.stdout
     faults: defaultdict[tuple[Path, int], list[str]] = defaultdict(list)
-    for fault in told["generalDiagnostics"]:
+    for fault in report["generalDiagnostics"]:
         line: int = fault["range"]["start"]["line"] + 1
         faults[Path(fault["file"]), line].append(fault["message"])
     return faults
 
 
 def expected(checker: str) -> dict[int, str]:
-    """Line of each mistake, and a part of what the checker has to say."""
-    found: dict[int, str] = {}
+    """The line of each mistake, with a part of the checker's expected message."""
+    mistakes: dict[int, str] = {}
     waiting: str | None = None
     for number, line in enumerate(MISTAKES.read_text().splitlines(), start=1):
         mark = MARK.fullmatch(line.strip())
         if mark and mark[1] == checker:
             waiting = mark[2]
         elif not mark and waiting is not None:
-            found[number] = waiting
+            mistakes[number] = waiting
             waiting = None
-    return found
+    return mistakes
 
 
 @pytest.mark.parametrize("checker", [mypy, pyright])
@@ -77,8 +80,8 @@ def test_right_forms_are_accepted_and_each_mistake_is_refused(
 
     faults = checker(tmp_path)
 
-    assert [(line, said) for (file, line), said in faults.items() if file == RIGHT_FORMS] == []
-    refused = {line: said for (file, line), said in faults.items() if file == MISTAKES}
+    assert [(line, messages) for (file, line), messages in faults.items() if file == RIGHT_FORMS] == []
+    refused = {line: messages for (file, line), messages in faults.items() if file == MISTAKES}
     assert sorted(refused) == sorted(mistakes)
     unlike = {
         line: (part, refused[line])
@@ -88,6 +91,6 @@ def test_right_forms_are_accepted_and_each_mistake_is_refused(
     assert unlike == {}
 
 
-def test_both_checkers_are_asked_about_the_same_mistakes() -> None:
+def test_both_checkers_have_an_expected_message_for_each_mistake() -> None:
     assert list(expected("mypy")) == list(expected("pyright"))
     assert len(expected("mypy")) > 40

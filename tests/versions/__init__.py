@@ -1,1 +1,1 @@
-"""One application before and after its contracts changed: the same names, another version."""
+"""One application before and after a change of its contracts: the same names with another version."""

@@ -9,14 +9,14 @@ from tests.cast import put, take
 
 
 class Coins(Contract):
-    """How many, and which."""
+    """A number of coins of one colour."""
 
     count: int
     colour: str
 
 
 class CrateMoveRequested(DomainEvent):
-    """Move coins from a box to another."""
+    """Move coins from one box to another."""
 
     version = 2
 
@@ -36,7 +36,7 @@ class CrateMoveRequested(DomainEvent):
 
 
 class CrateMoveCompleted(DomainEvent):
-    """Moved."""
+    """The coins have been moved."""
 
     version = 2
 
@@ -49,25 +49,25 @@ class CrateMoveCompleted(DomainEvent):
 
 
 class CrateMoveFailed(FailureEvent):
-    """Not moved."""
+    """The coins were not moved."""
 
 
 class CrateMove(Orchestrator[CrateMoveRequested, CrateMoveCompleted, CrateMoveFailed]):
-    """Each in an execution of its own."""
+    """Moves coins, each saga in its own execution."""
 
     async def handle(self, event: CrateMoveRequested, saga: Saga) -> CrateMoveCompleted:
-        """Take and put."""
+        """Take the coins and put them."""
         await saga.execute_batch(take(event.source, event.coins.count), put(event.target, event.coins.count))
         return CrateMoveCompleted(coins=event.coins)
 
 
 class CrateSwarm(Orchestrator[CrateMoveRequested, CrateMoveCompleted, CrateMoveFailed]):
-    """The same in partitions."""
+    """Moves coins in partitions."""
 
     partitions = 2
 
     async def handle(self, event: CrateMoveRequested, saga: Saga) -> CrateMoveCompleted:
-        """Take and put."""
+        """Take the coins and put them."""
         await saga.execute_batch(take(event.source, event.coins.count), put(event.target, event.coins.count))
         return CrateMoveCompleted(coins=event.coins)
 

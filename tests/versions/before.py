@@ -9,7 +9,7 @@ from tests.cast import put, take
 
 
 class CrateMoveRequested(DomainEvent):
-    """Move coins from a box to another."""
+    """Move coins from one box to another."""
 
     source: str
     target: str
@@ -22,31 +22,31 @@ class CrateMoveRequested(DomainEvent):
 
 
 class CrateMoveCompleted(DomainEvent):
-    """Moved."""
+    """The coins have been moved."""
 
     coins: int
 
 
 class CrateMoveFailed(FailureEvent):
-    """Not moved."""
+    """The coins were not moved."""
 
 
 class CrateMove(Orchestrator[CrateMoveRequested, CrateMoveCompleted, CrateMoveFailed]):
-    """Each in an execution of its own."""
+    """Moves coins, each saga in its own execution."""
 
     async def handle(self, event: CrateMoveRequested, saga: Saga) -> CrateMoveCompleted:
-        """Take and put."""
+        """Take the coins and put them."""
         taken, _ = await saga.execute_batch(take(event.source, event.coins), put(event.target, event.coins))
         return CrateMoveCompleted(coins=taken)
 
 
 class CrateSwarm(Orchestrator[CrateMoveRequested, CrateMoveCompleted, CrateMoveFailed]):
-    """The same in partitions."""
+    """Moves coins in partitions."""
 
     partitions = 2
 
     async def handle(self, event: CrateMoveRequested, saga: Saga) -> CrateMoveCompleted:
-        """Take and put."""
+        """Take the coins and put them."""
         taken, _ = await saga.execute_batch(take(event.source, event.coins), put(event.target, event.coins))
         return CrateMoveCompleted(coins=taken)
 
