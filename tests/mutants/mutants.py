@@ -403,7 +403,7 @@ def database_now() -> ColumnElement[datetime]:"""
         replaced={"if how := difference(checked, back):": "if not back and (how := difference(checked, back)):"},
         caught_by=(
             "tests/unit/test_overlap.py"
-            "::test_a_value_that_would_come_back_as_another_is_neither_described_nor_recorded",
+            "::test_a_value_that_would_be_read_back_differently_is_neither_described_nor_recorded",
         ),
         unseen="no value of its bank could be read as another",
     ),
@@ -413,7 +413,7 @@ def database_now() -> ColumnElement[datetime]:"""
         file=PUBLISHABLE,
         replaced={"(how := difference(event, again))": "(how := difference(again, again))"},
         caught_by=(
-            "tests/unit/test_publishable.py::test_an_event_that_would_arrive_as_another_is_refused_before_it_is_sent",
+            "tests/unit/test_publishable.py::test_an_event_that_would_arrive_changed_is_refused_before_it_is_sent",
         ),
         unseen="no event of its bank could be read as another",
     ),
@@ -444,7 +444,7 @@ def database_now() -> ColumnElement[datetime]:"""
         file=UNWRAPPING,
         replaced={"if envelope.has_rounded_numbers and is_exact:": "if not envelope:"},
         caught_by=(
-            "tests/unit/test_publishable.py::test_a_number_with_more_digits_than_a_float_is_asked_for_as_a_string",
+            "tests/unit/test_publishable.py::test_a_number_with_more_digits_than_a_float_must_be_sent_as_a_string",
         ),
         unseen="its amounts are whole numbers",
     ),
@@ -480,7 +480,9 @@ def database_now() -> ColumnElement[datetime]:"""
         breaks="a refusal inside an exception group is the refusal",
         file=GROUPS,
         replaced={"refusal or _first": "_first"},
-        caught_by=("tests/unit/test_driven_saga.py::test_a_refusal_inside_a_group_that_handle_raises_is_the_refusal",),
+        caught_by=(
+            "tests/unit/test_driven_saga.py::test_a_refusal_inside_an_exception_group_of_handle_counts_as_a_refusal",
+        ),
         unseen="none of its operations raises a group",
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""Asking the tables while somebody waits: one question at a time for all, and again after they were away."""
+"""Outcome polling: all waiting callers share one lookup at a time, and it is repeated after an outage."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ ENDED = Outcome(phase=Phase.COMPLETED, event_id="e", content_digest="d", trigger
 
 
 class Scripted:
-    """Tables that answer each question by the next line of a script, the last one for ever; a worker if patient."""
+    """Tables that answer each lookup with the next line of a script, and repeat the last line."""
 
     pauses: tuple[float, float] = (0.0, 0.0)
     is_local = False
@@ -41,20 +41,20 @@ class Scripted:
             except asyncio.CancelledError:
                 self.given_up += 1
                 raise
-        told = [SagaEntry(saga=key, content_digest="d", outcome=ENDED) for key in line or ()]
-        return LookupReply(sagas=tuple(told))
+        entries = [SagaEntry(saga=key, content_digest="d", outcome=ENDED) for key in line or ()]
+        return LookupReply(sagas=tuple(entries))
 
     async def close(self) -> None:
-        """Nothing."""
+        """Close nothing."""
 
-    async def until(self, true: Callable[[], bool]) -> None:
+    async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
-            while not true():
+            while not condition():
                 self.changed.clear()
                 await self.changed.wait()
 
 
-async def test_all_who_wait_share_a_question_and_one_that_leaves_somebody_out_is_given_up(
+async def test_waiting_callers_share_a_lookup_and_an_incomplete_one_is_abandoned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(asking, "MINIMUM_LOOKUP_TIME", 0.01)
@@ -71,7 +71,7 @@ async def test_all_who_wait_share_a_question_and_one_that_leaves_somebody_out_is
     assert tables.given_up == 1
 
 
-async def test_tables_that_are_away_are_asked_again_and_what_is_wrong_is_told() -> None:
+async def test_a_lookup_is_repeated_after_an_outage_and_a_wrong_address_is_raised() -> None:
     key = uuid4()
     tables = Scripted(LookupUnavailable("a restart"), [key])
     assert await asyncio.wait_for(RecordedOutcomes(tables).of(key), 10) == ENDED
@@ -81,7 +81,7 @@ async def test_tables_that_are_away_are_asked_again_and_what_is_wrong_is_told() 
         await asyncio.wait_for(RecordedOutcomes(Scripted(Unreachable("wrong address"))).of(key), 10)
 
 
-async def test_once_nobody_waits_nothing_is_asked_and_the_next_one_is_answered() -> None:
+async def test_no_lookup_is_made_without_waiting_callers() -> None:
     key = uuid4()
     tables = Scripted(None, [key], patience=20.0)
     outcomes = RecordedOutcomes(tables)
@@ -92,7 +92,7 @@ async def test_once_nobody_waits_nothing_is_asked_and_the_next_one_is_answered()
     assert await asyncio.wait_for(outcomes.of(key), 10) == ENDED
 
 
-async def test_who_comes_while_another_takes_long_is_not_kept_waiting_by_the_pause_for_it() -> None:
+async def test_a_new_caller_is_not_delayed_by_the_pause_for_a_slow_saga() -> None:
     slow, quick = uuid4(), uuid4()
     tables = Scripted([], [quick])
     tables.pauses = (0.0, 60.0)
@@ -104,13 +104,13 @@ async def test_who_comes_while_another_takes_long_is_not_kept_waiting_by_the_pau
     waits_long.cancel()
 
 
-async def test_the_next_question_comes_after_a_part_of_the_time_that_sagas_take() -> None:
+async def test_the_pause_between_lookups_is_a_fraction_of_the_time_that_sagas_take() -> None:
     keys = [uuid4() for _ in range(8)]
     now = 0.0
     asked: list[float] = []
 
     class Slow(Scripted):
-        """Sagas that take ten seconds, on a clock that a question moves on."""
+        """Sagas that take ten seconds, on a clock that each lookup advances by a second."""
 
         async def ask(self, question: Lookup) -> LookupReply:
             nonlocal now

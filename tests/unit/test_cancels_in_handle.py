@@ -1,4 +1,4 @@
-"""A step that `handle` itself cancels is a mistake of its author; a cancel by a person or the clock is none."""
+"""A `handle` that cancels its own step is its author's mistake; a cancel by a person or a deadline is not."""
 
 import asyncio
 import contextlib
@@ -20,14 +20,14 @@ SOON = 0.001
 
 
 class Slow(Port):
-    """Its steps never end by themselves."""
+    """A port whose steps never end by themselves."""
 
     def __init__(self) -> None:
         super().__init__()
         self.begun = asyncio.Event()
 
     async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
-        self.asked.append(f"{command.number} {command.operation}")
+        self.requests.append(f"{command.number} {command.operation}")
         self.begun.set()
         await asyncio.Event().wait()
         raise AssertionError
@@ -111,7 +111,7 @@ async def with_task_group_in_which_another_fails(saga: Saga) -> object:
 
 
 async def with_scope_that_cancels_its_own_task(saga: Saga) -> object:
-    """As libraries' cancel scopes do, anyio's for example."""
+    """Cancel the current task, as the cancel scopes of libraries such as anyio do."""
     task = asyncio.current_task()
     assert task is not None
     timer = asyncio.get_running_loop().call_later(SOON, task.cancel)
@@ -145,10 +145,10 @@ async def test_a_step_that_handle_cancels_is_its_authors_mistake(handle: Handle)
     with pytest.raises(UsageError, match=r"saga\.sleep.*deadline"):
         await driver_of(handle, port).drive()
 
-    assert port.asked == ["1 cast.take"]
+    assert port.requests == ["1 cast.take"]
 
 
-async def test_two_steps_in_a_task_group_are_told_to_be_a_batch() -> None:
+async def test_two_steps_in_a_task_group_are_refused() -> None:
     async def handle(saga: Saga) -> object:
         async with asyncio.TaskGroup() as group:
             group.create_task(saga.execute(take("a", 1)))
@@ -160,10 +160,10 @@ async def test_two_steps_in_a_task_group_are_told_to_be_a_batch() -> None:
     with pytest.raises(UsageError, match="a step was begun while another one is running"):
         await drive(handle, port)
 
-    assert port.asked == ["1 cast.take"]
+    assert port.requests == ["1 cast.take"]
 
 
-async def test_one_step_in_a_task_group_follows_what_was_decided() -> None:
+async def test_a_failed_step_in_a_task_group_fails_the_saga() -> None:
     async def handle(saga: Saga) -> object:
         async with asyncio.TaskGroup() as group:
             group.create_task(saga.execute(take("a", 1)))
@@ -173,17 +173,17 @@ async def test_one_step_in_a_task_group_follows_what_was_decided() -> None:
 
 
 @pytest.mark.parametrize("handle", [with_timeout, with_wait_for, with_shield, with_cancelled_task])
-async def test_a_persons_cancel_wins_over_handles_own(handle: Handle) -> None:
+async def test_a_persons_cancel_overrides_a_cancel_in_handle(handle: Handle) -> None:
     port = Slow()
     driving = asyncio.create_task(driver_of(handle, port).drive())
     await port.begun.wait()
     driving.cancel()
     await driving
 
-    assert port.asked == ["1 cast.take", "turn saga.cancelled", "finish undone"]
+    assert port.requests == ["1 cast.take", "begin undo saga.cancelled", "finish undone"]
 
 
-async def test_a_cancel_that_comes_after_handles_own_wins() -> None:
+async def test_a_cancel_after_a_swallowed_timeout_in_handle_is_carried_out() -> None:
     port, swallowed = Slow(), asyncio.Event()
 
     async def handle(saga: Saga) -> object:
@@ -199,10 +199,10 @@ async def test_a_cancel_that_comes_after_handles_own_wins() -> None:
     driving.cancel()
     await driving
 
-    assert port.asked == ["1 cast.take", "turn saga.cancelled", "finish undone"]
+    assert port.requests == ["1 cast.take", "begin undo saga.cancelled", "finish undone"]
 
 
-async def test_the_deadline_of_the_saga_ends_a_step_that_handle_would_have_cancelled() -> None:
+async def test_a_sagas_deadline_ends_a_step_before_handles_own_timeout() -> None:
     async def handle(saga: Saga) -> object:
         async with asyncio.timeout(60):
             await saga.execute(take("a", 1))
@@ -212,10 +212,10 @@ async def test_the_deadline_of_the_saga_ends_a_step_that_handle_would_have_cance
 
     await driver_of(handle, port, within=timedelta(milliseconds=1)).drive()
 
-    assert port.asked == ["1 cast.take", "turn saga.deadline_exceeded", "finish undone"]
+    assert port.requests == ["1 cast.take", "begin undo saga.deadline_exceeded", "finish undone"]
 
 
-async def test_a_driver_that_leaves_decides_nothing_whatever_handle_does_with_its_cancel() -> None:
+async def test_a_driver_that_leaves_decides_nothing_even_if_handle_has_a_timeout() -> None:
     port = Slow()
 
     async def handle(saga: Saga) -> object:
@@ -230,11 +230,11 @@ async def test_a_driver_that_leaves_decides_nothing_whatever_handle_does_with_it
 
     with pytest.raises(asyncio.CancelledError):
         await driving
-    assert port.asked == ["1 cast.take"]
+    assert port.requests == ["1 cast.take"]
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, BaseException])
-async def test_what_handle_raises_that_is_no_exception_is_a_bug_and_undoes_nothing(
+async def test_a_base_exception_in_handle_is_a_bug_and_undoes_nothing(
     kind: type[BaseException],
 ) -> None:
     async def handle(saga: Saga) -> object:
@@ -246,4 +246,4 @@ async def test_what_handle_raises_that_is_no_exception_is_a_bug_and_undoes_nothi
     with pytest.raises((CodeInterrupted, UsageError)):
         await driver_of(handle, port).drive()
 
-    assert port.asked == ["1 cast.take"]
+    assert port.requests == ["1 cast.take"]

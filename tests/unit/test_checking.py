@@ -1,4 +1,4 @@
-"""What the bus refuses of a payload as a person types it, before anything is sent."""
+"""The bus refuses an invalid payload before anything is sent."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.house import CATALOG
 
 
 @pytest.mark.parametrize(
-    ("payload", "told"),
+    ("payload", "message"),
     [
         ('{"source": "a", "target": "b", "coins": 1, "coins": 2}', "coins: the field is given twice"),
         ('{"source": "a", "target": "b", "coins": NaN}', "coins"),
@@ -16,8 +16,8 @@ from tests.house import CATALOG
         (b"\xff\xfe", "JSON"),
     ],
 )
-def test_what_is_no_plain_json_is_refused_with_its_reason(payload: str | bytes, told: str) -> None:
-    with pytest.raises(EventRejected, match=told) as refused:
+def test_an_invalid_json_payload_is_refused_with_the_reason(payload: str | bytes, message: str) -> None:
+    with pytest.raises(EventRejected, match=message) as refused:
         read_event(CATALOG, "COINS_MOVE_REQUESTED", payload)
 
     assert refused.value.code == "event.invalid"

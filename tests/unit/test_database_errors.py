@@ -1,4 +1,4 @@
-"""What an error of the database means, and what a person is told."""
+"""How database errors are classified and explained."""
 
 import errno
 import pickle
@@ -25,12 +25,12 @@ class DriverError(Exception):
 
 
 def wrapped(cause: Exception) -> DBAPIError:
-    """As SQLAlchemy passes it on."""
+    """The error as SQLAlchemy raises it."""
     return DBAPIError("SELECT 1", None, cause)
 
 
 def sqlite_error(name: str) -> sqlite3.Error:
-    """An error with a result code."""
+    """An SQLite error with a result code."""
     error = sqlite3.OperationalError(name)
     error.sqlite_errorname = name
     return error
@@ -76,7 +76,7 @@ def sqlite_error(name: str) -> sqlite3.Error:
     ],
     ids=lambda value: value.name if isinstance(value, DatabaseCondition) else "",
 )
-def test_an_error_is_classified_and_its_message_says_so(fault: Exception, condition: DatabaseCondition) -> None:
+def test_an_error_is_classified_and_explained(fault: Exception, condition: DatabaseCondition) -> None:
     explained = explain(fault, _SHOWN, _SETTING)
 
     assert condition_of(fault) is condition
@@ -88,7 +88,7 @@ def test_an_error_is_classified_and_its_message_says_so(fault: Exception, condit
     assert (shown.exit, shown.code) == (Exit.UNREACHABLE, condition.value)
 
 
-def test_an_explained_error_keeps_its_condition_when_it_is_explained_again_or_pickled() -> None:
+def test_an_explained_error_keeps_its_condition_when_explained_again_or_pickled() -> None:
     full = explain(wrapped(DriverError("53100")), _SHOWN, _SETTING)
     again = cast(DatabaseUnusable, pickle.loads(pickle.dumps(full)))
 

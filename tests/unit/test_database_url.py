@@ -1,4 +1,4 @@
-"""Database URLs: libpq's parameters work, what cannot work is one sentence, and no password is ever shown."""
+"""Database URLs accept libpq's parameters, refuse what cannot work in one sentence, and never show a password."""
 
 import pytest
 
@@ -11,7 +11,7 @@ _SETTING = "ORCHESTRATOR_DATABASE_URL"
 
 
 def address(url: str) -> PostgresAddress:
-    """How to connect."""
+    """The PostgreSQL address in a URL."""
     parsed = parse_database_url(url, _SETTING).postgres
     assert parsed is not None
     return parsed
@@ -44,7 +44,7 @@ def address(url: str) -> PostgresAddress:
         ("postgresql://db/my%20shop%2Fold", (("db", None),), None, None, "my shop/old"),
     ],
 )
-def test_hosts_user_password_and_name_are_read_as_libpq_reads_them(
+def test_hosts_user_password_and_database_are_parsed_as_by_libpq(
     url: str, hosts: tuple[tuple[str, int | None], ...], user: str | None, password: str | None, database: str | None
 ) -> None:
     parsed = address(url)
@@ -54,7 +54,7 @@ def test_hosts_user_password_and_name_are_read_as_libpq_reads_them(
     assert (again.hosts, again.user, again.password, again.database) == (hosts, user, password, database)
 
 
-def test_parameters_are_read_as_libpq_reads_them() -> None:
+def test_parameters_are_parsed_as_by_libpq() -> None:
     parsed = address(
         "postgresql://db/shop?sslmode=verify-full&sslrootcert=/etc/ca.pem&connect_timeout=5&application_name=my%20app"
         "&options=-c%20search_path%3Dshop%5C%20two%20--statement-timeout=60s&target_session_attrs=read-write"
@@ -77,17 +77,17 @@ def test_each_sslmode_is_passed_on(mode: str) -> None:
 
 
 @pytest.mark.parametrize(("ssl", "mode"), [("require", "require"), ("true", "require"), ("false", "disable")])
-def test_the_parameter_ssl_of_other_drivers_is_understood(ssl: str, mode: str) -> None:
+def test_the_ssl_parameter_of_other_drivers_is_accepted(ssl: str, mode: str) -> None:
     assert address(f"postgresql://db/shop?ssl={ssl}").asyncpg == {"sslmode": mode}
 
 
 @pytest.mark.parametrize(("seconds", "timeout"), [("5", 5.0), ("0", None), ("-1", None)])
-def test_a_connect_timeout_of_zero_waits_without_end_as_in_libpq(seconds: str, timeout: float | None) -> None:
+def test_a_connect_timeout_of_zero_means_no_timeout_as_in_libpq(seconds: str, timeout: float | None) -> None:
     assert address(f"postgresql://db/shop?connect_timeout={seconds}").timeout == timeout
 
 
 @pytest.mark.parametrize(
-    ("url", "named"),
+    ("url", "message"),
     [
         ("postgresql://db/shop?sslmode=maybe", "sslmode must be one of"),
         ("postgresql://db/shop?target_session_attrs=both", "target_session_attrs must be one of"),
@@ -110,12 +110,12 @@ def test_a_connect_timeout_of_zero_waits_without_end_as_in_libpq(seconds: str, t
         ("not a url", "is not a database URL"),
     ],
 )
-def test_what_cannot_work_is_one_sentence_that_names_the_setting(url: str, named: str) -> None:
+def test_an_unusable_url_is_refused_with_the_name_of_the_setting(url: str, message: str) -> None:
     with pytest.raises(DatabaseUnusable) as raised:
         Database(url)
 
     assert _SETTING in str(raised.value)
-    assert named in str(raised.value)
+    assert message in str(raised.value)
     assert raised.value.condition is DatabaseCondition.MISCONFIGURED
 
 
@@ -167,5 +167,5 @@ def test_no_part_of_a_password_is_shown(url: str) -> None:
         ("sqlite:///file.db", "sqlite:///file.db"),
     ],
 )
-def test_an_address_is_shown_as_it_would_be_typed(url: str, shown: str) -> None:
+def test_a_url_is_shown_as_it_would_be_typed_but_without_its_password(url: str, shown: str) -> None:
     assert Database(url).shown == shown

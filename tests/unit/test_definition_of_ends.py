@@ -1,4 +1,4 @@
-"""What an author declares about how sagas end, and declares wrongly: external operations, retriable ones, waits."""
+"""Definition faults in external operations, retriable operations, waits and deadlines."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ import pytest
 from orchestrator import DefinitionError
 from tests.unit.test_definition import HEADER, Discover, discover
 
-__all__ = ["discover"]  # the fixture
+__all__ = ["discover"]  # the fixture `discover`
 
 MORE = """
 from datetime import timedelta
@@ -33,11 +33,11 @@ class Move(Orchestrator[Begun, Ended, Broken]):
 
 
 def module(text: str) -> Mapping[str, str]:
-    """A package of one module."""
+    """The modules of a package with one module."""
     return {"payment": HEADER + MORE + text}
 
 
-def test_a_correct_package_gives_a_catalog_with_the_awaited_events_in_it(discover: Discover) -> None:
+def test_a_correct_package_gives_a_catalog_with_its_awaited_events(discover: Discover) -> None:
     catalog = discover(module(GOOD))
 
     assert list(catalog.operations) == ["payment.charge", "payment.send_parcel", "payment.write_invoice"]
@@ -46,7 +46,7 @@ def test_a_correct_package_gives_a_catalog_with_the_awaited_events_in_it(discove
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "told"),
+    ("right", "wrong", "message"),
     [
         ("@charge.verification\n", "", "charge has no verification, so it could not be undone when a reply is lost"),
         ("@charge.compensation\n", "", "charge has no compensation: write `@charge.compensation`"),
@@ -77,10 +77,10 @@ def test_a_correct_package_gives_a_catalog_with_the_awaited_events_in_it(discove
         ("deadline = timedelta(hours=1)", "deadline = 3600", "write a time, as in `deadline = timedelta(hours=1)`"),
     ],
 )
-def test_a_fault_is_told_with_the_right_form(discover: Discover, right: str, wrong: str, told: str) -> None:
+def test_a_fault_is_reported_with_the_correct_form(discover: Discover, right: str, wrong: str, message: str) -> None:
     assert right in GOOD
 
     with pytest.raises(DefinitionError) as faults:
         discover(module(GOOD.replace(right, wrong)))
 
-    assert told in str(faults.value)
+    assert message in str(faults.value)

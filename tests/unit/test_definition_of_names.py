@@ -1,4 +1,4 @@
-"""Names of events say whose they are, and that they have happened; and old versions have their upcasters."""
+"""Event names begin with a registered subject and end with a past participle, and old versions have upcasters."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def named(name: str, **values: Any) -> type[DomainEvent]:
 
 
 @pytest.mark.parametrize("name", ["AccountOpened", "AccountsMerged", "MoneyTransferRequested", "AccountHeld"])
-def test_a_subject_and_a_past_participle_are_a_name(name: str) -> None:
+def test_a_name_of_a_subject_and_a_past_participle_is_accepted(name: str) -> None:
     assert not list(problems_of_names([named(name)], [], [MoneyTransfer]))
 
 
@@ -33,22 +33,22 @@ def test_a_subject_and_a_past_participle_are_a_name(name: str) -> None:
         ("AccountClosing", "use the past tense, as in AccountClosingRequested"),
     ],
 )
-def test_other_names_are_told_with_the_rule_and_the_fix(name: str, part: str) -> None:
+def test_another_name_is_refused_with_the_rule_and_the_fix(name: str, part: str) -> None:
     [problem] = problems_of_names([named(name)], [], [MoneyTransfer])
 
     assert part in problem.text
 
 
-def test_who_has_contracts_alone_is_not_asked_for_processes() -> None:
+def test_a_catalog_of_contracts_alone_needs_no_registered_processes() -> None:
     assert not list(problems_of_names([named("MoneyTransferRequested")], [], []))
     assert Catalog.discover(["events"]).events
 
 
-def test_the_application_keeps_to_it() -> None:
+def test_the_application_follows_the_naming_rules() -> None:
     check_names(Catalog.discover(EVERYTHING))
 
 
-def test_each_name_that_does_not_is_a_fault_of_definition() -> None:
+def test_each_wrong_name_is_a_definition_fault() -> None:
     with pytest.raises(DefinitionError, match="2 problems"):
         check_names(Catalog.of(orchestrators=[], events=[named("AccountOpening"), named("AccountClosing")]))
 
@@ -64,14 +64,14 @@ def _same(fields: Fields) -> Fields:
         ({"version": 3, "up": staticmethod(upcaster(1)(_same))}, "has no upcaster from version 2 to 3"),
     ],
 )
-def test_upcasters_that_do_not_lead_to_todays_version_are_told(values: dict[str, Any], part: str) -> None:
+def test_upcasters_that_do_not_lead_to_the_current_version_are_refused(values: dict[str, Any], part: str) -> None:
     assert any(part in problem.text for problem in problems_of_event(named("AccountOpened", **values)))
 
 
-def test_an_id_that_is_made_up_is_a_uuid_of_version_7_and_sorts_by_time() -> None:
+def test_a_generated_event_id_is_a_version_7_uuid_and_sorts_by_time() -> None:
     ids = [new_event_id() for _ in range(1_000)]
 
     assert len(set(ids)) == 1_000
-    assert {one[14] for one in ids} == {"7"}
-    assert {one[19] for one in ids} <= set("89ab")
-    assert [one[:13] for one in ids] == sorted(one[:13] for one in ids)
+    assert {event_id[14] for event_id in ids} == {"7"}
+    assert {event_id[19] for event_id in ids} <= set("89ab")
+    assert [event_id[:13] for event_id in ids] == sorted(event_id[:13] for event_id in ids)

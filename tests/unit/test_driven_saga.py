@@ -1,4 +1,4 @@
-"""What `handle` may do with its saga and what not, on a port that answers from a list."""
+"""What `handle` may and may not do with its saga, on a port without a database."""
 
 import asyncio
 import contextlib
@@ -42,16 +42,15 @@ Handle = Callable[[Saga], Awaitable[object]]
 
 
 class Port:
-    """Answers every step with done; remembers what it was asked."""
+    """A port that completes every step and records the requests."""
 
     def __init__(self, *, failing: str = "", past_pivot: bool = False) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.failing = failing
         self.past_pivot = past_pivot
 
     async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
-        """A step."""
-        self.asked.append(f"{command.number} {command.operation}")
+        self.requests.append(f"{command.number} {command.operation}")
         await asyncio.sleep(0)
         if command.operation == self.failing:
             raise StepFailed("it failed for good")
@@ -59,54 +58,47 @@ class Port:
         return StepDone(number=command.number, operation=command.operation, result=results.get(command.operation))
 
     async def wait_for_locks(self, blocked: Blocked) -> None:
-        """It is free at once."""
-        self.asked.append(f"waits for {blocked.by[0].key}")
+        """Return at once."""
+        self.requests.append(f"waits for {blocked.by[0].key}")
 
     async def begin_wait(self, command: WaitCommand) -> WaitReply:
-        """A wait begins."""
-        self.asked.append(f"{command.number} {command.operation}")
+        self.requests.append(f"{command.number} {command.operation}")
         return WaitBegun(number=command.number, seconds_left=command.seconds)
 
     async def pause(self, number: int, seconds: float) -> None:
-        """No time passes."""
-        self.asked.append(f"{number} for {seconds} s")
+        """Return at once."""
+        self.requests.append(f"{number} for {seconds} s")
 
     async def receive(
         self, number: int, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], seconds: float
     ) -> Envelope | None:
-        """The one event there is, if it is wanted."""
+        """Return the only event if it matches."""
         if matching(NothingRequested(refuse=True)):
             return wrap(NothingRequested(refuse=True), event_id="sent", source="tests")
         return None
 
     def received(self, envelope: Envelope, event: DomainEvent) -> None:
-        """Told which."""
-        self.asked.append(f"received {envelope.event_id}")
+        self.requests.append(f"received {envelope.event_id}")
 
     async def end_wait(self, command: EndWaitCommand) -> StepReply:
-        """A wait ends."""
         return StepDone(number=command.number, operation=command.operation, result=command.result)
 
     async def begin_undo(self, command: BeginUndoCommand) -> BeginUndoReply:
-        """A turn."""
-        self.asked.append(f"turn {command.error_code}")
+        self.requests.append(f"begin undo {command.error_code}")
         if self.past_pivot:
             return PastPivot(number=1)
         return UndoPlan(steps=(), ends_as=command.ends_as, event_time="2026-01-01T00:00:00Z")
 
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
-        """An undoing."""
         return Undone(number=command.number)
 
     async def finish(self, command: FinishCommand) -> FinishReply:
-        """A finish."""
-        self.asked.append("finish completed" if command.completed is not None else "finish undone")
+        self.requests.append("finish completed" if command.completed is not None else "finish undone")
         phase = Phase.COMPLETED if command.completed is not None else Phase.FAILED
         return Outcome(phase=phase, event_id="one", content_digest="", triggering={}, event={})
 
     async def mark_stuck(self, command: MarkStuckCommand) -> None:
-        """Stuck."""
-        self.asked.append("stuck")
+        self.requests.append("stuck")
 
 
 async def drive(handle: Handle, port: Port, *, waits_for: tuple[type[DomainEvent], ...] = ()) -> Outcome:
@@ -122,7 +114,7 @@ async def drive(handle: Handle, port: Port, *, waits_for: tuple[type[DomainEvent
     return await Driver(Scripted, event, wrap(event, event_id="one", source="tests"), port).drive()
 
 
-async def test_a_second_step_while_one_is_open_is_refused_as_its_number_would_depend_on_timing() -> None:
+async def test_a_second_step_while_one_is_running_is_refused() -> None:
     async def handle(saga: Saga) -> object:
         await asyncio.gather(saga.execute(take("a", 1)), saga.execute(put("a", 1)))
         return NothingCompleted()
@@ -131,7 +123,7 @@ async def test_a_second_step_while_one_is_open_is_refused_as_its_number_would_de
         await drive(handle, Port())
 
 
-async def test_what_is_no_described_call_is_refused_with_the_right_form() -> None:
+async def test_an_argument_other_than_a_call_is_refused_with_the_correct_form() -> None:
     async def handle(saga: Saga) -> object:
         await saga.execute(cast(Any, "account.withdraw"))
         return NothingCompleted()
@@ -140,7 +132,7 @@ async def test_what_is_no_described_call_is_refused_with_the_right_form() -> Non
         await drive(handle, Port())
 
 
-async def test_a_step_that_could_need_undoing_after_one_that_cannot_be_undone_is_refused() -> None:
+async def test_a_compensable_step_after_an_irreversible_one_is_refused() -> None:
     async def handle(saga: Saga) -> object:
         await saga.execute(send_letter("x"))
         await saga.execute(take("a", 1))
@@ -150,8 +142,8 @@ async def test_a_step_that_could_need_undoing_after_one_that_cannot_be_undone_is
         await drive(handle, Port())
 
 
-async def test_an_irreversible_step_is_not_run_at_once_with_others() -> None:
-    """One of them refused, there would be no way back and none forward."""
+async def test_an_irreversible_step_in_a_parallel_batch_is_refused() -> None:
+    """If another step of the batch refused, the saga could neither be undone nor complete."""
 
     async def handle(saga: Saga) -> object:
         await saga.execute_batch(send_letter("x"), take("a", 1), parallel=True)
@@ -160,7 +152,7 @@ async def test_an_irreversible_step_is_not_run_at_once_with_others() -> None:
     port = Port()
     with pytest.raises(UsageError, match="in its own `execute`"):
         await drive(handle, port)
-    assert port.asked == []
+    assert port.requests == []
 
 
 async def test_the_arguments_and_results_of_a_saga_have_a_limit() -> None:
@@ -173,7 +165,7 @@ async def test_the_arguments_and_results_of_a_saga_have_a_limit() -> None:
         await drive(handle, Port())
 
 
-async def test_a_wait_has_an_end_that_calendars_know() -> None:
+async def test_a_sleep_over_the_limit_is_refused() -> None:
     async def handle(saga: Saga) -> object:
         await saga.sleep(timedelta(days=100_000))
         return NothingCompleted()
@@ -182,7 +174,7 @@ async def test_a_wait_has_an_end_that_calendars_know() -> None:
         await drive(handle, Port())
 
 
-async def test_so_it_is_in_one_batch() -> None:
+async def test_a_compensable_step_after_an_irreversible_one_in_a_batch_is_refused() -> None:
     async def handle(saga: Saga) -> object:
         await saga.execute_batch(send_letter("x"), take("a", 1))
         return NothingCompleted()
@@ -190,7 +182,7 @@ async def test_so_it_is_in_one_batch() -> None:
     port = Port()
     with pytest.raises(UsageError, match="Put the irreversible step last"):
         await drive(handle, port)
-    assert port.asked == []
+    assert port.requests == []
 
 
 async def test_a_retriable_step_before_any_pivot_is_refused() -> None:
@@ -219,7 +211,7 @@ async def test_a_retriable_step_comes_after_the_pivot(pivot: str) -> None:
     port = Port()
     await drive(handle, port)
 
-    assert port.asked[1:] == ["2 cast.deliver", "finish completed"]
+    assert port.requests[1:] == ["2 cast.deliver", "finish completed"]
 
 
 async def test_a_sleep_is_a_step() -> None:
@@ -230,10 +222,10 @@ async def test_a_sleep_is_a_step() -> None:
     port = Port()
     await drive(handle, port)
 
-    assert port.asked == ["1 saga.sleep", "1 for 3.0 s", "finish completed"]
+    assert port.requests == ["1 saga.sleep", "1 for 3.0 s", "finish completed"]
 
 
-async def test_a_sleep_back_in_time_is_refused() -> None:
+async def test_a_sleep_with_a_negative_duration_is_refused() -> None:
     async def handle(saga: Saga) -> object:
         await saga.sleep(timedelta(seconds=-1))
         return NothingCompleted()
@@ -242,23 +234,23 @@ async def test_a_sleep_back_in_time_is_refused() -> None:
         await drive(handle, Port())
 
 
-async def test_an_event_that_is_waited_for_is_received_as_its_contract_has_it() -> None:
-    got: list[object] = []
+async def test_an_awaited_event_is_received_with_its_type() -> None:
+    received: list[object] = []
 
     async def handle(saga: Saga) -> object:
-        got.append(await saga.wait_for(NothingRequested, timeout=timedelta(seconds=1)))
+        received.append(await saga.wait_for(NothingRequested, timeout=timedelta(seconds=1)))
         never = timedelta(seconds=1)
-        got.append(await saga.wait_for(NothingRequested, matching=lambda one: not one.refuse, timeout=never))
+        received.append(await saga.wait_for(NothingRequested, matching=lambda event: not event.refuse, timeout=never))
         return NothingCompleted()
 
     port = Port()
     await drive(handle, port, waits_for=(NothingRequested,))
 
-    assert got == [NothingRequested(refuse=True), None]
-    assert port.asked == ["1 saga.wait_for", "received sent", "2 saga.wait_for", "finish completed"]
+    assert received == [NothingRequested(refuse=True), None]
+    assert port.requests == ["1 saga.wait_for", "received sent", "2 saga.wait_for", "finish completed"]
 
 
-async def test_an_event_that_the_orchestrator_does_not_name_is_not_waited_for() -> None:
+async def test_waiting_for_an_undeclared_event_is_refused() -> None:
     async def handle(saga: Saga) -> object:
         await saga.wait_for(NothingRequested, timeout=timedelta(seconds=1))
         return NothingCompleted()
@@ -267,7 +259,7 @@ async def test_an_event_that_the_orchestrator_does_not_name_is_not_waited_for() 
         await drive(handle, Port())
 
 
-async def test_arguments_larger_than_a_history_should_carry_are_refused() -> None:
+async def test_arguments_over_the_size_limit_are_refused() -> None:
     async def handle(saga: Saga) -> object:
         await saga.execute(write_note("x" * 300_000))
         return NothingCompleted()
@@ -276,7 +268,7 @@ async def test_arguments_larger_than_a_history_should_carry_are_refused() -> Non
         await drive(handle, Port())
 
 
-async def test_a_handle_that_returns_something_else_is_told_so() -> None:
+async def test_a_handle_that_returns_another_type_is_refused() -> None:
     async def handle(saga: Saga) -> object:
         return "done"
 
@@ -285,19 +277,19 @@ async def test_a_handle_that_returns_something_else_is_told_so() -> None:
 
 
 class AnyCompleted(DomainEvent):
-    """Any JSON."""
+    """A completed event with any JSON value."""
 
     said: JsonValue = None
 
 
 class AnyCompletedElse(AnyCompleted):
-    """A field that nobody who reads an `AnyCompleted` expects."""
+    """A subclass with a field that no reader of an `AnyCompleted` expects."""
 
     surplus: int = 1
 
 
 class Saying(Orchestrator[NothingRequested, AnyCompleted, NothingFailed]):
-    """Ends with what a test says."""
+    """Ends with the event that the test has set."""
 
     said: ClassVar[AnyCompleted]
 
@@ -319,7 +311,7 @@ def _nested(levels: int) -> JsonValue:
     ],
     ids=["nested", "very nested", "NaN", "a subclass"],
 )
-async def test_an_outcome_that_could_not_be_read_as_it_is_ends_no_saga(said: AnyCompleted, why: str) -> None:
+async def test_a_completed_event_that_cannot_be_recorded_exactly_ends_no_saga(said: AnyCompleted, why: str) -> None:
     Saying.said = said
     event = NothingRequested(refuse=False)
     port = Port()
@@ -327,11 +319,11 @@ async def test_an_outcome_that_could_not_be_read_as_it_is_ends_no_saga(said: Any
     with pytest.raises(UsageError, match=f"returned a AnyCompleted that cannot be recorded: .*({why})"):
         await Driver(Saying, event, wrap(event, event_id="one", source="tests"), port).drive()
 
-    assert port.asked == []
+    assert port.requests == []
 
 
 @pytest.mark.parametrize("swallowed", [Exception, BaseException])
-async def test_a_handle_that_swallows_a_failure_is_undone_all_the_same(swallowed: type[BaseException]) -> None:
+async def test_a_saga_whose_handle_swallows_a_failure_is_still_undone(swallowed: type[BaseException]) -> None:
     async def handle(saga: Saga) -> object:
         with contextlib.suppress(swallowed):
             await saga.execute(take("a", 1))
@@ -344,10 +336,10 @@ async def test_a_handle_that_swallows_a_failure_is_undone_all_the_same(swallowed
     outcome = await drive(handle, port)
 
     assert outcome.phase is Phase.FAILED
-    assert port.asked == ["1 cast.take", "turn operation.failed", "finish undone"]
+    assert port.requests == ["1 cast.take", "begin undo operation.failed", "finish undone"]
 
 
-async def test_what_handle_raises_on_its_way_out_of_an_interruption_is_not_its_answer() -> None:
+async def test_an_error_that_handle_raises_while_it_is_interrupted_is_ignored() -> None:
     async def handle(saga: Saga) -> object:
         try:
             await saga.execute(take("a", 1))
@@ -365,7 +357,7 @@ async def test_what_handle_raises_on_its_way_out_of_an_interruption_is_not_its_a
         [ValueError("boom"), Refused("box.closed", "no"), Refused("box.other", "no")],
     ],
 )
-async def test_a_refusal_inside_a_group_that_handle_raises_is_the_refusal(group: list[Exception]) -> None:
+async def test_a_refusal_inside_an_exception_group_of_handle_counts_as_a_refusal(group: list[Exception]) -> None:
     async def handle(saga: Saga) -> object:
         raise ExceptionGroup("tasks", group)
 
@@ -374,10 +366,10 @@ async def test_a_refusal_inside_a_group_that_handle_raises_is_the_refusal(group:
     with contextlib.suppress(ExceptionGroup):
         await drive(handle, port)
 
-    assert port.asked == ["turn box.closed", "finish undone"]
+    assert port.requests == ["begin undo box.closed", "finish undone"]
 
 
-async def test_a_group_of_other_errors_that_handle_raises_is_a_bug() -> None:
+async def test_a_group_of_other_errors_in_handle_is_a_bug() -> None:
     async def handle(saga: Saga) -> object:
         raise ExceptionGroup("tasks", [ValueError("boom")])
 
@@ -385,7 +377,7 @@ async def test_a_group_of_other_errors_that_handle_raises_is_a_bug() -> None:
         await drive(handle, Port())
 
 
-async def test_a_step_that_is_not_awaited_is_told() -> None:
+async def test_a_step_that_is_not_awaited_is_refused() -> None:
     async def handle(saga: Saga) -> object:
         running = asyncio.ensure_future(saga.execute(take("a", 1)))
         await asyncio.sleep(0)
@@ -397,7 +389,7 @@ async def test_a_step_that_is_not_awaited_is_told() -> None:
     await handle.__dict__["running"]
 
 
-async def test_a_call_that_nobody_executed_is_told_before_the_saga_ends_as_completed() -> None:
+async def test_a_call_that_was_never_executed_is_refused_before_the_saga_completes() -> None:
     async def handle(saga: Saga) -> object:
         await saga.execute(take("a", 1))
         put("b", 1)
@@ -408,10 +400,10 @@ async def test_a_call_that_nobody_executed_is_told_before_the_saga_ends_as_compl
     with pytest.raises(UsageError, match=r"You want: `await saga\.execute\(put"):
         await drive(handle, port)
 
-    assert port.asked == ["1 cast.take"]
+    assert port.requests == ["1 cast.take"]
 
 
-async def test_a_mistake_that_handle_swallows_is_told_all_the_same() -> None:
+async def test_a_usage_error_that_handle_swallows_is_still_raised() -> None:
     async def handle(saga: Saga) -> object:
         await asyncio.gather(saga.execute(take("a", 1)), saga.execute(put("a", 1)), return_exceptions=True)
         return NothingCompleted()
@@ -420,7 +412,7 @@ async def test_a_mistake_that_handle_swallows_is_told_all_the_same() -> None:
         await drive(handle, Port())
 
 
-async def test_the_first_steps_at_once_let_one_go_ahead_and_only_that_one_carries_the_envelope() -> None:
+async def test_only_the_first_of_parallel_steps_carries_the_opening() -> None:
     carried: list[bool] = []
 
     class Counts(Port):
@@ -437,15 +429,15 @@ async def test_the_first_steps_at_once_let_one_go_ahead_and_only_that_one_carrie
     assert carried == [True, False, False, False, False]
 
 
-async def test_steps_at_once_go_out_in_groups_of_a_size_that_a_task_can_send() -> None:
-    under_way: list[int] = []
+async def test_large_parallel_steps_are_sent_in_groups_of_bounded_size() -> None:
+    in_flight: list[int] = []
 
     class Counts(Port):
         async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
-            under_way.append(command.number)
+            in_flight.append(command.number)
             reply = await super().run(command, deadline)
-            assert len(under_way) <= 5
-            under_way.remove(command.number)
+            assert len(in_flight) <= 5
+            in_flight.remove(command.number)
             return reply
 
     async def handle(saga: Saga) -> object:
@@ -455,7 +447,7 @@ async def test_steps_at_once_go_out_in_groups_of_a_size_that_a_task_can_send() -
     assert (await drive(handle, Counts())).phase is Phase.COMPLETED
 
 
-async def test_a_saga_has_a_greatest_number_of_steps() -> None:
+async def test_the_number_of_steps_of_a_saga_is_limited() -> None:
     async def handle(saga: Saga) -> object:
         await saga.execute_all([take("a", 1) for _ in range(1_001)])
         return NothingCompleted()
@@ -464,7 +456,7 @@ async def test_a_saga_has_a_greatest_number_of_steps() -> None:
         await drive(handle, Port())
 
 
-async def test_a_cancel_while_it_is_marked_as_stuck_leaves_it_marked() -> None:
+async def test_a_cancel_during_the_stuck_mark_does_not_prevent_it() -> None:
     marking, go_on = asyncio.Event(), asyncio.Event()
 
     class Slow(Port):
@@ -486,10 +478,10 @@ async def test_a_cancel_while_it_is_marked_as_stuck_leaves_it_marked() -> None:
 
     with pytest.raises(SagaStuck):
         await driving
-    assert port.asked[-1] == "stuck"
+    assert port.requests[-1] == "stuck"
 
 
-async def test_a_bug_in_handle_undoes_nothing_and_is_raised_as_it_is() -> None:
+async def test_a_bug_in_handle_is_raised_unchanged_and_undoes_nothing() -> None:
     async def handle(saga: Saga) -> object:
         await saga.execute(take("a", 1))
         raise KeyError("a bug")
@@ -499,10 +491,10 @@ async def test_a_bug_in_handle_undoes_nothing_and_is_raised_as_it_is() -> None:
     with pytest.raises(KeyError):
         await drive(handle, port)
 
-    assert port.asked == ["1 cast.take"]
+    assert port.requests == ["1 cast.take"]
 
 
-async def test_numbers_of_steps_at_once_are_given_at_the_call() -> None:
+async def test_parallel_steps_are_numbered_in_call_order() -> None:
     async def handle(saga: Saga) -> object:
         await saga.execute_all([take("a", coins) for coins in range(3)], parallel=True)
         await saga.execute(put("a", 1))
@@ -512,10 +504,10 @@ async def test_numbers_of_steps_at_once_are_given_at_the_call() -> None:
 
     await drive(handle, port)
 
-    assert port.asked == ["1 cast.take", "2 cast.take", "3 cast.take", "4 cast.put", "finish completed"]
+    assert port.requests == ["1 cast.take", "2 cast.take", "3 cast.take", "4 cast.put", "finish completed"]
 
 
-async def test_a_cancel_of_the_driving_task_is_undone_to_the_end() -> None:
+async def test_a_cancel_of_the_driving_task_undoes_the_saga_completely() -> None:
     port, begun = Port(), asyncio.Event()
 
     async def handle(saga: Saga) -> object:
@@ -529,10 +521,10 @@ async def test_a_cancel_of_the_driving_task_is_undone_to_the_end() -> None:
     driving.cancel()
 
     assert (await driving).phase is Phase.FAILED
-    assert port.asked == ["1 cast.take", "turn saga.cancelled", "finish undone"]
+    assert port.requests == ["1 cast.take", "begin undo saga.cancelled", "finish undone"]
 
 
-async def test_a_cancel_after_the_pivot_goes_on_to_the_end() -> None:
+async def test_a_saga_cancelled_after_its_pivot_completes() -> None:
     port, begun = Port(past_pivot=True), asyncio.Event()
 
     async def handle(saga: Saga) -> object:
@@ -549,11 +541,11 @@ async def test_a_cancel_after_the_pivot_goes_on_to_the_end() -> None:
     assert (await driving).phase is Phase.COMPLETED
 
 
-async def test_a_pivot_that_committed_and_lost_its_reply_for_good_goes_on_to_the_end() -> None:
+async def test_a_saga_whose_committed_pivot_lost_its_reply_completes() -> None:
     class LosesReply(Port):
         async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
             reply = await super().run(command, deadline)
-            if len(self.asked) == 1:
+            if len(self.requests) == 1:
                 raise StepFailed("no attempt ended in time")
             return reply
 
@@ -564,10 +556,15 @@ async def test_a_pivot_that_committed_and_lost_its_reply_for_good_goes_on_to_the
     port = LosesReply(past_pivot=True)
 
     assert (await drive(handle, port)).phase is Phase.COMPLETED
-    assert port.asked == ["1 cast.send_letter", "turn operation.failed", "1 cast.send_letter", "finish completed"]
+    assert port.requests == [
+        "1 cast.send_letter",
+        "begin undo operation.failed",
+        "1 cast.send_letter",
+        "finish completed",
+    ]
 
 
-async def test_what_cannot_be_done_after_the_pivot_stops_as_stuck() -> None:
+async def test_a_saga_that_keeps_failing_after_its_pivot_becomes_stuck() -> None:
     async def handle(saga: Saga) -> object:
         await saga.execute(send_letter("x"))
         raise Refused("nothing.refused", "again and again")
@@ -577,11 +574,11 @@ async def test_what_cannot_be_done_after_the_pivot_stops_as_stuck() -> None:
     with pytest.raises(SagaStuck, match="again and again"):
         await drive(handle, port)
 
-    assert port.asked.count("turn nothing.refused") == 2
-    assert port.asked[-1] == "stuck"
+    assert port.requests.count("begin undo nothing.refused") == 2
+    assert port.requests[-1] == "stuck"
 
 
-async def test_ids_and_chance_are_the_same_each_time() -> None:
+async def test_ids_and_randomness_are_the_same_in_every_run() -> None:
     seen: list[object] = []
 
     async def handle(saga: Saga) -> object:

@@ -1,4 +1,4 @@
-"""Errors: sorted by who must act, and the same after a journey between processes."""
+"""The engine's errors: they survive pickling unchanged, and their codes and messages have fixed forms."""
 
 import pickle
 from copy import copy
@@ -27,11 +27,11 @@ from orchestrator.protocol.envelope import UnreadableEvent
 
 
 class MoveFailed(FailureEvent):
-    """Nothing was moved."""
+    """The coins were not moved."""
 
 
 class RefusedByUs(Refused):
-    """An author's own kind of refusal."""
+    """An author's own class of refusal."""
 
 
 FAILURE = MoveFailed(event_id="e", event_type="MOVE", event={}, error_code="a.b", message="no", undone=())
@@ -57,21 +57,21 @@ ERRORS: list[OrchestratorError] = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_an_error_is_the_same_after_a_journey(error: OrchestratorError) -> None:
+def test_an_error_is_unchanged_after_pickling_and_copying(error: OrchestratorError) -> None:
     for again in (cast(OrchestratorError, pickle.loads(pickle.dumps(error))), copy(error)):
         assert type(again) is type(error)
         assert str(again) == str(error)
         assert vars(again) == vars(error)
 
 
-def test_every_error_of_the_engine_is_sent_on_that_journey() -> None:
+def test_every_error_of_the_engine_is_in_the_pickling_test() -> None:
     def kinds(root: type[OrchestratorError]) -> set[type[OrchestratorError]]:
         found = {
-            one
-            for one in root.__subclasses__()
-            if one.__module__ in ("orchestrator.errors", "orchestrator.protocol.envelope")
+            subclass
+            for subclass in root.__subclasses__()
+            if subclass.__module__ in ("orchestrator.errors", "orchestrator.protocol.envelope")
         }
-        return found.union(*(kinds(one) for one in found))
+        return found.union(*(kinds(subclass) for subclass in found))
 
     assert kinds(OrchestratorError) <= {type(error) for error in ERRORS}
 
@@ -86,13 +86,13 @@ def test_a_code_has_a_domain_and_a_reason(code: str) -> None:
 @pytest.mark.parametrize(
     "code", ["", "closed", "ACCOUNT.CLOSED", "account.", ".closed", "account closed", "1a.b", "a.b\n", f"a.{'b' * 199}"]
 )
-def test_a_code_of_another_form_is_refused_with_the_form(code: str) -> None:
+def test_an_invalid_code_is_refused_with_the_correct_form(code: str) -> None:
     with pytest.raises(ValueError, match=r'Write "domain\.reason", as in "account\.not_found"'):
         Refused(code, "no")
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"),
+    ("text", "stored"),
     [
         ("fine ä🙂", "fine ä🙂"),
         ("a\x00b", "a\ufffdb"),
@@ -101,13 +101,13 @@ def test_a_code_of_another_form_is_refused_with_the_form(code: str) -> None:
         ("a" * (MESSAGE_LIMIT + 1), "a" * (MESSAGE_LIMIT - 1) + "…"),
     ],
 )
-def test_a_message_is_kept_as_every_database_holds_it(text: str, kept: str) -> None:
-    assert storable(text) == kept
-    assert Refused("a.b", text).message == kept
-    assert UnreadableEvent("event.invalid", text).message == kept
+def test_a_message_is_changed_to_what_every_database_can_store(text: str, stored: str) -> None:
+    assert storable(text) == stored
+    assert Refused("a.b", text).message == stored
+    assert UnreadableEvent("event.invalid", text).message == stored
 
 
-def test_problems_are_listed_by_place_in_one_column() -> None:
+def test_problems_are_sorted_by_place_and_aligned() -> None:
     error = DefinitionError(
         [Problem("shop/b.py", 12, "second"), Problem("a.py", 3, "first"), Problem("shop", 0, "third")]
     )
@@ -121,7 +121,7 @@ def test_problems_are_listed_by_place_in_one_column() -> None:
     assert str(DefinitionError([Problem("a.py", 3, "first")])).startswith("1 problem found; nothing was started.")
 
 
-def test_an_incomplete_publish_says_who_has_it() -> None:
+def test_an_incomplete_publish_names_the_orchestrators_that_have_the_event() -> None:
     assert str(PublishIncomplete([], ["Two"])).startswith(
         "The event was accepted by no orchestrator, but not by Two. Publish"
     )

@@ -1,4 +1,4 @@
-"""Events: strict, named after their class, and read from an envelope that anybody may have sent."""
+"""Events are strict, are named after their class, and are read from envelopes that may come from anywhere."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -41,7 +41,7 @@ class MoneyMoved(DomainEvent):
 
 
 class MoveFailed(FailureEvent):
-    """Money was not moved."""
+    """The money was not moved."""
 
 
 MOVED = MoneyMoved(account="a", amount=Amount(minor=5), labels=("rent",))
@@ -52,7 +52,7 @@ def envelope(event: DomainEvent = MOVED, *, event_id: str = "e-1", time: datetim
 
 
 def message(**attributes: Any) -> str:
-    """An envelope's JSON with these attributes in place of its own."""
+    """The JSON of an envelope with these attributes replaced."""
     return json.dumps({**json.loads(envelope().text), **attributes})
 
 
@@ -87,7 +87,7 @@ def test_only_a_json_integer_is_an_integer(minor: str) -> None:
         parse(f'{{"account": "a", "amount": {{"minor": {minor}}}}}', MoneyMoved)
 
 
-def test_an_event_takes_nothing_extra_and_never_changes() -> None:
+def test_an_event_forbids_extra_fields_and_is_frozen() -> None:
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         MoneyMoved.model_validate({**MOVED.model_dump(), "note": ""})
     with pytest.raises(ValidationError, match="Instance is frozen"):
@@ -95,7 +95,7 @@ def test_an_event_takes_nothing_extra_and_never_changes() -> None:
 
 
 @pytest.mark.parametrize("rate", [float("nan"), float("inf")])
-def test_a_number_that_is_none_is_refused(rate: float) -> None:
+def test_nan_and_infinity_are_refused(rate: float) -> None:
     with pytest.raises(ValidationError, match="finite number"):
         MoneyMoved(account="a", amount=Amount(minor=1), rate=rate)
 
@@ -104,7 +104,7 @@ def test_a_number_that_is_none_is_refused(rate: float) -> None:
     ("text", "fault"),
     [("a\x00b", "the text contains a NUL character"), ("a\ud800b", "the text contains a lone surrogate")],
 )
-def test_text_that_no_database_holds_is_refused_wherever_it_stands(text: str, fault: str) -> None:
+def test_text_that_no_database_can_store_is_refused_in_every_field(text: str, fault: str) -> None:
     with pytest.raises(ValidationError, match=f"account: {fault}, which no database column can store"):
         MoneyMoved(account=text, amount=Amount(minor=1))
     with pytest.raises(ValidationError, match=f"labels: {fault}"):
@@ -139,7 +139,7 @@ TIMES = st.datetimes(min_value=datetime(1970, 1, 2), max_value=datetime(2999, 1,
 
 
 @given(EVENTS, TIMES)
-def test_what_is_wrapped_is_read_and_unwrapped_as_it_was(event: MoneyMoved, time: datetime) -> None:
+def test_a_wrapped_event_is_read_and_unwrapped_unchanged(event: MoneyMoved, time: datetime) -> None:
     wrapped = envelope(event, time=time)
 
     again = read(wrapped.text)
@@ -162,8 +162,8 @@ def test_the_envelope_is_a_cloudevent() -> None:
     }
 
 
-def test_readers_of_cloudevents_that_are_not_ours_read_it() -> None:
-    """The SDK's older interface, and its pydantic model: what follows from an event, with our extensions."""
+def test_the_cloudevents_sdk_reads_an_envelope() -> None:
+    """Both the SDK's older interface and its pydantic model read an envelope with the engine's extensions."""
     follows = wrap(MoneyMoved(account="a", amount=Amount(minor=5)), event_id="e-2", source="test", because=envelope())
 
     interface: Any = cloudevents.v1.http
@@ -184,13 +184,13 @@ ATTRIBUTES = ["specversion", "id", "source", "type", "time", "datacontenttype", 
 
 
 def _reads_or_is_unreadable(raw: str | bytes) -> None:
-    """Whatever is read can be told apart, stored and turned into an event, or is refused under a code."""
+    """Check that a message is either readable, storable and convertible, or refused with a code."""
     try:
-        found = read(raw)
-        _ = found.content_digest
-        found.text.encode()
-        f"{found.event_type}{found.source}".encode()
-        unwrap(found, MoneyMoved)
+        envelope = read(raw)
+        _ = envelope.content_digest
+        envelope.text.encode()
+        f"{envelope.event_type}{envelope.source}".encode()
+        unwrap(envelope, MoneyMoved)
     except UnreadableEvent as unreadable:
         refusal = unreadable
     else:
@@ -201,7 +201,7 @@ def _reads_or_is_unreadable(raw: str | bytes) -> None:
 
 
 @given(st.text() | st.binary() | JSON.map(json.dumps))
-def test_garbage_is_only_ever_unreadable(raw: str | bytes) -> None:
+def test_garbage_is_refused_as_unreadable(raw: str | bytes) -> None:
     _reads_or_is_unreadable(raw)
 
 
@@ -246,12 +246,12 @@ def test_an_envelope_without_one_attribute_is_read_or_unreadable(missing: str) -
         (message(data={"x": "a" * EVENT_SIZE_LIMIT}), "event.too_large"),
     ],
 )
-def test_each_kind_of_garbage_has_its_code(raw: str | bytes, code: str) -> None:
+def test_each_kind_of_unreadable_message_has_its_code(raw: str | bytes, code: str) -> None:
     assert unreadable(raw).code == code
 
 
 @pytest.mark.parametrize("missing", ["specversion", "id", "source", "type", "time", "data"])
-def test_what_is_missing_is_named_and_never_made_up(missing: str) -> None:
+def test_a_missing_attribute_is_named_and_not_filled_in(missing: str) -> None:
     attributes = json.loads(envelope().text)
     del attributes[missing]
 
@@ -296,7 +296,7 @@ def test_an_envelope_of_another_event_is_not_unwrapped(change: dict[str, Any], c
 
 
 class Renamed(DomainEvent):
-    """Its one field has had three names."""
+    """An event whose only field has had three names."""
 
     version = 3
     third: int
@@ -313,11 +313,11 @@ class Renamed(DomainEvent):
 
 
 def renamed(version: int, **fields: JsonValue) -> Envelope:
-    """One of the versions of `Renamed`."""
+    """An envelope of one of the versions of `Renamed`."""
     return read(message(type="RENAMED", dataversion=version, data=fields))
 
 
-def test_an_event_of_an_old_version_becomes_todays_step_by_step_and_its_envelope_stays_as_it_arrived() -> None:
+def test_an_event_of_an_old_version_is_upcast_step_by_step_without_changing_its_envelope() -> None:
     first = renamed(1, first=7)
 
     assert unwrap(first, Renamed) == unwrap(renamed(2, second=7), Renamed) == Renamed(third=7)
@@ -325,14 +325,14 @@ def test_an_event_of_an_old_version_becomes_todays_step_by_step_and_its_envelope
 
 
 @pytest.mark.parametrize(("fields", "part"), [({}, "version 1 failed with KeyError"), ({"first": "x"}, "third: ")])
-def test_what_an_upcaster_cannot_take_is_unreadable(fields: dict[str, JsonValue], part: str) -> None:
+def test_fields_that_an_upcaster_cannot_convert_are_unreadable(fields: dict[str, JsonValue], part: str) -> None:
     with pytest.raises(UnreadableEvent, match=r"event\.invalid") as refusal:
         unwrap(renamed(1, **fields), Renamed)
 
     assert part in refusal.value.message
 
 
-def test_what_an_event_makes_happen_carries_the_first_ones_id_on() -> None:
+def test_an_event_carries_the_id_of_the_first_event_in_its_chain() -> None:
     first = envelope()
     second = wrap(MOVED, event_id="e-2", source="test", because=first)
     third = wrap(MOVED, event_id="e-3", source="test", because=read(second.text))
@@ -343,19 +343,19 @@ def test_what_an_event_makes_happen_carries_the_first_ones_id_on() -> None:
 
 
 @pytest.mark.parametrize("value", [7, "x" * 300, "\x00"])
-def test_a_correlation_that_is_no_id_is_unreadable(value: JsonValue) -> None:
+def test_an_invalid_correlation_id_is_unreadable(value: JsonValue) -> None:
     with pytest.raises(UnreadableEvent, match=r"correlationid"):
         read(message(correlationid=value))
 
 
-def test_a_fault_never_repeats_the_value() -> None:
+def test_an_error_message_never_repeats_the_value() -> None:
     with pytest.raises(UnreadableEvent) as refusal:
         unwrap(read(message(data={"account": ["secret"], "amount": {"minor": "secret"}})), MoneyMoved)
 
     assert "secret" not in str(refusal.value)
 
 
-def test_the_content_is_the_same_whenever_and_wherever_it_is_sent() -> None:
+def test_the_content_digest_ignores_time_source_and_formatting() -> None:
     first = envelope()
 
     assert envelope(time=NOON + timedelta(days=1)).content_digest == first.content_digest
@@ -366,7 +366,7 @@ def test_the_content_is_the_same_whenever_and_wherever_it_is_sent() -> None:
     assert read(message(type="OTHER")).content_digest != first.content_digest
 
 
-def test_a_time_is_kept_in_utc_and_needs_its_zone() -> None:
+def test_a_time_is_stored_in_utc_and_needs_a_time_zone() -> None:
     assert envelope(time=NOON.astimezone(timezone(timedelta(hours=2)))).text == envelope().text
     with pytest.raises(UnreadableEvent, match=r"event\.invalid: time: has no time zone"):
         envelope(time=NOON.replace(tzinfo=None))
@@ -384,13 +384,13 @@ def test_an_event_over_the_limit_is_not_wrapped() -> None:
 
 
 @pytest.mark.parametrize("event_id", ["a", "0", "A-1_b.c:d@e=f+g", "x" * 128])
-def test_an_id_takes_what_a_workflow_id_takes(event_id: str) -> None:
+def test_a_valid_event_id_is_accepted(event_id: str) -> None:
     assert valid_event_id(event_id)
     assert envelope(event_id=event_id).event_id == event_id
 
 
 @pytest.mark.parametrize("event_id", ["", "-a", "a/b", "a b", "ä", "a\n", "x" * 129, "\ud800"])
-def test_an_id_that_is_none_is_refused(event_id: str) -> None:
+def test_an_invalid_event_id_is_refused(event_id: str) -> None:
     assert not valid_event_id(event_id)
     with pytest.raises(UnreadableEvent) as refusal:
         envelope(event_id=event_id)
@@ -400,20 +400,20 @@ def test_an_id_that_is_none_is_refused(event_id: str) -> None:
 def test_a_saga_has_one_id_for_one_orchestrator_and_one_event() -> None:
     assert saga_id("MoneyTransfer", "e-1") == saga_id("MoneyTransfer", "e-1")
     assert len({saga_id("MoneyTransfer", "e-1"), saga_id("Other", "e-1"), saga_id("MoneyTransfer", "e-2")}) == 3
-    # Pinned: a saga that was begun by an older engine is found again.
+    # The value is pinned, so that sagas of an older engine are found again.
     assert str(saga_id("MoneyTransfer", "e-1")) == "8ea33855-6289-52b6-9b75-34200fe3fbc9"
 
 
 @pytest.mark.parametrize("doubled", ['{"data": {"amount": 1, "amount": 2}}', '{"id": "a", "id": "b"}'])
-def test_a_field_that_stands_twice_is_refused_as_nobody_knows_which_was_meant(doubled: str) -> None:
-    with pytest.raises(UnreadableEvent, match="is given twice") as told:
+def test_a_duplicate_field_is_refused_as_ambiguous(doubled: str) -> None:
+    with pytest.raises(UnreadableEvent, match="is given twice") as refusal:
         read(doubled)
 
-    assert told.value.code == "event.not_json"
+    assert refusal.value.code == "event.not_json"
 
 
-def test_a_contract_whose_check_falls_over_is_told_as_any_wrong_field() -> None:
-    """Else one message would bring down whoever reads it, again and again."""
+def test_a_validator_that_raises_an_unexpected_error_makes_the_event_invalid() -> None:
+    """Otherwise one message would crash its reader again and again."""
 
     class Divided(DomainEvent):
         by: int
@@ -423,6 +423,6 @@ def test_a_contract_whose_check_falls_over_is_told_as_any_wrong_field() -> None:
         def _divides(cls, by: int) -> int:
             return 100 % by
 
-    with pytest.raises(UnreadableEvent, match="ZeroDivisionError") as told:
+    with pytest.raises(UnreadableEvent, match="ZeroDivisionError") as refusal:
         parse('{"by": 0}', Divided)
-    assert told.value.code == "event.invalid"
+    assert refusal.value.code == "event.invalid"

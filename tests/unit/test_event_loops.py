@@ -1,4 +1,4 @@
-"""A bus and a database belong to one event loop: elsewhere the first call says so in one sentence."""
+"""A bus and a database belong to one event loop; a call from another loop is refused with an explanation."""
 
 import asyncio
 import multiprocessing
@@ -35,7 +35,7 @@ CALLS: dict[str, Callable[[EventBus], Awaitable[Any]]] = {
 
 @pytest.fixture
 def bus(tmp_path: Path) -> EventBus:
-    """One that was used in an event loop that is closed now."""
+    """A bus that was used in an event loop that is closed now."""
     database = Database(f"sqlite:///{tmp_path}/empty.db")
     bus = EventBus(cast(Client, Busy(100)), Catalog.of(orchestrators=[Posted]), database=database)
     in_a_thread(lambda: asyncio.run(_await(bus.publish(EVENT))))
@@ -47,7 +47,7 @@ async def _await(call: Awaitable[Any]) -> Any:
 
 
 def run_once(call: Callable[[], Awaitable[Any]]) -> None:
-    """Call it in an event loop of its own."""
+    """Call a function in a new event loop."""
     asyncio.run(_await_called(call))
 
 
@@ -56,7 +56,7 @@ async def _await_called(call: Callable[[], Awaitable[Any]]) -> None:
 
 
 def in_a_thread(work: Callable[[], Any]) -> None:
-    """Run work in a thread, and raise here what it raises there."""
+    """Run work in a thread and re-raise its exception here."""
     faults: list[BaseException] = []
 
     def run() -> None:
@@ -68,21 +68,21 @@ def in_a_thread(work: Callable[[], Any]) -> None:
     thread = Thread(target=run)
     thread.start()
     thread.join(20)
-    assert not thread.is_alive(), "it hangs"
+    assert not thread.is_alive(), "the thread hangs"
     if faults:
         raise faults[0]
 
 
 def in_a_fork(work: Callable[[], Any]) -> str:
-    """Run work in a forked process; the type and text of what it raises."""
+    """Run work in a forked process; returns the repr of its result, or the type and text of its exception."""
     reading, writing = os.pipe()
 
     def run() -> None:
         try:
-            said = repr(work())
+            text = repr(work())
         except BaseException as fault:
-            said = f"{type(fault).__name__}: {fault}"
-        os.write(writing, said.encode())
+            text = f"{type(fault).__name__}: {fault}"
+        os.write(writing, text.encode())
 
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
@@ -92,16 +92,16 @@ def in_a_fork(work: Callable[[], Any]) -> str:
     process.kill()
     process.join()
     with os.fdopen(reading, "rb") as pipe:
-        return "it hangs" if hangs else pipe.read().decode()
+        return "the process hangs" if hangs else pipe.read().decode()
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_bus_in_a_second_run_is_refused_at_the_first_call(bus: EventBus, call: str) -> None:
+def test_a_bus_of_a_closed_event_loop_is_refused_at_the_first_call(bus: EventBus, call: str) -> None:
     with pytest.raises(UsageError, match=r"this EventBus belongs to the event loop .* has been closed"):
         in_a_thread(lambda: asyncio.run(_await(CALLS[call](bus))))
 
 
-async def test_a_bus_in_another_thread_is_refused_while_its_own_loop_goes_on() -> None:
+async def test_a_bus_in_another_thread_is_refused_and_keeps_working_in_its_own_loop() -> None:
     bus = EventBus(cast(Client, Busy(100)), Catalog.of(orchestrators=[Posted]))
     await bus.publish(EVENT)
 
@@ -111,7 +111,7 @@ async def test_a_bus_in_another_thread_is_refused_while_its_own_loop_goes_on() -
     assert len(await bus.publish(EVENT)) == 1
 
 
-async def test_handles_and_listeners_that_are_kept_over_loops_are_refused() -> None:
+async def test_handles_and_listeners_of_another_event_loop_are_refused() -> None:
     bus = EventBus(cast(Client, Busy(100)), Catalog.of(orchestrators=[Posted]))
     [handle] = await bus.publish(EVENT)
     listening = bus.listening(LetterCompleted)
@@ -129,20 +129,20 @@ async def test_handles_and_listeners_that_are_kept_over_loops_are_refused() -> N
 async def test_a_bus_is_refused_after_a_fork_and_never_hangs(call: str) -> None:
     bus = EventBus(cast(Client, Busy(100)), Catalog.of(orchestrators=[Posted]))
 
-    said = in_a_fork(lambda: asyncio.run(_await(CALLS[call](bus))))
+    result = in_a_fork(lambda: asyncio.run(_await(CALLS[call](bus))))
 
-    assert said.startswith("UsageError: this EventBus was created before this process was forked")
+    assert result.startswith("UsageError: this EventBus was created before this process was forked")
 
 
 async def test_connecting_after_a_fork_is_refused(client: Client) -> None:
     settings = Settings(temporal_address=client.service_client.config.target_host)
 
-    said = in_a_fork(lambda: asyncio.run(connect_temporal(settings)))
+    result = in_a_fork(lambda: asyncio.run(connect_temporal(settings)))
 
-    assert said.startswith("UsageError: This process was forked from one that had connected to Temporal")
+    assert result.startswith("UsageError: This process was forked from one that had connected to Temporal")
 
 
-async def test_a_database_in_another_loop_is_refused_and_works_on_in_its_own(database: Database) -> None:
+async def test_a_database_in_another_loop_is_refused_and_keeps_working_in_its_own(database: Database) -> None:
     async def count() -> None:
         async with database.transaction() as connection:
             await connection.execute(saga.select().limit(1))

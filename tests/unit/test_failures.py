@@ -1,4 +1,4 @@
-"""Failures as Temporal carries them: small enough that the server keeps them, and read as one line."""
+"""Temporal failures of the engine are small enough for the server to keep, and are read as one line."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -15,11 +15,11 @@ from orchestrator.workflow.converter import worker_data_converter
 from orchestrator.workflow.failures import FAILURE_LIMIT, failure_text, was_cut_off
 
 KEPT = 4 * 1024
-"""Bytes of a pending activity's last failure that the server keeps."""
+"""How many bytes of a pending activity's last failure the server keeps."""
 
 
 def raised(fault: Exception) -> Exception:
-    """The error as it is once it was raised, deep down."""
+    """The error with the traceback of a deep call stack."""
 
     def deeper(depth: int) -> None:
         if depth == 0:
@@ -28,20 +28,20 @@ def raised(fault: Exception) -> Exception:
 
     try:
         deeper(200)
-    except Exception as met:
-        return met
+    except Exception as error:
+        return error
     raise AssertionError
 
 
 def chained(*faults: Exception) -> Exception:
-    """Each caused by the next."""
+    """The first error, where each error is caused by the next one."""
     for fault, cause in pairwise(faults):
         fault.__cause__ = raised(cause)
     return raised(faults[0])
 
 
 async def carried(fault: BaseException) -> Failure:
-    """What goes to the server."""
+    """The failure that is sent to the server."""
     failure = Failure()
     await worker_data_converter.encode_failure(fault, failure)
     return failure
@@ -69,7 +69,7 @@ async def test_a_failed_attempt_is_small_enough_for_the_server_to_keep(fault: Ca
 
 
 @pytest.mark.parametrize("fault", LONG)
-async def test_any_other_error_is_too_and_keeps_the_end_of_its_traceback(fault: Callable[[], Exception]) -> None:
+async def test_any_other_error_is_small_enough_for_the_server_to_keep(fault: Callable[[], Exception]) -> None:
     failure = await carried(fault())
 
     assert failure.ByteSize() < KEPT
@@ -88,7 +88,7 @@ async def test_a_failed_attempt_names_its_error_and_the_causes() -> None:
     assert failure.application_failure_info.non_retryable
 
 
-async def test_an_attempt_that_was_cut_off_is_named_as_such() -> None:
+async def test_an_attempt_that_timed_out_is_described_as_cut_off() -> None:
     failure = Failure(message="activity Heartbeat timeout")
     failure.timeout_failure_info.timeout_type = TimeoutType.TIMEOUT_TYPE_HEARTBEAT
     failure.cause.CopyFrom(await carried(failure_of(ValueError("boom"), final=False)))
@@ -97,7 +97,7 @@ async def test_an_attempt_that_was_cut_off_is_named_as_such() -> None:
     assert failure_text(failure).endswith("sent no heartbeat for too long; before that ValueError: boom")
 
 
-async def test_a_reply_that_a_failure_carries_is_left_whole() -> None:
+async def test_the_details_of_a_failure_are_not_truncated() -> None:
     failure = await carried(ApplicationError("no", {"message": "n" * 3_000}, type="box.closed"))
 
     assert len(failure.application_failure_info.details.payloads[0].data) > 3_000
@@ -110,7 +110,7 @@ async def test_a_failure_caused_by_a_failure_keeps_its_cause() -> None:
     assert (await carried(outer)).cause.message == "late"
 
 
-def test_what_wraps_an_error_does_not_repeat_it() -> None:
+def test_a_wrapping_error_does_not_repeat_the_message_of_its_cause() -> None:
     inner = ValueError("boom")
     outer = RuntimeError("it failed: boom")
     outer.__cause__ = inner

@@ -1,4 +1,4 @@
-"""Publishing and waiting together: what happens to one caller is no other's, and nobody waits for ever."""
+"""Concurrent callers that publish or wait do not affect each other, and none of them waits for ever."""
 
 import asyncio
 from typing import Any, cast
@@ -25,16 +25,16 @@ SWARM = SwarmRequested(source="a", target="b", coins=1, key="k")
 
 
 class Aside(Orchestrator[SwarmRequested, SwarmCompleted, SwarmFailed]):
-    """Listens to the same event, in executions of its own."""
+    """Listens to the same event, in its own executions."""
 
     async def handle(self, event: SwarmRequested, saga: Saga) -> SwarmCompleted:
-        """Nothing."""
+        """Complete at once."""
         return SwarmCompleted(coins=event.coins)
 
 
 @pytest.fixture
 def signals(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Event ids of each signal that was sent."""
+    """The event ids in each signal that was sent."""
     sent: list[list[str]] = []
 
     async def signal(_: PartitionSender, _orchestrator: str, _workflow_id: str, envelopes: list[Envelope]) -> str:
@@ -49,7 +49,7 @@ def envelope(event_id: str) -> Envelope:
     return wrap(EVENT, event_id=event_id, source="test")
 
 
-async def test_a_sender_that_is_cut_off_leaves_nobody_waiting_and_the_next_event_is_sent(
+async def test_a_cancelled_sender_leaves_no_caller_waiting_and_sends_the_next_event(
     signals: list[list[str]],
 ) -> None:
     sender = PartitionSender(cast(Client, None), "queue")
@@ -66,7 +66,7 @@ async def test_a_sender_that_is_cut_off_leaves_nobody_waiting_and_the_next_event
     assert signals == [["2"]]
 
 
-async def test_a_caller_that_is_cancelled_takes_no_others_event_with_it(signals: list[list[str]]) -> None:
+async def test_cancelling_one_caller_does_not_lose_the_events_of_others(signals: list[list[str]]) -> None:
     sender = PartitionSender(cast(Client, None), "queue")
     callers = [asyncio.create_task(sender.send("Swarm", "p", envelope(str(number)))) for number in range(3)]
     await asyncio.sleep(0)
@@ -76,15 +76,15 @@ async def test_a_caller_that_is_cancelled_takes_no_others_event_with_it(signals:
     assert signals == [["0", "1", "2"]]
 
 
-async def test_many_events_keep_their_order_though_another_listener_takes_its_time(
+async def test_published_events_keep_their_order_although_another_listener_is_slow(
     signals: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns = iter(range(20, 0, -1))
+    delays = iter(range(20, 0, -1))
 
-    async def ensure(_client: Any, name: str, given: Envelope, _task_queue: str) -> OwnExecution:
-        for _ in range(next(turns)):
+    async def ensure(_client: Any, name: str, envelope: Envelope, _task_queue: str) -> OwnExecution:
+        for _ in range(next(delays)):
             await asyncio.sleep(0)
-        return OwnExecution(f"{name}/event/{given.event_id}", "run", started=True)
+        return OwnExecution(f"{name}/event/{envelope.event_id}", "run", started=True)
 
     monkeypatch.setattr(bus, "ensure_own_execution", ensure)
     catalog = Catalog.of(orchestrators=[Aside, Swarm], operations=[the_cast.take, the_cast.put, the_cast.write_note])
@@ -96,8 +96,10 @@ async def test_many_events_keep_their_order_though_another_listener_takes_its_ti
     assert [event_id for signal in signals for event_id in signal] == ids
 
 
-@pytest.mark.parametrize("has_asked", [True, False], ids=["while it asks", "before it asks"])
-async def test_who_waits_for_an_outcome_is_told_when_the_bus_is_closed(database: Database, has_asked: bool) -> None:
+@pytest.mark.parametrize("has_asked", [True, False], ids=["during a lookup", "before the first lookup"])
+async def test_a_caller_that_waits_for_an_outcome_is_cancelled_when_the_bus_is_closed(
+    database: Database, has_asked: bool
+) -> None:
     asked = asyncio.Event()
 
     class Source(DatabaseLookup):
@@ -116,7 +118,7 @@ async def test_who_waits_for_an_outcome_is_told_when_the_bus_is_closed(database:
 
 
 @pytest.mark.parametrize("event_id", ["", " "])
-async def test_an_empty_event_id_is_refused_and_none_is_made_up_for_it(event_id: str) -> None:
+async def test_an_empty_event_id_is_refused_and_not_replaced(event_id: str) -> None:
     publisher = EventBus(cast(Client, None), Catalog.of(orchestrators=[Aside]))
 
     for publishing in (
@@ -129,6 +131,6 @@ async def test_an_empty_event_id_is_refused_and_none_is_made_up_for_it(event_id:
         assert refused.value.code == "event.invalid_id"
 
 
-async def test_an_event_of_nobody_is_refused() -> None:
+async def test_an_event_without_a_source_is_refused() -> None:
     with pytest.raises(EventRejected, match="source: is empty"):
         await EventBus(cast(Client, None), Catalog.of(orchestrators=[Aside]), source="").publish(SWARM)

@@ -1,4 +1,4 @@
-"""What an execution's inbox remembers."""
+"""What an execution's inbox remembers about events."""
 
 from orchestrator.protocol import names
 from orchestrator.protocol.envelope import wrap
@@ -10,7 +10,7 @@ EVENT = NothingRequested(refuse=True)
 SENT = raw_json(wrap(EVENT, event_id="sent", source="tests").text.encode())
 
 
-async def test_an_event_that_a_run_before_this_one_took_is_no_news_when_it_comes_again() -> None:
+async def test_an_event_that_an_earlier_run_received_is_dropped_when_it_is_repeated() -> None:
     inbox = Inbox((NothingRequested,))
 
     inbox.received("sent", EVENT)
@@ -21,7 +21,7 @@ async def test_an_event_that_a_run_before_this_one_took_is_no_news_when_it_comes
     assert inbox.is_empty
 
 
-async def test_one_that_nobody_has_taken_stays() -> None:
+async def test_an_event_that_no_wait_has_received_is_kept() -> None:
     inbox = Inbox((NothingRequested,))
 
     inbox.receive(names.EVENT_SIGNAL, [SENT])

@@ -1,4 +1,4 @@
-"""Operations: calling one describes a step; what was recorded comes back as its types have it."""
+"""Calling an operation describes a step, and recorded arguments and results are read back with their types."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from pydantic import JsonValue, ValidationError
 from orchestrator import Contract, Operation, Transaction, UsageError, operation, query
 from orchestrator.operation import DEFAULT_DEADLINE, Reversal
 
-NOBODY = cast(Transaction, None)
-"""These operations do not look at their transaction."""
+NO_TRANSACTION = cast(Transaction, None)
+"""A stand-in for the transaction, which these operations do not use."""
 
 
 class Colour(StrEnum):
@@ -55,7 +55,7 @@ async def move_back(tx: Transaction, result: Pair, copies: int, account: str) ->
 
 @operation(irreversible="gone", deadline=timedelta(seconds=9))
 async def burn(tx: Transaction, reason: str) -> None:
-    """Burns it."""
+    """Burn something, which cannot be undone."""
 
 
 @query
@@ -82,13 +82,13 @@ def test_calls_are_equal_when_operation_and_arguments_are() -> None:
     assert burn("a") != "burn('a')"
 
 
-async def test_awaiting_a_call_says_what_to_write() -> None:
+async def test_awaiting_a_call_is_refused_with_the_correct_form() -> None:
     with pytest.raises(UsageError, match=r"only describes a call.* `await saga\.execute\(move\(\.\.\.\)\)`"):
         await move("a", FIVE)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (lambda: cast(Any, move)("a", 5), "amount"),
         (lambda: cast(Any, move)(1, FIVE), "account"),
@@ -103,13 +103,13 @@ async def test_awaiting_a_call_says_what_to_write() -> None:
         ),
     ],
 )
-def test_an_argument_that_does_not_fit_is_refused_where_it_is_written(wrong: Callable[[], object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_argument_is_refused_where_the_call_is_written(wrong: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         wrong()
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (lambda: cast(Any, move)("a"), r"test_operation\.move: missing a required argument: 'amount'"),
         (lambda: cast(Any, move)("a", FIVE, None, 2), r"test_operation\.move: too many positional arguments"),
@@ -117,12 +117,14 @@ def test_an_argument_that_does_not_fit_is_refused_where_it_is_written(wrong: Cal
         (lambda: cast(Any, burn)(), r"test_operation\.burn: missing a required argument: 'reason'"),
     ],
 )
-def test_a_call_that_does_not_fit_names_its_operation(wrong: Callable[[], object], said: str) -> None:
-    with pytest.raises(TypeError, match=said):
+def test_a_call_that_does_not_match_the_signature_names_its_operation(
+    wrong: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
         wrong()
 
 
-def test_a_declaration_says_how_it_is_undone_and_for_how_long_it_is_tried() -> None:
+def test_a_declaration_defines_reversal_compensation_and_deadline() -> None:
     assert (move.name, move.reversal, move.deadline) == (
         "test_operation.move",
         Reversal.COMPENSATED,
@@ -135,31 +137,31 @@ def test_a_declaration_says_how_it_is_undone_and_for_how_long_it_is_tried() -> N
 
 
 async def test_the_body_runs_the_function_itself() -> None:
-    assert await move.body(NOBODY, "a", FIVE) == Pair(5, "a")
+    assert await move.body(NO_TRANSACTION, "a", FIVE) == Pair(5, "a")
 
 
-async def test_a_compensation_gets_by_name_what_it_asks_for() -> None:
+async def test_a_compensation_receives_its_parameters_by_name() -> None:
     undone.clear()
 
-    await move.compensate(NOBODY, move("a", FIVE, copies=3).arguments, move.signature.dump_result(Pair(5, "a")))
+    await move.compensate(NO_TRANSACTION, move("a", FIVE, copies=3).arguments, move.signature.dump_result(Pair(5, "a")))
 
     assert undone == [(Pair(5, "a"), 3, "a")]
 
 
-async def test_a_compensation_of_an_older_record_gets_the_default_of_a_newer_parameter() -> None:
+async def test_a_compensation_of_an_older_record_receives_the_default_of_a_newer_parameter() -> None:
     undone.clear()
 
-    await move.compensate(NOBODY, {"account": "a", "amount": {"minor": 5}}, [5, "a"])
+    await move.compensate(NO_TRANSACTION, {"account": "a", "amount": {"minor": 5}}, [5, "a"])
 
     assert undone == [(Pair(5, "a"), 1, "a")]
 
 
-async def test_what_cannot_be_undone_has_no_compensation_to_run() -> None:
+async def test_an_irreversible_operation_has_no_compensation_to_run() -> None:
     with pytest.raises(UsageError, match=r"test_operation\.burn has no compensation"):
-        await burn.compensate(NOBODY, {"reason": "a"}, None)
+        await burn.compensate(NO_TRANSACTION, {"reason": "a"}, None)
 
 
-def test_a_record_that_does_not_fit_todays_types_is_refused() -> None:
+def test_a_record_that_does_not_match_the_current_types_is_refused() -> None:
     for recorded in ({"account": "a"}, {"account": "a", "amount": {"minor": "5"}}, {"more": 1}):
         with pytest.raises(ValidationError):
             move.signature.load_arguments(cast(dict[str, JsonValue], recorded))
@@ -172,9 +174,9 @@ def _carrier(hint: Any) -> Operation[[Any], Any]:
         return value
 
     carry.__annotations__.update(value=hint, **{"return": hint})
-    made = query(carry)
-    made.signature.build()
-    return made
+    carrier = query(carry)
+    carrier.signature.build()
+    return carrier
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,7 @@ def _carrier(hint: Any) -> Operation[[Any], Any]:
         (dict[int, str], {1: "a"}),
     ],
 )
-def test_arguments_and_results_come_back_as_they_were(hint: Any, value: Any) -> None:
+def test_arguments_and_results_are_read_back_unchanged(hint: Any, value: Any) -> None:
     carrier = _carrier(hint)
 
     arguments = carrier.signature.load_arguments(carrier(value).arguments)
@@ -212,30 +214,30 @@ def test_arguments_and_results_come_back_as_they_were(hint: Any, value: Any) -> 
 
 
 @given(st.text(), st.integers(), st.none() | st.text(), st.integers())
-def test_every_call_comes_back_or_is_refused_for_its_text(
+def test_every_call_is_read_back_unchanged_or_refused_for_its_text(
     account: str, minor: int, note: str | None, copies: int
 ) -> None:
     try:
         call = move(account, Money(minor=minor), note, copies=copies)
     except ValueError as refusal:
-        said = str(refusal)
+        reason = str(refusal)
     else:
         loaded = move.signature.load_arguments(call.arguments)
         assert loaded == {"account": account, "amount": Money(minor=minor), "note": note, "copies": copies}
         return
-    assert "which no database column can store" in said
+    assert "which no database column can store" in reason
     assert any("\x00" in text or not text.isascii() for text in (account, note or ""))
 
 
 @pytest.mark.parametrize(
     ("hint", "result"), [(int, "5"), (int, True), (float, float("nan")), (str, "\x00"), (Money, {"minor": "5"})]
 )
-def test_a_result_that_does_not_fit_is_refused(hint: Any, result: Any) -> None:
+def test_a_result_of_the_wrong_type_is_refused(hint: Any, result: Any) -> None:
     with pytest.raises(ValueError, match=r"result"):
         _carrier(hint).signature.dump_result(result)
 
 
-def test_a_parameter_may_be_called_self() -> None:
+def test_a_parameter_may_be_named_self() -> None:
     async def odd(tx: Transaction, self: int) -> None: ...
 
     assert query(odd)(self=1).arguments == {"self": 1}

@@ -1,4 +1,4 @@
-"""A union whose members share JSON is found before a worker starts; every other value comes back, or is refused."""
+"""A union whose members share a JSON form is a definition fault; any other value is read back exactly or refused."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -178,27 +178,27 @@ DEPENDS: Sequence[Any] = [
 
 
 @pytest.mark.parametrize("hint", AMBIGUOUS, ids=str)
-def test_a_union_whose_members_share_json_is_a_fault_of_definition(hint: Any) -> None:
+def test_a_union_whose_members_share_a_json_form_is_a_definition_fault(hint: Any) -> None:
     [fault] = faults_of_type(hint, Use.RESULT)
 
     assert "is ambiguous" in fault
     assert may_change(hint)
 
 
-def test_a_union_of_contracts_with_the_same_fields_is_advised_to_name_its_kind() -> None:
+def test_a_union_of_contracts_with_the_same_fields_is_advised_to_have_a_discriminator() -> None:
     [fault] = faults_of_type(Card | Iban, Use.FIELD)
 
     assert fault.endswith('and write `Annotated[Card | Iban, Field(discriminator="kind")]`')
 
 
 @pytest.mark.parametrize("hint", APART, ids=str)
-def test_a_union_whose_members_are_written_differently_costs_no_check_of_its_values(hint: Any) -> None:
+def test_a_union_whose_members_have_different_json_forms_needs_no_check_of_values(hint: Any) -> None:
     assert faults_of_type(hint, Use.RESULT) == []
     assert not may_change(hint)
 
 
 @pytest.mark.parametrize("hint", DEPENDS, ids=str)
-def test_a_type_whose_values_may_come_back_as_others_has_them_checked(hint: Any) -> None:
+def test_a_type_whose_values_may_be_read_back_differently_has_them_checked(hint: Any) -> None:
     assert faults_of_type(hint, Use.RESULT) == []
     assert may_change(hint)
 
@@ -206,12 +206,12 @@ def test_a_type_whose_values_may_come_back_as_others_has_them_checked(hint: Any)
 @pytest.mark.parametrize(
     "key", [Level, Literal[1], str | None, int | str, JsonValue, None, tuple[int, int], frozenset[int], Card], ids=str
 )
-def test_a_dictionary_with_keys_that_are_not_read_back_from_text_is_a_fault(key: Any) -> None:
+def test_a_dictionary_whose_keys_cannot_be_read_back_from_text_is_a_fault(key: Any) -> None:
     assert "keys that JSON turns into text" in faults_of_type(DICT[key, int], Use.RESULT)[0]
 
 
 @pytest.mark.parametrize("key", [str, int, UUID, date, Decimal, Colour, Rank, Literal["a", "b"], float, bool], ids=str)
-def test_a_dictionary_with_other_keys_is_none(key: Any) -> None:
+def test_a_dictionary_whose_keys_can_be_read_back_is_accepted(key: Any) -> None:
     assert faults_of_type(DICT[key, int], Use.RESULT) == []
 
 
@@ -245,7 +245,7 @@ class Discounted(Priced):
 
 
 @pytest.mark.parametrize(
-    ("hint", "value", "said"),
+    ("hint", "value", "message"),
     [
         (Card | Iban, Iban(reference="a"), "a Iban comes back as a Card"),
         (tuple[Card | Iban, ...], (Card(reference="a"), Iban(reference="b")), "1: a Iban comes back as a Card"),
@@ -260,14 +260,14 @@ class Discounted(Priced):
         (time, time(1, tzinfo=timezone(timedelta(seconds=30))), "astimezone"),
     ],
 )
-def test_a_value_that_would_come_back_as_another_is_neither_described_nor_recorded(
-    hint: Any, value: Any, said: str
+def test_a_value_that_would_be_read_back_differently_is_neither_described_nor_recorded(
+    hint: Any, value: Any, message: str
 ) -> None:
     carry = carrier(hint)
 
-    with pytest.raises(Unrecordable, match=said):
+    with pytest.raises(Unrecordable, match=message):
         carry(value)
-    with pytest.raises(Unrecordable, match=said):
+    with pytest.raises(Unrecordable, match=message):
         carry.signature.dump_result(value)
 
 
@@ -278,7 +278,7 @@ def nested(levels: int) -> JsonValue:
     return value
 
 
-def test_a_value_is_nested_no_deeper_than_an_event() -> None:
+def test_a_value_may_be_nested_only_as_deep_as_an_event() -> None:
     carry = carrier(JsonValue)
 
     carry.signature.load_result(carry.signature.dump_result(nested(100)))
@@ -290,7 +290,7 @@ def test_a_value_is_nested_no_deeper_than_an_event() -> None:
             carry.signature.dump_result(nested(levels))
 
 
-def test_arguments_that_are_too_large_are_refused_where_the_call_is_described() -> None:
+def test_arguments_over_the_limit_are_refused_where_the_call_is_described() -> None:
     with pytest.raises(Unrecordable, match=r"take 516,0\d\d bytes and the limit is 258,048"):
         carrier(str)("ä" * 258_000)
 
@@ -300,7 +300,7 @@ def test_a_result_over_the_limit_is_refused_with_its_size_in_bytes() -> None:
         recordable(carrier(str), "ä" * 150_000)
 
 
-def test_a_result_that_would_be_read_as_another_is_its_authors_mistake() -> None:
+def test_a_result_that_would_be_read_back_differently_is_its_authors_mistake() -> None:
     with pytest.raises(
         ResultInvalid, match=r"a value of type Iban and declares .* \(carry: .*a Iban comes back as a Card"
     ):
@@ -345,9 +345,9 @@ SEQUENCE: Any = Sequence
 
 
 def typed(inner: st.SearchStrategy[tuple[Any, Any]]) -> st.SearchStrategy[tuple[Any, Any]]:
-    """Types that hold others, each with a value."""
+    """Types that contain other types, each with a value."""
 
-    def held(pairs: list[tuple[Any, Any]], form: int) -> tuple[Any, Any]:
+    def combine(pairs: list[tuple[Any, Any]], form: int) -> tuple[Any, Any]:
         hint: Any
         (hint, value), (other, more) = pairs
         forms: list[tuple[Any, Any]] = [
@@ -361,14 +361,14 @@ def typed(inner: st.SearchStrategy[tuple[Any, Any]]) -> st.SearchStrategy[tuple[
         ]
         return forms[form]
 
-    return st.builds(held, st.lists(inner, min_size=2, max_size=2), st.integers(0, 6))
+    return st.builds(combine, st.lists(inner, min_size=2, max_size=2), st.integers(0, 6))
 
 
 LEAVES = st.sampled_from(list(SCALARS)).flatmap(lambda hint: st.tuples(st.just(hint), SCALARS[hint]))
 
 
 @given(st.recursive(LEAVES, typed, max_leaves=5))
-def test_every_value_comes_back_as_it_was_or_is_refused(typed_value: tuple[Any, Any]) -> None:
+def test_every_value_is_read_back_exactly_or_is_refused(typed_value: tuple[Any, Any]) -> None:
     hint, value = typed_value
     carry = carrier(hint)
     try:
@@ -383,19 +383,19 @@ def test_every_value_comes_back_as_it_was_or_is_refused(typed_value: tuple[Any, 
         assert same(value, back)
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equal and of one type, all the way down: written another way than the engine's own comparison."""
-    if isinstance(one, float | Decimal) and type(one) is not type(other):
-        return bool(one == other)  # a float may be declared where an int is given
-    if isinstance(one, datetime):
-        return bool(one.utcoffset() == other.utcoffset() and one.replace(tzinfo=None) == other.replace(tzinfo=None))
-    if isinstance(one, list | tuple):
-        return type(one) is type(other) and all(map(same, one, other)) and len(one) == len(other)  # pyright: ignore
-    if isinstance(one, dict):
-        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)  # pyright: ignore
-    return type(one) is type(other) and bool(one == other)
+def same(value: Any, other: Any) -> bool:
+    """Whether two values are equal and of one type at every level, independently of the engine's own comparison."""
+    if isinstance(value, float | Decimal) and type(value) is not type(other):
+        return bool(value == other)  # a float may be declared where an int is given
+    if isinstance(value, datetime):
+        return bool(value.utcoffset() == other.utcoffset() and value.replace(tzinfo=None) == other.replace(tzinfo=None))
+    if isinstance(value, list | tuple):
+        return type(value) is type(other) and all(map(same, value, other)) and len(value) == len(other)  # pyright: ignore
+    if isinstance(value, dict):
+        return isinstance(other, dict) and value.keys() == other.keys() and all(same(value[k], other[k]) for k in value)  # pyright: ignore
+    return type(value) is type(other) and bool(value == other)
 
 
-def test_the_members_of_a_type_are_seen_through_names_and_annotations() -> None:
+def test_a_type_is_unwrapped_from_its_annotations() -> None:
     assert bare(Annotated[Annotated[int, Field(gt=0)], Field(lt=5)]) is int
     assert TypeAdapter(Card).validate_json('{"reference": "a"}') == Card(reference="a")

@@ -1,4 +1,4 @@
-"""In which order a partition takes its events into waves, without a server."""
+"""The order in which a partition drives its events, without a server."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -16,8 +16,8 @@ from orchestrator.workflow.own_execution import raw_json
 from orchestrator.workflow.partition import PartitionExecution
 
 
-class Stage:
-    """What a workflow has around it: a clock that jumps, and waves that do as they are told."""
+class FakeWorkflow:
+    """A stand-in for `temporalio.workflow` with a clock that jumps and waves that return given replies."""
 
     def __init__(self, *replies: WaveReply | FailureError) -> None:
         self._replies = list(replies)
@@ -44,7 +44,7 @@ class Stage:
 
     async def wait_condition(self, condition: Callable[[], bool], *, timeout: timedelta | None) -> None:
         if timeout is None:
-            while not condition():  # noqa: ASYNC110 - a workflow's loop looks after each task, too
+            while not condition():  # noqa: ASYNC110 - a workflow's loop also checks after each task
                 await asyncio.sleep(0)
         elif not condition():
             self._now += timeout.total_seconds()
@@ -61,7 +61,7 @@ class Stage:
         return reply
 
     async def run(self, execution: PartitionExecution, *arguments: RawValue) -> list[str]:
-        """Events in the order in which they were settled."""
+        """Run the partition; returns the events in the order in which they were settled."""
         failed = sum(isinstance(reply, FailureError) for reply in self._replies)
         async with asyncio.timeout(10):
             await execution.take_all(arguments)
@@ -72,49 +72,49 @@ def events(*names: str) -> list[RawValue]:
     return [raw_json(name.encode()) for name in names]
 
 
-async def test_a_wave_that_failed_as_a_whole_is_not_overtaken_by_what_came_later(
+async def test_later_events_do_not_overtake_a_wave_that_failed_as_a_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stage = Stage(*[ApplicationError("the database is away")] * 3)
-    monkeypatch.setattr(partition, "workflow", stage)
-    monkeypatch.setattr(partition_queue, "workflow", stage)
+    fake = FakeWorkflow(*[ApplicationError("the database is away")] * 3)
+    monkeypatch.setattr(partition, "workflow", fake)
+    monkeypatch.setattr(partition_queue, "workflow", fake)
     names = [f"{number:03}" for number in range(120)]
     execution = PartitionExecution()
     execution.receive("event", events(*names))
 
-    assert await stage.run(execution) == names
+    assert await fake.run(execution) == names
 
 
-async def test_what_a_run_begins_with_stays_before_what_came_before_its_first_task(
+async def test_carried_events_stay_before_events_that_arrive_before_the_first_task(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stage = Stage(ApplicationError("the database is away"))
-    stage.continued = "the run before"
-    monkeypatch.setattr(partition, "workflow", stage)
-    monkeypatch.setattr(partition_queue, "workflow", stage)
+    fake = FakeWorkflow(ApplicationError("the database is away"))
+    fake.continued = "the run before"
+    monkeypatch.setattr(partition, "workflow", fake)
+    monkeypatch.setattr(partition_queue, "workflow", fake)
     execution = PartitionExecution()
     execution.receive("event", events("third", "fourth"))
     carried = Carried(carried=(CarriedItem(door="event"), CarriedItem(door="event")))
 
-    settled = await stage.run(execution, raw_json(carried.model_dump_json().encode()), *events("first", "second"))
+    settled = await fake.run(execution, raw_json(carried.model_dump_json().encode()), *events("first", "second"))
 
     assert settled == ["first", "second", "third", "fourth"]
 
 
-async def test_a_large_event_is_not_overtaken_by_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_small_event_does_not_overtake_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition_queue, "WAVE_BYTES", 10)
-    stage = Stage(*[ApplicationError("the database is away")] * 4)
-    monkeypatch.setattr(partition, "workflow", stage)
-    monkeypatch.setattr(partition_queue, "workflow", stage)
+    fake = FakeWorkflow(*[ApplicationError("the database is away")] * 4)
+    monkeypatch.setattr(partition, "workflow", fake)
+    monkeypatch.setattr(partition_queue, "workflow", fake)
     names = ["1-small", "2-is-large-indeed", "3-small", "4"]
     execution = PartitionExecution()
     execution.receive("event", events(*names))
 
-    assert await stage.run(execution) == names
+    assert await fake.run(execution) == names
 
 
-class Opening(Stage):
-    """A run that has to end, with more than it may carry; what is only opened is left as unreached."""
+class Opening(FakeWorkflow):
+    """A run that must end with more events than it may carry; sagas that it only opens are postponed as unreached."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,34 +135,34 @@ class Opening(Stage):
         return WaveReply(left=tuple(left))
 
 
-async def test_what_is_only_opened_does_not_pass_for_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sagas_that_are_only_opened_are_not_treated_as_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit in ("_CARRIED", "_RUN_SIGNALS", "_FULL_SIGNALS"):
         monkeypatch.setattr(partition, limit, 1)
-    stage = Opening()
-    monkeypatch.setattr(partition, "workflow", stage)
-    monkeypatch.setattr(partition_queue, "workflow", stage)
+    fake = Opening()
+    monkeypatch.setattr(partition, "workflow", fake)
+    monkeypatch.setattr(partition_queue, "workflow", fake)
     execution = PartitionExecution()
     execution.receive("event", events(*(f"{number}" for number in range(200))))
 
     with pytest.raises(EOFError):
-        await stage.run(execution)
+        await fake.run(execution)
 
-    assert stage.opened == [50] * 4
+    assert fake.opened == [50] * 4
 
 
-class Waiting(Stage):
-    """Three sagas that wait for locks, until a signal comes while nothing else is to do."""
+class Waiting(FakeWorkflow):
+    """Three sagas that wait for locks until a wake signal arrives while the partition is idle."""
 
-    def __init__(self, execution: PartitionExecution, *said: str) -> None:
+    def __init__(self, execution: PartitionExecution, *signals: str) -> None:
         super().__init__()
         self.execution = execution
-        self.said = said
+        self.signals = signals
         self.is_woken = False
 
     async def wait_condition(self, condition: Callable[[], bool], *, timeout: timedelta | None) -> None:
         if not self.is_woken:
             self.is_woken = True
-            self.execution.receive("wake", events(*self.said))
+            self.execution.receive("wake", events(*self.signals))
         await super().wait_condition(condition, timeout=timeout)
 
     async def execute_local_activity(self, _name: str, *, args: Sequence[Any], **_: Any) -> WaveReply:
@@ -170,12 +170,15 @@ class Waiting(Stage):
         raws = iter(args[1:])
         ids = [place.event_id or next(raws).payload.data.decode() for place in command.places]
         self.waves.append(ids)
-        left = [PostponedItem(index=index, why=PostponeReason.BLOCKED, event_id=one) for index, one in enumerate(ids)]
+        left = [
+            PostponedItem(index=index, why=PostponeReason.BLOCKED, event_id=event_id)
+            for index, event_id in enumerate(ids)
+        ]
         return WaveReply(left=() if self.is_woken else tuple(left))
 
 
 @pytest.mark.parametrize(
-    ("said", "looked_at"),
+    ("signals", "looked_at"),
     [
         (['"b"'], ["b"]),
         (['"c"', '"a"'], ["a", "c"]),
@@ -185,17 +188,17 @@ class Waiting(Stage):
     ],
     ids=["one", "two", "nothing", "something else", "deep nesting"],
 )
-async def test_a_wake_has_those_looked_at_that_it_names(
-    monkeypatch: pytest.MonkeyPatch, said: list[str], looked_at: list[str]
+async def test_a_wake_signal_drives_the_sagas_that_it_names(
+    monkeypatch: pytest.MonkeyPatch, signals: list[str], looked_at: list[str]
 ) -> None:
     execution = PartitionExecution()
-    stage = Waiting(execution, *said)
-    monkeypatch.setattr(partition, "workflow", stage)
-    monkeypatch.setattr(partition_queue, "workflow", stage)
+    fake = Waiting(execution, *signals)
+    monkeypatch.setattr(partition, "workflow", fake)
+    monkeypatch.setattr(partition_queue, "workflow", fake)
     monkeypatch.setattr(partition, "IDLE", timedelta(0))
     execution.receive("event", events("a", "b", "c"))
 
-    settled = await stage.run(execution)
+    settled = await fake.run(execution)
 
-    assert stage.waves[1] == looked_at
+    assert fake.waves[1] == looked_at
     assert sorted(settled[3:]) == ["a", "b", "c"]

@@ -1,4 +1,4 @@
-"""What `status` says of a cancel that was asked for and is not carried out yet."""
+"""How `status` explains a cancel that was requested and is still pending."""
 
 from dataclasses import replace
 from typing import Any, cast
@@ -11,7 +11,7 @@ from orchestrator.protocol.commands import Phase
 
 
 class Row:
-    """As much of a saga's row as is looked at."""
+    """The columns of a saga's row that the diagnosis reads."""
 
     def __init__(self, phase: Phase, ends_as: Phase | None = None, pivot: int | None = None) -> None:
         self.phase, self.ends_as, self.pivot = phase, ends_as, pivot
@@ -19,13 +19,13 @@ class Row:
         self.blocked_by = ()
 
 
-def standing(row: Row | None, kind: BlockedReason, *, asked: bool = True) -> SagaDiagnosis:
+def diagnose(row: Row | None, kind: BlockedReason, *, asked: bool = True) -> SagaDiagnosis:
     reason = Reason(kind, "its workflow task fails", is_cancel_requested=asked)
     return SagaDiagnosis("Nap", "one", "Nap/event/one", "link", cast(Any, row), reason, is_only=True)
 
 
 @pytest.mark.parametrize(
-    ("row", "kind", "said"),
+    ("row", "kind", "message"),
     [
         (None, BlockedReason.NO_WORKER, "a cancel is pending; no worker has picked up the task"),
         (Row(Phase.FORWARD), BlockedReason.WORKING, "a cancel is pending; it is being carried out"),
@@ -42,8 +42,8 @@ def standing(row: Row | None, kind: BlockedReason, *, asked: bool = True) -> Sag
         ),
     ],
 )
-def test_a_cancel_that_is_pending_is_told_with_its_reason(row: Row | None, kind: BlockedReason, said: str) -> None:
-    assert said in (standing(row, kind).pending_cancel or "")
+def test_a_pending_cancel_is_reported_with_its_reason(row: Row | None, kind: BlockedReason, message: str) -> None:
+    assert message in (diagnose(row, kind).pending_cancel or "")
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_a_cancel_that_is_pending_is_told_with_its_reason(row: Row | None, kind:
     [Row(Phase.CANCELLED), Row(Phase.UNDOING, Phase.FAILED), Row(Phase.COMPLETED)],
     ids=lambda row: row.phase.value,
 )
-def test_none_is_told_where_none_is_pending(row: Row) -> None:
-    assert standing(row, BlockedReason.WORKING).pending_cancel is None
+def test_no_pending_cancel_is_reported_where_none_is_pending(row: Row) -> None:
+    assert diagnose(row, BlockedReason.WORKING).pending_cancel is None
 
 
 def test_a_bug_without_a_cancel_undoes_nothing() -> None:
-    one = standing(Row(Phase.FORWARD), BlockedReason.BUG, asked=False)
+    diagnosis = diagnose(Row(Phase.FORWARD), BlockedReason.BUG, asked=False)
 
-    assert one.pending_cancel is None
-    assert "Nothing is undone; deploy a fix" in (one.why or "")
-    assert "Nothing is undone" not in (replace(one, reason=standing(None, BlockedReason.BUG).reason).why or "")
+    assert diagnosis.pending_cancel is None
+    assert "Nothing is undone; deploy a fix" in (diagnosis.why or "")
+    assert "Nothing is undone" not in (replace(diagnosis, reason=diagnose(None, BlockedReason.BUG).reason).why or "")

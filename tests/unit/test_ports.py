@@ -1,4 +1,4 @@
-"""Choosing a port: the wanted one, else one nearby, else any."""
+"""A server takes the wanted port, otherwise a port nearby, otherwise any port."""
 
 import socket
 from collections.abc import Generator
@@ -11,25 +11,25 @@ from orchestrator.devserver.ports import HOST, free_port, is_listening
 
 @pytest.fixture
 def taken() -> Generator[int]:
-    """A port that somebody listens on."""
+    """A port on which another server listens."""
     with closing(socket.create_server((HOST, 0))) as server:
         yield server.getsockname()[1]
 
 
-def test_a_free_port_is_taken_as_wanted() -> None:
+def test_a_wanted_port_that_is_free_is_chosen() -> None:
     wanted = free_port(0)
 
     assert free_port(wanted) == wanted
 
 
-def test_instead_of_a_taken_port_one_of_the_next_is_chosen(taken: int) -> None:
+def test_instead_of_a_port_in_use_another_one_is_chosen(taken: int) -> None:
     chosen = free_port(taken)
 
     assert chosen != taken
     assert not is_listening(chosen)
 
 
-def test_a_port_that_is_bound_and_not_listened_on_is_taken_too() -> None:
+def test_a_port_that_is_bound_without_a_listener_counts_as_in_use() -> None:
     with socket.socket() as bound:
         bound.bind((HOST, 0))
         port = bound.getsockname()[1]
@@ -37,11 +37,11 @@ def test_a_port_that_is_bound_and_not_listened_on_is_taken_too() -> None:
         assert free_port(port) != port
 
 
-def test_a_port_that_another_server_is_about_to_take_is_left_out() -> None:
+def test_a_port_that_is_reserved_for_another_server_is_not_chosen() -> None:
     wanted = free_port(0)
 
     assert free_port(wanted, but_not=wanted) != wanted
 
 
-def test_zero_asks_for_any() -> None:
+def test_port_zero_means_any_port() -> None:
     assert free_port(0) > 0

@@ -1,4 +1,4 @@
-"""What an author imports. `tests/docs/test_glossary.py` sees to it that each name has its term."""
+"""The names that an author imports. `tests/docs/test_glossary.py` checks that each has its glossary term."""
 
 from types import ModuleType
 
@@ -10,7 +10,7 @@ from orchestrator import testing
 
 @pytest.mark.parametrize("package", [orchestrator, testing], ids=lambda package: package.__name__)
 def test_each_public_name_can_be_imported_and_is_documented(package: ModuleType) -> None:
-    """Some are imported when they are first asked for, so a name in `__all__` proves nothing by itself."""
+    """Some names are imported lazily, so a name in `__all__` proves nothing by itself."""
     imported: dict[str, object] = {}
     exec(f"from {package.__name__} import *", imported)
 

@@ -1,4 +1,4 @@
-"""An event arrives as it was published, to the last digit and the type of each value, or it is refused."""
+"""An event arrives exactly as published, with all digits and the type of each value, or it is refused."""
 
 import json
 from collections.abc import Callable
@@ -69,7 +69,7 @@ def nested(levels: int) -> JsonValue:
 
 @pytest.mark.parametrize("publish", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize(
-    ("event", "said"),
+    ("event", "message"),
     [
         (AnyPaid(way=Iban(reference="a")), "way: a Iban comes back as a Card"),
         (AnyPaid(look=Paint.RED), "look: a Paint comes back as a Colour"),
@@ -83,10 +83,10 @@ def nested(levels: int) -> JsonValue:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_an_event_that_would_arrive_as_another_is_refused_before_it_is_sent(
-    publish: Publish, event: AnyPaid, said: str
+def test_an_event_that_would_arrive_changed_is_refused_before_it_is_sent(
+    publish: Publish, event: AnyPaid, message: str
 ) -> None:
-    with pytest.raises(EventRejected, match=said) as refusal:
+    with pytest.raises(EventRejected, match=message) as refusal:
         publish(event)
 
     assert refusal.value.code == "event.invalid"
@@ -103,13 +103,13 @@ def test_an_event_that_would_arrive_as_another_is_refused_before_it_is_sent(
         AnyPaid(more={"a": [1, 1.0, -0.0, None, True, "x"]}),
     ],
 )
-def test_an_event_that_arrives_as_it_is_can_be_published(event: AnyPaid) -> None:
+def test_an_event_that_arrives_unchanged_can_be_published(event: AnyPaid) -> None:
     envelope = checked_envelope(event, event_id="e-1", source="test")
 
     assert repr(unwrap(read(envelope.text), AnyPaid).model_dump(mode="json")) == repr(event.model_dump(mode="json"))
 
 
-def test_a_subclass_of_the_event_that_a_saga_ends_with_is_refused() -> None:
+def test_a_subclass_of_the_completed_event_is_refused() -> None:
     class AnyPaidElse(AnyPaid):
         surplus: int = 1
 
@@ -118,7 +118,7 @@ def test_a_subclass_of_the_event_that_a_saga_ends_with_is_refused() -> None:
         check_publishable(event, event.model_dump(mode="json"), read_as=AnyPaid)
 
 
-def test_the_failure_event_of_an_event_at_the_limit_of_nesting_can_be_read() -> None:
+def test_the_failure_event_of_an_event_at_the_nesting_limit_can_be_read() -> None:
     class NothingFailed(FailureEvent): ...
 
     event = AnyPaid(more=nested(NESTING_LIMIT - 1))
@@ -172,15 +172,15 @@ def message(data: str, version: int = 2) -> str:
         (f'{{"rate": {LONG}, "price": {LONG}}}', "price"),
     ],
 )
-def test_a_number_with_more_digits_than_a_float_is_asked_for_as_a_string(data: str, field: str) -> None:
+def test_a_number_with_more_digits_than_a_float_must_be_sent_as_a_string(data: str, field: str) -> None:
     with pytest.raises(UnreadableEvent) as refusal:
         unwrap(read(message(data)), Measured)
     with pytest.raises(EventRejected) as typed:
         read_event_of(data)
 
-    said = f"{field}: the number has more digits than a JSON number keeps; send it as a string"
-    assert (refusal.value.code, refusal.value.message) == ("event.invalid", said)
-    assert (typed.value.code, typed.value.message) == ("event.invalid", f"MEASURED: {said}")
+    expected = f"{field}: the number has more digits than a JSON number keeps; send it as a string"
+    assert (refusal.value.code, refusal.value.message) == ("event.invalid", expected)
+    assert (typed.value.code, typed.value.message) == ("event.invalid", f"MEASURED: {expected}")
 
 
 def read_event_of(data: str) -> DomainEvent:
@@ -206,13 +206,13 @@ def test_every_other_number_arrives_with_the_digits_that_were_sent(data: str, ev
     assert read_event_of(data) == event
 
 
-def test_so_does_a_number_of_an_old_version() -> None:
+def test_a_number_of_an_old_contract_version_arrives_with_the_digits_that_were_sent() -> None:
     assert unwrap(read(message('{"cost": 1.25}', 1)), Measured) == Measured(price=Decimal("1.25"))
     with pytest.raises(UnreadableEvent, match="send it as a string"):
         unwrap(read(message(f'{{"cost": {LONG}}}', 1)), Measured)
 
 
-def test_a_json_text_is_rewritten_with_the_digits_that_it_had() -> None:
+def test_rewriting_a_json_text_keeps_the_digits_of_its_numbers() -> None:
     text = '{"a": 12345678901234567.89, "b": [1.10, 1e400, "ü", 7], "c": 1}'
 
     assert rewrite(text, lambda fields, loads: {**fields, "c": loads("2.50")}) == text.replace('"c": 1', '"c": 2.50')
@@ -230,12 +230,12 @@ def test_a_json_text_is_rewritten_with_the_digits_that_it_had() -> None:
         ("1e-400", True),
     ],
 )
-def test_a_number_is_rounded_if_its_float_is_written_otherwise(digits: str, rounded: bool) -> None:
+def test_a_number_counts_as_rounded_if_its_float_is_written_differently(digits: str, rounded: bool) -> None:
     assert is_rounded(digits) is rounded
     assert has_rounded_number(f'{{"a": [{digits}]}}') is rounded
 
 
-def test_an_edited_dead_letter_keeps_the_digits_of_its_numbers_and_so_it_is_shown() -> None:
+def test_an_edited_dead_letter_keeps_and_shows_the_digits_of_its_numbers() -> None:
     letter: Any = SimpleNamespace(id=7, raw=f'{{"data": {{"price": {LONG}, "rate": 1.10}}, "id": "x"}}'.encode())
 
     edited = apply_changes(letter, ["data.rate=98765432109876543.21", "id=y"])
@@ -244,5 +244,5 @@ def test_an_edited_dead_letter_keeps_the_digits_of_its_numbers_and_so_it_is_show
     assert f'"price": {LONG},' in format_message(letter.raw)[0]
 
 
-def test_what_is_no_json_holds_no_number() -> None:
+def test_invalid_json_has_no_rounded_number() -> None:
     assert not has_rounded_number("[1")

@@ -1,4 +1,4 @@
-"""The saga for an author's tests: it remembers the calls, and answers as it was told."""
+"""`RecordingSaga`, the saga for an author's tests, records calls and answers them from a table."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -34,7 +34,7 @@ FIVE, SIX = Money(minor=5), Money(minor=6)
 NO = Refused("account.closed", "it is closed")
 
 
-async def test_calls_are_remembered_in_order_and_answered() -> None:
+async def test_calls_are_recorded_in_order_and_answered() -> None:
     saga = RecordingSaga({withdraw: SIX})
 
     assert await saga.execute(withdraw("a", FIVE)) == SIX
@@ -43,7 +43,7 @@ async def test_calls_are_remembered_in_order_and_answered() -> None:
     assert saga.calls == [withdraw("a", FIVE), note("x"), withdraw("b", FIVE), note("y")]
 
 
-async def test_a_list_is_answered_from_one_by_one_and_stays_as_it_was() -> None:
+async def test_a_list_gives_one_answer_per_call_and_is_not_changed() -> None:
     answers: list[Any] = [FIVE, NO, SIX]
     saga = RecordingSaga({withdraw: answers})
 
@@ -56,11 +56,11 @@ async def test_a_list_is_answered_from_one_by_one_and_stays_as_it_was() -> None:
     assert answers == [FIVE, NO, SIX]
 
 
-async def test_a_list_is_given_inside_of_a_list() -> None:
+async def test_a_list_as_an_answer_is_written_inside_of_a_list() -> None:
     assert await RecordingSaga({labels: [["a", "b"]]}).execute(labels()) == ["a", "b"]
 
 
-async def test_a_function_answers_from_the_call_and_may_refuse() -> None:
+async def test_a_function_computes_an_answer_and_may_refuse() -> None:
     def answer(call: OperationCall[Any]) -> object:
         return FIVE if call.arguments["account"] == "a" else NO
 
@@ -71,7 +71,7 @@ async def test_a_function_answers_from_the_call_and_may_refuse() -> None:
         await saga.execute(withdraw("b", SIX))
 
 
-async def test_a_refusal_is_raised_its_call_is_remembered_and_the_next_ones_are_not_made() -> None:
+async def test_a_refusal_is_raised_and_later_calls_of_the_batch_are_not_made() -> None:
     saga = RecordingSaga({withdraw: NO})
 
     with pytest.raises(Refused, match=r"account\.closed: it is closed"):
@@ -80,7 +80,7 @@ async def test_a_refusal_is_raised_its_call_is_remembered_and_the_next_ones_are_
     assert saga.calls == [note("x"), withdraw("a", FIVE)]
 
 
-async def test_in_parallel_all_calls_are_made_and_the_first_refusal_is_raised() -> None:
+async def test_a_parallel_batch_makes_all_calls_and_raises_the_first_refusal() -> None:
     saga = RecordingSaga({withdraw: NO, label: Refused("account.unknown", "second")})
 
     with pytest.raises(Refused, match=r"account\.closed"):
@@ -89,12 +89,12 @@ async def test_in_parallel_all_calls_are_made_and_the_first_refusal_is_raised() 
     assert saga.calls == [note("x"), withdraw("a", FIVE), label("a"), note("y")]
 
 
-async def test_a_missing_answer_says_what_to_write() -> None:
+async def test_a_missing_answer_is_reported_with_the_code_to_write() -> None:
     with pytest.raises(UsageError, match=r"RecordingSaga\(\{test_recording_saga\.withdraw: \.\.\.\}\)"):
         await RecordingSaga().execute(withdraw("a", FIVE))
 
 
-async def test_none_is_an_answer_when_it_is_given() -> None:
+async def test_none_counts_as_an_answer() -> None:
     assert await RecordingSaga({label: None}).execute(label("a")) is None
     with pytest.raises(UsageError):
         await RecordingSaga().execute(label("a"))
@@ -105,14 +105,14 @@ async def test_an_answer_of_another_type_is_refused() -> None:
         await RecordingSaga({withdraw: 5}).execute(withdraw("a", FIVE))
 
 
-def test_ids_time_and_chance_are_the_same_again() -> None:
-    one, two, other = RecordingSaga(), RecordingSaga(), RecordingSaga(event_id="event-2")
+def test_ids_time_and_randomness_are_deterministic() -> None:
+    saga, repeat, other = RecordingSaga(), RecordingSaga(), RecordingSaga(event_id="event-2")
 
-    ids = [one.uuid(), one.uuid()]
-    assert ids == [two.uuid(), two.uuid()]
+    ids = [saga.uuid(), saga.uuid()]
+    assert ids == [repeat.uuid(), repeat.uuid()]
     assert len({*ids, other.uuid()}) == 3
-    assert one.random.random() == two.random.random() != other.random.random()
-    assert (one.event_id, one.event_time) == ("event-1", datetime(2026, 1, 1, tzinfo=UTC))
+    assert saga.random.random() == repeat.random.random() != other.random.random()
+    assert (saga.event_id, saga.event_time) == ("event-1", datetime(2026, 1, 1, tzinfo=UTC))
 
 
 async def test_an_atomic_step_is_one_call_with_its_calls() -> None:

@@ -1,4 +1,4 @@
-"""Any number of calls at once: the client limits its requests in flight, and a deadline begins when one is sent."""
+"""The client limits its requests in flight, so that any number of concurrent calls is accepted."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -24,25 +24,25 @@ EVENT = LetterRequested(source="a", coins=1)
 
 
 class Posted(Orchestrator[LetterRequested, LetterCompleted, LetterFailed]):
-    """In executions of its own."""
+    """Handles each letter in its own execution."""
 
     awaited = (LetterCompleted,)
 
     async def handle(self, event: LetterRequested, saga: Saga) -> LetterCompleted:
-        """Nothing."""
+        """Complete at once."""
         return LetterCompleted()
 
 
 class Busy:
-    """A Temporal that takes its time for each request, and refuses what goes beyond a number in flight."""
+    """A stand-in for a slow Temporal server that refuses requests above a number in flight."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.in_flight = self.most = self.taken = 0
-        self.has_taken = asyncio.Event()
+        self.in_flight = self.most = self.served = 0
+        self.has_served = asyncio.Event()
         self.is_full = asyncio.Event()
 
-    async def take(self) -> None:
+    async def serve(self) -> None:
         """Serve one request."""
         self.in_flight += 1
         self.most = max(self.most, self.in_flight)
@@ -50,36 +50,36 @@ class Busy:
             if self.in_flight > self.limit:
                 raise RPCError("too many", RPCStatusCode.RESOURCE_EXHAUSTED, b"")
             await asyncio.sleep(0.001)
-            self.taken += 1
-            self.has_taken.set()
+            self.served += 1
+            self.has_served.set()
         finally:
             self.in_flight -= 1
 
     async def start_workflow(self, *_: object, **__: object) -> "Busy":
-        """A start, with or without a signal."""
-        await self.take()
+        """Start an execution, with or without a signal."""
+        await self.serve()
         return self
 
     result_run_id = "run"
 
     def get_workflow_handle(self, workflow_id: str, **_: object) -> "Execution":
-        """A handle."""
+        """Return a handle of an execution."""
         return Execution(self, workflow_id)
 
 
 class Execution:
-    """One that ends when it is told to."""
+    """An execution that completes if its id ends with `ends`, and never otherwise."""
 
     def __init__(self, server: Busy, workflow_id: str) -> None:
         self.server = server
         self.workflow_id = workflow_id
 
     async def signal(self, *_: object) -> None:
-        """A signal."""
-        await self.server.take()
+        """Signal the execution."""
+        await self.server.serve()
 
     async def result(self) -> dict[str, Any]:
-        """A long poll."""
+        """Wait for the result with a long poll."""
         self.server.in_flight += 1
         self.server.most = max(self.server.most, self.server.in_flight)
         if self.server.in_flight == LONG_POLLS:
@@ -109,20 +109,20 @@ async def test_three_thousand_gathered_publishes_are_all_accepted() -> None:
 
     await all_of([bus.publish(EVENT) for _ in range(3000)])
 
-    assert (server.taken, server.most) == (3000, REQUESTS)
+    assert (server.served, server.most) == (3000, REQUESTS)
 
 
 async def test_publish_many_leaves_room_for_an_event_that_is_published_meanwhile() -> None:
     server = Busy(REQUESTS)
     bus = bus_on(server)
     many = asyncio.create_task(bus.publish_many([EVENT] * 500))
-    await server.has_taken.wait()
+    await server.has_served.wait()
 
     await bus.publish(EVENT)
     assert not many.done()
     await many
 
-    assert server.taken == 501
+    assert server.served == 501
     assert server.most <= REQUESTS // 2 + 1
 
 
@@ -132,14 +132,14 @@ async def test_gathered_sends_are_all_accepted() -> None:
 
     await all_of([bus.send(LetterCompleted(), to=Posted, triggering_event_id="1") for _ in range(1000)])
 
-    assert (server.taken, server.most) == (1000, REQUESTS)
+    assert (server.served, server.most) == (1000, REQUESTS)
 
 
-async def test_a_publish_that_is_cancelled_while_it_queues_takes_no_others_slot() -> None:
+async def test_a_publish_cancelled_while_it_queues_releases_its_slot() -> None:
     server = Busy(REQUESTS)
     bus = bus_on(server)
     publishing = [asyncio.create_task(bus.publish(EVENT)) for _ in range(1000)]
-    await server.has_taken.wait()
+    await server.has_served.wait()
 
     cancelled = publishing[50::3]
     for task in cancelled:
@@ -152,7 +152,7 @@ async def test_a_publish_that_is_cancelled_while_it_queues_takes_no_others_slot(
     assert server.most == REQUESTS
 
 
-async def test_who_waits_for_an_execution_gives_its_slot_to_those_that_queue() -> None:
+async def test_long_polls_give_their_slots_to_queued_requests() -> None:
     server = Busy(REQUESTS)
     bus = EventBus(cast(Client, server), Catalog.of(orchestrators=[Posted]))
     endless = [asyncio.create_task(bus.handle(Posted, f"{number}").outcome()) for number in range(LONG_POLLS + 50)]
@@ -167,7 +167,7 @@ async def test_who_waits_for_an_execution_gives_its_slot_to_those_that_queue() -
     await asyncio.gather(*endless, return_exceptions=True)
 
 
-async def test_thousands_of_waits_in_the_database_are_cancelled_without_a_look_at_each_other(
+async def test_thousands_of_waits_for_outcomes_are_cancelled_without_affecting_another(
     database: Database,
 ) -> None:
     outcomes = RecordedOutcomes(DatabaseLookup(Databases.of(database)))
@@ -185,7 +185,7 @@ async def test_thousands_of_waits_in_the_database_are_cancelled_without_a_look_a
         await asyncio.wait_for(kept, 10)
 
 
-async def test_any_number_of_questions_at_once_share_the_connections(database: Database) -> None:
+async def test_concurrent_lookups_share_a_small_connection_pool(database: Database) -> None:
     small = Database(database.url.render_as_string(hide_password=False), pool_size=2)
     outcomes = RecordedOutcomes(DatabaseLookup(Databases.of(small)))
 

@@ -1,4 +1,4 @@
-"""Contracts that contain themselves, and orchestrators that share a generic base."""
+"""Recursive contracts, and orchestrators that share a generic base."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from orchestrator.store.migrations.migrate import migrate
 
 
 class Part(Contract):
-    """Consists of parts."""
+    """A contract that contains a tuple of itself."""
 
     name: str
     parts: tuple[Part, ...] = ()
@@ -30,25 +30,25 @@ class Part(Contract):
 
 
 class Give(Contract):
-    """Mutually with `Take`."""
+    """A contract that is mutually recursive with `Take`."""
 
     take: Take | None = None
 
 
 class Take(Contract):
-    """Mutually with `Give`, which comes first where either may stand."""
+    """A contract that is mutually recursive with `Give`."""
 
     give: Loop | Give
 
 
 class Loop(Contract):
-    """Has no end by itself."""
+    """A contract that requires another of itself, so that it has no finite value."""
 
     again: Loop
 
 
 class Level1(Contract):
-    """The first of many levels, each with two of the next."""
+    """The first of five levels, each with two fields of the next level."""
 
     a: Level2
     b: Level2
@@ -74,7 +74,7 @@ class Level5(Contract):
 
 
 class ShapeRequested(DomainEvent):
-    """All of them."""
+    """An event with all of these contracts."""
 
     part: Part
     take: Take
@@ -82,18 +82,18 @@ class ShapeRequested(DomainEvent):
 
 
 class NestRequested(DomainEvent):
-    """Contains itself."""
+    """An event that contains itself."""
 
     size: int
     inside: NestRequested | None = None
 
 
 class ShapeCompleted(DomainEvent):
-    """Done."""
+    """The saga has completed."""
 
 
 class ShapeFailed(FailureEvent):
-    """Not done."""
+    """The saga was undone."""
 
 
 R = TypeVar("R", bound=DomainEvent)
@@ -102,37 +102,37 @@ F = TypeVar("F", bound=FailureEvent)
 
 
 class Base(Orchestrator[R, C, F], Generic[R, C, F]):
-    """What several share."""
+    """A generic base that several orchestrators share."""
 
     def ordering_key(self, event: R) -> str | None:
-        """One key."""
+        """Return one key for all events."""
         return "all"
 
 
 class Half(Base[R, ShapeCompleted, ShapeFailed], Generic[R]):
-    """Ends as all do."""
+    """A generic base with its completed and failed events."""
 
     async def handle(self, event: R, saga: Saga) -> ShapeCompleted:
-        """Nothing."""
+        """Complete at once."""
         return ShapeCompleted()
 
 
 class Named(Orchestrator[ShapeRequested, ShapeCompleted, ShapeFailed], ABC):
-    """Is abstract, though all of its events are named."""
+    """An abstract class, although all of its events are named."""
 
 
 class Shape(Half[ShapeRequested | NestRequested]):
-    """Has a base."""
+    """An orchestrator of two events with a generic base."""
 
 
 class Forgot(Base):  # type: ignore[type-arg]  # pyright: ignore[reportMissingTypeArgument, reportImplicitAbstractClass]
-    """Names no events."""
+    """An orchestrator that names no events."""
 
 
 CATALOG = Catalog.of(orchestrators=[Shape])
 
 
-def test_fields_of_a_type_that_contains_itself_end_with_its_name() -> None:
+def test_the_fields_of_a_recursive_type_end_with_its_name() -> None:
     shown = {field.name: field.type for field in fields_of(ShapeRequested)}
 
     assert shown["part"] == "{name: string, parts: list of Part, whole: Part or null}"
@@ -144,7 +144,7 @@ def test_fields_of_a_type_that_contains_itself_end_with_its_name() -> None:
     }
 
 
-def test_a_sample_of_a_type_that_contains_itself_has_an_end() -> None:
+def test_a_sample_of_a_recursive_type_is_finite() -> None:
     sample = sample_event(ShapeRequested)
 
     assert isinstance(sample, ShapeRequested)
@@ -153,7 +153,7 @@ def test_a_sample_of_a_type_that_contains_itself_has_an_end() -> None:
     assert isinstance(sample_event(NestRequested), NestRequested)
 
 
-def test_every_document_is_made_of_types_that_contain_themselves() -> None:
+def test_every_document_can_be_generated_for_recursive_types() -> None:
     files = files_of(CATALOG, title="Shapes", version="1")
 
     assert '"parts"?: (ShapeRequested_Part)[];' in files["events.ts"]
@@ -161,38 +161,38 @@ def test_every_document_is_made_of_types_that_contain_themselves() -> None:
     assert "Shape" in files["README.md"]
 
 
-def test_an_orchestrator_takes_its_events_through_generic_bases() -> None:
+def test_an_orchestrator_inherits_its_events_through_generic_bases() -> None:
     assert Shape.requests == (ShapeRequested, NestRequested)
     assert (Shape.completed, Shape.failed) == (ShapeCompleted, ShapeFailed)
-    assert [one.__name__ for one in CATALOG.listeners(NestRequested)] == ["Shape"]
+    assert [listener.__name__ for listener in CATALOG.listeners(NestRequested)] == ["Shape"]
 
 
-def test_a_base_is_no_orchestrator_of_its_own() -> None:
+def test_a_generic_base_is_not_an_orchestrator() -> None:
     found = _Found([], [], [])
     module = ModuleType(__name__)
-    vars(module).update({one.__name__: one for one in (Base, Half, Named, Shape, Forgot)})
+    vars(module).update({class_.__name__: class_ for class_ in (Base, Half, Named, Shape, Forgot)})
 
     found.add_definitions(module)
 
     assert found.orchestrators == [Shape, Forgot]
 
 
-def test_a_base_without_its_events_is_told_with_the_base_in_the_right_form() -> None:
-    with pytest.raises(DefinitionError) as told:
+def test_a_subclass_that_omits_its_events_is_reported_with_its_base() -> None:
+    with pytest.raises(DefinitionError) as raised:
         Catalog.of(orchestrators=[Forgot])  # type: ignore[type-abstract]
 
-    assert "`class Forgot(Base[ForgotRequested, ForgotCompleted, ForgotFailed])`" in str(told.value)
+    assert "`class Forgot(Base[ForgotRequested, ForgotCompleted, ForgotFailed])`" in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["50%(here)s off", "it's", 'a "b"', "#1", "größe", "a&b=c", "a+b"])
-def test_any_folder_can_be_a_projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_project_folder_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     folder = tmp_path / name
     (folder / "migrations" / "versions").mkdir(parents=True)
     (folder / "migrations" / "env.py").write_text("")
     monkeypatch.chdir(folder)
     database = Database(Settings(state_dir=folder / "state").resolved_database_url)
 
-    async def made() -> list[str]:
+    async def migrated_tables() -> list[str]:
         await database.check()
         await migrate(database, migrations=folder / "migrations")
         async with database.reading() as connection:
@@ -200,5 +200,5 @@ def test_any_folder_can_be_a_projects(tmp_path: Path, monkeypatch: pytest.Monkey
         await database.close()
         return tables
 
-    assert "saga" in asyncio.run(made())
+    assert "saga" in asyncio.run(migrated_tables())
     assert (folder / "state" / "application.db").is_file()

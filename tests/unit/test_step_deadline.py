@@ -1,4 +1,4 @@
-"""A step's deadline is measured with Temporal's times, whatever the clock of the worker says."""
+"""A step's deadline is measured with Temporal's times, whatever the worker's clock shows."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,19 +16,19 @@ SCHEDULED = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
 def attempt(after: timedelta, number: int = FEWEST_ATTEMPTS) -> activity.Info:
-    """An attempt that began so long after its step was scheduled."""
+    """An attempt that began some time after its step was scheduled."""
     info = ActivityEnvironment.default_info()
     return replace(info, attempt=number, scheduled_time=SCHEDULED, started_time=SCHEDULED + after)
 
 
 @pytest.mark.parametrize("ahead", [1, 0, -1], ids=["ahead", "right", "behind"])
-def test_an_attempt_is_overdue_when_temporals_times_say_so(ahead: int) -> None:
+def test_an_attempt_is_overdue_according_to_temporals_times(ahead: int) -> None:
     with wrong_clock(timedelta(hours=ahead)):
         assert not _is_overdue(attempt(DEADLINE - timedelta(seconds=10)), DEADLINE, monotonic())
         assert _is_overdue(attempt(DEADLINE + timedelta(seconds=1)), DEADLINE, monotonic())
 
 
-def test_the_time_that_the_attempt_itself_takes_counts() -> None:
+def test_the_duration_of_the_attempt_itself_counts() -> None:
     began = monotonic() - 20
 
     assert _is_overdue(attempt(DEADLINE - timedelta(seconds=10)), DEADLINE, began)

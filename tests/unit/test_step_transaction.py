@@ -1,4 +1,4 @@
-"""`step_transaction`: operations tested in milliseconds."""
+"""`step_transaction` runs one operation in a test, without a server, in milliseconds."""
 
 import pytest
 from sqlmodel import select
@@ -9,7 +9,7 @@ from tests import cast
 from tests.cast import box
 
 
-async def test_an_operation_runs_on_tables_of_the_tests_own() -> None:
+async def test_an_operation_runs_on_the_tests_own_tables() -> None:
     async with step_transaction(cast.tables) as tx:
         await tx.exec(box.insert().values(name="a", coins=5))
 
@@ -24,7 +24,7 @@ async def test_each_transaction_starts_with_empty_tables() -> None:
             await tx.exec(box.insert().values(name="a", coins=5))
 
 
-async def test_what_an_operation_may_not_do_it_may_not_do_here() -> None:
+async def test_a_step_transaction_refuses_what_an_operation_may_not_do() -> None:
     with pytest.raises(TransactionMisuse):
         async with step_transaction(cast.tables) as tx:
             await tx.commit()

@@ -1,4 +1,4 @@
-"""A relay's memory of rows that nobody knows is bounded, and waits as long as it promises."""
+"""A relay's memory of rows of unknown types is bounded, and it waits for them as long as promised."""
 
 from datetime import timedelta
 
@@ -11,24 +11,24 @@ MINUTE = timedelta(minutes=1)
 
 
 class Clock:
-    """Stands in for the monotonic clock."""
+    """A stand-in for the monotonic clock."""
 
     now = 1_000.0
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.now
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock that the rows are met by."""
+    """The clock of the relay's memory."""
     clock = Clock()
     monkeypatch.setattr(unknown_rows, "monotonic", clock)
     return clock
 
 
-def test_a_row_is_waited_for_from_its_first_meeting_on(clock: Clock) -> None:
+def test_a_row_is_waited_for_from_the_first_time_it_is_seen(clock: Clock) -> None:
     rows = UnknownRows(MINUTE)
 
     answers: list[bool] = []
@@ -39,7 +39,7 @@ def test_a_row_is_waited_for_from_its_first_meeting_on(clock: Clock) -> None:
     assert answers == [True, True, True, False]
 
 
-def test_rows_that_other_relays_settled_are_forgotten_with_time(clock: Clock) -> None:
+def test_rows_that_other_relays_have_settled_are_forgotten_in_time(clock: Clock) -> None:
     rows = UnknownRows(MINUTE)
     for row in range(500):
         rows.is_waited_for(row)
@@ -53,7 +53,7 @@ def test_rows_that_other_relays_settled_are_forgotten_with_time(clock: Clock) ->
     assert not rows.is_waited_for(0)
 
 
-def test_no_more_than_so_many_are_remembered(clock: Clock) -> None:
+def test_the_number_of_remembered_rows_is_bounded(clock: Clock) -> None:
     rows = UnknownRows(MINUTE)
 
     for row in range(MOST + 500):
@@ -62,7 +62,7 @@ def test_no_more_than_so_many_are_remembered(clock: Clock) -> None:
     assert len(rows) == MOST
 
 
-def test_one_that_has_left_the_outbox_is_forgotten_at_once(clock: Clock) -> None:
+def test_a_settled_row_is_forgotten_at_once(clock: Clock) -> None:
     rows = UnknownRows(MINUTE)
     rows.is_waited_for(1)
 

@@ -1,4 +1,4 @@
-"""The engine reads a worker's clock only where this list says why it may.
+"""The engine reads a worker's clock only in the places that are listed here, with the reason.
 
 A time that is stored or compared comes from the database (`orchestrator.store.core.clock`) or from Temporal, because
 the clocks of workers differ. A duration is measured with `time.monotonic`.
@@ -18,7 +18,7 @@ _READS = {
     "date": {"today"},
     "time": {"time", "time_ns", "gmtime", "localtime", "strftime"},
 }
-# By file, or by file and function.
+# The keys are files, or files with a function.
 ALLOWED: Mapping[str, str] = {
     "protocol/envelope.py:wrap": "an event's time is what its publisher believes, and nothing is decided by it",
     "protocol/event_ids.py:import of time.time_ns": "an id sorts by its publisher's clock; nothing is decided by it",
@@ -45,16 +45,18 @@ def readings(file: Path) -> Iterable[str]:
             continue
         owner = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
         if node.attr in _READS.get(owner, ()):
-            inside = [one for one in functions if one.lineno <= node.lineno <= (one.end_lineno or 0)]
-            yield f"{name}:{max(inside, key=lambda one: one.lineno).name if inside else '(module)'}"
+            inside = [
+                function for function in functions if function.lineno <= node.lineno <= (function.end_lineno or 0)
+            ]
+            yield f"{name}:{max(inside, key=lambda function: function.lineno).name if inside else '(module)'}"
 
 
-def test_a_workers_clock_is_read_nowhere_else() -> None:
+def test_a_workers_clock_is_read_only_in_listed_places() -> None:
     found = {reading for file in ROOT.rglob("*.py") for reading in readings(file)}
     found = {reading.partition(":")[0] if reading.partition(":")[0] in ALLOWED else reading for reading in found}
 
-    assert found - set(ALLOWED) == set(), "use orchestrator.store.core.clock, a time of Temporal's, or time.monotonic"
-    assert set(ALLOWED) - found == set(), "no longer there"
+    assert found - set(ALLOWED) == set(), "use orchestrator.store.core.clock, a time from Temporal, or time.monotonic"
+    assert set(ALLOWED) - found == set(), "these places no longer read the clock: remove them from ALLOWED"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_a_workers_clock_is_read_nowhere_else() -> None:
         "from time import time\n",
     ],
 )
-def test_each_way_to_read_it_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
+def test_each_way_to_read_the_clock_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
     monkeypatch.setattr("tests.unit.test_wall_clock.ROOT", tmp_path)
     (tmp_path / "some.py").write_text(code)
 

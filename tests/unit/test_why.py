@@ -1,4 +1,4 @@
-"""What `status` says of work that nobody has taken: it asks first whether workers poll."""
+"""How `status` explains work that has not started: it first checks whether workers poll the task queue."""
 
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -24,14 +24,14 @@ WORKFLOWS, ACTIVITIES = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TA
 
 
 def stamp(seconds_ago: float) -> Timestamp:
-    """A moment ago."""
-    made = Timestamp()
-    made.FromDatetime(datetime.now(UTC) - timedelta(seconds=seconds_ago))
-    return made
+    """The timestamp of some seconds ago."""
+    timestamp = Timestamp()
+    timestamp.FromDatetime(datetime.now(UTC) - timedelta(seconds=seconds_ago))
+    return timestamp
 
 
 def server(**polled_ago: float) -> Client:
-    """A server on whose task queues a worker polled that many seconds ago."""
+    """A server whose task queues were polled by a worker some seconds ago."""
 
     async def describe(request: DescribeTaskQueueRequest) -> DescribeTaskQueueResponse:
         name = "workflows" if request.task_queue_type == WORKFLOWS else "activities"
@@ -42,7 +42,7 @@ def server(**polled_ago: float) -> Client:
 
 
 def execution(**fields: Any) -> DescribeWorkflowExecutionResponse:
-    """One with a pending activity that waits in its task queue."""
+    """An execution with a pending activity that waits in its task queue."""
     pending = PendingActivityInfo(
         activity_type=ActivityType(name="cast.take"),
         state=PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED,
@@ -58,7 +58,7 @@ DISK_FULL = Failure(
 
 
 @pytest.mark.parametrize("client", [server(workflows=20), server(activities=20), server(workflows=300, activities=20)])
-async def test_a_step_that_fails_again_and_again_is_said_to_fail_while_a_worker_polls(client: Client) -> None:
+async def test_a_repeatedly_failing_step_is_reported_as_retrying_while_a_worker_polls(client: Client) -> None:
     reason = await reason_of_activities(client, execution(attempt=7, last_failure=DISK_FULL))
 
     assert reason is not None
@@ -68,7 +68,7 @@ async def test_a_step_that_fails_again_and_again_is_said_to_fail_while_a_worker_
 
 
 @pytest.mark.parametrize("client", [server(), server(workflows=300, activities=300)])
-async def test_without_a_worker_that_is_said_with_the_last_failure(client: Client) -> None:
+async def test_a_missing_worker_is_reported_with_the_last_failure(client: Client) -> None:
     reason = await reason_of_activities(client, execution(attempt=7, last_failure=DISK_FULL))
 
     assert reason is not None
@@ -77,7 +77,7 @@ async def test_without_a_worker_that_is_said_with_the_last_failure(client: Clien
     assert "database or disk is full" in reason.sentence
 
 
-async def test_a_first_attempt_that_waits_while_a_worker_polls_is_a_backlog_and_no_missing_worker() -> None:
+async def test_a_waiting_first_attempt_is_a_backlog_while_a_worker_polls() -> None:
     reason = await reason_of_activities(server(workflows=20), execution(attempt=1))
 
     assert reason is not None
@@ -86,7 +86,7 @@ async def test_a_first_attempt_that_waits_while_a_worker_polls_is_a_backlog_and_
     assert "Start one" not in reason.sentence
 
 
-async def test_a_retry_that_became_due_just_now_is_no_backlog() -> None:
+async def test_a_retry_that_has_just_become_due_is_not_a_backlog() -> None:
     reason = await reason_of_activities(
         server(workflows=20), execution(attempt=2, next_attempt_schedule_time=stamp(1), last_failure=DISK_FULL)
     )
@@ -95,7 +95,7 @@ async def test_a_retry_that_became_due_just_now_is_no_backlog() -> None:
     assert reason.kind is BlockedReason.RETRYING
 
 
-def test_work_that_has_just_been_put_there_is_nothing_to_speak_of() -> None:
+def test_work_that_was_scheduled_just_now_is_not_a_backlog() -> None:
     now = datetime.now(UTC)
 
     assert reason_for_backlog("q", now, now) is None
