@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.devserver.ports import HOST
-from tests.embedded.looking import eventually, processes_with
+from tests.embedded.processes import eventually, processes_with
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120

@@ -13,7 +13,7 @@ from typing import get_args
 import pytest
 
 from orchestrator.devserver.child import Child, Tie, last_lines
-from tests.embedded.looking import eventually, is_alive
+from tests.embedded.processes import eventually, is_alive
 
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(60)"

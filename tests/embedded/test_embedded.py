@@ -16,7 +16,7 @@ from orchestrator.devserver.ports import HOST, free_port
 from orchestrator.devserver.server import AlreadyRunning, EmbeddedServer, Journal, find_temporal
 from orchestrator.errors import Unreachable
 from orchestrator.settings import RUNNING_FILE, Settings
-from tests.embedded.looking import eventually
+from tests.embedded.processes import eventually
 
 
 def new_server(state_dir: Path, *, in_memory: bool = False, headless: bool = True) -> EmbeddedServer:

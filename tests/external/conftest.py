@@ -7,8 +7,8 @@ import pytest
 
 from orchestrator.store.core.database import Database
 from tests import cast
-from tests.external.driving import PaymentScenario
 from tests.external.orchestrators import PaymentRequested
+from tests.external.scenario import PaymentScenario
 from tests.external.supervisor import Supervisor, payment_service
 
 

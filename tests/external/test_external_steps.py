@@ -19,8 +19,8 @@ from orchestrator.worker.recovery.sweep import Recovery
 from orchestrator.worker.search_attributes import ensure_search_attributes
 from orchestrator.workflow.system.recovery import Action
 from tests.cast import Script, refuses
-from tests.external.driving import PaymentScenario, statements
 from tests.external.orchestrators import PAYMENTS, Parcel, ParcelRequested, Payment, PaymentRequested
+from tests.external.scenario import PaymentScenario, statements
 from tests.external.wire import Died, Hold, Wire, breaks, dies, once
 from tests.store.lost_answers import answers_to_commits_lost
 

@@ -117,14 +117,14 @@ MUTANTS = (
         breaks="nothing goes forward with others once undoing was decided",
         file=TOGETHER,
         replaced={"WHERE guard.phase = '{Phase.FORWARD.value}' \"": "WHERE guard.phase > '' \""},
-        caught_by=("tests/store/test_together.py::test_no_step_of_a_group_is_done_if_one_may_not_run",),
+        caught_by=("tests/store/test_group_commit.py::test_no_step_of_a_group_is_done_if_one_may_not_run",),
     ),
     Mutant(
         name="together-share-lock",
         breaks="a turn waits for the steps that go with others",
         file=TOGETHER,
         replaced={"({_GUARD}) AS guard": "({str(_GUARD).replace('SHARE', 'KEY SHARE')}) AS guard"},
-        caught_by=("tests/store/test_together.py::test_an_undo_waits_for_steps_that_are_recorded_in_a_group",),
+        caught_by=("tests/store/test_group_commit.py::test_an_undo_waits_for_steps_that_are_recorded_in_a_group",),
         unseen="they are recorded right before the commit, and what a turn misses in between the finish sees",
     ),
     Mutant(
@@ -132,14 +132,14 @@ MUTANTS = (
         breaks="a step that another driver did is not done again with others",
         file=TOGETHER,
         replaced={"if written.rowcount != len(commands):": "if written.rowcount < 0:"},
-        caught_by=("tests/store/test_together.py::test_no_step_of_a_group_is_done_if_one_may_not_run",),
+        caught_by=("tests/store/test_group_commit.py::test_no_step_of_a_group_is_done_if_one_may_not_run",),
     ),
     Mutant(
         name="together-token",
         breaks="steps that go together are recorded in the transaction that they ran in",
         file=TOGETHER,
         replaced={"AND current_setting('orchestrator.together', true) = :token": "AND :token > ''"},
-        caught_by=("tests/store/test_together.py::test_no_effect_of_a_group_remains_if_one_step_fails",),
+        caught_by=("tests/store/test_group_commit.py::test_no_effect_of_a_group_remains_if_one_step_fails",),
         unseen="no operation of chaos swallows an error of its database",
     ),
     Mutant(
@@ -255,7 +255,7 @@ MUTANTS = (
             await connection.execute(saga_step.delete().where(*step))"""
         },
         caught_by=(
-            "tests/store/test_other_database.py::test_an_attempt_after_the_undo_changes_nothing_in_another_database",
+            "tests/store/test_remote_steps.py::test_an_attempt_after_the_undo_changes_nothing_in_another_database",
         ),
         unseen="a journal's step would have to be attempted for the first time after its undoing; six runs met none",
     ),

@@ -19,7 +19,7 @@ from orchestrator.store.core.schema import metadata, saga, saga_dead_letter, sag
 from orchestrator.store.dead_letters.intake import keep_letter
 from orchestrator.store.dead_letters.resolution import Settled, claim_for_replay, settle_letter
 from orchestrator.store.outbox import NO_SAGA, claim, is_due, postpone
-from orchestrator.store.queries import lookup as answers
+from orchestrator.store.queries import lookup
 from orchestrator.store.queries.lookup import answer
 from orchestrator.store.queries.outbox import waiting
 from orchestrator.store.recovery import overdue_sagas
@@ -269,7 +269,7 @@ async def test_an_event_is_not_missed_when_another_database_answers_late(
         return await read_clock(database) + (late if database is books else timedelta(0))
 
     monkeypatch.setattr(clock, "read_clock", read_late)
-    monkeypatch.setattr(answers, "monotonic", lambda: next(passed))
+    monkeypatch.setattr(lookup, "monotonic", lambda: next(passed))
 
     event_filter = EventFilter(types=(CoinsMoveRequested.type_name(),), since=recorded - timedelta(minutes=1))
     lookup_answer = await answer(Databases(database, {"books": books}), Lookup(events=event_filter))

@@ -23,13 +23,12 @@ from orchestrator.protocol.lookup import EventFilter, Lookup
 from orchestrator.store import lock_heads, outbox, recovery, retention
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
-from orchestrator.store.dead_letters import intake as dead_letters
-from orchestrator.store.dead_letters import resolution as kept_letters
+from orchestrator.store.dead_letters import intake, resolution
 from orchestrator.store.external import undo as external_undo
-from orchestrator.store.queries import locks as reading_locks
-from orchestrator.store.queries import lookup as answers
-from orchestrator.store.queries import outbox as reading_outbox
-from orchestrator.store.queries import sagas as reading
+from orchestrator.store.queries import locks as lock_queries
+from orchestrator.store.queries import lookup
+from orchestrator.store.queries import outbox as outbox_queries
+from orchestrator.store.queries import sagas as saga_queries
 from orchestrator.store.saga import intervention
 from tests import cast
 from tests.cast import Script, refuses
@@ -88,9 +87,9 @@ async def second_page(database: Database) -> None:
     """Run `list --after` with each filter."""
     filters: list[dict[str, Any]] = [{}, {"phase": Phase.FAILED}, {"orchestrator": "Letter"}, {"stuck": True}]
     for options in filters:
-        page = await reading.list_sagas(database, limit=5, **options)
-        after = reading.Position(page[-1].created_at, page[-1].id)
-        assert len(await reading.list_sagas(database, limit=5, after=after, **options)) == 5
+        page = await saga_queries.list_sagas(database, limit=5, **options)
+        after = saga_queries.Position(page[-1].created_at, page[-1].id)
+        assert len(await saga_queries.list_sagas(database, limit=5, after=after, **options)) == 5
 
 
 async def letters(database: Database) -> None:
@@ -102,37 +101,37 @@ async def letters(database: Database) -> None:
         "code": "event.not_json",
         "reason": "x",
     }
-    number = await dead_letters.keep_letter(database, position=1, raw=b"{}", **origin)
-    await dead_letters.keep_piece(database, position=2, raw=b"1", size=2, offset=0, **origin)
-    await dead_letters.keep_piece(database, position=2, raw=b"2", size=2, offset=1, **origin)
-    letter = await kept_letters.letter_of(database, number)
+    number = await intake.keep_letter(database, position=1, raw=b"{}", **origin)
+    await intake.keep_piece(database, position=2, raw=b"1", size=2, offset=0, **origin)
+    await intake.keep_piece(database, position=2, raw=b"2", size=2, offset=1, **origin)
+    letter = await resolution.letter_of(database, number)
     assert letter is not None
-    claim = await kept_letters.claim_for_replay(database, number, by="test")
-    await kept_letters.give_up_replay(database, number, claim or "")
-    await kept_letters.keep_edited(database, letter, b"{}", by="test", code="x", reason="x")
-    await kept_letters.settle_letter(database, number, "dropped", heeds_claims=True)
+    claim = await resolution.claim_for_replay(database, number, by="test")
+    await resolution.give_up_replay(database, number, claim or "")
+    await resolution.keep_edited(database, letter, b"{}", by="test", code="x", reason="x")
+    await resolution.settle_letter(database, number, "dropped", heeds_claims=True)
     await recovery.kept_positions(database, "w", "r")
 
 
 async def find_letters(database: Database) -> None:
     """Run `dead-letters list` with each option, and its count."""
-    everything = kept_letters.State.ALL
+    everything = resolution.State.ALL
     for search in (
-        kept_letters.Search(),
-        kept_letters.Search(orchestrator="CoinsMove"),
-        kept_letters.Search(event_type="UNHEARD"),
-        kept_letters.Search(state=kept_letters.State.SETTLED),
-        kept_letters.Search(state=everything),
-        kept_letters.Search(state=everything, code="event.not_json"),
-        kept_letters.Search(state=everything, door="edited"),
-        kept_letters.Search(since=NOW - timedelta(hours=2)),
-        kept_letters.Search(state=everything, since=NOW - timedelta(hours=2)),
+        resolution.Search(),
+        resolution.Search(orchestrator="CoinsMove"),
+        resolution.Search(event_type="UNHEARD"),
+        resolution.Search(state=resolution.State.SETTLED),
+        resolution.Search(state=everything),
+        resolution.Search(state=everything, code="event.not_json"),
+        resolution.Search(state=everything, door="edited"),
+        resolution.Search(since=NOW - timedelta(hours=2)),
+        resolution.Search(state=everything, since=NOW - timedelta(hours=2)),
     ):
-        await kept_letters.find_letters(database, search)
-        await kept_letters.count_letters(database, search, at_most=10_000)
-    assert [letter.id for letter in await kept_letters.letters_of_event(database, "letter-301")] == [301]
-    assert [letter.id for letter in await kept_letters.letters_of_event(database, "letter-300")] == [300]
-    assert await dead_letters.name_letters(database) == 300
+        await resolution.find_letters(database, search)
+        await resolution.count_letters(database, search, at_most=10_000)
+    assert [letter.id for letter in await resolution.letters_of_event(database, "letter-301")] == [301]
+    assert [letter.id for letter in await resolution.letters_of_event(database, "letter-300")] == [300]
+    assert await intake.name_letters(database) == 300
 
 
 async def relay(database: Database) -> None:
@@ -149,7 +148,7 @@ async def events(database: Database) -> None:
     """Run the lookups of listeners and of clients that wait for an outcome."""
     wanted = EventFilter(types=("COINS_MOVE_REQUESTED",), since=NOW - timedelta(hours=1, minutes=1))
     ids = tuple(UUID(int=number) for number in (1, 2, 29_990))
-    await answers.answer(Databases(database), Lookup(sagas=ids, open_too=True, events=wanted))
+    await lookup.answer(Databases(database), Lookup(sagas=ids, open_too=True, events=wanted))
 
 
 async def drive(database: Database) -> None:
@@ -162,36 +161,38 @@ async def drive(database: Database) -> None:
 
 async def cancel(database: Database) -> None:
     """Run `cancel` on a saga that waits for a lock."""
-    [waiting] = await reading.list_sagas(database, limit=1)
+    [waiting] = await saga_queries.list_sagas(database, limit=1)
     assert waiting.is_waiting
     await intervention.cancel_saga(database, waiting.id, by="test")
 
 
 RUN: dict[str, Work] = {
-    "list": reading.list_sagas,
-    "list --phase failed": lambda database: reading.list_sagas(database, phase=Phase.FAILED),
-    "list --phase cancelled": lambda database: reading.list_sagas(database, phase=Phase.CANCELLED),
-    "list --phase completed": lambda database: reading.list_sagas(database, phase=Phase.COMPLETED),
-    "list --phase forward": lambda database: reading.list_sagas(database, phase=Phase.FORWARD),
-    "list --phase undoing": lambda database: reading.list_sagas(database, phase=Phase.UNDOING),
-    "list --stuck": lambda database: reading.list_sagas(database, stuck=True),
-    "list --orchestrator": lambda database: reading.list_sagas(database, orchestrator="Letter"),
-    "list --orchestrator without sagas": lambda database: reading.list_sagas(database, orchestrator="Unheard"),
-    "list --orchestrator --phase": lambda database: reading.list_sagas(
+    "list": saga_queries.list_sagas,
+    "list --phase failed": lambda database: saga_queries.list_sagas(database, phase=Phase.FAILED),
+    "list --phase cancelled": lambda database: saga_queries.list_sagas(database, phase=Phase.CANCELLED),
+    "list --phase completed": lambda database: saga_queries.list_sagas(database, phase=Phase.COMPLETED),
+    "list --phase forward": lambda database: saga_queries.list_sagas(database, phase=Phase.FORWARD),
+    "list --phase undoing": lambda database: saga_queries.list_sagas(database, phase=Phase.UNDOING),
+    "list --stuck": lambda database: saga_queries.list_sagas(database, stuck=True),
+    "list --orchestrator": lambda database: saga_queries.list_sagas(database, orchestrator="Letter"),
+    "list --orchestrator without sagas": lambda database: saga_queries.list_sagas(database, orchestrator="Unheard"),
+    "list --orchestrator --phase": lambda database: saga_queries.list_sagas(
         database, orchestrator="Letter", phase=Phase.FAILED
     ),
-    "list --orchestrator --stuck": lambda database: reading.list_sagas(database, orchestrator="Letter", stuck=True),
-    "list --limit": lambda database: reading.list_sagas(database, limit=2_000),
+    "list --orchestrator --stuck": lambda database: saga_queries.list_sagas(
+        database, orchestrator="Letter", stuck=True
+    ),
+    "list --limit": lambda database: saga_queries.list_sagas(database, limit=2_000),
     "list --after": second_page,
-    "counts": reading.counts,
-    "counts of one orchestrator": lambda database: reading.counts(database, orchestrator="Letter"),
-    "status": lambda database: reading.sagas_of_event(database, "event-29990"),
-    "status of an unknown event": lambda database: reading.sagas_of_event(database, "event-0"),
+    "counts": saga_queries.counts,
+    "counts of one orchestrator": lambda database: saga_queries.counts(database, orchestrator="Letter"),
+    "status": lambda database: saga_queries.sagas_of_event(database, "event-29990"),
+    "status of an unknown event": lambda database: saga_queries.sagas_of_event(database, "event-0"),
     "dead-letters list": find_letters,
-    "locks": lambda database: reading_locks.held_locks(database, limit=20),
-    "locks of a key": lambda database: reading_locks.held_lock(database, "k", limit=20),
-    "outbox": lambda database: reading_outbox.waiting_groups(database, limit=1_000),
-    "the outbox's metrics": reading_outbox.waiting,
+    "locks": lambda database: lock_queries.held_locks(database, limit=20),
+    "locks of a key": lambda database: lock_queries.held_lock(database, "k", limit=20),
+    "outbox": lambda database: outbox_queries.waiting_groups(database, limit=1_000),
+    "the outbox's metrics": outbox_queries.waiting,
     "a cancel": cancel,
     "recovery": overdue,
     "recovery of effects": lambda database: external_undo.orphaned_effects(database, now=NOW),

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from orchestrator.store.connections.errors import DatabaseCondition, DatabaseUnusable
 from orchestrator.store.core.database import Database
-from tests.store.answering import answering
+from tests.store.error_server import error_server
 
 
 class Certificates:
@@ -85,7 +85,7 @@ ANSWERED = DatabaseCondition.NO_SUCH_DATABASE
 async def test_each_sslmode_encrypts_as_libpq_does(
     certificates: Certificates, mode: str, has_tls: bool, condition: DatabaseCondition, encrypted: list[bool]
 ) -> None:
-    async with answering(certificates.server if has_tls else None) as server:
+    async with error_server(certificates.server if has_tls else None) as server:
         root = f"&sslrootcert={certificates.authority}" if mode.startswith("verify") else ""
         answer = await answer_to(f"postgresql://joe:hush@localhost:{server.port}/shop?sslmode={mode}{root}")
 
@@ -113,7 +113,7 @@ async def test_the_certificate_is_verified_according_to_the_sslmode(
     certificates: Certificates, mode: str, host: str, is_untrusted: bool, condition: DatabaseCondition
 ) -> None:
     root = certificates.stranger if is_untrusted else certificates.authority
-    async with answering(certificates.server) as server:
+    async with error_server(certificates.server) as server:
         answer = await answer_to(f"postgresql://{host}:{server.port}/shop?sslmode={mode}&sslrootcert={root}")
 
     assert answer.condition is condition
@@ -136,7 +136,7 @@ async def test_verification_without_a_root_certificate_is_refused() -> None:
 
 
 async def test_settings_in_the_url_override_the_engines_settings() -> None:
-    async with answering() as server:
+    async with error_server() as server:
         await answer_to(
             f"postgresql://joe@127.0.0.1:{server.port}/shop?application_name=till%207&sslmode=disable"
             "&options=-c%20search_path%3Dshop%20-c%20statement_timeout%3D60s"
@@ -148,7 +148,7 @@ async def test_settings_in_the_url_override_the_engines_settings() -> None:
 
 
 async def test_the_next_host_is_tried_if_one_is_down_or_starting_up() -> None:
-    async with answering() as last, answering(sqlstate="57P03") as starting:
+    async with error_server() as last, error_server(sqlstate="57P03") as starting:
         answer = await answer_to(
             f"postgresql://127.0.0.1:1,127.0.0.1:{starting.port},127.0.0.1:{last.port}/shop?sslmode=disable"
         )
@@ -158,7 +158,7 @@ async def test_the_next_host_is_tried_if_one_is_down_or_starting_up() -> None:
 
 
 async def test_no_other_host_is_tried_after_a_refused_login() -> None:
-    async with answering(sqlstate="28P01") as first, answering() as second:
+    async with error_server(sqlstate="28P01") as first, error_server() as second:
         answer = await answer_to(
             f"postgresql://joe:hush@127.0.0.1:{first.port},127.0.0.1:{second.port}/shop?sslmode=disable"
         )
@@ -177,7 +177,7 @@ async def test_when_all_hosts_fail_each_is_named_with_its_error() -> None:
 
 async def test_an_unresponsive_host_costs_only_its_own_connect_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        async with answering() as second:
+        async with error_server() as second:
             port = silent.getsockname()[1]
             async with asyncio.timeout(9):
                 answer = await answer_to(

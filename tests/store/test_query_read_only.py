@@ -20,7 +20,7 @@ from tests.cast_events import CoinsMoveRequested
 from tests.house import CATALOG, Holdings, rows
 from tests.store.test_atomic import calling, driver
 from tests.store.test_fence import first_step, opening
-from tests.store.test_together import opened
+from tests.store.test_group_commit import opened
 
 Write = Callable[[Transaction], Awaitable[None]]
 

@@ -24,7 +24,7 @@ from orchestrator.worker import retention as worker_retention
 from orchestrator.worker.process.manager import Manager
 from orchestrator.worker.process.prepare import Ready
 from orchestrator.worker.retention import sweep
-from tests import cast as the_cast
+from tests import cast as tests_cast
 from tests.cast import Script, refuses
 from tests.cast_events import CoinsMoveRequested, TippedRequested, TurnTakingRequested
 from tests.conftest import KINDS, Kind, new_database
@@ -158,7 +158,7 @@ async def databases(request: pytest.FixtureRequest, postgres: str, sqlite_templa
     home = Database(await new_database(request, kinds[0], tmp_path))
     remote = Database(await new_database(request, kinds[1], tmp_path, empty=True))
     async with home.transaction() as connection:
-        await the_cast.stock(connection, a=1_000, b=0)
+        await tests_cast.stock(connection, a=1_000, b=0)
     await migrate(remote, name=BOOKS, application=books.tables)
     both = Databases(home, {BOOKS: remote})
     yield both

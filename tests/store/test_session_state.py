@@ -24,8 +24,8 @@ from tests.store.pacing import driver_of
 from tests.store.pgbouncer import PGBOUNCER, behind, pgbouncer
 from tests.store.test_atomic import EVENT
 from tests.store.test_fence import first_step, opening
+from tests.store.test_group_commit import opened
 from tests.store.test_query_read_only import counting, sql
-from tests.store.test_together import opened
 
 
 async def sets_by_function(tx: Transaction) -> None:

@@ -18,7 +18,7 @@ from orchestrator.protocol.envelope import Envelope, wrap
 from orchestrator.protocol.lookup import Lookup, LookupReply
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
-from tests import cast as the_cast
+from tests import cast as tests_cast
 from tests.swarm import EVENT, Swarm, SwarmCompleted, SwarmFailed, SwarmRequested
 
 SWARM = SwarmRequested(source="a", target="b", coins=1, key="k")
@@ -87,7 +87,9 @@ async def test_published_events_keep_their_order_although_another_listener_is_sl
         return OwnExecution(f"{name}/event/{envelope.event_id}", "run", started=True)
 
     monkeypatch.setattr(bus, "ensure_own_execution", ensure)
-    catalog = Catalog.of(orchestrators=[Aside, Swarm], operations=[the_cast.take, the_cast.put, the_cast.write_note])
+    catalog = Catalog.of(
+        orchestrators=[Aside, Swarm], operations=[tests_cast.take, tests_cast.put, tests_cast.write_note]
+    )
     keyed = SwarmRequested(source="a", target="b", coins=1, key="k")
     ids = [str(number) for number in range(20)]
 

@@ -12,10 +12,9 @@ from temporalio.api.enums.v1 import WorkflowExecutionStatus
 from orchestrator.protocol.envelope import saga_id, wrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga
-from orchestrator.worker.recovery import limits as sweeping
-from orchestrator.worker.recovery import stalled_sagas as silent_sagas
-from orchestrator.worker.recovery import sweep as recovery
-from orchestrator.worker.recovery import undelivered_messages as left_messages
+from orchestrator.worker.recovery import limits as recovery_limits
+from orchestrator.worker.recovery import stalled_sagas, undelivered_messages
+from orchestrator.worker.recovery import sweep as recovery_sweep
 from orchestrator.worker.recovery.closed_runs import ClosedRun, Message
 from orchestrator.worker.recovery.execution_status import ExecutionStatus
 from orchestrator.worker.recovery.limits import Limits
@@ -71,12 +70,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     async def newest_close(_client: Any) -> datetime:
         return datetime.now(UTC)
 
-    monkeypatch.setattr(silent_sagas, "status_of_execution", server.status_of_execution)
-    monkeypatch.setattr(left_messages, "status_of_execution", server.status_of_execution)
-    monkeypatch.setattr(left_messages, "messages_of", server.messages_of)
-    monkeypatch.setattr(sweeping, "ensure_own_execution", server.ensure)
-    monkeypatch.setattr(recovery, "closed_abnormally", server.closed_abnormally)
-    monkeypatch.setattr(recovery, "newest_close", newest_close)
+    monkeypatch.setattr(stalled_sagas, "status_of_execution", server.status_of_execution)
+    monkeypatch.setattr(undelivered_messages, "status_of_execution", server.status_of_execution)
+    monkeypatch.setattr(undelivered_messages, "messages_of", server.messages_of)
+    monkeypatch.setattr(recovery_limits, "ensure_own_execution", server.ensure)
+    monkeypatch.setattr(recovery_sweep, "closed_abnormally", server.closed_abnormally)
+    monkeypatch.setattr(recovery_sweep, "newest_close", newest_close)
     return server
 
 

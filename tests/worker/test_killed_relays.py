@@ -20,7 +20,7 @@ from orchestrator.store.core.schema import saga, saga_outbox
 from tests.cast import note
 from tests.docs.markdown import ROOT
 from tests.house import House, eventually, open_house, rows
-from tests.worker.heard import CATALOG, HeardRequested
+from tests.worker.relay_process import CATALOG, HeardRequested
 
 KEYS = 20
 RELAYS = 3
@@ -55,7 +55,11 @@ class Relays:
 
     async def _start(self) -> Process:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.worker.heard"), cwd=ROOT, env=self._environment, stdin=PIPE, stdout=PIPE
+            *(sys.executable, "-m", "tests.worker.relay_process"),
+            cwd=ROOT,
+            env=self._environment,
+            stdin=PIPE,
+            stdout=PIPE,
         )
         assert process.stdout is not None
         async with asyncio.timeout(60):

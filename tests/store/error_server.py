@@ -11,8 +11,8 @@ _SSL_REQUEST = 80877103
 
 
 @dataclass
-class AnsweringServer:
-    """What clients have sent to the server.
+class ErrorServer:
+    """The server's port and what clients have sent to it.
 
     Attributes:
         port: the port on which the server listens.
@@ -26,9 +26,9 @@ class AnsweringServer:
 
 
 @asynccontextmanager
-async def answering(
+async def error_server(
     context: ssl.SSLContext | None = None, *, sqlstate: str = "3D000", host: str = "127.0.0.1"
-) -> AsyncGenerator[AnsweringServer]:
+) -> AsyncGenerator[ErrorServer]:
     """Run a server that answers every login with the same error.
 
     Args:
@@ -36,7 +36,7 @@ async def answering(
         sqlstate: the SQLSTATE of that error.
         host: the address on which it listens.
     """
-    seen = AnsweringServer()
+    state = ErrorServer()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -50,8 +50,8 @@ async def answering(
                     encrypted = True
                 code, body = await _message(reader)
             words = body.decode().split("\x00")
-            seen.startups.append(dict(zip(words[::2], words[1::2], strict=False)))
-            seen.encrypted.append(encrypted)
+            state.startups.append(dict(zip(words[::2], words[1::2], strict=False)))
+            state.encrypted.append(encrypted)
             fields = b"SFATAL\x00VFATAL\x00C" + sqlstate.encode() + b"\x00Mthe test answers this\x00\x00"
             writer.write(b"E" + struct.pack("!i", len(fields) + 4) + fields)
             await writer.drain()
@@ -61,9 +61,9 @@ async def answering(
             writer.close()
 
     server = await asyncio.start_server(serve, host, 0)
-    seen.port = server.sockets[0].getsockname()[1]
+    state.port = server.sockets[0].getsockname()[1]
     try:
-        yield seen
+        yield state
     finally:
         server.close()
 

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from orchestrator import Unreachable
-from orchestrator.client.outcomes import polling as asking
+from orchestrator.client.outcomes import polling
 from orchestrator.client.outcomes.lookup import LookupUnavailable
 from orchestrator.client.outcomes.recorded import RecordedOutcomes
 from orchestrator.protocol.commands import Outcome, Phase
@@ -57,7 +57,7 @@ class Scripted:
 async def test_waiting_callers_share_a_lookup_and_an_incomplete_one_is_abandoned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(asking, "MINIMUM_LOOKUP_TIME", 0.01)
+    monkeypatch.setattr(polling, "MINIMUM_LOOKUP_TIME", 0.01)
     first, second, third = uuid4(), uuid4(), uuid4()
     tables = Scripted(None, [first, second, third], patience=20.0)
     outcomes = RecordedOutcomes(tables)
