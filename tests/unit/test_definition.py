@@ -288,7 +288,7 @@ OPERATION_FAULTS: dict[str, tuple[str, str]] = {
         "@operation(irreversible=' ')\nasync def move(tx: Transaction) -> int: ...",
         'move gives no reason: write `@operation(irreversible="why it cannot be undone")`',
     ),
-    "reason that is none": (
+    "reason that is not a text": (
         "@operation(irreversible=True)\nasync def move(tx: Transaction) -> int: ...",
         'move gives no reason: write `@operation(irreversible="why it cannot be undone")`',
     ),
@@ -321,7 +321,7 @@ OPERATION_FAULTS: dict[str, tuple[str, str]] = {
         "class Shop:\n    @query\n    async def move(tx: Transaction) -> int: ...",
         "Shop.move is part of a class: write it as a function of the module",
     ),
-    "twice one name": (
+    "one name twice": (
         "@query\nasync def move(tx: Transaction) -> int: ...\nstay = move\n"
         "@query\nasync def move(tx: Transaction) -> int: ...",
         "account.move is also in shop/account.py:15. An activity is named after the last part of its module and its "
@@ -377,7 +377,7 @@ COMPENSATION_FAULTS: dict[str, tuple[str, str]] = {
         "async def back(tx: Transaction) -> int: ...",
         "back returns something that is never used: write `-> None`",
     ),
-    "says not that it returns nothing": (
+    "no return annotation": (
         "async def back(tx: Transaction): ...",
         "back returns something that is never used: write `-> None`",
     ),
@@ -494,7 +494,7 @@ EVENT_FAULTS: dict[str, tuple[str, str]] = {
         "BEGUN is the event type BEGUN, as is the class in shop/account.py:10. An event's type is its class's name: "
         "rename one of them",
     ),
-    "a name of other letters": (
+    "a name with non-ASCII letters": (
         "class Überwiesen(DomainEvent): ...",
         "Überwiesen is not an event type: name the class in CamelCase with plain letters and digits",
     ),
@@ -510,33 +510,33 @@ ORCHESTRATOR_FAULTS: dict[str, tuple[str, str]] = {
         "Move does not name its three events: write "
         "`class Move(Orchestrator[MoveRequested, MoveCompleted, MoveFailed])`",
     ),
-    "no event first": (
+    "first is not an event": (
         "class Move(Orchestrator[int, Ended, Broken]):\n"
         "    async def handle(self, event: int, saga: Saga) -> Ended: ...",
         "Move: its first event, int, is not a subclass of DomainEvent",
     ),
-    "no event second": (
+    "second is not an event": (
         "class Move(Orchestrator[Begun, DomainEvent, Broken]):\n    " + HANDLE + ": ...",
         "Move: its second event, DomainEvent, is not a subclass of DomainEvent",
     ),
-    "failure second": (
+    "second is a failure event": (
         "class Move(Orchestrator[Begun, Broken, Broken]):\n    " + HANDLE + ": ...",
         "Move: its second event, Broken, is a FailureEvent: that is the third event, and the second reports success",
     ),
-    "no failure third": (
+    "third is not a failure event": (
         "class Move(Orchestrator[Begun, Ended, Ended]):\n    " + HANDLE + ": ...",
         'Move: its third event, Ended, is not a subclass of FailureEvent: write `class Ended(FailureEvent): """..."""`',
     ),
-    "for ever": (
+    "the same event starts and ends": (
         "class Move(Orchestrator[Begun, Begun, Broken]):\n    " + HANDLE + ": ...",
         "Move: Begun both starts and ends it, so it would start itself forever: end with another event",
     ),
-    "one of several for ever": (
+    "one of several both starts and ends": (
         "class Move(Orchestrator[Begun | Broken, Ended, Broken]):\n"
         "    async def handle(self, event: Begun | Broken, saga: Saga) -> Ended: ...",
         "Move: Broken both starts and ends it, so it would start itself forever: end with another event",
     ),
-    "one of several that is none": (
+    "one of several is not an event": (
         "class Move(Orchestrator[Begun | None, Ended, Broken]):\n"
         "    async def handle(self, event: Begun | None, saga: Saga) -> Ended: ...",
         "Move: one of the events that start it, None, is not a subclass of DomainEvent",
@@ -615,7 +615,7 @@ ORCHESTRATOR_FAULTS: dict[str, tuple[str, str]] = {
         f"{MOVE}    {HANDLE}: ...\n    def locks(self, event: Ended) -> Sequence[str]: ...",
         f"Move.locks takes Ended, but Begun starts it: {LOCKS}",
     ),
-    "locks that are no method": (
+    "locks that are not a method": (
         f"{MOVE}    {HANDLE}: ...\n    locks = ['user/1']",
         f"Move.locks is not a method: {LOCKS}",
     ),
@@ -624,7 +624,7 @@ ORCHESTRATOR_FAULTS: dict[str, tuple[str, str]] = {
         'Move.__init__ takes "rate", but the engine creates an instance for each saga without arguments: '
         "read the value from the event, or with a @query",
     ),
-    "inside of something": (
+    "local class": (
         "def make():\n"
         f"    class Move(Orchestrator[Begun, Ended, Broken]):\n        {HANDLE}: ...\n    return Move\nMove = make()",
         "make.<locals>.Move cannot be imported by its name: define Move at the top of a module",
