@@ -1,4 +1,4 @@
-"""The lock of published contracts: what may change, what may not, and what is said about it."""
+"""The lock file of published contracts: which changes are accepted and how others are reported."""
 
 import json
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ from tests.versions import after, before
 
 
 class Inner(Contract):
-    """A value."""
+    """A nested value."""
 
     number: int
 
 
 class Sent(DomainEvent):
-    """As it was published."""
+    """The event as it was published."""
 
     size: Annotated[int, Field(ge=1, le=10)]
     colour: Literal["red", "blue"]
@@ -33,14 +33,14 @@ class Sent(DomainEvent):
 
 
 class Looser(Contract):
-    """A value with more."""
+    """The nested value with an additional field."""
 
     number: int
     more: int = 0
 
 
 class Wider(DomainEvent):
-    """More is valid, and what was stays as it was."""
+    """A compatible change: more is valid, and what was valid keeps its meaning."""
 
     size: Annotated[int, Field(ge=0, le=11)] = 5
     colour: Literal["blue", "red", "green"]
@@ -50,7 +50,7 @@ class Wider(DomainEvent):
 
 
 def changed(**changes: Any) -> Mapping[str, Any]:
-    """The published schema with other fields; None takes one out."""
+    """The published schema with changed fields; None removes one."""
     schema: dict[str, Any] = json.loads(json.dumps(schema_of(Sent)))
     for name, change in changes.items():
         if change is None:
@@ -60,7 +60,7 @@ def changed(**changes: Any) -> Mapping[str, Any]:
     return schema
 
 
-def test_what_widens_a_contract_is_compatible_and_the_other_way_round_is_not() -> None:
+def test_widening_a_contract_is_compatible_and_narrowing_it_is_not() -> None:
     assert incompatibilities(schema_of(Sent), schema_of(Wider)) == []
     assert incompatibilities(schema_of(Wider), schema_of(Sent)) != []
 
@@ -77,15 +77,15 @@ def test_what_widens_a_contract_is_compatible_and_the_other_way_round_is_not() -
         (changed(inner={"type": "object", "properties": {}}), "inner.number: is gone"),
     ],
 )
-def test_what_makes_stored_payloads_invalid_or_mean_something_else_is_told_by_its_place(
+def test_a_change_that_invalidates_or_reinterprets_payloads_is_reported_with_its_place(
     now: Mapping[str, Any], part: str
 ) -> None:
-    assert any(part in one for one in incompatibilities(schema_of(Sent), now))
+    assert any(part in text for text in incompatibilities(schema_of(Sent), now))
 
 
 def texts(found: list[Finding]) -> list[str]:
-    """By event."""
-    return [f"{one.event_type} {one.text}" for one in found]
+    """The texts of findings, each with its event type."""
+    return [f"{finding.event_type} {finding.text}" for finding in found]
 
 
 @pytest.fixture
@@ -96,17 +96,17 @@ def published(tmp_path: Path) -> Path:
 
 
 def check(catalog: Catalog, folder: Path) -> list[Finding]:
-    """The findings in a folder."""
+    """The findings for the published contracts in a folder."""
     return findings(catalog, read_lock(folder / "contracts.json"), folder / "payloads")
 
 
-def test_what_is_accepted_is_published_with_a_sample_of_each_event(published: Path) -> None:
+def test_accepted_contracts_are_published_with_a_sample_of_each_event(published: Path) -> None:
     assert check(before.CATALOG, published) == []
     assert {file.parent.name for file in published.glob("payloads/*/v1.json")} == set(before.CATALOG.events)
 
 
-def test_a_new_version_with_its_upcaster_is_accepted_and_the_old_samples_are_read_by_it(published: Path) -> None:
-    assert {one.is_refused for one in check(after.CATALOG, published)} == {False}
+def test_a_new_version_with_an_upcaster_that_reads_the_old_samples_is_accepted(published: Path) -> None:
+    assert {finding.is_refused for finding in check(after.CATALOG, published)} == {False}
 
     lock = published / "contracts.json"
     assert accept(after.CATALOG, read_lock(lock), lock, published / "payloads") == []
@@ -115,12 +115,14 @@ def test_a_new_version_with_its_upcaster_is_accepted_and_the_old_samples_are_rea
     assert set(read_lock(lock)["CRATE_MOVE_REQUESTED"]) == {"1", "2"}
 
 
-def test_an_incompatible_change_is_refused_with_the_difference_and_what_to_do(
+def test_an_incompatible_change_is_refused_with_the_difference_and_the_remedy(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(after.CrateMoveRequested, "version", 1)
 
-    refused = next(one for one in check(after.CATALOG, published) if one.event_type == "CRATE_MOVE_REQUESTED")
+    refused = next(
+        finding for finding in check(after.CATALOG, published) if finding.event_type == "CRATE_MOVE_REQUESTED"
+    )
 
     assert refused.is_refused
     assert "coins: type was integer and is object" in refused.text
@@ -132,7 +134,7 @@ def test_an_incompatible_change_is_refused_with_the_difference_and_what_to_do(
     assert (published / "contracts.json").read_text() == lock
 
 
-def test_a_version_without_its_upcaster_one_that_went_back_and_an_event_that_is_gone_are_refused(
+def test_a_missing_upcaster_a_lower_version_and_a_removed_event_are_refused(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(before.CrateMoveRequested, "version", 2)
@@ -140,14 +142,14 @@ def test_a_version_without_its_upcaster_one_that_went_back_and_an_event_that_is_
     monkeypatch.undo()
     lock = published / "contracts.json"
     accept(after.CATALOG, read_lock(lock), lock, published / "payloads")
-    assert any("but version 2 was published" in one for one in texts(check(before.CATALOG, published)))
+    assert any("but version 2 was published" in text for text in texts(check(before.CATALOG, published)))
     nothing = Catalog.of(orchestrators=[])
-    assert any("is no longer in the code" in one for one in texts(check(nothing, published)))
+    assert any("is no longer in the code" in text for text in texts(check(nothing, published)))
 
 
-def test_a_stored_payload_that_cannot_be_read_any_more_is_told(published: Path) -> None:
-    kept = published / "payloads" / "CRATE_MOVE_REQUESTED" / "v1-from-production.json"
-    kept.write_text((kept.parent / "v1.json").read_text().replace('"coins": 1', '"coins": "1"'))
+def test_a_stored_payload_that_can_no_longer_be_read_is_reported(published: Path) -> None:
+    payload = published / "payloads" / "CRATE_MOVE_REQUESTED" / "v1-from-production.json"
+    payload.write_text((payload.parent / "v1.json").read_text().replace('"coins": 1', '"coins": "1"'))
 
     [found] = check(before.CATALOG, published)
 
@@ -156,19 +158,19 @@ def test_a_stored_payload_that_cannot_be_read_any_more_is_told(published: Path) 
     assert "coins" in found.text
 
 
-def test_each_event_of_the_application_has_a_sample_of_its_own() -> None:
+def test_each_event_of_the_application_has_a_sample() -> None:
     events = Catalog.discover(["events", "activities", "workflows"]).events.values()
 
     assert [event.type_name() for event in events if sample_event(event) is None] == []
 
 
-def test_the_command_refuses_and_the_accepting_one_publishes(
+def test_the_contracts_command_refuses_new_events_until_they_are_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ORCHESTRATOR_PACKAGES", "tests.versions.before,tests.cast")
-    places = ["--file", str(tmp_path / "contracts.json"), "--payloads", str(tmp_path / "payloads")]
+    options = ["--file", str(tmp_path / "contracts.json"), "--payloads", str(tmp_path / "payloads")]
 
-    assert run(["contracts", *places]) == 1
+    assert run(["contracts", *options]) == 1
     assert "CRATE_MOVE_REQUESTED is new: accept it." in capsys.readouterr().out
-    assert run(["contracts", "--accept", *places]) == 0
-    assert run(["contracts", *places]) == 0
+    assert run(["contracts", "--accept", *options]) == 0
+    assert run(["contracts", *options]) == 0

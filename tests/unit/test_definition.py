@@ -1,4 +1,4 @@
-"""What an author declared wrongly is told before a worker starts: all of it, once, with the right form."""
+"""All definition faults are reported together before a worker starts, each once and with the correct form."""
 
 import importlib
 import sys
@@ -28,14 +28,14 @@ class Broken(FailureEvent): ...
 """
 
 MANY_FAULTS = Path(__file__).with_name("many_faults.txt")
-"""What is told about the package below; long lines, as in a terminal."""
+"""The expected message for the package below, with long lines as in a terminal."""
 
 Discover = Callable[[Mapping[str, str]], Catalog]
 
 
 @pytest.fixture
 def discover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Discover]:
-    """Writes a package `shop` of these modules and discovers it."""
+    """A function that writes a package `shop` with these modules and discovers it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     package = tmp_path / "shop"
@@ -89,19 +89,19 @@ def test_an_orchestrator_of_several_events_listens_to_each(discover: Discover) -
 
     catalog = discover({"account": HEADER + text})
 
-    assert [one.__name__ for one in catalog.listeners_of("ASKED")] == ["Move"]
-    assert [one.__name__ for one in catalog.listeners_of("BEGUN")] == ["Look", "Move"]
+    assert [listener.__name__ for listener in catalog.listeners_of("ASKED")] == ["Move"]
+    assert [listener.__name__ for listener in catalog.listeners_of("BEGUN")] == ["Look", "Move"]
     assert catalog.listeners_of("NOBODY_KNOWS") == ()
     assert catalog.shared == {"BEGUN"}
 
 
-def test_discovering_twice_finds_the_same_once(discover: Discover) -> None:
+def test_packages_that_overlap_are_discovered_once(discover: Discover) -> None:
     first = discover({"account": HEADER + dedent(GOOD)})
 
     assert Catalog.discover(["shop", "shop.account", "shop"]) == first
 
 
-def test_what_a_module_imports_or_names_twice_is_found_once(discover: Discover) -> None:
+def test_imported_and_aliased_declarations_are_found_once(discover: Discover) -> None:
     catalog = discover(
         {
             "account": HEADER + dedent(GOOD) + "Moved = Ended\nMoving = Move\ndebit = withdraw\n",
@@ -114,11 +114,11 @@ def test_what_a_module_imports_or_names_twice_is_found_once(discover: Discover) 
     assert len(catalog.orchestrators) == 1
 
 
-def test_a_module_made_to_be_run_is_not_imported(discover: Discover) -> None:
+def test_a_main_module_is_not_imported(discover: Discover) -> None:
     assert discover({"__main__": "raise SystemExit('run')"}).events == {}
 
 
-def test_every_fault_is_told_at_once_with_its_place_and_the_right_form(discover: Discover) -> None:
+def test_all_faults_are_reported_at_once_with_place_and_correct_form(discover: Discover) -> None:
     events = """\
     from orchestrator import DomainEvent, FailureEvent
 
@@ -161,10 +161,10 @@ def test_every_fault_is_told_at_once_with_its_place_and_the_right_form(discover:
         pass
     """
 
-    with pytest.raises(DefinitionError) as told:
+    with pytest.raises(DefinitionError) as raised:
         discover({"account": account, "events": events, "broken": broken, "garbled": garbled, "workflows": workflows})
 
-    assert str(told.value) == MANY_FAULTS.read_text().rstrip("\n")
+    assert str(raised.value) == MANY_FAULTS.read_text().rstrip("\n")
 
 
 MONEY = "class Money(Contract):\n    minor: int\n"
@@ -632,39 +632,39 @@ ORCHESTRATOR_FAULTS: dict[str, tuple[str, str]] = {
 }
 
 
-def _told(discover: Discover, text: str) -> list[str]:
-    with pytest.raises(DefinitionError) as told:
+def _problems_of(discover: Discover, text: str) -> list[str]:
+    with pytest.raises(DefinitionError) as raised:
         discover({"account": HEADER + text + "\n"})
-    for problem in told.value.problems:
+    for problem in raised.value.problems:
         assert problem.file == "shop/account.py"
         assert problem.line > 0
-    return [problem.text for problem in told.value.problems]
+    return [problem.text for problem in raised.value.problems]
 
 
 @pytest.mark.parametrize(("text", "problem"), OPERATION_FAULTS.values(), ids=OPERATION_FAULTS)
-def test_a_fault_of_an_operation_is_told(discover: Discover, text: str, problem: str) -> None:
-    assert _told(discover, text) == [problem]
+def test_a_fault_of_an_operation_is_reported(discover: Discover, text: str, problem: str) -> None:
+    assert _problems_of(discover, text) == [problem]
 
 
 @pytest.mark.parametrize(("text", "problem"), COMPENSATION_FAULTS.values(), ids=COMPENSATION_FAULTS)
-def test_a_fault_of_a_compensation_is_told(discover: Discover, text: str, problem: str) -> None:
+def test_a_fault_of_a_compensation_is_reported(discover: Discover, text: str, problem: str) -> None:
     operation = "@operation\nasync def move(tx: Transaction, user: str, amount: Money) -> str | None: ...\n"
 
-    assert _told(discover, f"{MONEY}{operation}@move.compensation\n{text}") == [problem]
+    assert _problems_of(discover, f"{MONEY}{operation}@move.compensation\n{text}") == [problem]
 
 
-def test_a_compensation_of_an_operation_with_one_parameter_is_shown_its_name(discover: Discover) -> None:
+def test_a_compensation_with_a_wrong_parameter_is_reported_with_the_right_name(discover: Discover) -> None:
     text = (
         "@operation\nasync def withdraw(tx: Transaction, amount: int) -> None: ...\n"
         "@withdraw.compensation\nasync def put_back(tx: Transaction, sum: int) -> None: ..."
     )
 
-    assert _told(discover, text) == ['put_back takes "sum" where withdraw takes "amount": use the same name']
+    assert _problems_of(discover, text) == ['put_back takes "sum" where withdraw takes "amount": use the same name']
 
 
 @pytest.mark.parametrize(("text", "problem"), EVENT_FAULTS.values(), ids=EVENT_FAULTS)
-def test_a_fault_of_an_event_is_told(discover: Discover, text: str, problem: str) -> None:
-    assert _told(discover, text) == [problem]
+def test_a_fault_of_an_event_is_reported(discover: Discover, text: str, problem: str) -> None:
+    assert _problems_of(discover, text) == [problem]
 
 
 @pytest.mark.filterwarnings("ignore:Field name .* shadows an attribute:UserWarning")
@@ -677,16 +677,16 @@ def test_a_fault_of_an_event_is_told(discover: Discover, text: str, problem: str
         ("copy: int", "Moved.copy hides an attribute that every event has: rename the field"),
     ],
 )
-def test_a_field_that_hides_what_an_event_has_is_told(discover: Discover, field: str, problem: str) -> None:
-    assert _told(discover, f"class Moved(DomainEvent):\n    {field}") == [problem]
+def test_a_field_that_hides_an_attribute_of_events_is_reported(discover: Discover, field: str, problem: str) -> None:
+    assert _problems_of(discover, f"class Moved(DomainEvent):\n    {field}") == [problem]
 
 
 @pytest.mark.parametrize(("text", "problem"), ORCHESTRATOR_FAULTS.values(), ids=ORCHESTRATOR_FAULTS)
-def test_a_fault_of_an_orchestrator_is_told(discover: Discover, text: str, problem: str) -> None:
-    assert _told(discover, text) == [problem]
+def test_a_fault_of_an_orchestrator_is_reported(discover: Discover, text: str, problem: str) -> None:
+    assert _problems_of(discover, text) == [problem]
 
 
-def test_names_may_not_be_shared_between_modules(discover: Discover) -> None:
+def test_two_modules_may_not_declare_the_same_name(discover: Discover) -> None:
     other = "from shop.account import *\nfrom orchestrator import *\n"
     again = (
         "class Begun(DomainEvent): ...\n"
@@ -695,12 +695,12 @@ def test_names_may_not_be_shared_between_modules(discover: Discover) -> None:
     )
     inner = "from orchestrator import *\n@query\nasync def put_back(tx: Transaction) -> None: ...\n"
 
-    with pytest.raises(DefinitionError) as told:
+    with pytest.raises(DefinitionError) as raised:
         discover(
             {"account": HEADER + dedent(GOOD), "other": other + again, "inner/__init__": "", "inner/account": inner}
         )
 
-    assert [str(problem) for problem in told.value.problems] == [
+    assert [str(problem) for problem in raised.value.problems] == [
         "shop/inner/account.py:2  account.put_back is also in shop/account.py:18. An activity is named after the last "
         "part of its module and its function: rename one of them",
         "shop/other.py:3  Begun is the event type BEGUN, as is the class in shop/account.py:10. An event's type is its "
@@ -709,38 +709,38 @@ def test_names_may_not_be_shared_between_modules(discover: Discover) -> None:
     ]
 
 
-def test_the_engines_own_names_are_taken(discover: Discover) -> None:
+def test_activity_names_of_the_engine_are_reserved(discover: Discover) -> None:
     text = (
         "from orchestrator import *\n@operation\nasync def move(tx: Transaction) -> None: ...\n"
         "@move.compensation\nasync def back(tx: Transaction) -> None: ...\n"
     )
 
-    with pytest.raises(DefinitionError) as told:
+    with pytest.raises(DefinitionError) as raised:
         discover({"saga": text})
 
-    assert [problem.text.partition(",")[0] for problem in told.value.problems] == [
+    assert [problem.text.partition(",")[0] for problem in raised.value.problems] == [
         'saga.move begins with "saga."',
         'saga.back begins with "saga."',
     ]
-    assert [problem.line for problem in told.value.problems] == [2, 4]
+    assert [problem.line for problem in raised.value.problems] == [2, 4]
 
 
-def test_a_broken_module_is_told_once_however_many_import_it(discover: Discover) -> None:
-    with pytest.raises(DefinitionError) as told:
+def test_a_broken_module_is_reported_once_however_many_modules_import_it(discover: Discover) -> None:
+    with pytest.raises(DefinitionError) as raised:
         discover({"alpha": "from shop.middle import x", "middle": "\nx = 1 / 0", "omega": "import shop.middle"})
 
-    assert [str(problem) for problem in told.value.problems] == [
+    assert [str(problem) for problem in raised.value.problems] == [
         "shop/middle.py:2  cannot be imported, ZeroDivisionError: division by zero"
     ]
 
 
-def test_a_fault_inside_a_library_is_placed_where_the_author_called_it(discover: Discover) -> None:
-    with pytest.raises(DefinitionError) as told:
+def test_a_fault_inside_a_library_is_reported_at_the_authors_line(discover: Discover) -> None:
+    with pytest.raises(DefinitionError) as raised:
         discover({"events": "from orchestrator import *\n\nclass Moved(DomainEvent):\n    at: type(open)\n"})
 
-    assert told.value.problems[0].place == "shop/events.py:3"
+    assert raised.value.problems[0].place == "shop/events.py:3"
 
 
-def test_a_package_that_is_not_there_is_told() -> None:
+def test_a_missing_package_is_reported() -> None:
     with pytest.raises(DefinitionError, match=r"nowhere_to_be_found  cannot be imported, ModuleNotFoundError"):
         Catalog.discover(["nowhere_to_be_found"])

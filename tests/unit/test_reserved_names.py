@@ -1,4 +1,4 @@
-"""The engine's own names are its own: an application that takes one is told before anything starts."""
+"""An application that uses one of the engine's names is refused before anything starts."""
 
 from collections.abc import Iterator
 
@@ -20,8 +20,8 @@ from orchestrator.workflow.system import publish as publishing
 from orchestrator.workflow.system import recovery, scheduled
 
 
-def told(*tables: tuple[str, str | None]) -> list[str]:
-    """What is told of tables of these names and schemas."""
+def problems_in(*tables: tuple[str, str | None]) -> list[str]:
+    """The problems of tables with these names and schemas."""
     declared = MetaData()
     for name, schema in tables:
         Table(name, declared, Column("id", Integer, primary_key=True), schema=schema)
@@ -38,19 +38,19 @@ def told(*tables: tuple[str, str | None]) -> list[str]:
         ("saga", "main"),
     ],
 )
-def test_a_table_with_a_name_of_the_engines_is_told_with_the_right_form(name: str, schema: str | None) -> None:
-    [problem] = told((name, schema))
+def test_a_table_with_a_reserved_name_is_refused_with_the_correct_form(name: str, schema: str | None) -> None:
+    [problem] = problems_in((name, schema))
 
     assert problem.startswith(f"the table {name} has a name that is reserved for the engine")
     assert f'__tablename__ = "our_{name.lower()}"' in problem
 
 
 @pytest.mark.parametrize(("name", "schema"), [("sagas", None), ("our_saga", None), ("saga", "shop"), ("stock", None)])
-def test_other_tables_are_the_applications_own(name: str, schema: str | None) -> None:
-    assert told((name, schema)) == []
+def test_a_table_with_another_name_is_accepted(name: str, schema: str | None) -> None:
+    assert problems_in((name, schema)) == []
 
 
-def test_an_index_or_a_constraint_with_a_name_of_the_engines_is_told() -> None:
+def test_an_index_or_a_constraint_with_a_reserved_name_is_refused() -> None:
     declared = MetaData()
     stock = Table("stock", declared, Column("id", Integer), UniqueConstraint("id", name="uq_saga_dead_letter_origin"))
     Index("IX_saga_unfinished", stock.c.id)
@@ -63,30 +63,30 @@ def test_an_index_or_a_constraint_with_a_name_of_the_engines_is_told() -> None:
     ]
 
 
-def test_two_tables_that_differ_in_case_alone_are_told_unless_they_are_apart() -> None:
-    assert "differ only in case" in told(("Stock", None), ("stock", None))[0]
-    assert told(("Stock", "north"), ("stock", "south")) == []
+def test_two_tables_whose_names_differ_only_in_case_need_different_schemas() -> None:
+    assert "differ only in case" in problems_in(("Stock", None), ("stock", None))[0]
+    assert problems_in(("Stock", "north"), ("stock", "south")) == []
 
 
 def problems_of(name: str) -> Iterator[Problem]:
-    """Faults of an orchestrator with this name."""
+    """The problems of an orchestrator with this name."""
     return problems_of_orchestrator(type(name, (Orchestrator,), {}))
 
 
 @pytest.mark.parametrize("name", [*sorted(WORKFLOWS), "__temporal_move"])
-def test_an_orchestrator_with_a_name_of_the_engines_or_temporals_is_told(name: str) -> None:
+def test_an_orchestrator_with_a_reserved_name_is_refused(name: str) -> None:
     assert any("rename the class" in problem.text and name in problem.text for problem in problems_of(name))
 
 
-def test_every_name_of_the_engines_is_known_as_one() -> None:
+def test_every_name_that_the_engine_uses_is_reserved() -> None:
     defined = [publishing.PublishEvent, scheduled.ScheduledPublish, recovery.SagaRecovery, answers.SagaLookups]
-    assert {workflow._Definition.must_from_class(one).name for one in defined} == WORKFLOWS  # pyright: ignore[reportPrivateUsage]
+    assert {workflow._Definition.must_from_class(workflow_class).name for workflow_class in defined} == WORKFLOWS  # pyright: ignore[reportPrivateUsage]
     assert all(name == "saga" or name.startswith(TABLE_PREFIX) for name in (*metadata.tables, VERSION_TABLE))
     activities = [publishing.PUBLISH_EVENT, scheduled.PUBLISH_SCHEDULED, recovery.RECOVER, answers.ANSWER]
     assert all(name.startswith(ACTIVITY_PREFIX) for name in activities)
 
 
-def test_a_partition_is_known_whatever_the_letters_of_its_orchestrator() -> None:
+def test_a_partitions_workflow_id_is_recognized_with_non_ascii_names() -> None:
     assert is_partition(partition_workflow_id("Überweisung", 3, 8))
     assert not is_partition("Überweisung/event/1")
 
