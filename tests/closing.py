@@ -38,9 +38,9 @@ class ClosingHandle(SagaHandle[C]):
 class ClosingBus(EventBus):
     """A bus that returns such handles."""
 
-    def handle(self, orchestrator: type[Orchestrator[Any, C, Any]], event_id: str) -> SagaHandle[C]:
+    def saga(self, orchestrator: type[Orchestrator[Any, C, Any]], event_id: str) -> SagaHandle[C]:
         """Return a handle for a saga that was started before."""
-        return _closing(super().handle(orchestrator, event_id))
+        return _closing(super().saga(orchestrator, event_id))
 
     async def _send(self, listener: AnyOrchestrator, event: DomainEvent | None, envelope: Envelope) -> SagaHandle[Any]:
         return _closing(await super()._send(listener, event, envelope))

@@ -259,7 +259,7 @@ class EventBus:
                 return cast(Comp, await handle.result(timeout=timeout))
         raise EventRejected("event.no_listener", f"{orchestrator.__name__} does not listen to {event.type_name()}")
 
-    def handle(self, orchestrator: type[Orchestrator[Any, Comp, Any]], event_id: str) -> SagaHandle[Comp]:
+    def saga(self, orchestrator: type[Orchestrator[Any, Comp, Any]], event_id: str) -> SagaHandle[Comp]:
         """Return a handle to a saga that any process started at any time before.
 
         This sends no request. If there is no such saga, the handle's methods raise `SagaUnknown`.

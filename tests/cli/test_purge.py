@@ -43,7 +43,7 @@ async def test_it_shows_asks_and_deletes_and_the_outcome_remains(house: House, a
     assert status.code == 1, str(status)
     assert f"purged on {datetime.now(UTC):%Y-%m-%d}" in status.out
     with pytest.raises(SagaFailed):
-        await house.bus.handle(CoinsMove, event_id).result()
+        await house.bus.saga(CoinsMove, event_id).result()
     listed = await at_home.run("list", "--json")
     assert [saga["phase"] for saga in listed.document["sagas"]] == ["failed"]
     skipped = await at_home.run("skip", event_id, "1", "--reason", "never mind", "--yes")

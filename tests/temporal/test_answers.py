@@ -101,7 +101,7 @@ async def test_waiting_clients_get_the_sagas_outcome_even_if_its_execution_is_cu
     where, phase = ENDS[end]
     if end == "timed out":
         published = await publish_to_time_out(house, stops, where)
-        handle = bus.handle(CoinsMove, published.event_id)
+        handle = bus.saga(CoinsMove, published.event_id)
     else:
         event_id = new_id()
         stop = stops.before(where, event_id)
@@ -110,7 +110,7 @@ async def test_waiting_clients_get_the_sagas_outcome_even_if_its_execution_is_cu
         await stop.reached.wait()
     waiting = [
         asyncio.create_task(client_handle.outcome(timeout=SOON))
-        for client_handle in (handle, bus.handle(CoinsMove, published.event_id))
+        for client_handle in (handle, bus.saga(CoinsMove, published.event_id))
     ]
 
     await cut_off(house, published, end)
@@ -145,13 +145,13 @@ async def test_an_old_saga_whose_execution_is_gone_still_has_its_outcome(house: 
     await driver_of(house.database, CoinsMove, EVENT, event_id).drive()
 
     with pytest.raises(SagaFailed) as raised:
-        await bus.handle(CoinsMove, event_id).result(timeout=SOON)
-    followed = [progress.what async for progress in bus.handle(CoinsMove, event_id).follow()]
+        await bus.saga(CoinsMove, event_id).result(timeout=SOON)
+    followed = [progress.what async for progress in bus.saga(CoinsMove, event_id).follow()]
 
     assert isinstance(raised.value.failure, CoinsMoveFailed)
     assert followed == ["finish: undone"]
     with pytest.raises(SagaUnknown):
-        await bus.handle(CoinsMove, new_id()).outcome(timeout=SOON)
+        await bus.saga(CoinsMove, new_id()).outcome(timeout=SOON)
 
 
 async def test_a_listener_receives_the_next_matching_event_from_any_source(house: House, bus: EventBus) -> None:
@@ -221,8 +221,8 @@ async def test_clients_wait_through_a_server_crash_and_until_a_worker_starts(
                 asyncio.create_task(client_handle.result(timeout=patience))
                 for client_handle in (
                     handle,
-                    house.bus.handle(CoinsMove, event_id),
-                    worker_bus.handle(CoinsMove, event_id),
+                    house.bus.saga(CoinsMove, event_id),
+                    worker_bus.saga(CoinsMove, event_id),
                 )
             ]
             waiting.append(asyncio.create_task(worker_bus.wait_for(CoinsMoveCompleted, since=BEGUN, timeout=patience)))
@@ -255,7 +255,7 @@ async def test_an_unreachable_database_is_an_error_that_names_its_setting(house:
     bus = EventBus(house.client, house.catalog, task_queue=house.task_queue, database=unreachable)
 
     with pytest.raises(Unreachable, match="ORCHESTRATOR_DATABASE_URL"):
-        await bus.handle(CoinsMove, new_id()).outcome()
+        await bus.saga(CoinsMove, new_id()).outcome()
     with pytest.raises(Unreachable, match="ORCHESTRATOR_DATABASE_URL"):
         await bus.wait_for(CoinsMoveCompleted)
     await bus.close()

@@ -230,7 +230,7 @@ async def test_a_cancelled_execution_is_undone_and_shown_as_cancelled(house: Hou
         await saga.result()
     assert raised.value.code == "saga.cancelled"
     with pytest.raises(SagaCancelled):
-        await house.bus.handle(CoinsMove, event_id).result()
+        await house.bus.saga(CoinsMove, event_id).result()
     assert (await handle.describe()).status is WorkflowExecutionStatus.CANCELED
     assert await house.holdings() == before
     assert [row.phase for row in await house.sagas()] == ["cancelled"]

@@ -64,9 +64,9 @@ async def test_a_client_without_the_database_gets_outcomes_through_a_worker_with
 
     handles = [handle for [handle] in await bus.publish_many([EVENT] * 30)]
     results = await asyncio.gather(*(handle.result(timeout=timedelta(seconds=20)) for handle in handles))
-    again = await bus.handle(Swarm, handles[0].event_id).result(timeout=timedelta(seconds=20))
+    again = await bus.saga(Swarm, handles[0].event_id).result(timeout=timedelta(seconds=20))
     with pytest.raises(SagaUnknown):
-        await house.bus.handle(Swarm, new_id()).result()
+        await house.bus.saga(Swarm, new_id()).result()
 
     assert [*results, again] == [SwarmCompleted(coins=1)] * 31
 

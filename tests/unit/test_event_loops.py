@@ -28,7 +28,7 @@ CALLS: dict[str, Callable[[EventBus], Awaitable[Any]]] = {
     "execute": lambda bus: bus.execute(Posted, EVENT, timeout=timedelta(seconds=5)),
     "send": lambda bus: bus.send(LetterCompleted(), to=Posted, triggering_event_id="1"),
     "wait_for": lambda bus: bus.wait_for(LetterCompleted, timeout=timedelta(seconds=5)),
-    "handle": lambda bus: bus.handle(Posted, "1").outcome(timeout=timedelta(seconds=5)),
+    "saga": lambda bus: bus.saga(Posted, "1").outcome(timeout=timedelta(seconds=5)),
     "close": lambda bus: bus.close(),
 }
 

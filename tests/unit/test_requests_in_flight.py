@@ -155,10 +155,10 @@ async def test_a_publish_cancelled_while_it_queues_releases_its_slot() -> None:
 async def test_long_polls_give_their_slots_to_queued_requests() -> None:
     server = Busy(REQUESTS)
     bus = EventBus(cast(Client, server), Catalog.of(orchestrators=[Posted]))
-    endless = [asyncio.create_task(bus.handle(Posted, f"{number}").outcome()) for number in range(LONG_POLLS + 50)]
+    endless = [asyncio.create_task(bus.saga(Posted, f"{number}").outcome()) for number in range(LONG_POLLS + 50)]
     await server.is_full.wait()
 
-    ended = await asyncio.wait_for(bus.handle(Posted, "this-ends").outcome(), 30)
+    ended = await asyncio.wait_for(bus.saga(Posted, "this-ends").outcome(), 30)
 
     assert ended.phase is Phase.COMPLETED
     assert server.most == LONG_POLLS
