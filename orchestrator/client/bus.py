@@ -271,7 +271,7 @@ class EventBus:
         workflow_id = own_workflow_id(orchestrator.__name__, event_id)
         return SagaHandle(self.client, orchestrator, event_id, workflow_id, outcomes=self._outcomes)
 
-    async def wait_for(
+    async def next_event(
         self,
         event: type[Heard],
         *,

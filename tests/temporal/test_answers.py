@@ -165,7 +165,7 @@ async def test_a_listener_receives_the_next_matching_event_from_any_source(house
         assert (await requested.next(timeout=SOON)).coins == 3
         with pytest.raises(EventTimeout):
             await completed.next(timeout=AT_ONCE)
-    received = await bus.wait_for(
+    received = await bus.next_event(
         CoinsMoveCompleted, matching=lambda event: event.coins == 3, since=before, timeout=SOON
     )
     assert received.coins == 3
@@ -194,9 +194,9 @@ async def test_a_listener_receives_an_event_that_was_committed_late_and_no_event
 
 async def test_each_listener_receives_only_the_events_that_match_its_own_condition(house: House, bus: EventBus) -> None:
     """All listeners share one query, and each of them filters its result."""
-    large = bus.wait_for(CoinsMoveCompleted, matching=lambda event: event.coins > 5, timeout=SOON)
-    small = bus.wait_for(CoinsMoveCompleted, matching=lambda event: event.coins <= 5, timeout=SOON)
-    requested = bus.wait_for(CoinsMoveRequested, timeout=SOON)
+    large = bus.next_event(CoinsMoveCompleted, matching=lambda event: event.coins > 5, timeout=SOON)
+    small = bus.next_event(CoinsMoveCompleted, matching=lambda event: event.coins <= 5, timeout=SOON)
+    requested = bus.next_event(CoinsMoveRequested, timeout=SOON)
     received = asyncio.gather(large, small, requested)
     await asyncio.sleep(0)
     with pytest.raises(UsageError, match="time zone"):
@@ -225,7 +225,7 @@ async def test_clients_wait_through_a_server_crash_and_until_a_worker_starts(
                     worker_bus.saga(CoinsMove, event_id),
                 )
             ]
-            waiting.append(asyncio.create_task(worker_bus.wait_for(CoinsMoveCompleted, since=BEGUN, timeout=patience)))
+            waiting.append(asyncio.create_task(worker_bus.next_event(CoinsMoveCompleted, since=BEGUN, timeout=patience)))
             await asyncio.gather(*(began.wait() for began in lookups_began))
             os.kill(server.pid, signal.SIGKILL)
             await server.wait_ended()
@@ -257,7 +257,7 @@ async def test_an_unreachable_database_is_an_error_that_names_its_setting(house:
     with pytest.raises(Unreachable, match="ORCHESTRATOR_DATABASE_URL"):
         await bus.saga(CoinsMove, new_id()).outcome()
     with pytest.raises(Unreachable, match="ORCHESTRATOR_DATABASE_URL"):
-        await bus.wait_for(CoinsMoveCompleted)
+        await bus.next_event(CoinsMoveCompleted)
     await bus.close()
 
 

@@ -130,6 +130,6 @@ async def a_handle_gives_the_completed_event(handle: SagaHandle[MoveCompleted]) 
 
 async def answers_are_typed_by_what_is_asked_for(bus: EventBus) -> None:
     assert_type(bus.saga(Move, "once"), SagaHandle[MoveCompleted])
-    assert_type(await bus.wait_for(MoveCompleted, matching=lambda moved: moved.amount == FIVE), MoveCompleted)
+    assert_type(await bus.next_event(MoveCompleted, matching=lambda moved: moved.amount == FIVE), MoveCompleted)
     async with bus.listening(MoveRequested) as listening:
         assert_type(await listening.next(timeout=timedelta(seconds=5)), MoveRequested)

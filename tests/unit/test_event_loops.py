@@ -27,7 +27,7 @@ CALLS: dict[str, Callable[[EventBus], Awaitable[Any]]] = {
     "publish_many": lambda bus: bus.publish_many([EVENT] * 2),
     "execute": lambda bus: bus.execute(Posted, EVENT, timeout=timedelta(seconds=5)),
     "send": lambda bus: bus.send(LetterCompleted(), to=Posted, triggering_event_id="1"),
-    "wait_for": lambda bus: bus.wait_for(LetterCompleted, timeout=timedelta(seconds=5)),
+    "next_event": lambda bus: bus.next_event(LetterCompleted, timeout=timedelta(seconds=5)),
     "saga": lambda bus: bus.saga(Posted, "1").outcome(timeout=timedelta(seconds=5)),
     "close": lambda bus: bus.close(),
 }
