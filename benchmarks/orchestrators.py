@@ -22,7 +22,7 @@ PARTITIONS = 1
 
 
 async def _in_three(event: TransferRequested, saga: Saga) -> TransferCompleted:
-    _, _, key = await saga.execute_batch(
+    _, _, key = await saga.execute_all(
         withdraw(event.source, event.amount),
         deposit(event.target, event.amount),
         record(event.source, event.target, event.amount),

@@ -49,23 +49,23 @@ class Saga(ABC):
 
         Raises:
             Refused: the operation refused. If `handle` lets this pass, the saga is undone.
-            UsageError: another step of this saga is running; see `execute_batch(..., parallel=True)`.
+            UsageError: another step of this saga is running; see `execute_all(..., parallel=True)`.
         """
         [result] = await self._run([call], parallel=False)
         return result  # type: ignore[no-any-return]
 
     @overload
-    async def execute_batch(self, a: OperationCall[A], /, *, parallel: bool = ...) -> tuple[A]: ...
+    async def execute_all(self, a: OperationCall[A], /, *, parallel: bool = ...) -> tuple[A]: ...
     @overload
-    async def execute_batch(
+    async def execute_all(
         self, a: OperationCall[A], b: OperationCall[B], /, *, parallel: bool = ...
     ) -> tuple[A, B]: ...
     @overload
-    async def execute_batch(
+    async def execute_all(
         self, a: OperationCall[A], b: OperationCall[B], c: OperationCall[C], /, *, parallel: bool = ...
     ) -> tuple[A, B, C]: ...
     @overload
-    async def execute_batch(
+    async def execute_all(
         self,
         a: OperationCall[A],
         b: OperationCall[B],
@@ -76,7 +76,7 @@ class Saga(ABC):
         parallel: bool = ...,
     ) -> tuple[A, B, C, D]: ...
     @overload
-    async def execute_batch(
+    async def execute_all(
         self,
         a: OperationCall[A],
         b: OperationCall[B],
@@ -87,11 +87,16 @@ class Saga(ABC):
         *,
         parallel: bool = ...,
     ) -> tuple[A, B, C, D, E]: ...
-    async def execute_batch(self, *calls: OperationCall[Any], parallel: bool = False) -> tuple[Any, ...]:
-        """Run one to five operations in order, each as its own step.
+    @overload
+    async def execute_all(
+        self, first: OperationCall[R], /, *others: OperationCall[R], parallel: bool = ...
+    ) -> tuple[R, ...]: ...
+    async def execute_all(self, *calls: OperationCall[Any], parallel: bool = False) -> tuple[Any, ...]:
+        """Run operations in order, each as its own step in its own transaction.
 
         Args:
-            calls: the steps, in saga order.
+            calls: the steps, in saga order; a list of them is passed as `*calls`. Of up to five calls, each result has
+                its own type; more than five have one type in common.
             parallel: run them concurrently. Their undo is sequential all the same, in reverse order.
 
         Returns:
@@ -101,10 +106,6 @@ class Saga(ABC):
             Refused: an operation refused. With `parallel`, the first one in saga order, after all steps have ended.
         """
         return tuple(await self._run(calls, parallel=parallel))
-
-    async def execute_all(self, calls: Sequence[OperationCall[R]], *, parallel: bool = False) -> list[R]:
-        """Run any number of operations with the same result type, as `execute_batch` does."""
-        return await self._run(calls, parallel=parallel)
 
     @overload
     async def execute_atomically(self, a: OperationCall[A], /) -> tuple[A]: ...
@@ -122,11 +123,16 @@ class Saga(ABC):
     async def execute_atomically(
         self, a: OperationCall[A], b: OperationCall[B], c: OperationCall[C], d: OperationCall[D], e: OperationCall[E], /
     ) -> tuple[A, B, C, D, E]: ...
+    @overload
+    async def execute_atomically(self, first: OperationCall[R], /, *others: OperationCall[R]) -> tuple[R, ...]: ...
     async def execute_atomically(self, *calls: OperationCall[Any]) -> tuple[Any, ...]:
-        """Run one to five operations in order as one step: one transaction, one record, one undo.
+        """Run operations in order as one step: one transaction, one record, one undo.
 
         Either all of them are done, or none. Their compensations also run in one transaction, the last one first.
         Operations and queries are allowed. With an irreversible operation in it, the whole step is the pivot.
+
+        Args:
+            calls: the operations, in order; as in `execute_all`.
 
         Returns:
             The results, in the order of the calls.
@@ -136,10 +142,6 @@ class Saga(ABC):
             UsageError: one of them is an external operation, or another step of this saga is running.
         """
         return await self._run_atomically(calls) if calls else ()
-
-    async def execute_all_atomically(self, calls: Sequence[OperationCall[R]]) -> list[R]:
-        """Run any number of operations with the same result type as one step, as `execute_atomically` does."""
-        return list(await self._run_atomically(calls)) if calls else []
 
     async def _run_atomically(self, calls: Sequence[OperationCall[Any]]) -> tuple[Any, ...]:
         [results] = await self._run([self._atomically(calls)], parallel=False)

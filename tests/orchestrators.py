@@ -62,7 +62,7 @@ class CoinsMove(Orchestrator[CoinsMoveRequested, CoinsMoveCompleted, CoinsMoveFa
     """Three steps that can be undone."""
 
     async def handle(self, event: CoinsMoveRequested, saga: Saga) -> CoinsMoveCompleted:
-        coins, _, key = await saga.execute_batch(
+        coins, _, key = await saga.execute_all(
             take(event.source, event.coins), put(event.target, event.coins), write_note(f"moved {event.coins}")
         )
         return CoinsMoveCompleted(coins=coins, note=key)
@@ -90,7 +90,7 @@ class ParallelMove(Orchestrator[ParallelMoveRequested, ParallelMoveCompleted, Pa
     """Parallel steps, which are the first steps of the saga."""
 
     async def handle(self, event: ParallelMoveRequested, saga: Saga) -> ParallelMoveCompleted:
-        before, _, _ = await saga.execute_batch(
+        before, _, _ = await saga.execute_all(
             count(event.source), take(event.source, event.coins), put(event.target, event.coins), parallel=True
         )
         return ParallelMoveCompleted(before=before)
@@ -133,7 +133,7 @@ class ManyNotes(Orchestrator[ManyNotesRequested, ManyNotesCompleted, ManyNotesFa
 
     async def handle(self, event: ManyNotesRequested, saga: Saga) -> ManyNotesCompleted:
         self.written += event.notes
-        await saga.execute_all([write_note(f"{n} of {self.written}") for n in range(event.notes)], parallel=True)
+        await saga.execute_all(*[write_note(f"{n} of {self.written}") for n in range(event.notes)], parallel=True)
         return ManyNotesCompleted()
 
 
@@ -206,7 +206,7 @@ class Bulky(Orchestrator[BulkyRequested, BulkyCompleted, BulkyFailed]):
     """Many steps with large results."""
 
     async def handle(self, event: BulkyRequested, saga: Saga) -> BulkyCompleted:
-        texts = await saga.execute_all([lots(event.size)] * event.times, parallel=event.parallel)
+        texts = await saga.execute_all(*[lots(event.size)] * event.times, parallel=event.parallel)
         return BulkyCompleted(letters=sum(len(text) for text in texts))
 
 

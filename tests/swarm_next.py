@@ -24,7 +24,7 @@ class Swarm(Orchestrator[SwarmRequested, SwarmCompleted, SwarmFailed]):
     partitions = 2
 
     async def handle(self, event: SwarmRequested, saga: Saga) -> SwarmCompleted:
-        await saga.execute_all(_steps(event))
+        await saga.execute_all(*_steps(event))
         return SwarmCompleted(coins=event.coins)
 
 
@@ -32,7 +32,7 @@ class Lone(Orchestrator[LoneRequested, LoneCompleted, LoneFailed]):
     """The same changes in the saga's own execution."""
 
     async def handle(self, event: LoneRequested, saga: Saga) -> LoneCompleted:
-        await saga.execute_all(_steps(event))
+        await saga.execute_all(*_steps(event))
         return LoneCompleted(coins=event.coins)
 
 

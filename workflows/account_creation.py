@@ -12,7 +12,7 @@ class AccountCreation(Orchestrator[AccountCreated, AccountCreationCompleted, Acc
     async def handle(self, event: AccountCreated, saga: Saga) -> AccountCreationCompleted:
         """Refuse with `account.already_exists` if the id is already used."""
         opening_balance = Money(amount_minor=event.opening_balance, currency=event.currency)
-        await saga.execute_batch(
+        await saga.execute_all(
             account.prepare(
                 event.user_id,
                 event.account_id,

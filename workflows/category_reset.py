@@ -16,7 +16,7 @@ class CategoryReset(Orchestrator[CategoryResetRequested, CategoryResetCompleted,
 
     async def handle(self, event: CategoryResetRequested, saga: Saga) -> CategoryResetCompleted:
         """Reset and log; none of these operations refuses."""
-        categories, _ = await saga.execute_batch(
+        categories, _ = await saga.execute_all(
             category.reset(event.user_id, event.budget_type),
             activity_log.record_reset(event.user_id, event.budget_type),
         )

@@ -27,7 +27,7 @@ class CategoryTransaction(
         target = await saga.execute(category.details(user, category_id))
         worth = await saga.execute(metadata.value_in(user, amount, target.currency))
         move = account.deposit if target.budget_type is BudgetType.INCOME else account.withdraw
-        _, added = await saga.execute_batch(
+        _, added = await saga.execute_all(
             move(user, event.account_id, amount), category.add(user, category_id, worth.amount, target.currency_epoch)
         )
         record_id = await saga.execute(

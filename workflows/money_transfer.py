@@ -24,7 +24,7 @@ class MoneyTransfer(Orchestrator[MoneyTransferRequested, MoneyTransferCompleted,
             into = await saga.execute(account.currency_of(user, target))
             converted = await saga.execute(metadata.convert(user, event.amount, into))
             arriving, rate = converted.amount, converted.rate
-        await saga.execute_batch(
+        await saga.execute_all(
             account.withdraw(user, source, event.amount),
             account.deposit(user, target, arriving),
             activity_log.record_transfer(user, source, target, event.amount, arriving, rate),

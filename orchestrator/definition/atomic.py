@@ -130,7 +130,7 @@ class Atomically(OperationCall[tuple[Any, ...]]):
         if len(databases) > 1:
             raise UsageError(
                 f"one atomic step has operations of the databases {', '.join(sorted(databases))}, but a transaction "
-                "has only one database: use one step for each database, or `execute_batch`"
+                "has only one database: use one step for each database, or `execute_all`"
             )
         operation = atomic_operation(tuple(call.operation for call in calls))
         arguments = recorded_calls((call.operation.name, dict(call.arguments)) for call in calls)

@@ -230,7 +230,7 @@ class DrivenSaga(Saga):
         if self.is_busy:
             raise self.misuse(
                 "a step was begun while another one is running, so their numbers would depend on timing. "
-                "You want: `await saga.execute_batch(first, second, parallel=True)`"
+                "You want: `await saga.execute_all(first, second, parallel=True)`"
             )
         if self.reached + self._extra_lines + steps > STEPS_LIMIT:
             raise self.misuse(f"a saga can have at most {STEPS_LIMIT:,} steps. Publish events for the rest")
@@ -343,8 +343,8 @@ class DrivenSaga(Saga):
         """Check that a call may run now, and return the size of its arguments in bytes."""
         if not isinstance(call, OperationCall):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise self.misuse(
-                "`saga.execute` takes the call of an operation, as in `saga.execute(withdraw(...))`, "
-                f"not a value of type {type(call).__name__}"
+                "`saga.execute` takes the call of an operation, as in `saga.execute(withdraw(...))`, and `execute_all` "
+                f"takes several, as in `saga.execute_all(*calls)`, not a value of type {type(call).__name__}"
             )
         if (size := call.size) > CONTENT_LIMIT:
             raise self.misuse(f"the arguments of {_named(call)} take {size:,} bytes and the limit is {CONTENT_LIMIT:,}")

@@ -52,7 +52,7 @@ NOT_CANCELLED = (
     "`handle` cancelled or abandoned a running step, as `asyncio.timeout`, `wait_for`, `task.cancel()` and a failing "
     "`TaskGroup` do. Whether the step was done is then unknown, so nothing is undone. To wait, use `saga.sleep(...)`. "
     "To limit the time of a step, use `@operation(deadline=...)`, and that of the saga, its orchestrator's `deadline`. "
-    "To run several steps at once, use `await saga.execute_batch(first, second, parallel=True)`"
+    "To run several steps at once, use `await saga.execute_all(first, second, parallel=True)`"
 )
 """The message for a step that was cancelled although neither a person nor the deadline stopped the saga."""
 

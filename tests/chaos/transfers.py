@@ -51,26 +51,26 @@ async def transfer(event: Transfer, saga: Saga) -> None:
     out = move(OUT, event.source, -event.amount, event.pause_ms, event.pause)
     match event.shape:
         case "parallel":
-            await saga.execute_batch(balance(event.source), out, _into(event), _noted(event), parallel=True)
+            await saga.execute_all(balance(event.source), out, _into(event), _noted(event), parallel=True)
         case "atomic":
             await saga.execute_atomically(balance(event.source), out, _into(event))
             await saga.execute(_noted(event))
         case "nap":
             await saga.execute(out)
             await saga.sleep(timedelta(milliseconds=300))
-            await saga.execute_batch(_into(event), _noted(event))
+            await saga.execute_all(_into(event), _noted(event))
         case "lingers":
-            await saga.execute_batch(out, _into(event), _noted(event))
+            await saga.execute_all(out, _into(event), _noted(event))
             # Wait between the last step and the end, where nothing is recorded, long enough to be cancelled there.
             await asyncio.sleep(0.3)
         case "pivot":
-            await saga.execute_batch(out, _noted(event))
+            await saga.execute_all(out, _noted(event))
             await saga.pivot()
             await saga.execute(deliver(INTO, event.target, event.amount))
         case "journal":
-            await saga.execute_batch(out, record(NOTED, event.refuse, min(event.pause_ms, 300)), _into(event))
+            await saga.execute_all(out, record(NOTED, event.refuse, min(event.pause_ms, 300)), _into(event))
         case _:
-            await saga.execute_batch(out, _into(event), _noted(event))
+            await saga.execute_all(out, _into(event), _noted(event))
 
 
 def _into(event: Transfer) -> OperationCall[None]:

@@ -8,7 +8,7 @@ from tests.docs.pattern_parts import PARTS
 
 PATTERN = Document("docs/pattern.md")
 SHOWN_AS_WRITTEN = {
-    "parallel=True": "an option of `orchestrator.Saga.execute_batch`",
+    "parallel=True": "an option of `orchestrator.Saga.execute_all`",
     "async def": "Python",
     "handle": "the author's method",
     "stop": "a parameter of `orchestrator.worker.Manager.run`",

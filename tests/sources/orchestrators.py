@@ -39,7 +39,7 @@ class OwnMark(Orchestrator[OwnMarkRequested, OwnMarkCompleted, OwnMarkFailed]):
 
     async def handle(self, event: OwnMarkRequested, saga: Saga) -> OwnMarkCompleted:
         """Make the marks, then check."""
-        await saga.execute_batch(make("first"), make("second"))
+        await saga.execute_all(make("first"), make("second"))
         await saga.execute(check(event.refuse))
         return OwnMarkCompleted(number=event.number)
 
@@ -69,6 +69,6 @@ class PooledMark(Orchestrator[PooledMarkRequested, PooledMarkCompleted, PooledMa
 
     async def handle(self, event: PooledMarkRequested, saga: Saga) -> PooledMarkCompleted:
         """Make the marks, then check."""
-        await saga.execute_batch(make("first"), make("second"))
+        await saga.execute_all(make("first"), make("second"))
         await saga.execute(check(event.refuse))
         return PooledMarkCompleted(number=event.number)

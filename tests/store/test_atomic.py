@@ -90,7 +90,7 @@ class Any_(Orchestrator[AnyRequested, AnyCompleted, AnyFailed]):
     async def handle(self, event: AnyRequested, saga: Saga) -> AnyCompleted:
         if self.pivot:
             await saga.pivot()
-        Any_.answered = await saga.execute_all_atomically(Any_.calls)
+        Any_.answered = list(await saga.execute_atomically(*Any_.calls))
         if self.refuse:
             raise Refused("any.refused", "asked to")
         return AnyCompleted()

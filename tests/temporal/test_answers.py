@@ -225,7 +225,9 @@ async def test_clients_wait_through_a_server_crash_and_until_a_worker_starts(
                     worker_bus.saga(CoinsMove, event_id),
                 )
             ]
-            waiting.append(asyncio.create_task(worker_bus.next_event(CoinsMoveCompleted, since=BEGUN, timeout=patience)))
+            waiting.append(
+                asyncio.create_task(worker_bus.next_event(CoinsMoveCompleted, since=BEGUN, timeout=patience))
+            )
             await asyncio.gather(*(began.wait() for began in lookups_began))
             os.kill(server.pid, signal.SIGKILL)
             await server.wait_ended()

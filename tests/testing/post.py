@@ -152,7 +152,7 @@ class Post(Orchestrator[LetterWritten, LetterPosted, LetterNotPosted]):
 
     async def handle(self, event: LetterWritten, saga: Saga) -> LetterPosted:
         """Pay, send the letter and store the stamp."""
-        await saga.execute_batch(pay(event.coins), send(event.folder, "dear"), put_stamp("blue"))
+        await saga.execute_all(pay(event.coins), send(event.folder, "dear"), put_stamp("blue"))
         return LetterPosted()
 
 
@@ -161,7 +161,7 @@ class PostUnasked(Orchestrator[LetterWritten, LetterPosted, LetterNotPosted]):
 
     async def handle(self, event: LetterWritten, saga: Saga) -> LetterPosted:
         """Pay and send the letter."""
-        await saga.execute_batch(pay(event.coins), send_unasked(event.folder, "dear"))
+        await saga.execute_all(pay(event.coins), send_unasked(event.folder, "dear"))
         return LetterPosted()
 
 

@@ -157,7 +157,7 @@ class Forgets(Orchestrator[Asked, Taken, NotTaken]):
 
     async def handle(self, event: Asked, saga: Saga) -> Taken:
         """Take the coins twice."""
-        await saga.execute_batch(take_and_enter(event.coins), take(event.coins))
+        await saga.execute_all(take_and_enter(event.coins), take(event.coins))
         return Taken()
 
 
@@ -184,7 +184,7 @@ class WillNotGiveBack(Orchestrator[Asked, Taken, NotTaken]):
 
     async def handle(self, event: Asked, saga: Saga) -> Taken:
         """Take the coins twice."""
-        await saga.execute_batch(take_for_good(event.coins), take(event.coins))
+        await saga.execute_all(take_for_good(event.coins), take(event.coins))
         return Taken()
 
 

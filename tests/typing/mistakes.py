@@ -85,22 +85,19 @@ async def awaiting_goes_through_the_saga(saga: Saga, tx: Transaction) -> None:
     name: str = await saga.execute(label(A))
     # refused by mypy: Need more than 1 value to unpack (2 expected)
     # refused by pyright: Expression with type "tuple[Money]" cannot be assigned to target tuple
-    _, _ = await saga.execute_batch(withdraw(A, FIVE))
-    # refused by mypy: No overload variant of "execute_batch" of "Saga" matches argument types
-    # refused by pyright: No overloads for "execute_batch" match the provided arguments
-    await saga.execute_batch(count(), count(), count(), count(), count(), count())
-    # refused by mypy: All overload variants of "execute_batch" of "Saga" require at least one argument
-    # refused by pyright: No overloads for "execute_batch" match the provided arguments
-    await saga.execute_batch()
-    # refused by mypy: No overload variant of "execute_batch" of "Saga" matches argument type
-    # refused by pyright: Argument of type "list[OperationCall[int]]" cannot be assigned to parameter "a" of type
-    await saga.execute_batch([count()])
-    # refused by mypy: Too many positional arguments for "execute_all" of "Saga"
-    # refused by pyright: Expected 1 positional argument
-    await saga.execute_all(count(), count())
-    # refused by mypy: List item 0 has incompatible type "OperationCall[Money]"; expected "OperationCall[int]"
-    # refused by pyright: Type "list[Money]" is not assignable to declared type "list[int]"
-    numbers: list[int] = await saga.execute_all([withdraw(A, FIVE)])
+    _, _ = await saga.execute_all(withdraw(A, FIVE))
+    # refused by mypy: All overload variants of "execute_all" of "Saga" require at least one argument
+    # refused by pyright: No overloads for "execute_all" match the provided arguments
+    await saga.execute_all()
+    # refused by mypy: No overload variant of "execute_all" of "Saga" matches argument type
+    # refused by pyright: No overloads for "execute_all" match the provided arguments
+    await saga.execute_all([count()])
+    # refused by mypy: No overload variant of "execute_atomically" of "Saga" matches argument type
+    # refused by pyright: No overloads for "execute_atomically" match the provided arguments
+    await saga.execute_atomically([count()])
+    # refused by mypy: Incompatible types in assignment (expression has type "tuple[Money
+    # refused by pyright: Type "tuple[Money, ...]" is not assignable to declared type "tuple[int, ...]"
+    numbers: tuple[int, ...] = await saga.execute_all(*[withdraw(A, FIVE)])
     print(number, name, numbers)
 
 

@@ -65,21 +65,22 @@ async def executing_gives_results(saga: Saga) -> None:
     money, number, name, letter = withdraw(A, FIVE), count(), label(A), send_letter(A)
     assert_type(await saga.execute(money), Money)
     assert_type(await saga.execute(name), str | None)
-    assert_type(await saga.execute_batch(money), tuple[Money])
-    assert_type(await saga.execute_batch(money, number), tuple[Money, int])
-    assert_type(await saga.execute_batch(money, number, name), tuple[Money, int, str | None])
-    assert_type(await saga.execute_batch(money, number, name, number), tuple[Money, int, str | None, int])
+    assert_type(await saga.execute_all(money), tuple[Money])
+    assert_type(await saga.execute_all(money, number), tuple[Money, int])
+    assert_type(await saga.execute_all(money, number, name), tuple[Money, int, str | None])
+    assert_type(await saga.execute_all(money, number, name, number), tuple[Money, int, str | None, int])
     assert_type(
-        await saga.execute_batch(money, number, name, number, letter, parallel=True),
+        await saga.execute_all(money, number, name, number, letter, parallel=True),
         tuple[Money, int, str | None, int, None],
     )
     assert_type(await saga.execute_atomically(money, number, name), tuple[Money, int, str | None])
     assert_type(
         await saga.execute_atomically(money, number, name, number, letter), tuple[Money, int, str | None, int, None]
     )
-    assert_type(await saga.execute_all_atomically([count(), count()]), list[int])
-    assert_type(await saga.execute_all([withdraw(A, FIVE), withdraw(A, FIVE)]), list[Money])
-    assert_type(await saga.execute_all([count() for _ in range(9)], parallel=True), list[int])
+    assert_type(await saga.execute_all(number, number, number, number, number, number), tuple[int, ...])
+    assert_type(await saga.execute_all(*[count() for _ in range(9)], parallel=True), tuple[int, ...])
+    assert_type(await saga.execute_all(money, *[money]), tuple[Money, ...])
+    assert_type(await saga.execute_atomically(*[count(), count()]), tuple[int, ...])
 
 
 class Move(Orchestrator[MoveRequested, MoveCompleted, MoveFailed]):

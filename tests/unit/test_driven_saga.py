@@ -146,7 +146,7 @@ async def test_an_irreversible_step_in_a_parallel_batch_is_refused() -> None:
     """If another step of the batch refused, the saga could neither be undone nor complete."""
 
     async def handle(saga: Saga) -> object:
-        await saga.execute_batch(send_letter("x"), take("a", 1), parallel=True)
+        await saga.execute_all(send_letter("x"), take("a", 1), parallel=True)
         return NothingCompleted()
 
     port = Port()
@@ -176,7 +176,7 @@ async def test_a_sleep_over_the_limit_is_refused() -> None:
 
 async def test_a_compensable_step_after_an_irreversible_one_in_a_batch_is_refused() -> None:
     async def handle(saga: Saga) -> object:
-        await saga.execute_batch(send_letter("x"), take("a", 1))
+        await saga.execute_all(send_letter("x"), take("a", 1))
         return NothingCompleted()
 
     port = Port()
@@ -205,7 +205,7 @@ async def test_a_retriable_step_comes_after_the_pivot(pivot: str) -> None:
                 await saga.execute(send_letter("x"))
                 await saga.execute(deliver("x"))
             case _:
-                await saga.execute_batch(send_letter("x"), deliver("x"))
+                await saga.execute_all(send_letter("x"), deliver("x"))
         return NothingCompleted()
 
     port = Port()
@@ -421,7 +421,7 @@ async def test_only_the_first_of_parallel_steps_carries_the_opening() -> None:
             return await super().run(command, deadline)
 
     async def handle(saga: Saga) -> object:
-        await saga.execute_all([take("a", 1) for _ in range(5)], parallel=True)
+        await saga.execute_all(*[take("a", 1) for _ in range(5)], parallel=True)
         return NothingCompleted()
 
     await drive(handle, Counts())
@@ -441,7 +441,7 @@ async def test_large_parallel_steps_are_sent_in_groups_of_bounded_size() -> None
             return reply
 
     async def handle(saga: Saga) -> object:
-        await saga.execute_all([write_note("x" * 240_000) for _ in range(12)], parallel=True)
+        await saga.execute_all(*[write_note("x" * 240_000) for _ in range(12)], parallel=True)
         return NothingCompleted()
 
     assert (await drive(handle, Counts())).phase is Phase.COMPLETED
@@ -449,7 +449,7 @@ async def test_large_parallel_steps_are_sent_in_groups_of_bounded_size() -> None
 
 async def test_the_number_of_steps_of_a_saga_is_limited() -> None:
     async def handle(saga: Saga) -> object:
-        await saga.execute_all([take("a", 1) for _ in range(1_001)])
+        await saga.execute_all(*[take("a", 1) for _ in range(1_001)])
         return NothingCompleted()
 
     with pytest.raises(UsageError, match="at most 1,000 steps"):
@@ -496,7 +496,7 @@ async def test_a_bug_in_handle_is_raised_unchanged_and_undoes_nothing() -> None:
 
 async def test_parallel_steps_are_numbered_in_call_order() -> None:
     async def handle(saga: Saga) -> object:
-        await saga.execute_all([take("a", coins) for coins in range(3)], parallel=True)
+        await saga.execute_all(*[take("a", coins) for coins in range(3)], parallel=True)
         await saga.execute(put("a", 1))
         return NothingCompleted()
 

@@ -38,8 +38,8 @@ async def test_calls_are_recorded_in_order_and_answered() -> None:
     saga = RecordingSaga({withdraw: SIX})
 
     assert await saga.execute(withdraw("a", FIVE)) == SIX
-    assert await saga.execute_batch(note("x"), withdraw("b", FIVE)) == (None, SIX)
-    assert await saga.execute_all([note("y")]) == [None]
+    assert await saga.execute_all(note("x"), withdraw("b", FIVE)) == (None, SIX)
+    assert await saga.execute_all(*[note("y")]) == (None,)
     assert saga.calls == [withdraw("a", FIVE), note("x"), withdraw("b", FIVE), note("y")]
 
 
@@ -75,7 +75,7 @@ async def test_a_refusal_is_raised_and_later_calls_of_the_batch_are_not_made() -
     saga = RecordingSaga({withdraw: NO})
 
     with pytest.raises(Refused, match=r"account\.closed: it is closed"):
-        await saga.execute_batch(note("x"), withdraw("a", FIVE), note("y"))
+        await saga.execute_all(note("x"), withdraw("a", FIVE), note("y"))
 
     assert saga.calls == [note("x"), withdraw("a", FIVE)]
 
@@ -84,7 +84,7 @@ async def test_a_parallel_batch_makes_all_calls_and_raises_the_first_refusal() -
     saga = RecordingSaga({withdraw: NO, label: Refused("account.unknown", "second")})
 
     with pytest.raises(Refused, match=r"account\.closed"):
-        await saga.execute_batch(note("x"), withdraw("a", FIVE), label("a"), note("y"), parallel=True)
+        await saga.execute_all(note("x"), withdraw("a", FIVE), label("a"), note("y"), parallel=True)
 
     assert saga.calls == [note("x"), withdraw("a", FIVE), label("a"), note("y")]
 
@@ -119,7 +119,7 @@ async def test_an_atomic_step_is_one_call_with_its_calls() -> None:
     saga = RecordingSaga({withdraw: SIX, label: "savings"})
 
     assert await saga.execute_atomically(withdraw("a", FIVE), label("a"), note("moved")) == (SIX, "savings", None)
-    assert await saga.execute_all_atomically([label("b"), label("c")]) == ["savings", "savings"]
+    assert await saga.execute_atomically(*[label("b"), label("c")]) == ("savings", "savings")
 
     assert saga.calls == [
         Atomically(withdraw("a", FIVE), label("a"), note("moved")),

@@ -57,7 +57,7 @@ class CrateMove(Orchestrator[CrateMoveRequested, CrateMoveCompleted, CrateMoveFa
 
     async def handle(self, event: CrateMoveRequested, saga: Saga) -> CrateMoveCompleted:
         """Take the coins and put them."""
-        await saga.execute_batch(take(event.source, event.coins.count), put(event.target, event.coins.count))
+        await saga.execute_all(take(event.source, event.coins.count), put(event.target, event.coins.count))
         return CrateMoveCompleted(coins=event.coins)
 
 
@@ -68,7 +68,7 @@ class CrateSwarm(Orchestrator[CrateMoveRequested, CrateMoveCompleted, CrateMoveF
 
     async def handle(self, event: CrateMoveRequested, saga: Saga) -> CrateMoveCompleted:
         """Take the coins and put them."""
-        await saga.execute_batch(take(event.source, event.coins.count), put(event.target, event.coins.count))
+        await saga.execute_all(take(event.source, event.coins.count), put(event.target, event.coins.count))
         return CrateMoveCompleted(coins=event.coins)
 
 

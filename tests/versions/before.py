@@ -36,7 +36,7 @@ class CrateMove(Orchestrator[CrateMoveRequested, CrateMoveCompleted, CrateMoveFa
 
     async def handle(self, event: CrateMoveRequested, saga: Saga) -> CrateMoveCompleted:
         """Take the coins and put them."""
-        taken, _ = await saga.execute_batch(take(event.source, event.coins), put(event.target, event.coins))
+        taken, _ = await saga.execute_all(take(event.source, event.coins), put(event.target, event.coins))
         return CrateMoveCompleted(coins=taken)
 
 
@@ -47,7 +47,7 @@ class CrateSwarm(Orchestrator[CrateMoveRequested, CrateMoveCompleted, CrateMoveF
 
     async def handle(self, event: CrateMoveRequested, saga: Saga) -> CrateMoveCompleted:
         """Take the coins and put them."""
-        taken, _ = await saga.execute_batch(take(event.source, event.coins), put(event.target, event.coins))
+        taken, _ = await saga.execute_all(take(event.source, event.coins), put(event.target, event.coins))
         return CrateMoveCompleted(coins=taken)
 
 
