@@ -1,8 +1,8 @@
 """The ways in which `make mutants` breaks the engine, and the test that must notice each of them.
 
-A mutant is text that stands exactly once in a file of the engine and what stands there instead. The texts are short, so
-that a mutant goes on fitting while the code around it changes; `test_mutants` says which one does not. What concurrency
-can show, chaos must show, too (`make mutants-under-chaos`); of the others it is said why it cannot.
+A mutant replaces text that occurs exactly once in a file of the engine. The texts are short, so that a mutant still
+fits when the code around it changes; `test_mutants` reports one that does not. Chaos must reveal every mutant that
+concurrency can reveal (`make mutants-under-chaos`); the others say why it cannot.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from pathlib import Path
 
 FENCE = "orchestrator/store/saga/fence.py"
 EXTERNAL = "orchestrator/store/external/undo.py"
-TURN = "orchestrator/store/saga/undo.py"
+UNDO = "orchestrator/store/saga/undo.py"
 FINISH = "orchestrator/store/saga/finish.py"
 OPENING = "orchestrator/store/saga/opening.py"
 OUTBOX = "orchestrator/store/outbox.py"
 LOCKS = "orchestrator/store/locks.py"
 ATOMIC = "orchestrator/store/saga/atomic.py"
-OTHER_UNDO = "orchestrator/store/remote/undo.py"
-TOGETHER = "orchestrator/store/saga/group_commit.py"
+REMOTE_UNDO = "orchestrator/store/remote/undo.py"
+GROUP_COMMIT = "orchestrator/store/saga/group_commit.py"
 WAVE = "orchestrator/worker/partition/wave.py"
 HANDOVER = "orchestrator/worker/partition/handover.py"
 RECOVERY = "orchestrator/worker/recovery/sweep.py"
@@ -30,7 +30,7 @@ DRIVER = "orchestrator/drive/driver.py"
 SIGNATURE = "orchestrator/values/signature.py"
 PUBLISHABLE = "orchestrator/values/publishable.py"
 UNWRAPPING = "orchestrator/protocol/unwrapping.py"
-SILENT = "orchestrator/worker/recovery/stalled_sagas.py"
+STALLED_SAGAS = "orchestrator/worker/recovery/stalled_sagas.py"
 IN_FLIGHT = "orchestrator/client/in_flight.py"
 EXECUTION_STATUS = "orchestrator/worker/recovery/execution_status.py"
 GROUPS = "orchestrator/protocol/exception_groups.py"
@@ -38,7 +38,7 @@ FAILURES = "orchestrator/workflow/failures.py"
 
 
 class NoLongerFits(Exception):
-    """The text that a mutant replaces does not stand exactly once in its file."""
+    """The text that a mutant replaces does not occur exactly once in its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,37 +47,37 @@ class Mutant:
 
     name: str
     breaks: str
-    """The promise that no longer holds, in a line."""
+    """The promise that no longer holds, in one line."""
     file: str
-    """From the root of the project."""
+    """The broken file, relative to the root of the project."""
     replaced: Mapping[str, str]
-    """What stands there instead of what."""
+    """New text by the text that it replaces."""
     caught_by: tuple[str, ...]
-    """Tests, by pytest's node ids; without `[...]` any of a test's parameters will do."""
+    """The pytest node ids of the tests; without `[...]` any of a test's parameters counts."""
     unseen: str = ""
-    """Why chaos cannot show it; empty: it must."""
+    """Why chaos cannot reveal it; if empty, chaos must reveal it."""
 
     def apply(self, root: Path) -> None:
         """Break the copy of the project at `root`.
 
         Raises:
-            NoLongerFits: the code has changed; nothing was written.
+            NoLongerFits: the code has changed, so nothing was written.
         """
         file = root / self.file
         file.write_text(self.applied_to(file.read_text()))
 
     def applied_to(self, code: str) -> str:
-        """The file's code, broken.
+        """Return the file's code with the mutant applied.
 
         Raises:
             NoLongerFits: the code has changed.
         """
         for old, new in self.replaced.items():
-            found = code.count(old)
-            if found != 1:
+            occurrences = code.count(old)
+            if occurrences != 1:
                 raise NoLongerFits(
-                    f"the mutant no longer fits the code: {self.file} has {found} times what `{self.name}` replaces, "
-                    f"and must have it once: {old!r}. Put it right in tests/mutants/mutants.py"
+                    f"the mutant no longer fits the code: {self.file} contains {occurrences} times the text that "
+                    f"`{self.name}` replaces, but must contain it once: {old!r}. Correct it in tests/mutants/mutants.py"
                 )
             code = code.replace(old, new)
         return code
@@ -86,7 +86,7 @@ class Mutant:
 MUTANTS = (
     Mutant(
         name="guard",
-        breaks="nothing goes forward once undoing was decided",
+        breaks="no step runs forward once the undo has been decided",
         file=FENCE,
         replaced={"guard.c.phase == Phase.FORWARD.value": "guard.c.phase.is_not(None)"},
         caught_by=(
@@ -96,74 +96,74 @@ MUTANTS = (
     ),
     Mutant(
         name="share-lock",
-        breaks="a turn waits for the steps that are open (a key share does not hold it off)",
+        breaks="the decision to undo waits for open steps (a key-share lock would not delay it)",
         file=FENCE,
         replaced={"with_for_update(read=True)": "with_for_update(read=True, key_share=True)"},
         caught_by=(
             "tests/store/test_fence.py::test_an_undo_waits_for_an_open_step_and_then_undoes_it[postgresql]",
             "tests/store/test_fence.py::test_an_undo_sees_a_pivot_that_commits_while_it_waits[postgresql]",
         ),
-        unseen="the finish waits for open steps and undoes what the turn missed; only a pivot open just then shows it",
+        unseen="the finish waits for open steps and undoes a missed one; only a pivot open just then reveals it",
     ),
     Mutant(
         name="fence",
-        breaks="a step's effect stands once, however often it is attempted",
+        breaks="a step has its effect once, however often it is attempted",
         file=FENCE,
         replaced={"if row.attempt_token == token:": "if row.attempt_token is not None:"},
         caught_by=("tests/store/test_fence.py::test_a_repeated_step_returns_its_recorded_result",),
     ),
     Mutant(
         name="together-guard",
-        breaks="nothing goes forward with others once undoing was decided",
-        file=TOGETHER,
+        breaks="no step in a group runs forward once the undo has been decided",
+        file=GROUP_COMMIT,
         replaced={"WHERE guard.phase = '{Phase.FORWARD.value}' \"": "WHERE guard.phase > '' \""},
         caught_by=("tests/store/test_group_commit.py::test_no_step_of_a_group_is_done_if_one_may_not_run",),
     ),
     Mutant(
         name="together-share-lock",
-        breaks="a turn waits for the steps that go with others",
-        file=TOGETHER,
+        breaks="the decision to undo waits for open steps in a group",
+        file=GROUP_COMMIT,
         replaced={"({_GUARD}) AS guard": "({str(_GUARD).replace('SHARE', 'KEY SHARE')}) AS guard"},
         caught_by=("tests/store/test_group_commit.py::test_an_undo_waits_for_steps_that_are_recorded_in_a_group",),
-        unseen="they are recorded right before the commit, and what a turn misses in between the finish sees",
+        unseen="they are recorded right before the commit, and the finish finds a step that the undo missed",
     ),
     Mutant(
         name="together-fence",
-        breaks="a step that another driver did is not done again with others",
-        file=TOGETHER,
+        breaks="a step that another driver did is not done again in a group",
+        file=GROUP_COMMIT,
         replaced={"if written.rowcount != len(commands):": "if written.rowcount < 0:"},
         caught_by=("tests/store/test_group_commit.py::test_no_step_of_a_group_is_done_if_one_may_not_run",),
     ),
     Mutant(
         name="together-token",
-        breaks="steps that go together are recorded in the transaction that they ran in",
-        file=TOGETHER,
+        breaks="steps in a group are recorded in the transaction in which they ran",
+        file=GROUP_COMMIT,
         replaced={"AND current_setting('orchestrator.together', true) = :token": "AND :token > ''"},
         caught_by=("tests/store/test_group_commit.py::test_no_effect_of_a_group_remains_if_one_step_fails",),
         unseen="no operation of chaos swallows an error of its database",
     ),
     Mutant(
         name="recorded-refusal",
-        breaks="a refusal is final, though the operation would now agree",
+        breaks="a refusal is final even if the operation would now succeed",
         file=FENCE,
         replaced={
             "return await database.in_transaction(record_it)": "return StepRefused("
             "number=command.number, operation=operation.name, code=refused.code, message=refused.message)"
         },
         caught_by=("tests/store/test_fence.py::test_a_recorded_refusal_stays_even_if_the_operation_would_now_succeed",),
-        unseen="what chaos refuses it refuses for good, so no later attempt agrees",
+        unseen="an operation that chaos refuses is refused on every attempt",
     ),
     Mutant(
         name="undo-order",
         breaks="the last step is undone first",
-        file=TURN,
+        file=UNDO,
         replaced={"in reversed(to_undo)": "in to_undo"},
         caught_by=("tests/store/test_two_drivers.py::test_two_undoing_drivers_undo_each_step_once",),
-        unseen="its compensations are differences, which give the same in any order",
+        unseen="its compensations add and subtract, which gives the same result in any order",
     ),
     Mutant(
         name="barring",
-        breaks="an external step of which nothing was seen is barred before it passes for undone",
+        breaks="an external step whose attempts left no record is barred before it counts as undone",
         file=EXTERNAL,
         replaced={
             "row, StepState.BARRED, phases": "row, StepState.UNDONE, phases",
@@ -173,54 +173,54 @@ MUTANTS = (
     ),
     Mutant(
         name="phase",
-        breaks="a saga ends the way that was decided first (the phase is compared and set)",
+        breaks="the first decision about a saga's end is final (compare-and-set of the phase)",
         file=FINISH,
         replaced={"if row.phase is not Phase.FORWARD:": "if row.phase.is_final:"},
         caught_by=(
             "tests/store/test_late_drivers.py::test_a_finish_after_the_decision_to_undo_does_not_complete_the_saga",
         ),
-        unseen="a finish would have to fall into the few milliseconds that another driver's undo takes",
+        unseen="a finish would have to happen within the few milliseconds of another driver's undo",
     ),
     Mutant(
         name="steps-read-too-early",
-        breaks="the turn sees what committed while it waited: it reads the steps after the statement that locks",
-        file=TURN,
+        breaks="the undo includes steps that commit while it waits: it reads them after the statement that locks",
+        file=UNDO,
         replaced={
             "steps = await steps_of(connection, key)": "",
             "row = await lock_saga(connection, command.opening, catalog)": "steps = await steps_of(connection, key); "
             "row = await lock_saga(connection, command.opening, catalog)",
         },
         caught_by=("tests/store/test_fence.py::test_an_undo_sees_a_pivot_that_commits_while_it_waits[postgresql]",),
-        unseen="a missed step is seen by the finish, which turns again; and no pivot there takes long enough to be met",
+        unseen="the finish finds a missed step and undoes it, and no pivot of chaos takes long enough",
     ),
     Mutant(
         name="let-go",
-        breaks="a partition lets a message go only when its saga is settled",
+        breaks="a partition drops a message only when its saga is recorded",
         file=WAVE,
         replaced={"return item.postponed(PostponeReason.BLOCKED)": "return None"},
         caught_by=("tests/worker/test_wave.py::test_a_saga_that_waits_for_a_lock_stays_in_its_partition",),
-        unseen="who gives the lock back names it, and the partition takes it as it takes a stranger",
+        unseen="whatever releases the lock names the saga, and the partition takes it over like an unknown one",
     ),
     Mutant(
         name="own-not-ensured",
-        breaks="a saga is reported as given away only when it has an execution of its own",
+        breaks="a saga is reported as handed over only when it has its own execution",
         file=HANDOVER,
         replaced={"return need.item.postponed(PostponeReason.LOST)": "return None"},
         caught_by=(
             "tests/worker/test_wave.py::test_a_saga_whose_own_execution_cannot_be_started_stays_in_its_partition",
         ),
-        unseen="Temporal is back before the client has given up trying again",
+        unseen="Temporal is available again before the client stops retrying",
     ),
     Mutant(
         name="ticket-kept",
-        breaks="a lock is given back with the outcome",
+        breaks="a lock is released in the transaction of the outcome",
         file=FINISH,
         replaced={"if rows[ending.saga].lock_keys]": "if not rows[ending.saga].lock_keys]"},
         caught_by=("tests/store/test_locks.py::test_a_blocked_step_does_not_run_until_its_saga_holds_the_key",),
     ),
     Mutant(
         name="drawn-apart",
-        breaks="all tickets of a saga are drawn in one transaction, so nobody waits in a circle",
+        breaks="all tickets of a saga are drawn in one transaction, so that sagas cannot deadlock",
         file=LOCKS,
         replaced={
             """heads = await connection.execute("""
@@ -238,15 +238,15 @@ MUTANTS = (
     ),
     Mutant(
         name="group",
-        breaks="sagas that end together all end",
+        breaks="sagas that finish in one group all finish",
         file=FINISH,
         replaced={"await _write(connection, endings)": "await _write(connection, endings[:1])"},
         caught_by=("tests/worker/test_wave.py::test_sagas_that_end_together_each_have_their_outcome",),
     ),
     Mutant(
         name="other-barring",
-        breaks="a step in another database is barred there before it passes for undone",
-        file=OTHER_UNDO,
+        breaks="a step in another database is barred there before it counts as undone",
+        file=REMOTE_UNDO,
         replaced={
             "remote_row, _ = await insert_first(connection, NewStep.copy_of(row), StepState.BARRED)": """
         remote_row, new = await insert_first(connection, NewStep.copy_of(row), StepState.BARRED)
@@ -257,11 +257,11 @@ MUTANTS = (
         caught_by=(
             "tests/store/test_remote_steps.py::test_an_attempt_after_the_undo_changes_nothing_in_another_database",
         ),
-        unseen="a journal's step would have to be attempted for the first time after its undoing; six runs met none",
+        unseen="a journal step would have to be attempted for the first time after its undo; six runs had none",
     ),
     Mutant(
         name="atomic-undo",
-        breaks="an atomic step is undone as a whole",
+        breaks="an atomic step is undone completely",
         file=ATOMIC,
         replaced={"in reversed(list(enumerate(done, start=1))):": "in reversed(list(enumerate(done, start=1))[:-1]):"},
         caught_by=("tests/store/test_atomic.py::test_an_atomic_step_is_undone_in_reverse_order_in_one_transaction",),
@@ -278,7 +278,7 @@ MUTANTS = (
         caught_by=(
             "tests/store/test_fence.py::test_a_finish_that_does_not_commit_leaves_no_event_in_the_outbox[postgresql]",
         ),
-        unseen="a crash would have to fall between two commits that are a millisecond apart",
+        unseen="a crash would have to happen between two commits that are a millisecond apart",
     ),
     Mutant(
         name="read-only",
@@ -289,7 +289,7 @@ MUTANTS = (
             "tests/store/test_query_read_only.py"
             "::test_a_query_cannot_write_whatever_its_statement_looks_like[postgresql-a function]",
         ),
-        unseen="no query of it writes",
+        unseen="none of its queries writes",
     ),
     Mutant(
         name="pooled-timeouts",
@@ -303,7 +303,7 @@ MUTANTS = (
     ),
     Mutant(
         name="pooled-statements",
-        breaks="no prepared statement stays on a connection that a pooler gives to another client",
+        breaks="no prepared statement remains on a connection that a pooler gives to another client",
         file=POOLER,
         replaced={
             'return await driver.prepare(query, name="", **options)': (
@@ -315,17 +315,17 @@ MUTANTS = (
     ),
     Mutant(
         name="repeat",
-        breaks="another event under a used id is told, and not taken for a repeat",
+        breaks="a different event with a used id is rejected and not treated as a repeat",
         file=OPENING,
         replaced={"reused = not _same_content(by_id[key], row, catalog)": "reused = False"},
         caught_by=(
             "tests/store/test_fence.py::test_an_event_id_reused_for_different_content_is_refused_and_changes_nothing",
         ),
-        unseen="no client of it uses an id for two contents",
+        unseen="none of its clients uses an id for two contents",
     ),
     Mutant(
         name="key-order",
-        breaks="an event is sent only when those of its key before it are marked as sent",
+        breaks="an event is sent only when the earlier events of its key are marked as sent",
         file=OUTBOX,
         replaced={"ordering_key.is_(None), is_first)": "ordering_key.is_(None), is_first | True)"},
         caught_by=(
@@ -336,7 +336,7 @@ MUTANTS = (
     ),
     Mutant(
         name="forward",
-        breaks="an event comes to its other listeners though its publisher died after the first",
+        breaks="an event reaches all its listeners even if its publisher dies after the first",
         file=OPENING,
         replaced={"if catalog.shared:": "if not catalog:"},
         caught_by=(
@@ -346,17 +346,17 @@ MUTANTS = (
     ),
     Mutant(
         name="future-mark",
-        breaks="what was cut off is found though a worker whose clock was ahead marked it as looked through",
+        breaks="an execution that was cut off is found even if a worker whose clock was ahead moved the mark past it",
         file=RECOVERY,
         replaced={"latest is None or before > latest else": "latest is None else"},
         caught_by=(
             "tests/temporal/test_wrong_clocks.py::test_a_mark_in_the_future_hides_no_execution_that_was_cut_off",
         ),
-        unseen="its workers take the mark from Temporal's clock, so none of them sets one into the future",
+        unseen="its workers take the mark from Temporal's clock, so none of them sets one in the future",
     ),
     Mutant(
         name="contained",
-        breaks="what would end the worker, raised by an operation, is a failed attempt",
+        breaks="an exception in an operation that would end the worker is a failed attempt",
         file=CONTAINMENT,
         replaced={"raise interrupted(self._what, raised) from raised": "return"},
         caught_by=(
@@ -366,7 +366,7 @@ MUTANTS = (
     ),
     Mutant(
         name="own-cancel",
-        breaks="a step that handle cancels itself is its author's mistake and no person's cancel",
+        breaks="a step that handle itself cancels is an author's mistake and not a person's cancel",
         file=DRIVER,
         replaced={"if not self._is_stopped():": "if False:"},
         caught_by=("tests/unit/test_cancels_in_handle.py::test_a_step_that_handle_cancels_is_its_authors_mistake",),
@@ -374,7 +374,7 @@ MUTANTS = (
     ),
     Mutant(
         name="future-progress",
-        breaks="a saga is found though a worker whose clock was ahead wrote when it last made progress",
+        breaks="a stalled saga is found even if a worker whose clock was ahead recorded its last progress",
         file="orchestrator/store/recovery.py",
         replaced={"saga.c.progressed_at > clock.now_plus(clock.AHEAD)": "saga.c.progressed_at <= before"},
         caught_by=("tests/store/test_clock.py::test_a_saga_whose_progress_lies_in_the_future_is_overdue",),
@@ -382,7 +382,7 @@ MUTANTS = (
     ),
     Mutant(
         name="workers-clock",
-        breaks="a saga's progress is written by the database's clock, so that a worker's cannot hide it from recovery",
+        breaks="a saga's progress is recorded by the database's clock, so no worker's clock can hide it from recovery",
         file="orchestrator/store/core/clock.py",
         replaced={
             "def now() -> ColumnElement[datetime]:": """def now() -> ColumnElement[datetime]:
@@ -398,28 +398,28 @@ def database_now() -> ColumnElement[datetime]:"""
     ),
     Mutant(
         name="round-trip",
-        breaks="what is recorded is read back as it was, type included, or is refused before its step commits",
+        breaks="a recorded value is read back unchanged, with its type, or is rejected before its step commits",
         file=SIGNATURE,
         replaced={"if how := difference(checked, back):": "if not back and (how := difference(checked, back)):"},
         caught_by=(
             "tests/unit/test_overlap.py"
             "::test_a_value_that_would_be_read_back_differently_is_neither_described_nor_recorded",
         ),
-        unseen="no value of its bank could be read as another",
+        unseen="no value of its bank could be read back as a different one",
     ),
     Mutant(
         name="publishable",
-        breaks="an event arrives as it was published, or is refused before it is sent",
+        breaks="an event arrives unchanged or is rejected before it is sent",
         file=PUBLISHABLE,
         replaced={"(how := difference(event, again))": "(how := difference(again, again))"},
         caught_by=(
             "tests/unit/test_publishable.py::test_an_event_that_would_arrive_changed_is_refused_before_it_is_sent",
         ),
-        unseen="no event of its bank could be read as another",
+        unseen="no event of its bank could be read as a different one",
     ),
     Mutant(
         name="session-kept",
-        breaks="another saga's step gets the session that an operation has changed",
+        breaks="no step gets a session that an operation of another saga has changed",
         file=SESSION_STATE,
         replaced={"return _LEAVES_STATE in connection.info": "return False"},
         caught_by=(
@@ -430,7 +430,7 @@ def database_now() -> ColumnElement[datetime]:"""
     ),
     Mutant(
         name="redirected-record",
-        breaks="a step's record is looked for in the schema, or with the role, that its operation has set",
+        breaks="a step's record is written with the engine's schema and role, even if its operation sets others",
         file=SESSION_STATE,
         replaced={"not driven.info.pop(_REDIRECTED, False)": "True"},
         caught_by=(
@@ -440,7 +440,7 @@ def database_now() -> ColumnElement[datetime]:"""
     ),
     Mutant(
         name="rounded-numbers",
-        breaks="a number arrives with the digits that were sent, or is asked for as a string",
+        breaks="a number arrives with all its digits, or must be sent as a string",
         file=UNWRAPPING,
         replaced={"if envelope.has_rounded_numbers and is_exact:": "if not envelope:"},
         caught_by=(
@@ -450,26 +450,26 @@ def database_now() -> ColumnElement[datetime]:"""
     ),
     Mutant(
         name="unheard-cancel",
-        breaks="a cancel is carried out though the execution fails on each replay and never hears it",
-        file=SILENT,
+        breaks="a cancel is carried out even if the execution fails at each replay and never processes it",
+        file=STALLED_SAGAS,
         replaced={"if driver.keeps_failing else None": "if driver.was_terminated else None"},
         caught_by=(
             "tests/temporal/test_decisions_on_changed_code.py"
             "::test_a_cancel_in_the_database_is_carried_out_by_an_execution_that_starts_again",
         ),
-        unseen="no code of chaos changes while its sagas are under way",
+        unseen="no code of chaos changes while its sagas are in progress",
     ),
     Mutant(
         name="endless-requests",
-        breaks="requests in flight are limited, so that no deadline runs while one queues",
+        breaks="requests in flight are limited, so that no request's deadline runs while it queues",
         file=IN_FLIGHT,
         replaced={"asyncio.Semaphore(REQUESTS)": "asyncio.Semaphore(REQUESTS * 1000)"},
         caught_by=("tests/unit/test_requests_in_flight.py::test_three_thousand_gathered_publishes_are_all_accepted",),
-        unseen="its clients publish fewer events at once than a server can take",
+        unseen="its clients publish fewer events at once than a server can accept",
     ),
     Mutant(
         name="undoing-move",
-        breaks="an execution that is moved to another task queue is not taken for one that a person has ended",
+        breaks="an execution that is moved to another task queue does not count as terminated by a person",
         file=EXECUTION_STATUS,
         replaced={" or termination.reason.startswith(MOVED)": ""},
         caught_by=("tests/temporal/test_renamed_task_queue.py::test_sagas_in_progress_are_moved_and_not_undone",),
@@ -477,7 +477,7 @@ def database_now() -> ColumnElement[datetime]:"""
     ),
     Mutant(
         name="grouped-refusal",
-        breaks="a refusal inside an exception group is the refusal",
+        breaks="a refusal inside an exception group is treated as a refusal",
         file=GROUPS,
         replaced={"refusal or _first": "_first"},
         caught_by=(
@@ -491,11 +491,11 @@ def database_now() -> ColumnElement[datetime]:"""
         file=FAILURES,
         replaced={"_MESSAGE, _CAUSE_MESSAGE, _TYPE = 2_400": "_MESSAGE, _CAUSE_MESSAGE, _TYPE = 24_000"},
         caught_by=("tests/unit/test_failures.py::test_a_failed_attempt_is_small_enough_for_the_server_to_keep",),
-        unseen="it counts effects, and not what is said of a failure",
+        unseen="it checks effects, not error messages",
     ),
     Mutant(
         name="invalid-result",
-        breaks="a result that is not what is declared is final at once",
+        breaks="a result of the wrong type fails its step at once",
         file="orchestrator/errors.py",
         replaced={"class ResultInvalid(AuthorsMistake)": "class ResultInvalid(OrchestratorError)"},
         caught_by=(
@@ -505,18 +505,18 @@ def database_now() -> ColumnElement[datetime]:"""
     ),
     Mutant(
         name="outage-log",
-        breaks="an outage of a database is logged when it begins and ends, and not for each attempt",
+        breaks="a database outage is logged at its start and end, and not for each attempt",
         file="orchestrator/worker/fault_log.py",
         replaced={"if not is_outage(fault):\n            _log_failure": "if True:\n            _log_failure"},
         caught_by=(
             "tests/worker/test_fault_log.py"
             "::test_an_outage_of_writes_is_logged_when_it_begins_and_when_it_ends[sqlite-cannot_be_written]",
         ),
-        unseen="it counts effects, and no lines",
+        unseen="it checks effects, not log lines",
     ),
     Mutant(
         name="external-doubt",
-        breaks="a refusal beside another error leaves an external call in doubt",
+        breaks="a refusal together with another error leaves an external call in doubt",
         file=GROUPS,
         replaced={"if is_external and not all(": "if False and not all("},
         caught_by=(
