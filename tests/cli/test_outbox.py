@@ -38,10 +38,9 @@ async def test_waiting_events_are_shown_with_their_age_attempts_and_last_error(
     plain, document, cut = await typed("outbox"), await typed("outbox --json"), await typed("outbox --limit 1")
 
     assert (nothing.code, nothing.out) == (0, "No event is waiting to be sent.\n")
-    assert [line.split()[:4] for line in plain.out.splitlines()[1:3]] == [
-        ["NOTHING_REQUESTED", "k", "home", "2"],
-        ["NOTHING_REQUESTED", "home", "1", "0"],
-    ]
+    keyed, unkeyed = [line.split() for line in plain.out.splitlines()[1:3]]
+    assert keyed[:4] == ["NOTHING_REQUESTED", "k", "home", "2"]
+    assert unkeyed[:3] == ["NOTHING_REQUESTED", "home", "1"]  # its age follows, which depends on the machine
     assert "1         RPCError: nobody is there" in plain.out
     assert "3 waiting\n" in plain.out
     assert "3 waiting, of which the oldest 1 are shown" in cut.out
