@@ -14,7 +14,7 @@ COPY events ./events
 COPY activities ./activities
 COPY migrations ./migrations
 COPY workflows ./workflows
-# Each execution's sandbox imports its orchestrator's module: without bytecode it would be compiled each time.
+# Without bytecode, each process would compile the application when it starts.
 RUN python -m compileall -q events activities migrations workflows
 
 RUN useradd --system --no-create-home worker

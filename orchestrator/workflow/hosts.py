@@ -26,7 +26,7 @@ from orchestrator.protocol import names
 from orchestrator.workflow.own_execution import SagaExecution
 from orchestrator.workflow.partition import PartitionExecution
 from orchestrator.workflow.sandbox import PlainPayloadsRunner
-from orchestrator.workflow.shared_tables import share_tables
+from orchestrator.workflow.sandboxed_modules import prepare_modules
 
 
 class Host:
@@ -92,7 +92,8 @@ def sandbox_for(catalog: Catalog) -> SandboxedWorkflowRunner:
     """Return Temporal's sandbox, which imports only the orchestrators' modules again for each execution.
 
     Every other module that is loaded by now is passed through, because importing a library takes seconds. The tables in
-    the orchestrators' modules are passed through as well, because they cannot be declared twice.
+    the orchestrators' modules are passed through as well, because they cannot be declared twice. The code is that of
+    the first import, whatever has happened to the files since.
     """
     sandboxed = {
         importable_name(base.__module__)
@@ -112,7 +113,7 @@ def sandbox_for(catalog: Catalog) -> SandboxedWorkflowRunner:
             passed_through.add(name)
         else:
             imported_again.add(name)
-    share_tables(imported_again)
+    prepare_modules(imported_again)
     return PlainPayloadsRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*passed_through))
 
 
@@ -123,9 +124,10 @@ def sandbox_problem(catalog: Catalog, fault: BaseException) -> Problem | None:
     if cause is None or name not in catalog.orchestrators or not str(fault).startswith("Failed validating workflow "):
         return None
     orchestrator = catalog.orchestrators[name]
+    reason = (str(cause).splitlines() or [""])[0].rstrip(".")
     return Source.of(orchestrator).problem(
         f"{name} cannot be loaded in Temporal's sandbox, which imports its module again for each execution: "
-        f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}. Move code that may run only once, or that "
+        f"{type(cause).__name__}: {reason}. Move code that may run only once, or that "
         "reads a clock or a file during the import, into a module without orchestrators"
     )
 

@@ -1,4 +1,7 @@
-"""Shares tables with Temporal's sandbox, which imports an orchestrator's module again for each execution.
+"""Prepares the modules that Temporal's sandbox imports again for each execution: their code and their tables.
+
+The code is the one with which the worker was started, even if the file has changed since, so that all executions of a
+worker run the same code, and a faulty file that no worker has loaded disturbs none.
 
 A table can be declared only once in a process. An application in a single file declares its tables next to its
 orchestrators, so a second import of it fails: "Table 'stock' is already defined". The sandbox therefore executes such a
@@ -10,7 +13,7 @@ import ast
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from types import CodeType, ModuleType
@@ -24,8 +27,10 @@ _MAPPERS = ("sqlalchemy", "sqlmodel")
 
 @dataclass(frozen=True, slots=True)
 class _Module:
-    """A module that declares tables, in the form that the sandbox executes."""
+    """A module in the form that the sandbox executes."""
 
+    first: ModuleType
+    """The first import, outside the sandbox."""
     file: str
     folders: Sequence[str] | None
     """The folders of its submodules, if it is a package."""
@@ -37,21 +42,24 @@ class _Module:
 _modules: dict[str, _Module] = {}
 
 
-def share_tables(names: Iterable[str]) -> None:
-    """Make the sandbox execute these modules without their tables, if they declare any.
+def prepare_modules(names: Iterable[str]) -> None:
+    """Make the sandbox execute the present code of these modules, without their tables if they declare any.
 
     Args:
         names: the names of imported modules that the sandbox will import again.
     """
     for name in names:
-        if name not in _modules and (shared := _without_tables(sys.modules[name])) is not None:
-            _modules[name] = shared
+        first = sys.modules[name]
+        if name in _modules and _modules[name].first is first:
+            continue
+        if (prepared := _without_tables(first) or _as_it_is(first, name)) is not None:
+            _modules[name] = prepared
     if _modules and _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules that declare tables, but only in the sandbox."""
+    """Finds the prepared modules, but only in the sandbox."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
@@ -61,11 +69,11 @@ class _Finder(MetaPathFinder):
             return None
         folders = None if module.folders is None else list(module.folders)
         return spec_from_file_location(
-            fullname, module.file, loader=_WithoutTables(module), submodule_search_locations=folders
+            fullname, module.file, loader=_Loader(module), submodule_search_locations=folders
         )
 
 
-class _WithoutTables(Loader):
+class _Loader(Loader):
     def __init__(self, module: _Module) -> None:
         self._module = module
 
@@ -91,13 +99,32 @@ def _without_tables(module: ModuleType) -> _Module | None:
     while statements.find_shared(tree.body):
         pass
     tree.body = statements.not_shared(tree.body)
-    folders = getattr(module, "__path__", None)
     return _Module(
+        module,
         file,
-        None if folders is None else list(folders),
+        _folders(module),
         compile(tree, file, "exec", dont_inherit=True),
         {name: value for name, value in vars(module).items() if name in statements.shared},
     )
+
+
+def _as_it_is(module: ModuleType, name: str) -> _Module | None:
+    """Return a module with all of its code; None if the code cannot be read, so that the sandbox imports the file."""
+    file, spec = getattr(module, "__file__", None), getattr(module, "__spec__", None)
+    loader = getattr(spec, "loader", None)
+    # The running script has another name here than its own.
+    if not file or not isinstance(loader, InspectLoader) or spec is None or spec.name != name:
+        return None
+    try:
+        code = loader.get_code(name)
+    except (ImportError, SyntaxError, OSError):
+        return None
+    return None if code is None else _Module(module, file, _folders(module), code, {})
+
+
+def _folders(module: ModuleType) -> list[str] | None:
+    folders = getattr(module, "__path__", None)
+    return None if folders is None else list(folders)
 
 
 class _Statements:
