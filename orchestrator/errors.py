@@ -52,10 +52,14 @@ class DefinitionError(OrchestratorError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(sorted(problems))
         count = len(self.problems)
-        width = max((len(problem.place) for problem in self.problems), default=0)
-        lines = [f"  {problem.place:<{width}}  {problem.text}" for problem in self.problems]
         found = "1 problem found" if count == 1 else f"{count} problems found"
-        super().__init__("\n".join([f"{found}; nothing was started.", *lines]))
+        super().__init__("\n".join([f"{found}; nothing was started.", *self.lines]))
+
+    @property
+    def lines(self) -> list[str]:
+        """One indented line for each problem, with their texts below each other."""
+        width = max((len(problem.place) for problem in self.problems), default=0)
+        return [f"  {problem.place:<{width}}  {problem.text}" for problem in self.problems]
 
     def __reduce__(self) -> tuple[type["DefinitionError"], tuple[tuple[Problem, ...]]]:
         return (type(self), (self.problems,))

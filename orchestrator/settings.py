@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -23,6 +23,8 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.operation import HOME
 from orchestrator.protocol.unwrapping import describe
 
+DISTRIBUTION = "temporal-saga-orchestrator"
+"""The engine's name in a package index."""
 _PREFIX = "ORCHESTRATOR_"
 
 RUNNING_FILE = "running.json"
@@ -52,7 +54,7 @@ class Settings(BaseSettings):
     commas."""
     title: str = ""
     """The application's name in its catalog. The default is the name of its folder."""
-    state_dir: Path = Path(".state")
+    state_dir: Path = Path(".orchestrator")
     """The folder of the embedded mode, with both databases, the logs and `running.json`."""
     database_url: str = ""
     """The home database, as `postgresql://user:password@host/name` or `sqlite:///file.db`. The default is a SQLite file
@@ -60,6 +62,10 @@ class Settings(BaseSettings):
     databases: dict[str, str] = {}
     """The databases of domains that have their own, by the name in `@operation(database=...)`: a JSON object in the
     environment, a table in `pyproject.toml`."""
+    contracts: Path = Path("events/contracts.json")
+    """The file of the events' published contracts."""
+    payloads: Path = Path("tests/payloads")
+    """The folder of stored events that the code must still be able to read."""
     task_queue: str = Field(default="orchestrator", min_length=1, max_length=1000, pattern=r"\S")
     """The Temporal task queue. Workers and the bus must use the same one."""
     temporal_address: str = ""
@@ -79,6 +85,10 @@ class Settings(BaseSettings):
     pool_size: int = Field(default=20, ge=1)
     """The most connections that each process keeps to each database. The sum over all processes must stay below
     PostgreSQL's `max_connections`."""
+    dev_command: str = Field(default="orchestrator dev", min_length=1)
+    """The command that starts a server and a worker of this project; messages recommend it."""
+    worker_command: str = Field(default="orchestrator worker", min_length=1)
+    """The command that starts a worker of this project; messages recommend it."""
     processes: int = Field(default=1, ge=1)
     """The number of worker processes under one supervisor. The option `--processes` takes precedence."""
     loop_blocked_limit: float = Field(default=2, ge=0)
@@ -158,13 +168,15 @@ class Settings(BaseSettings):
 
     @property
     def resolved_database_url(self) -> str:
-        """The database's URL, the default filled in."""
-        return self.database_url or f"sqlite:///{self.state_dir / 'application.db'}"
+        """The database's URL: the setting, else that of a database beside the embedded server, else the default."""
+        running = self._running().get("database_url") if not self.database_url else ""
+        return self.database_url or running or f"sqlite:///{self.state_dir / 'application.db'}"
 
     @property
     def has_database(self) -> bool:
         """Whether a client can read the home database itself: its address is set, or the embedded one is here."""
-        return bool(self.database_url) or (self.state_dir / "application.db").is_file()
+        is_set = bool(self.database_url or self._running().get("database_url"))
+        return is_set or (self.state_dir / "application.db").is_file()
 
     @property
     def resolved_temporal_address(self) -> str | None:
@@ -176,12 +188,27 @@ class Settings(BaseSettings):
         """Where the Web UI is, as far as is known."""
         return (self.ui_url or self._running().get("ui_url") or "http://localhost:8233").rstrip("/")
 
+    @classmethod
+    def state_dir_of_project(cls) -> Path:
+        """The state folder of commands whose environment names none."""
+        in_file = PyprojectTomlConfigSettingsSource(cls)().get("state_dir")
+        return Path(in_file or cls.model_fields["state_dir"].default)
+
     def _running(self) -> dict[str, Any]:
         try:
             loaded: object = json.loads((self.state_dir / RUNNING_FILE).read_text())
         except (OSError, ValueError):
             return {}
         return loaded if isinstance(loaded, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+
+
+def command_to_start(what: Literal["dev", "worker"]) -> str:
+    """The command that starts a server and a worker, or only a worker, in this project; for messages."""
+    name = f"{what}_command"
+    try:
+        return str(getattr(Settings(), name))
+    except InvalidSettings:  # reported elsewhere; here another message is being written
+        return str(Settings.model_fields[name].default)
 
 
 _MAY_BE_EMPTY = ("retention",)

@@ -25,13 +25,13 @@ from events.identity import CategoryId, UserId
 from events.money import Currency, Money
 from events.month import Month
 from events.snapshot import MonthResetCompleted, MonthResetRequested
+from orchestrator.cli.embedded.script import GaveUp, exit_code_of
 from orchestrator.client import EventBus, connect_temporal
 from orchestrator.errors import OrchestratorError
 from orchestrator.protocol.envelope import canonical
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
 from starter import reading
-from starter.process import GaveUp, exit_code_of
 from starter.rates import load_rates, read_rates
 from starter.schedules import make_schedule, schedules
 from starter.tables import EXCHANGE_RATE, create_tables

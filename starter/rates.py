@@ -18,8 +18,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from events.money import Currency, Rate
+from orchestrator.cli.embedded.script import GaveUp
 from orchestrator.event import Contract
-from starter.process import GaveUp
 from starter.tables import EXCHANGE_RATE
 
 

@@ -19,9 +19,9 @@ from temporalio.client import (
 
 from events.identity import UserId
 from events.snapshot import MonthResetRequested
+from orchestrator.cli.embedded.script import GaveUp
 from orchestrator.protocol.reserved_names import SCHEDULED_WORKFLOW
 from orchestrator.workflow.system.scheduled import ScheduledEvent
-from starter.process import GaveUp
 
 _PREFIX = "month-reset/"
 # At four as well, because a day has no midnight if the clocks go forward then. The second run publishes the same event,

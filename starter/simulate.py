@@ -27,6 +27,9 @@ from sqlalchemy import func, select
 
 from events.activity_log import ActivityRecordRemovalRequested
 from orchestrator import NotFinished, SagaHandle
+from orchestrator.cli.embedded.script import GaveUp, run_script
+from orchestrator.cli.embedded.show import Show
+from orchestrator.cli.embedded.stack import Stack
 from orchestrator.client import EventBus
 from orchestrator.protocol.commands import Outcome, Phase, StepState
 from orchestrator.settings import Settings
@@ -35,10 +38,8 @@ from orchestrator.store.core.schema import saga, saga_step
 from starter.digest import digest
 from starter.invariants import snapshot, violations
 from starter.life import CATEGORIES, Life, RemovalRequest, Request
-from starter.process import GaveUp, run_script
 from starter.seed import seed
-from starter.show import Show
-from starter.stack import Stack
+from starter.stack import smartexpense_stack
 from starter.tables import ACTIVITY_RECORD
 from starter.users import add_category, add_user
 
@@ -249,7 +250,7 @@ async def simulate(options: Options, folder: Path) -> int:
     show = Show()
     settings = Settings(state_dir=folder, database_url=options.database_url)
     show.step(f"Seed {options.seed}: {options.users} users, {options.months} months")
-    async with Stack(settings, show) as stack:
+    async with smartexpense_stack(settings, show) as stack:
         for _ in range(options.workers):
             worker = await stack.start_worker()
             show.step(f"Worker {worker.pid} is ready")

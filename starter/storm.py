@@ -19,15 +19,16 @@ from sqlalchemy import func, select
 
 from events.account import MoneyTransferCompleted
 from orchestrator import SagaHandle
+from orchestrator.cli.embedded.script import GaveUp, run_script
+from orchestrator.cli.embedded.show import Show
+from orchestrator.cli.embedded.stack import Stack
 from orchestrator.client import EventBus
 from orchestrator.protocol.commands import Outcome, Phase
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_step
 from starter.audit import Attempts, Books, Check, Kill, attempts, audit, kills_hit
-from starter.process import GaveUp, run_script
-from starter.show import Show
-from starter.stack import Stack
+from starter.stack import smartexpense_stack
 from starter.survival import unfinished_sagas
 from starter.workload import Workload, workload
 from workflows.account_creation import AccountCreation
@@ -196,7 +197,7 @@ async def storm(options: Options, folder: Path) -> int:
     show = Show()
     settings = Settings(state_dir=folder, database_url=options.database_url)
     show.step(f"Seed {options.seed}: {options.transfers} transfers, {options.accounts} accounts, {options.kills} kills")
-    async with Stack(settings, show) as stack:
+    async with smartexpense_stack(settings, show) as stack:
         for _ in range(options.workers):
             worker = await stack.start_worker()
             show.step(f"Worker {worker.pid} is ready")

@@ -1,10 +1,10 @@
 """`make up`: Temporal's development server and a worker on the same state, until Ctrl-C."""
 
+from orchestrator.cli.embedded.script import run_script, settings_or_exit
+from orchestrator.cli.embedded.show import Show
 from orchestrator.settings import Settings
 from starter.hints import commands_to_try
-from starter.process import run_script, settings_or_exit
-from starter.show import Show
-from starter.stack import Stack
+from starter.stack import smartexpense_stack
 
 _LOG = "up.log"
 
@@ -12,7 +12,7 @@ _LOG = "up.log"
 async def up(settings: Settings) -> int:
     """Run a server and a worker until Ctrl-C or SIGTERM."""
     show = Show()
-    async with Stack(settings, show) as stack:
+    async with smartexpense_stack(settings, show) as stack:
         worker = await stack.start_worker()
         show.good(f"The worker (process {worker.pid}) is ready.")
         show.heading("Web UI")

@@ -13,6 +13,10 @@ from orchestrator.cli.events.catalog import catalog, diagram
 from orchestrator.cli.events.contracts import contracts
 from orchestrator.cli.events.events import events
 from orchestrator.cli.events.publish import publish
+from orchestrator.cli.project.check import check
+from orchestrator.cli.project.dev import dev
+from orchestrator.cli.project.new import new
+from orchestrator.cli.project.worker import worker
 from orchestrator.cli.sagas.cancel import cancel
 from orchestrator.cli.sagas.listing import list_
 from orchestrator.cli.sagas.recover import recover
@@ -20,6 +24,7 @@ from orchestrator.cli.sagas.retry import retry
 from orchestrator.cli.sagas.skip import skip
 from orchestrator.cli.sagas.status import status
 from orchestrator.cli.terminal.output import Output
+from orchestrator.settings import DISTRIBUTION
 
 app = typer.Typer(
     add_completion=False,
@@ -31,7 +36,7 @@ app = typer.Typer(
 
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
-        Output().raw(f"orchestrator {version('temporal-saga-orchestrator')}")
+        Output().raw(f"orchestrator {version(DISTRIBUTION)}")
         raise typer.Exit
 
 
@@ -48,6 +53,10 @@ def orchestrator(
     Examples:
       orchestrator events                                           the events, and who listens to them
       orchestrator catalog                                          which event starts what; `diagram NAME` draws one
+      orchestrator new my-shop                                      create a small project with tests
+      orchestrator dev                                              a server, a database and a worker in one terminal
+      orchestrator worker                                           run every orchestrator of the project
+      orchestrator check                                            every fault in definitions and contracts, no server
       orchestrator contracts                                        check events against their published contracts
       orchestrator publish MONEY_TRANSFER_REQUESTED --example       print a payload to start from
       orchestrator publish MONEY_TRANSFER_REQUESTED '{...}' --follow
@@ -73,6 +82,10 @@ def orchestrator(
     return 0
 
 
+app.command("new")(new)
+app.command("dev")(dev)
+app.command("worker")(worker)
+app.command("check")(check)
 app.command("publish")(publish)
 app.command("events")(events)
 app.command("catalog")(catalog)

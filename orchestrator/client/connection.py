@@ -15,7 +15,7 @@ from temporalio.envconfig import ClientConfig
 from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
 from orchestrator.errors import Unreachable, UsageError
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, command_to_start
 
 _RETRIES = RetryConfig(max_elapsed_time_millis=30_000, max_retries=60)
 """The SDK's default of 10 seconds is too short, because a closing execution refuses signals for up to 8."""
@@ -70,7 +70,7 @@ async def connect_temporal(settings: Settings, *, data_converter: DataConverter 
             ) from fault
         raise Unreachable(
             f"Temporal at {address} cannot be reached ({_summary(fault)}). "
-            "Start it (`make up` starts one here), or set TEMPORAL_ADDRESS to the right one."
+            f"Start it (`{command_to_start('dev')}` starts one here), or set TEMPORAL_ADDRESS to the right one."
         ) from fault
 
 

@@ -78,6 +78,7 @@ def accept(catalog: Catalog, published: Published, file: Path, payloads: Path) -
             sample.parent.mkdir(parents=True, exist_ok=True)
             envelope = wrap(generated, event_id="sample", source="orchestrator/contracts", time=_SAMPLED_AT)
             sample.write_text(_pretty(json.loads(envelope.text)), encoding="utf-8")
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(_pretty({"events": events}), encoding="utf-8")
     return remaining
 

@@ -1,4 +1,4 @@
-"""Runs a command that must not outlive its parent: `python _tied.py <parent's id> <how> <command>...`.
+"""Runs a command that must not outlive its parent: `python _tied.py <parent's id> <how> <user> <command>...`.
 
 This is a separate script that uses only the standard library, because it runs between fork and exec: it ties itself to
 its parent and then replaces itself with the command, which keeps the process id. On Linux the kernel kills the process
@@ -41,13 +41,25 @@ def by_pipe() -> None:
     os.set_inheritable(alive, True)
 
 
+def become(user: str) -> None:
+    """Continue as another user of the operating system."""
+    import pwd  # only where it is needed, because it takes time
+
+    entry = pwd.getpwnam(user)
+    os.initgroups(user, entry.pw_gid)
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+
+
 def main() -> None:
     """Tie this process to its parent, then replace it with the command."""
-    parent, how, *command = sys.argv[1:]
+    parent, how, user, *command = sys.argv[1:]
+    if how == "pipe":
+        by_pipe()  # before the change of users, so that the watcher may kill whatever the command becomes
+    if user:
+        become(user)
     if how == "kernel":
-        by_kernel(int(parent))
-    else:
-        by_pipe()
+        by_kernel(int(parent))  # after it, because the kernel forgets the request when the user changes
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)

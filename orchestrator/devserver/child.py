@@ -39,6 +39,7 @@ class Child:
         cwd: Path | None = None,
         holding: Sequence[int] = (),
         tie: Tie = TIE,
+        user: str = "",
     ) -> Self:
         """Start a command.
 
@@ -49,13 +50,14 @@ class Child:
             cwd: its working directory.
             holding: file descriptors that the child keeps open, such as a lock.
             tie: how the child is kept from outliving this process.
+            user: the user of the operating system who runs it; by default that of this process. Only root may set it.
 
         Raises:
             OSError: the command could not be started.
         """
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603
-                tied(command, tie),
+                tied(command, tie, user),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -109,13 +111,17 @@ class Child:
         self._signal(signal.SIGKILL)
         await self.wait_ended()
 
-    async def stop(self, *, seconds: float) -> bool:
+    async def stop(self, *, seconds: float, number: signal.Signals = signal.SIGTERM) -> bool:
         """Ask the child to end, kill it after `seconds`, and wait for its end.
+
+        Args:
+            seconds: the time it has to end.
+            number: the signal that asks it to end.
 
         Returns:
             Whether the child ended without being killed.
         """
-        self._signal(signal.SIGTERM)
+        self._signal(number)
         try:
             async with asyncio.timeout(seconds):
                 await self.wait_ended()
@@ -136,9 +142,9 @@ class Child:
             self._process.send_signal(number)
 
 
-def tied(command: Sequence[str], tie: Tie = TIE) -> list[str]:
+def tied(command: Sequence[str], tie: Tie = TIE, user: str = "") -> list[str]:
     """Return the command that runs `command` tied to this process. Only this process may hold its standard input."""
-    return [sys.executable, "-I", "-S", str(_TIED), str(os.getpid()), tie, *command]
+    return [sys.executable, "-I", "-S", str(_TIED), str(os.getpid()), tie, user, *command]
 
 
 def last_lines(log: Path, count: int = 8) -> str:

@@ -38,7 +38,7 @@ Journal = Literal["wal", "delete"]
 server uses by default (`make bench` measures both)."""
 
 _LOCK_FILE = "temporal.lock"
-_DATABASE_FILE = "temporal.db"
+DATABASE_FILE = "temporal.db"
 _LOG_FILE = "temporal.log"
 _START_SECONDS = 30
 _STOP_SECONDS = 10
@@ -88,6 +88,7 @@ class EmbeddedServer:
         ui_port: the Web UI's port, with the same rules.
         headless: whether to run without the Web UI.
         in_memory: whether to run without a database file, so that the state ends with the server.
+        database_file: the name of the database file in the folder.
         journal: the journal mode of the database file. An existing file is converted.
 
     Attributes:
@@ -104,6 +105,7 @@ class EmbeddedServer:
         ui_port: int = UI_PORT,
         headless: bool = False,
         in_memory: bool = False,
+        database_file: str = DATABASE_FILE,
         journal: Journal = "wal",
     ) -> None:
         self.state_dir = state_dir.absolute()
@@ -113,6 +115,7 @@ class EmbeddedServer:
         self._wanted = (port, ui_port)
         self._headless = headless
         self._in_memory = in_memory
+        self._database_file = database_file
         self._journal = journal
         self._child: Child | None = None
 
@@ -225,7 +228,7 @@ class EmbeddedServer:
         command = [program, "server", "start-dev", "--ip", HOST, "--port", str(port), "--log-level", "warn"]
         command += ["--headless"] if self._headless else ["--ui-port", str(ui_port), "--ui-disable-news-fetch"]
         if not self._in_memory:
-            command += ["--db-filename", str(self.state_dir / _DATABASE_FILE)]
+            command += ["--db-filename", str(self.state_dir / self._database_file)]
             for pragma in (f"journal_mode={self._journal}", f"synchronous={_SYNCHRONOUS}"):
                 command += ["--sqlite-pragma", pragma]
         for value in _DYNAMIC_CONFIG:
@@ -263,8 +266,18 @@ class EmbeddedServer:
             for name, wanted, port in zip(names, self._wanted, ports, strict=True)
             if port and wanted and port != wanted
         )
+        self.announce()
+
+    def announce(self, *, database_url: str = "") -> None:
+        """Write `running.json`, by which other processes find the server.
+
+        Args:
+            database_url: the address of a home database that runs beside the server.
+        """
         new = self.state_dir / f"{RUNNING_FILE}.new"
-        content = {"temporal_address": self.address, "ui_url": self.ui_url, "pid": self.pid}
+        content: dict[str, Any] = {"temporal_address": self.address, "ui_url": self.ui_url, "pid": self.pid}
+        if database_url:
+            content["database_url"] = database_url
         new.write_text(json.dumps(content))
         new.replace(self.state_dir / RUNNING_FILE)
 

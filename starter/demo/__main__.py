@@ -3,21 +3,22 @@
 In a terminal it keeps the server and the worker running until Ctrl-C; elsewhere it stops everything and exits.
 """
 
+from orchestrator.cli.embedded.script import run_script, settings_or_exit
+from orchestrator.cli.embedded.show import Show
+from orchestrator.cli.embedded.stack import Stack
 from orchestrator.client import EventBus, ui_link
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
 from starter.demo.run import DemoRun
 from starter.demo.story import play
 from starter.hints import commands_to_try, make_up
-from starter.process import run_script, settings_or_exit
-from starter.show import Show
-from starter.stack import Stack
+from starter.stack import smartexpense_stack
 
 
 async def demo(settings: Settings) -> int:
     """Run the story, then keep the server and the worker running for as long as there is a terminal."""
     show = Show()
-    async with Stack(settings, show) as stack:
+    async with smartexpense_stack(settings, show) as stack:
         worker = await stack.start_worker()
         show.step(f"A worker is ready (process {worker.pid}): it runs every orchestrator in workflows/")
         database = Database(stack.settings.resolved_database_url)

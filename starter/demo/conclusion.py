@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 
+from orchestrator.cli.embedded.script import GaveUp
 from orchestrator.protocol.commands import Phase, StepState
 from orchestrator.store.queries.sagas import SagaView, counts
 from starter.demo.run import ACCOUNTS, PATIENCE, DemoRun, PublishedEvent, format_balance
 from starter.invariants import violations
-from starter.process import GaveUp
 
 
 async def conclude(run: DemoRun) -> None:

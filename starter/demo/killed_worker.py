@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
+from orchestrator.cli.embedded.script import GaveUp
 from orchestrator.client import SagaHandle
 from orchestrator.protocol.commands import Phase
 from starter.demo.run import DemoRun, describe_transfer
-from starter.process import GaveUp
 from starter.survival import UnfinishedSaga, describe_wait, unfinished_sagas, wait_for_money_in_transit
 
 _AT_ONCE = 12

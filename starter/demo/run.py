@@ -13,15 +13,15 @@ from activities.activity_log_model import RecordKind
 from events.account import AccountCreated, MoneyTransferRequested
 from events.identity import AccountId
 from events.money import Money
+from orchestrator.cli.embedded.script import GaveUp
+from orchestrator.cli.embedded.stack import Stack
 from orchestrator.client import EventBus, SagaHandle
 from orchestrator.devserver.child import Child
 from orchestrator.event import DomainEvent
 from orchestrator.protocol.commands import Outcome, Phase
 from orchestrator.store.core.database import Database
 from orchestrator.store.queries.sagas import SagaView, sagas_of_event
-from starter.process import GaveUp
 from starter.seed import DEMO_ACCOUNTS
-from starter.stack import Stack
 from starter.tables import ACCOUNT, ACTIVITY_RECORD
 
 Completed = TypeVar("Completed", bound=DomainEvent)

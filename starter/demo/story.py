@@ -10,12 +10,12 @@ from time import monotonic
 from events.account import MoneyTransferCompleted, MoneyTransferRequested
 from events.identity import AccountId
 from events.money import Currency, Money
+from orchestrator.cli.embedded.script import GaveUp
 from orchestrator.protocol.commands import Phase, StepState
 from starter.demo.budget import keep_a_budget
 from starter.demo.conclusion import conclude
 from starter.demo.killed_worker import survive_a_kill
 from starter.demo.run import ACCOUNTS, PATIENCE, DemoRun, describe_transfer
-from starter.process import GaveUp
 from starter.seed import DEMO_ACCOUNTS, EXCHANGE_RATES, seed
 
 

@@ -9,7 +9,7 @@ from temporalio.client import Client, ScheduleBackfill, ScheduleOverlapPolicy
 from events.identity import UserId
 from events.snapshot import MonthResetRequested
 from orchestrator import Catalog
-from starter.process import GaveUp
+from orchestrator.cli.embedded.script import GaveUp
 from starter.schedules import make_schedule, schedules
 from tests.app.running import RunningBooks
 from tests.conftest import Kind

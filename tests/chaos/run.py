@@ -21,12 +21,12 @@ from sqlalchemy import insert
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
+from orchestrator.cli.embedded.script import GaveUp, run_script
 from orchestrator.devserver.child import Child
 from orchestrator.protocol.names import is_partition
 from orchestrator.settings import Settings
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.migrations.migrate import migrate
-from starter.process import GaveUp, run_script
 from tests.chaos.accounts import JOURNAL, account, tables
 from tests.chaos.audit import Books, Findings, audit
 from tests.chaos.bank import CATALOG

@@ -69,10 +69,10 @@ class Shell:
         return await ended(process, content)
 
 
-async def ended(process: Process, stdin: bytes = b"") -> Ran:
+async def ended(process: Process, stdin: bytes = b"", *, seconds: float = _TIMEOUT) -> Ran:
     """Wait until a command has ended, and return its result."""
     try:
-        async with asyncio.timeout(_TIMEOUT):
+        async with asyncio.timeout(seconds):
             out, err = await process.communicate(stdin if process.stdin else None)
     except TimeoutError:
         process.kill()

@@ -147,6 +147,28 @@ async def test_a_database_on_which_no_worker_has_run_is_reported_and_not_created
     assert "state" not in os.listdir(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "worker", "server"),
+    [
+        (None, "`orchestrator worker`", "`orchestrator dev`"),
+        ('[tool.orchestrator]\nworker_command = "make work"\ndev_command = "make all"\n', "`make work`", "`make all`"),
+    ],
+    ids=["a project of its own", "a project with other commands"],
+)
+async def test_a_message_recommends_a_command_that_exists_in_the_project(
+    file: str | None, worker: str, server: str, nowhere: Shell, tmp_path: Path
+) -> None:
+    if file is not None:
+        (tmp_path / "pyproject.toml").write_text(file)
+    here = Shell(nowhere.variables, tmp_path)
+
+    without_worker, without_server = await asyncio.gather(here.run("list"), here.run("list", "--parked"))
+
+    assert worker in without_worker.err
+    assert server in without_server.err
+    assert "make up" not in without_worker.err + without_server.err
+
+
 async def test_a_database_without_tables_is_reported(nowhere: Shell, tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
 

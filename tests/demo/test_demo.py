@@ -7,17 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
 
 from orchestrator.devserver.ports import HOST
 from tests.embedded.processes import eventually, processes_with
+from tests.embedded.terminal import PATIENCE, Terminal
+from tests.embedded.terminal import terminal as in_terminal
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
@@ -51,73 +51,10 @@ async def run(script: str, state: Path) -> tuple[int, str]:
     return process.returncode, output.decode()
 
 
-TAKE_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-)
-"""Run between a new session and the script, so that Ctrl-C goes to the script."""
-
-
-class Terminal:
-    """A script that runs in a terminal."""
-
-    def __init__(self, script: str, state: Path) -> None:
-        self.output = ""
-        self._controller, terminal_end = os.openpty()
-        self._open = True
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", TAKE_TERMINAL, sys.executable, "-m", f"starter.{script}"],
-            cwd=ROOT,
-            env=environment(state),
-            stdin=terminal_end,
-            stdout=terminal_end,
-            stderr=terminal_end,
-            start_new_session=True,
-        )
-        os.close(terminal_end)
-
-    async def until(self, text: str) -> None:
-        """Read until the script prints a text."""
-        async with asyncio.timeout(PATIENCE):
-            while text not in self.output:
-                assert await self._read(), f"ended without {text!r}: {self.output}"
-
-    def type(self, keys: str) -> None:
-        """Send keys to the script."""
-        os.write(self._controller, keys.encode())
-
-    async def end(self) -> int:
-        """Read to the end and return the exit code; it is negative if a signal ended the script."""
-        async with asyncio.timeout(PATIENCE):
-            while await self._read():
-                pass
-            return await asyncio.to_thread(self.process.wait)
-
-    def hang_up(self) -> None:
-        """Close the terminal."""
-        if self._open:
-            self._open = False
-            os.close(self._controller)
-
-    async def _read(self) -> bool:
-        try:
-            more = await asyncio.to_thread(os.read, self._controller, 65536)
-        except OSError:  # raised when no process has the other end open any more
-            return False
-        self.output += more.decode(errors="replace")
-        return bool(more)
-
-
-@contextmanager
-def terminal(script: str, state: Path) -> Generator[Terminal]:
-    """Run a script in a terminal; kill every process that a failed test leaves behind."""
-    visitor = Terminal(script, state)
-    try:
-        yield visitor
-    finally:
-        for pid in left_behind(state):
-            os.kill(pid, signal.SIGKILL)
-        visitor.process.wait()
-        visitor.hang_up()
+def terminal(script: str, state: Path) -> AbstractContextManager[Terminal]:
+    """A script in a terminal; whatever a failed test leaves running is ended."""
+    command = [sys.executable, "-m", f"starter.{script}"]
+    return in_terminal(command, environment(state), ROOT, variable=f"ORCHESTRATOR_STATE_DIR={state}")
 
 
 async def test_the_demo_runs_completely_and_can_be_repeated(tmp_path: Path) -> None:

@@ -40,9 +40,8 @@ def test_every_command_is_listed_with_every_option() -> None:
 def test_the_commands_without_json_output_are_those_that_the_page_names() -> None:
     without_json = [name for name, command in _commands(get_command(app)) if "--json" not in _options(command)]
 
-    assert (
-        f"every command except {' and '.join(f'`{name}`' for name in without_json)} accepts `--json`" in COMMANDS.text
-    )
+    *others, last = [f"`{name}`" for name in without_json]
+    assert f"every command except {', '.join(others)} and {last} accepts `--json`" in COMMANDS.text
 
 
 def _command_name(typed: str) -> str:

@@ -23,13 +23,13 @@ from rich.table import Table
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
+from orchestrator.cli.embedded.script import GaveUp, run_script
 from orchestrator.client import EventBus
 from orchestrator.devserver.child import Child
 from orchestrator.devserver.ports import free_port
 from orchestrator.devserver.server import NAMESPACE, EmbeddedServer
 from orchestrator.store.core.database import Database
 from orchestrator.store.migrations.migrate import migrate
-from starter.process import GaveUp, run_script
 from tests.chaos.postgres import Postgres
 from tests.sources.application import CATALOG
 from tests.sources.audit import Findings

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from temporalio.client import Client
 
-from tests.cli.shell import ROOT, Shell, ended
+from tests.cli.shell import ROOT, SCRIPT, Shell, ended
 
 APPLICATION = Path(__file__).with_name("one_file.py")
 WAYS = [
@@ -18,6 +18,14 @@ WAYS = [
         "tests.worker.one_file",
         ROOT,
         id="as a module, by two processes",
+        marks=pytest.mark.exhaustive,
+    ),
+    pytest.param([str(SCRIPT), "worker"], "tests.worker.one_file", ROOT, id="by the command"),
+    pytest.param(
+        ["-m", "orchestrator", "worker", "--processes", "2"],
+        "one_file",
+        APPLICATION.parent,
+        id="by the command as a module, with two processes",
         marks=pytest.mark.exhaustive,
     ),
     pytest.param(

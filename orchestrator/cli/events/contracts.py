@@ -22,12 +22,18 @@ def contracts(
     accepted: Annotated[
         bool, typer.Option("--accept", help="Publish new and compatible contracts by writing them to the file.")
     ] = False,
-    file: Annotated[Path, typer.Option("--file", help="The file of published contracts.")] = Path(
-        "events/contracts.json"
-    ),
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", help="The file of published contracts. ORCHESTRATOR_CONTRACTS sets the default."),
+    ] = None,
     payloads: Annotated[
-        Path, typer.Option("--payloads", help="The folder of stored events that the code must still be able to read.")
-    ] = Path("tests/payloads"),
+        Path | None,
+        typer.Option(
+            "--payloads",
+            help="The folder of stored events that the code must still be able to read. ORCHESTRATOR_PAYLOADS sets the "
+            "default.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Check the events' names, that they match their published contracts, and that stored events can still be read.
@@ -38,23 +44,23 @@ def contracts(
       orchestrator contracts --accept
     """
     output = Output(as_json)
-    catalog = Catalog.discover(Settings().packages)
+    settings = Settings()
+    file, payloads = file or settings.contracts, payloads or settings.payloads
+    catalog = Catalog.discover(settings.packages)
     check_names(catalog)
     published = read_lock(file)
     problems = accept(catalog, published, file, payloads) if accepted else findings(catalog, published, payloads)
     if as_json:
-        output.document({"findings": [_document(problem) for problem in problems]})
+        output.document({"findings": [finding_json(problem) for problem in problems]})
     elif problems:
-        _print_findings(problems, output)
-        if not accepted and not any(problem.is_refused for problem in problems):
-            output.line()
-            output.line(f"To accept these changes: {command('contracts', '--accept')}")
+        print_findings(problems, output, is_accepting=accepted)
     else:
         output.line(f"{len(catalog.events)} events {'are published' if accepted else 'match their contracts'}.")
     return Exit.FAILED if problems else Exit.COMPLETED
 
 
-def _print_findings(problems: list[Finding], output: Output) -> None:
+def print_findings(problems: list[Finding], output: Output, *, is_accepting: bool = False) -> None:
+    """Print differences between published contracts and the code, and how to accept them if that is possible."""
     for finding in problems:
         text = f"{finding.event_type} {finding.text}.".replace("..", ".")
         output.line(text, style="bold" if finding.is_refused else "")
@@ -63,9 +69,13 @@ def _print_findings(problems: list[Finding], output: Output) -> None:
             output.line(f"  {line}")
         if len(lines) > _SHOWN_LINES:
             output.line(f"  ... {len(lines) - _SHOWN_LINES} more lines")
+    if not is_accepting and not any(problem.is_refused for problem in problems):
+        output.line()
+        output.line(f"To accept these changes: {command('contracts', '--accept')}")
 
 
-def _document(finding: Finding) -> dict[str, object]:
+def finding_json(finding: Finding) -> dict[str, object]:
+    """Return a difference as a JSON object, for programs."""
     return {
         "event": finding.event_type,
         "text": finding.text,

@@ -19,7 +19,7 @@ from orchestrator.telemetry.streams import silence
 
 _NO_WRAPPING = 10_000
 """The console's width where lines must not wrap."""
-_STYLES = {
+STYLES = {
     "completed": "green",
     "done": "green",
     "failed": "red",
@@ -30,6 +30,7 @@ _STYLES = {
     "skipped": "yellow",
     "stuck": "bold red",
     "accepted": "cyan",
+    "started": "cyan",
     "forward": "cyan",
     "running": "cyan",
     "waiting": "cyan",
@@ -65,7 +66,7 @@ class Output:
     def state(self, state: str, text: str, *, indent: int = 0, width: int = 9) -> None:
         """Print a line that begins with a coloured state."""
         line = Text(" " * indent)
-        line.append(f"{printable(state):<{width}} ", style=_STYLES.get(state, ""))
+        line.append(f"{printable(state):<{width}} ", style=STYLES.get(state, ""))
         line.append(printable(text))
         _print(line, to_stderr=self.as_json)
 
@@ -83,7 +84,7 @@ class Output:
         for number, column in enumerate(columns):
             table.add_column(column, no_wrap=number == 0, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row))
+            table.add_row(*(Text(printable(cell), style=STYLES.get(cell, "")) for cell in row))
         _print(table, to_stderr=self.as_json)
 
 

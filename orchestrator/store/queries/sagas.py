@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.definition.atomic import named
 from orchestrator.errors import Unreachable
 from orchestrator.protocol.commands import Blocker, Phase, StepState
+from orchestrator.settings import command_to_start
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import IS_UNDONE, IS_UNFINISHED, saga, saga_meta, saga_step
 from orchestrator.store.locks import blockers, waiting
@@ -204,6 +205,17 @@ async def list_sagas(
     return [_saga(row, is_waiting=row.id in in_line) for row in rows]
 
 
+async def sagas_by_id(database: Database, ids: Sequence[UUID]) -> Sequence[SagaView]:
+    """Return the sagas with these ids, without their steps.
+
+    Raises:
+        NoTables: no worker has run on this database.
+        Unreachable: the database cannot be reached.
+    """
+    async with reading(database) as connection:
+        return [_saga(row) for row in await connection.execute(select(saga).where(saga.c.id.in_(ids)))]
+
+
 def _words_of_index(phase: Phase) -> Sequence[TextClause]:
     """Return the condition of the partial index that covers a phase, so that the index is used."""
     if not phase.is_final:
@@ -258,7 +270,7 @@ async def reading(database: Database) -> AsyncGenerator[AsyncConnection]:
     """
     missing = NoTables(
         f"The database at {database.shown} holds no sagas yet: no worker has run on it. "
-        "Start one (`python worker.py`), or set ORCHESTRATOR_DATABASE_URL to the right database."
+        f"Start one (`{command_to_start('worker')}`), or set ORCHESTRATOR_DATABASE_URL to the right database."
     )
     if _would_be_created(database):
         raise missing

@@ -1,9 +1,32 @@
-"""The command line of `python worker.py`."""
+"""The options of a worker, and the command line of a script that runs one, such as `python worker.py`."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
+
+Processes = Annotated[
+    int | None, typer.Option(min=1, help="Number of worker processes. ORCHESTRATOR_PROCESSES sets the default.")
+]
+WithSupervisor = Annotated[
+    bool,
+    typer.Option(
+        "--supervisor/--no-supervisor",
+        help="Replace a process that dies or hangs. Without a supervisor, work in this process.",
+    ),
+]
+
+
+def check_options(processes: int, supervisor: bool) -> None:
+    """Check that the options fit together.
+
+    Raises:
+        typer.BadParameter: several processes were requested without a supervisor.
+    """
+    if processes > 1 and not supervisor:
+        raise typer.BadParameter(
+            f"--no-supervisor runs one process, but {processes} were requested. Remove it, or add --processes 1"
+        )
 
 
 def run_command(
@@ -17,21 +40,15 @@ def run_command(
         program: the program's name in the help.
         processes: the default number of processes.
     """
+    default = processes
     command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
     @command.command(help="Find, check, register and run every orchestrator, until Ctrl-C or SIGTERM drains it.")
     def worker(  # pyright: ignore[reportUnusedFunction]
-        processes: Annotated[
-            int, typer.Option(min=1, help="Number of worker processes. ORCHESTRATOR_PROCESSES sets the default.")
-        ] = processes,
-        supervisor: Annotated[
-            bool, typer.Option(help="Replace a process that dies or hangs. Without a supervisor, work in this process.")
-        ] = True,
+        processes: Processes = None, supervisor: WithSupervisor = True
     ) -> None:
-        if processes > 1 and not supervisor:
-            raise typer.BadParameter(
-                f"--no-supervisor runs one process, but {processes} were requested. Remove it, or add --processes 1"
-            )
-        raise typer.Exit(work(processes, supervisor))
+        number = processes or default
+        check_options(number, supervisor)
+        raise typer.Exit(work(number, supervisor))
 
     command(args=None if arguments is None else list(arguments), prog_name=program)

@@ -60,6 +60,9 @@ _TASKS_AT_ONCE = 16
 """Most workflow tasks that one process works on. Others wait at the server, where their timeout does not run. With
 Temporal's default of 100, executions that began together exceeded their tasks' five seconds and began again: a hundred
 sagas took 34 seconds and 30 of CPU, instead of 12 and 9."""
+READY_LINE = "Worker ready"
+"""How the line begins with which a worker reports that it takes work."""
+LAST_READY_LINE = "Ctrl-C drains."
 EXIT_MISUSE = 2
 """Exit code for faults in definitions, settings or options."""
 EXIT_UNREACHABLE = 3
@@ -113,23 +116,34 @@ class Manager:
             arguments: the command-line arguments, by default this process's.
         """
         open_standard_streams()
-        supervised = Supervised.take()
-        if supervised is not None:
-            sys.exit(self._work(supervised))
         try:
             processes = self.settings.processes
         except InvalidSettings as fault:
             sys.exit(_report_fault(fault, EXIT_MISUSE))
-        run_command(self._start, arguments, program=Path(sys.argv[0]).name, processes=processes)
+        run_command(self.start, arguments, program=Path(sys.argv[0]).name, processes=processes)
         sys.exit(0)
 
-    def _start(self, processes: int, supervisor: bool) -> int:
-        if not supervisor:
-            return self._work()
+    def start(self, processes: int, supervisor: bool, *, command: Sequence[str] | None = None) -> int:
+        """Run a supervisor with its processes, or work in this process, until stopped.
+
+        A process that a supervisor started works, whatever the arguments are.
+
+        Args:
+            processes: the number of worker processes.
+            supervisor: whether to run a supervisor.
+            command: the command that starts a worker process, by default the one that started this process.
+
+        Returns:
+            The exit code, as of `main`.
+        """
+        supervised = Supervised.take()
+        if supervised is not None or not supervisor:
+            return self._work(supervised)
         limit = self.settings.loop_blocked_limit
         # Longer than the process's own watchdog, which can report what blocks.
         heart_limit = max(HEART_LIMIT, limit + 3) if limit else 0.0
-        return Supervisor(own_command(), processes, drain=DRAIN.total_seconds(), heart_limit=heart_limit).run()
+        drain = DRAIN.total_seconds()
+        return Supervisor(command or own_command(), processes, drain=drain, heart_limit=heart_limit).run()
 
     def _work(self, supervised: Supervised | None = None) -> int:
         """Run this process as a worker with a watchdog. Return its exit code."""
@@ -333,19 +347,20 @@ class Manager:
     def _print_ready(self, ready: Ready) -> None:
         if self._supervised is not None and self._supervised.number > 1:
             number, processes = self._supervised.number, self._supervised.processes
-            write_line(f"Worker ready: process {number} of {processes}, pid {os.getpid()}")
+            write_line(f"{READY_LINE}: process {number} of {processes}, pid {os.getpid()}")
             return
         others = "".join(f"    {name:<13}{database.shown}\n" for name, database in ready.others.items())
-        orchestrators = ", ".join(ready.catalog.orchestrators) or "none: add a class to workflows/"
+        packages = ", ".join(self.settings.packages)
+        orchestrators = ", ".join(ready.catalog.orchestrators) or f"none: add a class to one of the packages {packages}"
         write_line(
-            f"Worker ready on task queue {self.settings.task_queue!r}, namespace {ready.client.namespace!r}\n"
+            f"{READY_LINE} on task queue {self.settings.task_queue!r}, namespace {ready.client.namespace!r}\n"
             f"  orchestrators  {orchestrators}\n"
             f"  operations     {len(ready.catalog.operations)}\n"
             f"  database       {ready.database.shown}\n"
             f"{others}"
             f"  Temporal       {ready.client.service_client.config.target_host}\n"
             f"  Web UI         {self.settings.resolved_ui_url}\n"
-            "Ctrl-C drains."
+            f"{LAST_READY_LINE}"
         )
 
 

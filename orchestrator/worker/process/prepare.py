@@ -8,10 +8,8 @@ from temporalio.api.workflowservice.v1 import GetClusterInfoRequest
 from temporalio.client import Client
 
 from orchestrator.client.connection import connect_temporal
+from orchestrator.definition.application import check_application
 from orchestrator.definition.catalog import Catalog
-from orchestrator.definition.databases import problems_of_databases
-from orchestrator.definition.tables import problems_of_tables
-from orchestrator.errors import DefinitionError
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
@@ -48,14 +46,7 @@ async def prepare(settings: Settings, catalog: Catalog | None = None) -> Ready:
         DefinitionError: the application's definitions have faults.
         Unreachable: Temporal or a database cannot be reached.
     """
-    catalog = catalog or Catalog.discover(settings.packages)
-    tables = SQLModel.metadata
-    problems = [
-        *problems_of_databases(catalog.operations.values(), tables, settings.databases),
-        *problems_of_tables(tables),
-    ]
-    if problems:
-        raise DefinitionError(problems)
+    catalog = check_application(settings.packages, settings.databases, catalog)
     databases = Databases.at(settings.resolved_database_url, settings.databases, pool_size=settings.pool_size)
     await databases.check()
     client = await connect_temporal(settings, data_converter=worker_data_converter)
@@ -68,7 +59,7 @@ async def prepare(settings: Settings, catalog: Catalog | None = None) -> Ready:
             name=name,
             namespace=client.namespace,
             cluster_id=cluster.cluster_id,
-            application=tables if settings.create_tables else None,
+            application=SQLModel.metadata if settings.create_tables else None,
             migrations=settings.migrations,
         )
     await check_shared(databases)

@@ -1,12 +1,15 @@
 """Prints the progress of a script: a line for each step with the time since the start, and tables."""
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from orchestrator.cli.terminal.output import STYLES, printable
 
 _PLAIN_WIDTH = 140
 """The width of the output if it is not a terminal."""
@@ -37,6 +40,19 @@ class Show:
     def wait(self, text: str) -> None:
         """Print a step that takes a while."""
         self.step(text, style="yellow")
+
+    def fault(self, text: str) -> None:
+        """Print what failed."""
+        self.step(text, style="red")
+
+    def state(self, at: datetime, state: str, text: str) -> None:
+        """Print the time of day, a coloured state, and what is in that state."""
+        clock = f"{at.astimezone():%H:%M:%S}  "
+        self._line(Text.assemble((clock, "dim"), (f"{state:<9} ", STYLES.get(state, "")), printable(text)))
+
+    def quiet(self, text: str) -> None:
+        """Print a line of another process."""
+        self._line(Text(printable(text), "dim"))
 
     def plain(self, text: str = "") -> None:
         """Print a line unchanged and unwrapped, so that it can be copied."""

@@ -1,0 +1,6 @@
+"""`python -m orchestrator`: the command line, where the folder of the script `orchestrator` is not on the PATH."""
+
+from orchestrator.cli.script import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Commands for a person to paste, in the form in which they are typed where this process was started."""
+
+import sys
+from pathlib import Path
+
+from orchestrator.cli.terminal.invocation import script_command
+from orchestrator.settings import Settings
+
+
+def commands_for(state_dir: Path, *, event_type: str = "", event_id: str | None = None) -> list[str]:
+    """Return what can be done next with a server that runs on this state folder.
+
+    Args:
+        state_dir: the state folder.
+        event_type: a type that starts a saga, if there is one.
+        event_id: the id of an event to look at.
+    """
+    command = f"{elsewhere(state_dir)}{script_command(Path(sys.executable).with_name('orchestrator'))}"
+    publish = f"{command} publish {event_type}"
+    return [
+        *([f"{command} status {event_id}"] if event_id else []),
+        f"{command} list",
+        *([f'{publish} "$({publish} --example)" --follow'] if event_type else []),
+    ]
+
+
+def elsewhere(state_dir: Path) -> str:
+    """Return the variable that other commands need to find a state folder, unless it is the project's own."""
+    own = Settings.state_dir_of_project()
+    return "" if state_dir.absolute() == own.absolute() else f"ORCHESTRATOR_STATE_DIR={state_dir.absolute()} "
