@@ -8,7 +8,7 @@ STATE = $${ORCHESTRATOR_STATE_DIR:-.state}
 PIP = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up simulate storm reference test test-all conformance mutants mutants-under-chaos chaos sources bench check docs format constraints clean clean-all ready not-running
+.PHONY: help demo up simulate storm reference test test-all release-check conformance mutants mutants-under-chaos chaos sources bench check docs format constraints clean clean-all ready not-running
 
 help:
 	@echo "make demo         run the demo: accounts, transfers, a refusal, and a worker that is killed during a saga"
@@ -24,6 +24,7 @@ help:
 	@echo "make chaos        run 2000 sagas while servers and workers are killed and stopped; SAGAS= MINUTES= SEED= DATABASE="
 	@echo "make sources      send 5000 events, repeats and garbage through every source at once, then check; EVENTS= SEED= DATABASE="
 	@echo "make check        check style, types, import rules, and that events match their published contracts"
+	@echo "make release-check  build the package and use it outside of the checkout, with each Python that is here; PYTHONS="
 	@echo "make docs         build the documentation site in site/; fails on a broken link or an orphan page"
 	@echo "make format       fix the style"
 	@echo "make constraints  pin the newest version of each dependency in constraints.txt"
@@ -81,8 +82,11 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/orchestrator contracts
+	$(BIN)/orchestrator check
 	$(BIN)/orchestrator catalog --check
+
+release-check: $(VENV)/.dev
+	@exec $(BIN)/python -m tests.release.run $(PYTHONS) $(ARGS)
 
 docs: $(VENV)/.docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
