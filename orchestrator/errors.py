@@ -5,12 +5,16 @@ publisher. `SagaFailed` and `SagaCancelled`: the caller, who learns the outcome.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Self, TypeVar
 
-if TYPE_CHECKING:
-    from orchestrator.event import FailureEvent
+from pydantic import JsonValue
+
+from orchestrator.event import Contract, FailureEvent, read_details
+from orchestrator.values.details import details_as_json
+
+C = TypeVar("C", bound=Contract)
 
 CODE_LIMIT = 200
 """The most characters of an error code, which is the size of its column."""
@@ -72,12 +76,18 @@ class Refused(OrchestratorError):
         code: a stable code for programs, in the form `domain.reason`, e.g. `account.insufficient_funds`.
         message: a text for a person. It may change and must not be parsed. It is stored and shown, so it must not
             contain secrets.
+        details: what a program needs to know besides the code, as a contract of at most 16 KiB. It is stored, and
+            the failure event contains it.
+
+    Attributes:
+        details: the details as JSON, or None. `details_as` reads them as a contract.
 
     Raises:
         ValueError: the code does not have that form.
+        Unrecordable: the details are too large or nested too deep, or would come back as another value.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, details: Contract | None = None) -> None:
         if not _CODE.fullmatch(code) or len(code) > CODE_LIMIT:
             raise ValueError(
                 f'"{storable(code)}" is not an error code. Write "domain.reason", as in "account.not_found", with at '
@@ -85,10 +95,31 @@ class Refused(OrchestratorError):
             )
         self.code = code
         self.message = storable(message)
+        self.details: Mapping[str, JsonValue] | None = None
+        if details is not None:
+            try:
+                self.details = details_as_json(details)
+            except ValueError as fault:
+                raise Unrecordable(f"the details of the refusal {code} cannot be recorded: {fault}") from fault
         super().__init__(f"{code}: {self.message}")
 
-    def __reduce__(self) -> tuple[type["Refused"], tuple[str, str]]:
-        return (type(self), (self.code, self.message))
+    @classmethod
+    def recorded(cls, code: str, message: str, details: Mapping[str, JsonValue] | None) -> Self:
+        """Return a refusal that was recorded before, with its details as JSON."""
+        refusal = cls(code, message)
+        refusal.details = details
+        return refusal
+
+    def details_as(self, contract: type[C]) -> C | None:
+        """Return the details as a contract; None if there are none.
+
+        Raises:
+            pydantic.ValidationError: the details are those of another contract.
+        """
+        return read_details(self.details, contract)
+
+    def __reduce__(self) -> tuple[type["Refused"], tuple[str, str], dict[str, Any]]:
+        return (type(self), (self.code, self.message), {"details": self.details})
 
 
 class AuthorsMistake(OrchestratorError):
@@ -141,15 +172,17 @@ class SagaFailed(OrchestratorError):
         code: the stable error code, e.g. `account.insufficient_funds`.
         message: the reason, for a person.
         failure: the failure event, with the triggering event and the steps that were undone.
+        details: the refusal's details as JSON, or None. `failure.details_as` reads them as a contract.
     """
 
-    def __init__(self, code: str, message: str, failure: "FailureEvent") -> None:
+    def __init__(self, code: str, message: str, failure: FailureEvent) -> None:
         self.code = code
         self.message = message
         self.failure = failure
+        self.details = failure.details
         super().__init__(f"{code}: {message}")
 
-    def __reduce__(self) -> tuple[type["SagaFailed"], tuple[str, str, "FailureEvent"]]:
+    def __reduce__(self) -> tuple[type["SagaFailed"], tuple[str, str, FailureEvent]]:
         return (type(self), (self.code, self.message, self.failure))
 
 

@@ -3,12 +3,13 @@
 This module depends on pydantic alone, so that contracts can be shared with programs that run no saga.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 Fields = dict[str, JsonValue]
 """An event's fields as JSON."""
@@ -38,6 +39,18 @@ class Contract(BaseModel):
             if fault:
                 raise ValueError(f"{field}: {fault}, which no database column can store")
         return self
+
+
+C = TypeVar("C", bound=Contract)
+
+
+def read_details(details: Mapping[str, JsonValue] | None, contract: type[C]) -> C | None:
+    """Return a refusal's details as a contract; None if there are none.
+
+    Raises:
+        pydantic.ValidationError: the details are those of another contract.
+    """
+    return None if details is None else contract.model_validate_json(json.dumps(dict(details)), strict=True)
 
 
 class DomainEvent(Contract):
@@ -149,6 +162,16 @@ class FailureEvent(DomainEvent):
     """The reason, for a person."""
     undone: tuple[UndoneStep, ...]
     """The steps that were undone, in the order of their undo: the last step first."""
+    details: dict[str, JsonValue] | None = Field(default=None, exclude_if=lambda details: details is None)
+    """The refusal's details, if it has any; `details_as` reads them as a contract."""
+
+    def details_as(self, contract: type[C]) -> C | None:
+        """Return the refusal's details as a contract; None if there are none.
+
+        Raises:
+            pydantic.ValidationError: the details are those of another contract.
+        """
+        return read_details(self.details, contract)
 
 
 def unstorable(value: Any) -> str | None:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import select
 from temporalio import activity
 
-from orchestrator import Refused, Transaction, operation, query
+from orchestrator import Contract, Refused, Transaction, operation, query
 
 tables = MetaData()
 box = Table("box", tables, Column("name", String(64), primary_key=True), Column("coins", Integer, nullable=False))
@@ -50,11 +50,11 @@ async def _play(name: str, tx: Transaction, effect: Act) -> None:
         await Script.after[name](tx)
 
 
-def refuses(code: str = "box.refused") -> Act:
+def refuses(code: str = "box.refused", details: Contract | None = None) -> Act:
     """An act that refuses."""
 
     async def act(tx: Transaction) -> None:
-        raise Refused(code, f"refused by the script with {code}")
+        raise Refused(code, f"refused by the script with {code}", details)
 
     return act
 

@@ -48,6 +48,7 @@ export type AccountCreationFailed_UndoneStep = {
   /** A stable code in the form `domain.reason`. */ "error_code": string;
   /** The reason, for a person. */ "message": string;
   /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (AccountCreationFailed_UndoneStep)[];
+  /** The refusal's details, if it has any; `details_as` reads them as a contract. */ "details"?: Record<string, AccountCreationFailed_JsonValue> | null;
 };
 
 export type AccountValueEditCompleted_Money = {
@@ -78,6 +79,7 @@ export type AccountValueEditFailed_UndoneStep = {
   /** A stable code in the form `domain.reason`. */ "error_code": string;
   /** The reason, for a person. */ "message": string;
   /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (AccountValueEditFailed_UndoneStep)[];
+  /** The refusal's details, if it has any; `details_as` reads them as a contract. */ "details"?: Record<string, AccountValueEditFailed_JsonValue> | null;
 };
 
 export type AccountValueEditRequested_Money = {
@@ -115,6 +117,7 @@ export type ActivityRecordRemovalFailed_UndoneStep = {
   /** A stable code in the form `domain.reason`. */ "error_code": string;
   /** The reason, for a person. */ "message": string;
   /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (ActivityRecordRemovalFailed_UndoneStep)[];
+  /** The refusal's details, if it has any; `details_as` reads them as a contract. */ "details"?: Record<string, ActivityRecordRemovalFailed_JsonValue> | null;
 };
 
 /** A user requested to remove an income or an expense together with its effects. */ export type ActivityRecordRemovalRequested = {
@@ -147,6 +150,7 @@ export type CategoryResetFailed_UndoneStep = {
   /** A stable code in the form `domain.reason`. */ "error_code": string;
   /** The reason, for a person. */ "message": string;
   /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (CategoryResetFailed_UndoneStep)[];
+  /** The refusal's details, if it has any; `details_as` reads them as a contract. */ "details"?: Record<string, CategoryResetFailed_JsonValue> | null;
 };
 
 export type CategoryResetRequested_BudgetType = "income" | "expense";
@@ -190,6 +194,7 @@ export type CategoryTransactionFailed_UndoneStep = {
   /** A stable code in the form `domain.reason`. */ "error_code": string;
   /** The reason, for a person. */ "message": string;
   /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (CategoryTransactionFailed_UndoneStep)[];
+  /** The refusal's details, if it has any; `details_as` reads them as a contract. */ "details"?: Record<string, CategoryTransactionFailed_JsonValue> | null;
 };
 
 export type CategoryTransactionRequested_Money = {
@@ -229,6 +234,7 @@ export type CurrencyChangeFailed_UndoneStep = {
   /** A stable code in the form `domain.reason`. */ "error_code": string;
   /** The reason, for a person. */ "message": string;
   /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (CurrencyChangeFailed_UndoneStep)[];
+  /** The refusal's details, if it has any; `details_as` reads them as a contract. */ "details"?: Record<string, CurrencyChangeFailed_JsonValue> | null;
 };
 
 /** A user requested to see categories in another currency. */ export type CurrencyChangeRequested = {
@@ -267,6 +273,7 @@ export type MoneyTransferFailed_UndoneStep = {
   /** A stable code in the form `domain.reason`. */ "error_code": string;
   /** The reason, for a person. */ "message": string;
   /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (MoneyTransferFailed_UndoneStep)[];
+  /** The refusal's details, if it has any; `details_as` reads them as a contract. */ "details"?: Record<string, MoneyTransferFailed_JsonValue> | null;
 };
 
 export type MoneyTransferRequested_Money = {
@@ -305,6 +312,7 @@ export type MonthResetFailed_UndoneStep = {
   /** A stable code in the form `domain.reason`. */ "error_code": string;
   /** The reason, for a person. */ "message": string;
   /** The steps that were undone, in the order of their undo: the last step first. */ "undone": (MonthResetFailed_UndoneStep)[];
+  /** The refusal's details, if it has any; `details_as` reads them as a contract. */ "details"?: Record<string, MonthResetFailed_JsonValue> | null;
 };
 
 /** A month has ended: its categories are to be saved and set to zero. A schedule or a person requests it. A second request for the same month changes nothing. */ export type MonthResetRequested = {

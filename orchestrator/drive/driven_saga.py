@@ -312,7 +312,7 @@ class DrivenSaga(Saga):
                         "Deploy a type that can read it"
                     ) from fault
             case StepRefused():
-                raise Refused(reply.code, reply.message)
+                raise Refused.recorded(reply.code, reply.message, reply.details)
             case elsewhere:
                 raise self._interrupt(elsewhere)
 

@@ -5,8 +5,10 @@ saga continues where it was. Any number of drivers may run at the same time; eac
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Literal, TypeVar
+
+from pydantic import JsonValue
 
 from orchestrator.drive.driven_saga import DrivenSaga, Interrupted
 from orchestrator.drive.steps import CancelRequested, StepFailed, Steps
@@ -240,7 +242,7 @@ class Driver:
         if saga.misused is not None:
             raise saga.misused from (None if saga.misused is raised else raised)
         if isinstance(raised, Refused):
-            return await uninterrupted(self._undo(Phase.FAILED, raised.code, raised.message))
+            return await uninterrupted(self._undo(Phase.FAILED, raised.code, raised.message, raised.details))
         if isinstance(raised, Interrupted):
             return await self._follow(raised)
         if saga.is_busy or isinstance(raised, asyncio.CancelledError):
@@ -301,13 +303,16 @@ class Driver:
             case other:
                 raise other
 
-    async def _undo(self, ends_as: EndsAs, error_code: str, message: str) -> Outcome:
+    async def _undo(
+        self, ends_as: EndsAs, error_code: str, message: str, details: Mapping[str, JsonValue] | None = None
+    ) -> Outcome:
         plan = await self._steps.begin_undo(
             BeginUndoCommand(
                 opening=self._opening,
                 ends_as=ends_as,
                 error_code=error_code,
                 message=message,
+                details=None if details is None else dict(details),
                 only_recorded=isinstance(self._event, UnreadableEvent) and not self._event.is_newer,
             )
         )

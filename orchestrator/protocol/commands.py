@@ -18,6 +18,10 @@ STUCK_AFTER = 5
 """The number of failed attempts after which a saga is marked as stuck. The retries continue."""
 
 
+Details = Annotated[dict[str, Json] | None, Field(default=None, exclude_if=lambda details: details is None)]
+"""A refusal's details. Without any, the field is left out of the JSON, because an older engine would refuse it."""
+
+
 class Phase(StrEnum):
     """The phase of a saga. `forward` and `undoing` can change; the others are final."""
 
@@ -144,6 +148,7 @@ class StepRefused(Message):
     """The operation that refused; in an atomic step, one of its operations."""
     code: str
     message: str
+    details: Details = None
 
 
 class Decided(Message):
@@ -239,6 +244,7 @@ class BeginUndoCommand(Message):
     ends_as: Literal[Phase.FAILED, Phase.CANCELLED]
     error_code: str
     message: str
+    details: Details = None
     only_recorded: bool = False
     """Whether to undo only a saga that already has a row. Without one the reply is `Reused` and nothing is written."""
 

@@ -2,8 +2,8 @@
 
 A saga's row is kept. With its orchestrator, event id, content digest and outcome, a late repeat is still recognised;
 with its phase, the guard still stops late attempts. Deleted are the saga's steps at home and its payload: the event's
-fields in the envelope and wherever the outcome repeats them, and its lock keys. Sent events and settled dead letters
-are deleted, too.
+fields in the envelope and wherever the outcome repeats them, a refusal's details, and its lock keys. Sent events and
+settled dead letters are deleted, too.
 
 The guard cannot be read in a remote database. There a step's row is the only fence, and if it were deleted, an attempt
 could run however late it comes. So the row is kept, but its arguments and results are emptied.
@@ -96,6 +96,7 @@ _EMPTY = (
     .values(
         envelope=bindparam("stripped"),
         outcome=bindparam("ended"),
+        details=None,
         lock_keys=None,
         ordering_key=None,
         purged_at=clock.now(),
@@ -233,7 +234,8 @@ def _stripped_outcome(text: str) -> str:
     event = dict(outcome.event)
     data = event.get("data")
     if outcome.phase is not Phase.COMPLETED and isinstance(data, dict):
-        event["data"] = {**data, "event": {}}
+        kept = {name: value for name, value in data.items() if name != "details"}
+        event["data"] = {**kept, "event": {}}
     emptied = {"triggering": {}, "triggering_version": PURGED_VERSION, "event": event}
     return outcome.model_copy(update=emptied).model_dump_json()
 

@@ -100,6 +100,7 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
                     note = f"; {_describe_give_up(info.attempt, deadline)}" if is_overdue else ""
                     raise attempt_failed(fault, steps.databases, final=final, note=note) from fault
                 reply = settled
+        _check_local_reply(reply)
         if isinstance(reply, StepRefused):
             raise ApplicationError(
                 reply.message,
@@ -108,7 +109,7 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
                 non_retryable=True,
                 category=ApplicationErrorCategory.BENIGN,
             )
-        return _check_local_reply(reply)
+        return reply
 
     return run
 
@@ -221,7 +222,7 @@ def _check_local_reply(reply: R) -> R:
         size = len(reply.model_dump_json().encode())
         if size > LOCAL_REPLY:
             raise ApplicationError(
-                f"The step is done. Its reply of {size:,} bytes is too large for a local activity, "
+                f"The step has ended. Its reply of {size:,} bytes is too large for a local activity, "
                 "so a regular activity returns it.",
                 type=REPLY_TOO_LARGE,
                 non_retryable=True,

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import inspect
 
-from orchestrator import DomainEvent, Transaction, Unreachable, UsageError, outbox
+from orchestrator import Contract, DomainEvent, Transaction, Unreachable, UsageError, outbox
 from orchestrator.definition.atomic import Atomically
 from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.drive.driver import Driver
@@ -43,6 +43,13 @@ from tests.store.books import (
 )
 from tests.store.lost_answers import answers_to_commits_lost
 from tests.store.pacing import Pacer, waits_for_lock
+
+
+class Closed(Contract):
+    """Details of a refusal."""
+
+    year: int
+
 
 BOOKING = BookingRequested()
 SEALING = SealingRequested()
@@ -304,13 +311,14 @@ async def test_a_refusal_in_another_database_undoes_the_steps_at_home(databases:
 
 async def test_a_refusal_not_yet_copied_home_is_still_final(databases: Databases) -> None:
     before = await coins_and_entries(databases)
-    Script.after["record"] = refuses("books.closed")
+    Script.after["record"] = refuses("books.closed", Closed(year=2025))
     await dies_at(databases, BOOKING, "refused", "after books 2")
     assert (await step_at_home(databases)).state == "attempting"
     Script.after.clear()
     outcome = await driver_of(databases, BOOKING, "refused").drive()
     await check_booked(databases, before, [outcome], "refused")
     assert outcome.error_code == "books.closed"
+    assert cast(Any, outcome.event)["data"]["details"] == {"year": 2025}
 
 
 async def test_a_step_that_fails_in_another_database_is_barred_there(databases: Databases) -> None:

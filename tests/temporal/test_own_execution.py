@@ -11,7 +11,7 @@ from sqlalchemy import update
 from temporalio.client import ActivityFailureError, Client, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
-from orchestrator import EventRejected, NotFinished, SagaCancelled, SagaFailed, Transaction
+from orchestrator import Contract, EventRejected, NotFinished, SagaCancelled, SagaFailed, Transaction
 from orchestrator.client import SagaHandle
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.commands import MarkStuckCommand
@@ -75,6 +75,26 @@ async def test_a_refused_saga_is_failed_with_its_reason_and_undone_in_reverse(ho
         await handle.result()
     assert isinstance(workflow_failure.value.cause, ApplicationError)
     assert workflow_failure.value.cause.type == "note.too_long"
+
+
+class Missing(Contract):
+    """Details of a refusal."""
+
+    coins: int
+    note: str = ""
+
+
+@pytest.mark.parametrize("note", ["", "x" * 16_000], ids=["small", "too large for a local activity"])
+async def test_a_refusals_details_reach_the_client(house: House, note: str) -> None:
+    details = Missing(coins=3, note=note)
+    Script.before["put"] = refuses("box.empty", details)
+
+    with pytest.raises(SagaFailed) as raised:
+        await house.bus.execute(CoinsMove, EVENT)
+
+    assert raised.value.details == {"coins": 3, "note": note}
+    assert raised.value.failure.details_as(Missing) == details
+    assert Script.runs == ["take", "put", "give_back"]
 
 
 async def test_search_attributes_show_the_event_id_the_outcome_and_the_error_code(house: House) -> None:

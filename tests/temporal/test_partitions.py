@@ -12,7 +12,7 @@ from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import RawValue
 from temporalio.service import RPCError
 
-from orchestrator import EventBus, EventRejected, Refused, SagaFailed, SagaUnknown, Transaction
+from orchestrator import Contract, EventBus, EventRejected, Refused, SagaFailed, SagaUnknown, Transaction
 from orchestrator.client import handle as client_handle
 from orchestrator.protocol.commands import FinishCommand
 from orchestrator.protocol.envelope import wrap
@@ -32,6 +32,12 @@ from orchestrator.workflow.own_execution import raw_json
 from tests.cast import Plan, Script
 from tests.house import House, eventually, new_id, open_house, opening_of, rows, update
 from tests.swarm import CATALOG, EVENT, Swarm, SwarmCompleted, SwarmRequested
+
+
+class Seven(Contract):
+    """Details of a refusal."""
+
+    coins: int
 
 
 @pytest.fixture
@@ -84,7 +90,7 @@ async def test_a_refused_saga_is_failed_and_undone_among_others(house: House) ->
 
     async def refuse(tx: Transaction) -> None:
         if tx.event_id == bad:
-            raise Refused("box.seven", "the test refuses this event")
+            raise Refused("box.seven", "the test refuses this event", Seven(coins=7))
 
     Script.before["put"] = refuse
 
@@ -95,6 +101,7 @@ async def test_a_refused_saga_is_failed_and_undone_among_others(house: House) ->
         "box.seven",
         ["cast.give_back"],
     )
+    assert raised.value.failure.details_as(Seven) == Seven(coins=7)
     await eventually(lambda: _all_ended(house, 11), "all sagas have ended")
     assert (await house.holdings()).boxes["a"] == before.boxes["a"] - 10
 

@@ -2,11 +2,14 @@
 
 import pickle
 from copy import copy
-from typing import cast
+from datetime import datetime, timedelta, timezone
+from typing import Any, cast
 
 import pytest
+from pydantic import JsonValue
 
 from orchestrator import (
+    Contract,
     DefinitionError,
     EventRejected,
     EventTimeout,
@@ -24,6 +27,7 @@ from orchestrator import (
 )
 from orchestrator.errors import MESSAGE_LIMIT, AuthorsMistake, Problem, ResultInvalid, Unrecordable, storable
 from orchestrator.protocol.envelope import UnreadableEvent
+from orchestrator.values.details import DETAILS_LIMIT, DETAILS_NESTING
 
 
 class MoveFailed(FailureEvent):
@@ -32,6 +36,15 @@ class MoveFailed(FailureEvent):
 
 class RefusedByUs(Refused):
     """An author's own class of refusal."""
+
+
+class Closing(Contract):
+    """Details of a refusal."""
+
+    since: int
+    note: str = ""
+    inner: JsonValue = None
+    moment: datetime | None = None
 
 
 FAILURE = MoveFailed(event_id="e", event_type="MOVE", event={}, error_code="a.b", message="no", undone=())
@@ -43,7 +56,8 @@ ERRORS: list[OrchestratorError] = [
     EventTimeout("not yet"),
     PublishIncomplete(["One"], ["Two", "Three"]),
     Refused("account.closed", "it is closed"),
-    RefusedByUs("account.closed", "it is closed"),
+    Refused("account.closed", "it is closed", Closing(since=2026)),
+    RefusedByUs("account.closed", "it is closed", Closing(since=2026)),
     ResultInvalid("not so"),
     SagaCancelled("saga.cancelled", "by a person", FAILURE),
     SagaFailed("account.closed", "it is closed", FAILURE),
@@ -105,6 +119,41 @@ def test_a_message_is_changed_to_what_every_database_can_store(text: str, stored
     assert storable(text) == stored
     assert Refused("a.b", text).message == stored
     assert UnreadableEvent("event.invalid", text).message == stored
+
+
+WRONG: dict[str, Any] = {"since": "x" * 9}
+
+
+def nested(levels: int) -> JsonValue:
+    """A list in a list, and so on."""
+    value: JsonValue = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("details", "said"),
+    [
+        (Closing(since=1, note="ä" * DETAILS_LIMIT), "takes 32,"),
+        (Closing(since=1, inner=nested(DETAILS_NESTING)), "is nested deeper than 50 levels"),
+        (Closing.model_construct(**WRONG), "could not be read back, because of since"),
+        (Closing(since=1, moment=datetime(1, 1, 1, tzinfo=timezone(timedelta(seconds=1)))), "would come back as"),
+    ],
+    ids=["large", "deep", "wrong", "changed"],
+)
+def test_details_that_cannot_be_recorded_are_refused_where_they_arise(details: Closing, said: str) -> None:
+    with pytest.raises(Unrecordable, match=said) as raised:
+        Refused("account.closed", "it is closed", details)
+
+    assert "xxxx" not in str(raised.value)
+
+
+def test_details_within_the_bounds_are_read_as_their_contract() -> None:
+    details = Closing(since=1, note="a" * (DETAILS_LIMIT - 200), inner=nested(DETAILS_NESTING - 1))
+
+    assert Refused("account.closed", "it is closed", details).details_as(Closing) == details
+    assert Refused("account.closed", "it is closed").details_as(Closing) is None
 
 
 def test_problems_are_sorted_by_place_and_aligned() -> None:

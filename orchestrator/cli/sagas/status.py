@@ -21,7 +21,8 @@ def status(
     arguments: Annotated[
         bool,
         typer.Option(
-            "--arguments", help="Also show each step's arguments and result, which may contain personal data."
+            "--arguments",
+            help="Also show each step's arguments, result and refusal details, which may contain personal data.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -85,6 +86,8 @@ def _print_saga(diagnosis: SagaDiagnosis, output: Output, *, arguments: bool) ->
             output.line(f"              arguments {step.arguments}")
             if step.result is not None:
                 output.line(f"              result    {step.result}")
+            if (details := _refusal_details(step)) is not None:
+                output.line(f"              details   {json.dumps(details, ensure_ascii=False)}")
     if arguments and saga is not None and saga.outcome is not None:
         output.line(f"  outcome {json.dumps(_outcome_event(saga), ensure_ascii=False)}")
 
@@ -118,6 +121,10 @@ def _step_details(step: StepView) -> str:
 def _refusal(step: StepView) -> tuple[str, str]:
     error: dict[str, str] = json.loads(step.error or "{}")
     return error.get("code", ""), error.get("message", "")
+
+
+def _refusal_details(step: StepView) -> Any:
+    return json.loads(step.error or "{}").get("details")
 
 
 def _outcome_event(saga: SagaView) -> Any:
@@ -192,4 +199,5 @@ def _step_document(step: StepView, arguments: bool) -> dict[str, Any]:
     if arguments:
         document["arguments"] = json.loads(step.arguments)
         document["result"] = None if step.result is None else json.loads(step.result)
+        document["details"] = _refusal_details(step)
     return document

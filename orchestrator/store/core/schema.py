@@ -72,6 +72,7 @@ saga = Table(
     Column("reason", String(16)),
     Column("error_code", String(200)),
     Column("message", Text),
+    Column("details", Text),
     Column("ended_by", Text),
     Column("pivot_step", Integer),
     Column("outcome", Text),

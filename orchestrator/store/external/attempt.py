@@ -45,6 +45,7 @@ from orchestrator.store.external.verification import (
     swapped,
     verified,
 )
+from orchestrator.store.saga.atomic import refusal_record, refused_reply
 from orchestrator.store.saga.fence import (
     Attempting,
     RefusedPastPivot,
@@ -147,20 +148,18 @@ async def _begin_again(database: Database, command: StepCommand, attempt: int) -
 
 
 async def _refuse(database: Database, command: StepCommand, operation: AnyExternal, refusal: Refused) -> StepReply:
-    error = canonical({"code": refusal.code, "message": refusal.message})
+    record = refusal_record(refusal)
     async with database.transaction() as connection:
         if await _changed(
             connection,
             command,
             StepState.ATTEMPTING,
             state=StepState.REFUSED.value,
-            error=error,
+            error=canonical(record),
             done_at=clock.now(),
             attempted_at=None,
         ):
-            return StepRefused(
-                number=command.number, operation=operation.name, code=refusal.code, message=refusal.message
-            )
+            return refused_reply(command.number, operation.name, record)
     return await _reply_from_row(database, command.saga, command.number, operation)
 
 

@@ -15,7 +15,7 @@ from orchestrator.definition.atomic import ATOMIC, AtomicOperation, calls_in
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import OrchestratorError, Refused
 from orchestrator.operation import Reversal
-from orchestrator.protocol.commands import SagaRef, StepCommand, UndoCommand
+from orchestrator.protocol.commands import SagaRef, StepCommand, StepRefused, UndoCommand
 from orchestrator.protocol.containment import contained
 from orchestrator.store.core.misuse_guard import guarded
 from orchestrator.transaction import Transaction
@@ -26,6 +26,7 @@ class RefusedWithin(Refused):
 
     def __init__(self, refusal: Refused, operation: str) -> None:
         super().__init__(refusal.code, refusal.message)
+        self.details = refusal.details
         self.operation = operation
 
 
@@ -81,10 +82,25 @@ async def undo_calls(
                 await tx.flush()
 
 
-def refusal_record(refusal: Refused) -> dict[str, str]:
+def refusal_record(refusal: Refused) -> dict[str, JsonValue]:
     """Return what a refused step's row records; for an atomic step this includes which operation refused."""
-    record = {"code": refusal.code, "message": refusal.message}
-    return record | {"operation": refusal.operation} if isinstance(refusal, RefusedWithin) else record
+    record: dict[str, JsonValue] = {"code": refusal.code, "message": refusal.message}
+    if refusal.details is not None:
+        record["details"] = dict(refusal.details)
+    if isinstance(refusal, RefusedWithin):
+        record["operation"] = refusal.operation
+    return record
+
+
+def refused_reply(number: int, operation: str, record: Mapping[str, Any]) -> StepRefused:
+    """Return the reply for the refusal that a step's row records."""
+    return StepRefused(
+        number=number,
+        operation=record.get("operation", operation),
+        code=record["code"],
+        message=record["message"],
+        details=record.get("details"),
+    )
 
 
 def undone_calls(catalog: Catalog, operation: str, arguments: str) -> Sequence[str]:

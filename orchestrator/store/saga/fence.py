@@ -31,7 +31,6 @@ from orchestrator.protocol.commands import (
     SagaRef,
     StepCommand,
     StepDone,
-    StepRefused,
     StepReply,
     StepState,
     text_of,
@@ -43,7 +42,7 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.driver_text import DriverText
 from orchestrator.store.core.misuse_guard import guarded
 from orchestrator.store.core.schema import saga, saga_step
-from orchestrator.store.saga.atomic import RefusedWithin, refusal_record, run_calls
+from orchestrator.store.saga.atomic import refusal_record, refused_reply, run_calls
 from orchestrator.store.saga.opening import OpenedBefore, begin_saga
 from orchestrator.store.saga.step_rows import NewStep
 from orchestrator.transaction import Transaction
@@ -194,12 +193,12 @@ async def _record_refusal(
     attempt: int,
     refusal: Refused,
 ) -> StepReply:
-    error = canonical(refusal_record(refusal))
+    record = refusal_record(refusal)
+    error = canonical(record)
     recorded_before = await claim(connection, catalog, command, operation, attempt, StepState.REFUSED, error=error)
     if recorded_before is not None:
         return _reply_of(recorded_before)
-    refused_by = refusal.operation if isinstance(refusal, RefusedWithin) else operation.name
-    return StepRefused(number=command.number, operation=refused_by, code=refusal.code, message=refusal.message)
+    return refused_reply(command.number, operation.name, record)
 
 
 def recordable(operation: Operation[..., object], returned: object) -> tuple[JsonValue, str | None]:
@@ -344,9 +343,7 @@ def recorded_reply(number: int, operation: str, row: Any) -> StepReply:
             # The saga is going forward, where only a step past the pivot can be skipped.
             return StepDone(number=number, operation=operation, result=None)
         case StepState.REFUSED:
-            refusal = json.loads(row.error)
-            refused_by = refusal.get("operation", operation)
-            return StepRefused(number=number, operation=refused_by, code=refusal["code"], message=refusal["message"])
+            return refused_reply(number, operation, json.loads(row.error))
         case _:
             return Decided(phase=Phase.UNDOING)
 

@@ -255,5 +255,6 @@ def _failure(
         "error_code": row.error_code,
         "message": row.message,
         "undone": undone,
+        "details": None if row.details is None else json.loads(row.details),
     }
     return parse(canonical(fields), failed)

@@ -34,6 +34,7 @@ _COLUMNS = (
     saga.c.reason,
     saga.c.error_code,
     saga.c.message,
+    saga.c.details,
     saga.c.outcome,
     saga.c.envelope,
     saga.c.content_digest,
@@ -65,6 +66,8 @@ class OpenSaga:
     """The phase in which an undoing saga ends."""
     error_code: str | None
     message: str | None
+    details: str | None
+    """The refusal's details as JSON, if it has any."""
     outcome: str | None
     """The outcome as JSON, once the saga has ended."""
     envelope: str
@@ -316,6 +319,7 @@ def _open_saga(row: Any, *, reused: bool) -> OpenSaga:
         reason=None if row.reason is None else Phase(row.reason),
         error_code=row.error_code,
         message=row.message,
+        details=row.details,
         outcome=row.outcome,
         envelope=row.envelope,
         content_digest=row.content_digest,

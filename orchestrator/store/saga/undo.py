@@ -6,12 +6,13 @@ waits for steps that are open, so that statement sees all of them, and steps tha
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic import JsonValue
 from sqlalchemy import bindparam, literal, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -39,7 +40,7 @@ from orchestrator.protocol.commands import (
     UndoReply,
 )
 from orchestrator.protocol.containment import contained
-from orchestrator.protocol.envelope import read
+from orchestrator.protocol.envelope import canonical, read
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
@@ -95,7 +96,12 @@ async def begin_undo(database: Database | Databases, catalog: Catalog, command: 
                 return PastPivot(number=pivot)
             ends_as = command.ends_as
             await begin_undoing(
-                connection, key, ends_as=ends_as, error_code=command.error_code, message=command.message
+                connection,
+                key,
+                ends_as=ends_as,
+                error_code=command.error_code,
+                message=command.message,
+                details=command.details,
             )
         to_undo = [step for step in steps if step.is_to_undo]
         for step in to_undo[::-1]:
@@ -131,6 +137,7 @@ async def begin_undoing(
     ends_as: Phase,
     error_code: str,
     message: str,
+    details: Mapping[str, JsonValue] | None = None,
     ended_by: str | None = None,
 ) -> None:
     """Write the decision. The caller holds the lock of the saga's row and has seen that the saga can be undone."""
@@ -142,6 +149,7 @@ async def begin_undoing(
             reason=ends_as.value,
             error_code=error_code,
             message=storable(message),
+            details=None if details is None else canonical(details),
             ended_by=ended_by,
             next_at=None,
             progressed_at=clock.now(),
