@@ -2,7 +2,7 @@
 
 This module is the public face for authors and clients. Underneath, `drive` takes a saga forward or back and knows
 neither Temporal nor SQL; `store` is the SQL that decides; `workflow` is what runs inside Temporal, deterministic;
-`worker` and `client` are the doors to Temporal from outside, `cli` a person's, `testing` an author's.
+`worker` and `client` reach Temporal from outside, `cli` serves operators, and `testing` serves authors.
 """
 
 from typing import TYPE_CHECKING, Any

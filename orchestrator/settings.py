@@ -21,7 +21,7 @@ from pydantic_settings import (
 from orchestrator.definition.databases import fault_of_name
 from orchestrator.errors import OrchestratorError
 from orchestrator.operation import HOME
-from orchestrator.protocol.unwrapping import describe
+from orchestrator.protocol.validation_errors import describe
 
 DISTRIBUTION = "temporal-saga-orchestrator"
 """The engine's name in a package index."""

@@ -14,16 +14,16 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.client.connection import connect_temporal
-from orchestrator.client.delivery import deliver, deliver_many, unconfirmed
+from orchestrator.client.executions.own_execution import ensure_own_execution
 from orchestrator.client.handle import SagaHandle
 from orchestrator.client.in_flight import request_slot
 from orchestrator.client.listening import EventLog, Listening
 from orchestrator.client.outcomes.lookup import DatabaseLookup, WorkerLookup, is_of
 from orchestrator.client.outcomes.recorded import RecordedOutcomes
-from orchestrator.client.own_execution import ensure_own_execution
-from orchestrator.client.partitions import PartitionSender, partition_of
-from orchestrator.client.rejected import keep_rejected
-from orchestrator.client.validation import Addressed, address, checked_envelope, envelope_of, read_event
+from orchestrator.client.publishing.delivery import deliver, deliver_many, unconfirmed
+from orchestrator.client.publishing.partitions import PartitionSender, partition_of
+from orchestrator.client.publishing.rejected import store_rejected
+from orchestrator.client.publishing.validation import Addressed, address, checked_envelope, envelope_of, read_event
 from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.errors import EventRejected, EventTimeout, UsageError
 from orchestrator.event import DomainEvent, FailureEvent
@@ -176,7 +176,7 @@ class EventBus:
             return await self.publish_envelope(raw)
         except EventRejected as fault:
             message = raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogatepass")
-            await keep_rejected(
+            await store_rejected(
                 self.client, self._database, message, fault, task_queue=self.task_queue, source=self.source
             )
             return []

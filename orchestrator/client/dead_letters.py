@@ -10,23 +10,23 @@ from enum import StrEnum
 from uuid import UUID
 
 from orchestrator.client.bus import EventBus
-from orchestrator.client.validation import Addressed, address
+from orchestrator.client.publishing.validation import Addressed, address
 from orchestrator.errors import EventRejected
 from orchestrator.protocol.commands import Phase
 from orchestrator.protocol.envelope import VERSION_NEWER, saga_id
 from orchestrator.protocol.unwrapping import id_reused, is_same_event
 from orchestrator.store.core.database import Database
 from orchestrator.store.dead_letters.resolution import (
-    LetterView,
     Search,
     Settled,
+    StoredDeadLetter,
     claim_for_replay,
-    count_letters,
-    find_letters,
+    count_dead_letters,
+    find_dead_letters,
     give_up_replay,
-    keep_edited,
-    letter_of,
-    settle_letter,
+    read_dead_letter,
+    settle_dead_letter,
+    store_edited_copy,
 )
 from orchestrator.store.recovery import RecordedSaga, recorded_sagas
 
@@ -34,7 +34,7 @@ EDITED = "event.edited"
 """The code of an edited copy that is now valid."""
 
 
-class ReplayForecast(StrEnum):
+class ReplayEffect(StrEnum):
     """What a replay does, or would do."""
 
     STARTS = "starts"
@@ -50,16 +50,16 @@ class ReplayForecast(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class ReplayForecast:
     """What a replay of a dead letter does or would do, with the details."""
 
-    letter: LetterView
-    fate: ReplayForecast
+    letter: StoredDeadLetter
+    effect: ReplayEffect
     event_type: str = ""
     event_id: str = ""
     starts: tuple[str, ...] = ()
     """Orchestrators that do not have the event yet."""
-    stands: Mapping[str, Phase] | None = None
+    phases: Mapping[str, Phase] | None = None
     """Orchestrators that already have the event, each with the phase of its saga."""
     code: str = ""
     reason: str = ""
@@ -68,16 +68,16 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The forecast in one line."""
-        match self.fate:
-            case ReplayForecast.REFUSED:
+        match self.effect:
+            case ReplayEffect.REFUSED:
                 return f"refused again: {self.code}: {self.reason}"
-            case ReplayForecast.SETTLED:
+            case ReplayEffect.SETTLED:
                 return f"already settled: {self.reason}"
-            case ReplayForecast.UNDER_WAY:
+            case ReplayEffect.UNDER_WAY:
                 return "being replayed by another process"
-            case ReplayForecast.STARTS | ReplayForecast.REPEATS:
+            case ReplayEffect.STARTS | ReplayEffect.REPEATS:
                 effects = [f"starts {', '.join(self.starts)}"] if self.starts else []
-                effects += [f"repeats what {name} has as {phase.value}" for name, phase in (self.stands or {}).items()]
+                effects += [f"repeats what {name} has as {phase.value}" for name, phase in (self.phases or {}).items()]
                 return f"{self.event_type} {self.event_id} {'; '.join(effects)}"
 
 
@@ -86,7 +86,7 @@ class DeadLetters:
 
         letters = DeadLetters(database, bus)
         for letter in await letters.find(Search(code="event.unknown_type")):
-            print((await letters.foresee(letter.id)).sentence)
+            print((await letters.forecast_replay(letter.id)).sentence)
 
     Args:
         database: the home database.
@@ -97,13 +97,13 @@ class DeadLetters:
         self._database = database
         self._bus = bus
 
-    async def find(self, search: Search) -> Sequence[LetterView]:
+    async def find(self, search: Search) -> Sequence[StoredDeadLetter]:
         """Return dead letters, the newest first, each with only the beginning of its message.
 
         Raises:
             Unreachable: the database cannot be reached.
         """
-        return await find_letters(self._database, search)
+        return await find_dead_letters(self._database, search)
 
     async def count(self, search: Search) -> int:
         """Return how many dead letters match a search, regardless of its limit.
@@ -111,26 +111,26 @@ class DeadLetters:
         Raises:
             Unreachable: the database cannot be reached.
         """
-        return await count_letters(self._database, search)
+        return await count_dead_letters(self._database, search)
 
-    async def get(self, number: int) -> LetterView | None:
+    async def get(self, number: int) -> StoredDeadLetter | None:
         """Return one dead letter with its whole message; None if it does not exist.
 
         Raises:
             Unreachable: the database cannot be reached.
         """
-        return await letter_of(self._database, number)
+        return await read_dead_letter(self._database, number)
 
-    async def foresee(self, number: int) -> Verdict | None:
+    async def forecast_replay(self, number: int) -> ReplayForecast | None:
         """Forecast what a replay would do now, without changing anything; None if the dead letter does not exist.
 
         Raises:
             Unreachable: the database cannot be reached.
         """
         letter = await self.get(number)
-        return None if letter is None else await self._judge(letter)
+        return None if letter is None else await self._forecast(letter)
 
-    async def replay(self, number: int, *, by: str) -> Verdict | None:
+    async def replay(self, number: int, *, by: str) -> ReplayForecast | None:
         """Publish a dead letter's message under its event id, and settle the dead letter.
 
         If the message is rejected again, the dead letter stays open and unchanged. Safe to repeat and to interrupt.
@@ -145,22 +145,22 @@ class DeadLetters:
         letter = await self.get(number)
         if letter is None:
             return None
-        verdict = await self._judge(letter)
-        if verdict.fate not in (ReplayForecast.STARTS, ReplayForecast.REPEATS):
-            return verdict
+        forecast = await self._forecast(letter)
+        if forecast.effect not in (ReplayEffect.STARTS, ReplayEffect.REPEATS):
+            return forecast
         claim = await claim_for_replay(self._database, number, by=by)
         if claim is None:
-            return await self.foresee(number)
+            return await self.forecast_replay(number)
         try:
             await self._bus.publish_envelope(letter.raw)
         except EventRejected as fault:
             await give_up_replay(self._database, number, claim)
-            return Verdict(letter=letter, fate=ReplayForecast.REFUSED, code=fault.code, reason=fault.message)
+            return ReplayForecast(letter=letter, effect=ReplayEffect.REFUSED, code=fault.code, reason=fault.message)
         except BaseException:
             await give_up_replay(self._database, number, claim)
             raise
-        await settle_letter(self._database, number, f"replayed by {by}: {verdict.sentence}", heeds_claims=False)
-        return verdict
+        await settle_dead_letter(self._database, number, f"replayed by {by}: {forecast.sentence}", heeds_claims=False)
+        return forecast
 
     async def drop(self, number: int, *, by: str, reason: str) -> Settled:
         """Settle a dead letter without a replay; it stays in the table, with the person and the reason.
@@ -168,9 +168,9 @@ class DeadLetters:
         Raises:
             Unreachable: the database cannot be reached.
         """
-        return await settle_letter(self._database, number, f"dropped by {by}: {reason}", heeds_claims=True)
+        return await settle_dead_letter(self._database, number, f"dropped by {by}: {reason}", heeds_claims=True)
 
-    async def edit(self, letter: LetterView, raw: bytes, *, by: str) -> Verdict | None:
+    async def edit(self, letter: StoredDeadLetter, raw: bytes, *, by: str) -> ReplayForecast | None:
         """Store an edited copy as a new dead letter; the original is settled and left unchanged.
 
         Returns:
@@ -185,31 +185,31 @@ class DeadLetters:
             code, reason = fault.code, fault.message
         else:
             code, reason = EDITED, f"a copy of {letter.id}, edited by {by}; replay it"
-        number = await keep_edited(self._database, letter, raw, by=by, code=code, reason=reason)
-        return None if number is None else await self.foresee(number)
+        number = await store_edited_copy(self._database, letter, raw, by=by, code=code, reason=reason)
+        return None if number is None else await self.forecast_replay(number)
 
-    async def _judge(self, letter: LetterView) -> Verdict:
+    async def _forecast(self, letter: StoredDeadLetter) -> ReplayForecast:
         if not letter.is_open:
-            return Verdict(letter=letter, fate=ReplayForecast.SETTLED, reason=letter.settled_as or "")
+            return ReplayForecast(letter=letter, effect=ReplayEffect.SETTLED, reason=letter.settled_as or "")
         if not letter.is_whole:
-            reason = f"only {letter.kept:,} of {letter.size:,} bytes have arrived so far"
-            return Verdict(letter=letter, fate=ReplayForecast.REFUSED, code=letter.code, reason=reason)
+            reason = f"only {letter.stored_size:,} of {letter.size:,} bytes have arrived so far"
+            return ReplayForecast(letter=letter, effect=ReplayEffect.REFUSED, code=letter.code, reason=reason)
         try:
             addressed = address(self._bus.catalog, letter.raw)
             _refuse_newer(addressed)
             known = await self._known(addressed)
         except EventRejected as fault:
-            return Verdict(letter=letter, fate=ReplayForecast.REFUSED, code=fault.code, reason=fault.message)
+            return ReplayForecast(letter=letter, effect=ReplayEffect.REFUSED, code=fault.code, reason=fault.message)
         names = [listener.__name__ for listener in addressed.listeners]
-        stands = {recorded.orchestrator: recorded.phase for recorded in known.values()}
-        starts = tuple(name for name in names if name not in stands)
-        return Verdict(
+        phases = {recorded.orchestrator: recorded.phase for recorded in known.values()}
+        starts = tuple(name for name in names if name not in phases)
+        return ReplayForecast(
             letter=letter,
-            fate=ReplayForecast.STARTS if starts else ReplayForecast.REPEATS,
+            effect=ReplayEffect.STARTS if starts else ReplayEffect.REPEATS,
             event_type=addressed.envelope.event_type,
             event_id=addressed.envelope.event_id,
             starts=starts,
-            stands=stands,
+            phases=phases,
         )
 
     async def _known(self, addressed: Addressed) -> Mapping[UUID, RecordedSaga]:

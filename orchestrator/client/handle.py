@@ -9,11 +9,11 @@ from uuid import UUID
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
+from orchestrator.client.executions.task_queues import unpolled_queue_of
 from orchestrator.client.outcomes.execution_outcome import NoOutcome, outcome_of_execution
 from orchestrator.client.outcomes.lookup import LookupUnavailable
 from orchestrator.client.outcomes.progress import FINISHING, Progress, progress_of
 from orchestrator.client.outcomes.recorded import RecordedOutcomes
-from orchestrator.client.task_queues import unpolled_queue_of
 from orchestrator.errors import EventRejected, NotFinished, SagaCancelled, SagaFailed, SagaUnknown, Unreachable
 from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator

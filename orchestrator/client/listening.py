@@ -17,9 +17,9 @@ from orchestrator.client.outcomes.lookup import LookupSource, LookupUnavailable
 from orchestrator.client.outcomes.polling import Backoff, Polling
 from orchestrator.errors import EventTimeout, UsageError
 from orchestrator.event import DomainEvent
-from orchestrator.heard import MOST_HEARD, fingerprint, pack, unpack
 from orchestrator.protocol.envelope import OUTCOME_SIZE_LIMIT, UnreadableEvent, canonical, read
-from orchestrator.protocol.lookup import ASKED_SEEN, OVERLAP, EventEntry, EventFilter, Lookup, LookupReply
+from orchestrator.protocol.fingerprints import FINGERPRINTS_LIMIT, fingerprint, pack, unpack
+from orchestrator.protocol.lookup import LOOKUP_KEYS, OVERLAP, EventEntry, EventFilter, Lookup, LookupReply
 from orchestrator.protocol.unwrapping import unwrap
 from orchestrator.store.connections.event_loop import LoopBinding
 
@@ -98,11 +98,11 @@ class Listening(Generic[E]):
     def skip(self, known: LookupReply) -> None:
         """Start after the events in a reply, none of which is reported."""
         if known.now is not None:
-            self.seen = dict.fromkeys(unpack(known.heard), known.now)
+            self.seen = dict.fromkeys(unpack(known.fingerprints), known.now)
         self.seen |= {fingerprint(entry.key): entry.recorded_at for entry in known.events}
         self.raise_floor(known)
         # Older events are unknown. (A worker from before there were fingerprints returns at most this many keys.)
-        oldest = known.events[0].recorded_at if len(known.events) >= ASKED_SEEN else known.heard_since
+        oldest = known.events[0].recorded_at if len(known.events) >= LOOKUP_KEYS else known.fingerprints_since
         if oldest is not None and self.floor is not None:
             self.floor = max(self.floor, oldest)
 
@@ -170,10 +170,10 @@ class EventLog:
 
     async def known(self, event_type: str) -> LookupReply:
         """Return the recent events of a type without their content."""
-        question = Lookup(events=EventFilter(types=(event_type,), keys_only=True, as_fingerprints=True))
+        lookup = Lookup(events=EventFilter(types=(event_type,), keys_only=True, as_fingerprints=True))
         while True:
             try:
-                return await self._source.ask(question)
+                return await self._source.ask(lookup)
             except LookupUnavailable:
                 await asyncio.sleep(_RETRY_PAUSE)
 
@@ -198,13 +198,13 @@ class EventLog:
         if not floors:
             return False
         known = _received_by_all(min(floors), listeners)
-        is_full = len(known) <= ASKED_SEEN or monotonic() >= self._next_full_lookup
+        is_full = len(known) <= LOOKUP_KEYS or monotonic() >= self._next_full_lookup
         since = min(floors)
-        if len(known) > (limit := MOST_HEARD if is_full else ASKED_SEEN):
+        if len(known) > (limit := FINGERPRINTS_LIMIT if is_full else LOOKUP_KEYS):
             known = known[-limit:]
             since = known[0][0]
         types = tuple(sorted({listener.event.type_name() for listener in listeners}))
-        wanted = EventFilter(types=types, since=since, heard=pack(key for _, key in known))
+        wanted = EventFilter(types=types, since=since, known=pack(key for _, key in known))
         seconds = self._source.patience if is_full else min(self._source.patience, _FULL_LOOKUP_INTERVAL)
         reply = await self._source.ask(Lookup(events=wanted, seconds=seconds))
         news = [listener.receive(entry) for listener in listeners for entry in reply.events]

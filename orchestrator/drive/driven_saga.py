@@ -28,7 +28,8 @@ from orchestrator.protocol.commands import (
     WaitCommand,
 )
 from orchestrator.protocol.envelope import CONTENT_LIMIT, Envelope, UnreadableEvent, canonical, read
-from orchestrator.protocol.unwrapping import describe, unwrap
+from orchestrator.protocol.unwrapping import unwrap
+from orchestrator.protocol.validation_errors import describe
 from orchestrator.saga import Awaited, Saga
 
 R = TypeVar("R")

@@ -102,7 +102,7 @@ class Driver:
         self._handling: asyncio.Task[Any] | None = None
         self._opened = opened
         self._driving: asyncio.Task[Any] | None = None
-        self._is_left = False
+        self._is_abandoned = False
         self._has_passed_pivot = False
         self._is_expired = False
         deadline = orchestrator.deadline
@@ -121,7 +121,7 @@ class Driver:
             EventIdReused: the event's id was already used for different content.
             SagaStuck: the saga is stuck; its row is marked as well.
             Exception: a bug in `handle`. Nothing is undone, and fixed code resumes the saga.
-            asyncio.CancelledError: `leave` was called.
+            asyncio.CancelledError: `abandon` was called.
         """
         self._driving = asyncio.current_task()
         timer = self._start_deadline_timer()
@@ -129,19 +129,19 @@ class Driver:
             # `handle` runs in its own task, because it may cancel that task. Only a person cancels this one.
             return await asyncio.ensure_future(self._forward())
         except asyncio.CancelledError:
-            if self._is_left:
+            if self._is_abandoned:
                 raise
             return await uninterrupted(self._stop())
         finally:
             if timer is not None:
                 timer.cancel()
 
-    def leave(self) -> None:
+    def abandon(self) -> None:
         """Make `drive` end with `asyncio.CancelledError`, so that another driver can continue. Nothing is decided.
 
         An undo or an outcome that has begun is completed first.
         """
-        self._is_left = True
+        self._is_abandoned = True
         if self._driving is not None:
             self._driving.cancel()
 
@@ -166,7 +166,7 @@ class Driver:
         return asyncio.get_running_loop().call_later(self._opening.deadline, expire)
 
     def _is_stopped(self) -> bool:
-        """Whether a person, the deadline or `leave` stopped the driver, and not the author's own code."""
+        """Whether a person, the deadline or `abandon` stopped the driver, and not the author's own code."""
         return self._driving is not None and self._driving.cancelling() > self._cancels_handled
 
     async def _stop(self, failing: str | None = None) -> Outcome:
@@ -291,7 +291,7 @@ class Driver:
                 self._opening = self._opening.model_copy(update={"envelope": first})
                 return await self._forward()
             case CancelRequested(failing=failing):
-                if self._is_left:
+                if self._is_abandoned:
                     raise asyncio.CancelledError
                 if not self._is_stopped():
                     raise misused or UsageError(NOT_CANCELLED)
@@ -372,6 +372,6 @@ async def uninterrupted(work: Coroutine[Any, Any, R] | Awaitable[R]) -> R:
 
 def _describe_divergence(diverged: Diverged) -> str:
     return storable(
-        f"step {diverged.number} differs from its record: recorded {diverged.recorded}, now {diverged.given}. "
+        f"step {diverged.number} differs from its record: recorded {diverged.recorded}, now {diverged.requested}. "
         "Deploy the code that the saga was begun with, or cancel the saga"
     )

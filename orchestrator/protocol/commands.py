@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from orchestrator.definition.atomic import ATOMIC, calls_in, named
+from orchestrator.definition.atomic import named
 from orchestrator.operation import HOME
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Diverged(Message):
     kind: Literal["diverged"] = "diverged"
     number: int
     recorded: str
-    given: str
+    requested: str
 
 
 class Reused(Message):
@@ -343,10 +343,3 @@ class MarkStuckCommand(Message):
     """The reason, or None to clear the mark."""
     step: StepCommand | None = None
     """The step past the pivot that keeps failing. It is recorded as attempted, so that a person can skip it."""
-
-
-def text_of(operation: str, arguments: dict[str, Any]) -> str:
-    """Format a call for a person, with its arguments."""
-    if operation == ATOMIC.name:
-        return f"atomically {', '.join(text_of(name, call) for name, call in calls_in(arguments))}"
-    return f"{operation}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"

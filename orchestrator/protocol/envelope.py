@@ -11,18 +11,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
-from typing import Any, cast
+from typing import Annotated, Any, Literal
 from uuid import UUID, uuid5
 
-from cloudevents.core.exceptions import BaseCloudEventException
-from cloudevents.core.formats.json import JSONFormat
-from cloudevents.core.v1.event import CloudEvent
-from pydantic import JsonValue
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    JsonValue,
+    ValidationError,
+)
 
 from orchestrator.errors import OrchestratorError, storable
 from orchestrator.event import DomainEvent, unstorable
 from orchestrator.protocol.json_text import GivenTwice, loads_strictly
 from orchestrator.protocol.names import EVENT_SIGNAL, EVENT_SOURCES
+from orchestrator.protocol.validation_errors import describe
 from orchestrator.values.round_trip import deeper_than
 
 EVENT_SIZE_LIMIT = 256 * 1024
@@ -52,7 +59,7 @@ _TEXT_LIMIT = 200
 _SAGAS = UUID("5a1f7c1e-6d2b-5c0e-9b53-6f0f6b8a7d11")
 _EVENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@=+-]{0,127}")
 _ID_RULE = "it has 1 to 128 letters, digits and ._:@=+-, and starts with a letter or a digit"
-_FORMAT = JSONFormat()
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -167,12 +174,12 @@ def wrap(
         data: dict[str, JsonValue] = event.model_dump(mode="json")
     except (ValueError, RecursionError) as fault:
         raise UnreadableEvent("event.invalid", f"its fields cannot be written as JSON: {_first_line(fault)}") from fault
-    attributes: dict[str, Any] = {
+    attributes: dict[str, JsonValue] = {
         "specversion": "1.0",
         "id": event_id,
         "source": source,
         "type": event.type_name(),
-        "time": happened,
+        "time": happened.isoformat().replace("+00:00", "Z"),
         "datacontenttype": "application/json",
         "dataversion": event.version,
     }
@@ -180,7 +187,7 @@ def wrap(
     if because is not None:
         attributes |= {"correlationid": correlation, "causationid": causation}
     try:
-        text = _FORMAT.write(CloudEvent(attributes, data)).decode()
+        text = json.dumps({**attributes, "data": data}, allow_nan=False)
     except (ValueError, RecursionError) as fault:
         raise UnreadableEvent("event.invalid", f"its fields cannot be written as JSON: {_first_line(fault)}") from fault
     if (size := len(text.encode())) > limit:
@@ -253,6 +260,48 @@ def check_received(source: str, raw: bytes) -> None:
         raise UnreadableEvent("event.missing", "the message is empty; send the event's envelope as its argument")
 
 
+def _storable(text: str) -> str:
+    if fault := unstorable(text):
+        raise ValueError(fault)
+    return text
+
+
+def _timestamp(value: object) -> datetime:
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        raise ValueError("must be an RFC 3339 timestamp with a time zone")
+    try:
+        return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except OverflowError as fault:
+        raise ValueError("must be within the years 1 to 9999 in UTC") from fault
+
+
+# `InstanceOf`, because pydantic's own strings refuse lone surrogates, for which other checks give the reason.
+_Text = Annotated[InstanceOf[str], Field(min_length=1)]
+_StorableText = Annotated[_Text, AfterValidator(_storable)]
+_ExtensionName = Annotated[str, Field(pattern="^[a-z0-9]+$")]
+_Reference = Annotated[InstanceOf[str], Field(max_length=_TEXT_LIMIT), AfterValidator(_storable)]
+
+
+class _Attributes(BaseModel):
+    """The attributes of an envelope: those that CloudEvents 1.0 defines, and those that the engine adds."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    __pydantic_extra__: dict[_ExtensionName, Any]  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    specversion: Literal["1.0"]
+    id: _Text
+    source: _StorableText
+    type: Annotated[_StorableText, Field(max_length=TYPE_LIMIT)]
+    time: Annotated[datetime, BeforeValidator(_timestamp)]
+    data: dict[Any, Any]
+    subject: _Text = ""
+    datacontenttype: _Text = ""
+    dataschema: _Text = ""
+    dataversion: Annotated[int, Field(ge=1, le=VERSION_LIMIT)] = 1
+    correlationid: _Reference = ""
+    causationid: _Reference = ""
+
+
 def _read(raw: bytes | str, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
     size = len(raw.encode("utf-8", "surrogatepass")) if isinstance(raw, str) else len(raw)
     if size > limit:
@@ -267,72 +316,32 @@ def _read(raw: bytes | str, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
         raise UnreadableEvent("event.not_json", f"not JSON: {_first_line(fault)}") from fault
     if not isinstance(parsed, dict):
         raise UnreadableEvent("event.not_cloudevent", "not a CloudEvent: the JSON is not an object")
-    # The SDK fills in a missing id or time, with another value at each reading.
-    if missing := [name for name in ("specversion", "id", "source", "type", "time", "data") if name not in parsed]:
-        raise UnreadableEvent(
-            "event.not_cloudevent", f"not a CloudEvent 1.0 as required here: {', '.join(missing)} is missing"
-        )
     try:
-        message = _FORMAT.read(CloudEvent, text)
-    except (BaseCloudEventException, ValueError, TypeError, KeyError, AttributeError) as fault:
-        raise UnreadableEvent("event.not_cloudevent", f"not a CloudEvent 1.0: {_first_line(fault)}") from fault
+        attributes = _Attributes.model_validate(parsed)
+    except ValidationError as fault:
+        raise UnreadableEvent("event.not_cloudevent", f"not a CloudEvent 1.0: {describe(fault)}") from fault
     nesting = NESTING_LIMIT if limit <= EVENT_SIZE_LIMIT else OUTCOME_NESTING
-    return _checked(message, text, nesting, has_rounded_numbers=has_rounded_numbers)
+    if deeper_than(nesting, attributes.data):
+        raise UnreadableEvent("event.not_cloudevent", f"data: is nested deeper than {nesting} levels")
+    if not valid_event_id(attributes.id):
+        raise UnreadableEvent("event.invalid_id", f"id: is not an event id; {_ID_RULE}")
+    return Envelope(
+        event_id=attributes.id,
+        event_type=attributes.type,
+        version=attributes.dataversion,
+        time=attributes.time,
+        source=attributes.source,
+        data=attributes.data,
+        text=text,
+        correlation_id=attributes.correlationid,
+        causation_id=attributes.causationid,
+        has_rounded_numbers=has_rounded_numbers,
+    )
 
 
 _REMEMBERED = 16 * 1024
 """The length up to which envelopes are cached, because a saga reads its envelope several times."""
 _read_again = lru_cache(maxsize=512)(_read)
-
-
-def _checked(message: Any, text: str, nesting: int, *, has_rounded_numbers: bool) -> Envelope:
-    attributes: dict[str, Any] = message.get_attributes()
-    data: object = message.get_data()
-    if attributes.get("specversion") != "1.0":
-        raise UnreadableEvent("event.not_cloudevent", "specversion: must be 1.0, the only version read here")
-    if not isinstance(data, dict):
-        raise UnreadableEvent("event.not_cloudevent", "data: must be a JSON object with the event's fields")
-    fields = cast("dict[str, JsonValue]", data)
-    if deeper_than(nesting, fields):
-        raise UnreadableEvent("event.not_cloudevent", f"data: is nested deeper than {nesting} levels")
-    event_type, source = str(attributes["type"]), str(attributes["source"])
-    for name, value in (("type", event_type), ("source", source)):
-        if fault := unstorable(value):
-            raise UnreadableEvent("event.not_cloudevent", f"{name}: {fault}")
-    if len(event_type) > TYPE_LIMIT:
-        raise UnreadableEvent("event.not_cloudevent", f"type: is longer than {TYPE_LIMIT} characters")
-    version: object = attributes.get("dataversion", 1)
-    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= VERSION_LIMIT:
-        raise UnreadableEvent("event.not_cloudevent", f"dataversion: must be an integer from 1 to {VERSION_LIMIT}")
-    time: object = attributes.get("time")
-    if not isinstance(time, datetime) or time.tzinfo is None:
-        raise UnreadableEvent("event.not_cloudevent", "time: must be an RFC 3339 timestamp with a time zone")
-    try:
-        time = time.astimezone(UTC)
-    except OverflowError as fault:
-        raise UnreadableEvent("event.not_cloudevent", "time: must be within the years 1 to 9999 in UTC") from fault
-    event_id = str(attributes["id"])
-    if not valid_event_id(event_id):
-        raise UnreadableEvent("event.invalid_id", f"id: is not an event id; {_ID_RULE}")
-    return Envelope(
-        event_id=event_id,
-        event_type=event_type,
-        version=version,
-        time=time,
-        source=source,
-        data=fields,
-        text=text,
-        correlation_id=_extension(attributes, "correlationid"),
-        causation_id=_extension(attributes, "causationid"),
-        has_rounded_numbers=has_rounded_numbers,
-    )
-
-
-def _extension(attributes: Mapping[str, Any], name: str) -> str:
-    value: object = attributes.get(name, "")
-    if not isinstance(value, str) or len(value) > _TEXT_LIMIT or unstorable(value):
-        raise UnreadableEvent("event.not_cloudevent", f"{name}: must be a string of at most {_TEXT_LIMIT} characters")
-    return value
 
 
 def stripped(text: str) -> str:

@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from orchestrator.protocol.commands import Outcome
 
-ANSWER_BYTES = 1024 * 1024
+REPLY_BYTES = 1024 * 1024
 """The approximate size limit of one reply. A single outcome or event is returned whatever its size."""
 OVERLAP = timedelta(minutes=1)
 """How far back each query looks again, because an event may be committed after a later one, and clocks differ."""
-ASKED_SAGAS = 500
+LOOKUP_SAGAS = 500
 """The most sagas in one query."""
-ASKED_SEEN = 2_000
+LOOKUP_KEYS = 2_000
 """The most already received events that a query normally lists. Now and then it lists all of the last `OVERLAP`."""
 
 
@@ -32,12 +32,12 @@ class EventFilter(_Message):
     types: tuple[str, ...]
     since: datetime | None = None
     """The earliest recording time, by the clock of the process that recorded the event; None for the last `OVERLAP`."""
-    heard: str = ""
+    known: str = ""
     """The packed fingerprints of events that the client already has."""
     seen: frozenset[str] = frozenset()
     """The keys of events that the client already has, from clients that do not know fingerprints."""
     keys_only: bool = False
-    """Whether to return only the keys of the latest `ASKED_SEEN` events."""
+    """Whether to return only the keys of the latest `LOOKUP_KEYS` events."""
     as_fingerprints: bool = False
     """Whether, with `keys_only`, to return all of them as fingerprints."""
 
@@ -80,16 +80,16 @@ class LookupReply(_Message):
     """Sagas that have ended, possibly not all of them in one reply; with `open_too` also others that have a row."""
     events: tuple[EventEntry, ...] = ()
     """The events, ordered by recording time."""
-    heard: str = ""
+    fingerprints: str = ""
     """The packed fingerprints of events, if the query asked for them."""
-    heard_since: datetime | None = None
-    """The earliest recording time of the events in `heard`; None if none were left out."""
+    fingerprints_since: datetime | None = None
+    """The earliest recording time of the events in `fingerprints`; None if none were left out."""
     has_more: bool = False
     """Whether there are more events, recorded later than these."""
     now: datetime | None = None
     """The database's time when the events were selected."""
 
     @property
-    def tells(self) -> bool:
+    def has_results(self) -> bool:
         """Whether the reply contains any saga or event."""
         return bool(self.events or self.sagas)

@@ -5,10 +5,10 @@ from hashlib import sha256
 
 _PARTITION = re.compile(r"[^\W\d]\w*/partition/[1-9][0-9]*-of-[1-9][0-9]*")
 
-BEGIN_UNDO = "saga.turn_to_undoing"
+BEGIN_UNDO = "saga.begin_undo"
 FINISH = "saga.finish"
 MARK_STUCK = "saga.mark_stuck"
-DEAD_LETTER = "saga.keep_dead_letter"
+DEAD_LETTER = "saga.store_dead_letter"
 BEGIN_WAIT = "saga.begin_wait"
 END_WAIT = "saga.end_wait"
 DRIVE_WAVE = "saga.drive_wave"
@@ -30,6 +30,8 @@ UPDATE_SOURCE = "update"
 """The source of a message that came by an update, whatever the update's name."""
 BUS_SOURCE = "bus"
 """The source of a message that another system passed to the event bus."""
+OUTBOX_SOURCE = "outbox"
+"""The source of a dead letter that could not be sent from an outbox."""
 EVENT_SOURCES = (START_SOURCE, EVENT_SIGNAL, UPDATE_SOURCE, BUS_SOURCE)
 """The sources from which events are accepted."""
 

@@ -5,8 +5,8 @@ PUBLISH_EVENT_WORKFLOW = "PublishEvent"
 SCHEDULED_WORKFLOW = "ScheduledPublish"
 """The type of the workflow that a Temporal schedule starts to publish an event."""
 RECOVERY_WORKFLOW = "SagaRecovery"
-ANSWERS_WORKFLOW = "SagaAnswers"
-WORKFLOWS = frozenset({PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW, RECOVERY_WORKFLOW, ANSWERS_WORKFLOW})
+LOOKUPS_WORKFLOW = "SagaLookups"
+WORKFLOWS = frozenset({PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW, RECOVERY_WORKFLOW, LOOKUPS_WORKFLOW})
 """The engine's own workflow types."""
 
 ACTIVITY_PREFIX = "saga."

@@ -13,6 +13,7 @@ from pydantic import JsonValue, ValidationError
 from orchestrator.event import DomainEvent, Fields, upcasters_of
 from orchestrator.protocol.envelope import VERSION_NEWER, Envelope, UnreadableEvent, canonical, content_digest, read
 from orchestrator.protocol.json_text import loads_keeping_digits, rounded_field
+from orchestrator.protocol.validation_errors import describe
 
 E = TypeVar("E", bound=DomainEvent)
 
@@ -161,13 +162,3 @@ def parse(text: str | bytes, event_class: type[E]) -> E:
         raise UnreadableEvent(
             "event.invalid", f"a validator of {event_class.type_name()} failed with {type(fault).__name__}"
         ) from fault
-
-
-def describe(fault: ValidationError) -> str:
-    """Describe each wrong field in one line, without its value, because that may be personal data."""
-    descriptions: list[str] = []
-    for error in fault.errors(include_url=False, include_input=False, include_context=False):
-        field = ".".join(str(part) for part in error["loc"])
-        text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        descriptions.append(f"{field}: {text}" if field else text)
-    return "; ".join(descriptions)

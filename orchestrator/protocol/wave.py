@@ -3,6 +3,8 @@
 from enum import StrEnum
 
 from orchestrator.protocol.commands import Message
+from orchestrator.protocol.dead_letters import Inbound
+from orchestrator.protocol.names import EVENT_SIGNAL
 
 WAVE_EVENTS = 50
 """The most events in one wave."""
@@ -37,7 +39,7 @@ class WaveItem(Message):
 
     position: int
     """The position of the event's message among those of the run."""
-    door: str = ""
+    source: str = ""
     """The source of the message: `start`, `update`, or the signal's name. `wake` if a wake signal has named an event
     that the partition did not know."""
     event_id: str | None = None
@@ -47,13 +49,17 @@ class WaveItem(Message):
     losses: int = 0
     """How often the saga was postponed as lost."""
 
+    def message(self, raw: bytes) -> Inbound:
+        """Return the item's message, of which these are the bytes."""
+        return Inbound(self.source or EVENT_SIGNAL, self.position, raw)
+
 
 class WaveCommand(Message):
     """Drive these sagas, if possible to their ends. The messages of unopened sagas follow as further arguments, in the
     same order."""
 
     first_run_id: str
-    places: tuple[WaveItem, ...]
+    items: tuple[WaveItem, ...]
     """The items of the wave."""
     opens_only: bool = False
     """Whether to only open the sagas, because the partition has more messages than its next run can be started with."""
@@ -72,13 +78,13 @@ class PostponedItem(Message):
 class WaveReply(Message):
     """The result of a wave. An item that is not postponed is done, a dead letter, or in its own execution."""
 
-    left: tuple[PostponedItem, ...] = ()
+    postponed: tuple[PostponedItem, ...] = ()
     """The postponed items."""
     done: int = 0
     """The number of sagas that have ended."""
     own: int = 0
     """The number of sagas that now have their own execution."""
-    letters: int = 0
+    dead_letters: int = 0
     """The number of messages that were stored as dead letters."""
     woken: tuple[str, ...] = ()
     """The ids of events of this partition, outside the wave, whose sagas may now hold their locks."""
@@ -89,7 +95,7 @@ class WaveReply(Message):
 class CarriedItem(Message):
     """One event that a partition passes to its next run. The fields are those of `WaveItem`."""
 
-    door: str = ""
+    source: str = ""
     event_id: str | None = None
     """The event's id, if its saga is open; None if its message follows as an argument."""
     failures: int = 0

@@ -48,7 +48,7 @@ Waker = Callable[[Sequence[Woken]], Awaitable[None]]
 """Makes the drivers of these sagas look at once. Never raises: if a driver is not reached, it only looks later."""
 
 
-async def wake_nobody(woken: Sequence[Woken]) -> None:
+async def wake_none(woken: Sequence[Woken]) -> None:
     """Wake no driver; the sagas look by themselves."""
 
 

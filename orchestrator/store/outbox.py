@@ -221,7 +221,7 @@ async def mark_sent(database: Database, ids: Sequence[int]) -> None:
     await database.in_transaction(mark)
 
 
-async def mark_buried(database: Database, row: OutboxRow, error: str) -> None:
+async def mark_rejected(database: Database, row: OutboxRow, error: str) -> None:
     """Mark a row that is stored as a dead letter, so that it is not sent again."""
     statement = (
         update(saga_outbox)

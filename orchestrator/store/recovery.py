@@ -218,7 +218,7 @@ async def _answer(connection: AsyncConnection, recorded: RecordedSaga) -> UndoAn
     return UndoAnswer.UNDOING
 
 
-async def kept_positions(database: Database, workflow_id: str, run_id: str) -> frozenset[int]:
+async def stored_positions(database: Database, workflow_id: str, run_id: str) -> frozenset[int]:
     """Return the positions of a run's messages that are completely stored as dead letters."""
     table = saga_dead_letter.c
     statement = select(table.origin_position).where(

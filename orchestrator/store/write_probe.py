@@ -22,7 +22,7 @@ async def write_probe(database: Database) -> None:
     number = -1 - secrets.randbelow(2**31 - 1)
     letter = {
         "id": number,
-        "door": "write_probe",
+        "source": "write_probe",
         "origin_workflow_id": "write_probe",
         "origin_run_id": str(uuid4()),
         "origin_position": 1,

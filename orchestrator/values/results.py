@@ -8,7 +8,7 @@ from pydantic import JsonValue, ValidationError
 
 from orchestrator.errors import AuthorsMistake, ResultInvalid, Unrecordable
 from orchestrator.protocol.envelope import canonical
-from orchestrator.protocol.unwrapping import describe
+from orchestrator.protocol.validation_errors import describe
 from orchestrator.values.signature import Signature
 
 

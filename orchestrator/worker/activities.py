@@ -36,8 +36,8 @@ from orchestrator.protocol.commands import (
 )
 from orchestrator.protocol.dead_letters import DeadLetterPiece
 from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW
-from orchestrator.protocol.unwrapping import describe
-from orchestrator.store.dead_letters.intake import keep_piece
+from orchestrator.protocol.validation_errors import describe
+from orchestrator.store.dead_letters.intake import store_piece
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.worker.attempt_failure import attempt_failed
 from orchestrator.worker.last_failure import last_failure
@@ -158,19 +158,10 @@ def _engine_activities(steps: StoreSteps) -> list[Callable[..., Any]]:
     async def dead_letter(*arguments: RawValue) -> int:
         piece = _command(DeadLetterPiece, arguments, steps.catalog, also=_PUBLISHERS)
         info = activity.info()
-        kept = keep_piece(
-            steps.database,
-            door=piece.door,
-            workflow_id=info.workflow_id or "",
-            run_id=info.workflow_run_id or "",
-            position=piece.position,
-            code=piece.code,
-            reason=piece.reason,
-            size=piece.size,
-            offset=piece.offset,
-            raw=piece.raw,
+        storing = store_piece(
+            steps.database, piece, workflow_id=info.workflow_id or "", run_id=info.workflow_run_id or ""
         )
-        return await _report_failure(kept, steps)
+        return await _report_failure(storing, steps)
 
     return [begin_wait, end_wait, begin_undo, finish, mark_stuck, dead_letter]
 

@@ -15,6 +15,7 @@ from temporalio.common import RawValue
 
 from orchestrator.event import DomainEvent
 from orchestrator.protocol import names
+from orchestrator.protocol.dead_letters import Inbound
 from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read
 from orchestrator.protocol.unwrapping import id_reused
 from orchestrator.workflow.exact_numbers import unwrap_in_execution
@@ -31,15 +32,6 @@ SORTED_AT_ONCE = 2 * 1024 * 1024
 """The most bytes of messages that are sorted in one workflow task, which takes about a tenth of a second."""
 _PAUSE = timedelta(milliseconds=1)
 """The length of the timer that ends the workflow task, so that other executions are served."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """A message as it arrived."""
-
-    source: str
-    position: int
-    raw: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,11 @@ from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.protocol import names
 from orchestrator.protocol.commands import Outcome, Phase
-from orchestrator.protocol.dead_letters import pieces
+from orchestrator.protocol.dead_letters import Inbound, pieces
 from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, read_received
 from orchestrator.protocol.unwrapping import id_reused
 from orchestrator.workflow.exact_numbers import unwrap_in_execution
-from orchestrator.workflow.inbox import CARRIED, Fault, Inbound, Inbox
+from orchestrator.workflow.inbox import CARRIED, Fault, Inbox
 from orchestrator.workflow.parking import EventParked
 from orchestrator.workflow.search_attributes import ERROR_CODE, SAGA_STATUS, SagaStatus, upsert
 from orchestrator.workflow.steps import TemporalSteps
@@ -272,7 +272,7 @@ class SagaExecution:
 
     async def _store_dead_letter(self, message: Inbound, code: str, reason: str) -> None:
         """Store a message as a dead letter."""
-        for piece in pieces(message.raw, source=message.source, position=message.position, code=code, reason=reason):
+        for piece in pieces(message, code, reason):
             storing = workflow.execute_activity(
                 names.DEAD_LETTER,
                 piece,

@@ -107,7 +107,7 @@ class PartitionExecution:
             elif self._queue.has_postponed:
                 await self._wait(self._queue.next_due() - workflow.time())
             elif await self._is_over():
-                return {"done": self._totals.done, "own": self._totals.own, "letters": self._totals.letters}
+                return {"done": self._totals.done, "own": self._totals.own, "dead_letters": self._totals.dead_letters}
 
     @property
     def _wave_limit(self) -> int:
@@ -117,7 +117,7 @@ class PartitionExecution:
     async def _drive(self, wave: list[Entry], *, opens_only: bool = False) -> None:
         command = WaveCommand(
             first_run_id=workflow.info().first_execution_run_id,
-            places=tuple(entry.item for entry in wave),
+            items=tuple(entry.item for entry in wave),
             opens_only=opens_only,
         )
         messages = [entry.message for entry in wave if entry.message is not None]
@@ -161,7 +161,7 @@ class PartitionExecution:
     def _apply(self, wave: list[Entry], reply: WaveReply) -> None:
         """Put the postponed sagas of a wave back into the queue, make woken sagas due, and add up the totals."""
         entries: list[Entry] = []
-        for postponed in reply.left:
+        for postponed in reply.postponed:
             entry = wave[postponed.index]
             if postponed.event_id is not None:
                 entry.event_id, entry.message, entry.source = postponed.event_id, None, ""
@@ -179,13 +179,13 @@ class PartitionExecution:
         self._totals = WaveReply(
             done=self._totals.done + reply.done,
             own=self._totals.own + reply.own,
-            letters=self._totals.letters + reply.letters,
+            dead_letters=self._totals.dead_letters + reply.dead_letters,
             seconds=reply.seconds,
         )
 
     def _judge_pace(self, reply: WaveReply) -> None:
         """Make the next wave smaller if the time was too short for this one, and larger again otherwise."""
-        if any(postponed.why in (PostponeReason.SLOW, PostponeReason.UNREACHED) for postponed in reply.left):
+        if any(postponed.why in (PostponeReason.SLOW, PostponeReason.UNREACHED) for postponed in reply.postponed):
             self._slow_waves = min(self._slow_waves + 1, 4)
         else:
             self._slow_waves = max(self._slow_waves - 1, 0)
@@ -263,7 +263,7 @@ class PartitionExecution:
     def _show_totals(self) -> None:
         workflow.set_current_details(
             f"In this run: waiting {len(self._queue)}, done {self._totals.done}, in their own executions "
-            f"{self._totals.own}, dead letters {self._totals.letters}. `orchestrator list` shows the sagas."
+            f"{self._totals.own}, dead letters {self._totals.dead_letters}. `orchestrator list` shows the sagas."
         )
 
 

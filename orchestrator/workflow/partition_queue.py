@@ -20,7 +20,7 @@ _LONGEST_DELAY = 10.0
 """The longest delay in seconds before a postponed saga is in a wave again."""
 _WOKEN_UNKNOWN = 1_000
 """The most sagas in the queue that only a wake signal has named. Recovery finds any others."""
-_UNKNOWN_ARE_DRIVEN = "strangers-are-taken"
+_UNKNOWN_ARE_DRIVEN = "unknown-sagas-are-driven"
 """The patch with which sagas that the partition does not know are driven after a wake signal has named them."""
 _BLOCKING_TRIES = 20
 """The number of attempts to open a saga during which later events wait for it."""
@@ -60,7 +60,7 @@ class Entry:
         """The entry as an item of a wave."""
         return WaveItem(
             position=self.position,
-            door=self.source,
+            source=self.source,
             event_id=self.event_id,
             failures=self.failures,
             losses=self.losses,
@@ -138,7 +138,7 @@ class PartitionQueue:
         messages = iter(arguments[1:])
         for item in carried.carried:
             self._count += 1
-            entry = Entry(self._count, self._count, item.door, None if item.event_id else next(messages))
+            entry = Entry(self._count, self._count, item.source, None if item.event_id else next(messages))
             entry.event_id, entry.failures, entry.tries = item.event_id, item.failures, item.tries
             entry.losses = item.losses
             self._postponed.append(entry)
@@ -149,7 +149,7 @@ class PartitionQueue:
         entries = [*self._postponed, *self._arrived]
         items = tuple(
             CarriedItem(
-                door=entry.source,
+                source=entry.source,
                 event_id=entry.event_id,
                 failures=entry.failures,
                 losses=entry.losses,

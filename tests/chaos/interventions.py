@@ -16,7 +16,7 @@ from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from orchestrator.client.own_execution import ensure_own_execution
+from orchestrator.client.executions.own_execution import ensure_own_execution
 from orchestrator.protocol.commands import Phase
 from orchestrator.protocol.envelope import read
 from orchestrator.protocol.names import own_workflow_id

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import delete, insert, update
 from sqlalchemy.sql import Executable
 
-from orchestrator.client.validation import envelope_of
+from orchestrator.client.publishing.validation import envelope_of
 from orchestrator.drive.driver import Driver
 from orchestrator.protocol.commands import Phase
 from orchestrator.protocol.envelope import saga_id

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.cli.main import run
 from orchestrator.client import EventBus
-from orchestrator.client.dead_letters import DeadLetters, ReplayForecast
+from orchestrator.client.dead_letters import DeadLetters, ReplayEffect
 from orchestrator.errors import Unreachable
 from orchestrator.protocol.envelope import wrap
 from orchestrator.store.dead_letters.resolution import Settled
@@ -96,8 +96,10 @@ async def test_a_wrong_field_is_shown_edited_and_replayed_and_its_event_complete
     assert "/namespaces/default/workflows/CoinsMove%2Fevent%2F" in shown.out
     assert '    "coins": "ten"\n' in shown.out
     assert refused.code == 2
-    assert [(letter["fate"], letter["replayed"]) for letter in refused.document["dead_letters"]] == [("refused", False)]
-    assert (edited.code, edited.document["fate"], edited.document["starts"]) == (0, "starts", ["CoinsMove"])
+    assert [(letter["effect"], letter["replayed"]) for letter in refused.document["dead_letters"]] == [
+        ("refused", False)
+    ]
+    assert (edited.code, edited.document["effect"], edited.document["starts"]) == (0, "starts", ["CoinsMove"])
     assert [letter["replayed"] for letter in replayed.document["dead_letters"]] == [True]
     assert "already settled: replayed by olena: COINS_MOVE_REQUESTED" in again.out
     assert json.loads(after.out)["message"]["data"]["coins"] == "ten"
@@ -150,7 +152,7 @@ async def test_two_concurrent_replays_and_a_drop_give_one_saga_and_one_resolutio
     assert resolved is not None
     assert resolved.settled_as is not None
     if dropped is Settled.DONE:
-        assert {first.fate, second.fate} == {ReplayForecast.SETTLED}
+        assert {first.effect, second.effect} == {ReplayEffect.SETTLED}
         assert resolved.settled_as == "dropped by ivan: x"
     else:
         assert resolved.settled_as.startswith(("replayed by olena", "replayed by taras"))
@@ -187,7 +189,7 @@ async def test_the_next_replay_completes_one_that_was_interrupted_after_publishi
     again = await letters.replay(edited.letter.id, by="olena")
 
     assert again is not None
-    assert (again.fate, dict(again.stands or {})) == (ReplayForecast.REPEATS, {"CoinsMove": "completed"})
+    assert (again.effect, dict(again.phases or {})) == (ReplayEffect.REPEATS, {"CoinsMove": "completed"})
     assert len(await house.sagas()) == 1
 
 

@@ -195,7 +195,7 @@ async def test_an_account_created_from_its_example_can_receive_a_transfer(shop: 
 async def test_the_size_limit_applies_to_the_whole_event() -> None:
     """The command line checks the size of the payload, and the bus that of the envelope."""
     from orchestrator import DomainEvent, EventRejected
-    from orchestrator.client.validation import envelope_of
+    from orchestrator.client.publishing.validation import envelope_of
     from tests.cast_events import CoinsMoveRequested
     from tests.house import CATALOG
 

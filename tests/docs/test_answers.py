@@ -9,8 +9,8 @@ from events.identity import AccountId
 from orchestrator import EventBus
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
-from orchestrator.worker.lookup import LOOKING
-from orchestrator.workflow.system.lookup import LOOK
+from orchestrator.worker.lookup import CONCURRENT_LOOKUPS
+from orchestrator.workflow.system.lookup import LOOKUP_TIMEOUT
 from tests.app.running import open_books
 from tests.app.samples import an_account
 from tests.cli.shell import Shell
@@ -44,7 +44,7 @@ async def test_its_code_runs_and_its_command_prints_what_is_shown(client: Client
 def test_its_numbers_are_those_of_the_engine() -> None:
     assert Settings.model_fields["retention"].default == 90
     assert "`ORCHESTRATOR_RETENTION` days after the saga's end: 90 by default" in ANSWERS.text
-    assert LOOKING == 20
-    assert LOOK.total_seconds() == 20
+    assert CONCURRENT_LOOKUPS == 20
+    assert LOOKUP_TIMEOUT.total_seconds() == 20
     assert "for at most 20 seconds" in ANSWERS.text
     assert "twenty such clients" in ANSWERS.text

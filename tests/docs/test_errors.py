@@ -9,7 +9,7 @@ from orchestrator.definition.atomic import ATOMIC, UNDO_ATOMIC
 from orchestrator.drive.driven_saga import SLEEP, WAIT_FOR
 from orchestrator.operation import PIVOT
 from orchestrator.protocol import names
-from orchestrator.workflow.system.lookup import ANSWER
+from orchestrator.workflow.system.lookup import LOOK_UP
 from orchestrator.workflow.system.publish import PUBLISH_EVENT
 from orchestrator.workflow.system.recovery import RECOVER
 from orchestrator.workflow.system.scheduled import PUBLISH_SCHEDULED
@@ -25,7 +25,7 @@ _ACTIVITIES = {
     names.BEGIN_WAIT,
     names.END_WAIT,
     names.DRIVE_WAVE,
-    ANSWER,
+    LOOK_UP,
     RECOVER,
     PUBLISH_SCHEDULED,
     PUBLISH_EVENT,

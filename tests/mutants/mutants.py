@@ -138,7 +138,7 @@ MUTANTS = (
         name="together-token",
         breaks="steps in a group are recorded in the transaction in which they ran",
         file=GROUP_COMMIT,
-        replaced={"AND current_setting('orchestrator.together', true) = :token": "AND :token > ''"},
+        replaced={"AND current_setting('orchestrator.group_commit', true) = :token": "AND :token > ''"},
         caught_by=("tests/store/test_group_commit.py::test_no_effect_of_a_group_remains_if_one_step_fails",),
         unseen="no operation of chaos swallows an error of its database",
     ),
@@ -148,7 +148,7 @@ MUTANTS = (
         file=FENCE,
         replaced={
             "return await database.in_transaction(record_it)": "return StepRefused("
-            "number=command.number, operation=operation.name, code=refused.code, message=refused.message)"
+            "number=command.number, operation=step.operation.name, code=refused.code, message=refused.message)"
         },
         caught_by=("tests/store/test_fence.py::test_a_recorded_refusal_stays_even_if_the_operation_would_now_succeed",),
         unseen="an operation that chaos refuses is refused on every attempt",
@@ -317,7 +317,7 @@ MUTANTS = (
         name="repeat",
         breaks="a different event with a used id is rejected and not treated as a repeat",
         file=OPENING,
-        replaced={"reused = not _same_content(by_id[key], row, catalog)": "reused = False"},
+        replaced={"reused = not by_id[key].is_recorded_in(row, catalog)": "reused = False"},
         caught_by=(
             "tests/store/test_fence.py::test_an_event_id_reused_for_different_content_is_refused_and_changes_nothing",
         ),

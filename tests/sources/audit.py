@@ -111,7 +111,7 @@ def _bad(plan: Plan, books: Books, findings: Findings) -> None:
             findings.lost.append(f"{names[key]} ({key[0]}, {len(key[1]):,} bytes): {stored[key]} of {count} letters")
         findings.dead_letters += min(stored[key], count)
         findings.repeated += max(min(stored[key], at_most[key]) - count, 0)
-    reasons = {(row["code"], bytes(row["raw"])): (row["door"], row["reason"]) for row in books.letters}
+    reasons = {(row["code"], bytes(row["raw"])): (row["source"], row["reason"]) for row in books.letters}
     for key, count in stored.items():
         if count > max(at_most[key], expected[key]):
             surplus = count - max(at_most[key], expected[key])

@@ -21,7 +21,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator import outbox
 from orchestrator.client import EventBus
-from orchestrator.client.partitions import partition_of
+from orchestrator.client.publishing.partitions import partition_of
 from orchestrator.devserver.server import find_temporal
 from orchestrator.errors import EventRejected, Unreachable
 from orchestrator.protocol.envelope import read

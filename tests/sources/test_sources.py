@@ -64,7 +64,7 @@ def _books(sent: Plan) -> Books:
     sagas: list[Row] = [{"event_id": event_id, "phase": phase.value} for event_id, phase in phases.items()]
     completed = [event_id for event_id, phase in phases.items() if phase is Phase.COMPLETED]
     letters: list[Row] = [
-        {"id": 1, "code": sending.code, "raw": raw, "size": len(raw), "door": sending.source, "reason": "x"}
+        {"id": 1, "code": sending.code, "raw": raw, "size": len(raw), "source": sending.source, "reason": "x"}
         for sending in sent.bad
         for raw in sending.letters
     ]

@@ -103,7 +103,7 @@ def _statements(dialect: str, sagas: int) -> list[str]:
         f"""INSERT INTO saga_outbox (event_id, saga_id, target, ordering_key, envelope, created_at, sent_at, attempts)
             SELECT 'sent-' || n, {key("n")}, 'listeners', CASE WHEN n % 2 = 0 THEN 'key-' || (n % 100) END, {envelope},
             {ago(age)}, CASE WHEN n <= {sagas - 200} THEN {ago(age)} END, 0 FROM {numbers}""",
-        f"""INSERT INTO saga_dead_letter (door, origin_workflow_id, origin_run_id, origin_position, raw, size, code,
+        f"""INSERT INTO saga_dead_letter (source, origin_workflow_id, origin_run_id, origin_position, raw, size, code,
             reason, created_at, settled_at, settled_as, event_id)
             SELECT CASE WHEN n = 1 THEN 'edited' ELSE 'event' END, 'CoinsMove/event/' || n, 'run', 1, {raw(letter)},
             {"octet_length" if dialect == "postgresql" else "length"}({letter}),

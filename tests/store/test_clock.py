@@ -10,21 +10,22 @@ from sqlalchemy import Connection, insert, select, update
 
 from orchestrator import DomainEvent
 from orchestrator.protocol.commands import Expired, Opening, StepCommand
+from orchestrator.protocol.dead_letters import DeadLetter, Inbound
 from orchestrator.protocol.envelope import read, wrap
 from orchestrator.protocol.lookup import EventFilter, Lookup
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.core.schema import metadata, saga, saga_dead_letter, saga_outbox
-from orchestrator.store.dead_letters.intake import keep_letter
-from orchestrator.store.dead_letters.resolution import Settled, claim_for_replay, settle_letter
+from orchestrator.store.dead_letters.intake import store_dead_letter
+from orchestrator.store.dead_letters.resolution import Settled, claim_for_replay, settle_dead_letter
 from orchestrator.store.outbox import NO_SAGA, claim, is_due, postpone
 from orchestrator.store.queries import lookup
 from orchestrator.store.queries.lookup import answer
 from orchestrator.store.queries.outbox import waiting
 from orchestrator.store.recovery import overdue_sagas
 from orchestrator.store.retention import database_time
-from orchestrator.store.saga.group_commit import run_steps_together
+from orchestrator.store.saga.group_commit import run_step_group
 from orchestrator.store.saga.opening import begin_saga, open_sagas
 from tests.cast_events import (
     AtomicMoveRequested,
@@ -71,9 +72,7 @@ async def test_every_time_in_the_tables_comes_from_the_databases_clock(stocked: 
         async with stocked.transaction() as connection:
             blocked = [opening_of(TurnTaking, TurnTakingRequested(keys=("k",), coins=1), name) for name in "xy"]
             await open_sagas(connection, blocked, CATALOG, begins=True)
-        await keep_letter(
-            stocked, door="bus", workflow_id="w", run_id="r", position=1, code="c", reason="r", raw=b"letter"
-        )
+        await store_dead_letter(stocked, DeadLetter(Inbound("bus", 1, b"letter"), "c", "r", "w", "r"))
 
     times = await stored_times(stocked)
     ended = await clock.read_clock(stocked)
@@ -92,7 +91,7 @@ async def test_steps_recorded_in_one_group_have_the_databases_time(stocked: Data
     with wrong_clock(ahead):
         async with stocked.transaction() as connection:
             await open_sagas(connection, openings, CATALOG, begins=True)
-        assert await run_steps_together(stocked, CATALOG, [_take(opening) for opening in openings]) is not None
+        assert await run_step_group(stocked, CATALOG, [_take(opening) for opening in openings]) is not None
 
     ended = await clock.read_clock(stocked)
     assert all(began <= time <= ended for time in (await stored_times(stocked)).values())
@@ -173,20 +172,18 @@ async def test_a_saga_due_later_than_any_wait_allows_is_overdue(
 async def test_a_dead_letter_in_replay_is_protected_for_a_minute_of_the_databases_clock(
     database: Database, ahead: timedelta
 ) -> None:
-    number = await keep_letter(
-        database, door="bus", workflow_id="w", run_id="r", position=1, code="c", reason="r", raw=b"letter"
-    )
+    number = await store_dead_letter(database, DeadLetter(Inbound("bus", 1, b"letter"), "c", "r", "w", "r"))
     with wrong_clock(ahead):
         assert await claim_for_replay(database, number, by="olena") is not None
 
-    assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.UNDER_WAY
+    assert await settle_dead_letter(database, number, "dropped", heeds_claims=True) is Settled.UNDER_WAY
 
     with wrong_clock(ahead):
-        assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.UNDER_WAY
+        assert await settle_dead_letter(database, number, "dropped", heeds_claims=True) is Settled.UNDER_WAY
     future = f"being replayed since {(true_now() + HOUR).isoformat()} by an older worker"
     async with database.transaction() as connection:
         await connection.execute(update(saga_dead_letter).values(settled_as=future))
-    assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.DONE
+    assert await settle_dead_letter(database, number, "dropped", heeds_claims=True) is Settled.DONE
 
 
 async def test_a_workers_fast_clock_purges_nothing_too_early(database: Database) -> None:

@@ -6,22 +6,23 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
+from orchestrator.protocol.dead_letters import PIECE, DeadLetter, Inbound, pieces
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_dead_letter
-from orchestrator.store.dead_letters.intake import keep_letter, keep_piece, name_letters
+from orchestrator.store.dead_letters.intake import fill_in_event_ids, store_dead_letter, store_piece
 from orchestrator.store.dead_letters.resolution import (
-    LetterView,
     Search,
     Settled,
     State,
+    StoredDeadLetter,
     claim_for_replay,
-    count_letters,
-    find_letters,
+    count_dead_letters,
+    dead_letters_of_event,
+    find_dead_letters,
     give_up_replay,
-    keep_edited,
-    letter_of,
-    letters_of_event,
-    settle_letter,
+    read_dead_letter,
+    settle_dead_letter,
+    store_edited_copy,
 )
 from tests.house import rows
 
@@ -30,21 +31,13 @@ RAW = b'{"id": "order-17", "type": "COINS_MOVE_REQUESTED"}'
 
 async def keep(database: Database, raw: bytes = RAW, *, code: str = "event.invalid", position: int = 1) -> int:
     """Store a dead letter of one execution; returns its number."""
-    return await keep_letter(
-        database,
-        door="event",
-        workflow_id="CoinsMove/event/order-17",
-        run_id="run",
-        position=position,
-        code=code,
-        reason="x",
-        raw=raw,
-    )
+    message = Inbound("event", position, raw)
+    return await store_dead_letter(database, DeadLetter(message, code, "x", "CoinsMove/event/order-17", "run"))
 
 
-async def whole(database: Database, number: int) -> LetterView:
+async def whole(database: Database, number: int) -> StoredDeadLetter:
     """The view of a dead letter that exists."""
-    letter = await letter_of(database, number)
+    letter = await read_dead_letter(database, number)
     assert letter is not None
     return letter
 
@@ -53,14 +46,14 @@ async def test_a_message_at_one_position_of_an_execution_is_stored_once(database
     first, other = await keep(database), await keep(database, position=2)
 
     assert await keep(database) == first != other
-    assert await count_letters(database, Search()) == 2
+    assert await count_dead_letters(database, Search()) == 2
 
 
 async def test_of_several_concurrent_settlements_of_a_letter_one_succeeds(database: Database) -> None:
     number = await keep(database)
 
     results = await asyncio.gather(
-        *(settle_letter(database, number, f"dropped by {person}: x", heeds_claims=True) for person in range(8))
+        *(settle_dead_letter(database, number, f"dropped by {person}: x", heeds_claims=True) for person in range(8))
     )
 
     assert sorted(results) == [Settled.BEFORE] * 7 + [Settled.DONE]
@@ -75,12 +68,12 @@ async def test_a_letter_in_replay_can_be_dropped_or_edited_only_after_the_replay
     assert claim is not None
     letter = await whole(database, number)
 
-    assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.UNDER_WAY
-    assert await keep_edited(database, letter, b"{}", by="taras", code="event.edited", reason="x") is None
-    assert await count_letters(database, Search(state=State.ALL)) == 1
+    assert await settle_dead_letter(database, number, "dropped", heeds_claims=True) is Settled.UNDER_WAY
+    assert await store_edited_copy(database, letter, b"{}", by="taras", code="event.edited", reason="x") is None
+    assert await count_dead_letters(database, Search(state=State.ALL)) == 1
 
     await give_up_replay(database, number, claim)
-    assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.DONE
+    assert await settle_dead_letter(database, number, "dropped", heeds_claims=True) is Settled.DONE
 
 
 async def test_giving_up_the_first_of_two_replays_does_not_allow_a_drop(
@@ -93,8 +86,8 @@ async def test_giving_up_the_first_of_two_replays_does_not_allow_a_drop(
 
     await give_up_replay(database, number, first)
 
-    assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.UNDER_WAY
-    assert await settle_letter(database, number, "replayed", heeds_claims=False) is Settled.DONE
+    assert await settle_dead_letter(database, number, "dropped", heeds_claims=True) is Settled.UNDER_WAY
+    assert await settle_dead_letter(database, number, "replayed", heeds_claims=False) is Settled.DONE
     assert await claim_for_replay(database, number, by="olena") is None
 
 
@@ -104,7 +97,7 @@ async def test_a_letter_can_be_dropped_after_its_replay_has_died(database: Datab
     async with database.transaction() as connection:
         await connection.execute(update(saga_dead_letter).values(settled_as=long_ago))
 
-    assert await settle_letter(database, number, "dropped", heeds_claims=True) is Settled.DONE
+    assert await settle_dead_letter(database, number, "dropped", heeds_claims=True) is Settled.DONE
 
 
 async def test_an_edited_copy_is_its_own_letter_and_the_original_is_unchanged(database: Database) -> None:
@@ -112,7 +105,7 @@ async def test_an_edited_copy_is_its_own_letter_and_the_original_is_unchanged(da
     letter = await whole(database, number)
 
     copies = await asyncio.gather(
-        *(keep_edited(database, letter, b"{}", by="olena", code="event.edited", reason="x") for _ in range(4))
+        *(store_edited_copy(database, letter, b"{}", by="olena", code="event.edited", reason="x") for _ in range(4))
     )
 
     [copy] = [number for number in copies if number is not None]
@@ -128,7 +121,7 @@ async def test_an_edited_copy_is_its_own_letter_and_the_original_is_unchanged(da
         (Search(state=State.SETTLED), [2]),
         (Search(state=State.ALL, limit=2), [3, 2]),
         (Search(code="event.not_json"), [3]),
-        (Search(door="update"), []),
+        (Search(source="update"), []),
         (Search(event_type="COINS_MOVE_REQUESTED"), [1]),
         (Search(event_type="COINS_MOVE"), []),
         (Search(orchestrator="CoinsMove"), [3, 1]),
@@ -142,12 +135,12 @@ async def test_letters_are_found_by_each_search_criterion(database: Database, se
         await keep(database, position=2),
         await keep(database, b"\x00\xff", code="event.not_json", position=3),
     ]
-    await settle_letter(database, numbers[1], "dropped", heeds_claims=True)
+    await settle_dead_letter(database, numbers[1], "dropped", heeds_claims=True)
 
-    letters = await find_letters(database, search)
+    letters = await find_dead_letters(database, search)
 
     assert [numbers.index(letter.id) + 1 for letter in letters] == found
-    assert await count_letters(database, search) >= len(found)
+    assert await count_dead_letters(database, search) >= len(found)
 
 
 async def test_letters_are_found_only_by_their_own_event_id(database: Database) -> None:
@@ -155,7 +148,7 @@ async def test_letters_are_found_only_by_their_own_event_id(database: Database) 
     cut_off = await keep(database, b'{"id" : "order-17", "da', position=2)
     await keep(database, b'{"id": "order-170", "source": "order-17"}', position=3)
 
-    assert [letter.id for letter in await letters_of_event(database, "order-17")] == [cut_off, mine]
+    assert [letter.id for letter in await dead_letters_of_event(database, "order-17")] == [cut_off, mine]
 
 
 @pytest.mark.parametrize(
@@ -188,25 +181,15 @@ async def test_letters_stored_by_an_older_version_are_found_and_get_their_event_
     async with database.transaction() as connection:
         await connection.execute(update(saga_dead_letter).values(event_id=None))
 
-    before = [letter.id for letter in await letters_of_event(database, "order-17")]
-    named = [await name_letters(database) for _ in range(2)]
-    after = [letter.id for letter in await letters_of_event(database, "order-17")]
+    before = [letter.id for letter in await dead_letters_of_event(database, "order-17")]
+    named = [await fill_in_event_ids(database) for _ in range(2)]
+    after = [letter.id for letter in await dead_letters_of_event(database, "order-17")]
 
     assert (before, named, after) == ([mine], [1, 0], [mine])
 
 
 async def test_a_letter_with_missing_pieces_is_not_whole(database: Database) -> None:
-    number = await keep_piece(
-        database,
-        door="event",
-        workflow_id="w",
-        run_id="r",
-        position=1,
-        code="event.too_large",
-        reason="x",
-        size=10,
-        offset=0,
-        raw=b"12345",
-    )
+    first, *_ = pieces(Inbound("event", 1, b"1" * 2 * PIECE), "event.too_large", "x")
+    number = await store_piece(database, first, workflow_id="w", run_id="r")
 
     assert not (await whole(database, number)).is_whole

@@ -28,7 +28,7 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.driver_text import DriverText
 from orchestrator.store.core.schema import saga, saga_step
 from orchestrator.store.saga.fence import run_step
-from orchestrator.store.saga.group_commit import may_go_together, run_steps_together
+from orchestrator.store.saga.group_commit import can_join_group, run_step_group
 from orchestrator.store.saga.opening import open_sagas
 from orchestrator.store.saga.steps import StoreSteps
 from tests.cast import Act, Script, box, fails, refuses
@@ -97,10 +97,10 @@ async def opened(database: Database, *event_ids: str) -> list[StepCommand]:
     ]
 
 
-async def run_together(database: Database, commands: list[StepCommand]) -> list[StepReply] | None:
+async def run_group(database: Database, commands: list[StepCommand]) -> list[StepReply] | None:
     """Run steps in one transaction, in less time than a lock timeout."""
     async with asyncio.timeout(5):
-        return await run_steps_together(database, CATALOG, commands)
+        return await run_step_group(database, CATALOG, commands)
 
 
 class GroupedSteps(PacedSteps):
@@ -117,7 +117,7 @@ class GroupedSteps(PacedSteps):
 
         async def attempted() -> StepReply:
             both = [beside, command] if self.other_first else [command, beside]
-            replies = await run_steps_together(self.database, self.catalog, both)
+            replies = await run_step_group(self.database, self.catalog, both)
             if replies is not None:
                 self.grouped += 1
                 return replies[both.index(command)]
@@ -193,7 +193,7 @@ async def test_two_drivers_go_forward_one_of_them_in_a_group(stocked: Database, 
 async def test_grouped_steps_are_done_and_recorded_like_single_ones(stocked: Database) -> None:
     commands = await opened(stocked, "one", "two", "three")
 
-    replies = await run_together(stocked, commands)
+    replies = await run_group(stocked, commands)
     alone = [await run_step(stocked, CATALOG, command) for command in commands]
 
     assert replies == alone == [StepDone(number=1, operation="cast.take", result=10)] * 3
@@ -222,7 +222,7 @@ async def test_no_step_of_a_group_is_done_if_one_may_not_run(
     await interfere(stocked, which)
     before, recorded = await Holdings.of(stocked), await rows(stocked, saga_step)
 
-    assert await run_together(stocked, commands) is None
+    assert await run_group(stocked, commands) is None
 
     assert (before, recorded) == (await Holdings.of(stocked), await rows(stocked, saga_step))
 
@@ -301,7 +301,7 @@ async def test_no_effect_of_a_group_remains_if_one_step_fails(
 
     Script.after["take"] = act_on_one_call
 
-    assert await run_together(stocked, commands) is None
+    assert await run_group(stocked, commands) is None
 
     assert (before, []) == (await Holdings.of(stocked), await rows(stocked, saga_step))
 
@@ -319,7 +319,7 @@ async def test_each_operation_runs_in_the_context_of_its_own_saga(stocked: Datab
 
     Script.after["take"] = look
 
-    assert await run_steps_together(stocked, CATALOG, commands, contexts) is not None
+    assert await run_step_group(stocked, CATALOG, commands, contexts) is not None
     assert seen == ["saga 0", "saga 1", "saga 2"]
     assert _whose.get() == ""
 
@@ -328,15 +328,15 @@ async def test_a_group_that_would_wait_for_a_lock_is_split(stocked: Database) ->
     commands = await opened(stocked, "one", "two")
     async with stocked.transaction() as connection:
         await connection.execute(update(box).values(coins=box.c.coins))
-        assert await run_together(stocked, commands) is None
+        assert await run_group(stocked, commands) is None
 
-    assert await run_together(stocked, commands) is not None
+    assert await run_group(stocked, commands) is not None
 
 
 async def test_a_group_whose_commit_answer_was_lost_returns_its_recorded_results(stocked: Database) -> None:
     commands = await opened(stocked, "one", "two")
     with answers_to_commits_lost(stocked, {1}) as lost:
-        assert await run_together(stocked, commands) is None
+        assert await run_group(stocked, commands) is None
     assert lost == [1]
 
     replies = [await run_step(stocked, CATALOG, command) for command in commands]
@@ -349,8 +349,8 @@ async def test_only_steps_of_opened_sagas_are_grouped(stocked: Database) -> None
     [command] = await opened(stocked, "one")
     unopened = command.model_copy(update={"opening": Opening(saga=command.saga, envelope="{}")})
 
-    assert may_go_together(stocked, CATALOG, command)
-    assert not may_go_together(stocked, CATALOG, unopened)
+    assert can_join_group(stocked, CATALOG, command)
+    assert not can_join_group(stocked, CATALOG, unopened)
 
 
 async def test_an_undo_waits_for_steps_that_are_recorded_in_a_group(
@@ -369,7 +369,7 @@ async def test_an_undo_waits_for_steps_that_are_recorded_in_a_group(
     )
     async with stocked.transaction() as connection:
         await connection.execute(select(saga.c.id).where(saga.c.event_id == blocked).with_for_update())
-        both = asyncio.create_task(run_together(stocked, commands))
+        both = asyncio.create_task(run_group(stocked, commands))
         await until_stopped(stocked, Pacer(), both)
         undoing = asyncio.create_task(StoreSteps(stocked, CATALOG).begin_undo(begin_undo))
         await eventually(lambda: _is(undoing.done(), stocked, waiting=2), "the undo waits or is done")

@@ -19,6 +19,7 @@ import pytest
 
 from orchestrator import store
 from orchestrator.protocol.commands import Phase
+from orchestrator.protocol.dead_letters import PIECE, DeadLetter, Inbound, pieces
 from orchestrator.protocol.lookup import EventFilter, Lookup
 from orchestrator.store import lock_heads, outbox, recovery, retention
 from orchestrator.store.core.database import Database
@@ -52,7 +53,7 @@ OF_ONE_SAGA = {
     *("run_calls", "undo_calls", "run_external_step", "settle_external_step", "external_row", "verified", "find_out"),
     *("settle_attempt", "swapped", "undo_external_step", "undo_late_effect", "undo_orphan", "once_settled"),
     *("home_row", "has_happened", "insert_first", "bar", "copy_home", "run_remote_step", "undo_remote_step"),
-    *("skip_step", "check_skip", "mark_stuck", "count_undo_failure", "begin_wait", "end_wait", "run_steps_together"),
+    *("skip_step", "check_skip", "mark_stuck", "count_undo_failure", "begin_wait", "end_wait", "run_step_group"),
     *(
         "finish_sagas",
         "open_sagas",
@@ -67,7 +68,7 @@ OF_ONE_SAGA = {
 OF_NO_LARGE_TABLE = {
     # These read the one row of `saga_meta`, the database's catalog, or nothing.
     *("migrate", "build_missing_indexes", "namespace_of", "swept_until", "record_swept", "check_belonging"),
-    *("check_shared", "adopt", "wake_nobody", "database_time", "clock_of", "read_clock"),
+    *("check_shared", "adopt", "wake_none", "database_time", "clock_of", "read_clock"),
     *("check_postgresql", "write_probe", "is_pooled"),
 }
 
@@ -94,26 +95,20 @@ async def second_page(database: Database) -> None:
 
 async def letters(database: Database) -> None:
     """Store, replay, edit and settle dead letters."""
-    origin: dict[str, Any] = {
-        "door": "event",
-        "workflow_id": "w",
-        "run_id": "r",
-        "code": "event.not_json",
-        "reason": "x",
-    }
-    number = await intake.keep_letter(database, position=1, raw=b"{}", **origin)
-    await intake.keep_piece(database, position=2, raw=b"1", size=2, offset=0, **origin)
-    await intake.keep_piece(database, position=2, raw=b"2", size=2, offset=1, **origin)
-    letter = await resolution.letter_of(database, number)
+    whole = DeadLetter(Inbound("event", 1, b"{}"), "event.not_json", "x", "w", "r")
+    number = await intake.store_dead_letter(database, whole)
+    for piece in pieces(Inbound("event", 2, b"1" * (PIECE + 1)), "event.not_json", "x"):
+        await intake.store_piece(database, piece, workflow_id="w", run_id="r")
+    letter = await resolution.read_dead_letter(database, number)
     assert letter is not None
     claim = await resolution.claim_for_replay(database, number, by="test")
     await resolution.give_up_replay(database, number, claim or "")
-    await resolution.keep_edited(database, letter, b"{}", by="test", code="x", reason="x")
-    await resolution.settle_letter(database, number, "dropped", heeds_claims=True)
-    await recovery.kept_positions(database, "w", "r")
+    await resolution.store_edited_copy(database, letter, b"{}", by="test", code="x", reason="x")
+    await resolution.settle_dead_letter(database, number, "dropped", heeds_claims=True)
+    await recovery.stored_positions(database, "w", "r")
 
 
-async def find_letters(database: Database) -> None:
+async def find_dead_letters(database: Database) -> None:
     """Run `dead-letters list` with each option, and its count."""
     everything = resolution.State.ALL
     for search in (
@@ -123,15 +118,15 @@ async def find_letters(database: Database) -> None:
         resolution.Search(state=resolution.State.SETTLED),
         resolution.Search(state=everything),
         resolution.Search(state=everything, code="event.not_json"),
-        resolution.Search(state=everything, door="edited"),
+        resolution.Search(state=everything, source="edited"),
         resolution.Search(since=NOW - timedelta(hours=2)),
         resolution.Search(state=everything, since=NOW - timedelta(hours=2)),
     ):
-        await resolution.find_letters(database, search)
-        await resolution.count_letters(database, search, at_most=10_000)
-    assert [letter.id for letter in await resolution.letters_of_event(database, "letter-301")] == [301]
-    assert [letter.id for letter in await resolution.letters_of_event(database, "letter-300")] == [300]
-    assert await intake.name_letters(database) == 300
+        await resolution.find_dead_letters(database, search)
+        await resolution.count_dead_letters(database, search, at_most=10_000)
+    assert [letter.id for letter in await resolution.dead_letters_of_event(database, "letter-301")] == [301]
+    assert [letter.id for letter in await resolution.dead_letters_of_event(database, "letter-300")] == [300]
+    assert await intake.fill_in_event_ids(database) == 300
 
 
 async def relay(database: Database) -> None:
@@ -139,7 +134,7 @@ async def relay(database: Database) -> None:
     assert await outbox.is_due(database)
     rows = await outbox.claim(database, limit=50, lease=timedelta(seconds=1))
     await outbox.postpone(database, [(row.id, "why", timedelta(0)) for row in rows[:5]])
-    await outbox.mark_buried(database, rows[6], "why")
+    await outbox.mark_rejected(database, rows[6], "why")
     await outbox.mark_sent(database, [row.id for row in rows[7:]])
     await outbox.sagas_among(database, [UUID(int=1)])
 
@@ -188,7 +183,7 @@ RUN: dict[str, Work] = {
     "counts of one orchestrator": lambda database: saga_queries.counts(database, orchestrator="Letter"),
     "status": lambda database: saga_queries.sagas_of_event(database, "event-29990"),
     "status of an unknown event": lambda database: saga_queries.sagas_of_event(database, "event-0"),
-    "dead-letters list": find_letters,
+    "dead-letters list": find_dead_letters,
     "locks": lambda database: lock_queries.held_locks(database, limit=20),
     "locks of a key": lambda database: lock_queries.held_lock(database, "k", limit=20),
     "outbox": lambda database: outbox_queries.waiting_groups(database, limit=1_000),

@@ -13,7 +13,7 @@ from orchestrator import EventTimeout
 from orchestrator.client.listening import EventLog, Listening
 from orchestrator.client.outcomes.lookup import DatabaseLookup
 from orchestrator.protocol.envelope import wrap
-from orchestrator.protocol.lookup import ASKED_SEEN, OVERLAP, EventFilter, Lookup, LookupReply
+from orchestrator.protocol.lookup import LOOKUP_KEYS, OVERLAP, EventFilter, Lookup, LookupReply
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.core.schema import saga_outbox
@@ -29,8 +29,8 @@ class TablesByWorker(DatabaseLookup):
 
     longest = 0
 
-    async def ask(self, question: Lookup) -> LookupReply:
-        lookup_text = question.model_dump_json()
+    async def ask(self, lookup: Lookup) -> LookupReply:
+        lookup_text = lookup.model_dump_json()
         self.longest = max(self.longest, len(lookup_text))
         reply = await super().ask(Lookup.model_validate_json(lookup_text))
         return LookupReply.model_validate_json(reply.model_dump_json())
@@ -159,7 +159,7 @@ async def test_a_client_from_before_fingerprints_is_answered_with_keys(database:
     seen = frozenset(event.key for event in known.events)
     rest = await answer(Databases(database), Lookup(events=EventFilter(types=types, seen=seen)))
 
-    assert len(known.events) == ASKED_SEEN
+    assert len(known.events) == LOOKUP_KEYS
     assert [event.key for event in rest.events] == [f"{types[0]}/event-{number}" for number in range(100)]
 
 

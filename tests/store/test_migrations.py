@@ -8,9 +8,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from orchestrator import Unreachable
+from orchestrator.protocol.dead_letters import DeadLetter, Inbound
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import metadata, saga_meta
-from orchestrator.store.dead_letters.intake import keep_letter
+from orchestrator.store.dead_letters.intake import store_dead_letter
 from orchestrator.store.migrations.index_building import build_missing_indexes
 from orchestrator.store.migrations.migrate import VERSION_TABLE, migrate
 from tests.house import eventually, rows
@@ -63,7 +64,7 @@ async def test_several_workers_migrate_at_once_and_the_namespace_is_written_once
 
 NEWEST_INDEXES = [
     *("ix_saga_orchestrator_created_at", "ix_saga_stuck", "ix_saga_undone", "ix_saga_undone_orchestrator"),
-    *("ix_saga_dead_letter_code_id", "ix_saga_dead_letter_door_id", "ix_saga_dead_letter_created_at"),
+    *("ix_saga_dead_letter_code_id", "ix_saga_dead_letter_source_id", "ix_saga_dead_letter_created_at"),
     *("ix_saga_dead_letter_open", "ix_saga_dead_letter_event_id_id"),
 ]
 
@@ -71,13 +72,12 @@ NEWEST_INDEXES = [
 async def downgrade_to_revision_5(database: Database) -> None:
     """Revert the last revision, with rows in the tables."""
     await add_saga(database)
-    await keep_letter(
-        database, door="event", workflow_id="w", run_id="r", position=1, code="event.not_json", reason="x", raw=b"{}"
-    )
+    await store_dead_letter(database, DeadLetter(Inbound("event", 1, b"{}"), "event.not_json", "x", "w", "r"))
     async with database.transaction() as connection:
         for index in NEWEST_INDEXES:
             await connection.execute(text(f"DROP INDEX {index}"))
         await connection.execute(text("ALTER TABLE saga_dead_letter DROP COLUMN event_id"))
+        await connection.execute(text("ALTER TABLE saga_dead_letter RENAME COLUMN source TO door"))
         await connection.execute(text("ALTER TABLE saga_meta ADD COLUMN schema_version INTEGER NOT NULL DEFAULT 5"))
         await connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0005'"))
 

@@ -14,7 +14,7 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.misuse_guard import guarded
 from orchestrator.store.core.schema import saga_step
 from orchestrator.store.saga.fence import run_step
-from orchestrator.store.saga.group_commit import run_steps_together
+from orchestrator.store.saga.group_commit import run_step_group
 from tests.cast import Script, count, fails, note, put, take
 from tests.cast_events import CoinsMoveRequested
 from tests.house import CATALOG, Holdings, rows
@@ -154,7 +154,7 @@ async def test_a_query_in_a_group_commit_leaves_the_other_steps_writable(stocked
     first, second, third = await opened(stocked, "one", "two", "three")
     query = second.model_copy(update={"operation": "cast.count", "arguments": {"name": "a"}})
 
-    replies = await run_steps_together(stocked, CATALOG, [first, query, third])
+    replies = await run_step_group(stocked, CATALOG, [first, query, third])
 
     assert replies == [
         StepDone(number=1, operation="cast.take", result=10),
@@ -171,7 +171,7 @@ async def test_a_query_that_writes_rolls_back_its_group(with_functions: Database
     query = second.model_copy(update={"operation": "cast.count", "arguments": {"name": "a"}})
     Script.before["count"] = sql("SELECT written()")
 
-    assert await run_steps_together(with_functions, CATALOG, [first, query]) is None
+    assert await run_step_group(with_functions, CATALOG, [first, query]) is None
 
     assert await rows(with_functions, note) == []
     assert (await Holdings.of(with_functions)).boxes["a"] == 1_000

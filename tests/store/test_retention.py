@@ -247,7 +247,7 @@ async def test_only_sent_events_and_settled_letters_are_purged(stocked: Database
         for number, sent in enumerate((old, None, datetime.now(UTC))):
             event = {"event_id": f"event-{number}", "saga_id": uuid4(), "envelope": "{}", "created_at": old}
             await connection.execute(insert(saga_outbox).values(**event, sent_at=sent))
-            letter = {"door": "event", "origin_workflow_id": "w", "origin_run_id": "r", "origin_position": number}
+            letter = {"source": "event", "origin_workflow_id": "w", "origin_run_id": "r", "origin_position": number}
             letter |= {"raw": b"x", "size": 1, "code": "event.invalid", "reason": "", "created_at": old}
             await connection.execute(insert(saga_dead_letter).values(**letter, settled_at=sent))
     databases, before = Databases.of(stocked), datetime.now(UTC) - timedelta(days=90)

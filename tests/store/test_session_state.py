@@ -13,7 +13,7 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_step
 from orchestrator.store.migrations.migrate import migrate
 from orchestrator.store.saga.fence import run_step
-from orchestrator.store.saga.group_commit import run_steps_together
+from orchestrator.store.saga.group_commit import run_step_group
 from orchestrator.store.saga.undo import begin_undo, undo_step
 from tests import cast
 from tests.cast import Act, Script, refuses
@@ -107,7 +107,7 @@ async def test_session_state_of_a_step_diverts_no_step_of_its_group(tenants: Dat
 
     Script.after["take"] = act_on_the_first
 
-    assert await run_steps_together(tenants, CATALOG, commands) is None
+    assert await run_step_group(tenants, CATALOG, commands) is None
     for command in commands:
         await run_step(tenants, CATALOG, command)
 

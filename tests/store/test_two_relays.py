@@ -213,7 +213,7 @@ async def test_an_event_that_can_never_be_sent_becomes_a_dead_letter_and_blocks_
     assert await all_sent(database)
     letters = {letter.origin_run_id: letter for letter in await rows(database, saga_dead_letter)}
     assert {name: letter.code for name, letter in letters.items()} == {name: code for name, (_, code) in bad.items()}
-    assert {letter.door for letter in letters.values()} == {"outbox"}
+    assert {letter.source for letter in letters.values()} == {"outbox"}
     assert letters["large"].raw == bad["large"][0].encode()
 
 

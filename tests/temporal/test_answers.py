@@ -244,9 +244,9 @@ def _lookup_began(bus: EventBus, monkeypatch: pytest.MonkeyPatch) -> asyncio.Eve
     began, lookup = asyncio.Event(), bus._lookup  # pyright: ignore[reportPrivateUsage]
     ask = lookup.ask
 
-    async def ask_and_note(question: Lookup) -> LookupReply:
+    async def ask_and_note(lookup: Lookup) -> LookupReply:
         began.set()
-        return await ask(question)
+        return await ask(lookup)
 
     monkeypatch.setattr(lookup, "ask", ask_and_note)
     return began

@@ -71,7 +71,7 @@ async def test_garbage_in_the_inbox_becomes_a_dead_letter_and_the_good_event_is_
     await saga.result()
     assert await house.holdings() == before.moved("a", "b", 10)
     assert [letter.code for letter in await house.dead_letters()] == codes
-    assert {letter.door for letter in await house.dead_letters()} == {"event"}
+    assert {letter.source for letter in await house.dead_letters()} == {"event"}
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
@@ -157,7 +157,7 @@ async def test_a_signal_with_an_unknown_name_becomes_a_dead_letter(house: House)
 
     await saga.result()
 
-    assert [(letter.door, letter.code) for letter in await house.dead_letters()] == [("evnet", "signal.unknown")] * 2
+    assert [(letter.source, letter.code) for letter in await house.dead_letters()] == [("evnet", "signal.unknown")] * 2
 
 
 async def test_garbage_by_updates_becomes_dead_letters_and_the_good_event_is_handled(house: House) -> None:
@@ -178,7 +178,7 @@ async def test_garbage_by_updates_becomes_dead_letters_and_the_good_event_is_han
     assert replies == [{"accepted": len(arguments) or 1} for arguments, _ in GARBAGE.values()]
     letters = await house.dead_letters()
     assert [letter.code for letter in letters] == [code for _, codes in GARBAGE.values() for code in codes]
-    assert {letter.door for letter in letters} == {"update"}
+    assert {letter.source for letter in letters} == {"update"}
     assert {row.event_id for row in await house.sagas()} == {saga.event_id, pasted}
     assert (await house.holdings()).boxes == {"a": before.boxes["a"] - 20, "b": 20}
 

@@ -29,14 +29,14 @@ async def test_events_that_arrive_while_the_execution_stores_dead_letters_are_no
 ) -> None:
     """The execution is about to end and must look into its inbox once more."""
     reached, opened = asyncio.Event(), asyncio.Event()
-    keep = dead_letters.keep_piece
+    keep = dead_letters.store_piece
 
     async def keep_when_opened(*arguments: Any, **options: Any) -> None:
         reached.set()
         await opened.wait()
         await keep(*arguments, **options)
 
-    monkeypatch.setattr("orchestrator.worker.activities.keep_piece", keep_when_opened)
+    monkeypatch.setattr("orchestrator.worker.activities.store_piece", keep_when_opened)
     [saga] = await house.bus.publish(ApprovalRequested(coins=10))
     handle = house.client.get_workflow_handle(saga.workflow_id)
     for event_id in ("first", "second"):

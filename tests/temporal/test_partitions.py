@@ -65,7 +65,7 @@ async def test_a_client_without_the_database_gets_outcomes_through_a_worker_with
 ) -> None:
     monkeypatch.setattr(client_handle, "TAKE_TIMEOUT", 0.1)
     bus = EventBus(house.client, house.catalog, task_queue=house.task_queue)
-    lookups = f"WorkflowType = 'SagaAnswers' AND TaskQueue = '{house.task_queue}'"
+    lookups = f"WorkflowType = 'SagaLookups' AND TaskQueue = '{house.task_queue}'"
     await house.bus.execute(Swarm, EVENT)
 
     handles = [handle for [handle] in await bus.publish_many([EVENT] * 30)]
@@ -188,7 +188,7 @@ async def test_updates_are_handled_like_signals_and_a_run_ends_before_the_server
 
     await eventually(lambda: _all_ended(house, 9), "all sagas have ended")
     await eventually(lambda: _letters(house, 8), "every message is stored as a dead letter")
-    assert {(letter.door, letter.code) for letter in await house.dead_letters()} == {("update", "event.not_json")}
+    assert {(letter.source, letter.code) for letter in await house.dead_letters()} == {("update", "event.not_json")}
     assert {saga.phase for saga in await house.sagas()} == {"completed"}
     assert (await running.describe()).run_id != first.run_id
 

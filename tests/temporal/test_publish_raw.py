@@ -59,7 +59,7 @@ async def test_what_the_bus_cannot_deliver_becomes_a_dead_letter_and_its_sender_
     letters = await house.dead_letters()
     assert [letter.id for letter in letters] == numbers
     assert [letter.code for letter in letters] == [code for _, code in GARBAGE.values()]
-    assert {letter.door for letter in letters} == {"bus"}
+    assert {letter.source for letter in letters} == {"bus"}
     assert [letter.raw for letter in letters] == [
         raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogatepass") for raw, _ in GARBAGE.values()
     ]
@@ -87,7 +87,7 @@ async def test_a_bus_without_a_database_lets_a_worker_store_the_dead_letter(hous
         rejections.append(raised.value)
 
     letters = await house.dead_letters()
-    assert [(letter.door, letter.code, letter.size) for letter in letters] == [
+    assert [(letter.source, letter.code, letter.size) for letter in letters] == [
         ("bus", "event.not_json", 2),
         ("bus", "event.too_large", 1_500_002),
     ]
@@ -139,7 +139,7 @@ async def test_garbage_does_not_block_the_publishing_workflow_and_becomes_dead_l
     published = await handle.result()
 
     assert [event["event_id"] for event in published["published"]] == ids
-    letters = {(letter.door, letter.code): letter.raw for letter in await house.dead_letters()}
+    letters = {(letter.source, letter.code): letter.raw for letter in await house.dead_letters()}
     assert letters == {
         ("start", "event.not_json"): b"{",
         ("start", "event.too_large"): large,

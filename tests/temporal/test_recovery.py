@@ -10,7 +10,7 @@ from sqlalchemy import update
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.client.own_execution import ensure_own_execution
+from orchestrator.client.executions.own_execution import ensure_own_execution
 from orchestrator.protocol.envelope import wrap
 from orchestrator.store.core.schema import saga as saga_table
 from orchestrator.store.core.schema import saga_meta

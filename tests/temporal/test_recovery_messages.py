@@ -107,7 +107,7 @@ async def test_unreadable_messages_of_an_execution_that_was_cut_off_are_stored_o
     }
     assert letters[5].size == len(letters[5].raw)
     assert letters[4].code == "signal.unknown"
-    assert letters[6].door == "update"
+    assert letters[6].source == "update"
     assert {letter.origin_run_id for letter in letters.values()} == {
         pasted.result_run_id or pasted.first_execution_run_id
     }

@@ -15,7 +15,7 @@ from temporalio.client import (
 )
 
 from orchestrator import NotFinished
-from orchestrator.client.task_queues import is_polled, other_queues
+from orchestrator.client.executions.task_queues import is_polled, other_queues
 from orchestrator.store.core.database import Database
 from orchestrator.worker.recovery import sweep as sweeps
 from orchestrator.worker.recovery.limits import Limits

@@ -14,7 +14,7 @@ from orchestrator.errors import SagaCancelled
 from orchestrator.protocol import names
 from orchestrator.protocol.commands import FinishCommand
 from orchestrator.store.core.schema import saga
-from orchestrator.store.locks import Waker, Woken, wake_nobody
+from orchestrator.store.locks import Waker, Woken, wake_none
 from orchestrator.store.saga.finish import finish_saga
 from orchestrator.worker.waking import SignalWaker
 from orchestrator.workflow import steps as port
@@ -88,7 +88,7 @@ async def test_a_waiting_saga_polls_if_it_is_not_woken(house: House) -> None:
     """A worker may die between the commit and the wake."""
     event_id = new_id()
     waiting = await start_waiting(house, event_id)
-    await end_holder(house, wake_nobody)
+    await end_holder(house, wake_none)
     async with asyncio.timeout(30):
         await waiting
     assert await tickets(house.database) == {}

@@ -226,7 +226,7 @@ async def test_a_driver_that_leaves_decides_nothing_even_if_handle_has_a_timeout
     driver = driver_of(handle, port)
     driving = asyncio.create_task(driver.drive())
     await port.begun.wait()
-    driver.leave()
+    driver.abandon()
 
     with pytest.raises(asyncio.CancelledError):
         await driving

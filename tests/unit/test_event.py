@@ -232,6 +232,19 @@ def test_an_envelope_without_one_attribute_is_read_or_unreadable(missing: str) -
         (message(time="0001-01-01T00:00:00+14:00"), "event.not_cloudevent"),
         (message(time="9999-12-31T23:59:59-14:00"), "event.not_cloudevent"),
         (message(time="2026-01-01T00:00:00"), "event.not_cloudevent"),
+        (message(time="2026-W01-1T00:00:00Z"), "event.not_cloudevent"),
+        (message(time="2026-01-01T24:00:00Z"), "event.not_cloudevent"),
+        (message(time="1767268800"), "event.not_cloudevent"),
+        (message(time=1767268800), "event.not_cloudevent"),
+        (message(id=""), "event.not_cloudevent"),
+        (message(id=1), "event.not_cloudevent"),
+        (message(source=""), "event.not_cloudevent"),
+        (message(subject=""), "event.not_cloudevent"),
+        (message(datacontenttype=None), "event.not_cloudevent"),
+        (message(data_base64="e30="), "event.not_cloudevent"),
+        (message(Upper=1), "event.not_cloudevent"),
+        (message(correlationid="c" * 201), "event.not_cloudevent"),
+        (message(causationid="\ud800"), "event.not_cloudevent"),
         (message(type="A" * 201), "event.not_cloudevent"),
         (message(type="A\ud800"), "event.not_cloudevent"),
         (message(source="A\x00"), "event.not_cloudevent"),
@@ -248,6 +261,17 @@ def test_an_envelope_without_one_attribute_is_read_or_unreadable(missing: str) -
 )
 def test_each_kind_of_unreadable_message_has_its_code(raw: str | bytes, code: str) -> None:
     assert unreadable(raw).code == code
+
+
+@pytest.mark.parametrize(
+    "time", ["2026-01-01t12:00:00.0000001z", "2026-01-01 14:00:00+02:00", "2026-01-01T12:00:00-00:00"]
+)
+def test_each_form_of_a_time_in_rfc_3339_is_read(time: str) -> None:
+    assert read(message(time=time)).time == NOON
+
+
+def test_unknown_extension_attributes_are_ignored() -> None:
+    assert read(message(tenant="a", retries=3)).content_digest == envelope().content_digest
 
 
 @pytest.mark.parametrize("missing", ["specversion", "id", "source", "type", "time", "data"])

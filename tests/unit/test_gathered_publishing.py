@@ -9,10 +9,10 @@ from temporalio.client import Client
 
 from orchestrator import EventRejected, Orchestrator, Saga
 from orchestrator.client import EventBus, bus
+from orchestrator.client.executions.own_execution import OwnExecution
 from orchestrator.client.outcomes.lookup import DatabaseLookup
 from orchestrator.client.outcomes.recorded import RecordedOutcomes
-from orchestrator.client.own_execution import OwnExecution
-from orchestrator.client.partitions import PartitionSender
+from orchestrator.client.publishing.partitions import PartitionSender
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.envelope import Envelope, wrap
 from orchestrator.protocol.lookup import Lookup, LookupReply
@@ -105,9 +105,9 @@ async def test_a_caller_that_waits_for_an_outcome_is_cancelled_when_the_bus_is_c
     asked = asyncio.Event()
 
     class Source(DatabaseLookup):
-        async def ask(self, question: Lookup) -> LookupReply:
+        async def ask(self, lookup: Lookup) -> LookupReply:
             asked.set()
-            return await super().ask(question)
+            return await super().ask(lookup)
 
     outcomes = RecordedOutcomes(Source(Databases.of(database)))
     waiting = asyncio.create_task(outcomes.of(uuid4()))

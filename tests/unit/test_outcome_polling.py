@@ -29,8 +29,8 @@ class Scripted:
         self.given_up = 0
         self.changed = asyncio.Event()
 
-    async def ask(self, question: Lookup) -> LookupReply:
-        self.asked.append(set(question.sagas))
+    async def ask(self, lookup: Lookup) -> LookupReply:
+        self.asked.append(set(lookup.sagas))
         self.changed.set()
         line = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         if isinstance(line, Exception):
@@ -112,12 +112,12 @@ async def test_the_pause_between_lookups_is_a_fraction_of_the_time_that_sagas_ta
     class Slow(Scripted):
         """Sagas that take ten seconds, on a clock that each lookup advances by a second."""
 
-        async def ask(self, question: Lookup) -> LookupReply:
+        async def ask(self, lookup: Lookup) -> LookupReply:
             nonlocal now
             asked.append(now)
             now += 1.0
-            self.script = [list(question.sagas) if now >= begun + 10.0 else []]
-            return await super().ask(question)
+            self.script = [list(lookup.sagas) if now >= begun + 10.0 else []]
+            return await super().ask(lookup)
 
     tables = Slow([])
     tables.pauses = (0.0, 0.0)

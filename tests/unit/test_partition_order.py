@@ -53,7 +53,7 @@ class FakeWorkflow:
     async def execute_local_activity(self, _name: str, *, args: Sequence[Any], **_: Any) -> WaveReply:
         command: WaveCommand = args[0]
         raws: list[RawValue] = list(args[1:])
-        assert len(raws) == len(command.places)
+        assert len(raws) == len(command.items)
         self.waves.append([raw.payload.data.decode() for raw in raws])
         reply = self._replies.pop(0) if self._replies else WaveReply()
         if isinstance(reply, FailureError):
@@ -94,7 +94,7 @@ async def test_carried_events_stay_before_events_that_arrive_before_the_first_ta
     monkeypatch.setattr(partition_queue, "workflow", fake)
     execution = PartitionExecution()
     execution.receive("event", events("third", "fourth"))
-    carried = Carried(carried=(CarriedItem(door="event"), CarriedItem(door="event")))
+    carried = Carried(carried=(CarriedItem(source="event"), CarriedItem(source="event")))
 
     settled = await fake.run(execution, raw_json(carried.model_dump_json().encode()), *events("first", "second"))
 
@@ -127,12 +127,12 @@ class Opening(FakeWorkflow):
         command: WaveCommand = args[0]
         if not command.opens_only:
             return WaveReply()
-        self.opened.append(len(command.places))
+        self.opened.append(len(command.items))
         left = [
             PostponedItem(index=index, why=PostponeReason.UNREACHED, event_id=f"{index}")
-            for index in range(len(command.places))
+            for index in range(len(command.items))
         ]
-        return WaveReply(left=tuple(left))
+        return WaveReply(postponed=tuple(left))
 
 
 async def test_sagas_that_are_only_opened_are_not_treated_as_slow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,13 +168,13 @@ class Waiting(FakeWorkflow):
     async def execute_local_activity(self, _name: str, *, args: Sequence[Any], **_: Any) -> WaveReply:
         command: WaveCommand = args[0]
         raws = iter(args[1:])
-        ids = [place.event_id or next(raws).payload.data.decode() for place in command.places]
+        ids = [item.event_id or next(raws).payload.data.decode() for item in command.items]
         self.waves.append(ids)
         left = [
             PostponedItem(index=index, why=PostponeReason.BLOCKED, event_id=event_id)
             for index, event_id in enumerate(ids)
         ]
-        return WaveReply(left=() if self.is_woken else tuple(left))
+        return WaveReply(postponed=() if self.is_woken else tuple(left))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from orchestrator import Contract, DomainEvent
 from orchestrator.cli.dead_letters.display import format_message
 from orchestrator.cli.dead_letters.edit import apply_changes
-from orchestrator.client.validation import checked_envelope, read_event
+from orchestrator.client.publishing.validation import checked_envelope, read_event
 from orchestrator.errors import EventRejected
 from orchestrator.event import FailureEvent, Fields, upcaster
 from orchestrator.outbox import enveloped

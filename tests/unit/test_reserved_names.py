@@ -82,7 +82,7 @@ def test_every_name_that_the_engine_uses_is_reserved() -> None:
     defined = [publishing.PublishEvent, scheduled.ScheduledPublish, recovery.SagaRecovery, answers.SagaLookups]
     assert {workflow._Definition.must_from_class(workflow_class).name for workflow_class in defined} == WORKFLOWS  # pyright: ignore[reportPrivateUsage]
     assert all(name == "saga" or name.startswith(TABLE_PREFIX) for name in (*metadata.tables, VERSION_TABLE))
-    activities = [publishing.PUBLISH_EVENT, scheduled.PUBLISH_SCHEDULED, recovery.RECOVER, answers.ANSWER]
+    activities = [publishing.PUBLISH_EVENT, scheduled.PUBLISH_SCHEDULED, recovery.RECOVER, answers.LOOK_UP]
     assert all(name.startswith(ACTIVITY_PREFIX) for name in activities)
 
 

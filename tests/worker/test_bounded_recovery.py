@@ -9,13 +9,14 @@ import pytest
 from sqlalchemy import insert, update
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
 
+from orchestrator.protocol.dead_letters import Inbound
 from orchestrator.protocol.envelope import saga_id, wrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga
 from orchestrator.worker.recovery import limits as recovery_limits
 from orchestrator.worker.recovery import stalled_sagas, undelivered_messages
 from orchestrator.worker.recovery import sweep as recovery_sweep
-from orchestrator.worker.recovery.closed_runs import ClosedRun, Message
+from orchestrator.worker.recovery.closed_runs import ClosedRun
 from orchestrator.worker.recovery.execution_status import ExecutionStatus
 from orchestrator.worker.recovery.limits import Limits
 from orchestrator.worker.recovery.sweep import Recovery
@@ -56,10 +57,10 @@ class Server:
         for run in self.closed:
             yield run
 
-    async def messages_of(self, _client: Any, run: ClosedRun) -> list[Message]:
+    async def messages_of(self, _client: Any, run: ClosedRun) -> list[Inbound]:
         """Read an execution's history, which holds only the event that started it."""
         self.histories.append(run.run_id)
-        return [Message("start", 1, wrap(MOVE, event_id=run.run_id, source="tests").text.encode())]
+        return [Inbound("start", 1, wrap(MOVE, event_id=run.run_id, source="tests").text.encode())]
 
 
 @pytest.fixture

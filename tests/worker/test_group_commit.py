@@ -10,7 +10,7 @@ import pytest
 from orchestrator.protocol.commands import SagaRef, StepCommand, StepDone, StepReply
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.worker.partition import group_commit
-from orchestrator.worker.partition.group_commit import Odds, StepGroups
+from orchestrator.worker.partition.group_commit import GroupCommitSwitch, StepGroups
 
 
 class Store:
@@ -22,10 +22,10 @@ class Store:
         self.blocked_until: asyncio.Event | None = None
         self.began = asyncio.Event()
 
-    def may_go_together(self, command: StepCommand) -> bool:
+    def can_join_group(self, command: StepCommand) -> bool:
         return command.operation != "other.lonely"
 
-    async def run_together(self, commands: Sequence[StepCommand], contexts: Sequence[Any]) -> list[StepReply] | None:
+    async def run_group(self, commands: Sequence[StepCommand], contexts: Sequence[Any]) -> list[StepReply] | None:
         assert len(contexts) == len(commands)
         self.groups.append(len(commands))
         self.began.set()
@@ -57,7 +57,7 @@ async def groups(store: Store) -> AsyncGenerator[StepGroups]:
     """Step groups in an event loop whose callbacks must not fail."""
     faults: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
-    yield StepGroups(cast(StoreSteps, store), Odds())
+    yield StepGroups(cast(StoreSteps, store), GroupCommitSwitch())
     await asyncio.sleep(0)
     assert faults == []
 

@@ -10,7 +10,7 @@ from sqlalchemy import event as sql_event
 from temporalio.client import Client
 
 from orchestrator import Refused, Transaction
-from orchestrator.client.own_execution import OwnExecution
+from orchestrator.client.executions.own_execution import OwnExecution
 from orchestrator.errors import Unreachable
 from orchestrator.protocol.commands import FinishCommand, Opening
 from orchestrator.protocol.envelope import VERSION_NEWER, Envelope, UnreadableEvent, wrap
@@ -65,12 +65,12 @@ async def drive(
         if isinstance(event, WaveItem):
             items.append(event)
             continue
-        items.append(WaveItem(position=position, door="event", **places))
+        items.append(WaveItem(position=position, source="event", **places))
         messages.append(wrap(event[1], event_id=event[0], source="test").text.encode())
     steps = StoreSteps(database, CATALOG)
     partition_wave = Wave(steps, cast(Client, None), "queue", Swarm, owner=(PARTITION, "first run"), run_id="run")
     return await partition_wave.drive(
-        WaveCommand(first_run_id="first run", places=tuple(items), opens_only=opens_only), messages
+        WaveCommand(first_run_id="first run", items=tuple(items), opens_only=opens_only), messages
     )
 
 
@@ -96,7 +96,7 @@ async def test_a_saga_without_a_row_keeps_its_message_until_it_is_handed_over(
     reply = await drive(home, *((f"e{number}", EVENT) for number in range(12)))
 
     assert len(handed_over) == reply.own == 10
-    assert [left.event_id for left in reply.left] == [None, None]
+    assert [left.event_id for left in reply.postponed] == [None, None]
 
 
 async def test_a_saga_that_cannot_be_opened_blocks_its_key_and_no_other(
@@ -106,7 +106,7 @@ async def test_a_saga_that_cannot_be_opened_blocks_its_key_and_no_other(
 
     reply = await drive(home, ("first", KEYED), ("second", KEYED), ("other", EVENT))
 
-    assert [(left.index, left.why, left.event_id) for left in reply.left] == [
+    assert [(item.index, item.why, item.event_id) for item in reply.postponed] == [
         (0, PostponeReason.FAILED, None),
         (1, PostponeReason.UNREACHED, None),
     ]
@@ -118,7 +118,7 @@ async def test_a_saga_that_can_never_be_opened_does_not_stop_its_partition(
 ) -> None:
     fail_to_open("first", monkeypatch=monkeypatch)
 
-    assert [left.why for left in (await drive(home, ("first", EVENT))).left] == [PostponeReason.FAILED]
+    assert [item.why for item in (await drive(home, ("first", EVENT))).postponed] == [PostponeReason.FAILED]
     assert (await drive(home, ("first", EVENT), failures=2)).own == 1
 
     assert handed_over == ["first"]
@@ -132,7 +132,7 @@ async def test_a_step_whose_own_error_looks_like_a_lost_database_is_handed_over(
 
     Script.before["put"] = read_a_file
 
-    assert [left.why for left in (await drive(home, ("e", EVENT))).left] == [PostponeReason.LOST]
+    assert [item.why for item in (await drive(home, ("e", EVENT))).postponed] == [PostponeReason.LOST]
     assert (await drive(home, ("e", EVENT), losses=9)).own == 1
 
     assert handed_over == ["e"]
@@ -158,7 +158,7 @@ async def test_a_saga_whose_own_execution_cannot_be_started_stays_in_its_partiti
 
     reply = await drive(home, ("e", BUGGY))
 
-    assert ([(left.why, left.event_id) for left in reply.left], reply.own) == ([(PostponeReason.LOST, "e")], 0)
+    assert ([(item.why, item.event_id) for item in reply.postponed], reply.own) == ([(PostponeReason.LOST, "e")], 0)
     assert [row.owner_workflow_id for row in await rows(home, saga)] == [PARTITION]
 
 
@@ -167,7 +167,10 @@ async def test_a_saga_that_waits_for_a_lock_stays_in_its_partition(home: Databas
 
     reply = await drive(home, ("waiter", KEYED), ("other", EVENT))
 
-    assert ([(left.why, left.event_id) for left in reply.left], reply.done) == ([(PostponeReason.BLOCKED, "waiter")], 1)
+    assert ([(item.why, item.event_id) for item in reply.postponed], reply.done) == (
+        [(PostponeReason.BLOCKED, "waiter")],
+        1,
+    )
 
 
 async def test_sagas_that_end_together_each_have_their_outcome(home: Database) -> None:
@@ -189,9 +192,9 @@ async def test_an_ending_saga_makes_room_for_the_next_before_its_outcome_is_writ
         await asyncio.wait_for(both.wait(), 10)
         return await finish_together(database, catalog, commands, waker)
 
-    finish_one = wave_steps.Finishing.finish
+    finish_one = wave_steps.FinishGroups.finish
 
-    async def end(self: wave_steps.Finishing, command: FinishCommand) -> Any:
+    async def end(self: wave_steps.FinishGroups, command: FinishCommand) -> Any:
         ending.append(command.opening.saga.event_id)
         if len(ending) == 2:
             both.set()
@@ -199,7 +202,7 @@ async def test_an_ending_saga_makes_room_for_the_next_before_its_outcome_is_writ
 
     monkeypatch.setattr(wave, "_AT_ONCE", 1)
     monkeypatch.setattr(wave_steps, "finish_sagas", finish_sagas)
-    monkeypatch.setattr(wave_steps.Finishing, "finish", end)
+    monkeypatch.setattr(wave_steps.FinishGroups, "finish", end)
 
     assert (await drive(home, ("first", EVENT), ("second", EVENT))).done == 2
     assert sorted(ending) == ["first", "second"]
@@ -267,7 +270,7 @@ async def test_an_open_saga_that_this_worker_cannot_read_stays_in_its_partition(
     monkeypatch.setattr(reading, "unwrap", unwrap)
     reply = await drive(home, WaveItem(position=1, event_id="e"))
 
-    assert [(left.why, left.event_id) for left in reply.left] == [(PostponeReason.UNREADABLE, "e")]
+    assert [(item.why, item.event_id) for item in reply.postponed] == [(PostponeReason.UNREADABLE, "e")]
     assert not await rows(home, saga_dead_letter)
 
 
@@ -284,14 +287,14 @@ async def test_an_event_of_a_newer_version_is_handed_over_to_wait_for_a_newer_wo
     monkeypatch.setattr(reading, "unwrap", unwrap)
     reply = await drive(home, WaveItem(position=1, event_id="e") if is_open else ("e", EVENT))
 
-    assert (reply.own, reply.left, reply.letters) == (1, (), 0)
+    assert (reply.own, reply.postponed, reply.dead_letters) == (1, (), 0)
     assert handed_over == ["e"]
 
 
 async def test_each_saga_whose_row_is_gone_becomes_a_dead_letter(home: Database) -> None:
     reply = await drive(home, WaveItem(position=3, event_id="one"), WaveItem(position=4, event_id="two"))
 
-    assert reply.letters == 2
+    assert reply.dead_letters == 2
     assert [letter.origin_position for letter in await rows(home, saga_dead_letter)] == [3, 4]
 
 
@@ -300,7 +303,7 @@ async def test_a_reused_event_id_becomes_a_dead_letter_even_if_the_wave_only_ope
 
     reply = await drive(home, ("e", KEYED), opens_only=True)
 
-    assert (reply.letters, reply.left) == (1, ())
+    assert (reply.dead_letters, reply.postponed) == (1, ())
     [letter] = await rows(home, saga_dead_letter)
     assert letter.code == "event.id_reused"
 
@@ -332,7 +335,7 @@ async def test_an_operation_that_would_end_the_worker_is_a_failed_attempt(
 
     reply = await drive(home, ("odd", EVENT), ("even", EVENT))
 
-    assert [(left.event_id, left.why) for left in reply.left] == [("odd", PostponeReason.FAILED)]
+    assert [(item.event_id, item.why) for item in reply.postponed] == [("odd", PostponeReason.FAILED)]
     assert {row.event_id: row.phase for row in await rows(home, saga)} == {"odd": "forward", "even": "completed"}
 
 
@@ -346,4 +349,4 @@ async def test_a_carried_saga_that_was_ended_elsewhere_and_purged_is_done(home: 
 
     reply = await drive(home, WaveItem(position=3, event_id="one"), ("two", EVENT))
 
-    assert (reply.done, reply.left, reply.letters) == (2, (), 0)
+    assert (reply.done, reply.postponed, reply.dead_letters) == (2, (), 0)

@@ -40,13 +40,13 @@ from orchestrator.client.dead_letters import DeadLetters
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
 from orchestrator.store.dead_letters.resolution import (
-    LetterView,
     Search,
     Settled,
     State,
-    count_letters,
-    find_letters,
-    letter_of,
+    StoredDeadLetter,
+    count_dead_letters,
+    find_dead_letters,
+    read_dead_letter,
 )
 from orchestrator.store.queries.sagas import namespace_of
 
@@ -99,7 +99,7 @@ def list_(
     state = State.ALL if everything else State.SETTLED if settled else State.OPEN
     search = Search(
         state=state,
-        door=source,
+        source=source,
         code=code,
         event_type=event_type,
         orchestrator=orchestrator,
@@ -108,8 +108,10 @@ def list_(
     )
     output = Output(as_json)
 
-    async def read(database: Database) -> tuple[Sequence[LetterView], int]:
-        return await find_letters(database, search), await count_letters(database, search, at_most=_COUNT_LIMIT)
+    async def read(database: Database) -> tuple[Sequence[StoredDeadLetter], int]:
+        return await find_dead_letters(database, search), await count_dead_letters(
+            database, search, at_most=_COUNT_LIMIT
+        )
 
     letters, count = asyncio.run(with_database(Settings(), read))
     if as_json:
@@ -126,11 +128,11 @@ def list_(
     return Exit.COMPLETED
 
 
-def _table_row(letter: LetterView) -> Sequence[str]:
+def _table_row(letter: StoredDeadLetter) -> Sequence[str]:
     return (
         str(letter.id),
         letter.code,
-        letter.door,
+        letter.source,
         attribute_in(TYPE, letter),
         attribute_in(ID, letter),
         age_text(letter.created_at),
@@ -159,8 +161,8 @@ def show(
     """
     settings, output = Settings(), Output(as_json)
 
-    async def read(database: Database) -> tuple[LetterView | None, str]:
-        return await letter_of(database, number), await namespace_of(database) or "default"
+    async def read(database: Database) -> tuple[StoredDeadLetter | None, str]:
+        return await read_dead_letter(database, number), await namespace_of(database) or "default"
 
     stored, namespace = asyncio.run(with_database(settings, read))
     letter = require_letter(stored, number)
@@ -177,10 +179,10 @@ def show(
     return Exit.COMPLETED
 
 
-def _print_letter(letter: LetterView, link: str | None, output: Output, *, full: bool) -> None:
+def _print_letter(letter: StoredDeadLetter, link: str | None, output: Output, *, full: bool) -> None:
     number = str(letter.id)
     output.state(state_of(letter), f"{letter.code}: {letter.reason}")
-    output.line(f"  arrived {age_text(letter.created_at)} ago ({moment_json(letter.created_at)}) by {letter.door}")
+    output.line(f"  arrived {age_text(letter.created_at)} ago ({moment_json(letter.created_at)}) by {letter.source}")
     if letter.edited_from is not None:
         output.line(f"  edited copy of dead letter {letter.edited_from}, whose message is unchanged")
     else:
@@ -190,7 +192,7 @@ def _print_letter(letter: LetterView, link: str | None, output: Output, *, full:
     if letter.settled_at is not None:
         output.line(f"  settled {age_text(letter.settled_at)} ago: {letter.settled_as}")
     text, format_name = format_message(letter.raw)
-    stored = "" if letter.is_whole else f", {letter.kept:,} of them stored so far"
+    stored = "" if letter.is_whole else f", {letter.stored_size:,} of them stored so far"
     output.line(f"  {letter.size:,} bytes{stored}, {format_name}:")
     shown = text if full else text[:_SHOWN_LIMIT]
     output.line(shown)
@@ -222,8 +224,8 @@ def drop(
     check_has_words("--reason", reason)
     settings, output, who = Settings(), Output(as_json), decided_by(by)
 
-    async def read(database: Database) -> list[LetterView]:
-        return [require_letter(await letter_of(database, number), number) for number in numbers]
+    async def read(database: Database) -> list[StoredDeadLetter]:
+        return [require_letter(await read_dead_letter(database, number), number) for number in numbers]
 
     for letter in asyncio.run(with_database(settings, read)):
         state = f"{letter.code}: {letter.reason}" if letter.is_open else f"already settled: {letter.settled_as}"

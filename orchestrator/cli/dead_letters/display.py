@@ -15,12 +15,12 @@ from orchestrator.cli.terminal.exit_codes import NotPossible
 from orchestrator.cli.terminal.invocation import command
 from orchestrator.cli.terminal.output import moment_json
 from orchestrator.client import EventBus, connect_temporal, ui_link
-from orchestrator.client.dead_letters import DeadLetters, ReplayForecast, Verdict
+from orchestrator.client.dead_letters import DeadLetters, ReplayEffect, ReplayForecast
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.json_text import rewrite
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
-from orchestrator.store.dead_letters.resolution import LetterView
+from orchestrator.store.dead_letters.resolution import StoredDeadLetter
 
 R = TypeVar("R")
 
@@ -96,7 +96,7 @@ async def with_letters(settings: Settings, work: Callable[[DeadLetters], Awaitab
         await database.close()
 
 
-def require_letter(letter: LetterView | None, number: int) -> LetterView:
+def require_letter(letter: StoredDeadLetter | None, number: int) -> StoredDeadLetter:
     """Return the dead letter after checking that it exists.
 
     Raises:
@@ -110,36 +110,36 @@ def require_letter(letter: LetterView | None, number: int) -> LetterView:
     return letter
 
 
-def is_replayable(verdict: Verdict) -> bool:
+def is_replayable(forecast: ReplayForecast) -> bool:
     """Return whether a replay publishes the message."""
-    return verdict.fate in (ReplayForecast.STARTS, ReplayForecast.REPEATS)
+    return forecast.effect in (ReplayEffect.STARTS, ReplayEffect.REPEATS)
 
 
-def describe_forecast(verdict: Verdict) -> str:
+def describe_forecast(forecast: ReplayForecast) -> str:
     """Say what a replay would do, in words that follow the dead letter's name."""
-    match verdict.fate:
-        case ReplayForecast.SETTLED | ReplayForecast.UNDER_WAY:
-            return f"is not replayed: {verdict.sentence}"
-        case ReplayForecast.REFUSED:
-            return f"would be {verdict.sentence}"
-        case ReplayForecast.STARTS | ReplayForecast.REPEATS:
-            return f"can be replayed: {verdict.sentence}"
+    match forecast.effect:
+        case ReplayEffect.SETTLED | ReplayEffect.UNDER_WAY:
+            return f"is not replayed: {forecast.sentence}"
+        case ReplayEffect.REFUSED:
+            return f"would be {forecast.sentence}"
+        case ReplayEffect.STARTS | ReplayEffect.REPEATS:
+            return f"can be replayed: {forecast.sentence}"
 
 
-def state_of(letter: LetterView) -> str:
+def state_of(letter: StoredDeadLetter) -> str:
     """Return the dead letter's state in one word."""
     if letter.is_open:
         return "open" if letter.settled_as is None else "replaying"
     return (letter.settled_as or "settled").partition(" ")[0]
 
 
-def attribute_in(pattern: re.Pattern[bytes], letter: LetterView) -> str:
+def attribute_in(pattern: re.Pattern[bytes], letter: StoredDeadLetter) -> str:
     """Return an attribute of a message that may not be readable as JSON; empty if it is not in the text."""
     match = pattern.search(letter.raw)
     return "" if match is None else match[1].decode("utf-8", "replace")
 
 
-def link_of(settings: Settings, namespace: str, letter: LetterView) -> str:
+def link_of(settings: Settings, namespace: str, letter: StoredDeadLetter) -> str:
     """Return the Web UI's page for the execution that the message was sent to."""
     return ui_link(settings, namespace, letter.workflow_id, letter.run_id)
 
@@ -167,13 +167,13 @@ def format_message(raw: bytes) -> tuple[str, str]:
         return escaped, "text, not JSON"
 
 
-def document_of(letter: LetterView) -> dict[str, Any]:
+def document_of(letter: StoredDeadLetter) -> dict[str, Any]:
     """Return a dead letter as a JSON object, without its message, for programs."""
     return {
         "number": letter.id,
         "code": letter.code,
         "reason": letter.reason,
-        "source": letter.door,
+        "source": letter.source,
         "event_type": attribute_in(TYPE, letter) or None,
         "event_id": attribute_in(ID, letter) or None,
         "workflow_id": letter.workflow_id,
@@ -188,15 +188,15 @@ def document_of(letter: LetterView) -> dict[str, Any]:
     }
 
 
-def verdict_document(verdict: Verdict) -> dict[str, Any]:
+def forecast_document(forecast: ReplayForecast) -> dict[str, Any]:
     """Return what a replay does, or would do, as a JSON object, for programs."""
     return {
-        "number": verdict.letter.id,
-        "fate": verdict.fate.value,
-        "event_type": verdict.event_type or None,
-        "event_id": verdict.event_id or None,
-        "starts": list(verdict.starts),
-        "repeats": {name: phase.value for name, phase in (verdict.stands or {}).items()},
-        "code": verdict.code or None,
-        "reason": verdict.reason or None,
+        "number": forecast.letter.id,
+        "effect": forecast.effect.value,
+        "event_type": forecast.event_type or None,
+        "event_id": forecast.event_id or None,
+        "starts": list(forecast.starts),
+        "repeats": {name: phase.value for name, phase in (forecast.phases or {}).items()},
+        "code": forecast.code or None,
+        "reason": forecast.reason or None,
     }

@@ -15,9 +15,9 @@ import typer
 from orchestrator.cli.dead_letters.display import (
     Number,
     describe_forecast,
+    forecast_document,
     format_message,
     require_letter,
-    verdict_document,
     with_database,
     with_letters,
 )
@@ -26,11 +26,11 @@ from orchestrator.cli.terminal.invocation import command
 from orchestrator.cli.terminal.options import AsJson, read_stdin
 from orchestrator.cli.terminal.output import Output
 from orchestrator.cli.terminal.person import By, decided_by
-from orchestrator.client.dead_letters import ReplayForecast
+from orchestrator.client.dead_letters import ReplayEffect
 from orchestrator.protocol.envelope import NESTING_LIMIT
 from orchestrator.protocol.json_text import rewrite
 from orchestrator.settings import Settings
-from orchestrator.store.dead_letters.resolution import LetterView, letter_of
+from orchestrator.store.dead_letters.resolution import StoredDeadLetter, read_dead_letter
 
 
 def edit(
@@ -62,7 +62,7 @@ def edit(
     if file is not None and changes:
         raise typer.BadParameter("give --file or --set, not both")
     settings, output = Settings(), Output(as_json)
-    stored = asyncio.run(with_database(settings, lambda database: letter_of(database, number)))
+    stored = asyncio.run(with_database(settings, lambda database: read_dead_letter(database, number)))
     letter = require_letter(stored, number)
     if not letter.is_open:
         raise NotPossible(
@@ -74,21 +74,21 @@ def edit(
         raw = apply_changes(letter, changes) if changes else _edit_in_editor(letter)
     if raw == letter.raw:
         raise NotPossible("event.unchanged", "No copy was saved, because nothing was changed")
-    verdict = asyncio.run(
+    forecast = asyncio.run(
         with_letters(settings, lambda letters: letters.edit(letter, raw, by=decided_by(by)), sends=False)
     )
-    if verdict is None:
+    if forecast is None:
         raise NotPossible(
             "event.settled",
             f"No copy was saved, because dead letter {number} has been settled meanwhile or is being replayed",
         )
-    copy = verdict.letter.id
+    copy = forecast.letter.id
     output.state("done", f"the edited copy is dead letter {copy}; the message of {number} is unchanged")
-    output.line(f"Dead letter {copy} {describe_forecast(verdict)}")
-    next_step = "edit" if verdict.fate is ReplayForecast.REFUSED else "replay"
+    output.line(f"Dead letter {copy} {describe_forecast(forecast)}")
+    next_step = "edit" if forecast.effect is ReplayEffect.REFUSED else "replay"
     output.line(f"Next: {command('dead-letters', next_step, str(copy))}")
     if as_json:
-        output.document({"edited": number, **verdict_document(verdict)})
+        output.document({"edited": number, **forecast_document(forecast)})
     return Exit.COMPLETED
 
 
@@ -99,7 +99,7 @@ def _read_file(path: str) -> bytes:
         raise typer.BadParameter(f"The file {path} cannot be read: {fault.strerror}") from fault
 
 
-def apply_changes(letter: LetterView, changes: Sequence[str]) -> bytes:
+def apply_changes(letter: StoredDeadLetter, changes: Sequence[str]) -> bytes:
     """Return the message with some values set; all other numbers keep their digits."""
 
     def change(message: Any, loads: Callable[[str], Any]) -> Any:
@@ -148,7 +148,7 @@ def _set(message: Any, path: Sequence[str], value: str, assignment: str, loads: 
         parent[last] = value
 
 
-def _edit_in_editor(letter: LetterView) -> bytes:
+def _edit_in_editor(letter: StoredDeadLetter) -> bytes:
     editor = environ.get("VISUAL") or environ.get("EDITOR")
     if not editor or not sys.stdin.isatty():
         raise typer.TyperException(

@@ -14,10 +14,10 @@ from orchestrator.cli.dead_letters.display import (
     Source,
     Type,
     describe_forecast,
+    forecast_document,
     is_replayable,
     parse_since,
     require_letter,
-    verdict_document,
     with_letters,
 )
 from orchestrator.cli.terminal.confirmation import ask
@@ -26,7 +26,7 @@ from orchestrator.cli.terminal.invocation import command
 from orchestrator.cli.terminal.options import AsJson, Yes
 from orchestrator.cli.terminal.output import Output
 from orchestrator.cli.terminal.person import By, decided_by
-from orchestrator.client.dead_letters import DeadLetters, ReplayForecast, Verdict
+from orchestrator.client.dead_letters import DeadLetters, ReplayEffect, ReplayForecast
 from orchestrator.settings import Settings
 from orchestrator.store.dead_letters.resolution import Search
 
@@ -62,20 +62,22 @@ def replay(
     forecasts = asyncio.run(with_letters(settings, lambda letters: _forecast(letters, numbers, search), sends=False))
     if not forecasts:
         output.line("No open dead letter matches.")
-    for verdict in forecasts:
-        output.line(f"Dead letter {verdict.letter.id} {describe_forecast(verdict)}")
-    wanted = [verdict.letter.id for verdict in forecasts if is_replayable(verdict)]
-    done: list[Verdict] = []
+    for forecast in forecasts:
+        output.line(f"Dead letter {forecast.letter.id} {describe_forecast(forecast)}")
+    wanted = [forecast.letter.id for forecast in forecasts if is_replayable(forecast)]
+    done: list[ReplayForecast] = []
     if wanted:
         ask(f"Replay {len(wanted)} of them?" if len(forecasts) > 1 else "Replay it?", output, is_agreed=yes)
         done = asyncio.run(with_letters(settings, lambda letters: _replay(letters, wanted, who, output), sends=True))
-    refused = [verdict.letter.id for verdict in (*done, *forecasts) if verdict.fate is ReplayForecast.REFUSED]
+    refused = [forecast.letter.id for forecast in (*done, *forecasts) if forecast.effect is ReplayEffect.REFUSED]
     for number in dict.fromkeys(refused):
         output.line(f"To correct dead letter {number}: {command('dead-letters', 'edit', str(number))}")
     if as_json:
-        last = {verdict.letter.id: verdict for verdict in (*forecasts, *done)}
-        replayed = {verdict.letter.id for verdict in done if is_replayable(verdict)}
-        documents = [verdict_document(verdict) | {"replayed": number in replayed} for number, verdict in last.items()]
+        last = {forecast.letter.id: forecast for forecast in (*forecasts, *done)}
+        replayed = {forecast.letter.id for forecast in done if is_replayable(forecast)}
+        documents = [
+            forecast_document(forecast) | {"replayed": number in replayed} for number, forecast in last.items()
+        ]
         output.document({"dead_letters": documents})
     return Exit.MISUSE if refused else Exit.COMPLETED
 
@@ -93,31 +95,37 @@ def _search(
     if bool(numbers) == is_filtered:
         raise typer.BadParameter("Give either the numbers of dead letters, or a filter such as --code")
     return Search(
-        door=source, code=code, event_type=event_type, orchestrator=orchestrator, since=parse_since(since), limit=limit
+        source=source,
+        code=code,
+        event_type=event_type,
+        orchestrator=orchestrator,
+        since=parse_since(since),
+        limit=limit,
     )
 
 
-async def _forecast(letters: DeadLetters, numbers: list[int] | None, search: Search) -> list[Verdict]:
+async def _forecast(letters: DeadLetters, numbers: list[int] | None, search: Search) -> list[ReplayForecast]:
     wanted = numbers or [letter.id for letter in reversed(await letters.find(search))]
-    forecasts: list[Verdict] = []
+    forecasts: list[ReplayForecast] = []
     for number in dict.fromkeys(wanted):
-        verdict = await letters.foresee(number)
-        require_letter(None if verdict is None else verdict.letter, number)
-        if verdict is not None:
-            forecasts.append(verdict)
+        forecast = await letters.forecast_replay(number)
+        require_letter(None if forecast is None else forecast.letter, number)
+        if forecast is not None:
+            forecasts.append(forecast)
     return forecasts
 
 
-async def _replay(letters: DeadLetters, numbers: Sequence[int], by: str, output: Output) -> list[Verdict]:
-    done: list[Verdict] = []
+async def _replay(letters: DeadLetters, numbers: Sequence[int], by: str, output: Output) -> list[ReplayForecast]:
+    done: list[ReplayForecast] = []
     for number in numbers:
-        verdict = await letters.replay(number, by=by)
-        if verdict is None:
+        forecast = await letters.replay(number, by=by)
+        if forecast is None:
             continue
-        done.append(verdict)
+        done.append(forecast)
         output.state(
-            "accepted" if is_replayable(verdict) else verdict.fate.value, f"dead letter {number}: {verdict.sentence}"
+            "accepted" if is_replayable(forecast) else forecast.effect.value,
+            f"dead letter {number}: {forecast.sentence}",
         )
-        if is_replayable(verdict):
-            output.line(f"  See its status: {command('status', verdict.event_id)}")
+        if is_replayable(forecast):
+            output.line(f"  See its status: {command('status', forecast.event_id)}")
     return done

@@ -16,7 +16,7 @@ from orchestrator.cli.terminal.options import LONGEST, AsJson, finite, read_stdi
 from orchestrator.cli.terminal.output import Output, is_terminal, json_text
 from orchestrator.client import EventBus, SagaHandle, ui_link
 from orchestrator.client.outcomes.progress import Progress
-from orchestrator.client.validation import envelope_of, event_class_of, read_event
+from orchestrator.client.publishing.validation import envelope_of, event_class_of, read_event
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import EventRejected, PublishIncomplete
 from orchestrator.event import DomainEvent

@@ -15,14 +15,14 @@ from orchestrator.cli.sagas.retry_reason import BlockedReason, Reason, reason_of
 from orchestrator.cli.terminal.exit_codes import NotPossible
 from orchestrator.cli.terminal.invocation import command, worker_command
 from orchestrator.client import connect_temporal, ui_link
-from orchestrator.client.task_queues import is_polled, other_queues
+from orchestrator.client.executions.task_queues import is_polled, other_queues
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import DefinitionError, SagaUnknown, Unreachable
 from orchestrator.protocol.envelope import valid_event_id
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
-from orchestrator.store.dead_letters.resolution import LetterView, letters_of_event
+from orchestrator.store.dead_letters.resolution import StoredDeadLetter, dead_letters_of_event
 from orchestrator.store.queries.sagas import NoTables, SagaView, namespace_of, sagas_of_event
 
 _TEMPORAL_TIMEOUT = 5.0
@@ -35,7 +35,7 @@ class EventDiagnosis:
 
     sagas: Sequence[SagaDiagnosis]
     remarks: Sequence[str]
-    dead_letters: Sequence[LetterView] = ()
+    dead_letters: Sequence[StoredDeadLetter] = ()
     """Dead letters that name the event's id, the newest first."""
 
     def select(self, orchestrator: str | None) -> SagaDiagnosis | None:
@@ -73,7 +73,7 @@ class _Rows:
     """What the database knows about an event."""
 
     sagas: Sequence[SagaView] = ()
-    dead_letters: Sequence[LetterView] = ()
+    dead_letters: Sequence[StoredDeadLetter] = ()
     namespace: str | None = None
     """The Temporal namespace that the database belongs to."""
     no_tables: NoTables | None = None
@@ -140,14 +140,14 @@ async def _read_rows(settings: Settings, event_id: str) -> _Rows:
     try:
         sagas = await sagas_of_event(database, event_id)
         namespace = await namespace_of(database)
-        return _Rows(sagas, await letters_of_event(database, event_id), namespace)
+        return _Rows(sagas, await dead_letters_of_event(database, event_id), namespace)
     except NoTables as fault:
         return _Rows(sagas, (), namespace, fault)
     finally:
         await database.close()
 
 
-def describe_dead_letter(letter: LetterView) -> str:
+def describe_dead_letter(letter: StoredDeadLetter) -> str:
     """Say which dead letter contains an event, why it was stored, and which command shows it."""
     number = str(letter.id)
     if not letter.is_open:

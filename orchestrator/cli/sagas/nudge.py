@@ -6,8 +6,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from orchestrator.cli.sagas.diagnosis import SagaDiagnosis
 from orchestrator.cli.sagas.retry_reason import BlockedReason
 from orchestrator.cli.terminal.exit_codes import NotPossible
-from orchestrator.client.own_execution import ensure_own_execution
-from orchestrator.client.renewal import begin_again, cancel_if_running
+from orchestrator.client.executions.own_execution import ensure_own_execution
+from orchestrator.client.executions.renewal import begin_again, cancel_if_running
 from orchestrator.errors import Unreachable
 from orchestrator.protocol.commands import Phase
 from orchestrator.protocol.envelope import read

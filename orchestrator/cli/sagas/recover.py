@@ -12,7 +12,7 @@ from orchestrator.cli.terminal.exit_codes import Exit
 from orchestrator.cli.terminal.options import LONGEST, AsJson, finite
 from orchestrator.cli.terminal.output import Output
 from orchestrator.client import connect_temporal
-from orchestrator.client.task_queues import OtherQueue, other_queues
+from orchestrator.client.executions.task_queues import OtherQueue, other_queues
 from orchestrator.definition.catalog import Catalog
 from orchestrator.settings import Settings
 from orchestrator.store.core.databases import Databases

@@ -19,7 +19,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.cli.terminal.invocation import worker_command
 from orchestrator.cli.terminal.output import age_text, duration_text
-from orchestrator.client.task_queues import POLL, last_poll
+from orchestrator.client.executions.task_queues import POLL, last_poll
 from orchestrator.protocol import names
 from orchestrator.protocol.commands import Blocker
 from orchestrator.workflow.failures import failure_text

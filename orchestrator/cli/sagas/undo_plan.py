@@ -12,8 +12,9 @@ from typing import Any
 from orchestrator.cli.terminal.output import Output
 from orchestrator.definition.atomic import ATOMIC, calls_in
 from orchestrator.definition.catalog import Catalog
-from orchestrator.protocol.commands import StepState, text_of
+from orchestrator.protocol.commands import StepState
 from orchestrator.store.queries.sagas import SagaView, StepView
+from orchestrator.store.saga.step_rows import describe_call
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,9 @@ def plan_step_undo(step: StepView, catalog: Catalog | None) -> PlannedUndo:
     compensation = None
     if undo is not None:
         known = arguments | ({} if step.result is None else {"result": json.loads(step.result)})
-        compensation = text_of(undo.name, {name: known.get(name) for name in undo.wants})
+        compensation = describe_call(undo.name, {name: known.get(name) for name in undo.wants})
     return PlannedUndo(
-        step.number, text_of(step.operation, arguments), compensation, step.state is StepState.ATTEMPTING
+        step.number, describe_call(step.operation, arguments), compensation, step.state is StepState.ATTEMPTING
     )
 
 
@@ -78,12 +79,12 @@ def _plan_atomic_undo(step: StepView, arguments: dict[str, Any], catalog: Catalo
     for (name, call_arguments), result in reversed(list(zip(calls, results, strict=True))):
         operation = None if catalog is None else catalog.operations.get(name)
         if operation is None:
-            return PlannedUndo(step.number, text_of(step.operation, arguments), None, False)
+            return PlannedUndo(step.number, describe_call(step.operation, arguments), None, False)
         if operation.undo is not None:
             known = call_arguments | {"result": result}
             wanted = {parameter: known.get(parameter) for parameter in operation.undo.wants}
-            compensations.append(text_of(operation.undo.name, wanted))
-    return PlannedUndo(step.number, text_of(step.operation, arguments), ", then ".join(compensations), False)
+            compensations.append(describe_call(operation.undo.name, wanted))
+    return PlannedUndo(step.number, describe_call(step.operation, arguments), ", then ".join(compensations), False)
 
 
 def print_undo_plan(plan: Sequence[PlannedUndo], output: Output) -> None:

@@ -60,7 +60,7 @@ async def outcome_of_execution(
     pause = _SHORTEST_PAUSE
     while True:
         try:
-            return Outcome.model_validate(await _result_in_turn(handle))
+            return Outcome.model_validate(await _result_sharing_slot(handle))
         except ValidationError:
             return NoOutcome.ENDED  # another application's workflow under this id
         except WorkflowFailureError as failure:
@@ -84,7 +84,7 @@ async def outcome_of_execution(
         pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
-async def _result_in_turn(handle: WorkflowHandle[Any, Any]) -> Any:
+async def _result_sharing_slot(handle: WorkflowHandle[Any, Any]) -> Any:
     """Wait for an execution's result, and share the slot, because this may take days while other executions end."""
     slot = long_poll_slot()
     while True:

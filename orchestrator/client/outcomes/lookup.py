@@ -21,7 +21,7 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.queries.lookup import answer
 from orchestrator.store.recovery import RecoveryRefused, check_belonging
-from orchestrator.workflow.system.lookup import LOOK, RUN, SagaLookups
+from orchestrator.workflow.system.lookup import LOOKUP_TIMEOUT, RUN_TIMEOUT, SagaLookups
 
 _TASK_TIMEOUT = timedelta(seconds=5)
 _CONCURRENT_LOOKUPS = 20
@@ -43,7 +43,7 @@ class LookupSource(Protocol):
     is_local: bool
     """Whether this process answers lookups itself, so that they are cheap."""
 
-    async def ask(self, question: Lookup) -> LookupReply:
+    async def ask(self, lookup: Lookup) -> LookupReply:
         """Answer a lookup.
 
         Raises:
@@ -73,12 +73,12 @@ class DatabaseLookup:
         self._has_answered = False
         self._slots = asyncio.Semaphore(databases.home.pool_size)
 
-    async def ask(self, question: Lookup) -> LookupReply:
+    async def ask(self, lookup: Lookup) -> LookupReply:
         """Answer a lookup."""
         try:
             # Queue here, because the pool raises an error when a lookup has waited too long for a connection.
             async with self._slots:
-                reply = await answer(self._databases, question)
+                reply = await answer(self._databases, lookup)
         except (SQLAlchemyError, OSError) as fault:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 # The cancel closed the connection during the query, and SQLAlchemy reported that error instead.
@@ -104,7 +104,7 @@ class WorkerLookup:
         task_queue: the workers' task queue.
     """
 
-    patience = LOOK.total_seconds()
+    patience = LOOKUP_TIMEOUT.total_seconds()
     is_local = False
     pauses = (0.01, 2.0)
 
@@ -113,20 +113,20 @@ class WorkerLookup:
         self._task_queue = task_queue
         self._slots = asyncio.Semaphore(_CONCURRENT_LOOKUPS)
 
-    async def ask(self, question: Lookup) -> LookupReply:
+    async def ask(self, lookup: Lookup) -> LookupReply:
         """Answer a lookup; if the caller is cancelled, the execution is cancelled too."""
         async with self._slots:
-            return await self._ask(question)
+            return await self._ask(lookup)
 
-    async def _ask(self, question: Lookup) -> LookupReply:
+    async def _ask(self, lookup: Lookup) -> LookupReply:
         handle: WorkflowHandle[SagaLookups, LookupReply] | None = None
         try:
             handle = await self._client.start_workflow(
                 SagaLookups.run,
-                question,
-                id=f"orchestrator-answers/{self._task_queue}/{uuid4()}",
+                lookup,
+                id=f"orchestrator-lookups/{self._task_queue}/{uuid4()}",
                 task_queue=self._task_queue,
-                run_timeout=RUN,
+                run_timeout=RUN_TIMEOUT,
                 task_timeout=_TASK_TIMEOUT,
                 static_summary="answers a lookup of a client without a database",
             )

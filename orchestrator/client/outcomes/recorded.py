@@ -9,7 +9,7 @@ from uuid import UUID
 from orchestrator.client.outcomes.lookup import LookupSource
 from orchestrator.client.outcomes.polling import Polling
 from orchestrator.protocol.commands import Outcome
-from orchestrator.protocol.lookup import ASKED_SAGAS, Lookup, SagaEntry
+from orchestrator.protocol.lookup import LOOKUP_SAGAS, Lookup, SagaEntry
 from orchestrator.store.connections.event_loop import LoopBinding
 
 _PAUSE_SHARE, _PAUSE_SHARE_OF_FEW = 0.1, 0.05
@@ -87,10 +87,10 @@ class RecordedOutcomes:
         self._forget_cancelled()
         has_news = False
         ids = list(self._waiting)
-        for first in range(0, len(ids), ASKED_SAGAS):
+        for first in range(0, len(ids), LOOKUP_SAGAS):
             # If the sagas need several lookups, none of these may wait for news and so delay the others.
-            seconds = self._source.patience if len(ids) <= ASKED_SAGAS else 0.0
-            reply = await self._source.ask(Lookup(sagas=tuple(ids[first : first + ASKED_SAGAS]), seconds=seconds))
+            seconds = self._source.patience if len(ids) <= LOOKUP_SAGAS else 0.0
+            reply = await self._source.ask(Lookup(sagas=tuple(ids[first : first + LOOKUP_SAGAS]), seconds=seconds))
             for entry in reply.sagas:
                 if entry.outcome is not None:
                     has_news = True

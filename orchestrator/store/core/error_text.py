@@ -12,7 +12,7 @@ from sqlalchemy.exc import StatementError
 
 from orchestrator.errors import storable
 from orchestrator.protocol.exception_groups import leaves
-from orchestrator.protocol.unwrapping import describe
+from orchestrator.protocol.validation_errors import describe
 
 _CAUSES = 3
 """How many causes a line names at most."""

@@ -212,7 +212,7 @@ saga_dead_letter = Table(
     "saga_dead_letter",
     metadata,
     Column("id", _Number, primary_key=True, autoincrement=True),
-    Column("door", String(200), nullable=False),
+    Column("source", String(200), nullable=False),
     Column("origin_workflow_id", Text, nullable=False),
     Column("origin_run_id", Text, nullable=False),
     Column("origin_position", Integer, nullable=False),
@@ -227,7 +227,7 @@ saga_dead_letter = Table(
     UniqueConstraint("origin_workflow_id", "origin_run_id", "origin_position", name="uq_saga_dead_letter_origin"),
     Index(None, "event_id", "id"),
     Index(None, "code", "id"),
-    Index(None, "door", "id"),
+    Index(None, "source", "id"),
     Index(None, "created_at"),
     Index(
         "ix_saga_dead_letter_open",

@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections.abc import Mapping
 from typing import cast as cast_type
 
-from sqlalchemy import LargeBinary, bindparam, cast, func, select, update
+from sqlalchemy import ColumnElement, LargeBinary, and_, bindparam, cast, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import storable
+from orchestrator.protocol.dead_letters import DeadLetter, DeadLetterPiece
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_dead_letter
@@ -45,7 +45,7 @@ def event_id_of(raw: bytes) -> str:
     return storable(named) if isinstance(named, str) and is_id else ""
 
 
-async def name_letters(database: Database, *, limit: int = 500) -> int:
+async def fill_in_event_ids(database: Database, *, limit: int = 500) -> int:
     """Fill in the event ids of dead letters that an older version stored, and return how many were looked at."""
     table = saga_dead_letter.c
     unnamed = (
@@ -73,113 +73,71 @@ def edited_from(origin: str) -> int | None:
     return int(number) if number != origin and number.isdecimal() else None
 
 
-async def keep_letter(
-    database: Database,
-    *,
-    door: str,
-    workflow_id: str,
-    run_id: str,
-    position: int,
-    code: str,
-    reason: str,
-    raw: bytes,
-) -> int:
-    """Store a whole message; a message that comes twice from the same position is stored once.
+async def store_dead_letter(database: Database, letter: DeadLetter) -> int:
+    """Store a dead letter, and return its number; one that comes twice is stored once."""
+    return await database.in_transaction(lambda connection: insert_dead_letter(connection, letter))
 
-    Returns:
-        The letter's number.
+
+async def insert_dead_letter(connection: AsyncConnection, letter: DeadLetter, *, size: int | None = None) -> int:
+    """Store a dead letter in the caller's own transaction, and return its number.
+
+    Args:
+        connection: in the caller's transaction.
+        letter: the dead letter. It completes one from the same origin of which only the first pieces are stored.
+        size: the size of the whole message, if `letter` is only its first piece.
     """
-
-    async def keep(connection: AsyncConnection) -> int:
-        return await insert_letter(
-            connection,
-            door=door,
-            workflow_id=workflow_id,
-            run_id=run_id,
-            position=position,
-            code=code,
-            reason=reason,
-            raw=raw,
-        )
-
-    return await database.in_transaction(keep)
-
-
-async def insert_letter(
-    connection: AsyncConnection,
-    *,
-    door: str,
-    workflow_id: str,
-    run_id: str,
-    position: int,
-    code: str,
-    reason: str,
-    raw: bytes,
-) -> int:
-    """Store a whole message in the caller's own transaction, like `keep_letter`."""
-    where = {"origin_workflow_id": workflow_id, "origin_run_id": run_id, "origin_position": position}
+    raw = letter.message.raw
     statement = insert_into(connection, saga_dead_letter).values(
-        **where,
-        door=storable(door)[:200],
+        **_origin(letter),
+        source=storable(letter.message.source)[:200],
         raw=raw,
-        size=len(raw),
-        code=code,
-        reason=storable(reason),
+        size=len(raw) if size is None else size,
+        code=letter.code,
+        reason=storable(letter.reason),
         created_at=clock.now(),
         event_id=event_id_of(raw),
     )
-    await connection.execute(statement.on_conflict_do_nothing())
-    return await _number_of(connection, where)
+    stored, new = saga_dead_letter.c, statement.excluded
+    has_more = and_(stored.size == new.size, func.length(stored.raw) < func.length(new.raw))
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=list(_origin(letter)), set_={"raw": new.raw, "event_id": new.event_id}, where=has_more
+        )
+    )
+    return await _number_of(connection, letter)
 
 
-async def keep_piece(
-    database: Database,
-    *,
-    door: str,
-    workflow_id: str,
-    run_id: str,
-    position: int,
-    code: str,
-    reason: str,
-    size: int,
-    offset: int,
-    raw: bytes,
-) -> int:
-    """Store one piece of a message. Pieces come in order, and a piece that comes twice is stored once.
+async def store_piece(database: Database, piece: DeadLetterPiece, *, workflow_id: str, run_id: str) -> int:
+    """Store one piece of a dead letter. Pieces come in order, and a piece that comes twice is stored once.
 
     Returns:
-        The letter's number.
+        The dead letter's number.
     """
-    where = {"origin_workflow_id": workflow_id, "origin_run_id": run_id, "origin_position": position}
+    letter = piece.of_run(workflow_id, run_id)
     async with database.transaction() as connection:
-        if offset == 0:
-            statement = insert_into(connection, saga_dead_letter).values(
-                **where,
-                door=storable(door)[:200],
-                raw=raw,
-                size=size,
-                code=code,
-                reason=storable(reason),
-                created_at=clock.now(),
-                event_id=event_id_of(raw),
-            )
-            await connection.execute(statement.on_conflict_do_nothing())
-            return await _number_of(connection, where)
-        table = saga_dead_letter.c
+        if piece.offset == 0:
+            return await insert_dead_letter(connection, letter, size=piece.size)
+        raw = saga_dead_letter.c.raw
         await connection.execute(
             update(saga_dead_letter)
-            .where(
-                table.origin_workflow_id == workflow_id,
-                table.origin_run_id == run_id,
-                table.origin_position == position,
-                func.length(table.raw) == offset,
-            )
-            .values(raw=cast(table.raw.op("||")(raw), LargeBinary))  # without the cast, SQLite stores text
+            .where(*_is_from(letter), func.length(raw) == piece.offset)
+            .values(raw=cast(raw.op("||")(letter.message.raw), LargeBinary))  # without the cast, SQLite stores text
         )
-        return await _number_of(connection, where)
+        return await _number_of(connection, letter)
 
 
-async def _number_of(connection: AsyncConnection, where: Mapping[str, object]) -> int:
-    table = saga_dead_letter.c
-    known = select(table.id).where(*(table[name] == value for name, value in where.items()))
-    return int((await connection.execute(known)).scalar_one())
+def _origin(letter: DeadLetter) -> dict[str, object]:
+    """Return the columns that identify a dead letter."""
+    return {
+        "origin_workflow_id": letter.workflow_id,
+        "origin_run_id": letter.run_id,
+        "origin_position": letter.message.position,
+    }
+
+
+def _is_from(letter: DeadLetter) -> list[ColumnElement[bool]]:
+    return [saga_dead_letter.c[name] == value for name, value in _origin(letter).items()]
+
+
+async def _number_of(connection: AsyncConnection, letter: DeadLetter) -> int:
+    return int((await connection.execute(select(saga_dead_letter.c.id).where(*_is_from(letter)))).scalar_one())

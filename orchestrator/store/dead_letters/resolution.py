@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, LargeBinary, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import storable
+from orchestrator.protocol.dead_letters import DeadLetter, Inbound
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_dead_letter
@@ -24,7 +25,7 @@ from orchestrator.store.dead_letters.intake import (
     edited_from,
     edited_origin,
     event_id_of,
-    insert_letter,
+    insert_dead_letter,
 )
 from orchestrator.store.queries.sagas import reading
 
@@ -45,11 +46,11 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LetterView:
+class StoredDeadLetter:
     """One stored dead letter."""
 
     id: int
-    door: str
+    source: str
     """The source: `bus`, `start`, `update`, `outbox`, `edited`, or the name of the signal with which it arrived."""
     workflow_id: str
     """The id of the execution to which the message was sent, or a substitute if there is none."""
@@ -59,7 +60,7 @@ class LetterView:
     """The message, byte for byte; only its beginning in a list. May be personal."""
     size: int
     """The size of the whole message, in bytes."""
-    kept: int
+    stored_size: int
     """How many bytes are stored; fewer than `size` while a large message is arriving."""
     code: str
     reason: str
@@ -75,12 +76,12 @@ class LetterView:
     @property
     def is_whole(self) -> bool:
         """Whether the whole message has arrived."""
-        return self.kept >= self.size
+        return self.stored_size >= self.size
 
     @property
     def edited_from(self) -> int | None:
         """The number of the dead letter of which this is an edited copy."""
-        return edited_from(self.workflow_id) if self.door == EDITED_SOURCE else None
+        return edited_from(self.workflow_id) if self.source == EDITED_SOURCE else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ class Search:
     """The criteria of a search for dead letters."""
 
     state: State = State.OPEN
-    door: str | None = None
+    source: str | None = None
     code: str | None = None
     event_type: str | None = None
     """The event type in the message's text; a message that cannot be read may contain one nevertheless."""
@@ -108,7 +109,7 @@ class Settled(StrEnum):
     """The dead letter is being replayed."""
 
 
-async def find_letters(database: Database, search: Search) -> Sequence[LetterView]:
+async def find_dead_letters(database: Database, search: Search) -> Sequence[StoredDeadLetter]:
     """Return dead letters, the newest first, each with the beginning of its message.
 
     Raises:
@@ -123,33 +124,33 @@ async def find_letters(database: Database, search: Search) -> Sequence[LetterVie
         return [_view(row) for row in rows]
 
 
-async def count_letters(database: Database, search: Search, *, at_most: int | None = None) -> int:
+async def count_dead_letters(database: Database, search: Search, *, at_most: int | None = None) -> int:
     """Count the dead letters of a search regardless of its limit; counting stops at `at_most`.
 
     Raises:
-        NoTables, Unreachable: as `find_letters`.
+        NoTables, Unreachable: as `find_dead_letters`.
     """
     matching = select(_table.id).where(*_terms(database, search)).limit(at_most).subquery()
     async with reading(database) as connection:
         return int(await connection.scalar(select(func.count()).select_from(matching)) or 0)
 
 
-async def letter_of(database: Database, number: int) -> LetterView | None:
+async def read_dead_letter(database: Database, number: int) -> StoredDeadLetter | None:
     """Return one dead letter with its whole message; None if there is none with that number.
 
     Raises:
-        NoTables, Unreachable: as `find_letters`.
+        NoTables, Unreachable: as `find_dead_letters`.
     """
     async with reading(database) as connection:
         row = (await connection.execute(select(*_COLUMNS, _table.raw).where(_table.id == number))).first()
     return None if row is None else _view(row)
 
 
-async def letters_of_event(database: Database, event_id: str, *, limit: int = 5) -> Sequence[LetterView]:
+async def dead_letters_of_event(database: Database, event_id: str, *, limit: int = 5) -> Sequence[StoredDeadLetter]:
     """Return the newest dead letters whose message contains an event id as its own, each with its message's beginning.
 
     Raises:
-        NoTables, Unreachable: as `find_letters`.
+        NoTables, Unreachable: as `find_dead_letters`.
     """
     columns = select(*_COLUMNS, _BEGINNING).order_by(_table.id.desc()).limit(limit)
     async with reading(database) as connection:
@@ -180,7 +181,7 @@ async def give_up_replay(database: Database, number: int, claim: str) -> None:
         await connection.execute(update(saga_dead_letter).where(*ours).values(settled_as=None))
 
 
-async def settle_letter(database: Database, number: int, settled_as: str, *, heeds_claims: bool) -> Settled:
+async def settle_dead_letter(database: Database, number: int, settled_as: str, *, heeds_claims: bool) -> Settled:
     """Settle a dead letter, if it is open.
 
     Args:
@@ -193,8 +194,8 @@ async def settle_letter(database: Database, number: int, settled_as: str, *, hee
     return await _settle(database, number, values, heeds_claims=heeds_claims)
 
 
-async def keep_edited(
-    database: Database, letter: LetterView, raw: bytes, *, by: str, code: str, reason: str
+async def store_edited_copy(
+    database: Database, letter: StoredDeadLetter, raw: bytes, *, by: str, code: str, reason: str
 ) -> int | None:
     """Store an edited copy as a dead letter of its own and settle the original, which is otherwise left unchanged.
 
@@ -205,16 +206,9 @@ async def keep_edited(
         now = await clock.clock_of(connection)
         if not await _set(connection, letter.id, {"settled_at": now}, heeds_claims=True):
             return None
-        number = await insert_letter(
-            connection,
-            door=EDITED_SOURCE,
-            workflow_id=edited_origin(letter.id),
-            run_id=now.isoformat(),
-            position=1,
-            code=code,
-            reason=reason,
-            raw=raw,
-        )
+        message = Inbound(EDITED_SOURCE, 1, raw)
+        copy = DeadLetter(message, code, reason, workflow_id=edited_origin(letter.id), run_id=now.isoformat())
+        number = await insert_dead_letter(connection, copy)
         settled_as = storable(f"edited as {number} by {by}")
         await connection.execute(update(saga_dead_letter).where(_table.id == letter.id).values(settled_as=settled_as))
     return number
@@ -222,12 +216,12 @@ async def keep_edited(
 
 _COLUMNS: tuple[ColumnElement[Any], ...] = (
     _table.id,
-    _table.door,
+    _table.source,
     _table.origin_workflow_id,
     _table.origin_run_id,
     _table.origin_position,
     _table.size,
-    func.length(_table.raw).label("kept"),
+    func.length(_table.raw).label("stored_size"),
     _table.code,
     _table.reason,
     _table.created_at,
@@ -242,8 +236,8 @@ def _terms(database: Database, search: Search) -> Sequence[ColumnElement[bool]]:
     if search.state is not State.ALL:
         is_open = search.state is State.OPEN
         terms.append(_table.settled_at.is_(None) if is_open else _table.settled_at.is_not(None))
-    if search.door is not None:
-        terms.append(_table.door == search.door)
+    if search.source is not None:
+        terms.append(_table.source == search.source)
     if search.code is not None:
         terms.append(_table.code == search.code)
     if search.since is not None:
@@ -282,16 +276,16 @@ async def _set(connection: AsyncConnection, number: int, values: dict[str, Any],
     return changed.rowcount == 1
 
 
-def _view(row: Any) -> LetterView:
-    return LetterView(
+def _view(row: Any) -> StoredDeadLetter:
+    return StoredDeadLetter(
         id=row.id,
-        door=row.door,
+        source=row.source,
         workflow_id=row.origin_workflow_id,
         run_id=row.origin_run_id,
         position=row.origin_position,
         raw=row.raw,
         size=row.size,
-        kept=row.kept,
+        stored_size=row.stored_size,
         code=row.code,
         reason=row.reason,
         created_at=row.created_at,

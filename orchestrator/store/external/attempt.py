@@ -55,6 +55,7 @@ from orchestrator.store.saga.fence import (
     recorded_reply,
 )
 from orchestrator.store.saga.opening import OpenedBefore
+from orchestrator.store.saga.step_rows import StepAttempt
 
 _FORWARD = (Phase.FORWARD.value,)
 
@@ -68,13 +69,14 @@ async def run_external_step(
         Exception: whatever the operation raised; it is not known whether the call happened, so the next attempt asks.
     """
     operation = external_operation_of(catalog, command.operation)
+    step = StepAttempt(command, operation, attempt)
     key = idempotency_key(command.saga, command.number)
     began = _time()
 
     async def claim_it(connection: AsyncConnection) -> StepReply | Attempting | None:
         nonlocal began
         began = _time()
-        return await claim(connection, catalog, command, operation, attempt, StepState.ATTEMPTING, idempotency_key=key)
+        return await claim(connection, catalog, step, StepState.ATTEMPTING, idempotency_key=key)
 
     try:
         recorded = await database.in_transaction(claim_it)

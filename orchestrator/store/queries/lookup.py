@@ -17,12 +17,12 @@ from pydantic import JsonValue
 from sqlalchemy import Text, bindparam, literal, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.heard import MOST_HEARD, fingerprint, pack, unpack
 from orchestrator.protocol.commands import Outcome
+from orchestrator.protocol.fingerprints import FINGERPRINTS_LIMIT, fingerprint, pack, unpack
 from orchestrator.protocol.lookup import (
-    ANSWER_BYTES,
-    ASKED_SEEN,
+    LOOKUP_KEYS,
     OVERLAP,
+    REPLY_BYTES,
     EventEntry,
     EventFilter,
     Lookup,
@@ -74,27 +74,27 @@ class _EventRow:
     event_id: str
 
 
-async def answer(databases: Databases, question: Lookup) -> LookupReply:
+async def answer(databases: Databases, lookup: Lookup) -> LookupReply:
     """Answer a lookup from the tables as they are now.
 
     Args:
         databases: the home database, and the remote ones whose outboxes are read, too.
-        question: the lookup; its `seconds` are for the caller, which asks again.
+        lookup: the lookup; its `seconds` are for the caller, which asks again.
     """
     sagas: Sequence[SagaEntry] = ()
-    room = ANSWER_BYTES
-    if question.sagas:
-        sagas, room = await databases.home.read(lambda connection: _sagas(connection, question, ANSWER_BYTES))
-    if question.events is None:
+    room = REPLY_BYTES
+    if lookup.sagas:
+        sagas, room = await databases.home.read(lambda connection: _sagas(connection, lookup, REPLY_BYTES))
+    if lookup.events is None:
         return LookupReply(sagas=tuple(sagas))
-    return (await _events(databases, question.events, room)).model_copy(update={"sagas": tuple(sagas)})
+    return (await _events(databases, lookup.events, room)).model_copy(update={"sagas": tuple(sagas)})
 
 
-async def _sagas(connection: AsyncConnection, question: Lookup, room: int) -> tuple[list[SagaEntry], int]:
+async def _sagas(connection: AsyncConnection, lookup: Lookup, room: int) -> tuple[list[SagaEntry], int]:
     entries: list[SagaEntry] = []
     dialect = connection.dialect.name
-    asked = {"sagas": ids_as_json(dialect, question.sagas)}
-    if question.open_too:
+    asked = {"sagas": ids_as_json(dialect, lookup.sagas)}
+    if lookup.open_too:
         still_open = await connection.execute(_OPEN[dialect], asked)
         entries += [SagaEntry(saga=row.id, content_digest=row.content_digest, outcome=None) for row in still_open]
     ended = await connection.execute(_ENDED[dialect], asked)
@@ -111,10 +111,10 @@ async def _events(databases: Databases, wanted: EventFilter, room: int) -> Looku
     began = monotonic()
     now = await clock.read_clock(databases.home)
     since = wanted.since or now - OVERLAP
-    heard = unpack(wanted.heard)
-    most = len(heard) + len(wanted.seen) + _NEW
+    known_to_client = unpack(wanted.known)
+    most = len(known_to_client) + len(wanted.seen) + _NEW
     if wanted.keys_only:
-        most = MOST_HEARD
+        most = FINGERPRINTS_LIMIT
     rows: dict[str, _EventRow] = {}
     latest: list[datetime] = []
     for _, database in databases:
@@ -132,20 +132,20 @@ async def _events(databases: Databases, wanted: EventFilter, room: int) -> Looku
             row
             for key, row in rows.items()
             if key not in wanted.seen
-            and not (heard and fingerprint(key) in heard)
+            and not (known_to_client and fingerprint(key) in known_to_client)
             and (until is None or wanted.keys_only or row.entry.recorded_at <= until)
         ),
         key=lambda row: (row.entry.recorded_at, row.entry.key),
     )
     if wanted.keys_only and wanted.as_fingerprints:
-        known = new[-MOST_HEARD:]
+        known = new[-FINGERPRINTS_LIMIT:]
         return LookupReply(
-            heard=pack(fingerprint(row.entry.key) for row in known),
-            heard_since=known[0].entry.recorded_at if len(known) == MOST_HEARD else None,
+            fingerprints=pack(fingerprint(row.entry.key) for row in known),
+            fingerprints_since=known[0].entry.recorded_at if len(known) == FINGERPRINTS_LIMIT else None,
             now=now,
         )
     if wanted.keys_only:
-        return LookupReply(events=tuple(row.entry for row in new[-ASKED_SEEN:]), now=now)
+        return LookupReply(events=tuple(row.entry for row in new[-LOOKUP_KEYS:]), now=now)
     entries: list[EventEntry] = []
     for batch in _batches(new):
         envelopes = await _envelopes(batch)

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import Refused
-from orchestrator.operation import Operation, Reversal
+from orchestrator.operation import Reversal
 from orchestrator.protocol.commands import Decided, Diverged, Phase, Resume, StepCommand, StepReply, StepState
 from orchestrator.protocol.envelope import canonical
 from orchestrator.store.core import clock
@@ -27,9 +27,7 @@ from orchestrator.store.saga.fence import (
     transaction_lost,
 )
 from orchestrator.store.saga.opening import OpenedBefore
-from orchestrator.store.saga.step_rows import NewStep
-
-AnyOperation = Operation[..., Any]
+from orchestrator.store.saga.step_rows import NewStep, StepAttempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +50,12 @@ async def run_remote_step(
         SagaMissing: the saga's row is not in the home database.
         Exception: whatever the operation raised; its remote transaction was rolled back, and it may be retried.
     """
-    operation = catalog.called(command.operation, command.arguments)
+    step = StepAttempt.of(command, catalog, attempt)
+    operation = step.operation
     remote = databases.named(operation.database)
 
     async def claim_it(connection: AsyncConnection) -> StepReply | Attempting | None:
-        return await claim(connection, catalog, command, operation, attempt, StepState.ATTEMPTING)
+        return await claim(connection, catalog, step, StepState.ATTEMPTING)
 
     try:
         recorded = await databases.home.in_transaction(claim_it)
@@ -66,7 +65,7 @@ async def run_remote_step(
         return recorded
     is_query = operation.reversal is Reversal.NOTHING
     try:
-        result = await (_run_query if is_query else _run_operation)(remote, command, operation, attempt)
+        result = await (_run_query if is_query else _run_operation)(remote, step)
     except Refused as refusal:
         if command.past_pivot:
             raise RefusedPastPivot(f"{refusal.code}: {refusal.message}") from refusal
@@ -74,7 +73,7 @@ async def run_remote_step(
         if is_query:
             result = _QueryReply(StepState.REFUSED.value, None, error, attempt)
         else:
-            result = await _record_refusal(remote, command, operation, attempt, error)
+            result = await _record_refusal(remote, step, error)
     if isinstance(result, Diverged):
         return result
     if await copy_home(databases.home, command.saga.id, command.number, result):
@@ -84,14 +83,14 @@ async def run_remote_step(
     return Decided(phase=Phase.UNDOING) if row is None else recorded_reply(command.number, operation.name, row)
 
 
-async def _run_operation(remote: Database, command: StepCommand, operation: AnyOperation, attempt: int) -> Any:
+async def _run_operation(remote: Database, step: StepAttempt) -> Any:
+    command, operation = step.command, step.operation
+
     async def attempt_it(connection: AsyncConnection) -> Any:
-        step = NewStep.of(command, operation)
-        row, is_inserted = await insert_first(connection, step, StepState.DONE, attempts=attempt)
+        row, is_inserted = await insert_first(connection, NewStep.of(step), StepState.DONE, attempts=step.number)
         if not is_inserted:
-            return _row_if_same_step(command, operation, row)
-        returned = await perform(connection, operation, command)
-        _, recorded = recordable(operation, returned)
+            return _row_if_same_step(step, row)
+        _, recorded = recordable(operation, await perform(connection, step))
         # As in `fence`: a transaction that a swallowed error has ended must not look like one that committed.
         written = await connection.execute(
             update(saga_step)
@@ -110,39 +109,37 @@ async def _run_operation(remote: Database, command: StepCommand, operation: AnyO
     return await remote.in_transaction(attempt_it)
 
 
-async def _record_refusal(
-    remote: Database, command: StepCommand, operation: AnyOperation, attempt: int, error: str
-) -> Any:
+async def _record_refusal(remote: Database, step: StepAttempt, error: str) -> Any:
     async def record_it(connection: AsyncConnection) -> Any:
-        step = NewStep.of(command, operation)
-        row, is_inserted = await insert_first(connection, step, StepState.REFUSED, attempts=attempt, error=error)
+        new = NewStep.of(step)
+        row, is_inserted = await insert_first(connection, new, StepState.REFUSED, attempts=step.number, error=error)
         # The refused transaction was rolled back. If another driver has done the step since, its record is returned.
-        return row if is_inserted else _row_if_same_step(command, operation, row)
+        return row if is_inserted else _row_if_same_step(step, row)
 
     return await remote.in_transaction(record_it)
 
 
-async def _run_query(remote: Database, command: StepCommand, operation: AnyOperation, attempt: int) -> _QueryReply:
+async def _run_query(remote: Database, step: StepAttempt) -> _QueryReply:
     async def ask_it(connection: AsyncConnection) -> _QueryReply:
-        returned = await perform(connection, operation, command)
-        _, recorded = recordable(operation, returned)
+        _, recorded = recordable(step.operation, await perform(connection, step))
         # Fails if the query swallowed a database error, because its result then rests on statements that failed.
         await connection.execute(select(1))
-        return _QueryReply(StepState.DONE.value, recorded, None, attempt)
+        return _QueryReply(StepState.DONE.value, recorded, None, step.number)
 
     return await remote.in_transaction(ask_it)
 
 
-def _row_if_same_step(command: StepCommand, operation: AnyOperation, row: Any) -> Any:
+def _row_if_same_step(step: StepAttempt, row: Any) -> Any:
     """Return the remote row if it records the same operation.
 
     The row at home was this step's, so a remote row of another operation comes from another home database, or from one
     that was lost.
     """
+    command, operation = step.command, step.operation
     if row.operation == operation.name:
         return row
     return Diverged(
         number=command.number,
         recorded=f"{row.operation}({row.arguments}) in database {operation.database}",
-        given=f"{operation.name}({canonical(command.arguments)})",
+        requested=f"{operation.name}({canonical(command.arguments)})",
     )

@@ -5,7 +5,6 @@ Exactly-once is decided elsewhere: an atomic step has the same fence and the sam
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from pydantic import JsonValue
@@ -15,10 +14,10 @@ from orchestrator.definition.atomic import ATOMIC, AtomicOperation, calls_in
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import OrchestratorError, Refused
 from orchestrator.operation import Reversal
-from orchestrator.protocol.commands import SagaRef, StepCommand, StepRefused, UndoCommand
+from orchestrator.protocol.commands import StepCommand, StepRefused, UndoCommand
 from orchestrator.protocol.containment import contained
 from orchestrator.store.core.misuse_guard import guarded
-from orchestrator.transaction import Transaction
+from orchestrator.store.saga.step_transaction import transaction_of
 
 
 class RefusedWithin(Refused):
@@ -43,7 +42,7 @@ async def run_calls(connection: AsyncConnection, operation: AtomicOperation, com
     arguments: list[dict[str, Any]] = operation.signature.load_arguments(command.arguments)["calls"]
     returned: list[Any] = []
     for position, (called, call_arguments) in enumerate(zip(operation.operations, arguments, strict=True), start=1):
-        tx = _transaction(connection, command.saga, command.number, position, command.event_time)
+        tx = transaction_of(connection, command, call=position)
         try:
             async with guarded(connection, "query" if called.reversal is Reversal.NOTHING else "operation"):
                 with contained(called.name):
@@ -75,7 +74,7 @@ async def undo_calls(
     for position, (called, (_, call_arguments), result) in reversed(list(enumerate(done, start=1))):
         if called.reversal is Reversal.NOTHING:
             continue
-        tx = _transaction(connection, command.saga, -command.number, position, command.event_time)
+        tx = transaction_of(connection, command, call=position)
         async with guarded(connection, "operation"):
             with contained(f"the compensation of {called.name}"):
                 await called.compensate(tx, call_arguments, result)
@@ -108,14 +107,3 @@ def undone_calls(catalog: Catalog, operation: str, arguments: str) -> Sequence[s
     if operation != ATOMIC.name:
         return (operation,)
     return [name for name, _ in reversed(calls_in(json.loads(arguments))) if catalog.compensation_of(name)]
-
-
-def _transaction(connection: AsyncConnection, ref: SagaRef, step: int, call: int, event_time: str) -> Transaction:
-    return Transaction(
-        connection,
-        saga=ref.id,
-        step=step,
-        event_id=ref.event_id,
-        event_time=datetime.fromisoformat(event_time),
-        call=call,
-    )

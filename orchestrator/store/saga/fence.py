@@ -33,7 +33,6 @@ from orchestrator.protocol.commands import (
     StepDone,
     StepReply,
     StepState,
-    text_of,
 )
 from orchestrator.protocol.containment import contained
 from orchestrator.protocol.envelope import CONTENT_LIMIT, canonical
@@ -44,8 +43,8 @@ from orchestrator.store.core.misuse_guard import guarded
 from orchestrator.store.core.schema import saga, saga_step
 from orchestrator.store.saga.atomic import refusal_record, refused_reply, run_calls
 from orchestrator.store.saga.opening import OpenedBefore, begin_saga
-from orchestrator.store.saga.step_rows import NewStep
-from orchestrator.transaction import Transaction
+from orchestrator.store.saga.step_rows import NewStep, StepAttempt, describe_call
+from orchestrator.store.saga.step_transaction import transaction_of
 from orchestrator.values.results import result_as_json, result_as_text
 
 
@@ -116,10 +115,10 @@ async def run_step(database: Database, catalog: Catalog, command: StepCommand, *
         SagaMissing: the saga's row is not in this database.
         Exception: whatever the operation raised; its transaction was rolled back, and it may be retried.
     """
-    operation = catalog.called(command.operation, command.arguments)
+    step = StepAttempt.of(command, catalog, attempt)
 
     async def attempt_it(connection: AsyncConnection) -> StepReply:
-        return await _attempt(connection, catalog, command, operation, attempt)
+        return await _attempt(connection, catalog, step)
 
     try:
         try:
@@ -130,7 +129,7 @@ async def run_step(database: Database, catalog: Catalog, command: StepCommand, *
             refused = refusal
 
         async def record_it(connection: AsyncConnection) -> StepReply:
-            return await _record_refusal(connection, catalog, command, operation, attempt, refused)
+            return await _record_refusal(connection, catalog, step, refused)
 
         # The refused transaction was rolled back. If another driver has done the step since, its record is returned.
         return await database.in_transaction(record_it)
@@ -138,14 +137,12 @@ async def run_step(database: Database, catalog: Catalog, command: StepCommand, *
         return Resume(envelope=before.envelope)
 
 
-async def _attempt(
-    connection: AsyncConnection, catalog: Catalog, command: StepCommand, operation: Operation[..., object], attempt: int
-) -> StepReply:
-    recorded_before = await claim(connection, catalog, command, operation, attempt, StepState.DONE)
+async def _attempt(connection: AsyncConnection, catalog: Catalog, step: StepAttempt) -> StepReply:
+    recorded_before = await claim(connection, catalog, step, StepState.DONE)
     if recorded_before is not None:
         return _reply_of(recorded_before)
-    returned = await perform(connection, operation, command)
-    result, recorded = recordable(operation, returned)
+    command, operation = step.command, step.operation
+    result, recorded = recordable(operation, await perform(connection, step))
     # The update also runs for an operation without a result: if the operation swallowed a database error, PostgreSQL
     # answers COMMIT with a silent rollback. This statement fails in such a transaction, or finds no fence row.
     written = await _WRITE_RESULT.execute(
@@ -156,21 +153,16 @@ async def _attempt(
     return StepDone(number=command.number, operation=operation.name, result=result)
 
 
-async def perform(connection: AsyncConnection, operation: Operation[..., object], command: StepCommand) -> object:
+async def perform(connection: AsyncConnection, step: StepAttempt) -> object:
     """Run the operation in the transaction that also records it, and return its result.
 
     Raises:
         Exception: whatever the operation raised.
     """
+    command, operation = step.command, step.operation
     if isinstance(operation, AtomicOperation):
         return await run_calls(connection, operation, command)
-    tx = Transaction(
-        connection,
-        saga=command.saga.id,
-        step=command.number,
-        event_id=command.saga.event_id,
-        event_time=datetime.fromisoformat(command.event_time),
-    )
+    tx = transaction_of(connection, command)
     arguments = operation.signature.load_arguments(command.arguments)
     async with guarded(connection, "query" if operation.reversal is Reversal.NOTHING else "operation"):
         with contained(operation.name):
@@ -186,19 +178,13 @@ def _reply_of(recorded: StepReply | Attempting) -> StepReply:
 
 
 async def _record_refusal(
-    connection: AsyncConnection,
-    catalog: Catalog,
-    command: StepCommand,
-    operation: Operation[..., object],
-    attempt: int,
-    refusal: Refused,
+    connection: AsyncConnection, catalog: Catalog, step: StepAttempt, refusal: Refused
 ) -> StepReply:
     record = refusal_record(refusal)
-    error = canonical(record)
-    recorded_before = await claim(connection, catalog, command, operation, attempt, StepState.REFUSED, error=error)
+    recorded_before = await claim(connection, catalog, step, StepState.REFUSED, error=canonical(record))
     if recorded_before is not None:
         return _reply_of(recorded_before)
-    return refused_reply(command.number, operation.name, record)
+    return refused_reply(step.command.number, step.operation.name, record)
 
 
 def recordable(operation: Operation[..., object], returned: object) -> tuple[JsonValue, str | None]:
@@ -274,9 +260,7 @@ def _claim_statement(dialect: str, *, attempting: bool) -> DriverText:
 async def claim(
     connection: AsyncConnection,
     catalog: Catalog,
-    command: StepCommand,
-    operation: Operation[..., object],
-    attempt: int,
+    step: StepAttempt,
     state: StepState,
     *,
     error: str | None = None,
@@ -287,14 +271,15 @@ async def claim(
     Returns:
         None if this attempt may do the step: it has inserted the row, or taken over an open one.
     """
+    command, operation = step.command, step.operation
     if command.opening is not None:
         begins = state is not StepState.REFUSED
         elsewhere = await begin_saga(connection, command.opening, catalog, begins=begins)
         if elsewhere is not None:
             return elsewhere
-    step = NewStep.of(command, operation)
+    new = NewStep.of(step)
     attempting = state is StepState.ATTEMPTING
-    values = step.values(state) | {"error": error, "attempts": attempt, "idempotency_key": idempotency_key}
+    values = new.values(state) | {"error": error, "attempts": step.number, "idempotency_key": idempotency_key}
     token = values["attempt_token"]
     statement = _claim_statement(connection.dialect.name, attempting=attempting)
     parameters = {_parameter(name): value for name, value in values.items()}
@@ -303,11 +288,11 @@ async def claim(
         return await _why_guarded(connection, command.saga)
     if row.attempt_token == token:
         return None
-    if row.digest != step.digest and not _is_same_call(row, operation, command.arguments):
+    if row.digest != new.digest and not _is_same_call(row, operation, command.arguments):
         return Diverged(
             number=command.number,
-            recorded=text_of(row.operation, json.loads(row.arguments)),
-            given=text_of(operation.name, command.arguments),
+            recorded=describe_call(row.operation, json.loads(row.arguments)),
+            requested=describe_call(operation.name, command.arguments),
         )
     if row.state != StepState.ATTEMPTING.value:
         return recorded_reply(command.number, operation.name, row)
@@ -316,13 +301,13 @@ async def claim(
         return Diverged(
             number=command.number,
             recorded=f"{row.operation} in database {row.database}",
-            given=f"{operation.name} in database {operation.database}",
+            requested=f"{operation.name} in database {operation.database}",
         )
     if operation.kind == "external" or operation.database != HOME:
         return Attempting(row.attempted_at)
     # A step past the pivot that was recorded when it was marked as stuck, so that a person can skip it.
     # Nobody has, so this attempt does it.
-    takeover: dict[str, Any] = {"state": state.value, "error": error, "attempts": attempt, "done_at": clock.now()}
+    takeover: dict[str, Any] = {"state": state.value, "error": error, "attempts": step.number, "done_at": clock.now()}
     takeover |= {"kind": operation.kind, "irreversible": operation.reversal is Reversal.IRREVERSIBLE}
     await connection.execute(
         update(saga_step)

@@ -31,7 +31,7 @@ from orchestrator.protocol.unwrapping import parse
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_step
-from orchestrator.store.locks import Waker, Woken, release, wake_nobody
+from orchestrator.store.locks import Waker, Woken, release, wake_none
 from orchestrator.store.outbox import SENT_AT_ONCE, TO_BE_SENT, fills
 from orchestrator.store.saga.atomic import undone_calls
 from orchestrator.store.saga.opening import OpenSaga, lock_sagas
@@ -67,7 +67,7 @@ class _Ending:
 
 
 async def finish_saga(
-    database: Database, catalog: Catalog, command: FinishCommand, waker: Waker = wake_nobody
+    database: Database, catalog: Catalog, command: FinishCommand, waker: Waker = wake_none
 ) -> FinishReply:
     """Finish a saga once: the first outcome is final, and every later call returns it."""
     [reply] = await finish_sagas(database, catalog, [command], waker)
@@ -77,7 +77,7 @@ async def finish_saga(
 
 
 async def finish_sagas(
-    database: Database, catalog: Catalog, commands: Sequence[FinishCommand], waker: Waker = wake_nobody
+    database: Database, catalog: Catalog, commands: Sequence[FinishCommand], waker: Waker = wake_none
 ) -> list[FinishReply | Exception]:
     """Finish sagas, each once, in one transaction.
 
@@ -218,13 +218,13 @@ def _first_difference(steps: Sequence[RecordedStep], reached: int) -> Diverged |
     answered = {step.number for step in steps if step.state in final}
     for number in range(1, reached + 1):
         if number not in answered:
-            return Diverged(number=number, recorded="nothing", given=f"handle went on to step {reached}")
+            return Diverged(number=number, recorded="nothing", requested=f"handle went on to step {reached}")
     for step in steps:
         if step.number > reached:
             return Diverged(
                 number=step.number,
                 recorded=f"{step.operation}({step.arguments})",
-                given=f"handle ended after step {reached}",
+                requested=f"handle ended after step {reached}",
             )
     return None
 

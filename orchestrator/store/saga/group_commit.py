@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import OrchestratorError
-from orchestrator.operation import HOME, Operation
+from orchestrator.operation import HOME
 from orchestrator.protocol.commands import Phase, StepCommand, StepDone, StepReply, StepState
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
@@ -32,13 +32,13 @@ from orchestrator.store.core.driver_text import DriverText
 from orchestrator.store.core.misuse_guard import untouched
 from orchestrator.store.outbox import at_home
 from orchestrator.store.saga.fence import perform, phase_under_share_lock, recordable
-from orchestrator.store.saga.step_rows import NewStep
+from orchestrator.store.saga.step_rows import NewStep, StepAttempt
 
 _log = logging.getLogger(__name__)
 
 _BEGIN = DriverText(
     text(
-        "SELECT set_config('lock_timeout', '150ms', true), set_config('orchestrator.together', :token, true)"
+        "SELECT set_config('lock_timeout', '150ms', true), set_config('orchestrator.group_commit', :token, true)"
     ).bindparams(bindparam("token", type_=Text()))
 )
 """A group holds more locks for longer than a single step, so it gives up early if it has to wait for a lock."""
@@ -70,7 +70,7 @@ _INSERT = DriverText(
         f"AS given({', '.join(f'{name} {kind}' for name, kind in _TYPES.items())}) "
         f"CROSS JOIN LATERAL ({_GUARD}) AS guard "
         f"WHERE guard.phase = '{Phase.FORWARD.value}' "
-        "AND current_setting('orchestrator.together', true) = :token ON CONFLICT DO NOTHING"
+        "AND current_setting('orchestrator.group_commit', true) = :token ON CONFLICT DO NOTHING"
     ).bindparams(bindparam("rows", type_=Text()), bindparam("token", type_=Text()))
 )
 
@@ -79,7 +79,7 @@ class _GroupRolledBack(Exception):
     """A step of the group is recorded already, is not allowed any more, or has changed the others' session."""
 
 
-def may_go_together(database: Database, catalog: Catalog, command: StepCommand) -> bool:
+def can_join_group(database: Database, catalog: Catalog, command: StepCommand) -> bool:
     """Whether a step of an open saga is one transaction in the home database; never on SQLite, where writers queue."""
     if database.dialect != "postgresql" or command.opening is not None:
         return False
@@ -90,7 +90,7 @@ def may_go_together(database: Database, catalog: Catalog, command: StepCommand) 
     return operation.database == HOME and operation.kind != "external"
 
 
-async def run_steps_together(
+async def run_step_group(
     database: Database, catalog: Catalog, commands: Sequence[StepCommand], contexts: Sequence[Context] | None = None
 ) -> list[StepReply] | None:
     """Attempt steps of different sagas in one transaction, each for the first time.
@@ -98,7 +98,7 @@ async def run_steps_together(
     Args:
         database: the home database.
         catalog: the application's operations.
-        commands: the steps, each of which satisfies `may_go_together`.
+        commands: the steps, each of which satisfies `can_join_group`.
         contexts: the context in which each operation runs, one per saga.
 
     Returns:
@@ -112,11 +112,11 @@ async def run_steps_together(
         rows: list[dict[str, Any]] = []
         replies: list[StepReply] = []
         for command, context in steps:
-            operation = catalog.called(command.operation, command.arguments)
-            performing = _perform(database, connection, operation, command)
-            result, recorded = recordable(operation, await asyncio.create_task(performing, context=context))
-            rows.append(_row(command, operation, recorded))
-            replies.append(StepDone(number=command.number, operation=operation.name, result=result))
+            step = StepAttempt.of(command, catalog)
+            performing = _perform(database, connection, step)
+            result, recorded = recordable(step.operation, await asyncio.create_task(performing, context=context))
+            rows.append(_row(step, recorded))
+            replies.append(StepDone(number=command.number, operation=step.operation.name, result=result))
         # Sort by saga id: other groups, and sagas that finish together, lock rows in that order too, so none deadlock.
         rows.sort(key=lambda row: str(row["saga_id"]))
         written = await _INSERT.execute(connection, {"rows": json.dumps(rows), "token": token})
@@ -131,17 +131,15 @@ async def run_steps_together(
         return None
 
 
-async def _perform(
-    database: Database, connection: AsyncConnection, operation: Operation[..., object], command: StepCommand
-) -> object:
+async def _perform(database: Database, connection: AsyncConnection, step: StepAttempt) -> object:
     """Run an operation and check that it leaves session and transaction as they were, for the next saga's operation."""
     with at_home(database), untouched(connection) as is_untouched:
-        returned = await perform(connection, operation, command)
+        returned = await perform(connection, step)
     if not is_untouched():
         raise _GroupRolledBack
     return returned
 
 
-def _row(command: StepCommand, operation: Operation[..., object], recorded: str | None) -> dict[str, Any]:
-    values = NewStep.of(command, operation).values(StepState.DONE) | {"result": recorded, "attempts": 1}
+def _row(step: StepAttempt, recorded: str | None) -> dict[str, Any]:
+    values = NewStep.of(step).values(StepState.DONE) | {"result": recorded, "attempts": step.number}
     return {name: str(value) if isinstance(value, UUID) else value for name, value in values.items()}

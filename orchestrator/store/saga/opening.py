@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.commands import Blocked, Blocker, Decided, Expired, Opening, Outcome, Phase, Reused
-from orchestrator.protocol.envelope import read
+from orchestrator.protocol.envelope import Envelope, read
 from orchestrator.protocol.unwrapping import is_same_event
 from orchestrator.store.core import clock
 from orchestrator.store.core.columns import UtcTime
@@ -90,6 +90,49 @@ class OpenSaga:
         return self.seen_at - self.created_at + timedelta(seconds=monotonic() - self._read)
 
 
+@dataclass(frozen=True, slots=True)
+class SagaToOpen:
+    """A saga to open: the opening with its event, which is read once."""
+
+    opening: Opening
+    event: Envelope
+
+    @classmethod
+    def of(cls, opening: Opening) -> "SagaToOpen":
+        """Read the event of an opening.
+
+        Raises:
+            UnreadableEvent: its envelope cannot be read.
+        """
+        return cls(opening, read(opening.envelope))
+
+    def values(self, connection: AsyncConnection, catalog: Catalog) -> dict[str, Any]:
+        """Return the columns of a new row."""
+        opening, event = self.opening, self.event
+        key = opening.saga.id
+        values = {
+            "id": key.hex if connection.dialect.name == "sqlite" else str(key),
+            "orchestrator": opening.saga.orchestrator,
+            "event_id": event.event_id,
+            "envelope": opening.envelope,
+            "event_type": event.event_type,
+            "event_version": event.version,
+            "content_digest": event.content_digest,
+            "definition_digest": catalog.definition_digest(opening.saga.orchestrator),
+            "ordering_key": opening.ordering_key,
+            "lock_keys": json.dumps(opening.lock_keys) if opening.lock_keys else None,
+            "owner_workflow_id": opening.owner_workflow_id,
+            "owner_first_run_id": opening.owner_first_run_id,
+            "drives": 0 if opening.lock_keys else 1,
+        }
+        return {name: values[name] for name in _TYPES}
+
+    def is_recorded_in(self, row: Any, catalog: Catalog) -> bool:
+        """Whether a row was written for the same event, and not for another one with the same id."""
+        requests = catalog.orchestrators[self.opening.saga.orchestrator].requests
+        return is_same_event(self.event, row.content_digest, row.envelope, *requests)
+
+
 def insert_into(connection: AsyncConnection, table: Any) -> Any:
     """Return the dialect's own INSERT, which supports ON CONFLICT."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
@@ -112,8 +155,15 @@ async def open_sagas(
     Returns:
         Each saga by its id.
     """
-    by_id = {opening.saga.id: opening for opening in openings}
-    rows = [_values(connection, opening, catalog) for opening in by_id.values()]
+    sagas = [SagaToOpen.of(opening) for opening in openings]
+    return await _open_sagas(connection, sagas, catalog, begins=begins, draws=begins or draws)
+
+
+async def _open_sagas(
+    connection: AsyncConnection, sagas: Sequence[SagaToOpen], catalog: Catalog, *, begins: bool, draws: bool
+) -> dict[UUID, OpenSaga]:
+    by_id = {new.opening.saga.id: new for new in sagas}
+    rows = [new.values(connection, catalog) for new in by_id.values()]
     statement = _UPSERTS[connection.dialect.name, begins]
     upserted = (await connection.execute(statement, {"rows": json.dumps(rows)})).all()
     opened = {row.id: _open_saga(row, reused=False) for row in upserted}
@@ -123,7 +173,7 @@ async def open_sagas(
         existing = {row.id: row for row in await connection.execute(_READ.where(saga.c.id.in_(missing)))}
         for key in missing:
             row = existing[key]
-            reused = not _same_content(by_id[key], row, catalog)
+            reused = not by_id[key].is_recorded_in(row, catalog)
             if not reused and not Phase(row.phase).is_final:
                 # The same event, written under an older contract version: adopt the row, which this update locks.
                 statement = update(saga).where(saga.c.id == key, saga.c.phase.in_(_UNFINISHED))
@@ -132,16 +182,16 @@ async def open_sagas(
             opened[key] = _open_saga(row, reused=reused)
     if catalog.shared:
         # A row that this statement has inserted has the statement's time in both columns.
-        new = [by_id[row.id] for row in upserted if row.created_at == row.progressed_at]
+        new = [by_id[row.id].opening for row in upserted if row.created_at == row.progressed_at]
         await forward(connection, new, catalog)
     locking = [opened[key] for key in by_id if opened[key].lock_keys and not opened[key].reused]
-    if locking and (begins or draws):
+    if locking and draws:
         opened |= await _with_locks(connection, locking, by_id, begins=begins)
     return opened
 
 
 async def _with_locks(
-    connection: AsyncConnection, sagas: Sequence[OpenSaga], openings: Mapping[UUID, Opening], *, begins: bool
+    connection: AsyncConnection, sagas: Sequence[OpenSaga], by_id: Mapping[UUID, SagaToOpen], *, begins: bool
 ) -> dict[UUID, OpenSaga]:
     """Draw tickets for sagas that have lock keys; return the sagas with the sagas they wait for, by id."""
     forward = [row for row in sagas if row.phase is Phase.FORWARD]
@@ -155,8 +205,8 @@ async def _with_locks(
         owners = [
             {
                 "begun": row.id,
-                "owner": openings[row.id].owner_workflow_id,
-                "first_run": openings[row.id].owner_first_run_id,
+                "owner": by_id[row.id].opening.owner_workflow_id,
+                "first_run": by_id[row.id].opening.owner_first_run_id,
             }
             for row in sorted(begun, key=lambda row: row.id)
         ]
@@ -176,12 +226,13 @@ async def begin_saga(
         OpenedBefore: the saga was opened by the same event with another time. It is raised and not returned, so that
             this opening is rolled back.
     """
-    row = (await open_sagas(connection, [opening], catalog, begins=begins, draws=True))[opening.saga.id]
+    new = SagaToOpen.of(opening)
+    row = (await _open_sagas(connection, [new], catalog, begins=begins, draws=True))[opening.saga.id]
     if row.reused:
         return Reused()
     if row.phase is not Phase.FORWARD:
         return Decided(phase=row.phase)
-    if row.envelope != opening.envelope and read(row.envelope).time != read(opening.envelope).time:
+    if row.envelope != opening.envelope and read(row.envelope).time != new.event.time:
         raise OpenedBefore(row.envelope)
     if opening.deadline is not None and row.age.total_seconds() > opening.deadline:
         return Expired()
@@ -195,12 +246,14 @@ async def lock_sagas(
 
     Existing rows are locked but not written, because each new version of a row costs PostgreSQL an entry in each index.
     """
-    by_id = {opening.saga.id: opening for opening in openings}
+    by_id = {opening.saga.id: SagaToOpen.of(opening) for opening in openings}
     keys = ids_as_json(connection.dialect.name, by_id)
     existing = {row.id: row for row in await connection.execute(_LOCKS[connection.dialect.name], {"sagas": keys})}
-    locked = {key: _open_saga(row, reused=not _same_content(by_id[key], row, catalog)) for key, row in existing.items()}
-    missing = [opening for key, opening in by_id.items() if key not in locked]
-    return locked | await open_sagas(connection, missing, catalog, begins=False) if missing else locked
+    locked = {key: _open_saga(row, reused=not by_id[key].is_recorded_in(row, catalog)) for key, row in existing.items()}
+    missing = [new for key, new in by_id.items() if key not in locked]
+    if missing:
+        locked |= await _open_sagas(connection, missing, catalog, begins=False, draws=False)
+    return locked
 
 
 async def lock_saga(connection: AsyncConnection, opening: Opening, catalog: Catalog) -> OpenSaga | Outcome | Reused:
@@ -291,27 +344,6 @@ async def _row(connection: AsyncConnection, key: UUID) -> Any:
     return (await connection.execute(_READ.where(saga.c.id == key))).one()
 
 
-def _values(connection: AsyncConnection, opening: Opening, catalog: Catalog) -> dict[str, Any]:
-    envelope = read(opening.envelope)
-    key = opening.saga.id
-    values = {
-        "id": key.hex if connection.dialect.name == "sqlite" else str(key),
-        "orchestrator": opening.saga.orchestrator,
-        "event_id": envelope.event_id,
-        "envelope": opening.envelope,
-        "event_type": envelope.event_type,
-        "event_version": envelope.version,
-        "content_digest": envelope.content_digest,
-        "definition_digest": catalog.definition_digest(opening.saga.orchestrator),
-        "ordering_key": opening.ordering_key,
-        "lock_keys": json.dumps(opening.lock_keys) if opening.lock_keys else None,
-        "owner_workflow_id": opening.owner_workflow_id,
-        "owner_first_run_id": opening.owner_first_run_id,
-        "drives": 0 if opening.lock_keys else 1,
-    }
-    return {name: values[name] for name in _TYPES}
-
-
 def _open_saga(row: Any, *, reused: bool) -> OpenSaga:
     return OpenSaga(
         id=row.id,
@@ -329,9 +361,3 @@ def _open_saga(row: Any, *, reused: bool) -> OpenSaga:
         lock_keys=tuple(json.loads(row.lock_keys)) if row.lock_keys else (),
         reused=reused,
     )
-
-
-def _same_content(opening: Opening, row: Any, catalog: Catalog) -> bool:
-    """Whether an event repeats the one that its saga was opened with."""
-    requests = catalog.orchestrators[opening.saga.orchestrator].requests
-    return is_same_event(read(opening.envelope), row.content_digest, row.envelope, *requests)

@@ -8,6 +8,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.definition.atomic import ATOMIC, calls_in
+from orchestrator.definition.catalog import Catalog
 from orchestrator.operation import HOME, Operation, Reversal
 from orchestrator.protocol.commands import StepCommand, StepState
 from orchestrator.protocol.envelope import canonical, digest
@@ -15,6 +17,25 @@ from orchestrator.store.core.schema import saga_step
 
 KINDS_WITH_EFFECT = ("operation", "atomic", "external")
 """The kinds of steps that have something to undo."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepAttempt:
+    """One attempt of a step: the driver's command, and the operation that it calls."""
+
+    command: StepCommand
+    operation: Operation[..., Any]
+    number: int = 1
+    """The number of the attempt; 1 is the first."""
+
+    @classmethod
+    def of(cls, command: StepCommand, catalog: Catalog, number: int = 1) -> "StepAttempt":
+        """Look up the operation that a command calls.
+
+        Raises:
+            OrchestratorError: this worker's code has no such operation.
+        """
+        return cls(command, catalog.called(command.operation, command.arguments), number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +52,9 @@ class NewStep:
     irreversible: bool = False
 
     @classmethod
-    def of(cls, command: StepCommand, operation: Operation[..., Any]) -> "NewStep":
-        """Describe the call that a command asks for."""
+    def of(cls, attempt: StepAttempt) -> "NewStep":
+        """Describe the call of an attempt."""
+        command, operation = attempt.command, attempt.operation
         return cls(
             saga_id=command.saga.id,
             number=command.number,
@@ -158,3 +180,10 @@ async def steps_of_each(connection: AsyncConnection, sagas: Sequence[UUID]) -> d
         for row in await connection.execute(_STEPS, {"sagas": list(sagas)}):
             steps.setdefault(row.saga_id, []).append(RecordedStep.of(row))
     return steps
+
+
+def describe_call(operation: str, arguments: dict[str, Any]) -> str:
+    """Format a call for a person, with its arguments."""
+    if operation == ATOMIC.name:
+        return f"atomically {', '.join(describe_call(name, call) for name, call in calls_in(arguments))}"
+    return f"{operation}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"

@@ -29,13 +29,13 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.external.attempt import run_external_step, settle_external_step
 from orchestrator.store.external.undo import undo_external_step
-from orchestrator.store.locks import Waker, wake_nobody
+from orchestrator.store.locks import Waker, wake_none
 from orchestrator.store.outbox import at_home
 from orchestrator.store.remote.step import run_remote_step
 from orchestrator.store.remote.undo import undo_remote_step
 from orchestrator.store.saga.fence import run_step
 from orchestrator.store.saga.finish import finish_saga
-from orchestrator.store.saga.group_commit import may_go_together, run_steps_together
+from orchestrator.store.saga.group_commit import can_join_group, run_step_group
 from orchestrator.store.saga.undo import begin_undo, mark_stuck, undo_step
 from orchestrator.store.saga.waits import begin_wait, end_wait
 
@@ -53,7 +53,7 @@ class StoreSteps:
         waker: called with the sagas that may continue because another saga has ended.
     """
 
-    def __init__(self, database: Database | Databases, catalog: Catalog, waker: Waker = wake_nobody) -> None:
+    def __init__(self, database: Database | Databases, catalog: Catalog, waker: Waker = wake_none) -> None:
         self.databases = Databases.of(database)
         self.database = self.databases.home
         self.catalog = catalog
@@ -67,22 +67,20 @@ class StoreSteps:
             run = run_external_step if self._is_external(command.operation) else run_step
             return await run(self.database, self.catalog, command, attempt=attempt)
 
-    def may_go_together(self, command: StepCommand) -> bool:
+    def can_join_group(self, command: StepCommand) -> bool:
         """Whether a step may be attempted in a group commit with steps of other sagas."""
-        return may_go_together(self.database, self.catalog, command)
+        return can_join_group(self.database, self.catalog, command)
 
-    async def run_together(
-        self, commands: Sequence[StepCommand], contexts: Sequence[Context]
-    ) -> list[StepReply] | None:
+    async def run_group(self, commands: Sequence[StepCommand], contexts: Sequence[Context]) -> list[StepReply] | None:
         """Attempt steps of different sagas in one transaction. None: attempt each on its own."""
-        return await run_steps_together(self.database, self.catalog, commands, contexts)
+        return await run_step_group(self.database, self.catalog, commands, contexts)
 
     async def settle(self, command: StepCommand) -> StepReply | None:
         """Find out whether an abandoned irreversible step has happened. None: it has not, or it is not known."""
         return await settle_external_step(self.database, self.catalog, command)
 
     async def wait_for_locks(self, blocked: Blocked) -> None:
-        """Pause before the next look at the locks; the pause is shorter the nearer the saga is to its turn."""
+        """Pause before the next look at the locks; the pause is shorter the fewer sagas are ahead."""
         before = max(blocker.before for blocker in blocked.by)
         await asyncio.sleep(min(_FIRST_LOOK * before, _LAST_LOOK))
 

@@ -8,7 +8,6 @@ import contextlib
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -51,8 +50,8 @@ from orchestrator.store.remote.fence import Unsettled, once_settled
 from orchestrator.store.saga.atomic import undo_calls
 from orchestrator.store.saga.fence import phase_under_share_lock, saga_missing, transaction_lost
 from orchestrator.store.saga.opening import OpenSaga, insert_into, lock_saga
-from orchestrator.store.saga.step_rows import NewStep, RecordedStep, steps_of
-from orchestrator.transaction import Transaction
+from orchestrator.store.saga.step_rows import NewStep, RecordedStep, StepAttempt, steps_of
+from orchestrator.store.saga.step_transaction import transaction_of
 
 
 class UnknownCompensation(OrchestratorError):
@@ -222,13 +221,7 @@ async def run_compensation(connection: AsyncConnection, catalog: Catalog, comman
     if isinstance(operation, AtomicOperation):
         await undo_calls(connection, operation, command, arguments, result)
         return
-    tx = Transaction(
-        connection,
-        saga=command.saga.id,
-        step=-command.number,
-        event_id=command.saga.event_id,
-        event_time=datetime.fromisoformat(command.event_time),
-    )
+    tx = transaction_of(connection, command)
     async with guarded(connection, "operation"):
         with contained(f"the compensation of {operation.name}"):
             await operation.compensate(tx, arguments, result)
@@ -251,9 +244,8 @@ async def mark_stuck(database: Database, catalog: Catalog, command: MarkStuckCom
 
 async def _record_stuck_step(connection: AsyncConnection, catalog: Catalog, command: StepCommand) -> None:
     """Record a failing step past the pivot as `attempting`, so that a person can skip it; the next attempt takes it."""
-    operation = catalog.called(command.operation, command.arguments)
     kind = "atomic" if command.operation == ATOMIC.name else "operation"
-    step = replace(NewStep.of(command, operation), kind=kind, irreversible=False)
+    step = replace(NewStep.of(StepAttempt.of(command, catalog)), kind=kind, irreversible=False)
     guard = phase_under_share_lock(command.saga.id).subquery("guard")
     columns = {saga_step.c[name]: value for name, value in step.values(StepState.ATTEMPTING).items()}
     values = [*(literal(value, column.type) for column, value in columns.items()), clock.now()]

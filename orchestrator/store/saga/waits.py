@@ -24,7 +24,6 @@ from orchestrator.protocol.commands import (
     WaitBegun,
     WaitCommand,
     WaitReply,
-    text_of,
 )
 from orchestrator.protocol.envelope import canonical
 from orchestrator.store.core import clock
@@ -32,7 +31,7 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_step
 from orchestrator.store.saga.fence import recorded_reply, saga_missing
 from orchestrator.store.saga.opening import OpenedBefore, begin_saga
-from orchestrator.store.saga.step_rows import NewStep
+from orchestrator.store.saga.step_rows import NewStep, describe_call
 
 _NOW = clock.now().label("now")
 LOOK_AFTER = timedelta(hours=1)
@@ -82,8 +81,8 @@ async def begin_wait(database: Database, catalog: Catalog, command: WaitCommand)
         elif row.digest != step.digest:
             return Diverged(
                 number=command.number,
-                recorded=text_of(row.operation, json.loads(row.arguments)),
-                given=text_of(command.operation, command.arguments),
+                recorded=describe_call(row.operation, json.loads(row.arguments)),
+                requested=describe_call(command.operation, command.arguments),
             )
         elif row.state != StepState.ATTEMPTING.value:
             reply = recorded_reply(command.number, command.operation, row)

@@ -13,14 +13,14 @@ from orchestrator.protocol import names
 from orchestrator.protocol.wave import AWAY, WaveCommand, WaveReply
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.worker.attempt_failure import attempt_failed
-from orchestrator.worker.partition.group_commit import Odds
+from orchestrator.worker.partition.group_commit import GroupCommitSwitch
 from orchestrator.worker.partition.steps import is_lost
 from orchestrator.worker.partition.wave import Wave
 
 
 def wave_activity(steps: StoreSteps, client: Client, task_queue: str) -> Callable[..., Any]:
     """Return the activity that a partition runs, for a Temporal `Worker`."""
-    odds: defaultdict[str, Odds] = defaultdict(Odds)
+    switches: defaultdict[str, GroupCommitSwitch] = defaultdict(GroupCommitSwitch)
 
     @activity.defn(name=names.DRIVE_WAVE)
     async def drive_wave(*arguments: RawValue) -> WaveReply:
@@ -38,13 +38,13 @@ def wave_activity(steps: StoreSteps, client: Client, task_queue: str) -> Callabl
             orchestrator,
             owner=(info.workflow_id or "", command.first_run_id),
             run_id=info.workflow_run_id or "",
-            odds=odds[orchestrator.__name__],
+            group_commits=switches[orchestrator.__name__],
         )
         try:
             return await wave.drive(command, [raw.payload.data for raw in arguments[1:]])
         except Exception as fault:
             kind = AWAY if is_lost(fault) else None
-            waiting = tuple(f"{info.workflow_id}/{info.workflow_run_id}/{item.position}" for item in command.places)
+            waiting = tuple(f"{info.workflow_id}/{info.workflow_run_id}/{item.position}" for item in command.items)
             raise attempt_failed(fault, steps.databases, final=True, kind=kind, waiting=waiting) from fault
 
     return drive_wave

@@ -8,30 +8,30 @@ from dataclasses import dataclass
 from orchestrator.protocol.commands import StepCommand, StepReply
 from orchestrator.store.saga.steps import StoreSteps
 
-_MOST = 6
+_GROUP_STEPS = 6
 """Most steps in one transaction. If one of them is refused, the others have to be repeated."""
-_LONGEST = 0.5
+_TIMEOUT = 0.5
 """Seconds that such a transaction may take."""
-_BAD = 0.3
+_FAILURE_SHARE = 0.3
 """Share of failed groups above which each step runs alone, because the steps of a failed group run twice."""
 _WEIGHT = 0.2
 """Weight of the latest group in the share of failures, an exponential moving average."""
-_SOONEST, _LATEST = 53, 2_000
+_FEWEST_ALONE, _MOST_ALONE = 53, 2_000
 """Fewest and most steps that run alone before a group is tried again; the number doubles with each failure. It is odd,
 because with an even number the group might always be tried with the last step of a batch."""
 
 
-class Odds:
-    """How often group commits of one orchestrator have failed recently, and whether to try another one."""
+class GroupCommitSwitch:
+    """Decides whether to try another group commit of one orchestrator, by how many have failed recently."""
 
     def __init__(self) -> None:
         self._failing = 0.0
         self._passed_over = 0
-        self._patience = _SOONEST
+        self._patience = _FEWEST_ALONE
 
-    def are_good(self) -> bool:
+    def should_try(self) -> bool:
         """Return whether to try a group. Occasionally true while groups fail, to find out whether they still do."""
-        if self._failing < _BAD:
+        if self._failing < _FAILURE_SHARE:
             return True
         self._passed_over += 1
         if self._passed_over < self._patience:
@@ -41,7 +41,7 @@ class Odds:
 
     def record(self, *, failed: bool) -> None:
         """Record the result of one group."""
-        self._patience = min(self._patience * 2 + 1, _LATEST) if failed else _SOONEST
+        self._patience = min(self._patience * 2 + 1, _MOST_ALONE) if failed else _FEWEST_ALONE
         self._failing += _WEIGHT * (failed - self._failing)
 
 
@@ -57,20 +57,20 @@ class StepGroups:
 
     Args:
         steps: the steps' port to the databases.
-        odds: the success rate of group commits of this orchestrator in this process.
+        switch: whether to group steps of this orchestrator in this process.
     """
 
-    def __init__(self, steps: StoreSteps, odds: Odds) -> None:
+    def __init__(self, steps: StoreSteps, switch: GroupCommitSwitch) -> None:
         self._steps = steps
-        self._odds = odds
+        self._switch = switch
         self._queue: list[_QueuedStep] = []
         self._running: set[asyncio.Task[None]] = set()
 
     async def run(self, command: StepCommand) -> StepReply | None:
         """Attempt a step in a group with others. Return None if the caller must attempt it alone."""
-        if not self._queue and not self._odds.are_good():
+        if not self._queue and not self._switch.should_try():
             return None
-        if not self._steps.may_go_together(command):
+        if not self._steps.can_join_group(command):
             return None
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[StepReply | None] = loop.create_future()
@@ -78,7 +78,7 @@ class StepGroups:
         if len(self._queue) == 1:
             # Two iterations of the event loop later, because the other sagas reach their steps within these two.
             loop.call_soon(loop.call_soon, self._begin)
-        elif len(self._queue) == _MOST:
+        elif len(self._queue) == _GROUP_STEPS:
             self._begin()
         return await reply
 
@@ -95,14 +95,14 @@ class StepGroups:
     async def _attempt(self, group: Sequence[_QueuedStep]) -> None:
         replies: Sequence[StepReply | None] | None = None
         try:
-            async with asyncio.timeout(_LONGEST):
-                replies = await self._steps.run_together(
+            async with asyncio.timeout(_TIMEOUT):
+                replies = await self._steps.run_group(
                     [step.command for step in group], [step.context for step in group]
                 )
         except TimeoutError:
             pass
         finally:
-            self._odds.record(failed=replies is None)
+            self._switch.record(failed=replies is None)
             _set_replies(group, replies or [None] * len(group))
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, update
 from temporalio.client import Client
 
-from orchestrator.client.own_execution import OwnExecution, ensure_own_execution
+from orchestrator.client.executions.own_execution import OwnExecution, ensure_own_execution
 from orchestrator.protocol.commands import Phase
 from orchestrator.protocol.envelope import saga_id
 from orchestrator.protocol.names import own_workflow_id

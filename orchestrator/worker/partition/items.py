@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from orchestrator.event import DomainEvent
+from orchestrator.protocol.dead_letters import Inbound
 from orchestrator.protocol.envelope import Envelope, UnreadableEvent
 from orchestrator.protocol.lock_keys import LockKeys
 from orchestrator.protocol.wave import PostponedItem, PostponeReason, WaveItem
@@ -36,8 +37,7 @@ class EventItem(EnvelopeItem):
 class Rejected:
     """A message that becomes a dead letter."""
 
-    item: WaveItem
-    raw: bytes
+    message: Inbound
     fault: UnreadableEvent
 
 

@@ -41,17 +41,17 @@ async def read_events(
         results: the results of the wave.
     """
     recorded = await _recorded_events(
-        database, orchestrator, [item.event_id for item in command.places if item.event_id]
+        database, orchestrator, [item.event_id for item in command.items if item.event_id]
     )
     readable: list[EventItem] = []
     events: dict[str, DomainEvent] = {}
     remaining = iter(messages)
-    for index, item in enumerate(command.places):
+    for index, item in enumerate(command.items):
         is_open = item.event_id is not None
         raw = recorded.get(item.event_id, b"") if item.event_id else next(remaining)
         if raw is None:
             continue  # another driver finished the saga, and it has been purged since
-        if not raw and item.door == names.WAKE_SIGNAL:
+        if not raw and item.source == names.WAKE_SIGNAL:
             continue  # a wake signal that names no saga
         envelope = None
         try:
@@ -70,13 +70,13 @@ async def read_events(
                 _log.warning("the event %s cannot be read here and waits for another worker: %s", item.event_id, fault)
                 results.add(PostponedItem(index=index, why=PostponeReason.UNREADABLE, event_id=item.event_id))
             else:
-                results.add(Rejected(item, raw, fault))
+                results.add(Rejected(item.message(raw), fault))
     return readable
 
 
 def _read_envelope(item: WaveItem, raw: bytes) -> Envelope:
     if item.event_id is None:
-        return read_received(item.door, raw)
+        return read_received(item.source, raw)
     if not raw:
         raise UnreadableEvent("event.missing", f"{item.event_id}: its saga's row is gone")
     return read(raw)

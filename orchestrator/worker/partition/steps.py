@@ -45,7 +45,7 @@ R = TypeVar("R")
 _TRIES = 2
 _PAUSE = 0.03
 """Seconds between the attempts."""
-_FINISHED_TOGETHER = 20
+_FINISH_GROUP = 20
 """Most sagas that one transaction finishes."""
 _GATHERED = 0.003
 """Seconds that the first saga to finish waits for others, if `_MANY` others are being driven."""
@@ -77,7 +77,7 @@ def is_lost(fault: BaseException) -> bool:
     )
 
 
-class Finishing:
+class FinishGroups:
     """Finishes sagas in groups. While one transaction runs, further sagas that finish queue for the next one.
 
     Args:
@@ -111,8 +111,8 @@ class Finishing:
             while self._queue:
                 if self._under_way() - len(self._queue) >= _MANY:
                     await asyncio.sleep(_GATHERED)
-                group = self._queue[:_FINISHED_TOGETHER]
-                del self._queue[:_FINISHED_TOGETHER]
+                group = self._queue[:_FINISH_GROUP]
+                del self._queue[:_FINISH_GROUP]
                 await self._write_group(group)
         finally:
             self._writing = None
@@ -155,9 +155,9 @@ class DriveSlot:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.leave()
+        self.free()
 
-    def leave(self) -> None:
+    def free(self) -> None:
         """Free the slot for another saga."""
         if self._is_taken:
             self._is_taken = False
@@ -169,8 +169,8 @@ class WaveSteps:
 
     Args:
         store: the steps' port to the databases.
-        finishing: finishes the wave's sagas in groups.
-        groups: runs the wave's steps in groups.
+        finish_groups: finishes the wave's sagas in groups.
+        step_groups: runs the wave's steps in groups.
         is_over: returns whether the wave's time is up, so that no further step may begin.
         slot: the saga's slot among those that are driven at the same time.
     """
@@ -178,15 +178,15 @@ class WaveSteps:
     def __init__(
         self,
         store: StoreSteps,
-        finishing: Finishing,
-        groups: StepGroups,
+        finish_groups: FinishGroups,
+        step_groups: StepGroups,
         is_over: Callable[[], bool],
         slot: DriveSlot,
     ) -> None:
         self._store = store
-        self._groups = groups
+        self._step_groups = step_groups
         self._slot = slot
-        self._finishing = finishing
+        self._finish_groups = finish_groups
         self._is_over = is_over
 
     async def run(self, command: StepCommand, deadline: timedelta) -> StepReply:
@@ -202,7 +202,7 @@ class WaveSteps:
         if self._is_over():
             raise Postponed(PostponeReason.SLOW)
         try:
-            reply = await self._groups.run(command)
+            reply = await self._step_groups.run(command)
             if reply is not None:
                 return reply
             return await self._retried(lambda attempt: self._store.run(command, deadline, attempt=attempt))
@@ -253,8 +253,8 @@ class WaveSteps:
 
     async def finish(self, command: FinishCommand) -> FinishReply:
         """Write the outcome."""
-        self._slot.leave()
-        return await self._retried(lambda _: self._finishing.finish(command))
+        self._slot.free()
+        return await self._retried(lambda _: self._finish_groups.finish(command))
 
     async def mark_stuck(self, command: MarkStuckCommand) -> None:
         """Mark the saga as stuck, because it needs a person."""

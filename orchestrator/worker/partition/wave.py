@@ -16,9 +16,8 @@ from temporalio.client import Client
 
 from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.drive.driver import Driver, EventIdReused, SagaStuck
-from orchestrator.protocol import names
 from orchestrator.protocol.commands import Opening, Phase, SagaRef
-from orchestrator.protocol.dead_letters import pieces
+from orchestrator.protocol.dead_letters import DeadLetter
 from orchestrator.protocol.envelope import UnreadableEvent, read, saga_id
 from orchestrator.protocol.lock_keys import lock_keys_of
 from orchestrator.protocol.names import own_workflow_id
@@ -26,16 +25,16 @@ from orchestrator.protocol.unwrapping import id_reused, unwrap
 from orchestrator.protocol.wave import SMALL_WAVE, PostponedItem, PostponeReason, WaveCommand, WaveReply
 from orchestrator.store.core.error_text import error_text
 from orchestrator.store.core.schema import saga
-from orchestrator.store.dead_letters.intake import keep_piece
+from orchestrator.store.dead_letters.intake import store_dead_letter
 from orchestrator.store.locks import Woken
 from orchestrator.store.saga.opening import OpenSaga, open_sagas
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.worker.fault_log import fault_log_of
-from orchestrator.worker.partition.group_commit import Odds, StepGroups
+from orchestrator.worker.partition.group_commit import GroupCommitSwitch, StepGroups
 from orchestrator.worker.partition.handover import OwnExecutions
 from orchestrator.worker.partition.items import DriveResult, EventItem, OwnExecutionNeeded, Rejected, Results
 from orchestrator.worker.partition.reading import read_events
-from orchestrator.worker.partition.steps import DriveSlot, Finishing, NeedsOwn, Postponed, WaveSteps, is_lost
+from orchestrator.worker.partition.steps import DriveSlot, FinishGroups, NeedsOwn, Postponed, WaveSteps, is_lost
 
 _SOFT = 0.7
 """Seconds after which no saga and no step begins, because a partition processes no messages during a wave."""
@@ -65,7 +64,7 @@ class Wave:
         orchestrator: the orchestrator of the partition's sagas.
         owner: the workflow id and first run id of the partition.
         run_id: the partition's current run id, under which dead letters are stored.
-        odds: the success rate of group commits of this orchestrator in this process.
+        group_commits: whether to group the steps of this orchestrator in this process.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class Wave:
         *,
         owner: tuple[str, str],
         run_id: str,
-        odds: Odds | None = None,
+        group_commits: GroupCommitSwitch | None = None,
     ) -> None:
         self._steps = steps
         self._faults = fault_log_of(steps.databases)
@@ -88,8 +87,8 @@ class Wave:
         self._began = monotonic()
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._under_way = 0
-        self._finishing = Finishing(steps, self._wake, lambda: self._under_way)
-        self._groups = StepGroups(steps, odds or Odds())
+        self._finish_groups = FinishGroups(steps, self._wake, lambda: self._under_way)
+        self._step_groups = StepGroups(steps, group_commits or GroupCommitSwitch())
         self._lock_events: dict[UUID, asyncio.Event] = {}
         """An event for each saga of this wave that waits for locks, set when the saga may hold them."""
         self._begun: set[UUID] = set()
@@ -107,7 +106,7 @@ class Wave:
         Raises:
             Exception: no saga could be opened, and nothing was done.
         """
-        self._is_small = len(command.places) <= SMALL_WAVE
+        self._is_small = len(command.items) <= SMALL_WAVE
         results = Results()
         readable = await read_events(self._steps.database, self._orchestrator, command, messages, results)
         items = self._find_locks(readable, results)
@@ -126,10 +125,10 @@ class Wave:
         await self._uncount_drives([rows[item.index].id for item in results.postponed if item.index in rows])
         own = len(results.need_own) - len(not_started)
         return WaveReply(
-            left=tuple(sorted(results.postponed, key=lambda item: item.index)),
-            done=len(command.places) - len(results.postponed) - own - len(results.rejected),
+            postponed=tuple(sorted(results.postponed, key=lambda item: item.index)),
+            done=len(command.items) - len(results.postponed) - own - len(results.rejected),
             own=own,
-            letters=len(results.rejected),
+            dead_letters=len(results.rejected),
             woken=tuple(self._woken),
             seconds=round(monotonic() - self._began, 3),
         )
@@ -267,7 +266,7 @@ class Wave:
             event = item.event if is_same else unwrap(envelope, *self._orchestrator.requests, is_exact=False)
         except UnreadableEvent as fault:
             return OwnExecutionNeeded(item, f"its recorded event cannot be read: {fault}")
-        port = WaveSteps(self._steps, self._finishing, self._groups, self._is_over, slot)
+        port = WaveSteps(self._steps, self._finish_groups, self._step_groups, self._is_over, slot)
         driver = Driver(self._orchestrator, event, envelope, port, owner=self._owner, opened=True)
         drivers[item.index] = driver
         try:
@@ -312,7 +311,8 @@ class Wave:
         return item.postponed(why)
 
     def _reject_reused(self, item: EventItem) -> Rejected:
-        return Rejected(item.item, item.envelope.text.encode(), id_reused(item.envelope.event_id))
+        message = item.item.message(item.envelope.text.encode())
+        return Rejected(message, id_reused(item.envelope.event_id))
 
     def _saga_name(self, item: EventItem) -> str:
         return own_workflow_id(self._orchestrator.__name__, item.envelope.event_id)
@@ -353,26 +353,9 @@ class Wave:
             self._faults.failed("decrementing the drives of postponed sagas failed", fault)
 
     async def _store_dead_letter(self, rejected: Rejected) -> None:
-        cut = pieces(
-            rejected.raw,
-            source=rejected.item.door or names.EVENT_SIGNAL,
-            position=rejected.item.position,
-            code=rejected.fault.code,
-            reason=rejected.fault.message,
-        )
-        for piece in cut:
-            await keep_piece(
-                self._steps.database,
-                door=piece.door,
-                workflow_id=self._owner[0],
-                run_id=self._run_id,
-                position=piece.position,
-                code=piece.code,
-                reason=piece.reason,
-                size=piece.size,
-                offset=piece.offset,
-                raw=piece.raw,
-            )
+        fault = rejected.fault
+        letter = DeadLetter(rejected.message, fault.code, fault.message, self._owner[0], self._run_id)
+        await store_dead_letter(self._steps.database, letter)
 
 
 _abandoned: set["asyncio.Task[DriveResult]"] = set()
@@ -383,7 +366,7 @@ async def _abandon(running: Mapping[int, "asyncio.Task[DriveResult]"], drivers: 
     """Ask drives to stop and wait shortly. Those that still run end by themselves, and the database fences them."""
     for index, task in running.items():
         if index in drivers:
-            drivers[index].leave()
+            drivers[index].abandon()
         else:
             task.cancel()
     _, still_running = await asyncio.wait(running.values(), timeout=_LET_GO)

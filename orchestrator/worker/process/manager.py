@@ -20,7 +20,7 @@ from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-from orchestrator.client.task_queues import other_queues
+from orchestrator.client.executions.task_queues import other_queues
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import DefinitionError, OrchestratorError
 from orchestrator.settings import InvalidSettings, Settings
@@ -30,7 +30,7 @@ from orchestrator.telemetry.streams import open_standard_streams, write_line
 from orchestrator.worker.activities import activities_of
 from orchestrator.worker.clocks import comparing_clocks
 from orchestrator.worker.fault_log import fault_log_of, shorten_library_logs
-from orchestrator.worker.lookup import answer_activity
+from orchestrator.worker.lookup import lookup_activity
 from orchestrator.worker.partition.activity import wave_activity
 from orchestrator.worker.process.command_line import run_command
 from orchestrator.worker.process.heart import READY, Heart, Supervised
@@ -274,7 +274,7 @@ class Manager:
             activities=[
                 *activities_of(ready.catalog, steps),
                 wave_activity(steps, ready.client, self.settings.task_queue),
-                answer_activity(ready.databases),
+                lookup_activity(ready.databases),
                 recovery_activity(self.recovery(ready)),
                 publish_activity(ready.client, ready.catalog, self.settings.task_queue),
                 message_activity(ready.client, ready.catalog, ready.database, self.settings.task_queue),

@@ -18,6 +18,7 @@ from temporalio.client import Client
 from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.event import DomainEvent
 from orchestrator.protocol import names
+from orchestrator.protocol.dead_letters import Inbound
 from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read_received
 from orchestrator.protocol.unwrapping import unwrap
 from orchestrator.protocol.wave import Carried
@@ -37,18 +38,6 @@ class ClosedRun:
     """The time at which the run closed, by Temporal's clock."""
     was_moved: bool = False
     """Whether the run was terminated only because its saga moves to another task queue."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message as it was sent to a run."""
-
-    door: str
-    """The source: `start`, `update`, or the signal's name. Empty for an open saga, whose event is in the database."""
-    position: int
-    """The number of messages that the run had received, including this one."""
-    raw: bytes
-    """The message's bytes. Empty for an open saga."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +93,7 @@ async def newest_close(client: Client) -> datetime | None:
     return None
 
 
-async def messages_of(client: Client, run: ClosedRun) -> list[Message]:
+async def messages_of(client: Client, run: ClosedRun) -> list[Inbound]:
     """Return every message of a run, in the order in which the run processes them.
 
     Raises:
@@ -141,22 +130,22 @@ async def messages_of(client: Client, run: ClosedRun) -> list[Message]:
     early = [sent for sent in signals if sent.event_id < first_task]
     late = [sent for sent in signals if sent.event_id >= first_task]
     position = 0
-    start_messages: list[Message] = []
-    other_messages: list[Message] = []
+    start_messages: list[Inbound] = []
+    other_messages: list[Inbound] = []
     for sent in (*early, started, *late):
-        for door, raw in sent.messages:
+        for source, raw in sent.messages:
             position += 1
-            (start_messages if sent.is_start else other_messages).append(Message(door, position, raw))
+            (start_messages if sent.is_start else other_messages).append(Inbound(source, position, raw))
     return [*start_messages, *other_messages]
 
 
-def read_message(orchestrator: AnyOrchestrator, message: Message) -> tuple[Envelope, DomainEvent]:
+def read_message(orchestrator: AnyOrchestrator, message: Inbound) -> tuple[Envelope, DomainEvent]:
     """Read the event in a message.
 
     Raises:
         UnreadableEvent: the orchestrator does not accept it; with the code that the execution would have stored.
     """
-    envelope = read_received(message.door, message.raw)
+    envelope = read_received(message.source, message.raw)
     for awaited in orchestrator.awaited:
         if envelope.event_type == awaited.type_name():
             with contextlib.suppress(UnreadableEvent):
@@ -174,7 +163,7 @@ def _start(run: ClosedRun, event: HistoryEvent) -> _Sent:
     raws = iter(arguments[1:])
     return _Sent(
         event.event_id,
-        [("", b"") if item.event_id else (item.door, next(raws)) for item in carried],
+        [("", b"") if item.event_id else (item.source, next(raws)) for item in carried],
         is_start=True,
     )
 

@@ -30,7 +30,7 @@ from orchestrator.store.recovery import (
     would_undo,
 )
 from orchestrator.worker.recovery.execution_status import ExecutionStatus
-from orchestrator.worker.recovery.limits import Sweeping
+from orchestrator.worker.recovery.limits import SweepState
 from orchestrator.workflow.system.recovery import Action
 
 _log = logging.getLogger(__name__)
@@ -40,11 +40,11 @@ _HISTORY_PAGE = 100
 """Number of newest events in which the cancellation request is searched. Failed attempts add no events."""
 
 
-async def undo_if_decided(sweeping: Sweeping, recorded: RecordedSaga, execution: ExecutionStatus) -> Action | None:
+async def undo_if_decided(sweep: SweepState, recorded: RecordedSaga, execution: ExecutionStatus) -> Action | None:
     """Undo a saga whose execution keeps failing, if it was cancelled, is past its deadline, or is being undone already.
 
     Args:
-        sweeping: the sweep.
+        sweep: the sweep.
         recorded: the saga.
         execution: the running execution that drives the saga.
 
@@ -54,33 +54,33 @@ async def undo_if_decided(sweeping: Sweeping, recorded: RecordedSaga, execution:
     Raises:
         temporalio.service.RPCError: the server does not answer.
     """
-    if recorded.orchestrator not in sweeping.catalog.orchestrators:
+    if recorded.orchestrator not in sweep.catalog.orchestrators:
         return None
     if recorded.phase is Phase.UNDOING:
         reason = "the saga must be undone"
     else:
-        request = await _undo_request(sweeping, recorded, execution)
-        if request is None or await _begin_undo(sweeping, recorded, request) is not UndoAnswer.UNDOING:
+        request = await _undo_request(sweep, recorded, execution)
+        if request is None or await _begin_undo(sweep, recorded, request) is not UndoAnswer.UNDOING:
             return None
         reason = request.message
-    async with sweeping.slot() as has_slot:
+    async with sweep.slot() as has_slot:
         if not has_slot:
-            return sweeping.postpone(execution.workflow_id, reason)
-        await sweeping.begin_again(execution, cancelled=execution.is_cancel_requested)
-    return sweeping.note(Action.UNDO, execution.workflow_id, f"{reason}; its workflow task fails, so it begins again")
+            return sweep.postpone(execution.workflow_id, reason)
+        await sweep.begin_again(execution, cancelled=execution.is_cancel_requested)
+    return sweep.note(Action.UNDO, execution.workflow_id, f"{reason}; its workflow task fails, so it begins again")
 
 
-async def failing_sagas(sweeping: Sweeping) -> Sequence[RecordedSaga]:
+async def failing_sagas(sweep: SweepState) -> Sequence[RecordedSaga]:
     """Return unfinished sagas whose own execution the server reports as failing, if this sweep has not checked them.
 
     Nothing else would find a failing saga that sleeps, because it does not count as stalled.
     """
-    types = ", ".join(f'"{name}"' for name in sweeping.catalog.orchestrators)
-    of_these = f'TaskQueue = "{sweeping.task_queue}" AND WorkflowType IN ({types})'
+    types = ", ".join(f'"{name}"' for name in sweep.catalog.orchestrators)
+    of_these = f'TaskQueue = "{sweep.task_queue}" AND WorkflowType IN ({types})'
     query = f'ExecutionStatus = "Running" AND {of_these} AND {_FAILED}'
     ids: list[UUID] = []
     try:
-        async for run in sweeping.client.list_workflows(query, limit=sweeping.limits.ceiling):
+        async for run in sweep.client.list_workflows(query, limit=sweep.limits.ceiling):
             event_id = run.id.removeprefix(own_workflow_id(run.workflow_type, ""))
             if event_id != run.id:
                 ids.append(saga_id(run.workflow_type, event_id))
@@ -88,7 +88,7 @@ async def failing_sagas(sweeping: Sweeping) -> Sequence[RecordedSaga]:
         if fault.status not in (RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.UNIMPLEMENTED):
             raise
         _log.debug("this server does not report failing workflow tasks: %s", fault.message)
-    rows = await recorded_sagas(sweeping.databases.home, [key for key in ids if key not in sweeping.seen])
+    rows = await recorded_sagas(sweep.databases.home, [key for key in ids if key not in sweep.seen])
     return [recorded for recorded in rows.values() if not recorded.phase.is_final]
 
 
@@ -101,22 +101,22 @@ class _UndoRequest:
     message: str
 
 
-async def _begin_undo(sweeping: Sweeping, recorded: RecordedSaga, request: _UndoRequest) -> UndoAnswer:
-    if sweeping.dry_run:
-        return await would_undo(sweeping.databases, recorded)
+async def _begin_undo(sweep: SweepState, recorded: RecordedSaga, request: _UndoRequest) -> UndoAnswer:
+    if sweep.dry_run:
+        return await would_undo(sweep.databases, recorded)
     return await undo_if_still_owned(
-        sweeping.databases, recorded, request.message, ends_as=request.ends_as, error_code=request.error_code
+        sweep.databases, recorded, request.message, ends_as=request.ends_as, error_code=request.error_code
     )
 
 
-async def _undo_request(sweeping: Sweeping, recorded: RecordedSaga, execution: ExecutionStatus) -> _UndoRequest | None:
+async def _undo_request(sweep: SweepState, recorded: RecordedSaga, execution: ExecutionStatus) -> _UndoRequest | None:
     """Return why the saga must be undone: a cancellation that its execution has not processed, or its deadline."""
     if execution.is_cancel_requested:
-        reason = await _why_cancelled(sweeping.client, execution)
+        reason = await _why_cancelled(sweep.client, execution)
         message = "cancelled while its workflow task failed" + (f": {reason}" if reason else "")
         return _UndoRequest(Phase.CANCELLED, CANCELLED, message)
-    orchestrator = sweeping.catalog.orchestrators[recorded.orchestrator]
-    age = await read_clock(sweeping.databases.home) - recorded.created_at
+    orchestrator = sweep.catalog.orchestrators[recorded.orchestrator]
+    age = await read_clock(sweep.databases.home) - recorded.created_at
     if orchestrator.deadline is not None and age > orchestrator.deadline:
         return _UndoRequest(Phase.FAILED, DEADLINE_EXCEEDED, too_late(orchestrator))
     return None

@@ -10,8 +10,8 @@ from uuid import UUID
 
 from temporalio.client import Client
 
-from orchestrator.client.own_execution import ensure_own_execution
-from orchestrator.client.renewal import begin_again, cancel_if_running
+from orchestrator.client.executions.own_execution import ensure_own_execution
+from orchestrator.client.executions.renewal import begin_again, cancel_if_running
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.envelope import Envelope
 from orchestrator.settings import Settings
@@ -41,7 +41,7 @@ class Limits:
 
 
 @dataclass(kw_only=True)
-class Sweeping:
+class SweepState:
     """A running sweep."""
 
     client: Client
@@ -50,7 +50,7 @@ class Sweeping:
     task_queue: str
     limits: Limits
     dry_run: bool
-    heard: Callable[[int], None]
+    heartbeat: Callable[[int], None]
     """A callback for each saga, which sends the sweep's heartbeats."""
     seen: set[UUID] = field(default_factory=set[UUID])
     """The ids of the sagas that were checked."""

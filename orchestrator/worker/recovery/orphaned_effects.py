@@ -6,36 +6,36 @@ from datetime import datetime
 from orchestrator.protocol.commands import StepState
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.store.external.undo import OrphanedEffect, orphaned_effects, undo_orphan
-from orchestrator.worker.recovery.limits import Sweeping
+from orchestrator.worker.recovery.limits import SweepState
 from orchestrator.workflow.system.recovery import Action
 
 
 async def next_orphaned_effects(
-    sweeping: Sweeping, now: datetime, after: OrphanedEffect | None
+    sweep: SweepState, now: datetime, after: OrphanedEffect | None
 ) -> Sequence[OrphanedEffect]:
     """Return the next page of external steps that may have left an effect behind."""
-    return await orphaned_effects(sweeping.database, now=now, grace=sweeping.limits.grace, after=after)
+    return await orphaned_effects(sweep.database, now=now, grace=sweep.limits.grace, after=after)
 
 
-async def undo_orphaned_effect(sweeping: Sweeping, effect: OrphanedEffect) -> None:
+async def undo_orphaned_effect(sweep: SweepState, effect: OrphanedEffect) -> None:
     """Undo one orphaned effect. If it is not known whether the call happened, ask the service first.
 
     Raises:
         Exception: the error of the compensation or the verification.
     """
-    if effect.operation not in sweeping.catalog.operations:
+    if effect.operation not in sweep.catalog.operations:
         return  # left to a worker that knows the operation
     workflow_id = workflow_id_of(effect)
     why = f"step {effect.number}, {effect.operation}, has left an external effect and its saga has ended"
-    if sweeping.dry_run:
+    if sweep.dry_run:
         if effect.state is not StepState.BARRED:
-            sweeping.note(Action.TAKE_BACK, workflow_id, why)
+            sweep.note(Action.TAKE_BACK, workflow_id, why)
         return
-    async with sweeping.slot() as has_slot:
+    async with sweep.slot() as has_slot:
         if not has_slot:
-            sweeping.postpone(workflow_id, why)
-        elif await undo_orphan(sweeping.database, sweeping.catalog, effect):
-            sweeping.note(Action.TAKE_BACK, workflow_id, why)
+            sweep.postpone(workflow_id, why)
+        elif await undo_orphan(sweep.database, sweep.catalog, effect):
+            sweep.note(Action.TAKE_BACK, workflow_id, why)
 
 
 def workflow_id_of(effect: OrphanedEffect) -> str:

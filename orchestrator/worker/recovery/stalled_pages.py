@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.store.recovery import RecordedSaga, overdue_sagas
-from orchestrator.worker.recovery.limits import Sweeping
+from orchestrator.worker.recovery.limits import SweepState
 
 _PAGE = 200
 _LOOKS_APART = timedelta(seconds=30)
@@ -31,11 +31,11 @@ class StalledPages:
         self._stopped_after: RecordedSaga | None = None
         """The last saga of the previous sweep, or None if that sweep reached the end."""
 
-    async def look(self, sweeping: Sweeping, look_at_all: LookAtAll, *, now: datetime) -> bool:
+    async def look(self, sweep: SweepState, look_at_all: LookAtAll, *, now: datetime) -> bool:
         """Check the sagas that have made no progress for the grace time.
 
         Args:
-            sweeping: the sweep, with its limits and the sagas it has seen.
+            sweep: the sweep, with its limits and the sagas it has seen.
             look_at_all: checks a page of sagas, and skips the rest once the sweep has checked enough.
             now: the current time of the database's clock.
 
@@ -43,12 +43,12 @@ class StalledPages:
             Whether sagas are left for the next sweep.
         """
         begin = self._stopped_after
-        quiet = now - sweeping.limits.grace
-        waiting = quiet - min(_LOOKS_APART, sweeping.limits.grace * 8)
+        quiet = now - sweep.limits.grace
+        waiting = quiet - min(_LOOKS_APART, sweep.limits.grace * 8)
         for first in (None,) if begin is None else (begin, None):
             last = first
             while page := await overdue_sagas(
-                sweeping.database,
+                sweep.database,
                 before=quiet,
                 now=now,
                 waiting_before=waiting,
@@ -58,18 +58,18 @@ class StalledPages:
             ):
                 if begin is not None and first is None and _position(page[0]) > _position(begin):
                     break  # this sweep began there, so it has checked the rest
-                if not sweeping.has_looked_enough:
-                    await look_at_all([recorded for recorded in page if recorded.id not in sweeping.seen])
+                if not sweep.has_looked_enough:
+                    await look_at_all([recorded for recorded in page if recorded.id not in sweep.seen])
                 for before, recorded in zip((last, *page), page, strict=False):
-                    if recorded.id not in sweeping.seen:
-                        self._stop(sweeping, before)
+                    if recorded.id not in sweep.seen:
+                        self._stop(sweep, before)
                         return True
                 last = page[-1]
-        self._stop(sweeping, None)
+        self._stop(sweep, None)
         return False
 
-    def _stop(self, sweeping: Sweeping, after: RecordedSaga | None) -> None:
-        if not sweeping.dry_run:
+    def _stop(self, sweep: SweepState, after: RecordedSaga | None) -> None:
+        if not sweep.dry_run:
             self._stopped_after = after
 
 

@@ -23,7 +23,7 @@ from orchestrator.store.core.clock import read_clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.core.error_text import error_text
-from orchestrator.store.dead_letters.intake import name_letters
+from orchestrator.store.dead_letters.intake import fill_in_event_ids
 from orchestrator.store.external.undo import OrphanedEffect
 from orchestrator.store.lock_heads import BATCH, remove_unused_heads
 from orchestrator.store.recovery import (
@@ -39,7 +39,7 @@ from orchestrator.worker.attempt_failure import attempt_failed
 from orchestrator.worker.fault_log import fault_log_of
 from orchestrator.worker.recovery.closed_runs import ClosedRun, closed_abnormally, newest_close
 from orchestrator.worker.recovery.failing_executions import failing_sagas
-from orchestrator.worker.recovery.limits import Limits, Sweeping
+from orchestrator.worker.recovery.limits import Limits, SweepState
 from orchestrator.worker.recovery.moving import move_from
 from orchestrator.worker.recovery.orphaned_effects import next_orphaned_effects, undo_orphaned_effect, workflow_id_of
 from orchestrator.worker.recovery.stalled_pages import StalledPages
@@ -56,7 +56,7 @@ _AT_ONCE = 20
 _HEAD_BATCHES = 200
 """Most batches of unused lock heads that one sweep removes. This is more than sagas with new keys can add between two
 sweeps, because otherwise the table would only grow."""
-_LETTER_BATCHES = 20
+_DEAD_LETTER_BATCHES = 20
 """Most batches of dead letters of an older version for which one sweep looks up event ids."""
 _RUNS = 200
 """Closed runs on one page."""
@@ -115,7 +115,7 @@ class Recovery:
         self,
         *,
         dry_run: bool = False,
-        heard: Callable[[int], None] = lambda _: None,
+        heartbeat: Callable[[int], None] = lambda _: None,
         temporal_time: datetime | None = None,
         moves_from: str | None = None,
     ) -> Sweep:
@@ -125,7 +125,7 @@ class Recovery:
 
         Args:
             dry_run: whether to change nothing and only report what would be done.
-            heard: a callback for each saga and execution, which sends the sweep's heartbeats.
+            heartbeat: a callback for each saga and execution, which sends the sweep's heartbeats.
             temporal_time: the current time of Temporal's clock, if the caller knows it.
             moves_from: another task queue, from which executions and schedules are first moved to this one.
 
@@ -134,31 +134,31 @@ class Recovery:
             temporalio.service.RPCError: the server does not answer.
         """
         await self.check_belonging()
-        sweeping = self._sweeping(dry_run=dry_run, heard=heard)
+        sweep = self._new_sweep(dry_run=dry_run, heartbeat=heartbeat)
         if moves_from is not None:
-            await move_from(sweeping, moves_from, _settle_run)
+            await move_from(sweep, moves_from, _settle_run)
         now = await read_clock(self._database)
 
         async def look_at_all(page: Sequence[RecordedSaga]) -> None:
-            await _for_each(page, lambda recorded: _recover(sweeping, recorded))
+            await _for_each(page, lambda recorded: _recover(sweep, recorded))
 
         # Failing sagas are few and come first, because the stalled ones may use up all checks of a sweep.
-        await look_at_all(await failing_sagas(sweeping))
-        has_more = any([await pages.look(sweeping, look_at_all, now=now) for pages in self._stalled])
+        await look_at_all(await failing_sagas(sweep))
+        has_more = any([await pages.look(sweep, look_at_all, now=now) for pages in self._stalled])
         last: OrphanedEffect | None = None
-        while not sweeping.is_full and (effects := await next_orphaned_effects(sweeping, now, last)):
-            await _for_each(effects, lambda effect: _undo_effect(sweeping, effect))
+        while not sweep.is_full and (effects := await next_orphaned_effects(sweep, now, last)):
+            await _for_each(effects, lambda effect: _undo_effect(sweep, effect))
             last = effects[-1]
-        swept = await self._settle_closed(sweeping, now, temporal_time)
+        swept = await self._settle_closed(sweep, now, temporal_time)
         if not dry_run:
-            await self._remove_heads(heard)
-            await self._name_letters(heard)
+            await self._remove_heads(heartbeat)
+            await self._fill_in_event_ids(heartbeat)
         return Sweep(
-            looked_at=len(sweeping.seen),
-            alive=sweeping.alive,
-            counts={action: sweeping.counts[action] for action in Action},
+            looked_at=len(sweep.seen),
+            alive=sweep.alive,
+            counts={action: sweep.counts[action] for action in Action},
             swept_until=swept.isoformat() if swept else None,
-            findings=tuple(sweeping.findings),
+            findings=tuple(sweep.findings),
             has_more=has_more,
         )
 
@@ -167,7 +167,7 @@ class Recovery:
 
         Never raises. Errors are logged, and the next sweeps check the sagas again.
         """
-        sweeping = self._sweeping(dry_run=False, heard=lambda _: None)
+        sweep = self._new_sweep(dry_run=False, heartbeat=lambda _: None)
         try:
             await self.check_belonging()
             recorded = await recorded_sagas(self._database, sagas)
@@ -175,33 +175,33 @@ class Recovery:
             fault_log_of(self.databases).failed(f"{len(sagas)} sagas could not be checked by recovery", fault)
             return
         unfinished = [row for row in recorded.values() if not row.phase.is_final]
-        await _for_each(unfinished, lambda row: _recover(sweeping, row))
+        await _for_each(unfinished, lambda row: _recover(sweep, row))
 
-    def _sweeping(self, *, dry_run: bool, heard: Callable[[int], None]) -> Sweeping:
-        return Sweeping(
+    def _new_sweep(self, *, dry_run: bool, heartbeat: Callable[[int], None]) -> SweepState:
+        return SweepState(
             client=self._client,
             databases=self.databases,
             catalog=self._catalog,
             task_queue=self._task_queue,
             limits=self._limits,
             dry_run=dry_run,
-            heard=heard,
+            heartbeat=heartbeat,
         )
 
-    async def _remove_heads(self, heard: Callable[[int], None]) -> None:
+    async def _remove_heads(self, heartbeat: Callable[[int], None]) -> None:
         for batch in range(_HEAD_BATCHES):
-            heard(batch)
+            heartbeat(batch)
             if await remove_unused_heads(self._database) < BATCH:
                 return
 
-    async def _name_letters(self, heard: Callable[[int], None]) -> None:
-        for batch in range(_LETTER_BATCHES):
-            heard(batch)
-            if not await name_letters(self._database):
+    async def _fill_in_event_ids(self, heartbeat: Callable[[int], None]) -> None:
+        for batch in range(_DEAD_LETTER_BATCHES):
+            heartbeat(batch)
+            if not await fill_in_event_ids(self._database):
                 return
 
     async def _settle_closed(
-        self, sweeping: Sweeping, database_time: datetime, temporal_time: datetime | None
+        self, sweep: SweepState, database_time: datetime, temporal_time: datetime | None
     ) -> datetime | None:
         """Settle the undelivered messages of executions that were cut off.
 
@@ -229,15 +229,15 @@ class Recovery:
         async for page in _in_pages(
             closed_abnormally(self._client, self._catalog.orchestrators, self._task_queue, since=since, until=until)
         ):
-            if sweeping.is_full:
+            if sweep.is_full:
                 return None
             runs = [run for run in page if run.run_id not in self._settled_runs]
-            settled = await _for_each(runs, lambda run: _settle_run(sweeping, run))
+            settled = await _for_each(runs, lambda run: _settle_run(sweep, run))
             is_all_settled = is_all_settled and all(settled)
             newest = max([run.closed_at for run in page] + ([] if newest is None else [newest]))
-            if not sweeping.dry_run and len(self._settled_runs) < _SETTLED_RUNS:
+            if not sweep.dry_run and len(self._settled_runs) < _SETTLED_RUNS:
                 self._settled_runs |= {run.run_id for run, is_settled in zip(runs, settled, strict=True) if is_settled}
-        if sweeping.dry_run or not is_all_settled or newest is None:
+        if sweep.dry_run or not is_all_settled or newest is None:
             return None
         swept = min(until, newest)
         await record_swept(self._database, swept, latest=newest + _VISIBILITY_LAG)
@@ -255,7 +255,7 @@ def recovery_activity(recovery: Recovery) -> Callable[..., Any]:
     @activity.defn(name=RECOVER)
     async def recover() -> Sweep:
         try:
-            swept = await recovery.sweep(heard=activity.heartbeat, temporal_time=activity.info().started_time)
+            swept = await recovery.sweep(heartbeat=activity.heartbeat, temporal_time=activity.info().started_time)
         except RecoveryRefused as fault:
             _log.warning("%s", fault)
             raise ApplicationError(str(fault), type="recovery.refused", non_retryable=True) from None
@@ -268,39 +268,39 @@ def recovery_activity(recovery: Recovery) -> Callable[..., Any]:
     return recover
 
 
-async def _recover(sweeping: Sweeping, recorded: RecordedSaga) -> None:
-    if sweeping.has_looked_enough:
+async def _recover(sweep: SweepState, recorded: RecordedSaga) -> None:
+    if sweep.has_looked_enough:
         return
     try:
-        await recover_saga(sweeping, recorded)
+        await recover_saga(sweep, recorded)
     except Exception as fault:
-        _note_failure(sweeping, own_workflow_id(recorded.orchestrator, recorded.event_id), fault)
-    sweeping.heard(len(sweeping.seen))
+        _note_failure(sweep, own_workflow_id(recorded.orchestrator, recorded.event_id), fault)
+    sweep.heartbeat(len(sweep.seen))
 
 
-async def _undo_effect(sweeping: Sweeping, effect: OrphanedEffect) -> None:
+async def _undo_effect(sweep: SweepState, effect: OrphanedEffect) -> None:
     try:
-        await undo_orphaned_effect(sweeping, effect)
+        await undo_orphaned_effect(sweep, effect)
     except Exception as fault:
-        _note_failure(sweeping, workflow_id_of(effect), fault)
-    sweeping.heard(len(sweeping.seen))
+        _note_failure(sweep, workflow_id_of(effect), fault)
+    sweep.heartbeat(len(sweep.seen))
 
 
-async def _settle_run(sweeping: Sweeping, run: ClosedRun) -> bool:
-    if sweeping.is_full:
+async def _settle_run(sweep: SweepState, run: ClosedRun) -> bool:
+    if sweep.is_full:
         return False  # reading its history costs a request, and everything in it would be postponed
     try:
-        return await settle_messages(sweeping, run)
+        return await settle_messages(sweep, run)
     except Exception as fault:
-        _note_failure(sweeping, run.workflow_id, fault)
+        _note_failure(sweep, run.workflow_id, fault)
         return False
     finally:
-        sweeping.heard(len(sweeping.seen))
+        sweep.heartbeat(len(sweep.seen))
 
 
-def _note_failure(sweeping: Sweeping, workflow_id: str, fault: Exception) -> None:
-    fault_log_of(sweeping.databases).failed(f"recovery of {workflow_id} failed", fault)
-    sweeping.note(Action.FAIL, workflow_id, error_text(fault))
+def _note_failure(sweep: SweepState, workflow_id: str, fault: Exception) -> None:
+    fault_log_of(sweep.databases).failed(f"recovery of {workflow_id} failed", fault)
+    sweep.note(Action.FAIL, workflow_id, error_text(fault))
 
 
 async def _for_each(items: Sequence[T], work: Callable[[T], Awaitable[Any]]) -> list[Any]:

@@ -11,17 +11,17 @@ from uuid import UUID
 
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.client.partitions import PartitionSender, partition_of
+from orchestrator.client.publishing.partitions import PartitionSender, partition_of
 from orchestrator.event import DomainEvent
-from orchestrator.protocol.dead_letters import pieces
+from orchestrator.protocol.dead_letters import DeadLetter, Inbound
 from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, saga_id
 from orchestrator.protocol.names import EVENT_SIGNAL, is_partition, own_workflow_id
 from orchestrator.protocol.unwrapping import id_reused, is_same_event
-from orchestrator.store.dead_letters.intake import keep_piece
-from orchestrator.store.recovery import RecordedSaga, kept_positions, recorded_sagas
-from orchestrator.worker.recovery.closed_runs import ClosedRun, Message, messages_of, read_message
+from orchestrator.store.dead_letters.intake import store_dead_letter
+from orchestrator.store.recovery import RecordedSaga, recorded_sagas, stored_positions
+from orchestrator.worker.recovery.closed_runs import ClosedRun, messages_of, read_message
 from orchestrator.worker.recovery.execution_status import status_of_execution
-from orchestrator.worker.recovery.limits import Sweeping
+from orchestrator.worker.recovery.limits import SweepState
 from orchestrator.worker.recovery.stalled_sagas import recover_saga
 from orchestrator.workflow.own_execution import raw_json
 from orchestrator.workflow.system.recovery import Action
@@ -31,19 +31,19 @@ from orchestrator.workflow.system.recovery import Action
 class _Messages:
     """A run's messages by kind."""
 
-    requests: dict[UUID, tuple[Message, Envelope, DomainEvent]] = field(
-        default_factory=dict[UUID, tuple[Message, Envelope, DomainEvent]]
+    requests: dict[UUID, tuple[Inbound, Envelope, DomainEvent]] = field(
+        default_factory=dict[UUID, tuple[Inbound, Envelope, DomainEvent]]
     )
     """The events that start a saga, by the saga's id; of several with the same id the first."""
-    awaited: list[tuple[Message, Envelope]] = field(default_factory=list[tuple[Message, Envelope]])
+    awaited: list[tuple[Inbound, Envelope]] = field(default_factory=list[tuple[Inbound, Envelope]])
     """The events for which a saga may have waited."""
-    unreadable: list[tuple[Message, UnreadableEvent]] = field(default_factory=list[tuple[Message, UnreadableEvent]])
+    unreadable: list[tuple[Inbound, UnreadableEvent]] = field(default_factory=list[tuple[Inbound, UnreadableEvent]])
     """The messages that become dead letters, each with its error."""
     newer: list[Envelope] = field(default_factory=list[Envelope])
     """The events of newer versions than are known here. They get own executions, which wait for a newer worker."""
 
 
-async def settle_messages(sweeping: Sweeping, run: ClosedRun) -> bool:
+async def settle_messages(sweep: SweepState, run: ClosedRun) -> bool:
     """Make sure that no message of a run is lost.
 
     Returns:
@@ -53,27 +53,27 @@ async def settle_messages(sweeping: Sweeping, run: ClosedRun) -> bool:
         temporalio.service.RPCError: the server does not answer, or did not accept a request.
     """
     try:
-        history = await messages_of(sweeping.client, run)
+        history = await messages_of(sweep.client, run)
     except RPCError as fault:
         if fault.status is RPCStatusCode.NOT_FOUND:
             return True  # the history was deleted, so nothing can be read any more
         raise
-    messages = _sort(sweeping, run, history)
-    recorded = await recorded_sagas(sweeping.database, messages.requests)
-    requests_settled = await _settle_requests(sweeping, run, messages, recorded)
-    newer_settled = await _publish_newer(sweeping, run, messages.newer)
+    messages = _sort(sweep, run, history)
+    recorded = await recorded_sagas(sweep.database, messages.requests)
+    requests_settled = await _settle_requests(sweep, run, messages, recorded)
+    newer_settled = await _publish_newer(sweep, run, messages.newer)
     if not messages.requests:
         messages.unreadable += [(message, _not_awaited(envelope)) for message, envelope in messages.awaited]
-    unreadable_settled = await _keep(sweeping, run, messages.unreadable)
-    awaited_settled = await _send_awaited(sweeping, run, messages, recorded)
+    unreadable_settled = await _keep(sweep, run, messages.unreadable)
+    awaited_settled = await _send_awaited(sweep, run, messages, recorded)
     return requests_settled and newer_settled and unreadable_settled and awaited_settled
 
 
-def _sort(sweeping: Sweeping, run: ClosedRun, history: Sequence[Message]) -> _Messages:
-    orchestrator = sweeping.catalog.orchestrators[run.orchestrator]
+def _sort(sweep: SweepState, run: ClosedRun, history: Sequence[Inbound]) -> _Messages:
+    orchestrator = sweep.catalog.orchestrators[run.orchestrator]
     messages = _Messages()
     for message in history:
-        if not message.door:
+        if not message.source:
             continue  # an open saga, which recovery finds by its row
         try:
             envelope, event = read_message(orchestrator, message)
@@ -96,13 +96,13 @@ def _sort(sweeping: Sweeping, run: ClosedRun, history: Sequence[Message]) -> _Me
 
 
 async def _settle_requests(
-    sweeping: Sweeping, run: ClosedRun, messages: _Messages, recorded: Mapping[UUID, RecordedSaga]
+    sweep: SweepState, run: ClosedRun, messages: _Messages, recorded: Mapping[UUID, RecordedSaga]
 ) -> bool:
     """Publish the events without a saga, and recover the unfinished sagas of the others.
 
     An event whose id another event has used is added to the unreadable messages.
     """
-    requests = sweeping.catalog.orchestrators[run.orchestrator].requests
+    requests = sweep.catalog.orchestrators[run.orchestrator].requests
     settled = True
     unopened: list[tuple[Envelope, DomainEvent]] = []
     for key, (message, envelope, event) in messages.requests.items():
@@ -110,30 +110,28 @@ async def _settle_requests(
         if row is None and is_partition(run.workflow_id):
             unopened.append((envelope, event))
         elif row is None:
-            settled &= await _publish(sweeping, run, envelope)
+            settled &= await _publish(sweep, run, envelope)
         elif not is_same_event(envelope, row.content_digest, row.envelope, *requests):
             messages.unreadable.append((message, id_reused(envelope.event_id)))
-        elif not row.phase.is_final and key not in sweeping.seen:
+        elif not row.phase.is_final and key not in sweep.seen:
             # Otherwise the saga would count as stalled only after the time for which it waits.
-            settled &= await recover_saga(sweeping, row) is not Action.POSTPONE
-    await _publish_in_order(sweeping, run, unopened)
+            settled &= await recover_saga(sweep, row) is not Action.POSTPONE
+    await _publish_in_order(sweep, run, unopened)
     return settled
 
 
-async def _publish_newer(sweeping: Sweeping, run: ClosedRun, newer: Sequence[Envelope]) -> bool:
+async def _publish_newer(sweep: SweepState, run: ClosedRun, newer: Sequence[Envelope]) -> bool:
     """Publish the events of newer versions that have no saga yet."""
     settled = True
-    opened = await recorded_sagas(
-        sweeping.database, [saga_id(run.orchestrator, envelope.event_id) for envelope in newer]
-    )
+    opened = await recorded_sagas(sweep.database, [saga_id(run.orchestrator, envelope.event_id) for envelope in newer])
     for envelope in newer:
         if saga_id(run.orchestrator, envelope.event_id) not in opened:
-            settled &= await _publish(sweeping, run, envelope)
+            settled &= await _publish(sweep, run, envelope)
     return settled
 
 
 async def _send_awaited(
-    sweeping: Sweeping, run: ClosedRun, messages: _Messages, recorded: Mapping[UUID, RecordedSaga]
+    sweep: SweepState, run: ClosedRun, messages: _Messages, recorded: Mapping[UUID, RecordedSaga]
 ) -> bool:
     """Send the events for which the run's saga may wait to the execution that drives it now, which drops repeats."""
     if not messages.awaited or not messages.requests:
@@ -141,12 +139,12 @@ async def _send_awaited(
     key, (_, request, _) = next(iter(messages.requests.items()))
     if key in recorded and recorded[key].phase.is_final:
         return True
-    own = await status_of_execution(sweeping.client, own_workflow_id(run.orchestrator, request.event_id))
-    if sweeping.dry_run:
+    own = await status_of_execution(sweep.client, own_workflow_id(run.orchestrator, request.event_id))
+    if sweep.dry_run:
         return True
     if not own.runs:
         return False  # its saga is not recovered yet
-    handle = sweeping.client.get_workflow_handle(own.workflow_id)
+    handle = sweep.client.get_workflow_handle(own.workflow_id)
     for _, envelope in messages.awaited:
         await handle.signal(EVENT_SIGNAL, raw_json(envelope.text.encode()))
     return True
@@ -156,70 +154,54 @@ def _not_awaited(envelope: Envelope) -> UnreadableEvent:
     return UnreadableEvent("event.not_awaited", f"{envelope.event_type}: there was no saga that could wait for it")
 
 
-async def _publish(sweeping: Sweeping, run: ClosedRun, envelope: Envelope) -> bool:
-    own = await status_of_execution(sweeping.client, own_workflow_id(run.orchestrator, envelope.event_id))
+async def _publish(sweep: SweepState, run: ClosedRun, envelope: Envelope) -> bool:
+    own = await status_of_execution(sweep.client, own_workflow_id(run.orchestrator, envelope.event_id))
     if own.runs:
         return True  # it has received the event, and will write the row
     why = f"{run.workflow_id} was cut off before it processed the event"
-    async with sweeping.slot() as has_slot:
+    async with sweep.slot() as has_slot:
         if not has_slot:
-            sweeping.postpone(own.workflow_id, why)
+            sweep.postpone(own.workflow_id, why)
             return False
-        await sweeping.drive(run.orchestrator, envelope, own)
-    sweeping.note(Action.PUBLISH, own.workflow_id, why)
+        await sweep.drive(run.orchestrator, envelope, own)
+    sweep.note(Action.PUBLISH, own.workflow_id, why)
     return True
 
 
-async def _publish_in_order(sweeping: Sweeping, run: ClosedRun, events: Sequence[tuple[Envelope, DomainEvent]]) -> None:
+async def _publish_in_order(sweep: SweepState, run: ClosedRun, events: Sequence[tuple[Envelope, DomainEvent]]) -> None:
     """Publish the events whose sagas a partition had not opened, in order, to where they would be published today."""
-    orchestrator = sweeping.catalog.orchestrators[run.orchestrator]
+    orchestrator = sweep.catalog.orchestrators[run.orchestrator]
     why = f"{run.workflow_id} was cut off before it processed the event"
-    sender = PartitionSender(sweeping.client, sweeping.task_queue)
+    sender = PartitionSender(sweep.client, sweep.task_queue)
     targets: dict[str, list[Envelope]] = {}
     for envelope, event in events:
         if orchestrator.partitions is None:
-            await _publish(sweeping, run, envelope)
+            await _publish(sweep, run, envelope)
             continue
         target = partition_of(orchestrator, event, envelope)
         targets.setdefault(target, []).append(envelope)
-        sweeping.note(Action.PUBLISH, target, f"{why} {envelope.event_id}")
-    if not sweeping.dry_run:
+        sweep.note(Action.PUBLISH, target, f"{why} {envelope.event_id}")
+    if not sweep.dry_run:
         # No ceiling applies, because later events would overtake the postponed ones. Signals are cheap.
         for target, envelopes in targets.items():
             await asyncio.gather(*(sender.send(run.orchestrator, target, envelope) for envelope in envelopes))
 
 
-async def _keep(sweeping: Sweeping, run: ClosedRun, unreadable: Sequence[tuple[Message, UnreadableEvent]]) -> bool:
+async def _keep(sweep: SweepState, run: ClosedRun, unreadable: Sequence[tuple[Inbound, UnreadableEvent]]) -> bool:
     if not unreadable:
         return True
-    if (await status_of_execution(sweeping.client, run.workflow_id, run.run_id)).reset_run_id:
+    if (await status_of_execution(sweep.client, run.workflow_id, run.run_id)).reset_run_id:
         return True  # the run that continues after the reset has the same messages
-    kept = await kept_positions(sweeping.database, run.workflow_id, run.run_id)
+    kept = await stored_positions(sweep.database, run.workflow_id, run.run_id)
     for message, fault in unreadable:
         if message.position in kept:
             continue
-        async with sweeping.slot() as has_slot:
+        async with sweep.slot() as has_slot:
             if not has_slot:
-                sweeping.postpone(run.workflow_id, f"{fault}")
+                sweep.postpone(run.workflow_id, f"{fault}")
                 return False
-            if not sweeping.dry_run:
-                await _keep_one(sweeping, run, message, fault)
-        sweeping.note(Action.KEEP, run.workflow_id, f"{fault}")
+            if not sweep.dry_run:
+                letter = DeadLetter(message, fault.code, fault.message, run.workflow_id, run.run_id)
+                await store_dead_letter(sweep.database, letter)
+        sweep.note(Action.KEEP, run.workflow_id, f"{fault}")
     return True
-
-
-async def _keep_one(sweeping: Sweeping, run: ClosedRun, message: Message, fault: UnreadableEvent) -> None:
-    cut = pieces(message.raw, source=message.door, position=message.position, code=fault.code, reason=fault.message)
-    for piece in cut:
-        await keep_piece(
-            sweeping.database,
-            door=piece.door,
-            workflow_id=run.workflow_id,
-            run_id=run.run_id,
-            position=piece.position,
-            code=piece.code,
-            reason=piece.reason,
-            size=piece.size,
-            offset=piece.offset,
-            raw=piece.raw,
-        )

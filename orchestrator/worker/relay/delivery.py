@@ -4,8 +4,8 @@ from typing import Protocol
 
 from temporalio.client import Client
 
-from orchestrator.client.own_execution import ensure_own_execution
-from orchestrator.client.partitions import PartitionSender, partition_of
+from orchestrator.client.executions.own_execution import ensure_own_execution
+from orchestrator.client.publishing.partitions import PartitionSender, partition_of
 from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.event import DomainEvent
 from orchestrator.protocol.envelope import Envelope

@@ -11,10 +11,11 @@ from temporalio.exceptions import ApplicationError
 from orchestrator.client.bus import EventBus
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import EventRejected
+from orchestrator.protocol.dead_letters import DeadLetter, Inbound
 from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
 from orchestrator.store.core.database import Database
-from orchestrator.store.dead_letters.intake import keep_letter
-from orchestrator.workflow.system.publish import PUBLISH_EVENT, Taken
+from orchestrator.store.dead_letters.intake import store_dead_letter
+from orchestrator.workflow.system.publish import PUBLISH_EVENT, PublishReply
 
 
 def bus_of(client: Client, catalog: Catalog, task_queue: str, *, source: str) -> EventBus:
@@ -29,12 +30,12 @@ def bus_of(client: Client, catalog: Catalog, task_queue: str, *, source: str) ->
 
 def message_activity(
     client: Client, catalog: Catalog, database: Database, task_queue: str
-) -> Callable[..., Awaitable[Taken]]:
+) -> Callable[..., Awaitable[PublishReply]]:
     """Return the activity, which publishes over the worker's own connection."""
     bus = bus_of(client, catalog, task_queue, source="orchestrator/publish-event")
 
     @activity.defn(name=PUBLISH_EVENT)
-    async def publish(door: str, position: int, message: RawValue) -> Taken:
+    async def publish(source: str, position: int, message: RawValue) -> PublishReply:
         info = activity.info()
         if info.workflow_type != PUBLISH_EVENT_WORKFLOW:
             raise ApplicationError(
@@ -46,18 +47,16 @@ def message_activity(
         try:
             handles = await bus.publish_envelope(raw)
         except EventRejected as fault:
-            number = await keep_letter(
-                database,
-                door=door,
+            letter = DeadLetter(
+                Inbound(source, position, raw),
+                fault.code,
+                fault.message,
                 workflow_id=info.workflow_id or "",
                 run_id=info.workflow_run_id or "",
-                position=position,
-                code=fault.code,
-                reason=fault.message,
-                raw=raw,
             )
-            return Taken(letter=number, code=fault.code, reason=fault.message)
+            number = await store_dead_letter(database, letter)
+            return PublishReply(dead_letter=number, code=fault.code, reason=fault.message)
         listeners = tuple(handle.orchestrator.__name__ for handle in handles)
-        return Taken(event_id=handles[0].event_id, orchestrators=listeners)
+        return PublishReply(event_id=handles[0].event_id, orchestrators=listeners)
 
     return publish

@@ -21,17 +21,19 @@ from temporalio.common import MetricMeter
 
 from orchestrator.definition.catalog import Catalog
 from orchestrator.operation import HOME
+from orchestrator.protocol.dead_letters import DeadLetter, Inbound
 from orchestrator.protocol.envelope import UnreadableEvent, read, saga_id
+from orchestrator.protocol.names import OUTBOX_SOURCE
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.core.error_text import error_text
-from orchestrator.store.dead_letters.intake import keep_piece
+from orchestrator.store.dead_letters.intake import store_dead_letter
 from orchestrator.store.outbox import (
     OutboxRow,
     Target,
     claim,
     is_due,
-    mark_buried,
+    mark_rejected,
     mark_sent,
     postpone,
     sagas_among,
@@ -45,10 +47,6 @@ from orchestrator.worker.relay.routing import Unroutable, route
 from orchestrator.worker.relay.unknown_rows import UnknownRows
 
 _log = logging.getLogger(__name__)
-
-DOOR = "outbox"
-"""The source that a relay's dead letters name."""
-
 
 CheckBelonging = Callable[[], Awaitable[None]]
 """Raises `RecoveryRefused` while the database belongs to another Temporal."""
@@ -257,20 +255,11 @@ class Relay:
     async def _reject(self, rejected: _Rejected) -> None:
         """Store the dead letter, then mark the row. A crash in between repeats both, and the letter is stored once."""
         row = rejected.row
-        raw = row.envelope.encode("utf-8", "replace")
-        await keep_piece(
-            self.home,
-            door=DOOR,
-            workflow_id=f"{DOOR}/{self.name}",
-            run_id=row.event_id,
-            position=1,
-            code=rejected.code,
-            reason=rejected.message,
-            size=len(raw),
-            offset=0,
-            raw=raw,
-        )
-        await mark_buried(self.database, row, f"{rejected.code}: {rejected.message}")
+        message = Inbound(OUTBOX_SOURCE, 1, row.envelope.encode("utf-8", "replace"))
+        origin = f"{OUTBOX_SOURCE}/{self.name}"
+        letter = DeadLetter(message, rejected.code, rejected.message, workflow_id=origin, run_id=row.event_id)
+        await store_dead_letter(self.home, letter)
+        await mark_rejected(self.database, row, f"{rejected.code}: {rejected.message}")
         _log.warning(
             "the event %s in the outbox of %s cannot be sent (%s: %s) and is now a dead letter",
             *(row.event_id, self.name, rejected.code, rejected.message),

@@ -9,18 +9,18 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 
 from orchestrator.protocol.lookup import Lookup, LookupReply
-from orchestrator.protocol.reserved_names import ANSWERS_WORKFLOW
+from orchestrator.protocol.reserved_names import LOOKUPS_WORKFLOW
 
-ANSWER = "saga.answer"
+LOOK_UP = "saga.look_up"
 """The type of the activity, a name on the wire like those in `names`. The workflow class is `SagaLookups`."""
-LOOK = timedelta(seconds=20)
+LOOKUP_TIMEOUT = timedelta(seconds=20)
 """The longest time for which the activity repeats a query whose result is empty."""
-RUN = timedelta(seconds=60)
+RUN_TIMEOUT = timedelta(seconds=60)
 """The timeout of an execution that no worker runs; the client then starts another one."""
 _SILENCE = timedelta(seconds=5)
 
 
-@workflow.defn(name=ANSWERS_WORKFLOW)
+@workflow.defn(name=LOOKUPS_WORKFLOW)
 class SagaLookups:
     """Looks up the outcomes of sagas and recorded events for a client without a database."""
 
@@ -28,10 +28,10 @@ class SagaLookups:
     async def run(self, lookup: Lookup) -> LookupReply:
         """Run one query."""
         reply: LookupReply = await workflow.execute_activity(
-            ANSWER,
+            LOOK_UP,
             lookup,
             result_type=LookupReply,
-            start_to_close_timeout=LOOK + _SILENCE,
+            start_to_close_timeout=LOOKUP_TIMEOUT + _SILENCE,
             heartbeat_timeout=_SILENCE,
             retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=_SILENCE),
             summary=f"look up {len(lookup.sagas)} sagas{' and events' if lookup.events else ''}",

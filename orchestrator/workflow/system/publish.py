@@ -14,10 +14,10 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ApplicationError
 
 from orchestrator.protocol import names
-from orchestrator.protocol.dead_letters import pieces
+from orchestrator.protocol.dead_letters import Inbound, pieces
 from orchestrator.protocol.envelope import EVENT_SIZE_LIMIT, UnreadableEvent, check_received, too_large
 from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
-from orchestrator.workflow.inbox import CARRIED, Inbound
+from orchestrator.workflow.inbox import CARRIED
 from orchestrator.workflow.own_execution import raw_json
 
 PUBLISH_EVENT = "saga.publish_event"
@@ -31,7 +31,7 @@ _FIRST_MESSAGE = timedelta(seconds=10)
 """How long an execution that was started without an event waits for one."""
 
 
-class Taken(BaseModel):
+class PublishReply(BaseModel):
     """The result of publishing one message."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -39,7 +39,7 @@ class Taken(BaseModel):
     event_id: str | None = None
     orchestrators: tuple[str, ...] = ()
     """The names of the orchestrators that have received the event."""
-    letter: int | None = None
+    dead_letter: int | None = None
     """The number of the dead letter, if the message became one."""
     code: str = ""
     reason: str = ""
@@ -52,8 +52,8 @@ class PublishEvent:
     def __init__(self) -> None:
         self._arrived: deque[Inbound] = deque()
         self._count = 0
-        self._published: list[Taken] = []
-        self._letters = 0
+        self._published: list[PublishReply] = []
+        self._dead_letters = 0
         self._rejected: ApplicationError | None = None
 
     @workflow.signal(dynamic=True)
@@ -82,7 +82,7 @@ class PublishEvent:
         published: list[JsonValue] = [
             {"event_id": event.event_id, "orchestrators": list(event.orchestrators)} for event in self._published
         ]
-        return {"published": published, "dead_letters": self._letters}
+        return {"published": published, "dead_letters": self._dead_letters}
 
     def _receive(self, source: str, arguments: Sequence[RawValue], *, first: bool = False) -> int:
         messages: list[Inbound] = []
@@ -113,19 +113,19 @@ class PublishEvent:
         result = await workflow.execute_activity(
             PUBLISH_EVENT,
             args=[message.source, message.position, raw_json(message.raw)],
-            result_type=Taken,
+            result_type=PublishReply,
             start_to_close_timeout=_ATTEMPT,
             retry_policy=_RETRIES,
             summary="publish to every listening orchestrator",
         )
-        if result.letter is None:
+        if result.dead_letter is None:
             self._published.append(result)
         else:
-            self._reject(result.code, result.reason, result.letter)
+            self._reject(result.code, result.reason, result.dead_letter)
 
     async def _store_dead_letter(self, message: Inbound, code: str, reason: str) -> None:
         number: int | None = None
-        for piece in pieces(message.raw, source=message.source, position=message.position, code=code, reason=reason):
+        for piece in pieces(message, code, reason):
             number = await workflow.execute_activity(
                 names.DEAD_LETTER,
                 piece,
@@ -137,7 +137,7 @@ class PublishEvent:
         self._reject(code, reason, number)
 
     def _reject(self, code: str, reason: str, letter: int | None) -> None:
-        self._letters += 1
+        self._dead_letters += 1
         if self._rejected is None:
             self._rejected = _rejection(code, reason, letter)
 

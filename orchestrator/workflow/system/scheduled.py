@@ -14,10 +14,10 @@ from temporalio.common import RawValue, RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ApplicationError
 
 from orchestrator.protocol import names
-from orchestrator.protocol.dead_letters import pieces
+from orchestrator.protocol.dead_letters import Inbound, pieces
 from orchestrator.protocol.json_text import has_rounded_number
 from orchestrator.protocol.reserved_names import SCHEDULED_WORKFLOW
-from orchestrator.protocol.unwrapping import describe
+from orchestrator.protocol.validation_errors import describe
 
 PUBLISH_SCHEDULED = "saga.publish_scheduled"
 """The type of the activity, a name on the wire like those in `names`. The workflow is `ScheduledPublish`."""
@@ -68,9 +68,9 @@ class ScheduledPublish:
 
     async def _reject(self, arguments: Sequence[RawValue], reason: str) -> NoReturn:
         """Store the arguments as dead letters, and fail the execution. Failing the task would repeat it forever."""
-        code, source = "event.invalid", names.START_SOURCE
+        code = "event.invalid"
         for position, argument in enumerate(arguments, start=1):
-            for piece in pieces(argument.payload.data, source=source, position=position, code=code, reason=reason):
+            for piece in pieces(Inbound(names.START_SOURCE, position, argument.payload.data), code, reason):
                 await workflow.execute_activity(
                     names.DEAD_LETTER,
                     piece,

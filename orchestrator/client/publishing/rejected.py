@@ -15,10 +15,11 @@ from temporalio.service import RPCError
 
 from orchestrator.client.in_flight import long_poll_slot, request_slot
 from orchestrator.errors import EventRejected, Unreachable
+from orchestrator.protocol.dead_letters import DeadLetter, Inbound
 from orchestrator.protocol.names import BUS_SOURCE
 from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
 from orchestrator.store.core.database import Database
-from orchestrator.store.dead_letters.intake import keep_letter
+from orchestrator.store.dead_letters.intake import store_dead_letter
 from orchestrator.workflow.own_execution import raw_json
 from orchestrator.workflow.system.publish import FROM_BUS
 
@@ -28,7 +29,7 @@ _PATIENCE = 10.0
 """Seconds to wait for a worker."""
 
 
-async def keep_rejected(
+async def store_rejected(
     client: Client, database: Database | None, raw: bytes, fault: EventRejected, *, task_queue: str, source: str
 ) -> None:
     """Store a rejected message and raise the reason; return only if a worker could read it and has published it.
@@ -39,16 +40,8 @@ async def keep_rejected(
     """
     if database is not None:
         try:
-            number = await keep_letter(
-                database,
-                door=BUS_SOURCE,
-                workflow_id=source,
-                run_id=str(uuid4()),
-                position=1,
-                code=fault.code,
-                reason=fault.message,
-                raw=raw,
-            )
+            letter = DeadLetter(Inbound(BUS_SOURCE, 1, raw), fault.code, fault.message, source, run_id=str(uuid4()))
+            number = await store_dead_letter(database, letter)
         except (SQLAlchemyError, OSError):
             pass  # unreachable, or without the tables yet; a worker can store the message
         else:

@@ -7,7 +7,7 @@ from typing import Any
 from temporalio.service import RPCError
 
 from orchestrator.client.handle import SagaHandle
-from orchestrator.client.validation import Addressed
+from orchestrator.client.publishing.validation import Addressed
 from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.errors import PublishIncomplete, Unreachable
 from orchestrator.event import DomainEvent

@@ -1,0 +1,1 @@
+"""Executions on the server: they are started, restarted with an empty history, and located by task queue."""
