@@ -15,8 +15,7 @@ _FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class Identity(TypedText):
     """An id: 1 to 64 letters, digits and `._-`, the first a letter or a digit.
 
-    In Python a field accepts only an instance of its own class, not plain text and not another kind of id. In JSON it
-    is a string.
+    A field takes an id of its own kind, or plain text of this form, but not another kind of id.
 
     Raises:
         ValueError: the text has another form. The message does not repeat it.

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import JsonValue, ValidationError
 
+from activities.account import withdraw
 from events.account import (
     AccountCreated,
     AccountCreationCompleted,
@@ -16,11 +17,11 @@ from events.account import (
     MoneyTransferRequested,
 )
 from events.identity import AccountId, UserId
-from events.money import MONEY_LIMIT
+from events.money import MONEY_LIMIT, Currency
 from orchestrator import Catalog, DomainEvent
 from orchestrator.protocol.envelope import UnreadableEvent
 from orchestrator.protocol.unwrapping import parse
-from tests.app.samples import EUR, USD, a_transfer, an_account, eur, usd
+from tests.app.samples import EUR, OLENA, OLENA_USD, USD, a_transfer, an_account, eur, usd
 
 
 def fields_of(event: DomainEvent) -> dict[str, Any]:
@@ -248,14 +249,30 @@ def test_in_another_currency_any_amount_may_arrive() -> None:
     assert a_transfer(amount=usd(1_050), arriving=eur(1)).arriving == eur(1)
 
 
-def test_a_plain_string_is_not_an_id_in_python() -> None:
+def test_plain_text_becomes_an_id_and_a_currency_wherever_it_is_written() -> None:
+    fields = {name: str(value) for name, value in a_transfer() if isinstance(value, str)}
+    transfer = MoneyTransferRequested.model_validate({**fields, "amount": {"amount_minor": 1_050, "currency": "USD"}})
+
+    assert transfer == a_transfer(amount=usd(1_050))
+    assert [type(value) for value in (transfer.user_id, transfer.amount.currency)] == [UserId, Currency]
+    user, account = cast(Any, "olena"), cast(Any, "olena-usd")  # a type checker asks for UserId("olena")
+    assert withdraw(user, account, usd(1)) == withdraw(OLENA, OLENA_USD, usd(1))
+
+
+@pytest.mark.parametrize("text", ["", "-", "a b", "a" * 65, b"olena", 7, None])
+def test_plain_text_of_another_form_is_no_id(text: object) -> None:
     with pytest.raises(ValidationError, match="user_id"):
-        a_transfer(user_id="olena")
+        a_transfer(user_id=text)
 
 
-def test_one_kind_of_id_is_not_another() -> None:
-    with pytest.raises(ValidationError, match="from_account_id"):
-        a_transfer(from_account_id=UserId("olena"))
+class Nickname(str):
+    """A `str` that is neither plain text nor an id."""
+
+
+@pytest.mark.parametrize("other", [UserId("olena"), Currency("USD"), Nickname("olena")])
+def test_one_kind_of_id_is_not_another(other: str) -> None:
+    with pytest.raises(ValidationError, match="from_account_id\n  Input should be an instance of AccountId"):
+        a_transfer(from_account_id=other)
 
 
 @pytest.mark.parametrize("rate", ["0.92", 0.92, 1, "1e3", "NaN", "-1", "", "0", "1" * 14])
