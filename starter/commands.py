@@ -173,13 +173,10 @@ def month_reset(
         raise _gave_up(f"{wanted} is not over yet. Transactions after its reset would count towards the next month.")
 
     async def reset() -> bool:
-        bus = await EventBus.connect(Settings())
-        try:
+        async with EventBus.connect(Settings()) as bus:
             event = MonthResetRequested(user_id=user, month=wanted)
             (handle,) = await bus.publish(event, event_id=MonthResetRequested.event_id_of(user, wanted))
             outcome = await handle.outcome()
-        finally:
-            await bus.close()
         if outcome.error_code:
             raise GaveUp(f"{wanted} was not reset: {outcome.error_code}: {outcome.message}")
         return MonthResetCompleted.model_validate_json(canonical(outcome.event["data"])).was_due

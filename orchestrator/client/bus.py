@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar, cast
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
+from orchestrator.client.connecting import Connecting
 from orchestrator.client.connection import connect_temporal
 from orchestrator.client.executions.own_execution import ensure_own_execution
 from orchestrator.client.handle import SagaHandle
@@ -48,8 +49,8 @@ Heard = TypeVar("Heard", bound=DomainEvent)
 class EventBus:
     """Publishes events and waits for what becomes of them.
 
-        bus = await EventBus.connect()
-        completed = await bus.execute(MoneyTransfer, MoneyTransferRequested(...))
+        async with EventBus.connect() as bus:
+            completed = await bus.execute(MoneyTransfer, MoneyTransferRequested(...))
 
     Any number of calls may be made concurrently; requests beyond a limit wait for a free slot. A bus belongs to the
     event loop in which it is first used; in another one, and after a fork, each call raises `UsageError`.
@@ -78,7 +79,7 @@ class EventBus:
         self.source = source
         self._loop = LoopBinding(
             "this EventBus",
-            "Create one with `await EventBus.connect()` in each event loop, and after a fork.",
+            "Create one with `EventBus.connect()` in each event loop, and after a fork.",
         )
         databases = None if database is None else Databases.of(database)
         self._database = None if databases is None else databases.home
@@ -88,8 +89,8 @@ class EventBus:
         self._partitions = PartitionSender(client, task_queue)
 
     @classmethod
-    async def connect(cls, settings: Settings | None = None, *, catalog: Catalog | None = None) -> Self:
-        """Create a bus from the environment's settings.
+    def connect(cls, settings: Settings | None = None, *, catalog: Catalog | None = None) -> Connecting[Self]:
+        """Create a bus from the environment's settings: with `async with`, or with `await` and a `close` at the end.
 
         The bus reads outcomes from the home database if `ORCHESTRATOR_DATABASE_URL` is set, or if the embedded database
         of this Temporal server is in the state folder. Otherwise workers read them, through Temporal. A configured
@@ -99,6 +100,10 @@ class EventBus:
             Unreachable: Temporal cannot be reached.
             DefinitionError: the application's events or orchestrators have definition faults.
         """
+        return Connecting(lambda: cls._connected(settings, catalog))
+
+    @classmethod
+    async def _connected(cls, settings: Settings | None, catalog: Catalog | None) -> Self:
         settings = settings or Settings()
         known = catalog or Catalog.discover(settings.packages)
         databases = None

@@ -281,11 +281,9 @@ async def test_a_bus_reads_the_configured_database_or_the_file_in_its_state_fold
         database_url="postgresql://somebody:secret@127.0.0.1:1/none" if configured == "an address" else "",
     )
 
-    bus = await EventBus.connect(settings, catalog=CATALOG)
-
-    reads = configured in ("this Temporal's", "an address")
-    assert isinstance(bus._lookup, DatabaseLookup if reads else WorkerLookup)  # pyright: ignore[reportPrivateUsage]
-    await bus.close()
+    async with EventBus.connect(settings, catalog=CATALOG) as bus:
+        reads = configured in ("this Temporal's", "an address")
+        assert isinstance(bus._lookup, DatabaseLookup if reads else WorkerLookup)  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_closing_the_bus_ends_every_wait(house: House, bus: EventBus) -> None:
