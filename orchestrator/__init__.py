@@ -31,9 +31,10 @@ from orchestrator.saga import Saga
 from orchestrator.transaction import Transaction
 
 if TYPE_CHECKING:
-    from orchestrator.client import EventBus, Listening, SagaHandle
+    from orchestrator.client import BlockingEventBus, EventBus, Listening, SagaHandle
 
 __all__ = [
+    "BlockingEventBus",
     "Catalog",
     "Confirmed",
     "Contract",
@@ -73,7 +74,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # The client's names on demand: contracts and operations need no connection to Temporal, nor its import.
-    if name in ("EventBus", "Listening", "SagaHandle"):
+    if name in ("BlockingEventBus", "EventBus", "Listening", "SagaHandle"):
         from orchestrator import client
 
         return getattr(client, name)

@@ -2,6 +2,8 @@
 
 import asyncio
 import atexit
+import ctypes
+import os
 import time
 from functools import cache
 from shlex import quote as quote_for_shell
@@ -11,10 +13,11 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter
-from temporalio.envconfig import ClientConfig
+from temporalio.envconfig import ClientConfig, ClientConnectConfig
+from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
-from orchestrator.errors import Unreachable, UsageError
+from orchestrator.errors import Unreachable
 from orchestrator.settings import Settings, command_to_start
 
 _RETRIES = RetryConfig(max_elapsed_time_millis=30_000, max_retries=60)
@@ -34,12 +37,24 @@ def _delay_exit() -> None:
     atexit.register(time.sleep, _EXIT_DELAY)
 
 
+@cache
+def _prepare_for_forks() -> None:
+    os.register_at_fork(after_in_child=_keep_runtime)
+
+
+def _keep_runtime() -> None:
+    """Keep the SDK's runtime from ever being freed in this process, which was forked.
+
+    Freeing it waits for its threads, which the fork did not copy, so a child that only exits would hang.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(Runtime.default()))
+
+
 async def connect_temporal(settings: Settings, *, data_converter: DataConverter = pydantic_data_converter) -> Client:
     """Connect according to Temporal's environment variables and profiles, or else according to `settings`.
 
     Raises:
         Unreachable: the server does not answer, or refuses this client.
-        UsageError: this process was forked from one that had connected.
     """
     _delay_exit()
     try:
@@ -52,16 +67,9 @@ async def connect_temporal(settings: Settings, *, data_converter: DataConverter 
     config["target_host"] = address
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
-            client = await Client.connect(**config, data_converter=data_converter, retry_config=_RETRIES)
+            client = await _connect(config, data_converter)
             await _check_namespace(client, address)
             return client
-    except AssertionError as fault:  # raised by the SDK, which checks for a fork
-        if "fork" not in str(fault):
-            raise
-        raise UsageError(
-            "This process was forked from one that had connected to Temporal, whose threads do not survive a fork. "
-            "Start it with multiprocessing's method 'spawn' or 'forkserver', or connect only after the fork."
-        ) from fault
     except (RuntimeError, RPCError, OSError, ValueError) as fault:
         if _is_refusal(fault):
             raise Unreachable(
@@ -72,6 +80,19 @@ async def connect_temporal(settings: Settings, *, data_converter: DataConverter 
             f"Temporal at {address} cannot be reached ({_summary(fault)}). "
             f"Start it (`{command_to_start('dev')}` starts one here), or set TEMPORAL_ADDRESS to the right one."
         ) from fault
+
+
+async def _connect(config: ClientConnectConfig, data_converter: DataConverter) -> Client:
+    """Connect; in a process that was forked from one that had connected, with a new runtime."""
+    _prepare_for_forks()
+    try:
+        return await Client.connect(**config, data_converter=data_converter, retry_config=_RETRIES)
+    except AssertionError as fault:  # raised by the SDK, which checks for a fork
+        if "fork" not in str(fault):
+            raise
+    _keep_runtime()
+    Runtime.set_default(Runtime(telemetry=TelemetryConfig()), error_if_already_set=False)
+    return await Client.connect(**config, data_converter=data_converter, retry_config=_RETRIES)
 
 
 async def _check_namespace(client: Client, address: str) -> None:

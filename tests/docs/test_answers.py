@@ -1,8 +1,10 @@
 """docs/answers.md is true: its code runs, its command prints what is shown, and its numbers are right."""
 
+import asyncio
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 from temporalio.client import Client
 
 from events.identity import AccountId
@@ -20,7 +22,9 @@ from tests.docs.project import missing_from
 ANSWERS = Document("docs/answers.md")
 
 
-async def test_its_code_runs_and_its_command_prints_what_is_shown(client: Client, database: Database) -> None:
+async def test_its_code_runs_and_its_command_prints_what_is_shown(
+    client: Client, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     [block] = [block for block in ANSWERS.blocks if block.language == "python"]
     example = ModuleType("answers")
     exec(compile(block.text, "docs/answers.md", "exec"), example.__dict__)
@@ -34,6 +38,10 @@ async def test_its_code_runs_and_its_command_prints_what_is_shown(client: Client
             assert await example.ask_later(bus) == "olena-travel"
         opened = await example.listen(worker_bus, an_account(account_id=AccountId("olena-skis")))
         assert opened.account_id == AccountId("olena-skis")
+        monkeypatch.setenv("TEMPORAL_ADDRESS", client.service_client.config.target_host)
+        monkeypatch.setenv("ORCHESTRATOR_TASK_QUEUE", house.task_queue)
+        tent = an_account(account_id=AccountId("olena-tent"))
+        assert await asyncio.to_thread(example.from_a_script, tent) == "olena-tent"
         shell = Shell({"ORCHESTRATOR_DATABASE_URL": database.url.render_as_string(hide_password=False)})
         ran = await shell.run(*command.line.split()[1:])
 

@@ -37,13 +37,14 @@ async def test_an_awaited_connection_stays_open() -> None:
 async def test_a_block_closes_its_connection_whatever_happens_in_it() -> None:
     lines: list[Line] = []
 
-    async with Connecting(Line.connect) as line:
-        lines.append(line)
-        assert not line.is_closed
-    with pytest.raises(KeyError):
+    async def use(key: str) -> bool:
         async with Connecting(Line.connect) as line:
             lines.append(line)
-            raise KeyError("a bug")
+            return {"open": line.is_closed}[key]
+
+    assert await use("open") is False
+    with pytest.raises(KeyError):
+        await use("a bug")
 
     assert [line.is_closed for line in lines] == [True, True]
 
