@@ -346,6 +346,11 @@ class EventBus:
             raise EventRejected("event.not_awaited", f"{to.__name__} does not wait for {name}; it waits for {awaited}")
         event_id = new_event_id() if event_id is None else event_id
         envelope = checked_envelope(event, event_id=event_id, source=self.source, time=time)
+        await self._signal(to, triggering_event_id, event, envelope)
+
+    async def _signal(
+        self, to: AnyOrchestrator, triggering_event_id: str, event: DomainEvent, envelope: Envelope
+    ) -> None:
         handle = self.client.get_workflow_handle(own_workflow_id(to.__name__, triggering_event_id))
         try:
             async with request_slot():
@@ -354,7 +359,7 @@ class EventBus:
             if fault.status is RPCStatusCode.NOT_FOUND:
                 raise EventRejected(
                     "saga.not_running",
-                    f"{name} was not sent, because {to.__name__} has no running saga for the event "
+                    f"{event.type_name()} was not sent, because {to.__name__} has no running saga for the event "
                     f"{triggering_event_id}; it has ended, or was never started",
                 ) from fault
             raise unconfirmed(envelope, fault, "Send") from fault

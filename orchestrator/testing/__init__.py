@@ -1,6 +1,7 @@
 """Tools for an author's tests. They need no server, and test `handle`, single operations or a whole orchestrator."""
 
 from orchestrator.definition.atomic import Atomically
+from orchestrator.testing.bus import RecordingBus, Sent
 from orchestrator.testing.conformance.entry_points import conformance, run_conformance
 from orchestrator.testing.conformance.report import Report
 from orchestrator.testing.example import Equality, Example
@@ -11,8 +12,10 @@ __all__ = [
     "Atomically",
     "Equality",
     "Example",
+    "RecordingBus",
     "RecordingSaga",
     "Report",
+    "Sent",
     "added_events",
     "conformance",
     "run_conformance",
