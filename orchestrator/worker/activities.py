@@ -52,9 +52,10 @@ FEWEST_ATTEMPTS = 3
 _BEAT = 1.0
 """Seconds between two heartbeats."""
 _LAST_MESSAGE = 1_800
-"""Most characters of the last attempt's message in the error of a step that is given up."""
+"""The maximum number of characters of the last attempt's message that the error of a step contains when the step is
+given up."""
 _PUBLISHERS = (PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW)
-"""Workflow types that have no saga but may receive unreadable messages."""
+"""The workflow types that drive no saga but may receive unreadable messages."""
 
 
 def activities_of(catalog: Catalog, steps: StoreSteps) -> list[Callable[..., Any]]:
@@ -77,10 +78,10 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
         try:
             deadline = steps.catalog.called(command.operation, command.arguments).deadline
         except OrchestratorError as fault:
-            # An atomic step of newer code. It is retried, because another worker may know its operations.
+            # The atomic step was started by newer code. It is retried, because another worker may know its operations.
             raise attempt_failed(fault, steps.databases, final=False) from fault
         if may_give_up and info.attempt > FEWEST_ATTEMPTS + 1 and _is_overdue(info, deadline, began):
-            # The previous attempt may have killed its worker. Then the operation must not run again.
+            # The previous attempt may have killed its worker, in which case the operation must not run again.
             last = await last_failure()
             if last is not None and was_cut_off(last):
                 raise _deadline_error(info, deadline, last)
@@ -185,7 +186,7 @@ def _command(expected: type[M], arguments: Sequence[RawValue], catalog: Catalog,
 
 
 async def _with_heartbeats(work: Awaitable[R]) -> R:
-    """Await work and send heartbeats meanwhile. A local activity needs none: its workflow task has a timeout."""
+    """Await work and send heartbeats meanwhile. A local activity needs none, because its workflow task has a timeout."""
     if activity.info().is_local:
         return await work
 

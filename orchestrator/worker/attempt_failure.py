@@ -16,15 +16,15 @@ def attempt_failed(
     note: str = "",
     waiting: tuple[str, ...] | None = None,
 ) -> AttemptFailed:
-    """Log an error and return the failure to raise: its type and message, and those of its causes.
+    """Log an error and return the failure to raise, which contains the types and messages of the error and its causes.
 
     Args:
         fault: the error.
         databases: the databases, one of which may be down.
-        final: whether the attempt is not retried.
-        kind: the failure's type, by default the error's.
+        final: whether this was the last attempt, so that it is not retried.
+        kind: the failure's type; by default the type of the error.
         note: text to append to the message.
-        waiting: ids of the sagas that wait because of the error, by default the one that the execution drives.
+        waiting: ids of the sagas that wait because of the error; by default that of the saga which the execution drives.
     """
     info = activity.info()
     local = " (local activity)" if info.is_local else ""

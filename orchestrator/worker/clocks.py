@@ -1,7 +1,7 @@
 """Compares this worker's clock with those of the databases and of Temporal, and warns when it is wrong.
 
-No saga depends on a worker's clock. But the times of its events and its logs do, and so does whatever the application's
-code reads from the clock; and a wrong clock is easy to miss.
+No saga depends on a worker's clock. But the timestamps of events and logs do, and so does any time that the
+application's code reads; and a wrong clock is easy to miss.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ from orchestrator.store.core.databases import Databases
 _log = logging.getLogger(__name__)
 
 TOLERANCE = timedelta(seconds=5)
-"""Largest difference that causes no warning."""
+"""The largest difference for which no warning is logged."""
 _FIRST = 2.0
-"""Seconds from the worker's start to the first comparison, so that it has begun to poll Temporal."""
+"""Seconds from the worker's start to the first comparison. By then the worker has begun to poll Temporal."""
 _EVERY = 600.0
 """Seconds between two comparisons."""
 _LONGEST_POLL = 70.0
-"""Seconds after which a worker polls again at the latest."""
+"""The longest time between two polls of a worker, in seconds."""
 
 
 async def ahead_of_database(database: Database) -> timedelta:
@@ -41,10 +41,10 @@ async def ahead_of_database(database: Database) -> timedelta:
 
 
 async def ahead_of_temporal(client: Client, task_queue: str, *, polling_for: float) -> timedelta:
-    """Return how far this worker's clock is at least ahead of Temporal's; negative if it is behind.
+    """Return the least by which this worker's clock must be ahead of Temporal's; negative if it is behind.
 
-    The server has no API for its time. It reports when each worker last polled, which gives two bounds: its clock has
-    reached the newest of these times, and it cannot be further past this worker's own poll than a poll can last.
+    The server has no API for its time. It reports when each worker last polled, which gives two bounds: the server's
+    clock has reached the newest of these times, and it is past this worker's last poll by no more than a poll can take.
 
     Args:
         client: a connection with this worker's identity.
@@ -73,7 +73,7 @@ def warn_of(ahead: timedelta, whose: str) -> None:
 
     Args:
         ahead: how far this worker's clock is ahead.
-        whose: the other clock, as in "Temporal's".
+        whose: the owner of the other clock, for example "Temporal's".
     """
     if abs(ahead) <= TOLERANCE:
         return
@@ -106,7 +106,7 @@ async def _compare(databases: Databases, client: Client, task_queue: str) -> Non
                 warn_of(await ahead_of_database(database), f"that of the database {name!r}")
             polling_for = monotonic() - began
             warn_of(await ahead_of_temporal(client, task_queue, polling_for=polling_for), "Temporal's")
-        except Exception as fault:  # only a warning may be missing, so the worker continues
+        except Exception as fault:  # at worst a warning is missing, so the worker continues
             _log.info("the worker's clock could not be compared: %s", fault)
 
 

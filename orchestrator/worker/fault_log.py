@@ -1,10 +1,10 @@
 """Logs the errors of every loop and activity of a worker process without repeating itself.
 
 A failed attempt is one line. Its traceback follows at most once a minute for each kind of error (its type and where it
-was raised); repeats are counted. While a database cannot be used, every attempt of every saga fails and none of them
-says anything new. So an outage is logged as one line when it begins, one each minute, and one when it ends.
+was raised); repeats are counted. While a database cannot be used, every attempt of every saga fails for the same
+reason. So an outage is logged as one line when it begins, one line per minute, and one line when it ends.
 
-No line contains arguments or values, see `orchestrator.store.core.error_text`.
+No line contains arguments or values (see `orchestrator.store.core.error_text`).
 """
 
 import asyncio
@@ -31,15 +31,15 @@ MINUTE = 60.0
 _LOOK = 1.0
 """Seconds between two probes of a database that is down."""
 _PATIENCE = 5.0
-"""Seconds that a probe may take."""
+"""How many seconds a probe may take."""
 _AFTERMATH = 15.0
-"""Seconds after an outage in which lost connections may still be noticed and are not logged."""
+"""How many seconds after an outage errors of lost connections are still not logged, because they were lost during it."""
 _KINDS = 1_000
-"""Most kinds of error that are remembered."""
+"""The maximum number of error kinds to remember."""
 _SUSPECTS = 200
-"""Most failures whose lines are held back until it is known whether the database is down."""
+"""The maximum number of log lines to hold back until it is known whether the database is down."""
 _WAITING = 100_000
-"""Most waiting sagas that are counted."""
+"""The maximum number of waiting sagas to count."""
 
 
 class AttemptFailed(ApplicationError):
@@ -47,14 +47,14 @@ class AttemptFailed(ApplicationError):
 
 
 class Tracebacks:
-    """Decides when a traceback is logged: at most once a minute for each kind of error."""
+    """Decides when a traceback is logged, which happens at most once a minute for each kind of error."""
 
     def __init__(self) -> None:
         self._kinds: dict[object, tuple[float, int]] = {}
-        """For each kind, when its traceback was last logged, and how many such errors have occurred since."""
+        """When the traceback of each kind of error was last logged, and how many such errors have occurred since."""
 
     def due(self, kind: object) -> tuple[bool, int]:
-        """Return whether a traceback is due, and how many errors of its kind were logged without one since the last."""
+        """Return whether a traceback is due, and how many errors of its kind were logged without one since the last one."""
         now = monotonic()
         last, since = self._kinds.get(kind, (float("-inf"), 0))
         if now - last < MINUTE:
@@ -80,7 +80,7 @@ class FaultLog:
     """Logs the errors of one application's databases and steps in this process.
 
     Args:
-        databases: the databases to probe when an attempt fails as if one of them were down.
+        databases: the databases to probe when an attempt fails with an error that looks like an outage.
     """
 
     def __init__(self, databases: Databases) -> None:
@@ -99,7 +99,7 @@ class FaultLog:
         return None if home is None else Databases(home, self._others)
 
     def add_databases(self, others: Mapping[str, Database]) -> None:
-        """Probe these databases, too."""
+        """Probe these databases as well."""
         self._others = {**self._others, **others}
 
     @property
@@ -113,7 +113,7 @@ class FaultLog:
         Args:
             what: what failed, for example `account.withdraw of MoneyTransfer/event/7, attempt 3, failed`.
             fault: the error.
-            waiting: ids of the sagas that wait because of it.
+            waiting: ids of the sagas that wait because of the failure.
         """
         if not is_outage(fault):
             _log_failure(what, fault)
@@ -153,7 +153,7 @@ class FaultLog:
                 _log_failure(what, fault)
 
     async def _probe(self) -> Mapping[str, BaseException]:
-        """Return the error of each database that cannot be used, by its name."""
+        """Return the error of each database that cannot be used, keyed by the database's name."""
         down: dict[str, BaseException] = {}
         for name, database in self._databases or ():
             try:
@@ -197,7 +197,7 @@ _tracebacks = Tracebacks()
 
 
 def fault_log_of(databases: Databases | Database) -> FaultLog:
-    """Return the fault log of a home database. There is one in each process, shared by everything that uses it."""
+    """Return the fault log of a home database. Each process has one, shared by everything that uses the database."""
     databases = Databases.of(databases)
     log = _logs.get(databases.home)
     if log is None:
@@ -208,7 +208,7 @@ def fault_log_of(databases: Databases | Database) -> FaultLog:
 
 
 def is_outage(fault: BaseException) -> bool:
-    """Return whether an error looks as if a database could not be used at all."""
+    """Return whether an error looks as if the database itself were unusable, whatever a saga does."""
     return any(
         condition_of(leaf).is_outage
         or isinstance(leaf, InterfaceError)
@@ -224,7 +224,7 @@ def _log_failure(what: str, fault: BaseException, level: int = logging.WARNING) 
 def _traceback_of(fault: BaseException) -> str:
     """Return the traceback on lines after the first if it is due, otherwise an empty string."""
     if isinstance(fault, ApplicationError):
-        return ""  # the engine raises it itself, and its message is complete
+        return ""  # the engine itself raised it, and its message is complete
     frames = fault.__traceback__
     while frames is not None and frames.tb_next is not None:
         frames = frames.tb_next

@@ -1,4 +1,4 @@
-"""Asks the server how an activity's previous attempt failed, because that attempt may have run in another worker."""
+"""Asks the server how an activity's previous attempt failed, because another worker may have run that attempt."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The activity that answers lookups of clients without a database connection, polling the tables until it can."""
+"""The activity that answers lookups of clients without a database connection, by polling the tables."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,10 +12,11 @@ from orchestrator.store.queries.lookup import answer
 from orchestrator.workflow.system.lookup import LOOK_UP, LOOKUP_TIMEOUT
 
 _SOON, _LATER = 0.02, 0.5
-"""First and longest pause between two looks, in seconds. It grows because many clients may be waiting."""
+"""The first and the longest pause between two reads of the tables, in seconds. The pause grows, because many clients may
+be waiting."""
 CONCURRENT_LOOKUPS = 20
-"""Most lookups for which one worker waits at the same time, because each occupies a slot that a saga's step could use.
-Any further lookup is answered at once with the tables' current content, and its client asks again."""
+"""The maximum number of lookups that wait in one worker at the same time, because each occupies a slot that a saga's
+step could use. Any further lookup is answered immediately with the tables' current content, and its client asks again."""
 
 
 def lookup_activity(databases: Databases) -> Callable[..., Awaitable[LookupReply]]:

@@ -9,16 +9,16 @@ from orchestrator.protocol.commands import StepCommand, StepReply
 from orchestrator.store.saga.steps import StoreSteps
 
 _GROUP_STEPS = 6
-"""Most steps in one transaction. If one of them is refused, the others have to be repeated."""
+"""The maximum number of steps in one transaction. If one of them is refused, the others have to be repeated."""
 _TIMEOUT = 0.5
-"""Seconds that such a transaction may take."""
+"""How many seconds such a transaction may take."""
 _FAILURE_SHARE = 0.3
-"""Share of failed groups above which each step runs alone, because the steps of a failed group run twice."""
+"""The share of failed groups above which steps run alone, because the steps of a failed group run twice."""
 _WEIGHT = 0.2
-"""Weight of the latest group in the share of failures, an exponential moving average."""
+"""The weight of the latest group in the share of failed groups, which is an exponential moving average."""
 _FEWEST_ALONE, _MOST_ALONE = 53, 2_000
-"""Fewest and most steps that run alone before a group is tried again; the number doubles with each failure. It is odd,
-because with an even number the group might always be tried with the last step of a batch."""
+"""The minimum and maximum number of steps that run alone before a group is tried again; the number doubles with each
+failure. It starts odd, because with an even number the group might always be tried with the last step of a batch."""
 
 
 class GroupCommitSwitch:
@@ -30,7 +30,7 @@ class GroupCommitSwitch:
         self._patience = _FEWEST_ALONE
 
     def should_try(self) -> bool:
-        """Return whether to try a group. Occasionally true while groups fail, to find out whether they still do."""
+        """Return whether to try a group. While groups fail, this is occasionally true, to find out whether they still fail."""
         if self._failing < _FAILURE_SHARE:
             return True
         self._passed_over += 1
@@ -76,7 +76,7 @@ class StepGroups:
         reply: asyncio.Future[StepReply | None] = loop.create_future()
         self._queue.append(_QueuedStep(command, copy_context(), reply))
         if len(self._queue) == 1:
-            # Two iterations of the event loop later, because the other sagas reach their steps within these two.
+            # Wait two iterations of the event loop, to give the other sagas time to reach their steps.
             loop.call_soon(loop.call_soon, self._begin)
         elif len(self._queue) == _GROUP_STEPS:
             self._begin()

@@ -21,7 +21,8 @@ from orchestrator.worker.partition.items import OwnExecutionNeeded
 _log = logging.getLogger(__name__)
 
 _OWN_AT_ONCE = 10
-"""Most executions that one wave starts, because a bug that affects every saga must not start thousands at once."""
+"""The maximum number of executions that one wave starts, because a bug that affects every saga must not start thousands
+of them together."""
 _HAND_OVER = (
     update(saga)
     .where(
@@ -55,7 +56,7 @@ class OwnExecutions:
         self._partition = partition
 
     async def start(self, needed: Sequence[OwnExecutionNeeded]) -> list[PostponedItem]:
-        """Make sure that each saga has its own execution. Return those that have none yet as postponed."""
+        """Make sure that each saga has its own execution. Return the sagas without one as postponed items."""
         postponed = [need.item.postponed(PostponeReason.LOST) for need in needed[_OWN_AT_ONCE:]]
         started = await asyncio.gather(*(self._start_one(need) for need in needed[:_OWN_AT_ONCE]))
         return [*postponed, *(item for item in started if item is not None)]
@@ -74,7 +75,7 @@ class OwnExecutions:
         return None
 
     async def _hand_over(self, key: UUID, execution: OwnExecution) -> None:
-        """Record the saga's new owner. Otherwise recovery would ignore the saga while the partition runs."""
+        """Record the saga's new owner, because recovery would otherwise ignore the saga while the partition runs."""
         values = {"key": key, "own": execution.workflow_id, "run": execution.run_id or "", "partition": self._partition}
         async with self._database.transaction() as connection:
             await connection.execute(_HAND_OVER, values)

@@ -11,17 +11,17 @@ from orchestrator.protocol.wave import PostponedItem, PostponeReason, WaveItem
 
 @dataclass(slots=True)
 class EnvelopeItem:
-    """An item of a wave whose envelope is read."""
+    """An item of a wave whose envelope has been read."""
 
     index: int
     """The item's index in the wave."""
     item: WaveItem
     envelope: Envelope
     is_open: bool
-    """Whether the saga's row is known to be written. Otherwise the partition must keep the message."""
+    """Whether the saga's row is known to exist. Otherwise the partition must keep the message."""
 
     def postponed(self, why: PostponeReason) -> PostponedItem:
-        """Return the reply that leaves the saga to a later wave."""
+        """Return the reply that postpones the saga to a later wave."""
         return PostponedItem(index=self.index, why=why, event_id=self.envelope.event_id if self.is_open else None)
 
 
@@ -55,14 +55,14 @@ DriveResult = PostponedItem | OwnExecutionNeeded | Rejected | None
 
 @dataclass(slots=True)
 class Results:
-    """The results of a wave by kind."""
+    """The results of a wave, grouped by kind."""
 
     postponed: list[PostponedItem] = field(default_factory=list[PostponedItem])
     need_own: list[OwnExecutionNeeded] = field(default_factory=list[OwnExecutionNeeded])
     rejected: list[Rejected] = field(default_factory=list[Rejected])
 
     def add(self, result: DriveResult) -> None:
-        """Add one result. None needs no entry, because the saga has ended."""
+        """Add one result. None is not stored, because its saga has ended."""
         match result:
             case PostponedItem():
                 self.postponed.append(result)

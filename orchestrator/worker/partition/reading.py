@@ -1,4 +1,4 @@
-"""Reads the events of a wave from its messages, and those of open sagas from their rows."""
+"""Reads the events of a wave: those of unopened sagas from the messages, and those of open sagas from the sagas' rows."""
 
 import logging
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ async def read_events(
         if raw is None:
             continue  # another driver finished the saga, and it has been purged since
         if not raw and item.source == names.WAKE_SIGNAL:
-            continue  # a wake signal that names no saga
+            continue  # the wake signal refers to no saga
         envelope = None
         try:
             envelope = _read_envelope(item, raw)
@@ -85,7 +85,7 @@ def _read_envelope(item: WaveItem, raw: bytes) -> Envelope:
 async def _recorded_events(
     database: Database, orchestrator: AnyOrchestrator, event_ids: Sequence[str]
 ) -> dict[str | None, bytes | None]:
-    """Return the recorded events by their ids, with None for a purged one."""
+    """Return the recorded events, keyed by event id; the value is None if the event has been purged."""
     if not event_ids:
         return {}
     ids = [saga_id(orchestrator.__name__, event_id) for event_id in event_ids]

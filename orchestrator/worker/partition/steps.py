@@ -1,4 +1,4 @@
-"""A driver's `Steps` in a wave: they call the database directly and try only twice.
+"""A driver's `Steps` in a wave, which call the database directly and make only two attempts.
 
 A step that keeps failing or takes long does not belong in a wave. The saga is postponed, or gets its own execution.
 """
@@ -44,16 +44,16 @@ R = TypeVar("R")
 
 _TRIES = 2
 _PAUSE = 0.03
-"""Seconds between the attempts."""
+"""Seconds between the two attempts."""
 _FINISH_GROUP = 20
-"""Most sagas that one transaction finishes."""
+"""The maximum number of sagas that one transaction finishes."""
 _GATHERED = 0.003
 """Seconds that the first saga to finish waits for others, if `_MANY` others are being driven."""
 _MANY = 4
 
 
 class Postponed(Exception):
-    """The saga is left to a later wave."""
+    """The saga is postponed to a later wave."""
 
     def __init__(self, why: PostponeReason, cause: Exception | None = None) -> None:
         self.why = why
@@ -65,7 +65,7 @@ class NeedsOwn(Exception):
 
 
 def is_lost(fault: BaseException) -> bool:
-    """Whether an error means that the database cannot be used at all, which no saga has caused."""
+    """Whether an error means that the database itself is unusable, rather than that a saga failed."""
     if not isinstance(fault, DBAPIError):
         return isinstance(fault, OSError | PoolTimeout | Unreachable)
     return (
@@ -82,7 +82,7 @@ class FinishGroups:
 
     Args:
         steps: the steps' port to the databases.
-        waker: called with the sagas that may hold a lock now.
+        waker: called with the sagas that may have acquired a lock.
         under_way: returns how many sagas are being driven, including those that are finishing.
     """
 
@@ -124,7 +124,7 @@ class FinishGroups:
             results = await finish_sagas(self._database, self._catalog, commands, self._waker)
         except Exception as fault:
             if len(group) > 1 and not is_lost(fault):
-                # One saga may be the reason why the whole group fails.
+                # A single saga may make the whole group fail.
                 for item in group:
                     await self._write_group([item])
                 return
@@ -171,7 +171,7 @@ class WaveSteps:
         store: the steps' port to the databases.
         finish_groups: finishes the wave's sagas in groups.
         step_groups: runs the wave's steps in groups.
-        is_over: returns whether the wave's time is up, so that no further step may begin.
+        is_over: returns whether the wave's time is over, so that no further step may begin.
         slot: the saga's slot among those that are driven at the same time.
     """
 
@@ -212,7 +212,7 @@ class WaveSteps:
             raise StepFailed(f"step {command.number}, {command.shown}: {error_text(mistake)}") from mistake
 
     async def wait_for_locks(self, blocked: Blocked) -> None:
-        """Postpone the saga. The wave waits for locks only before it drives a saga."""
+        """Postpone the saga, because a wave waits for a saga's locks only before it drives the saga."""
         raise Postponed(PostponeReason.BLOCKED)
 
     async def begin_wait(self, command: WaitCommand) -> WaitReply:
@@ -245,7 +245,7 @@ class WaveSteps:
 
         Raises:
             NeedsOwn: the operation is external.
-            Postponed: the step cannot be undone now. In its own execution the saga would retry this without end.
+            Postponed: the step cannot be undone now. In its own execution the saga would retry the undo until it succeeds.
         """
         if isinstance(self._store.catalog.operation(command.operation), ExternalOperation):
             raise NeedsOwn

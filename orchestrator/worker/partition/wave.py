@@ -1,7 +1,7 @@
-"""A wave: opens up to fifty sagas, drives each with its `handle` in this process, and finishes them in small groups.
+"""A wave opens up to fifty sagas, drives each with its `handle` in this process, and finishes them in small groups.
 
 A wave keeps nothing about a saga in memory. An old wave may still run beside a new one, in this process or another,
-because the database keeps them apart. A saga that a wave cannot settle soon is postponed, or gets its own execution,
+because the database prevents conflicts between them. A saga that a wave cannot settle soon is postponed, or gets its own execution,
 which is running before the wave reports it.
 """
 
@@ -37,16 +37,16 @@ from orchestrator.worker.partition.reading import read_events
 from orchestrator.worker.partition.steps import DriveSlot, FinishGroups, NeedsOwn, Postponed, WaveSteps, is_lost
 
 _SOFT = 0.7
-"""Seconds after which no saga and no step begins, because a partition processes no messages during a wave."""
+"""Seconds after which no further saga or step begins, because a partition processes no messages during a wave."""
 _HARD = 3.0
 """Seconds after which the wave abandons the drives that still run."""
 _LET_GO = 0.5
-"""Seconds that abandoned drives get to end."""
+"""How many seconds abandoned drives have to end."""
 _AT_ONCE = 18
-"""Most sagas that are driven at the same time, about as many as there are connections."""
+"""The maximum number of sagas that are driven at the same time, which is about the number of connections."""
 _MOST_DRIVES = 2
-"""Most drives of a saga that may begin without reporting an end. The saga may have killed their workers, so then it is
-driven alone in its own execution."""
+"""The maximum number of drives of a saga that may begin without reporting an end. With more, the saga may be what killed
+their workers, so it is driven alone in its own execution."""
 _MOST_FAILURES = 3
 """How often a saga may be postponed as slow or failed before it gets its own execution."""
 _MOST_LOSSES = 10
@@ -90,7 +90,7 @@ class Wave:
         self._finish_groups = FinishGroups(steps, self._wake, lambda: self._under_way)
         self._step_groups = StepGroups(steps, group_commits or GroupCommitSwitch())
         self._lock_events: dict[UUID, asyncio.Event] = {}
-        """An event for each saga of this wave that waits for locks, set when the saga may hold them."""
+        """An asyncio event for each saga of this wave that waits for locks; it is set when the saga may have acquired them."""
         self._begun: set[UUID] = set()
         """The ids of the sagas whose `drives` were incremented."""
         self._woken: list[str] = []
@@ -134,7 +134,7 @@ class Wave:
         )
 
     def _find_locks(self, readable: Sequence[EventItem], results: Results) -> list[EventItem]:
-        """Compute the lock keys of each item. An item with a bug in `locks` gets its own execution, and is left out."""
+        """Compute the lock keys of each item. An item whose `locks` raises is left out, and its saga gets its own execution."""
         items: list[EventItem] = []
         for item in readable:
             try:
@@ -145,7 +145,7 @@ class Wave:
         return items
 
     async def _open(self, items: Sequence[EventItem], results: Results) -> dict[int, OpenSaga]:
-        """Open the sagas, and return their rows by index. A saga that cannot be opened is added to the results."""
+        """Open the sagas, and return their rows, keyed by index. A saga that cannot be opened is added to the results."""
         if not items:
             return {}
         try:
@@ -217,7 +217,7 @@ class Wave:
     async def _drive_one(
         self, item: EventItem, row: OpenSaga, drivers: dict[int, Driver], in_wave: set[UUID]
     ) -> DriveResult:
-        """Drive one saga: wait for its locks and for a slot, then run its `handle`."""
+        """Drive one saga. Wait for its locks and for a slot, then run its `handle`."""
         unblocked = await self._wait_for_locks(item, row, in_wave)
         if not isinstance(unblocked, OpenSaga):
             return unblocked
@@ -289,7 +289,7 @@ class Wave:
         return None
 
     def _report_bug(self, item: EventItem, bug: BaseException) -> OwnExecutionNeeded:
-        """Log a bug in the author's code. In its own execution a person sees the bug, and a fix lets the saga go on."""
+        """Log a bug in the author's code. In the saga's own execution an operator sees the bug, and a fix lets it continue."""
         self._faults.failed(f"{self._saga_name(item)} failed", bug, waiting=[self._saga_name(item)])
         return OwnExecutionNeeded(item, error_text(bug))
 
@@ -300,7 +300,7 @@ class Wave:
         if postponed is not None and postponed.__cause__ is not None:
             name = self._saga_name(item)
             self._faults.failed(f"{name} failed in a wave", postponed.__cause__, waiting=[name])
-        # In a large wave a saga may be slow because of the others. The next wave is smaller.
+        # In a large wave a saga may be slow because of the others, but the next wave is smaller.
         failures = item.item.failures + (
             why is PostponeReason.FAILED or (why is PostponeReason.SLOW and self._is_small)
         )
@@ -327,7 +327,7 @@ class Wave:
     async def _wake(self, woken: Sequence[Woken]) -> None:
         """Wake sagas that may hold their locks now.
 
-        Those of this wave continue at once, those of this partition with its next wave. Others get a signal.
+        Sagas of this wave continue immediately, and other sagas of this partition with its next wave. All others get a signal.
         """
         elsewhere: list[Woken] = []
         for waiter in woken:
@@ -349,7 +349,7 @@ class Wave:
         try:
             async with self._steps.database.transaction() as connection:
                 await connection.execute(statement)
-        except Exception as fault:  # harmless, because the sagas only count as driven once more
+        except Exception as fault:  # harmless, because each saga merely counts one drive too many
             self._faults.failed("decrementing the drives of postponed sagas failed", fault)
 
     async def _store_dead_letter(self, rejected: Rejected) -> None:
@@ -359,11 +359,11 @@ class Wave:
 
 
 _abandoned: set["asyncio.Task[DriveResult]"] = set()
-"""Drives that still run after their wave has ended."""
+"""The drives that still run after their wave has ended."""
 
 
 async def _abandon(running: Mapping[int, "asyncio.Task[DriveResult]"], drivers: Mapping[int, Driver]) -> None:
-    """Ask drives to stop and wait shortly. Those that still run end by themselves, and the database fences them."""
+    """Ask drives to stop, and wait briefly. Any that still run end by themselves, and the database fences off their effects."""
     for index, task in running.items():
         if index in drivers:
             drivers[index].abandon()

@@ -1,4 +1,4 @@
-"""A worker process's sign of life. Its event loop sends it to its own watchdog, and over a pipe to its supervisor."""
+"""A worker process's sign of life, which its event loop sends to its own watchdog and, over a pipe, to its supervisor."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ class Supervised:
 
     @classmethod
     def take(cls) -> Self | None:
-        """Read and remove it from the environment, so that child processes do not inherit it.
+        """Read the variable and remove it from the environment, so that child processes do not inherit it.
 
         Returns:
             The description, or None if this process has no supervisor.
@@ -52,7 +52,7 @@ class Heart:
         pipe: the file descriptor of the pipe to the supervisor, or None without a supervisor.
 
     Attributes:
-        beats: the number of beats so far, which the watchdog's thread reads.
+        beats: the number of beats so far; the watchdog's thread reads it.
     """
 
     def __init__(self, pipe: int | None = None) -> None:
@@ -71,7 +71,7 @@ class Heart:
         if self._pipe is None:
             return
         try:
-            # The pipe is full if the supervisor is stopped. Then it has enough to read when it continues.
+            # The pipe is full if the supervisor has been suspended. It then has enough to read when it continues.
             with suppress(BlockingIOError):
                 os.write(self._pipe, sign)
         except BrokenPipeError:

@@ -55,13 +55,13 @@ from orchestrator.workflow.system.recovery import SagaRecovery
 from orchestrator.workflow.system.scheduled import ScheduledPublish
 
 DRAIN = timedelta(seconds=20)
-"""Time that steps in progress get to end before they are cancelled and another worker retries them."""
+"""How long steps in progress may take to end before they are cancelled and another worker retries them."""
 _TASKS_AT_ONCE = 16
-"""Most workflow tasks that one process works on. Others wait at the server, where their timeout does not run. With
-Temporal's default of 100, executions that began together exceeded their tasks' five seconds and began again: a hundred
-sagas took 34 seconds and 30 of CPU, instead of 12 and 9."""
+"""The maximum number of workflow tasks that one process works on. Others wait at the server, where their timeout does not
+run. With Temporal's default of 100, executions that began together exceeded their tasks' five seconds and began again:
+a hundred sagas took 34 seconds and 30 seconds of CPU time, instead of 12 and 9."""
 READY_LINE = "Worker ready"
-"""How the line begins with which a worker reports that it takes work."""
+"""The beginning of the line that a worker prints once it accepts work."""
 LAST_READY_LINE = "Ctrl-C drains."
 EXIT_MISUSE = 2
 """Exit code for faults in definitions, settings or options."""
@@ -97,7 +97,7 @@ class Manager:
 
     @cached_property
     def settings(self) -> Settings:
-        """The worker's settings. They are read at first use, so that `main` reports an invalid one.
+        """The worker's settings. They are read at first use, so that `main` can report an invalid setting.
 
         Raises:
             InvalidSettings: a setting has a wrong value.
@@ -126,7 +126,7 @@ class Manager:
     def start(self, processes: int, supervisor: bool, *, command: Sequence[str] | None = None) -> int:
         """Run a supervisor with its processes, or work in this process, until stopped.
 
-        A process that a supervisor started works, whatever the arguments are.
+        A process that a supervisor has started always works itself, whatever the arguments are.
 
         Args:
             processes: the number of worker processes.
@@ -134,13 +134,13 @@ class Manager:
             command: the command that starts a worker process, by default the one that started this process.
 
         Returns:
-            The exit code, as of `main`.
+            The exit code, as described for `main`.
         """
         supervised = Supervised.take()
         if supervised is not None or not supervisor:
             return self._work(supervised)
         limit = self.settings.loop_blocked_limit
-        # Longer than the process's own watchdog, which can report what blocks.
+        # The limit is longer than that of the process's own watchdog, because only the watchdog can report what blocks.
         heart_limit = max(HEART_LIMIT, limit + 3) if limit else 0.0
         drain = DRAIN.total_seconds()
         return Supervisor(command or own_command(), processes, drain=drain, heart_limit=heart_limit).run()
@@ -191,7 +191,7 @@ class Manager:
         threads: ThreadPoolExecutor | None = None,
         when_ready: Callable[[], None] | None = None,
     ) -> None:
-        """Run until `stop` is set or SIGTERM or Ctrl-C comes, then drain. A second Ctrl-C stops immediately.
+        """Run until `stop` is set or SIGTERM or Ctrl-C arrives, then drain. A second Ctrl-C stops immediately.
 
         Args:
             stop: the event to set to stop the worker from code.
@@ -206,7 +206,7 @@ class Manager:
         task_queue, stop = self.settings.task_queue, stop or asyncio.Event()
         loop = asyncio.get_running_loop()
         try:
-            # The waker and the relay end after the worker, so that outcomes of draining sagas wake others and are sent.
+            # The waker and the relay end after the worker, so that the outcomes of draining sagas still wake others and are sent.
             async with (
                 self.relaying(ready),
                 self.waker(ready) as waker,

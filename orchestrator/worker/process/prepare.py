@@ -1,4 +1,4 @@
-"""What a worker does before it starts: it checks the definitions, connects, and creates what is missing."""
+"""Prepares a worker before it starts: checks the definitions, connects, and creates what is missing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Measures how long no sign of life has come, without the time in which the listener itself was paused."""
+"""Measures how long no sign of life has arrived, without the time in which the listener itself was paused."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 class Silence:
     """Counts the seconds since the last sign of life, without those in which the listener itself was paused.
 
-    When a laptop sleeps, or a whole container is paused, both sides stop. The first look afterwards would find a long
-    silence that is not the other side's fault. So each look adds at most twice the usual interval.
+    When a laptop sleeps, or a whole container is paused, both sides stop. The first check afterwards would find a long
+    silence that is not the other side's fault. So each check adds at most twice the usual interval.
 
     Args:
-        interval: the usual number of seconds between two looks.
+        interval: the usual number of seconds between two checks.
         looked_at: the current time of a monotonic clock, in seconds.
     """
 
@@ -20,10 +20,10 @@ class Silence:
     seconds: float = 0.0
 
     def look(self, now: float, *, heard: bool) -> float:
-        """Add the time since the last look, or start again from zero if a sign of life has come.
+        """Add the time since the last check, or start again from zero if a sign of life has arrived.
 
         Returns:
-            The seconds of silence.
+            The number of seconds of silence.
         """
         self.seconds = 0.0 if heard else self.seconds + min(now - self.looked_at, 2 * self.interval)
         self.looked_at = now

@@ -1,4 +1,4 @@
-"""The supervisor: starts worker processes, replaces those that end, kills those that hang, and drains them all.
+"""The supervisor starts worker processes, replaces those that end, kills those that hang, and drains them all.
 
 It runs no sagas and opens no connection. Its processes are fresh interpreters that run the supervisor's own command.
 Each has its own session, so that a terminal's Ctrl-C reaches only the supervisor. No process outlives the supervisor.
@@ -24,15 +24,15 @@ HEART_LIMIT = 5.0
 START_LIMIT = 30.0
 """Seconds without a sign of life after which a starting process is killed. Imports and checks block its event loop."""
 _BEYOND_DRAIN = 5.0
-"""Seconds that a process gets beyond its own time to drain."""
+"""How many seconds a process may take beyond its own time to drain."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 """First and longest wait before a dead process is replaced, in seconds."""
 _STEADY = 10.0
-"""Seconds that a process must have been ready for its death not to count as immediate."""
+"""A process counts as having died immediately if it has been ready for fewer seconds than this."""
 _LASTING = 2
-"""The exit code of faults that a replacement would repeat, in definitions or settings."""
+"""The exit code for faults in definitions or settings, which a replacement would have as well."""
 _MAY_PASS = (0, EXIT_BLOCKED)
-"""Exit codes after which even a process that was never ready is replaced, because it was stopped or blocked."""
+"""The exit codes of a stopped or blocked process, after which it is replaced even if it was never ready."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -80,7 +80,7 @@ class Supervisor:
     _was_ready: bool = False
     """Whether any process was ever ready."""
     _stopped_by: signal.Signals | None = None
-    """The first signal to stop, or None."""
+    """The first signal that asked the supervisor to stop, or None."""
     _killed: bool = False
     """Whether a process was killed because it did not drain in time."""
 
@@ -118,7 +118,8 @@ class Supervisor:
     def _may_start(self, slot: _Slot, now: float) -> bool:
         """Return whether a process may start now.
 
-        The first process starts alone, because it migrates the tables, and so that a common fault is reported once.
+        The first process starts alone, because it migrates the tables, and because a common fault is then reported only
+        once.
         """
         return not slot.is_given_up and now >= slot.start_at and (slot.number == 1 or self._was_ready)
 
@@ -226,7 +227,7 @@ class Supervisor:
 
 
 def own_command() -> list[str]:
-    """Return the command that started this process without its arguments: `python worker.py`, or `python -m ...`."""
+    """Return the command that started this process, without its arguments: `python worker.py`, or `python -m ...`."""
     options = len(sys.argv) - 1
     return [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - options]]
 

@@ -21,9 +21,9 @@ from orchestrator.worker.process.workflow_threads import WorkflowThreads
 
 EXIT_BLOCKED = 4
 WORKFLOW_LIMIT = 5.0
-"""Seconds beyond the event loop's limit that an activation may take, because the SDK usually interrupts it by then."""
+"""How many seconds beyond the event loop's limit an activation may take; the SDK usually interrupts it before that."""
 _GRACE = 3.0
-"""Seconds that other steps have to end once a workflow thread is blocked."""
+"""How many seconds other steps have to end once a workflow thread is blocked."""
 
 
 class Watchdog:
@@ -36,7 +36,7 @@ class Watchdog:
         stop: the event to set when a workflow thread is blocked, so that the worker drains.
 
     Attributes:
-        has_barked: whether a workflow thread is blocked, so that the process ends with `EXIT_BLOCKED`, drained or not.
+        has_barked: whether a workflow thread is blocked, so that the process ends with `EXIT_BLOCKED` even after a drain.
     """
 
     def __init__(self, heart: Heart, threads: WorkflowThreads, *, limit: float, stop: asyncio.Event) -> None:
@@ -76,7 +76,7 @@ class Watchdog:
                     )
 
     def _drain_and_end(self, reason: str) -> None:
-        """Give other steps time to end, then end the process, because with a blocked thread it never drains."""
+        """Give other steps time to end, then end the process, because a process with a blocked thread never drains."""
         self.has_barked = True
         self._loop.call_soon_threadsafe(self._stop.set)
         time.sleep(_GRACE)
@@ -89,7 +89,7 @@ class Watchdog:
 
 
 def _describe_code(thread: int) -> str:
-    """Describe what a thread is running: a saga's step, an orchestrator's `handle`, or else a function and its line."""
+    """Describe what a thread is running: a saga's step, an orchestrator's `handle`, or otherwise a function and its line."""
     innermost = sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage]
     if innermost is None:
         return ""

@@ -1,7 +1,7 @@
 """The threads in which workflow code runs, with the start time of each running activation.
 
 Temporal's SDK gives an activation two seconds, then fails the task and raises an exception in its thread. Code that
-swallows that exception, or never returns from C code, keeps its thread and most of the interpreter's time for good.
+swallows that exception, or never returns from C code, occupies its thread and most of the interpreter's time forever.
 """
 
 import threading
@@ -14,7 +14,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _THREADS = 500
-"""Most threads, the same as the SDK's default. A thread is created only when it is needed."""
+"""The maximum number of threads, which is the SDK's default. A thread is created only when it is needed."""
 
 
 class WorkflowThreads(ThreadPoolExecutor):
@@ -38,5 +38,5 @@ class WorkflowThreads(ThreadPoolExecutor):
         return super().submit(timed)
 
     def running(self) -> dict[int, float]:
-        """Return the `time.monotonic` at which each running activation began, by thread id."""
+        """Return when each running activation began, by `time.monotonic`, keyed by thread id."""
         return dict(self._began)
