@@ -78,6 +78,7 @@ async def downgrade_to_revision_5(database: Database) -> None:
             await connection.execute(text(f"DROP INDEX {index}"))
         await connection.execute(text("ALTER TABLE saga_dead_letter DROP COLUMN event_id"))
         await connection.execute(text("ALTER TABLE saga_dead_letter RENAME COLUMN source TO door"))
+        await connection.execute(text("ALTER TABLE saga DROP COLUMN details"))
         await connection.execute(text("ALTER TABLE saga_meta ADD COLUMN schema_version INTEGER NOT NULL DEFAULT 5"))
         await connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0005'"))
 
