@@ -186,7 +186,7 @@ def _command(expected: type[M], arguments: Sequence[RawValue], catalog: Catalog,
 
 
 async def _with_heartbeats(work: Awaitable[R]) -> R:
-    """Await work and send heartbeats meanwhile. A local activity needs none, because its workflow task has a timeout."""
+    """Await work and send heartbeats. A local activity needs none, because its workflow task has a timeout."""
     if activity.info().is_local:
         return await work
 

@@ -24,7 +24,7 @@ def attempt_failed(
         final: whether this was the last attempt, so that it is not retried.
         kind: the failure's type; by default the type of the error.
         note: text to append to the message.
-        waiting: ids of the sagas that wait because of the error; by default that of the saga which the execution drives.
+        waiting: ids of the sagas that wait because of the error; by default the saga that the execution drives.
     """
     info = activity.info()
     local = " (local activity)" if info.is_local else ""

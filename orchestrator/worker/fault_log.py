@@ -33,7 +33,7 @@ _LOOK = 1.0
 _PATIENCE = 5.0
 """How many seconds a probe may take."""
 _AFTERMATH = 15.0
-"""How many seconds after an outage errors of lost connections are still not logged, because they were lost during it."""
+"""How long after an outage errors of lost connections are still not logged, in seconds."""
 _KINDS = 1_000
 """The maximum number of error kinds to remember."""
 _SUSPECTS = 200
@@ -54,7 +54,7 @@ class Tracebacks:
         """When the traceback of each kind of error was last logged, and how many such errors have occurred since."""
 
     def due(self, kind: object) -> tuple[bool, int]:
-        """Return whether a traceback is due, and how many errors of its kind were logged without one since the last one."""
+        """Return whether a traceback is due, and how many errors of its kind have occurred since the last traceback."""
         now = monotonic()
         last, since = self._kinds.get(kind, (float("-inf"), 0))
         if now - last < MINUTE:

@@ -12,11 +12,12 @@ from orchestrator.store.queries.lookup import answer
 from orchestrator.workflow.system.lookup import LOOK_UP, LOOKUP_TIMEOUT
 
 _SOON, _LATER = 0.02, 0.5
-"""The first and the longest pause between two reads of the tables, in seconds. The pause grows, because many clients may
-be waiting."""
+"""The first and the longest pause between two reads of the tables, in seconds. It grows, because many clients may
+wait."""
 CONCURRENT_LOOKUPS = 20
 """The maximum number of lookups that wait in one worker at the same time, because each occupies a slot that a saga's
-step could use. Any further lookup is answered immediately with the tables' current content, and its client asks again."""
+step could use. Any further lookup is answered immediately with the tables' current content, and its client asks
+again."""
 
 
 def lookup_activity(databases: Databases) -> Callable[..., Awaitable[LookupReply]]:

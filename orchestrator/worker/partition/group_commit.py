@@ -18,7 +18,8 @@ _WEIGHT = 0.2
 """The weight of the latest group in the share of failed groups, which is an exponential moving average."""
 _FEWEST_ALONE, _MOST_ALONE = 53, 2_000
 """The minimum and maximum number of steps that run alone before a group is tried again; the number doubles with each
-failure. It starts odd, because with an even number the group might always be tried with the last step of a batch."""
+failure. Below the maximum it is odd, because with an even number the group might always be tried with the last step of
+a batch."""
 
 
 class GroupCommitSwitch:
@@ -30,7 +31,7 @@ class GroupCommitSwitch:
         self._patience = _FEWEST_ALONE
 
     def should_try(self) -> bool:
-        """Return whether to try a group. While groups fail, this is occasionally true, to find out whether they still fail."""
+        """Return whether to try a group. While groups fail, one is tried occasionally, to see if they still do."""
         if self._failing < _FAILURE_SHARE:
             return True
         self._passed_over += 1

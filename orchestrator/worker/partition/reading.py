@@ -1,4 +1,4 @@
-"""Reads the events of a wave: those of unopened sagas from the messages, and those of open sagas from the sagas' rows."""
+"""Reads the events of a wave: from the messages, or from the sagas' rows if the sagas are already open."""
 
 import logging
 from collections.abc import Sequence

@@ -245,7 +245,7 @@ class WaveSteps:
 
         Raises:
             NeedsOwn: the operation is external.
-            Postponed: the step cannot be undone now. In its own execution the saga would retry the undo until it succeeds.
+            Postponed: the step cannot be undone now. The saga's own execution would retry until it succeeds.
         """
         if isinstance(self._store.catalog.operation(command.operation), ExternalOperation):
             raise NeedsOwn

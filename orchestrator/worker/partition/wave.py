@@ -1,8 +1,8 @@
 """A wave opens up to fifty sagas, drives each with its `handle` in this process, and finishes them in small groups.
 
 A wave keeps nothing about a saga in memory. An old wave may still run beside a new one, in this process or another,
-because the database prevents conflicts between them. A saga that a wave cannot settle soon is postponed, or gets its own execution,
-which is running before the wave reports it.
+because the database prevents conflicts between them. A saga that a wave cannot settle soon is postponed, or gets its
+own execution, which is running before the wave reports it.
 """
 
 import asyncio
@@ -45,8 +45,8 @@ _LET_GO = 0.5
 _AT_ONCE = 18
 """The maximum number of sagas that are driven at the same time, which is about the number of connections."""
 _MOST_DRIVES = 2
-"""The maximum number of drives of a saga that may begin without reporting an end. With more, the saga may be what killed
-their workers, so it is driven alone in its own execution."""
+"""The maximum number of drives of a saga that may begin without reporting an end. With more, the saga may be what
+killed the workers, so it is driven alone in its own execution."""
 _MOST_FAILURES = 3
 """How often a saga may be postponed as slow or failed before it gets its own execution."""
 _MOST_LOSSES = 10
@@ -90,7 +90,7 @@ class Wave:
         self._finish_groups = FinishGroups(steps, self._wake, lambda: self._under_way)
         self._step_groups = StepGroups(steps, group_commits or GroupCommitSwitch())
         self._lock_events: dict[UUID, asyncio.Event] = {}
-        """An asyncio event for each saga of this wave that waits for locks; it is set when the saga may have acquired them."""
+        """The asyncio events of sagas that wait for locks, each set when its saga may have acquired them."""
         self._begun: set[UUID] = set()
         """The ids of the sagas whose `drives` were incremented."""
         self._woken: list[str] = []
@@ -134,7 +134,7 @@ class Wave:
         )
 
     def _find_locks(self, readable: Sequence[EventItem], results: Results) -> list[EventItem]:
-        """Compute the lock keys of each item. An item whose `locks` raises is left out, and its saga gets its own execution."""
+        """Compute the items' lock keys. An item whose `locks` raises is left out and gets its own execution."""
         items: list[EventItem] = []
         for item in readable:
             try:
@@ -145,7 +145,7 @@ class Wave:
         return items
 
     async def _open(self, items: Sequence[EventItem], results: Results) -> dict[int, OpenSaga]:
-        """Open the sagas, and return their rows, keyed by index. A saga that cannot be opened is added to the results."""
+        """Open the sagas, and return their rows by index. Sagas that cannot be opened are added to the results."""
         if not items:
             return {}
         try:
@@ -289,7 +289,7 @@ class Wave:
         return None
 
     def _report_bug(self, item: EventItem, bug: BaseException) -> OwnExecutionNeeded:
-        """Log a bug in the author's code. In the saga's own execution an operator sees the bug, and a fix lets it continue."""
+        """Log a bug in the author's code. The saga's own execution shows it to operators, and continues after a fix."""
         self._faults.failed(f"{self._saga_name(item)} failed", bug, waiting=[self._saga_name(item)])
         return OwnExecutionNeeded(item, error_text(bug))
 
@@ -327,7 +327,8 @@ class Wave:
     async def _wake(self, woken: Sequence[Woken]) -> None:
         """Wake sagas that may hold their locks now.
 
-        Sagas of this wave continue immediately, and other sagas of this partition with its next wave. All others get a signal.
+        Sagas of this wave continue immediately, other sagas of this partition with its next wave. All others get a
+        signal.
         """
         elsewhere: list[Woken] = []
         for waiter in woken:
@@ -363,7 +364,7 @@ _abandoned: set["asyncio.Task[DriveResult]"] = set()
 
 
 async def _abandon(running: Mapping[int, "asyncio.Task[DriveResult]"], drivers: Mapping[int, Driver]) -> None:
-    """Ask drives to stop, and wait briefly. Any that still run end by themselves, and the database fences off their effects."""
+    """Ask drives to stop, and wait briefly. Any that still run end by themselves; the fence keeps them harmless."""
     for index, task in running.items():
         if index in drivers:
             drivers[index].abandon()

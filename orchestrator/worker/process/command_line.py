@@ -35,7 +35,8 @@ def run_command(
     """Read the options, do the work, and exit the process with its exit code, or with 2 if an option is wrong.
 
     Args:
-        work: the function to run. It gets the number of processes and whether to run a supervisor, and returns the exit code.
+        work: the function to run. It receives the number of processes and whether to run a supervisor, and returns the
+            exit code.
         arguments: the command-line arguments, by default this process's.
         program: the program's name in the help.
         processes: the default number of processes.

@@ -1,4 +1,4 @@
-"""A worker process's sign of life, which its event loop sends to its own watchdog and, over a pipe, to its supervisor."""
+"""A worker process's sign of life. The event loop sends it to its watchdog and, over a pipe, to the supervisor."""
 
 import asyncio
 import os

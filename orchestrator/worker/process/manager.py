@@ -57,9 +57,9 @@ from orchestrator.workflow.system.scheduled import ScheduledPublish
 DRAIN = timedelta(seconds=20)
 """How long steps in progress may take to end before they are cancelled and another worker retries them."""
 _TASKS_AT_ONCE = 16
-"""The maximum number of workflow tasks that one process works on. Others wait at the server, where their timeout does not
-run. With Temporal's default of 100, executions that began together exceeded their tasks' five seconds and began again:
-a hundred sagas took 34 seconds and 30 seconds of CPU time, instead of 12 and 9."""
+"""The maximum number of workflow tasks that one process works on. Others wait at the server, where no timeout runs.
+With Temporal's default of 100, executions that began together exceeded their tasks' five seconds and began again: a
+hundred sagas took 34 seconds and 30 seconds of CPU time, instead of 12 and 9."""
 READY_LINE = "Worker ready"
 """The beginning of the line that a worker prints once it accepts work."""
 LAST_READY_LINE = "Ctrl-C drains."
@@ -206,7 +206,8 @@ class Manager:
         task_queue, stop = self.settings.task_queue, stop or asyncio.Event()
         loop = asyncio.get_running_loop()
         try:
-            # The waker and the relay end after the worker, so that the outcomes of draining sagas still wake others and are sent.
+            # The waker and the relay end after the worker, so that outcomes of draining sagas still wake others and are
+            # sent.
             async with (
                 self.relaying(ready),
                 self.waker(ready) as waker,

@@ -36,7 +36,7 @@ class Watchdog:
         stop: the event to set when a workflow thread is blocked, so that the worker drains.
 
     Attributes:
-        has_barked: whether a workflow thread is blocked, so that the process ends with `EXIT_BLOCKED` even after a drain.
+        has_barked: whether a workflow thread is blocked. Then the process ends with `EXIT_BLOCKED`, drained or not.
     """
 
     def __init__(self, heart: Heart, threads: WorkflowThreads, *, limit: float, stop: asyncio.Event) -> None:
@@ -89,7 +89,7 @@ class Watchdog:
 
 
 def _describe_code(thread: int) -> str:
-    """Describe what a thread is running: a saga's step, an orchestrator's `handle`, or otherwise a function and its line."""
+    """Describe what a thread is running: a saga's step, an orchestrator's `handle`, or any function and its line."""
     innermost = sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage]
     if innermost is None:
         return ""
