@@ -27,6 +27,7 @@ from orchestrator.event import Contract, DomainEvent, FailureEvent, Fields, Undo
 from orchestrator.external import Confirmed, ExternalCall, ExternalOperation, external_operation
 from orchestrator.operation import Operation, OperationCall, operation, query
 from orchestrator.orchestrator import Orchestrator
+from orchestrator.retry import Retry
 from orchestrator.saga import Saga
 from orchestrator.transaction import Transaction
 
@@ -55,6 +56,7 @@ __all__ = [
     "OrchestratorError",
     "PublishIncomplete",
     "Refused",
+    "Retry",
     "Saga",
     "SagaCancelled",
     "SagaFailed",

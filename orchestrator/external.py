@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from orchestrator.definition.source import Source
 from orchestrator.operation import (
     DEFAULT_DEADLINE,
     Operation,
-    Source,
     activity_name,
     faults_of_use,
     reversal_of,
 )
 from orchestrator.protocol.exception_groups import ungrouped
+from orchestrator.retry import DEFAULT_RETRY, ErrorTypes, Retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -120,7 +121,13 @@ ExternalBody = Callable[Concatenate[ExternalCall, P], Awaitable[R]]
 def external_operation(body: ExternalBody[P, R], /) -> ExternalOperation[P, R]: ...
 @overload
 def external_operation(
-    *, irreversible: str = ..., retriable: bool = ..., deadline: timedelta = ..., time_limit: timedelta = ...
+    *,
+    irreversible: str = ...,
+    retriable: bool = ...,
+    deadline: timedelta = ...,
+    retry: Retry = ...,
+    never_retry: ErrorTypes = ...,
+    time_limit: timedelta = ...,
 ) -> Callable[[ExternalBody[P, R]], ExternalOperation[P, R]]: ...
 def external_operation(
     body: ExternalBody[P, R] | None = None,
@@ -129,6 +136,8 @@ def external_operation(
     irreversible: str | None = None,
     retriable: bool = False,
     deadline: timedelta = DEFAULT_DEADLINE,
+    retry: Retry = DEFAULT_RETRY,
+    never_retry: ErrorTypes = (),
     time_limit: timedelta = DEFAULT_TIME_LIMIT,
 ) -> ExternalOperation[P, R] | Callable[[ExternalBody[P, R]], ExternalOperation[P, R]]:
     """Declare an `async def` that calls an external service, with an idempotency key instead of a transaction.
@@ -137,6 +146,9 @@ def external_operation(
         irreversible: why it cannot be undone. Once done, it is the saga's pivot.
         retriable: it has no compensation, because it comes after the pivot, where it is retried until it succeeds.
         deadline: how long it is retried before the saga is undone. Past the pivot it is retried without end.
+        retry: the waits between its attempts, and how many it has before the saga is undone.
+        never_retry: the errors after which the saga is undone at once. The call may have happened, which the
+            verification finds out.
         time_limit: how long one call may take.
     """
 
@@ -150,6 +162,8 @@ def external_operation(
             reversal=reversal_of(irreversible, retriable=retriable),
             reason=irreversible,
             deadline=deadline,
+            retry=retry,
+            never_retry=never_retry,
             time_limit=time_limit,
         )
         made.faults += faults_of_use("external_operation", body, irreversible=irreversible, retriable=retriable)

@@ -15,15 +15,16 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 from pydantic import JsonValue
 
 from orchestrator.definition.main_module import importable_name
-from orchestrator.errors import Problem, Unrecordable, UsageError
+from orchestrator.definition.source import Source
+from orchestrator.errors import Unrecordable, UsageError
 from orchestrator.protocol.envelope import CONTENT_LIMIT, canonical
 from orchestrator.protocol.exception_groups import ungrouped
+from orchestrator.retry import DEFAULT_RETRY, ErrorTypes, Retry
 from orchestrator.transaction import Transaction
 from orchestrator.values.signature import Signature, name_of_function
 
@@ -48,33 +49,6 @@ class Reversal(StrEnum):
     """Nothing: the step comes after the pivot, where nothing is undone, and is retried until it succeeds."""
     IRREVERSIBLE = "irreversible"
     """The effect cannot be undone. Once the step is done, the saga always continues to its end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The file and line of a definition."""
-
-    file: str
-    line: int
-
-    @classmethod
-    def of(cls, body: Any) -> Source:
-        """Return where a function or a class is defined; `?:0` if that is unknown."""
-        try:
-            innermost = inspect.unwrap(body)
-            file = inspect.getsourcefile(innermost) or "?"
-            code = getattr(innermost, "__code__", None)
-            line = code.co_firstlineno if code is not None else inspect.getsourcelines(innermost)[1]
-        except (TypeError, OSError):
-            return cls("?", 0)
-        return cls(file, line)
-
-    def problem(self, text: str) -> Problem:
-        """Return a definition fault at this place. A file below the current directory is shown relative to it."""
-        path = Path(self.file)
-        here = Path.cwd()
-        shown = path.relative_to(here) if path.is_relative_to(here) else path
-        return Problem(str(shown), self.line, text)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,6 +101,8 @@ class Compensation:
     body: Callable[..., Awaitable[None]]
     name: str
     source: Source
+    retry: Retry = DEFAULT_RETRY
+    """The waits between its attempts, whose number is not limited."""
 
     @property
     def wants(self) -> tuple[str, ...]:
@@ -135,7 +111,6 @@ class Compensation:
 
 
 CompensationBody = TypeVar("CompensationBody", bound=Callable[..., Awaitable[None]])
-
 
 _described: ContextVar[list[OperationCall[Any]] | None] = ContextVar("described", default=None)
 
@@ -167,6 +142,10 @@ class Operation(Generic[P, R]):
     """Why the operation cannot be undone, if it is irreversible."""
     deadline: timedelta = DEFAULT_DEADLINE
     """How long a step is retried before the saga is undone."""
+    retry: Retry = DEFAULT_RETRY
+    """The waits between its attempts, and how many it has."""
+    never_retry: ErrorTypes = ()
+    """The errors after which the step fails for good."""
     database: str = HOME
     """The database it runs in: `home`, or a name from `ORCHESTRATOR_DATABASES`."""
     undo: Compensation | None = None
@@ -248,17 +227,28 @@ class Operation(Generic[P, R]):
             known["result"] = self.signature.load_result(result)
         return {name: known[name] for name in wanted}
 
-    def compensation(self, body: CompensationBody) -> CompensationBody:
+    @overload
+    def compensation(self, body: CompensationBody, /) -> CompensationBody: ...
+    @overload
+    def compensation(self, /, *, retry: Retry) -> Callable[[CompensationBody], CompensationBody]: ...
+    def compensation(
+        self, body: CompensationBody | None = None, /, *, retry: Retry = DEFAULT_RETRY
+    ) -> CompensationBody | Callable[[CompensationBody], CompensationBody]:
         """Declare what undoes this operation: `@withdraw.compensation` above an `async def`.
 
-        The function takes the transaction first, then any of the operation's parameters by name, and `result`.
+        The function takes the transaction first, then any of the operation's parameters by name, and `result`. It is
+        retried until it succeeds, with the waits of `@withdraw.compensation(retry=Retry(...))`.
         """
-        made = Compensation(body=body, name=activity_name(body), source=Source.of(body))
-        if self.undo is None:
-            self.undo = made
-        else:
-            self.surplus.append(made)
-        return body
+
+        def declare(undoing: CompensationBody) -> CompensationBody:
+            made = Compensation(body=undoing, name=activity_name(undoing), source=Source.of(undoing), retry=retry)
+            if self.undo is None:
+                self.undo = made
+            else:
+                self.surplus.append(made)
+            return undoing
+
+        return declare if body is None else declare(body)
 
 
 Body = Callable[Concatenate[Transaction, P], Awaitable[R]]
@@ -268,7 +258,13 @@ Body = Callable[Concatenate[Transaction, P], Awaitable[R]]
 def operation(body: Body[P, R], /) -> Operation[P, R]: ...
 @overload
 def operation(
-    *, irreversible: str = ..., retriable: bool = ..., deadline: timedelta = ..., database: str = ...
+    *,
+    irreversible: str = ...,
+    retriable: bool = ...,
+    deadline: timedelta = ...,
+    retry: Retry = ...,
+    never_retry: ErrorTypes = ...,
+    database: str = ...,
 ) -> Callable[[Body[P, R]], Operation[P, R]]: ...
 def operation(
     body: Body[P, R] | None = None,
@@ -277,6 +273,8 @@ def operation(
     irreversible: str | None = None,
     retriable: bool = False,
     deadline: timedelta = DEFAULT_DEADLINE,
+    retry: Retry = DEFAULT_RETRY,
+    never_retry: ErrorTypes = (),
     database: str = HOME,
 ) -> Operation[P, R] | Callable[[Body[P, R]], Operation[P, R]]:
     """Declare an `async def` as an operation: one activity, one transaction, effects exactly once.
@@ -285,11 +283,20 @@ def operation(
         irreversible: why it cannot be undone. Once done, it is the saga's pivot: the saga always continues to its end.
         retriable: it has no compensation, because it comes after the pivot, where it is retried until it succeeds.
         deadline: how long it is retried before the saga is undone. Past the pivot it is retried without end.
+        retry: the waits between its attempts, and how many it has before the saga is undone.
+        never_retry: the errors after which the saga is undone at once.
         database: the name of the database it runs in, if its domain has its own (`ORCHESTRATOR_DATABASES`).
     """
-    reversal = reversal_of(irreversible, retriable=retriable)
     return _decorate(
-        "operation", body, reversal, reason=irreversible, deadline=deadline, database=database, retriable=retriable
+        "operation",
+        body,
+        reversal_of(irreversible, retriable=retriable),
+        reason=irreversible,
+        deadline=deadline,
+        retry=retry,
+        never_retry=never_retry,
+        database=database,
+        retriable=retriable,
     )
 
 
@@ -303,12 +310,29 @@ def reversal_of(irreversible: str | None, *, retriable: bool) -> Reversal:
 @overload
 def query(body: Body[P, R], /) -> Operation[P, R]: ...
 @overload
-def query(*, deadline: timedelta = ..., database: str = ...) -> Callable[[Body[P, R]], Operation[P, R]]: ...
 def query(
-    body: Body[P, R] | None = None, /, *, deadline: timedelta = DEFAULT_DEADLINE, database: str = HOME
+    *, deadline: timedelta = ..., retry: Retry = ..., never_retry: ErrorTypes = ..., database: str = ...
+) -> Callable[[Body[P, R]], Operation[P, R]]: ...
+def query(
+    body: Body[P, R] | None = None,
+    /,
+    *,
+    deadline: timedelta = DEFAULT_DEADLINE,
+    retry: Retry = DEFAULT_RETRY,
+    never_retry: ErrorTypes = (),
+    database: str = HOME,
 ) -> Operation[P, R] | Callable[[Body[P, R]], Operation[P, R]]:
     """Declare an `async def` that only reads. Its result is recorded, so that a resumed saga sees the same one."""
-    return _decorate("query", body, Reversal.NOTHING, reason=None, deadline=deadline, database=database)
+    return _decorate(
+        "query",
+        body,
+        Reversal.NOTHING,
+        reason=None,
+        deadline=deadline,
+        retry=retry,
+        never_retry=never_retry,
+        database=database,
+    )
 
 
 def _decorate(
@@ -317,9 +341,8 @@ def _decorate(
     reversal: Reversal,
     *,
     reason: str | None,
-    deadline: timedelta,
-    database: str,
     retriable: bool = False,
+    **options: Any,
 ) -> Operation[P, R] | Callable[[Body[P, R]], Operation[P, R]]:
     """Declare the decorated function, or return the decorator. Faults go to `Operation.faults`."""
 
@@ -331,8 +354,7 @@ def _decorate(
             source=Source.of(body),
             reversal=reversal,
             reason=reason,
-            deadline=deadline,
-            database=database,
+            **options,
         )
         made.faults += faults_of_use(decorator, above, irreversible=reason, retriable=retriable)
         return made

@@ -14,9 +14,11 @@ from typing import Any, cast
 from pydantic import JsonValue, ValidationError
 from pydantic_core import PydanticCustomError
 
+from orchestrator.definition.source import Source
 from orchestrator.errors import UsageError
 from orchestrator.external import ExternalOperation
-from orchestrator.operation import HOME, PIVOT, Compensation, Operation, OperationCall, Reversal, Source
+from orchestrator.operation import HOME, PIVOT, Compensation, Operation, OperationCall, Reversal
+from orchestrator.retry import strictest
 from orchestrator.transaction import Transaction
 from orchestrator.values.results import result_as_json
 from orchestrator.values.signature import Signature
@@ -153,6 +155,8 @@ def atomic_operation(operations: tuple[AnyOperation, ...]) -> AtomicOperation:
         reversal=_reversal([operation.reversal for operation in operations]),
         reason=next((operation.reason for operation in operations if operation.reason is not None), None),
         deadline=max((operation.deadline for operation in operations), default=PIVOT.deadline),
+        retry=strictest([operation.retry for operation in operations]),
+        never_retry=tuple(dict.fromkeys(kind for operation in operations for kind in operation.never_retry)),
         undo=Compensation(body=_undoes_nothing, name=UNDO_ATOMIC, source=Source("", 0)),
         database=next((operation.database for operation in operations), HOME),
         operations=operations,

@@ -17,10 +17,11 @@ from pydantic import JsonValue
 
 from orchestrator.definition.atomic import ATOMIC, atomic_operation, names_in
 from orchestrator.definition.main_module import adopt_script
+from orchestrator.definition.source import Source
 from orchestrator.definition.validation import problems_in
 from orchestrator.errors import DefinitionError, OrchestratorError, Problem
 from orchestrator.event import DomainEvent, FailureEvent
-from orchestrator.operation import PIVOT, Operation, Source
+from orchestrator.operation import PIVOT, Operation
 from orchestrator.orchestrator import Orchestrator, is_base
 
 AnyOrchestrator = type[Orchestrator[Any, Any, Any]]

@@ -6,8 +6,9 @@ from typing import Any
 from sqlalchemy import MetaData, Table
 from sqlmodel import SQLModel
 
+from orchestrator.definition.source import Source
 from orchestrator.errors import Problem
-from orchestrator.operation import HOME, Operation, Source
+from orchestrator.operation import HOME, Operation
 
 NAME_LIMIT = 64
 """The most characters of a database's name, which is the length of its column."""

@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
+from orchestrator.definition.source import Source
 from orchestrator.definition.types import Use, faults_of_type, models_in, name_of, problem_of_schema
 from orchestrator.errors import Problem
 from orchestrator.event import Contract, DomainEvent, FailureEvent, upcasters_of
-from orchestrator.operation import Source
 from orchestrator.protocol.envelope import TYPE_LIMIT, VERSION_LIMIT, UnreadableEvent, canonical
 from orchestrator.protocol.unwrapping import parse
 from orchestrator.values.overlap import hint_of_field

@@ -10,9 +10,10 @@ from typing import Any
 
 from orchestrator.definition.catalog import Catalog
 from orchestrator.definition.main_module import importable_name
+from orchestrator.definition.source import Source
 from orchestrator.errors import DefinitionError, Problem
 from orchestrator.event import DomainEvent, event_type_of
-from orchestrator.operation import Operation, Source
+from orchestrator.operation import Operation
 from orchestrator.orchestrator import Orchestrator
 
 

@@ -8,11 +8,17 @@ from typing import Any, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.definition.databases import fault_of_name
-from orchestrator.definition.durations import fault_of_duration
+from orchestrator.definition.durations import (
+    fault_of_duration,
+    faults_of_endless_retry,
+    faults_of_never_retry,
+    faults_of_retry,
+)
+from orchestrator.definition.source import Source
 from orchestrator.definition.types import Use, faults_of_type, name_of, problem_of_schema
 from orchestrator.errors import Problem
 from orchestrator.external import Confirmed, ExternalCall, ExternalOperation, Verification
-from orchestrator.operation import Compensation, Operation, Reversal, Source
+from orchestrator.operation import Compensation, Operation, Reversal
 from orchestrator.protocol.reserved_names import ACTIVITY_PREFIX, TEMPORAL_PREFIX
 from orchestrator.transaction import Transaction
 
@@ -46,6 +52,7 @@ def _problems_of_options(operation: Operation[..., Any]) -> Iterator[Problem]:
     name = _short(operation.name)
     if (fault := fault_of_duration(operation.deadline, "deadline=timedelta(seconds=30)")) is not None:
         yield say(f"{name} has the deadline {fault}")
+    yield from (say(f"{name} {fault}") for fault in _faults_of_retries(operation))
     if (fault := fault_of_name(operation.database)) is not None:
         yield say(f"{name} says database={fault}")
     reason: Any = operation.reason
@@ -82,6 +89,14 @@ def _problems_of_options(operation: Operation[..., Any]) -> Iterator[Problem]:
         yield more.source.problem(
             f"{name} has two compensations, {first} and {_short(more.name)}: combine them into one"
         )
+
+
+def _faults_of_retries(operation: Operation[..., Any]) -> Iterator[str]:
+    yield from faults_of_retry(operation.retry)
+    yield from faults_of_never_retry(operation.never_retry)
+    if operation.reversal is Reversal.RETRIABLE:
+        why = "it is retriable, which means that it is retried until it succeeds"
+        yield from faults_of_endless_retry(operation.retry, operation.never_retry, why)
 
 
 def _problems_of_name(name: str, source: Source) -> Iterator[Problem]:
@@ -146,6 +161,11 @@ def _problems_of_compensation(
     name = _short(compensation.name)
     body = compensation.body
     yield from _problems_of_name(compensation.name, compensation.source)
+    yield from (say(f"{name} {fault}") for fault in faults_of_retry(compensation.retry))
+    yield from (
+        say(f"{name} {fault}")
+        for fault in faults_of_endless_retry(compensation.retry, (), "a compensation is retried until it succeeds")
+    )
     if not inspect.isfunction(body):
         yield say(f"{name} is not a function: a compensation is an `async def` of a module")
         return

@@ -7,10 +7,10 @@ from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from orchestrator.definition.durations import fault_of_duration
+from orchestrator.definition.source import Source
 from orchestrator.definition.types import name_of
 from orchestrator.errors import Problem
 from orchestrator.event import DomainEvent, FailureEvent
-from orchestrator.operation import Source
 from orchestrator.orchestrator import Orchestrator, is_base
 from orchestrator.protocol.reserved_names import TEMPORAL_PREFIX, WORKFLOWS
 from orchestrator.saga import Saga

@@ -10,9 +10,10 @@ from typing import Any
 from orchestrator.definition.events import problems_of_event
 from orchestrator.definition.operations import problems_of_operation
 from orchestrator.definition.orchestrators import problems_of_orchestrator
+from orchestrator.definition.source import Source
 from orchestrator.errors import Problem
 from orchestrator.event import DomainEvent
-from orchestrator.operation import Operation, Source
+from orchestrator.operation import Operation
 from orchestrator.orchestrator import Orchestrator
 
 

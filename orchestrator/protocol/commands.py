@@ -18,6 +18,8 @@ STUCK_AFTER = 5
 """The number of failed attempts after which a saga is marked as stuck. The retries continue."""
 
 
+FailedLocally = Annotated[str | None, Field(default=None, exclude_if=lambda error: error is None)]
+"""The error of the one local attempt of a step with declared waits. The regular activity then begins with the wait."""
 Details = Annotated[dict[str, Json] | None, Field(default=None, exclude_if=lambda details: details is None)]
 """A refusal's details. Without any, the field is left out of the JSON, because an older engine would refuse it."""
 
@@ -92,6 +94,7 @@ class StepCommand(Message):
     """Whether the saga is past its pivot. A refusal then counts as an error and is retried."""
     attempt_limit: float | None = None
     """The most seconds that one attempt of an external operation may take."""
+    failed_locally: FailedLocally = None
 
     @property
     def shown(self) -> str:
@@ -301,6 +304,7 @@ class UndoCommand(Message):
     database: str = HOME
     calls: tuple[str, ...] = ()
     """The operations of an atomic step, in order."""
+    failed_locally: FailedLocally = None
 
     @property
     def shown(self) -> str:

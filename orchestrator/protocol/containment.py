@@ -26,6 +26,10 @@ counts as failed.
 """
 
 
+_BY_AUTHOR = "_raised_by_author"
+"""The attribute that marks an error. The error itself must stay as it is, because people read its type and message."""
+
+
 class CodeInterrupted(OrchestratorError):
     """An operation, a compensation, a verification, `locks` or `handle` raised something other than an `Exception`."""
 
@@ -50,6 +54,8 @@ class contained:
     def __exit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(raised, Exception):
+            raised.__dict__[_BY_AUTHOR] = True
         if (
             raised is None
             or isinstance(raised, Exception)
@@ -57,13 +63,20 @@ class contained:
             or self._is_engines(raised)
         ):
             return
-        raise interrupted(self._what, raised) from raised
+        error = interrupted(self._what, raised)
+        error.__dict__[_BY_AUTHOR] = True
+        raise error from raised
 
     def _is_engines(self, raised: BaseException) -> bool:
         if isinstance(raised, asyncio.CancelledError):
             return self._task is not None and self._task.cancelling() > self._cancels
         # The garbage collector, or the end of the event loop, closes a coroutine from outside.
         return isinstance(raised, GeneratorExit) and is_closing(self._task)
+
+
+def is_raised_by_author(fault: BaseException) -> bool:
+    """Whether an error has passed through `contained`: the author's code raised it, and not the engine around it."""
+    return _BY_AUTHOR in fault.__dict__
 
 
 def interrupted(what: str, raised: BaseException) -> CodeInterrupted:

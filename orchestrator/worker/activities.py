@@ -15,7 +15,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from orchestrator.definition.atomic import ATOMIC
 from orchestrator.definition.catalog import Catalog
-from orchestrator.errors import AuthorsMistake, OrchestratorError, storable
+from orchestrator.errors import OrchestratorError, storable
 from orchestrator.external import ExternalOperation
 from orchestrator.operation import PIVOT, Operation, Reversal
 from orchestrator.protocol import names
@@ -37,10 +37,13 @@ from orchestrator.protocol.commands import (
 from orchestrator.protocol.dead_letters import DeadLetterPiece
 from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW
 from orchestrator.protocol.validation_errors import describe
+from orchestrator.retry import DEFAULT_RETRY, Retry
 from orchestrator.store.dead_letters.intake import store_piece
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.worker.attempt_failure import attempt_failed
+from orchestrator.worker.fault_log import AttemptFailed
 from orchestrator.worker.last_failure import last_failure
+from orchestrator.worker.step_retries import after_failure, describe_attempts, undo_retry, wait_of
 from orchestrator.workflow.failures import failure_text, was_cut_off
 from orchestrator.workflow.local_first import LOCAL_REPLY, REPLY_TOO_LARGE
 
@@ -76,30 +79,37 @@ def _operation_activity(operation: Operation[..., Any], steps: StoreSteps) -> Ca
         info, began = activity.info(), monotonic()
         may_give_up = not command.past_pivot
         try:
-            deadline = steps.catalog.called(command.operation, command.arguments).deadline
+            called = steps.catalog.called(command.operation, command.arguments)
         except OrchestratorError as fault:
             # The atomic step was started by newer code. It is retried, because another worker may know its operations.
             raise attempt_failed(fault, steps.databases, final=False) from fault
-        if may_give_up and info.attempt > FEWEST_ATTEMPTS + 1 and _is_overdue(info, deadline, began):
-            # The previous attempt may have killed its worker, in which case the operation must not run again.
-            last = await last_failure()
-            if last is not None and was_cut_off(last):
-                raise _deadline_error(info, deadline, last)
+        deadline, most = called.deadline, called.retry.attempts
+        _wait_after_local_attempt(command.failed_locally, called.retry)
+        was_overdue = info.attempt > FEWEST_ATTEMPTS + 1 and _is_overdue(info, deadline, began)
+        was_last = most is not None and info.attempt > most
+        last = await last_failure() if may_give_up and (was_overdue or was_last) else None
+        if last is not None and was_cut_off(last):
+            # The previous attempt may have killed its worker. Then the operation must not run again.
+            given_up = _describe_give_up(info.attempt - 1, deadline if was_overdue else None)
+            raise _given_up_error(given_up, last)
+        if may_give_up and was_overdue:
             settled = await _report_failure(steps.settle(command), steps) if _needs_settling(operation) else None
             if settled is None:
-                raise _deadline_error(info, deadline, last)
+                raise _given_up_error(_describe_give_up(info.attempt - 1, deadline), last)
             reply = settled
         else:
             try:
                 reply = await _with_heartbeats(steps.run(command, deadline, attempt=info.attempt))
             except Exception as fault:
                 is_overdue = may_give_up and _is_overdue(info, deadline, began)
-                final = is_overdue or (may_give_up and isinstance(fault, AuthorsMistake))
+                after = after_failure(called, fault, info.attempt, past_pivot=command.past_pivot)
+                final = is_overdue or after.is_final
                 needs_settling = final and _needs_settling(operation)
                 settled = await _report_failure(steps.settle(command), steps) if needs_settling else None
                 if settled is None:
-                    note = f"; {_describe_give_up(info.attempt, deadline)}" if is_overdue else ""
-                    raise attempt_failed(fault, steps.databases, final=final, note=note) from fault
+                    is_late = is_overdue and not after.is_final
+                    note = f"; {_describe_give_up(info.attempt, deadline)}" if is_late else after.note
+                    raise _attempt_failed(fault, steps, final=final, note=note, wait=after.wait) from fault
                 reply = settled
         _check_local_reply(reply)
         if isinstance(reply, StepRefused):
@@ -124,7 +134,9 @@ def _compensation_activity(name: str, steps: StoreSteps) -> Callable[..., Any]:
     @activity.defn(name=name)
     async def run(*arguments: RawValue) -> UndoReply:
         command = _command(UndoCommand, arguments, steps.catalog)
-        return await _report_failure(steps.undo(command, name), steps)
+        retry = undo_retry(steps.catalog, command)
+        _wait_after_local_attempt(command.failed_locally, retry)
+        return await _report_failure(steps.undo(command, name), steps, retry)
 
     return run
 
@@ -223,23 +235,47 @@ def _check_local_reply(reply: R) -> R:
     return reply
 
 
-async def _report_failure(work: Awaitable[R], steps: StoreSteps) -> R:
+async def _report_failure(work: Awaitable[R], steps: StoreSteps, retry: Retry = DEFAULT_RETRY) -> R:
     """Await work; log and report an error as a failed attempt that Temporal retries."""
     try:
         return _check_local_reply(await _with_heartbeats(work))
     except ApplicationError:
         raise
     except Exception as fault:
-        raise attempt_failed(fault, steps.databases, final=False) from fault
+        wait = wait_of(retry, activity.info().attempt)
+        raise _attempt_failed(fault, steps, final=False, wait=wait) from fault
 
 
-def _describe_give_up(attempts: int, deadline: timedelta) -> str:
-    return f"given up after {attempts} attempts, past its deadline of {deadline}"
+def _attempt_failed(
+    fault: Exception, steps: StoreSteps, *, final: bool, note: str = "", wait: timedelta | None
+) -> AttemptFailed:
+    """Report a failed attempt. A local activity cannot keep declared waits, so a regular one continues it."""
+    hands_over = activity.info().is_local and wait is not None and not final
+    return attempt_failed(fault, steps.databases, final=final, note=note, wait=wait, is_handed_over=hands_over)
 
 
-def _deadline_error(info: activity.Info, deadline: timedelta, last: Failure | None) -> ApplicationError:
-    """Return the error of a step whose deadline has passed. It repeats the last attempt's error, if that is known."""
-    given_up = _describe_give_up(info.attempt - 1, deadline)
+def _wait_after_local_attempt(error: str | None, retry: Retry) -> None:
+    """End the first attempt of a regular activity that continues a local one, so that the declared wait comes first.
+
+    It counts as the attempt that was made locally.
+
+    Raises:
+        ApplicationError: this is that attempt. It repeats the local attempt's error, for people who look meanwhile.
+    """
+    info = activity.info()
+    if error is not None and info.attempt == 1 and not info.is_local:
+        kind, _, message = error.partition(": ")
+        raise ApplicationError(message or kind, type=kind, next_retry_delay=retry.wait_after(1))
+
+
+def _describe_give_up(attempts: int, deadline: timedelta | None) -> str:
+    """Say after how many attempts a step was given up and, if that was the reason, that its deadline had passed."""
+    late = "" if deadline is None else f", past its deadline of {deadline}"
+    return f"{describe_attempts(attempts)}{late}"
+
+
+def _given_up_error(given_up: str, last: Failure | None) -> ApplicationError:
+    """Return the error of a step that is given up. It repeats the last attempt's error, if that is known."""
     kind = "" if last is None or was_cut_off(last) else last.application_failure_info.type
     if last is None:
         return ApplicationError(given_up, type="DeadlineExceeded", non_retryable=True)

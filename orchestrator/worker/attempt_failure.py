@@ -1,10 +1,13 @@
 """Reports an activity's failed attempt, in the log and as one line that is small enough for the Temporal server."""
 
+from datetime import timedelta
+
 from temporalio import activity
 
 from orchestrator.store.core.databases import Databases
-from orchestrator.store.core.error_text import error_message
+from orchestrator.store.core.error_text import error_message, error_text
 from orchestrator.worker.fault_log import AttemptFailed, fault_log_of
+from orchestrator.workflow.local_first import HANDED_OVER
 
 
 def attempt_failed(
@@ -14,6 +17,8 @@ def attempt_failed(
     final: bool,
     kind: str | None = None,
     note: str = "",
+    wait: timedelta | None = None,
+    is_handed_over: bool = False,
     waiting: tuple[str, ...] | None = None,
 ) -> AttemptFailed:
     """Log an error and return the failure to raise, which contains the types and messages of the error and its causes.
@@ -24,6 +29,8 @@ def attempt_failed(
         final: whether this was the last attempt, so that it is not retried.
         kind: the failure's type; by default the type of the error.
         note: text to append to the message.
+        wait: the time until the next attempt; by default the retry policy decides.
+        is_handed_over: whether a regular activity continues this local one.
         waiting: ids of the sagas that wait because of the error; by default the saga that the execution drives.
     """
     info = activity.info()
@@ -32,11 +39,22 @@ def attempt_failed(
     sagas = (info.workflow_id or "",) if waiting is None else waiting
     outcome = "failed and is not retried" if final else "failed and is retried"
     fault_log_of(databases).failed(f"{what}, {outcome}", fault, waiting=sagas)
-    return failure_of(fault, final=final, kind=kind, note=note)
+    if is_handed_over:
+        failure = AttemptFailed(f"{error_text(fault)}{note}", type=HANDED_OVER, non_retryable=True)
+        failure.__cause__ = fault
+        return failure
+    return failure_of(fault, final=final, kind=kind, note=note, wait=wait)
 
 
-def failure_of(fault: Exception, *, final: bool, kind: str | None = None, note: str = "") -> AttemptFailed:
+def failure_of(
+    fault: Exception, *, final: bool, kind: str | None = None, note: str = "", wait: timedelta | None = None
+) -> AttemptFailed:
     """Return the failure for an error without logging it."""
-    failure = AttemptFailed(f"{error_message(fault)}{note}", type=kind or type(fault).__name__, non_retryable=final)
+    failure = AttemptFailed(
+        f"{error_message(fault)}{note}",
+        type=kind or type(fault).__name__,
+        non_retryable=final,
+        next_retry_delay=None if final else wait,
+    )
     failure.__cause__ = fault
     return failure

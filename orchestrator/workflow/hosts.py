@@ -19,8 +19,8 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from orchestrator.definition.catalog import Catalog
 from orchestrator.definition.main_module import adopt_script, importable_name
+from orchestrator.definition.source import Source
 from orchestrator.errors import Problem
-from orchestrator.operation import Source
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.protocol import names
 from orchestrator.workflow.own_execution import SagaExecution

@@ -8,6 +8,7 @@ ends the task.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,21 +16,37 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_exception
 
+from orchestrator.retry import LOCAL_ATTEMPTS, LOCAL_RETRY, Retry
+
 ATTEMPT = timedelta(seconds=30)
 """The timeout of one regular attempt."""
 HEARTBEAT = timedelta(seconds=4)
 """The heartbeat timeout, after which an attempt's worker counts as dead. Attempts send heartbeats by themselves."""
 LOCAL = timedelta(seconds=1)
 """The timeout of all local attempts of an activity."""
-LOCAL_ATTEMPTS = 3
 LOCAL_REPLY = 16 * 1024
 """The most bytes of a reply in a marker."""
 REPLY_TOO_LARGE = "ReplyTooLarge"
 """The error type of a local activity that is done but whose reply is larger than `LOCAL_REPLY`."""
+HANDED_OVER = "HandedOver"
+"""The error type of a local activity that failed once and has declared waits, which a regular activity keeps."""
+CONTINUED = (REPLY_TOO_LARGE, HANDED_OVER)
+"""The error types of local activities that a regular activity continues, although they are not retried as such."""
 TASK_ACTIVITIES = 100
 """The most local activities in one workflow task, because cancels arrive and markers are stored only between tasks."""
 
-_LOCAL_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=50), maximum_attempts=LOCAL_ATTEMPTS)
+
+def retry_policy(retry: Retry) -> RetryPolicy:
+    """Return Temporal's form of a `Retry`."""
+    return RetryPolicy(
+        initial_interval=retry.first_wait,
+        backoff_coefficient=retry.factor,
+        maximum_interval=retry.maximum_wait,
+        maximum_attempts=retry.attempts or 0,
+    )
+
+
+_LOCAL_RETRIES = retry_policy(LOCAL_RETRY)
 
 
 class Activities:
@@ -76,6 +93,11 @@ class Activities:
                 if is_cancelled_exception(failure) or _is_final(failure):
                     raise
                 failed(failure)
+                if isinstance(failure, ApplicationError) and failure.type == HANDED_OVER:
+                    argument = argument.model_copy(update={"failed_locally": failure.message})
+                    if retries.maximum_attempts:
+                        # The regular activity's first attempt only waits, in place of all local ones.
+                        retries = replace(retries, maximum_attempts=retries.maximum_attempts + LOCAL_ATTEMPTS)
         return await self.regular(name, argument, result, summary, retries)
 
     async def regular(
@@ -127,4 +149,4 @@ async def _local(name: str, argument: Any, result: Any, summary: str) -> Any:
 
 
 def _is_final(failure: FailureError) -> bool:
-    return isinstance(failure, ApplicationError) and failure.non_retryable and failure.type != REPLY_TOO_LARGE
+    return isinstance(failure, ApplicationError) and failure.non_retryable and failure.type not in CONTINUED

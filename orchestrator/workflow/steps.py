@@ -9,11 +9,12 @@ not count.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NoReturn, cast
 
 from temporalio import workflow
-from temporalio.common import RawValue, RetryPolicy
+from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
 
 from orchestrator.definition.atomic import ATOMIC
@@ -43,9 +44,10 @@ from orchestrator.protocol.commands import (
     WaitReply,
 )
 from orchestrator.protocol.envelope import Envelope
+from orchestrator.retry import DEFAULT_RETRY, ENDLESS_RETRY, LOCAL_ATTEMPTS, RESTART_WAIT
 from orchestrator.workflow.failures import failure_text
 from orchestrator.workflow.inbox import Inbox, InboxFull
-from orchestrator.workflow.local_first import ATTEMPT, LOCAL_ATTEMPTS, Activities
+from orchestrator.workflow.local_first import ATTEMPT, HANDED_OVER, Activities, retry_policy
 from orchestrator.workflow.search_attributes import SagaStatus
 from orchestrator.workflow.steps_table import StepsTable
 
@@ -59,12 +61,11 @@ _CALLS = 5
 """The most external calls, or waits of the same length, in one attempt."""
 _SUMMARY = 200
 """The most characters of a summary; the server accepts 400 bytes."""
-_RESTART_WAIT = timedelta(minutes=1)
-_FIRST_WAIT = timedelta(milliseconds=100)
 
-_STEP_RETRIES = RetryPolicy(initial_interval=_FIRST_WAIT, maximum_interval=timedelta(seconds=30))
-_FEW_RETRIES = RetryPolicy(initial_interval=_FIRST_WAIT, maximum_attempts=STUCK_AFTER - LOCAL_ATTEMPTS)
-_ENDLESS_RETRIES = RetryPolicy(initial_interval=_FIRST_WAIT, maximum_interval=timedelta(minutes=1))
+# An operation's own waits come with each failure, because its activity knows the code that is deployed at the time.
+_STEP_RETRIES = retry_policy(DEFAULT_RETRY)
+_FEW_RETRIES = retry_policy(replace(ENDLESS_RETRY, attempts=STUCK_AFTER - LOCAL_ATTEMPTS))
+_ENDLESS_RETRIES = retry_policy(ENDLESS_RETRY)
 
 
 class TemporalSteps:
@@ -111,7 +112,8 @@ class TemporalSteps:
         failing: list[str] = []
 
         def failed(failure: FailureError) -> None:
-            failing[:] = [f"the last attempt of step {command.number}, {command.shown}, failed with {_cause(failure)}"]
+            error = _cause(failure).removeprefix(f"{HANDED_OVER}: ")
+            failing[:] = [f"the last attempt of step {command.number}, {command.shown}, failed with {error}"]
 
         if command.operation == ATOMIC.name:
             summary = f"{summary}: {_short(command.shown)}"
@@ -311,7 +313,7 @@ class TemporalSteps:
                 if is_cancelled_exception(failure):
                     raise
                 self._set_title(f"{summary}: {_cause(failure)}")
-                await workflow.wait([restart], timeout=_RESTART_WAIT.total_seconds())
+                await workflow.wait([restart], timeout=RESTART_WAIT.total_seconds())
             finally:
                 _cancel(activity, restart)
             if self._inbox.wants_new_run:

@@ -17,11 +17,11 @@ from orchestrator import Transaction
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.commands import STUCK_AFTER, Phase, SagaRef, StepState, UndoCommand
 from orchestrator.protocol.envelope import saga_id
+from orchestrator.retry import LOCAL_ATTEMPTS
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga
 from orchestrator.store.queries.sagas import SagaView, sagas_of_event
 from orchestrator.store.saga.steps import StoreSteps
-from orchestrator.workflow.local_first import LOCAL_ATTEMPTS
 from tests import cast
 from tests.cast import Script, box, fails, refuses
 from tests.cast_events import CoinsMoveRequested, ParallelMoveRequested

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+STEP_RETRIES = "orchestrator/worker/step_retries.py"
 FENCE = "orchestrator/store/saga/fence.py"
 EXTERNAL = "orchestrator/store/external/undo.py"
 UNDO = "orchestrator/store/saga/undo.py"
@@ -84,6 +85,14 @@ class Mutant:
 
 
 MUTANTS = (
+    Mutant(
+        name="never-retry",
+        breaks="an error that an operation declares as final is not retried",
+        file=STEP_RETRIES,
+        replaced={"isinstance(leaf, declared)": "leaf in declared"},
+        caught_by=("tests/unit/test_retry.py::test_what_follows_a_failed_attempt[never]",),
+        unseen="no operation under chaos declares such an error",
+    ),
     Mutant(
         name="guard",
         breaks="no step runs forward once the undo has been decided",

@@ -22,9 +22,9 @@ from orchestrator.store.core.schema import saga, saga_dead_letter, saga_outbox, 
 from orchestrator.store.retention import purge_some
 from orchestrator.store.saga import finish, opening
 from orchestrator.store.saga.steps import StoreSteps
+from orchestrator.worker.outages import is_lost
 from orchestrator.worker.partition import handover, reading, wave
 from orchestrator.worker.partition import steps as wave_steps
-from orchestrator.worker.partition.steps import is_lost
 from orchestrator.worker.partition.wave import Wave
 from tests.cast import Plan, Script, stock
 from tests.house import Holdings, rows

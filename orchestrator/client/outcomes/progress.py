@@ -16,7 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from orchestrator.client.outcomes.execution_outcome import is_fatal
 from orchestrator.definition.atomic import ATOMIC, UNDO_ATOMIC
 from orchestrator.protocol import names
-from orchestrator.workflow.local_first import REPLY_TOO_LARGE
+from orchestrator.workflow.local_first import CONTINUED
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two attempts to reach an unreachable server."""
@@ -153,7 +153,7 @@ def _local_progress(event: HistoryEvent) -> Progress | None:
     if not marker.HasField("failure"):
         return _done(what, marker.details["result"])
     cause = marker.failure.application_failure_info
-    return _failed(what, marker.failure) if cause.non_retryable and cause.type != REPLY_TOO_LARGE else None
+    return _failed(what, marker.failure) if cause.non_retryable and cause.type not in CONTINUED else None
 
 
 def _summary(event: HistoryEvent) -> str:

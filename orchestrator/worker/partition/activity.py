@@ -13,8 +13,8 @@ from orchestrator.protocol import names
 from orchestrator.protocol.wave import AWAY, WaveCommand, WaveReply
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.worker.attempt_failure import attempt_failed
+from orchestrator.worker.outages import is_lost
 from orchestrator.worker.partition.group_commit import GroupCommitSwitch
-from orchestrator.worker.partition.steps import is_lost
 from orchestrator.worker.partition.wave import Wave
 
 

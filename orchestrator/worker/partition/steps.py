@@ -8,11 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Self, TypeVar
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-
 from orchestrator.drive.steps import StepFailed
-from orchestrator.errors import AuthorsMistake, Unreachable
+from orchestrator.errors import AuthorsMistake
 from orchestrator.event import DomainEvent
 from orchestrator.external import ExternalOperation
 from orchestrator.protocol.commands import (
@@ -32,19 +29,18 @@ from orchestrator.protocol.commands import (
 )
 from orchestrator.protocol.envelope import Envelope
 from orchestrator.protocol.wave import PostponeReason
-from orchestrator.store.connections.errors import condition_of, sqlstate
+from orchestrator.retry import DEFAULT_RETRY, WAVE_RETRY, Retry
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.error_text import error_text
 from orchestrator.store.locks import Waker
 from orchestrator.store.saga.finish import finish_sagas
 from orchestrator.store.saga.steps import StoreSteps
+from orchestrator.worker.outages import is_lost, is_outage
 from orchestrator.worker.partition.group_commit import StepGroups
+from orchestrator.worker.step_retries import after_failure, undo_retry
 
 R = TypeVar("R")
 
-_TRIES = 2
-_PAUSE = 0.03
-"""Seconds between the two attempts."""
 _FINISH_GROUP = 20
 """The maximum number of sagas that one transaction finishes."""
 _GATHERED = 0.003
@@ -61,20 +57,11 @@ class Postponed(Exception):
 
 
 class NeedsOwn(Exception):
-    """The saga needs its own execution, because it waits or calls an external operation."""
+    """The saga needs its own execution, because it waits, calls an external operation, or has declared retries."""
 
-
-def is_lost(fault: BaseException) -> bool:
-    """Whether an error means that the database itself is unusable, rather than that a saga failed."""
-    if not isinstance(fault, DBAPIError):
-        return isinstance(fault, OSError | PoolTimeout | Unreachable)
-    return (
-        condition_of(fault).is_outage
-        or fault.connection_invalidated
-        # An `InterfaceError` has no SQLSTATE, because the database driver itself raises it for an unusable connection.
-        or isinstance(fault, InterfaceError)
-        or (isinstance(fault, OperationalError) and sqlstate(fault) is None)
-    )
+    def __init__(self, why: str = "it waits, or calls an external operation") -> None:
+        self.why = why
+        super().__init__(why)
 
 
 class FinishGroups:
@@ -193,23 +180,33 @@ class WaveSteps:
         """Run a step.
 
         Raises:
-            StepFailed: the author's code has a mistake.
-            NeedsOwn: the operation is external.
+            StepFailed: the step failed and is not retried.
+            NeedsOwn: the operation is external, or the step failed and its operation declares how it is retried.
             Postponed: the step cannot run now.
         """
         if isinstance(self._store.catalog.operation(command.operation), ExternalOperation):
             raise NeedsOwn
         if self._is_over():
             raise Postponed(PostponeReason.SLOW)
-        try:
-            reply = await self._step_groups.run(command)
-            if reply is not None:
-                return reply
-            return await self._retried(lambda attempt: self._store.run(command, deadline, attempt=attempt))
-        except AuthorsMistake as mistake:
-            if command.past_pivot:
-                raise Postponed(PostponeReason.FAILED, mistake) from mistake
-            raise StepFailed(f"step {command.number}, {command.shown}: {error_text(mistake)}") from mistake
+        reply = await self._step_groups.run(command)
+        if reply is not None:
+            return reply
+
+        def decide(fault: Exception, attempt: int) -> None:
+            self._decide_step(command, fault, attempt)
+
+        return await self._retried(lambda attempt: self._store.run(command, deadline, attempt=attempt), decide)
+
+    def _decide_step(self, command: StepCommand, fault: Exception, attempt: int) -> None:
+        """End the attempts of a step, unless it is to be retried in this wave."""
+        operation = self._store.catalog.called(command.operation, command.arguments)
+        after = after_failure(operation, fault, attempt, past_pivot=command.past_pivot)
+        name = f"step {command.number}, {command.shown}"
+        if after.is_final:
+            raise StepFailed(f"{name}: {error_text(fault)}{after.note}") from fault
+        if isinstance(fault, AuthorsMistake):
+            raise Postponed(PostponeReason.FAILED, fault) from fault
+        _check_declared(operation.retry, name, fault)
 
     async def wait_for_locks(self, blocked: Blocked) -> None:
         """Postpone the saga, because a wave waits for a saga's locks only before it drives the saga."""
@@ -249,7 +246,11 @@ class WaveSteps:
         """
         if isinstance(self._store.catalog.operation(command.operation), ExternalOperation):
             raise NeedsOwn
-        return await self._retried(lambda _: self._store.undo(command, compensation))
+
+        def decide(fault: Exception, attempt: int) -> None:
+            _check_declared(undo_retry(self._store.catalog, command), f"undoing step {command.number}", fault)
+
+        return await self._retried(lambda _: self._store.undo(command, compensation), decide)
 
     async def finish(self, command: FinishCommand) -> FinishReply:
         """Write the outcome."""
@@ -260,17 +261,31 @@ class WaveSteps:
         """Mark the saga as stuck, because it needs a person."""
         await self._retried(lambda _: self._store.mark_stuck(command))
 
-    async def _retried(self, attempt: Callable[[int], Awaitable[R]]) -> R:
+    async def _retried(
+        self, attempt: Callable[[int], Awaitable[R]], decide: Callable[[Exception, int], None] = lambda *_: None
+    ) -> R:
+        """Make an attempt, and repeat it after an error unless `decide` raises what the error leads to."""
         number = 1
         while True:
             try:
                 return await attempt(number)
-            except AuthorsMistake:
-                raise
             except Exception as fault:
+                decide(fault, number)
+                if isinstance(fault, AuthorsMistake):
+                    raise
                 if is_lost(fault):
                     raise Postponed(PostponeReason.LOST, fault) from fault
-                if number == _TRIES:
+                if number == WAVE_RETRY.attempts:
                     raise Postponed(PostponeReason.FAILED, fault) from fault
+            await asyncio.sleep(WAVE_RETRY.wait_after(number).total_seconds())
             number += 1
-            await asyncio.sleep(_PAUSE)
+
+
+def _check_declared(retry: Retry, what: str, fault: Exception) -> None:
+    """Leave the wave after a failed attempt whose retries are declared, because only an own execution keeps them.
+
+    Raises:
+        NeedsOwn: the retries are declared, and the database is not the reason for the failure.
+    """
+    if retry != DEFAULT_RETRY and not is_outage(fault):
+        raise NeedsOwn(f"{what}, failed and is retried as declared: {error_text(fault)}") from fault

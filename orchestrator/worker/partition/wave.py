@@ -30,11 +30,12 @@ from orchestrator.store.locks import Woken
 from orchestrator.store.saga.opening import OpenSaga, open_sagas
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.worker.fault_log import fault_log_of
+from orchestrator.worker.outages import is_lost
 from orchestrator.worker.partition.group_commit import GroupCommitSwitch, StepGroups
 from orchestrator.worker.partition.handover import OwnExecutions
 from orchestrator.worker.partition.items import DriveResult, EventItem, OwnExecutionNeeded, Rejected, Results
 from orchestrator.worker.partition.reading import read_events
-from orchestrator.worker.partition.steps import DriveSlot, FinishGroups, NeedsOwn, Postponed, WaveSteps, is_lost
+from orchestrator.worker.partition.steps import DriveSlot, FinishGroups, NeedsOwn, Postponed, WaveSteps
 
 _SOFT = 0.7
 """Seconds after which no further saga or step begins, because a partition processes no messages during a wave."""
@@ -280,8 +281,11 @@ class Wave:
             return self._postpone(item, postponed.why, postponed)
         except EventIdReused:
             return self._reject_reused(item)
-        except NeedsOwn:
-            return OwnExecutionNeeded(item, "it waits, or calls an external operation")
+        except NeedsOwn as needs:
+            if needs.__cause__ is not None:
+                name = self._saga_name(item)
+                self._faults.failed(f"{name} failed in a wave", needs.__cause__, waiting=[name])
+            return OwnExecutionNeeded(item, needs.why)
         except SagaStuck as stuck:
             return OwnExecutionNeeded(item, f"it is stuck: {stuck}")
         except Exception as bug:
