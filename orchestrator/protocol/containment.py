@@ -63,9 +63,7 @@ class contained:
             or self._is_engines(raised)
         ):
             return
-        error = interrupted(self._what, raised)
-        error.__dict__[_BY_AUTHOR] = True
-        raise error from raised
+        raise interrupted(self._what, raised) from raised
 
     def _is_engines(self, raised: BaseException) -> bool:
         if isinstance(raised, asyncio.CancelledError):
@@ -83,12 +81,14 @@ def interrupted(what: str, raised: BaseException) -> CodeInterrupted:
     """Return the error to raise in place of an exception that is not an `Exception`."""
     kind = type(raised).__name__
     text = f": {raised}" if str(raised) else ""
-    return CodeInterrupted(
+    error = CodeInterrupted(
         storable(
             f"{what} raised {kind}{text}. {kind} is not an Exception, so it counts as a failed attempt and ends "
             "neither the worker nor the saga. Raise an ordinary exception to fail, or orchestrator.Refused to refuse"
         )
     )
+    error.__dict__[_BY_AUTHOR] = True
+    return error
 
 
 def is_closing(task: "asyncio.Task[Any] | None") -> bool:

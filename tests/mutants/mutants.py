@@ -156,8 +156,8 @@ MUTANTS = (
         breaks="a refusal is final even if the operation would now succeed",
         file=FENCE,
         replaced={
-            "return await database.in_transaction(record_it)": "return StepRefused("
-            "number=command.number, operation=step.operation.name, code=refused.code, message=refused.message)"
+            "return await database.in_transaction(record_it)": "return refused_reply("
+            "command.number, step.operation.name, refusal_record(refused))"
         },
         caught_by=("tests/store/test_fence.py::test_a_recorded_refusal_stays_even_if_the_operation_would_now_succeed",),
         unseen="an operation that chaos refuses is refused on every attempt",
