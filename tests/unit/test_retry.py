@@ -86,6 +86,11 @@ def test_past_the_pivot_nothing_is_final_and_the_waits_hold() -> None:
         assert after_failure(DECLARED, fault, 3, past_pivot=True) == AfterFailure(is_final=False, wait=4 * SECOND)
 
 
+NUMBER: Any = 3
+ONE_CLASS: Any = KeyError
+NO_ERRORS: Any = (int,)
+
+
 def undoable(**options: Any) -> Operation[..., Any]:
     """An operation whose compensation has these options."""
     made = operation(body)
@@ -100,9 +105,9 @@ def undoable(**options: Any) -> Operation[..., Any]:
         (lambda: operation(irreversible="x", retry=Retry(factor=0.5))(body), "factor is 0.5: write a number from 1"),
         (lambda: operation(irreversible="x", retry=Retry(first_wait=60 * SECOND))(body), "is shorter than its first"),
         (lambda: operation(irreversible="x", retry=Retry(first_wait=timedelta(0)))(body), "first_wait is datetime"),
-        (lambda: operation(irreversible="x", retry=3)(body), "has retry=3: write `retry=Retry("),  # type: ignore[call-overload]  # pyright: ignore
-        (lambda: operation(irreversible="x", never_retry=KeyError)(body), "write a tuple of exceptions"),  # type: ignore[call-overload]  # pyright: ignore
-        (lambda: operation(irreversible="x", never_retry=(int,))(body), "which is no subclass of Exception"),  # type: ignore[call-overload]  # pyright: ignore
+        (lambda: operation(irreversible="x", retry=NUMBER)(body), "has retry=3: write `retry=Retry("),
+        (lambda: operation(irreversible="x", never_retry=ONE_CLASS)(body), "write a tuple of exceptions"),
+        (lambda: operation(irreversible="x", never_retry=NO_ERRORS)(body), "which is no subclass of Exception"),
         (lambda: operation(irreversible="x", never_retry=(Refused,))(body), "never retried in any case: take it out"),
         (lambda: operation(retriable=True, retry=THREE)(body), "limits its attempts to 3, but it is retriable"),
         (lambda: operation(retriable=True, never_retry=(KeyError,))(body), "has never_retry, but it is retriable"),
