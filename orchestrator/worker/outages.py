@@ -9,7 +9,7 @@ from orchestrator.store.connections.errors import condition_of, sqlstate
 
 
 def is_lost(fault: BaseException) -> bool:
-    """Whether an error means that the database cannot be used at all, which no saga has caused."""
+    """Whether an error means that the database itself is unusable, rather than that a saga failed."""
     if not isinstance(fault, DBAPIError):
         return isinstance(fault, OSError | PoolTimeout | Unreachable)
     return (
