@@ -262,7 +262,7 @@ class WaveSteps:
         await self._retried(lambda _: self._store.mark_stuck(command))
 
     async def _retried(
-        self, attempt: Callable[[int], Awaitable[R]], decide: Callable[[Exception, int], None] = lambda *_: None
+        self, attempt: Callable[[int], Awaitable[R]], decide: Callable[[Exception, int], None] | None = None
     ) -> R:
         """Make an attempt, and repeat it after an error unless `decide` raises what the error leads to."""
         number = 1
@@ -270,7 +270,8 @@ class WaveSteps:
             try:
                 return await attempt(number)
             except Exception as fault:
-                decide(fault, number)
+                if decide is not None:
+                    decide(fault, number)
                 if isinstance(fault, AuthorsMistake):
                     raise
                 if is_lost(fault):
