@@ -14,7 +14,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, select
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
@@ -24,6 +24,7 @@ from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, wrap
 from orchestrator.protocol.event_ids import new_event_id
 from orchestrator.protocol.lock_keys import KEY_LIMIT
 from orchestrator.protocol.unwrapping import id_reused, is_same_event
+from orchestrator.store.connections.django import DjangoConnection, DjangoTransaction
 from orchestrator.store.core.schema import saga
 from orchestrator.store.outbox import NO_SAGA, Target, home_of_step, write
 from orchestrator.transaction import Transaction
@@ -88,7 +89,7 @@ async def add(
 
 
 def add_sync(
-    session: Session | Connection,
+    session: Session | Connection | DjangoConnection,
     event: DomainEvent,
     *,
     key: str | None = None,
@@ -96,10 +97,20 @@ def add_sync(
     time: datetime | None = None,
     needs_listener: bool = False,
 ) -> str:
-    """Add an event to the outbox, as `add` does, through a synchronous session or connection."""
-    _check(session, (Session, Connection), event, key)
+    """Add an event to the outbox, as `add` does, through a synchronous session or connection.
+
+    Django's `django.db.connection` is one, too, inside `transaction.atomic()`.
+    """
+    _check(session, (Session, Connection, DjangoConnection), event, key)
     envelope = enveloped(event, event_id, time, None)
-    connection = session if isinstance(session, Connection) else session.connection()
+    connection: Connection | DjangoTransaction
+    match session:
+        case Connection():
+            connection = session
+        case Session():
+            connection = session.connection()
+        case _:
+            connection = DjangoTransaction(session)
     _add(connection, envelope, event, key, None, needs_listener)
     return envelope.event_id
 
@@ -142,7 +153,7 @@ def enveloped(
 
 
 def _add(
-    connection: Connection,
+    connection: Connection | DjangoTransaction,
     envelope: Envelope,
     event: DomainEvent,
     key: str | None,
@@ -152,8 +163,9 @@ def _add(
     target = Target.REQUIRED if needs_listener else Target.LISTENERS
     try:
         there = write(connection, envelope, key=key, target=target, saga_id=NO_SAGA if cause is None else cause.saga_id)
-    except (OperationalError, ProgrammingError) as fault:
-        if "saga_outbox" not in str(fault.orig) or "column" in str(fault.orig):
+    except Exception as fault:  # of SQLAlchemy, or of the driver that Django uses
+        text = str(fault.orig) if isinstance(fault, DBAPIError) else str(fault)
+        if "saga_outbox" not in text or "column" in text:
             raise
         raise UsageError(
             "this database has no table saga_outbox. A worker creates it in the home database and in each of "

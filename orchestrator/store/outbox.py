@@ -41,6 +41,7 @@ from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import storable
 from orchestrator.protocol.commands import Opening
 from orchestrator.protocol.envelope import Envelope, read
+from orchestrator.store.connections.django import DjangoTransaction
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import FILLED, Database
 from orchestrator.store.core.schema import saga, saga_outbox
@@ -96,7 +97,9 @@ class OutboxRow:
     created_at: datetime
 
 
-def write(connection: Connection, envelope: Envelope, *, key: str | None, target: Target, saga_id: UUID) -> str | None:
+def write(
+    connection: Connection | DjangoTransaction, envelope: Envelope, *, key: str | None, target: Target, saga_id: UUID
+) -> str | None:
     """Write an event's row in the caller's transaction.
 
     Args:
@@ -136,7 +139,7 @@ def write(connection: Connection, envelope: Envelope, *, key: str | None, target
 _LOCK_KEY = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 7164201))")
 
 
-def fills(connection: Connection | AsyncConnection) -> None:
+def fills(connection: Connection | AsyncConnection | DjangoTransaction) -> None:
     """Mark the connection's transaction as one that writes events to be sent, so that its commit wakes a relay."""
     sync = connection.sync_connection if isinstance(connection, AsyncConnection) else connection
     if sync is not None:
