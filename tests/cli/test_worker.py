@@ -18,7 +18,7 @@ async def test_a_worker_of_a_faulty_project_reports_the_fault_once(program: tupl
     ran = await ended(await shell.start("worker", program=program))
 
     assert ran.code == 2, ran
-    assert ran.err.startswith("1 problem found; nothing was started.\n  shop.py:2  reserve has nothing to undo it")
+    assert ran.err.startswith("1 problem found; nothing was started.\n  shop.py:2  reserve has no compensation")
     assert ran.err.count("shop.py:2") == 1
 
 

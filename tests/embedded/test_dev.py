@@ -98,7 +98,7 @@ async def test_a_project_that_is_broken_at_first_runs_once_it_is_repaired(projec
     edit(project / "shop" / "stock.py", "@reserve.compensation\n", "")
     with dev(project) as author:
         await author.until("Correct it and save")
-        assert "shop/stock.py:18  reserve has nothing to undo it" in author.output
+        assert "shop/stock.py:18  reserve has no compensation" in author.output
 
         edit(project / "shop" / "stock.py", "async def release", "@reserve.compensation\nasync def release")
         await author.until("Reloaded in")

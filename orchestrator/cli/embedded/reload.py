@@ -63,7 +63,7 @@ class Reloader:
             worker = await self._stack.replace_workers()
         except WorkerFailed as fault:
             show.fault("The new code was not loaded:")
-            show.plain(fault.log.rstrip())
+            show.plain(fault.log)
             kept = ", ".join(str(worker.pid) for worker in self._stack.workers)
             show.wait(f"Worker {kept} continues with the old code." if kept else "No worker runs. Correct the code.")
         else:

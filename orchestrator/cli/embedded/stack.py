@@ -18,7 +18,8 @@ from orchestrator.worker.process.manager import DRAIN, READY_LINE
 WORKER = (sys.executable, "-m", "orchestrator", "worker", "--no-supervisor")
 """The command that starts a worker of any project."""
 _LOG = "worker-{}.log"
-_READY_SECONDS = 60
+_READY_SECONDS = 180
+"""Only a worker that hangs takes longer: one that fails ends by itself, even on a busy machine."""
 _STOP_SECONDS = DRAIN.total_seconds() + 5
 
 
@@ -30,7 +31,9 @@ class WorkerFailed(GaveUp):
     """
 
     def __init__(self, worker: Child) -> None:
-        self.log = worker.log.read_text(errors="replace")
+        self.log = (
+            worker.log.read_text(errors="replace").rstrip() or f"It has written nothing to {as_typed(worker.log)}."
+        )
         super().__init__(
             f"The worker did not start. Its log, {as_typed(worker.log)}, ends with:\n{worker.last_lines()}"
         )
@@ -201,7 +204,7 @@ class Stack:
             except WorkerFailed as fault:
                 if not self.survives_faults:
                     raise
-                self.show.fault(f"No worker runs until the code is corrected.\n{fault.log.rstrip()}")
+                self.show.fault(f"No worker runs until the code is corrected.\n{fault.log}")
             else:
                 self.show.step(f"Worker {replacement.pid} has taken over")
 

@@ -66,7 +66,7 @@ async def _dev(settings: Settings, *, postgres: bool, reload: bool) -> int:
                 if not stack.survives_faults:
                     raise
                 show.fault("The code was not loaded:")
-                show.plain(fault.log.rstrip())
+                show.plain(fault.log)
                 show.wait("Correct it and save: a worker starts then.")
             else:
                 show.good(f"The worker (process {worker.pid}) takes work.")
