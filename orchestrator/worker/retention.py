@@ -1,4 +1,4 @@
-"""Automatic purging: while a worker runs, it deletes in small batches what is older than the retention.
+"""Automatic purging: while a worker runs, it deletes data that is older than the retention, in small batches.
 
 Any number of workers may purge at the same time. A failure is logged and retried later, and no saga waits for it.
 """
@@ -17,12 +17,12 @@ _log = logging.getLogger(__name__)
 EVERY = 900.0
 """Seconds from one sweep to the next."""
 _SOON = 10.0
-"""Seconds to the next sweep if the last one left something."""
+"""Seconds to the next sweep if the last one did not delete everything."""
 FIRST = (5.0, 60.0)
-"""Shortest and longest wait before the first sweep, in seconds. It is random, because workers start together and need
-not purge together."""
+"""The shortest and the longest wait before the first sweep, in seconds. The wait is random, so that workers that start
+together do not purge together."""
 _BATCHES = 200
-"""Most batches in one sweep."""
+"""The maximum number of batches in one sweep."""
 _BREATH = 0.05
 """Seconds between two batches, so that purging does not hold up sagas."""
 
@@ -43,10 +43,10 @@ async def purge_by_itself(databases: Databases, retention: timedelta) -> None:
 
 
 async def sweep(databases: Databases, retention: timedelta, *, batches: int = _BATCHES) -> tuple[Purge, bool]:
-    """Purge what is older than the retention, up to a number of batches.
+    """Purge data that is older than the retention, up to a number of batches.
 
     Returns:
-        The counts of what was purged, and whether nothing older is left.
+        The counts of what was purged, and whether all such data is deleted now.
     """
     before = await database_time(databases.home) - retention
     purged = Purge()

@@ -1,6 +1,7 @@
-"""Registers the engine's search attributes in a namespace, and does without those that cannot be registered.
+"""Registers the engine's search attributes in a namespace, and works without those that cannot be registered.
 
-A namespace has room for few of them. On Temporal's SQL stores it has ten keywords, shared by all its applications.
+A namespace has room for only a few. On Temporal's SQL stores it has ten of the type Keyword, shared by all its
+applications.
 """
 
 from temporalio.api.enums.v1 import IndexedValueType
@@ -12,8 +13,8 @@ from orchestrator.errors import Unreachable
 from orchestrator.workflow.search_attributes import ERROR_CODE, EVENT_ID, EVENT_TYPE, SAGA_STATUS, leave_out
 
 _BY_USE = (SAGA_STATUS, ERROR_CODE, EVENT_TYPE, EVENT_ID)
-"""The search attributes in order of use, so that the remaining room goes to the most useful ones. Recovery needs the
-status; an event's id is already part of the workflow id."""
+"""The search attributes, the most useful first, so that these get the remaining room. Recovery needs the status; an
+event's id is already part of the workflow id."""
 _KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
 
 

@@ -1,6 +1,6 @@
 """Wakes sagas that wait for a lock by signalling the executions that drive them.
 
-No saga depends on the signal, because waiting sagas also look by themselves.
+No saga depends on the signal, because waiting sagas also check their locks by themselves.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from orchestrator.protocol.commands import SagaRef
 from orchestrator.store.locks import Woken
 
 _PATIENCE = timedelta(seconds=5)
-"""Time that one signal may take, and that sending may take when the worker drains."""
+"""How long one signal may take, and how long pending signals may take when the worker drains."""
 _NAMED = 100
-"""Most sagas named in one signal."""
+"""The maximum number of event ids in one signal."""
 
 
 Recover = Callable[[Sequence[UUID]], Awaitable[None]]
@@ -28,7 +28,7 @@ Recover = Callable[[Sequence[UUID]], Awaitable[None]]
 
 
 async def recover_later(sagas: Sequence[UUID]) -> None:
-    """Do nothing, and leave the sagas to the next sweeps of recovery."""
+    """Do nothing, because the next sweeps of recovery find the sagas."""
 
 
 class SignalWaker:
@@ -70,7 +70,7 @@ class SignalWaker:
                 sending.add_done_callback(self._sending.discard)
 
     async def _wake(self, workflow_id: str, sagas: Sequence[SagaRef]) -> None:
-        # A partition only looks at the sagas named here, because hundreds of its sagas may be waiting.
+        # A partition checks only the sagas in this list, because hundreds of its sagas may be waiting.
         event_ids = [saga.event_id for saga in sagas] if names.is_partition(workflow_id) else ()
         if await self._signal(workflow_id, event_ids):
             return

@@ -1,7 +1,7 @@
 """Finds executions that closed with unprocessed messages, and reads these messages from their histories.
 
-The order and the positions of the messages must be those that `orchestrator.workflow.own_execution` counts, because a
-dead letter is identified by its position.
+The messages must have the same order and positions as in `orchestrator.workflow.own_execution`, because a dead letter
+is identified by its position.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ from orchestrator.protocol.unwrapping import unwrap
 from orchestrator.protocol.wave import Carried
 
 _ENDED_WELL = ("completed", "failed", "cancelled", "rejected")
-"""The values of `SagaStatus` of an execution that processed every message before it closed."""
+"""The values of `SagaStatus` that mean that an execution processed every message before it closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClosedRun:
-    """One run of an orchestrator's execution that was cut off."""
+    """A run of an orchestrator's execution that was cut off."""
 
     orchestrator: str
     workflow_id: str
@@ -45,7 +45,7 @@ class _Sent:
     """A start, a signal or an update in a history."""
 
     event_id: int
-    """The id of the history event; for an update, of the last event that its workflow had seen before it."""
+    """The id of the history event or, for an update, of the last event that the workflow had seen before the update."""
     messages: Sequence[tuple[str, bytes]]
     """The messages, each with its source."""
     is_start: bool = False
@@ -79,8 +79,8 @@ async def closed_abnormally(
 async def newest_close(client: Client) -> datetime | None:
     """Return when the newest visible execution of the namespace completed. Temporal's clock is at least that late.
 
-    The server has no API for its time. It lists the newest executions first. If a server sorts them otherwise, the
-    returned time is earlier, and the next sweep checks more executions than necessary.
+    The server has no API for its time, but it lists the newest executions first. If a server sorts them differently,
+    the returned time is earlier, and the next sweep checks more executions than necessary.
 
     Returns:
         The time, or None if no completed execution is visible.
@@ -113,7 +113,8 @@ async def messages_of(client: Client, run: ClosedRun) -> list[Inbound]:
                 accepted = event.workflow_execution_update_accepted_event_attributes
                 if accepted.HasField("accepted_request"):
                     signals.append(_update(accepted.accepted_request_sequencing_event_id, accepted.accepted_request))
-            # An update that a reset carries over is first admitted, and later accepted without its content.
+            # An update that a reset carries over is first recorded as admitted, and later as accepted without its
+            # content.
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ADMITTED:
                 request = event.workflow_execution_update_admitted_event_attributes.request
                 signals.append(_update(event.event_id, request))
@@ -143,7 +144,7 @@ def read_message(orchestrator: AnyOrchestrator, message: Inbound) -> tuple[Envel
     """Read the event in a message.
 
     Raises:
-        UnreadableEvent: the orchestrator does not accept it; with the code that the execution would have stored.
+        UnreadableEvent: the orchestrator does not accept it. Its code is the one that the execution would have stored.
     """
     envelope = read_received(message.source, message.raw)
     for awaited in orchestrator.awaited:
@@ -158,7 +159,7 @@ def _start(run: ClosedRun, event: HistoryEvent) -> _Sent:
     arguments = [payload.data for payload in attributes.input.payloads]
     if not (names.is_partition(run.workflow_id) and attributes.continued_execution_run_id):
         return _Sent(event.event_id, [(names.START_SOURCE, raw) for raw in arguments], is_start=True)
-    # A partition's next run starts with a list of what it carries. The events of open sagas are in the database.
+    # A partition's next run starts with a list of the sagas that it carries; the database has the events of open ones.
     carried = Carried.model_validate_json(arguments[0]).carried
     raws = iter(arguments[1:])
     return _Sent(

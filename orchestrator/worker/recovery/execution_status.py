@@ -17,16 +17,16 @@ from temporalio.service import RPCError, RPCStatusCode
 _NO_REASON = "terminated by user via frontend"
 """The server's default reason for a termination without one."""
 _DELETES = ("history-service", "Delete workflow execution")
-"""Identity and reason with which the server terminates a running execution before it deletes it."""
+"""The identity and the reason with which the server terminates a running execution before deleting it."""
 MOVED = "moved to another task queue"
-"""Beginning of the reason with which an execution is terminated only because its saga moves to another task queue."""
+"""The reason for terminating an execution only because its saga moves to another task queue begins with this text."""
 _FAILED_OFTEN = 2
-"""Attempts at a workflow task above which it counts as failing. A worker that dies costs one attempt, too."""
+"""A workflow task with more attempts than this counts as failing. A worker that dies costs one attempt as well."""
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _NOT_THERE = WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_UNSPECIFIED
 _RUNS = (
     WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_RUNNING,
-    # The SDK's own enumeration does not have this one, and `describe` would raise.
+    # The SDK's own enumeration lacks this status, so its `describe` would raise.
     WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_PAUSED,
 )
 
@@ -46,7 +46,7 @@ class ExecutionStatus:
     task_attempt: int = 0
     """The number of attempts at the current workflow task, or 0 if there is none."""
     is_cancel_requested: bool = False
-    """Whether its cancellation was requested."""
+    """Whether the run's cancellation was requested."""
 
     @property
     def runs(self) -> bool:
@@ -117,7 +117,7 @@ async def status_of_chain(
     """
     if latest.status == _NOT_THERE or not first_run_id or latest.first_run_id == first_run_id:
         return latest
-    # Another execution has used the workflow id since, so the chain is followed from its first run.
+    # Another execution has used the workflow id in the meantime, so the chain is followed from its first run.
     run = await status_of_execution(client, workflow_id, first_run_id)
     while next_run_id := await _next_run_id(client, run):
         run = await status_of_execution(client, workflow_id, next_run_id)
@@ -128,8 +128,8 @@ async def why_terminated(client: Client, run: ExecutionStatus) -> str | None:
     """Return the reason for a termination.
 
     Returns:
-        The reason, an empty string if none was given, or None if the saga need not end, because the server terminated
-        the run to delete it, or because it was moved to another task queue.
+        The reason, or an empty string if none was given. None if the saga should not end, because the run was
+        terminated by the server to delete it, or by a move to another task queue.
 
     Raises:
         temporalio.service.RPCError: the server does not answer.

@@ -1,9 +1,9 @@
 """Undoes sagas that must be undone although their execution's workflow task keeps failing.
 
 A bug in `handle` undoes nothing and waits for a fix. But a cancellation, a passed deadline, or an undo that has already
-begun must not wait for one, because the execution would process it only after it has replayed the failing code. So the
-decision is written to the database, and the execution restarts with an empty history and the signal `undo`, with
-which it undoes without running the author's code.
+begun must not wait for a fix, and the execution could process it only after replaying the failing code. So the decision
+is written to the database, and the execution restarts with an empty history and the signal `undo`, which makes it undo
+the saga without running the author's code.
 """
 
 import logging
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 _FAILED = 'TemporalReportedProblems IN ("category=WorkflowTaskFailed")'
 _HISTORY_PAGE = 100
-"""Number of newest events in which the cancellation request is searched. Failed attempts add no events."""
+"""How many of the newest history events are searched for the cancellation request. Failed attempts add no events."""
 
 
 async def undo_if_decided(sweep: SweepState, recorded: RecordedSaga, execution: ExecutionStatus) -> Action | None:
@@ -71,9 +71,9 @@ async def undo_if_decided(sweep: SweepState, recorded: RecordedSaga, execution: 
 
 
 async def failing_sagas(sweep: SweepState) -> Sequence[RecordedSaga]:
-    """Return unfinished sagas whose own execution the server reports as failing, if this sweep has not checked them.
+    """Return unfinished sagas whose own execution the server reports as failing, except those already checked.
 
-    Nothing else would find a failing saga that sleeps, because it does not count as stalled.
+    Nothing else would find a failing saga that sleeps, because a sleeping saga does not count as stalled.
     """
     types = ", ".join(f'"{name}"' for name in sweep.catalog.orchestrators)
     of_these = f'TaskQueue = "{sweep.task_queue}" AND WorkflowType IN ({types})'
@@ -110,7 +110,7 @@ async def _begin_undo(sweep: SweepState, recorded: RecordedSaga, request: _UndoR
 
 
 async def _undo_request(sweep: SweepState, recorded: RecordedSaga, execution: ExecutionStatus) -> _UndoRequest | None:
-    """Return why the saga must be undone: a cancellation that its execution has not processed, or its deadline."""
+    """Return why the saga must be undone: its deadline, or a cancellation not yet processed by its execution."""
     if execution.is_cancel_requested:
         reason = await _why_cancelled(sweep.client, execution)
         message = "cancelled while its workflow task failed" + (f": {reason}" if reason else "")

@@ -1,4 +1,4 @@
-"""The state of one sweep of recovery: its limits, and what it has seen and done so far."""
+"""The state of one sweep of recovery: its limits, what it has checked, and what it has done so far."""
 
 import asyncio
 from collections import Counter
@@ -28,11 +28,13 @@ class Limits:
     grace: timedelta = timedelta(seconds=30)
     """Time without progress after which a sweep asks the server whether a saga has a live driver."""
     ceiling: int = 500
-    """Most sagas and messages that one sweep acts on. At the ceiling it asks the server about no further saga."""
+    """The maximum number of sagas and messages that one sweep acts on. At the ceiling the sweep stops asking the server
+    about sagas."""
     looks: int = 10_000
-    """Most stalled sagas that one sweep asks the server about. Each costs a request or two, and most may be alive."""
+    """The maximum number of stalled sagas about which one sweep asks the server. Each costs one or two requests,
+    although most of them may be alive."""
     findings: int = 1_000
-    """Most findings that one sweep stores; it counts all of them."""
+    """The maximum number of findings that one sweep stores. All findings are counted."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
@@ -51,13 +53,13 @@ class SweepState:
     limits: Limits
     dry_run: bool
     heartbeat: Callable[[int], None]
-    """A callback for each saga, which sends the sweep's heartbeats."""
+    """Called for each saga, to send the sweep's heartbeats."""
     seen: set[UUID] = field(default_factory=set[UUID])
     """The ids of the sagas that were checked."""
     partitions: dict[str, "asyncio.Future[ExecutionStatus]"] = field(
         default_factory=dict[str, "asyncio.Future[ExecutionStatus]"]
     )
-    """The status of each partition by its workflow id, so that the server is asked once for each."""
+    """The status of each partition, keyed by workflow id, so that the server is asked only once about each."""
     alive: int = 0
     """The number of checked sagas that have a live driver."""
     acted: int = 0
@@ -70,12 +72,12 @@ class SweepState:
 
     @property
     def is_full(self) -> bool:
-        """Whether the ceiling is reached, so that anything checked from now on would only be postponed."""
+        """Whether the ceiling is reached, so that any further action would only be postponed."""
         return self.acted >= self.limits.ceiling
 
     @property
     def has_looked_enough(self) -> bool:
-        """Whether no further stalled saga is checked."""
+        """Whether this sweep checks no further stalled saga."""
         return self.is_full or len(self.seen) >= self.limits.looks
 
     @property
@@ -85,9 +87,9 @@ class SweepState:
 
     @asynccontextmanager
     async def slot(self) -> AsyncGenerator[bool]:
-        """Reserve one action under the ceiling, and yield whether there was one left.
+        """Reserve one action under the ceiling, and yield whether that was possible.
 
-        An action that fails frees its slot for another, so that a saga that always fails does not starve the others.
+        An action that fails does not count, so that a saga that always fails does not starve the others.
         """
         async with self._change:
             await self._change.wait_for(lambda: self.acted + self._acting < self.limits.ceiling or not self._acting)
@@ -109,7 +111,7 @@ class SweepState:
         return action
 
     def postpone(self, workflow_id: str, why: str) -> Action:
-        """Note that an action is left to the next sweep, because this one has reached its ceiling."""
+        """Record that an action is postponed to the next sweep, because this one has reached its ceiling."""
         return self.note(Action.POSTPONE, workflow_id, f"{why}; the ceiling of {self.limits.ceiling} is reached")
 
     async def drive(self, orchestrator: str, envelope: Envelope, own: ExecutionStatus, *, undoes: bool = False) -> None:
@@ -119,7 +121,7 @@ class SweepState:
             orchestrator: the orchestrator's name.
             envelope: the saga's event.
             own: the status of the saga's own execution.
-            undoes: whether the database has decided that the saga is undone.
+            undoes: whether the database has recorded that the saga must be undone.
 
         Raises:
             temporalio.service.RPCError: the server did not accept the request.

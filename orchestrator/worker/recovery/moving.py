@@ -2,7 +2,7 @@
 
 An execution stays on its task queue for life, and only a worker there could end or continue it. So each is terminated
 with a reason that recovery knows. Nothing is undone: the saga continues in a new execution on this task queue, and its
-unprocessed messages are published again from the history. The next move completes one that was interrupted.
+unprocessed messages are published again from the history. If a move is interrupted, the next one completes it.
 """
 
 import json
@@ -33,10 +33,10 @@ from orchestrator.worker.recovery.schedule import schedule_id
 from orchestrator.workflow.system.recovery import Action
 
 _PUBLISHING = (PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW)
-"""The engine's own workflows that may hold an event which is not published yet."""
+"""The engine's own workflows that may hold an event that has not been published yet."""
 
 _NO_END = datetime(2200, 1, 1, tzinfo=UTC)
-"""A close time that no execution has, so that the search has no upper end and depends on no clock."""
+"""A close time later than that of any execution, so that the search has no upper end and depends on no clock."""
 
 Settle = Callable[[SweepState, ClosedRun], Awaitable[bool]]
 

@@ -24,7 +24,7 @@ async def undo_orphaned_effect(sweep: SweepState, effect: OrphanedEffect) -> Non
         Exception: the error of the compensation or the verification.
     """
     if effect.operation not in sweep.catalog.operations:
-        return  # left to a worker that knows the operation
+        return  # a worker that knows the operation will undo it
     workflow_id = workflow_id_of(effect)
     why = f"step {effect.number}, {effect.operation}, has left an external effect and its saga has ended"
     if sweep.dry_run:
@@ -39,5 +39,5 @@ async def undo_orphaned_effect(sweep: SweepState, effect: OrphanedEffect) -> Non
 
 
 def workflow_id_of(effect: OrphanedEffect) -> str:
-    """Return the workflow id of the saga's own execution, under which people know the saga."""
+    """Return the workflow id of the saga's own execution, which is how operators refer to the saga."""
     return own_workflow_id(effect.saga.orchestrator, effect.saga.event_id)

@@ -1,4 +1,4 @@
-"""The schedule that runs recovery: one for each task queue, created or updated by every worker that starts."""
+"""The schedule that runs recovery. Each task queue has one, and every worker that starts creates or updates it."""
 
 from datetime import timedelta
 
@@ -19,7 +19,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from orchestrator.workflow.system.recovery import SagaRecovery
 
 _CATCHUP = timedelta(seconds=10)
-"""How late a missed recovery may still start. None is caught up, because the next one sees everything it would have."""
+"""How late a missed recovery may still start. Older ones are not caught up, because the next one finds the same
+sagas."""
 
 
 def schedule_id(task_queue: str) -> str:
@@ -28,7 +29,7 @@ def schedule_id(task_queue: str) -> str:
 
 
 async def ensure_schedule(client: Client, task_queue: str, interval: timedelta) -> None:
-    """Create, update or delete the schedule to match the interval. A schedule that a person paused stays paused.
+    """Create, update or delete the schedule to match the interval. A paused schedule stays paused.
 
     Args:
         client: a connection to Temporal.

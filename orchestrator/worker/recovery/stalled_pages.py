@@ -9,8 +9,8 @@ from orchestrator.worker.recovery.limits import SweepState
 
 _PAGE = 200
 _LOOKS_APART = timedelta(seconds=30)
-"""Shortest time between two checks of a saga that waits for locks. Hundreds may wait, and asking the server about each
-in every sweep would be most of its work."""
+"""The shortest time between two checks of a saga that waits for locks. Hundreds may wait, and asking the server about
+each of them would be most of a sweep's work."""
 
 LookAtAll = Callable[[Sequence[RecordedSaga]], Awaitable[Any]]
 
@@ -18,8 +18,8 @@ LookAtAll = Callable[[Sequence[RecordedSaga]], Awaitable[Any]]
 class StalledPages:
     """Pages of one application's stalled sagas, across all sweeps of this process.
 
-    A sweep continues where the last one stopped and then starts over. If every sweep began with the oldest stalled
-    saga, thousands of sagas that wait and are alive would hide all others.
+    A sweep continues where the previous one stopped, and starts over after the last page. If every sweep began with the
+    oldest stalled saga, thousands of waiting sagas with a live driver would keep it from reaching the others.
 
     Args:
         from_future: whether to read the sagas whose last progress lies in the future, written by a wrong clock, instead
@@ -40,7 +40,7 @@ class StalledPages:
             now: the current time of the database's clock.
 
         Returns:
-            Whether sagas are left for the next sweep.
+            Whether sagas remain for the next sweep.
         """
         begin = self._stopped_after
         quiet = now - sweep.limits.grace
@@ -57,7 +57,7 @@ class StalledPages:
                 limit=_PAGE,
             ):
                 if begin is not None and first is None and _position(page[0]) > _position(begin):
-                    break  # this sweep began there, so it has checked the rest
+                    break  # this sweep began here, so it has already checked the rest
                 if not sweep.has_looked_enough:
                     await look_at_all([recorded for recorded in page if recorded.id not in sweep.seen])
                 for before, recorded in zip((last, *page), page, strict=False):

@@ -1,8 +1,8 @@
 """Recovers a stalled saga: finds out whether it has a live driver, and resumes or undoes it if not.
 
-The status of the owner's chain of runs decides. If it runs, the saga is left alone. If it was terminated, a person
-wants the saga ended, so it is undone, or resumed if it is past its pivot. Anything else is an accident, so the saga is
-resumed.
+The status of the owner's chain of runs decides. If the chain runs, nothing is done. If it was terminated, an operator
+wants the saga ended, so the saga is undone, or resumed if it is past its pivot. Any other end is an accident, so the
+saga is resumed.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ async def recover_saga(sweep: SweepState, recorded: RecordedSaga) -> Action | No
 
 
 async def _is_carried(sweep: SweepState, recorded: RecordedSaga) -> bool:
-    """Return whether a running partition carries the saga. The server is asked once in a sweep for each partition."""
+    """Return whether a running partition carries the saga. A sweep asks the server only once about each partition."""
     owner = recorded.owner_workflow_id
     if not is_partition(owner):
         return False
@@ -95,7 +95,7 @@ async def _decide(sweep: SweepState, recorded: RecordedSaga, last: ExecutionStat
 
 
 async def _has_ended(sweep: SweepState, recorded: RecordedSaga) -> bool:
-    """Return whether the saga has ended, because its execution may have finished it since the row was read."""
+    """Return whether the saga has ended in the meantime; its execution may have finished it since the row was read."""
     rows = await recorded_sagas(sweep.databases.home, [recorded.id])
     return recorded.id in rows and rows[recorded.id].phase.is_final
 
@@ -120,6 +120,6 @@ def _event_of(sweep: SweepState, recorded: RecordedSaga) -> Envelope | str:
     except UnreadableEvent as fault:
         if fault.is_newer:
             return read(recorded.envelope)  # its execution waits for a newer worker
-        # Its execution would store the event as a dead letter and end, and the next sweep would start another one.
+        # An execution would store the event as a dead letter and end, and the next sweep would start another one.
         return f"its event cannot be read here ({fault}); start a worker that knows its contract"
     return envelope

@@ -1,8 +1,8 @@
-"""Recovery: makes sagas end whose executions were terminated, deleted, timed out, or lost with their cluster.
+"""Recovery completes or undoes sagas whose executions were terminated, deleted, timed out, or lost with their cluster.
 
 A sweep checks every stalled saga, then every execution that was cut off since the last sweep. Any number of sweeps may
 run at the same time, and each may be interrupted anywhere, because every decision is a compare-and-set in the database
-and every start is a signal-with-start. The next sweep continues what an interrupted one has left.
+and every start is a signal-with-start. The next sweep does what an interrupted one has not done.
 """
 
 import asyncio
@@ -52,28 +52,28 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _AT_ONCE = 20
-"""Most sagas, or executions, that are checked concurrently."""
+"""The maximum number of sagas or executions that are checked concurrently."""
 _HEAD_BATCHES = 200
-"""Most batches of unused lock heads that one sweep removes. This is more than sagas with new keys can add between two
-sweeps, because otherwise the table would only grow."""
+"""The maximum number of batches of unused lock heads that one sweep removes. Sagas with new keys add fewer than that
+between two sweeps, so the table cannot grow without end."""
 _DEAD_LETTER_BATCHES = 20
-"""Most batches of dead letters of an older version for which one sweep looks up event ids."""
+"""The maximum number of batches of an older version's dead letters for which one sweep looks up event ids."""
 _RUNS = 200
-"""Closed runs on one page."""
+"""The number of closed runs on one page."""
 _SETTLED_RUNS = 50_000
-"""Most settled runs that a process remembers, so that it does not read their histories again."""
+"""The maximum number of settled runs that a process remembers, so that it does not read their histories again."""
 _VISIBILITY_LAG = timedelta(minutes=2)
-"""How late a closed execution may become visible. Executions that closed this long before the mark are checked again. A
-mark further ahead of Temporal's clock than this was written by a worker whose clock was ahead."""
+"""How late a closed execution may become visible. Executions that closed up to this long before the mark are checked
+again. If the mark is further ahead of Temporal's clock than this, a worker whose clock was ahead has written it."""
 
 
 class Recovery:
     """Recovers the sagas of one application.
 
     Args:
-        client: a connection to the Temporal that the database belongs to.
-        databases: the home database, with the remote ones if steps run in them.
-        catalog: the known orchestrators. Sagas of others are left to workers that know them.
+        client: a connection to the Temporal server that the database belongs to.
+        databases: the home database, and the remote ones if steps run in them.
+        catalog: the known orchestrators. Other orchestrators' sagas are left to workers that know them.
         task_queue: the task queue of the workers. Executions on other task queues belong to other applications.
         limits: the limits of each sweep.
     """
@@ -98,16 +98,16 @@ class Recovery:
         """The run ids of closed runs that were settled since the mark was last moved."""
 
     async def check_belonging(self) -> None:
-        """Check that the databases' sagas run on this Temporal.
+        """Check that the databases' sagas run on this Temporal server.
 
         Raises:
-            RecoveryRefused: they run on another one; the message says what to do.
+            RecoveryRefused: they run on another server; the message says what to do.
         """
         for _, database in self.databases:
             await check_belonging(database, self._client.namespace, await self._cluster_id())
 
     async def adopt(self) -> None:
-        """Make the databases belong to this Temporal."""
+        """Assign the databases to this Temporal server."""
         for _, database in self.databases:
             await adopt(database, self._client.namespace, await self._cluster_id())
 
@@ -125,12 +125,12 @@ class Recovery:
 
         Args:
             dry_run: whether to change nothing and only report what would be done.
-            heartbeat: a callback for each saga and execution, which sends the sweep's heartbeats.
+            heartbeat: called for each saga and execution, to send the sweep's heartbeats.
             temporal_time: the current time of Temporal's clock, if the caller knows it.
             moves_from: another task queue, from which executions and schedules are first moved to this one.
 
         Raises:
-            RecoveryRefused: the database belongs to another Temporal.
+            RecoveryRefused: the database belongs to another Temporal server.
             temporalio.service.RPCError: the server does not answer.
         """
         await self.check_belonging()
@@ -207,10 +207,10 @@ class Recovery:
 
         The mark is compared with the times at which executions closed, so it must never be ahead of Temporal's clock.
         Otherwise executions that close before the mark would not be checked. Only `orchestrator recover`, which does
-        not know that clock, measures the grace time with the database's.
+        not know Temporal's clock, measures the grace time with the database's clock.
 
         Returns:
-            The new mark, up to which everything is settled, or None if something is left or this is a dry run.
+            The new mark, up to which everything is settled; None if something remains to be settled, or in a dry run.
         """
         if not self._catalog.orchestrators:
             return None
@@ -304,7 +304,7 @@ def _note_failure(sweep: SweepState, workflow_id: str, fault: Exception) -> None
 
 
 async def _for_each(items: Sequence[T], work: Callable[[T], Awaitable[Any]]) -> list[Any]:
-    """Await the work for each item, at most `_AT_ONCE` of them concurrently."""
+    """Run the work for each item, for at most `_AT_ONCE` items concurrently."""
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def in_slot(item: T) -> Any:

@@ -29,18 +29,19 @@ from orchestrator.workflow.system.recovery import Action
 
 @dataclass
 class _Messages:
-    """A run's messages by kind."""
+    """A run's messages, grouped by kind."""
 
     requests: dict[UUID, tuple[Inbound, Envelope, DomainEvent]] = field(
         default_factory=dict[UUID, tuple[Inbound, Envelope, DomainEvent]]
     )
-    """The events that start a saga, by the saga's id; of several with the same id the first."""
+    """The events that start a saga, keyed by the saga's id. Only the first event with an id is included."""
     awaited: list[tuple[Inbound, Envelope]] = field(default_factory=list[tuple[Inbound, Envelope]])
     """The events for which a saga may have waited."""
     unreadable: list[tuple[Inbound, UnreadableEvent]] = field(default_factory=list[tuple[Inbound, UnreadableEvent]])
     """The messages that become dead letters, each with its error."""
     newer: list[Envelope] = field(default_factory=list[Envelope])
-    """The events of newer versions than are known here. They get own executions, which wait for a newer worker."""
+    """The events whose version is newer than this worker knows. They get own executions, which wait for a newer
+    worker."""
 
 
 async def settle_messages(sweep: SweepState, run: ClosedRun) -> bool:
@@ -56,7 +57,7 @@ async def settle_messages(sweep: SweepState, run: ClosedRun) -> bool:
         history = await messages_of(sweep.client, run)
     except RPCError as fault:
         if fault.status is RPCStatusCode.NOT_FOUND:
-            return True  # the history was deleted, so nothing can be read any more
+            return True  # the history was deleted, so there are no messages to read
         raise
     messages = _sort(sweep, run, history)
     recorded = await recorded_sagas(sweep.database, messages.requests)
@@ -78,7 +79,8 @@ def _sort(sweep: SweepState, run: ClosedRun, history: Sequence[Inbound]) -> _Mes
         try:
             envelope, event = read_message(orchestrator, message)
         except UnreadableEvent as fault:
-            # A terminated own execution that waited for a newer worker was ended by a person, unless it was moved.
+            # If an own execution waited for a newer worker and was terminated, an operator ended it, unless it was
+            # moved.
             if fault.is_newer and (run.was_moved or is_partition(run.workflow_id)):
                 messages.newer.append(read(message.raw))
             else:
@@ -100,7 +102,7 @@ async def _settle_requests(
 ) -> bool:
     """Publish the events without a saga, and recover the unfinished sagas of the others.
 
-    An event whose id another event has used is added to the unreadable messages.
+    An event whose id was already used for another event is added to the unreadable messages.
     """
     requests = sweep.catalog.orchestrators[run.orchestrator].requests
     settled = True
@@ -114,7 +116,7 @@ async def _settle_requests(
         elif not is_same_event(envelope, row.content_digest, row.envelope, *requests):
             messages.unreadable.append((message, id_reused(envelope.event_id)))
         elif not row.phase.is_final and key not in sweep.seen:
-            # Otherwise the saga would count as stalled only after the time for which it waits.
+            # Recover it now, because the saga would count as stalled only after the time for which it waits.
             settled &= await recover_saga(sweep, row) is not Action.POSTPONE
     await _publish_in_order(sweep, run, unopened)
     return settled
@@ -133,7 +135,7 @@ async def _publish_newer(sweep: SweepState, run: ClosedRun, newer: Sequence[Enve
 async def _send_awaited(
     sweep: SweepState, run: ClosedRun, messages: _Messages, recorded: Mapping[UUID, RecordedSaga]
 ) -> bool:
-    """Send the events for which the run's saga may wait to the execution that drives it now, which drops repeats."""
+    """Send events for which the run's saga may wait to the execution that drives it now, which drops repeats."""
     if not messages.awaited or not messages.requests:
         return True
     key, (_, request, _) = next(iter(messages.requests.items()))
@@ -143,7 +145,7 @@ async def _send_awaited(
     if sweep.dry_run:
         return True
     if not own.runs:
-        return False  # its saga is not recovered yet
+        return False  # the saga has not been recovered yet
     handle = sweep.client.get_workflow_handle(own.workflow_id)
     for _, envelope in messages.awaited:
         await handle.signal(EVENT_SIGNAL, raw_json(envelope.text.encode()))
@@ -157,7 +159,7 @@ def _not_awaited(envelope: Envelope) -> UnreadableEvent:
 async def _publish(sweep: SweepState, run: ClosedRun, envelope: Envelope) -> bool:
     own = await status_of_execution(sweep.client, own_workflow_id(run.orchestrator, envelope.event_id))
     if own.runs:
-        return True  # it has received the event, and will write the row
+        return True  # the saga's execution has received the event, and will write the row
     why = f"{run.workflow_id} was cut off before it processed the event"
     async with sweep.slot() as has_slot:
         if not has_slot:
@@ -169,7 +171,7 @@ async def _publish(sweep: SweepState, run: ClosedRun, envelope: Envelope) -> boo
 
 
 async def _publish_in_order(sweep: SweepState, run: ClosedRun, events: Sequence[tuple[Envelope, DomainEvent]]) -> None:
-    """Publish the events whose sagas a partition had not opened, in order, to where they would be published today."""
+    """Publish the events whose sagas a partition had not opened, in order, routed as new events are."""
     orchestrator = sweep.catalog.orchestrators[run.orchestrator]
     why = f"{run.workflow_id} was cut off before it processed the event"
     sender = PartitionSender(sweep.client, sweep.task_queue)
@@ -182,7 +184,7 @@ async def _publish_in_order(sweep: SweepState, run: ClosedRun, events: Sequence[
         targets.setdefault(target, []).append(envelope)
         sweep.note(Action.PUBLISH, target, f"{why} {envelope.event_id}")
     if not sweep.dry_run:
-        # No ceiling applies, because later events would overtake the postponed ones. Signals are cheap.
+        # The ceiling does not apply, because later events would overtake postponed ones. Signals are cheap.
         for target, envelopes in targets.items():
             await asyncio.gather(*(sender.send(run.orchestrator, target, envelope) for envelope in envelopes))
 

@@ -1,1 +1,1 @@
-"""The relay: sends what is in an outbox to the orchestrators that listen."""
+"""The relay sends the events in an outbox to the orchestrators that listen to them."""

@@ -12,7 +12,7 @@ from orchestrator.protocol.envelope import Envelope
 
 
 class Deliver(Protocol):
-    """Delivers an event to a listener. When the call returns, the listener has accepted the event. Repeats are safe."""
+    """Delivers an event to a listener. A call returns when the listener has accepted the event, and may be repeated."""
 
     async def __call__(self, listener: AnyOrchestrator, event: DomainEvent, envelope: Envelope, /) -> None:
         """Deliver an event.

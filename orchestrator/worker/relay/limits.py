@@ -9,28 +9,28 @@ class RelayLimits:
     """Batch sizes and times of a relay. Tests use shorter times."""
 
     at_once: int = 50
-    """Most ordering keys, and rows without one, that are sent concurrently."""
+    """The maximum number of ordering keys, and of rows without one, that are sent concurrently."""
     lease: timedelta = timedelta(seconds=15)
-    """Duration of a claim. It must be longer than sending the claimed rows may take."""
+    """The duration of a claim. It must be longer than it may take to send the claimed rows."""
     soft: timedelta = timedelta(seconds=5)
-    """Time after which no further row of a key is sent under the same claim."""
+    """The time after which no further row of a key is sent under the same claim."""
     patience: timedelta = timedelta(seconds=8)
-    """Time that sending one row may take."""
+    """How long it may take to send one row."""
     first_look: timedelta = timedelta(seconds=0.1)
-    """First pause while the outbox is empty. A commit in this process ends any pause."""
+    """The first pause while the outbox is empty. A commit in this process ends any pause."""
     last_look: timedelta = timedelta(seconds=1)
-    """Longest pause while the outbox is empty."""
+    """The longest pause while the outbox is empty."""
     first_wait: timedelta = timedelta(seconds=0.5)
-    """First wait before a row is retried. It doubles with each attempt."""
+    """The first wait before a row is retried. The wait doubles with each attempt."""
     last_wait: timedelta = timedelta(seconds=30)
-    """Longest wait before a row is retried."""
+    """The longest wait before a row is retried."""
     newer_wait: timedelta = timedelta(seconds=5)
-    """Wait before retrying an event that only newer code can read or route."""
+    """The wait before retrying an event that only newer code can read or route."""
     unknown_for: timedelta = timedelta(seconds=30)
-    """How long to wait for newer code that knows an event which is unknown here."""
+    """How long to wait for newer code if an event is unknown here."""
     late: timedelta = timedelta(seconds=60)
-    """Age of the oldest row above which a warning is logged, and the time between two such warnings."""
+    """A warning is logged if the oldest row is older than this, and is repeated at this interval."""
     measured: timedelta = timedelta(seconds=5)
-    """Time between two measurements of the backlog."""
+    """The time between two measurements of the backlog."""
     checked: timedelta = timedelta(seconds=30)
-    """Time between two checks that the database belongs to this Temporal."""
+    """The time between two checks that the database belongs to this Temporal server."""

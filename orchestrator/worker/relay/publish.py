@@ -21,7 +21,7 @@ from orchestrator.workflow.system.publish import PUBLISH_EVENT, PublishReply
 def bus_of(client: Client, catalog: Catalog, task_queue: str, *, source: str) -> EventBus:
     """Return an event bus on a worker's connection.
 
-    It has its own data converter, because the worker's would not decode outcomes.
+    The bus has its own data converter, because the worker's converter would not decode outcomes.
     """
     config = client.config()
     config["data_converter"] = pydantic_data_converter

@@ -1,9 +1,9 @@
-"""The relay: sends the events in an outbox to their listeners after the commit, in order for each ordering key.
+"""The relay sends the events in an outbox to their listeners after the commit, in order for each ordering key.
 
 Each worker process runs one relay for each database. A relay may be killed anywhere. Its claims expire soon, and events
-that it had sent but not marked are sent again; listeners drop a repeat by its event id. An event that fails for now is
-retried, and later events with the same key wait for it. An event that can never be sent becomes a dead letter and
-blocks nothing.
+that it had sent but not marked are sent again; listeners recognise a repeat by its event id and drop it. An event that
+cannot be sent yet is retried, and later events with the same key wait for it. An event that can never be sent becomes a
+dead letter and blocks nothing.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ from orchestrator.worker.relay.unknown_rows import UnknownRows
 _log = logging.getLogger(__name__)
 
 CheckBelonging = Callable[[], Awaitable[None]]
-"""Raises `RecoveryRefused` while the database belongs to another Temporal."""
+"""Raises `RecoveryRefused` while the database belongs to another Temporal server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class _Sent:
 
 @dataclass(frozen=True, slots=True)
 class _Retry:
-    """A row that is to be retried after a wait."""
+    """A row that will be retried after a wait."""
 
     row: OutboxRow
     why: str
@@ -83,7 +83,7 @@ DeliveryResult = _Sent | _Retry | _Rejected
 
 @dataclass(slots=True)
 class Pass:
-    """Counts of what one pass over the outbox did."""
+    """Counts the results of one pass over the outbox."""
 
     sent: int = 0
     rejected: int = 0
@@ -107,8 +107,8 @@ class Relay:
         name: the database's name.
         limits: batch sizes and times.
         meter: the meter for the backlog's size and lag.
-        check_belonging: raises while the database belongs to another Temporal. The outbox of a copied database must
-            not be sent, because the original sends the same events.
+        check_belonging: raises while the database belongs to another Temporal server. The outbox of a copied database
+            must not be sent, because the original sends the same events.
     """
 
     database: Database
@@ -145,7 +145,7 @@ class Relay:
                     await self._measure()
                     may_send = await self._belongs_here() and await is_due(self.database)
                     done = await self.pass_on(few=failures > 0) if may_send else Pass()
-                except Exception as fault:  # neither a database error nor a bug may leave events unsent for good
+                except Exception as fault:  # neither a database error nor a bug may leave events unsent forever
                     fault_log_of(self.home).failed(f"sending the outbox of {self.name} failed and is retried", fault)
                     done = Pass(postponed=1)
                 if last:
@@ -208,7 +208,8 @@ class Relay:
         except Unroutable as fault:
             if self._unknown.is_waited_for(row.id):
                 return _Retry(row, str(fault), min(self.limits.newer_wait, self.limits.unknown_for))
-            # For Target.MISSING, a listener of a shared event was probably removed, and the remaining one has its saga.
+            # With Target.MISSING, a listener of a shared event was probably removed, and the remaining one has its
+            # saga.
             return _Sent(row) if row.target == Target.MISSING else _Rejected(row, fault.code, fault.message)
         except UnreadableEvent as fault:
             if fault.is_newer:
@@ -229,7 +230,7 @@ class Relay:
         return _Sent(row)
 
     async def _sagas_of(self, rows: Sequence[OutboxRow]) -> set[UUID]:
-        """Return the ids of existing sagas of the rows whose target is the listeners that have no saga yet."""
+        """Return the ids of existing sagas, for the rows that are sent only to listeners without a saga."""
         candidates: set[UUID] = set()
         for row in rows:
             if row.target == Target.MISSING:
@@ -253,7 +254,7 @@ class Relay:
                 self._unknown.settle(result.row.id)
 
     async def _reject(self, rejected: _Rejected) -> None:
-        """Store the dead letter, then mark the row. A crash in between repeats both, and the letter is stored once."""
+        """Store the dead letter, then mark the row. Repeating both after a crash stores no second dead letter."""
         row = rejected.row
         message = Inbound(OUTBOX_SOURCE, 1, row.envelope.encode("utf-8", "replace"))
         origin = f"{OUTBOX_SOURCE}/{self.name}"
@@ -309,7 +310,7 @@ class Relay:
 
 
 _ENDING = 10.0
-"""Seconds that the last pass may take."""
+"""How many seconds the last pass may take."""
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ def route(row: OutboxRow, known: set[UUID], catalog: Catalog) -> tuple[Envelope,
 
     Args:
         row: the outbox row.
-        known: ids of the sagas that exist, for rows whose target is the listeners that have no saga yet.
+        known: ids of the sagas that exist, for rows that are sent only to listeners without a saga.
         catalog: the events and orchestrators that this process knows.
 
     Raises:
@@ -36,7 +36,7 @@ def route(row: OutboxRow, known: set[UUID], catalog: Catalog) -> tuple[Envelope,
     listeners = list(catalog.listeners_of(envelope.event_type))
     if event_class is None:
         raise Unroutable("event.unknown_type", f"type: {envelope.event_type} is not an event type of this application")
-    # The next two rows are only written while there are more listeners than here. So newer code has written them, and
+    # Rows like the next two are written only by code with more listeners than this code has. That code is newer, so
     # its own relay must send them.
     if row.target is None and not listeners:
         raise Unroutable(

@@ -5,7 +5,7 @@ from datetime import timedelta
 from time import monotonic
 
 MOST = 10_000
-"""Most rows that are remembered. The patience with a forgotten row starts again when it is claimed again."""
+"""The maximum number of rows to remember. If a forgotten row is claimed again, its waiting time starts afresh."""
 
 
 @dataclass(slots=True)
