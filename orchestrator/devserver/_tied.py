@@ -30,7 +30,7 @@ def by_pipe() -> None:
     living, alive = os.pipe()
     if os.fork() == 0:
         os.close(alive)
-        # The watcher keeps only the two pipes, so that it holds nothing else of the command's, such as a lock.
+        # The watcher keeps only the two pipes open, so that it holds no other file of the command, such as a lock.
         os.dup2(living, 3)
         os.closerange(4, 256)
         ended = select.select([0, 3], [], [])[0]
@@ -42,8 +42,8 @@ def by_pipe() -> None:
 
 
 def become(user: str) -> None:
-    """Continue as another user of the operating system."""
-    import pwd  # only where it is needed, because it takes time
+    """Switch to another user of the operating system."""
+    import pwd  # imported only where it is needed, because the import takes time
 
     entry = pwd.getpwnam(user)
     os.initgroups(user, entry.pw_gid)
@@ -55,11 +55,11 @@ def main() -> None:
     """Tie this process to its parent, then replace it with the command."""
     parent, how, user, *command = sys.argv[1:]
     if how == "pipe":
-        by_pipe()  # before the change of users, so that the watcher may kill whatever the command becomes
+        by_pipe()  # before switching users, so that the watcher may kill the command whoever runs it
     if user:
         become(user)
     if how == "kernel":
-        by_kernel(int(parent))  # after it, because the kernel forgets the request when the user changes
+        by_kernel(int(parent))  # after switching, because the kernel forgets the request when the user changes
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)

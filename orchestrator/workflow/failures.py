@@ -1,7 +1,7 @@
-"""Temporal's failures: shortens them before they are sent, and formats received ones as one line.
+"""Shortens Temporal's failures before they are sent, and formats received failures as one line.
 
-The server stores the last failure of a retried activity only up to 4 KiB. It replaces a larger one by the sentence
-"Failure exceeds size limit.", so that the cause would not be visible while the activity is retried.
+The server stores the last failure of a retried activity only if it has at most 4 KiB. It replaces a larger one with the
+sentence "Failure exceeds size limit.", so that the cause would not be visible while the activity is retried.
 """
 
 from temporalio.api.enums.v1 import TimeoutType
@@ -10,13 +10,14 @@ from temporalio.converter import DefaultFailureConverter, PayloadConverter
 from temporalio.exceptions import FailureError
 
 FAILURE_LIMIT = 3_500
-"""The most bytes of a failure with its causes and traceback, without the reply that its details may contain."""
+"""The maximum size in bytes of a failure with its causes and traceback, without the reply that its details may
+contain."""
 _MESSAGE, _CAUSE_MESSAGE, _TYPE = 2_400, 300, 200
 _CAUSES = 2
 
 
 class BoundedFailureConverter(DefaultFailureConverter):
-    """Temporal's own converter, with every failure shortened to a size that the server stores."""
+    """Temporal's own converter, except that it shortens every failure to a size that the server stores."""
 
     def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
         """Convert an exception, and shorten the failure."""
@@ -54,7 +55,7 @@ def _cut(text: str, limit: int) -> str:
 
 
 def failure_text(failure: Failure) -> str:
-    """Describe a failure in one line: the error's type and message, or the kind of timeout."""
+    """Describe a failure in one line, by the error's type and message or by the kind of timeout."""
     match failure.WhichOneof("failure_info"):
         case "activity_failure_info" if failure.HasField("cause"):
             return failure_text(failure.cause)
@@ -72,7 +73,7 @@ def failure_text(failure: Failure) -> str:
 
 
 def was_cut_off(failure: Failure) -> bool:
-    """Whether an attempt timed out, so that its worker has not reported how it ended."""
+    """Whether an attempt timed out, which means that its worker has not reported how the attempt ended."""
     return failure.WhichOneof("failure_info") == "timeout_failure_info"
 
 

@@ -1,8 +1,8 @@
-"""Hosts: the Temporal workflow classes that the engine makes for orchestrators.
+"""Hosts are the Temporal workflow classes that the engine creates for orchestrators.
 
-Temporal's sandbox imports a workflow class by module and name, again for each execution. This module resolves the name
-in `__getattr__`, which imports the author's module *inside* the sandbox. There the sandbox notices if `handle` uses a
-clock, random numbers or files. The engine, events and operations are passed through.
+For each execution, Temporal's sandbox imports the workflow class again, by module and name. This module resolves the
+name in `__getattr__`, which imports the author's module *inside* the sandbox, where the sandbox notices if `handle`
+uses a clock, random numbers or files. The engine, events and operations are passed through.
 """
 
 import importlib
@@ -38,7 +38,7 @@ class Host:
     location: ClassVar["_Location"]
 
     def __init__(self) -> None:
-        # Signals of the first task arrive before `run`, so the execution is made here.
+        # Signals of the first task arrive before `run`, so the execution is created here.
         is_partition = names.is_partition(workflow.info().workflow_id)
         self.execution = PartitionExecution() if is_partition else SagaExecution(self.location.orchestrator())
 
@@ -49,10 +49,10 @@ class Host:
 
     @workflow.update(dynamic=True)
     async def receive_update(self, name: str, args: Sequence[RawValue]) -> dict[str, JsonValue]:
-        """Receive any update with any arguments, which are read later, as those of a signal.
+        """Receive any update with any arguments, which are read later, like those of a signal.
 
-        The handler ends at once, so that no run can end before it. It must not raise, because an exception would fail
-        the workflow task forever.
+        The handler ends immediately, so that no run can end before it. It must not raise, because an exception would
+        fail the workflow task forever.
         """
         return {"accepted": self.execution.receive_update(args)}
 
@@ -65,19 +65,20 @@ class _Location:
     name: str
 
     def orchestrator(self) -> type[Orchestrator[Any, Any, Any]]:
-        """Import the author's class. In a sandbox it is that sandbox's own copy."""
+        """Import the author's class. Inside a sandbox, the result is that sandbox's own copy."""
         orchestrator: type[Orchestrator[Any, Any, Any]] = getattr(importlib.import_module(self.module), self.name)
         return orchestrator
 
 
 _locations: dict[str, _Location] = {}
 _hosts: dict[str, type] = {}
-"""The hosts, shared by all sandboxes, because Temporal's analysis of a class is nearly half of an execution's start."""
+"""The hosts. All sandboxes share them, because Temporal's analysis of a class takes nearly half of an execution's
+start."""
 _numbers = count(1)
 
 
 def hosts_of(catalog: Catalog) -> list[type]:
-    """Return a workflow class for each orchestrator, with the orchestrator's name, for a Temporal `Worker`."""
+    """Return a workflow class for each orchestrator, under the orchestrator's name, for a Temporal `Worker`."""
     hosts: list[type] = []
     for name, orchestrator in catalog.orchestrators.items():
         attribute = f"{name}_{next(_numbers)}"
@@ -91,9 +92,9 @@ def hosts_of(catalog: Catalog) -> list[type]:
 def sandbox_for(catalog: Catalog) -> SandboxedWorkflowRunner:
     """Return Temporal's sandbox, which imports only the orchestrators' modules again for each execution.
 
-    Every other module that is loaded by now is passed through, because importing a library takes seconds. The tables in
-    the orchestrators' modules are passed through as well, because they cannot be declared twice. The code is that of
-    the first import, whatever has happened to the files since.
+    Every other module that has been loaded is passed through, because importing a library takes seconds. The tables in
+    the orchestrators' modules are passed through as well, because they cannot be declared twice. The executed code is
+    that of the first import, even if the files have changed since.
     """
     sandboxed = {
         importable_name(base.__module__)

@@ -1,7 +1,7 @@
-"""The inbox of an execution: raw messages, from which it sorts out the events that a saga may wait for.
+"""The inbox of an execution stores raw messages, and sorts out the events that a saga may wait for.
 
-Each message is sorted once, and only a limited number of bytes at a time, because a workflow task that takes longer
-than two seconds is failed and replayed forever.
+Each message is sorted once, and each workflow task sorts only a limited number of bytes, because a task that takes
+longer than two seconds is failed and replayed forever.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from orchestrator.workflow.exact_numbers import unwrap_in_execution
 from orchestrator.workflow.parking import EventParked
 
 CARRIED = 1024 * 1024
-"""The most bytes of messages that a new run is started with."""
+"""The maximum number of bytes of messages with which a new run is started."""
 _RUN_UPDATES = 1_000
 """The number of updates after which a new run is started; the server refuses the 2,001st."""
 _RUN_SIGNALS = 5_000
 """The number of signals after which a new run is started; the server refuses the 10,001st."""
 _COUNTED = "signals-are-counted"
 SORTED_AT_ONCE = 2 * 1024 * 1024
-"""The most bytes of messages that are sorted in one workflow task, which takes about a tenth of a second."""
+"""The maximum number of bytes of messages that one workflow task sorts, which takes about a tenth of a second."""
 _PAUSE = timedelta(milliseconds=1)
 """The length of the timer that ends the workflow task, so that other executions are served."""
 
@@ -53,7 +53,7 @@ class Fault:
 
 
 class InboxFull(Exception):
-    """The run has had almost as many messages as the server accepts for a run."""
+    """The run has received almost as many messages as the server accepts for a run."""
 
 
 class Inbox:
@@ -63,7 +63,7 @@ class Inbox:
         awaited: the classes of events that the saga may wait for.
 
     Attributes:
-        messages: all other messages that `sort` has sorted, in the order of arrival.
+        messages: the messages that `sort` has found not to be awaited events, in the order of arrival.
     """
 
     def __init__(self, awaited: Sequence[type[DomainEvent]]) -> None:
@@ -85,7 +85,7 @@ class Inbox:
 
     @property
     def wants_new_run(self) -> bool:
-        """Whether the run has almost as many messages as the server accepts, and the next can start with the inbox."""
+        """Whether the run has almost as many messages as the server accepts, and the inbox fits into the next run."""
         return self._is_full and self._size <= CARRIED
 
     @property
@@ -101,11 +101,11 @@ class Inbox:
             return
         self._signals += 1
         if self._signals == _RUN_SIGNALS:
-            # Executions from before the patch, in which signals were not counted, must replay as they ran.
+            # Executions from before the patch did not count signals, and must replay as they ran.
             self._is_full |= workflow.patched(_COUNTED)
 
     def receive(self, source: str, arguments: Sequence[RawValue], *, first: bool = False) -> int:
-        """Append messages without reading them, or put them first.
+        """Append messages without reading them, or insert them before all others.
 
         Returns:
             The number of messages.
@@ -140,7 +140,7 @@ class Inbox:
     async def take(
         self, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], timeout: timedelta, *, summary: str
     ) -> Envelope | None:
-        """Wait for the first matching event, and return it; return None if none came in time.
+        """Wait for the first matching event, and return it; return None if none arrives in time.
 
         The event stays in the inbox until `received` is called.
 
@@ -165,7 +165,7 @@ class Inbox:
                 timer.cancel()
 
     def _sort_some(self) -> bool:
-        """Sort as many messages as one workflow task may, and return whether those were all."""
+        """Sort as many messages as one workflow task may sort, and return whether none remain."""
         size = 0
         while self._arrived:
             message = self._arrived[0]
@@ -176,7 +176,7 @@ class Inbox:
         return True
 
     def _sort_message(self, message: Inbound) -> int:
-        """Sort one message, and return how many bytes had to be parsed."""
+        """Classify one message, and return how many bytes had to be parsed."""
         is_event = message.source in names.EVENT_SOURCES
         if not is_event or not any(mark in message.raw for mark in self._marks):
             self.messages.append(message)

@@ -1,9 +1,10 @@
-"""Runs activities local first: within the current workflow task, and then as regular ones that the server retries.
+"""Runs activities local first: as local activities within the workflow task, then as regular ones that the server
+retries.
 
 A local activity adds a marker to the history, which the server receives with all others when the workflow task ends.
-The server refuses a task with over 4 MiB forever, so markers must be small and few. A large reply is therefore fetched
-again by a regular activity, which the fence answers; and after many local activities the next one is regular, which
-ends the task.
+The server always refuses a task with over 4 MiB, so markers must be small and few. Therefore a large reply is fetched
+again by a regular activity, for which the fence returns the recorded reply; and after many local activities the next
+one is regular, which ends the task.
 """
 
 import asyncio
@@ -21,19 +22,20 @@ from orchestrator.retry import LOCAL_ATTEMPTS, LOCAL_RETRY, Retry
 ATTEMPT = timedelta(seconds=30)
 """The timeout of one regular attempt."""
 HEARTBEAT = timedelta(seconds=4)
-"""The heartbeat timeout, after which an attempt's worker counts as dead. Attempts send heartbeats by themselves."""
+"""The heartbeat timeout, after which an attempt's worker counts as dead. Attempts send heartbeats automatically."""
 LOCAL = timedelta(seconds=1)
-"""The timeout of all local attempts of an activity."""
+"""The timeout of all local attempts of an activity together."""
 LOCAL_REPLY = 16 * 1024
-"""The most bytes of a reply in a marker."""
+"""The maximum size in bytes of a reply in a marker."""
 REPLY_TOO_LARGE = "ReplyTooLarge"
-"""The error type of a local activity that is done but whose reply is larger than `LOCAL_REPLY`."""
+"""The error type of a local activity that has succeeded, but whose reply is larger than `LOCAL_REPLY`."""
 HANDED_OVER = "HandedOver"
 """The error type of a local activity that failed once and has declared waits, which a regular activity keeps."""
 CONTINUED = (REPLY_TOO_LARGE, HANDED_OVER)
 """The error types of local activities that a regular activity continues, although they are not retried as such."""
 TASK_ACTIVITIES = 100
-"""The most local activities in one workflow task, because cancels arrive and markers are stored only between tasks."""
+"""The maximum number of local activities in one workflow task, because cancellations arrive and markers are stored only
+between tasks."""
 
 
 def retry_policy(retry: Retry) -> RetryPolicy:
@@ -53,7 +55,7 @@ class Activities:
     """Runs the activities of one execution.
 
     Args:
-        leaves_task: called before a regular activity, which the current workflow task does not wait for.
+        leaves_task: called before a regular activity, because the current workflow task does not wait for one.
     """
 
     def __init__(self, leaves_task: Callable[[], None]) -> None:
@@ -71,7 +73,7 @@ class Activities:
         *,
         failed: Callable[[FailureError], None] = lambda _: None,
     ) -> Any:
-        """Run an activity locally; after an error that can be retried run it as a regular activity.
+        """Run an activity locally. After an error that can be retried, run it as a regular activity.
 
         Args:
             name: the activity's type.
@@ -117,12 +119,12 @@ class Activities:
                 summary=summary,
             )
         finally:
-            # The activity started only after the workflow task had ended, together with the markers up to then.
+            # The workflow task ended before the activity started, and the server has stored the markers up to then.
             self._markers = max(self._markers - markers_before, 0)
 
 
 async def _local(name: str, argument: Any, result: Any, summary: str) -> Any:
-    """Run the local attempts. A cancel waits for them, because their result would otherwise be unknown."""
+    """Run the local attempts. A cancellation waits for them, because their result would otherwise be unknown."""
     activity = asyncio.ensure_future(
         workflow.execute_local_activity(
             name,

@@ -1,7 +1,7 @@
 """A saga's own execution: drives the sagas of the events in its inbox, and stores other messages as dead letters.
 
 Handlers only append, and messages stay raw until they are taken from the inbox, so that no message can fail a workflow
-task. The execution ends only when its inbox is empty; the server does not let it end while an unseen message waits.
+task. The execution ends only when its inbox is empty; the server does not let it end while it has not seen a message.
 """
 
 from collections.abc import Sequence
@@ -30,25 +30,25 @@ from orchestrator.workflow.steps import TemporalSteps
 from orchestrator.workflow.steps_table import StepsTable
 
 UNDONE_UNREAD = "undone-unread"
-"""The patch with which a cancelled saga is undone even if its event cannot be read. Before, the event became a dead
-letter."""
+"""The patch with which a cancelled saga is undone even if its event cannot be read. Without the patch, the event
+becomes a dead letter."""
 _FIRST_MESSAGE = timedelta(seconds=10)
 """How long an execution that was started without an event waits for one."""
 
 
 class SagaExecution:
-    """Runs a saga's own execution; `hosts` makes the workflow class of an orchestrator, which calls it."""
+    """Runs a saga's own execution. It is called by an orchestrator's workflow class, which `hosts` creates."""
 
     def __init__(self, orchestrator: type[Orchestrator[Any, Any, Any]]) -> None:
         self.orchestrator = orchestrator
-        # Signals of the first task arrive before `take_all` runs, so the inbox is made here.
+        # Signals of the first task arrive before `take_all` runs, so the inbox is created here.
         self._inbox = Inbox(self.orchestrator.awaited)
         self._taken: dict[str, DomainEvent] = {}
         self._first: Envelope | None = None
         """The first event. The execution ends with the outcome of its saga."""
         self._outcome: Outcome | None = None
         self._rejected: ApplicationError | None = None
-        """The error to end with if no message was an event."""
+        """The error with which the execution ends if no message was an event."""
         self._retries = 0
         self._wakes = 0
         self._is_undo_requested = False
@@ -76,7 +76,7 @@ class SagaExecution:
             self._inbox.receive(names.START_SOURCE, arguments, first=True)
         elif self._inbox.is_empty:
             await self._wait_for_first()
-        # More messages may arrive during each await below, so the loop ends only when the inbox is empty.
+        # Messages may arrive during each await below, so the loop ends only when the inbox is empty.
         while True:
             await self._inbox.sort()
             if self._inbox.wants_new_run and not self._inbox.is_empty:
@@ -89,7 +89,7 @@ class SagaExecution:
                 await self._store_unawaited()
 
     async def _store_unawaited(self) -> None:
-        """Store events that no saga has received as dead letters, and faults as well.
+        """Store as dead letters the events that no saga has received, and the faults.
 
         An event that the saga has received may be among them, if it was sent again or a run was replaced.
         """
@@ -156,7 +156,7 @@ class SagaExecution:
         return True
 
     def _is_own_event(self, message: Inbound) -> bool:
-        """Whether the message is the event that this execution is named after, with a readable envelope."""
+        """Whether the message has a readable envelope with the event id in this execution's workflow id."""
         try:
             own = names.own_workflow_id(self.orchestrator.__name__, read(message.raw).event_id)
         except UnreadableEvent:
@@ -164,7 +164,7 @@ class SagaExecution:
         return workflow.info().workflow_id == own
 
     def _waits_for_newer_worker(self, message: Inbound) -> bool:
-        """Whether the message is this execution's own event. No other message may block the execution."""
+        """Whether the execution may wait for a newer worker, which it may do only for its own event."""
         return not self._taken and self._is_own_event(message)
 
     def _read(self, message: Inbound) -> tuple[Envelope, DomainEvent]:
@@ -218,9 +218,9 @@ class SagaExecution:
                     raise
 
     async def _wait_for_person(self, envelope: Envelope, retries_before: int, *, ends_on_cancel: bool) -> None:
-        """Wait for a cancel or for a retry, which continues as new so that `handle` replays without this history.
+        """Wait for a cancellation or a retry. A retry continues as new, so that `handle` replays without this history.
 
-        A retry may have arrived already, because a person can see the row marked as stuck before this execution waits.
+        A retry may already have arrived, because an operator can see that the row is stuck before this execution waits.
         """
         decided = workflow.wait_condition(
             lambda: (
@@ -235,7 +235,7 @@ class SagaExecution:
         await self._continue_in_new_run(envelope)
 
     async def _continue_in_new_run(self, driven: Envelope | None) -> NoReturn:
-        """Continue as new with the first event, the event that is being driven, and what else is in the inbox."""
+        """Continue as new with the first event, the event that is being driven, and all others in the inbox."""
         begun = {
             envelope.event_id: envelope.text.encode() for envelope in (self._first, driven) if envelope is not None
         }

@@ -1,4 +1,4 @@
-"""A partition: one long-lived execution that drives many sagas, a wave at a time.
+"""A partition is a long-lived execution that drives many sagas, one wave at a time.
 
 Handlers only append. A wave is one local activity, which drives up to fifty sagas with the same `handle` and the same
 steps as an own execution. No line of `handle` is part of a partition's history, so its code may change at any time. An
@@ -37,15 +37,15 @@ _CANCELLED_IDLE = timedelta(milliseconds=300)
 _WAVE = timedelta(seconds=20)
 """The timeout of a wave, which normally ends itself much earlier."""
 _TASK_SIGNALS = 80
-"""The most signals in one workflow task. With more than about a hundred the server discards the task, and its waves run
-again."""
+"""The maximum number of signals in one workflow task. With more than about a hundred the server discards the task, and
+its waves run again."""
 _TASK_SECONDS = 0.5
-"""The most seconds of waves in one workflow task, because the server holds signals back while it runs."""
+"""How many seconds one workflow task may spend on waves, because the server holds signals back while a task runs."""
 _BOUNDARY = timedelta(milliseconds=1)
-"""The length of the timer that ends a workflow task. One also runs before a new run starts, because a message that
-arrives at that moment would discard the task."""
+"""The length of the timer that ends a workflow task. The timer also runs before a new run starts, because a message
+that arrives at that moment would discard the task."""
 _CARRIED = 1024 * 1024
-"""The most bytes that a new run is started with."""
+"""The maximum number of bytes with which a new run is started."""
 _RUN_SIGNALS = 5_000
 """The number of signals after which a new run is started; the server refuses the 10,001st."""
 _RUN_UPDATES = 1_000
@@ -54,8 +54,8 @@ _FULL_SIGNALS = 6_000
 _FULL_UPDATES = 1_200
 _FULL_EVENTS = 30_000
 _FULL_BYTES = 30 * 1024 * 1024
-"""The size of a history from which a new run must be started. Sagas are then opened in the database first, until the
-rest of the queue fits into the start of the next run."""
+"""The history sizes from which a new run must be started. Sagas are then first opened in the database, until the rest
+of the queue fits into the start of the next run."""
 _FIRST_DATABASE_WAIT = 0.1
 _LONGEST_DATABASE_WAIT = 5.0
 """The longest wait in seconds between two attempts to reach the database."""
@@ -64,7 +64,7 @@ _LONGEST_WAVE_DELAY = 1.0
 
 
 class PartitionExecution:
-    """Runs one partition of an orchestrator's events."""
+    """Runs a partition of an orchestrator's events."""
 
     def __init__(self) -> None:
         self._queue = PartitionQueue()
@@ -94,7 +94,7 @@ class PartitionExecution:
         return len(messages)
 
     async def take_all(self, arguments: Sequence[RawValue]) -> dict[str, JsonValue]:
-        """Drive sagas until the partition has been idle for a while, or is cancelled and its queue is empty."""
+        """Drive sagas until the partition has been idle for a while, or has been cancelled and its queue is empty."""
         if workflow.info().continued_run_id:
             self._queue.continue_with(arguments)
         else:
@@ -111,7 +111,7 @@ class PartitionExecution:
 
     @property
     def _wave_limit(self) -> int:
-        """The most events in the next wave, which is halved after each failed or slow wave."""
+        """The maximum number of events in the next wave, which is halved after each failed or slow wave."""
         return max(1, WAVE_EVENTS >> min(self._failed_waves + self._slow_waves, 6))
 
     async def _drive(self, wave: list[Entry], *, opens_only: bool = False) -> None:
@@ -136,7 +136,7 @@ class PartitionExecution:
         else:
             self._failed_waves = self._away = 0
             self._apply(wave, reply)
-            if not opens_only:  # such a wave drives no saga, so its pace means nothing
+            if not opens_only:  # a wave that only opens sagas does not show how long driving them takes
                 self._judge_pace(reply)
         await self._end_task_if_due(wave_seconds=0.0 if self._failed_waves or self._away else self._totals.seconds)
 
@@ -159,7 +159,7 @@ class PartitionExecution:
         workflow.set_current_details(f"a wave of {len(wave)} failed: {failure.cause or failure}")
 
     def _apply(self, wave: list[Entry], reply: WaveReply) -> None:
-        """Put the postponed sagas of a wave back into the queue, make woken sagas due, and add up the totals."""
+        """Put a wave's postponed sagas back into the queue, make woken sagas due, and update the totals."""
         entries: list[Entry] = []
         for postponed in reply.postponed:
             entry = wave[postponed.index]
@@ -184,14 +184,14 @@ class PartitionExecution:
         )
 
     def _judge_pace(self, reply: WaveReply) -> None:
-        """Make the next wave smaller if the time was too short for this one, and larger again otherwise."""
+        """Make the next wave smaller if this one did not end in time, and larger again otherwise."""
         if any(postponed.why in (PostponeReason.SLOW, PostponeReason.UNREACHED) for postponed in reply.postponed):
             self._slow_waves = min(self._slow_waves + 1, 4)
         else:
             self._slow_waves = max(self._slow_waves - 1, 0)
 
     async def _end_task_if_due(self, *, wave_seconds: float) -> None:
-        """End the workflow task now and then, because the server delivers new messages only between two tasks."""
+        """End the workflow task from time to time, because the server delivers new messages only between tasks."""
         self._task_seconds += wave_seconds
         if self._task_signals >= _TASK_SIGNALS or self._task_seconds >= _TASK_SECONDS:
             self._show_totals()
@@ -199,7 +199,7 @@ class PartitionExecution:
             self._task_signals, self._task_seconds = 0, 0.0
 
     async def _wait(self, seconds: float) -> None:
-        """Wait until an event can be opened, a wake signal arrives, or the time is over."""
+        """Wait until an event can be opened, a wake signal arrives, or the time has passed."""
         self._show_totals()
         limit = timedelta(seconds=max(seconds, 0.001))
         await self._until(lambda: self._queue.has_openable or self._queue.has_wakes, limit)
@@ -228,12 +228,12 @@ class PartitionExecution:
         return self._queue.has_news or is_time_over or workflow.cancellation_reason() is not None
 
     async def _until(self, condition: Callable[[], bool], limit: timedelta | None) -> bool:
-        """Wait for a condition, and return whether it became true in time. A cancel of the execution raises nothing."""
+        """Wait for a condition, and return whether it became true in time. Cancelling the execution raises nothing."""
         try:
             await _steadily(workflow.wait_condition(condition, timeout=limit))
         except TimeoutError:
             return False
-        # The wait has ended the workflow task, so the counts of the next task begin.
+        # The wait has ended the workflow task, so the counts start again for the next task.
         self._task_signals, self._task_seconds = 0, 0.0
         return True
 

@@ -1,4 +1,4 @@
-"""The queue of a partition: the events that it has not settled, in the order of arrival, and which of them are due.
+"""The queue of a partition contains the events that it has not settled, in the order of arrival, and when each is due.
 
 The queue decides what the next wave contains. It starts no activity and awaits nothing.
 """
@@ -17,11 +17,11 @@ from orchestrator.protocol.wave import WAVE_BYTES, Carried, CarriedItem, WaveIte
 
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 10.0
-"""The longest delay in seconds before a postponed saga is in a wave again."""
+"""The longest delay in seconds before a postponed saga is included in another wave."""
 _WOKEN_UNKNOWN = 1_000
-"""The most sagas in the queue that only a wake signal has named. Recovery finds any others."""
+"""The maximum number of sagas in the queue that are known only from a wake signal. Recovery finds any others."""
 _UNKNOWN_ARE_DRIVEN = "unknown-sagas-are-driven"
-"""The patch with which sagas that the partition does not know are driven after a wake signal has named them."""
+"""The patch with which a wake signal makes a partition drive sagas that it does not know."""
 _BLOCKING_TRIES = 20
 """The number of attempts to open a saga during which later events wait for it."""
 
@@ -37,13 +37,13 @@ class Entry:
     the run's arguments."""
     source: str
     message: RawValue | None
-    """The message as it arrived; None if the saga is open, because then the database has the event."""
+    """The message as it arrived; None if the saga is open, because the database then has the event."""
     event_id: str | None = None
     failures: int = 0
     losses: int = 0
     tries: int = 0
     due: float = 0.0
-    """The earliest workflow time at which the saga is in a wave again."""
+    """The earliest workflow time at which the saga can be included in another wave."""
 
     @property
     def size(self) -> int:
@@ -52,7 +52,7 @@ class Entry:
 
     @property
     def blocks_later(self) -> bool:
-        """Whether unopened events that arrived later wait for this one. They no longer do if it cannot be opened."""
+        """Whether unopened events that arrived later wait for this one. They stop waiting if it cannot be opened."""
         return self.message is not None and self.tries < _BLOCKING_TRIES
 
     @property
@@ -78,12 +78,13 @@ class PartitionQueue:
     def __init__(self) -> None:
         self._arrived: deque[Entry] = deque()
         self._postponed: list[Entry] = []
-        """Entries that waves have postponed, in the order of arrival; all arrived before those in `_arrived`."""
+        """The entries that waves have postponed, in the order of arrival. All of them arrived before those in
+        `_arrived`."""
         self._count = 0
         self._wakes = 0
         self._wakes_handled = 0
         self._woken: set[str] = set()
-        """The event ids that wake signals have named since the last wave."""
+        """The event ids in the wake signals since the last wave."""
         self._wakes_all = False
 
     def __len__(self) -> int:
@@ -116,7 +117,7 @@ class PartitionQueue:
         return sum(entry.size + len(entry.event_id or "") + len(entry.source) + 100 for entry in entries)
 
     def wake(self, arguments: Sequence[RawValue]) -> None:
-        """Note a wake or retry signal. It concerns the sagas that it names, or all sagas if it names none."""
+        """Record a wake or retry signal. It concerns the sagas whose event ids it contains, by default all sagas."""
         self._wakes += 1
         event_ids = [_event_id(raw) for raw in arguments]
         self._wakes_all |= not event_ids or None in event_ids
@@ -127,13 +128,13 @@ class PartitionQueue:
         self._arrived.extend(self._entries(source, messages))
 
     def start_with(self, messages: Sequence[RawValue]) -> None:
-        """Put the start arguments first, even if signals were received before them."""
+        """Insert the start arguments before all others, even if signals were received before them."""
         entries = self._entries(names.START_SOURCE, messages)
         _put_first(entries)
         self._arrived.extendleft(reversed(entries))
 
     def continue_with(self, arguments: Sequence[RawValue]) -> None:
-        """Put the events first that the previous run has passed on."""
+        """Insert the events that the previous run has passed on before all others."""
         carried = Carried.model_validate_json(arguments[0].payload.data)
         messages = iter(arguments[1:])
         for item in carried.carried:
@@ -162,7 +163,7 @@ class PartitionQueue:
     def next_wave(self, limit: int, *, only_unopened: bool = False) -> list[Entry]:
         """Remove and return up to `limit` entries that are due, in the order of arrival.
 
-        An event is not opened before an earlier one, because opening decides the order of sagas with the same key.
+        An event is never opened before an earlier one, because opening decides the order of sagas with the same key.
         """
         self.handle_wakes()
         wave: list[Entry] = []
@@ -190,7 +191,7 @@ class PartitionQueue:
         return wave
 
     def handle_wakes(self) -> None:
-        """Make the sagas due that wake signals have named."""
+        """Make the sagas in the wake signals due."""
         if not self.has_wakes:
             return
         self._wakes_handled = self._wakes
@@ -201,9 +202,9 @@ class PartitionQueue:
         self._woken, self._wakes_all = set(), False
 
     def make_due(self, event_ids: Collection[str]) -> None:
-        """Make sagas due at once.
+        """Make sagas due immediately.
 
-        Unknown ones are added, because an execution with this partition's id may have opened them and then been ended.
+        Unknown sagas are added, because an execution with this partition's id may have opened them before it was ended.
         """
         if not event_ids:
             return
@@ -226,7 +227,7 @@ class PartitionQueue:
         return min(entry.due for entry in self._postponed if entry is blocking or blocking is None or not entry.message)
 
     def put_back(self, entries: Sequence[Entry]) -> None:
-        """Put entries back into the queue at the places of their arrival."""
+        """Put entries back into the queue, in the order of their arrival."""
         self._postponed = sorted([*self._postponed, *entries], key=lambda entry: entry.order)
 
     def _first_blocking(self) -> Entry | None:
@@ -251,6 +252,6 @@ def _event_id(raw: RawValue) -> str | None:
 
 
 def _put_first(entries: Sequence[Entry]) -> None:
-    """Order entries before whatever arrived by a signal, even if the signal was received first."""
+    """Order entries before any that arrived by a signal, even if the signal was received first."""
     for order, entry in enumerate(entries, start=-len(entries)):
         entry.order = order

@@ -1,12 +1,12 @@
-"""Prepares the modules that Temporal's sandbox imports again for each execution: their code and their tables.
+"""Prepares the code and the tables of the modules that Temporal's sandbox imports again for each execution.
 
-The code is the one with which the worker was started, even if the file has changed since, so that all executions of a
-worker run the same code, and a faulty file that no worker has loaded disturbs none.
+The code is that with which the worker was started, even if the file has changed since. So all executions of a worker
+run the same code, and a faulty file that no worker has loaded has no effect.
 
 A table can be declared only once in a process. An application in a single file declares its tables next to its
-orchestrators, so a second import of it fails: "Table 'stock' is already defined". The sandbox therefore executes such a
-module without the statements that declare or use a table, and takes the names that they define from the first import.
-It executes everything else again, and restricts `handle` as in any other module.
+orchestrators, so a second import of it fails with "Table 'stock' is already defined". The sandbox therefore executes
+such a module without the statements that declare or use a table, and takes the names that they define from the first
+import. It executes everything else again, and restricts `handle` as in any other module.
 """
 
 import ast
@@ -43,7 +43,7 @@ _modules: dict[str, _Module] = {}
 
 
 def prepare_modules(names: Iterable[str]) -> None:
-    """Make the sandbox execute the present code of these modules, without their tables if they declare any.
+    """Make the sandbox execute the current code of these modules, without their tables if they declare any.
 
     Args:
         names: the names of imported modules that the sandbox will import again.
@@ -109,10 +109,10 @@ def _without_tables(module: ModuleType) -> _Module | None:
 
 
 def _as_it_is(module: ModuleType, name: str) -> _Module | None:
-    """Return a module with all of its code; None if the code cannot be read, so that the sandbox imports the file."""
+    """Return a module with all of its code, or None if the code cannot be read, so that the file is imported."""
     file, spec = getattr(module, "__file__", None), getattr(module, "__spec__", None)
     loader = getattr(spec, "loader", None)
-    # The running script has another name here than its own.
+    # The running script is known by a name other than its own here.
     if not file or not isinstance(loader, InspectLoader) or spec is None or spec.name != name:
         return None
     try:
@@ -128,7 +128,7 @@ def _folders(module: ModuleType) -> list[str] | None:
 
 
 class _Statements:
-    """Decides which statements of a module are shared, because they declare a table or use one when executed."""
+    """Decides which statements of a module are shared: those that declare a table, or use one when executed."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.shared: set[str] = set()

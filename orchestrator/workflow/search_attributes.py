@@ -21,7 +21,7 @@ RUNNING = "running"
 
 
 def of_event(event_type: str, event_id: str) -> TypedSearchAttributes:
-    """Return the search attributes with which an execution for an event is started."""
+    """Return the search attributes for starting an execution for an event."""
     return TypedSearchAttributes([SearchAttributePair(EVENT_TYPE, event_type), SearchAttributePair(EVENT_ID, event_id)])
 
 
@@ -45,7 +45,7 @@ class SagaStatus:
             upsert(EVENT_TYPE.value_set(event_type), EVENT_ID.value_set(event_id), SAGA_STATUS.value_set(RUNNING))
 
     def show_running(self) -> None:
-        """Show `running`, because the saga does not end within its first workflow task."""
+        """Show `running`. Called if the saga does not end within its first workflow task."""
         if not self._is_shown:
             self.set(RUNNING)
 
@@ -58,7 +58,7 @@ class SagaStatus:
 def leave_out(namespace: str, names: Iterable[str]) -> None:
     """Stop the executions of this process from setting these attributes, because the server would refuse them.
 
-    `SagaStatus` is never among them. Each upsert sets it, so the commands do not depend on what is left out.
+    `SagaStatus` is never left out. Each upsert sets it, so the commands do not depend on which attributes are left out.
     """
     _left_out[namespace] = frozenset(names)
 

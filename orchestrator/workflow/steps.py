@@ -1,9 +1,9 @@
-"""The driver's port through Temporal: every call is an activity, local first, then regular.
+"""Implements the driver's `Steps` through Temporal: every call is an activity, which runs local first, then regular.
 
 A local activity needs no round trip to the server. It is lost with its worker, but the fence makes a second attempt
 harmless. If it fails, a regular activity takes over, which the server retries and the Web UI shows. The activity itself
-decides when a step's deadline has passed (see `orchestrator.worker.activities`), so that time without any worker does
-not count.
+decides when a step's deadline has passed (see `orchestrator.worker.activities`), so that a step gets its attempts even
+if no worker ran for a while.
 """
 
 import asyncio
@@ -52,15 +52,15 @@ from orchestrator.workflow.search_attributes import SagaStatus
 from orchestrator.workflow.steps_table import StepsTable
 
 LOOKS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""The seconds between checks of a lock if no wake signal arrives. The last value is repeated."""
+"""The seconds between checks of a lock while no wake signal arrives. The last value is repeated."""
 OFTEN = 100
-"""The number of checks at these intervals."""
+"""The number of checks with these intervals."""
 SELDOM = 300.0
-"""The seconds between checks after that, because each check adds events to a history of limited length."""
+"""The seconds between later checks. They are rarer, because each check adds events to a history of limited length."""
 _CALLS = 5
-"""The most external calls, or waits of the same length, in one attempt."""
+"""The maximum number of external calls, or of waits of the same length, in one attempt."""
 _SUMMARY = 200
-"""The most characters of a summary; the server accepts 400 bytes."""
+"""The maximum number of characters in a summary; the server accepts 400 bytes."""
 
 # An operation's own waits come with each failure, because its activity knows the code that is deployed at the time.
 _STEP_RETRIES = retry_policy(DEFAULT_RETRY)
@@ -77,7 +77,7 @@ class TemporalSteps:
         status: the execution's search attribute `SagaStatus`.
         retries: returns the number of retry signals so far.
         wakes: returns the number of wake signals so far.
-        continue_in_new_run: continues as new. It is called during a wait, once the inbox wants a new run.
+        continue_in_new_run: continues as new. It is called during a wait, as soon as the inbox needs a new run.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class TemporalSteps:
         )
 
     async def wait_for_locks(self, blocked: Blocked) -> None:
-        """Wait for a wake signal, or until it is time to check the locks without one."""
+        """Wait for a wake signal, or until the locks must be checked without one."""
         first, *others = blocked.by
         holder = f"waits for lock {first.key}, held by {first.holder.orchestrator} {first.holder.event_id}"
         more = f", and for {len(others)} more" if others else ""
@@ -206,7 +206,7 @@ class TemporalSteps:
             await self._continue_in_new_run()
 
     def received(self, envelope: Envelope, event: DomainEvent) -> None:
-        """Note that the saga has received this event, perhaps in an earlier run whose inbox is gone."""
+        """Record that the saga has received this event, perhaps in an earlier run whose inbox no longer exists."""
         self._inbox.received(envelope.event_id, event)
 
     async def end_wait(self, command: EndWaitCommand) -> StepReply:
@@ -230,7 +230,8 @@ class TemporalSteps:
     async def undo(self, command: UndoCommand, compensation: str) -> UndoReply:
         """Undo one step. It is retried until it succeeds, and shown as stuck after a few failures."""
         self._show(command.number, f"undoing: `{compensation}`")
-        # The database counts the failures too and marks the saga's row, because other drivers may have attempted it.
+        # The database counts the failures as well and marks the saga's row, because other drivers may have attempted
+        # the undo.
         stuck = MarkStuckCommand(saga=command.saga, number=command.number, error="")
         reply: UndoReply = await self._run_until_done(
             compensation,
@@ -294,7 +295,7 @@ class TemporalSteps:
         return reply
 
     async def _retry_endlessly(self, name: str, argument: Any, result: Any, summary: str, attempt: timedelta) -> Any:
-        """Run a regular activity until it succeeds. A retry signal restarts it at once, without its current wait."""
+        """Run a regular activity until it succeeds. A retry signal ends its current wait and restarts it."""
         while True:
             retries_before = self._retries()
 
@@ -345,12 +346,12 @@ class TemporalSteps:
 
 
 def _short(names: str) -> str:
-    """Return the names of an atomic step's operations, shortened to fit into a summary."""
+    """Return the names of an atomic step's operations, shortened so that they fit into a summary."""
     return names if len(names) <= _SUMMARY else f"{names[: _SUMMARY - 1]}…"
 
 
 def _attempt_timeout(command: StepCommand | UndoCommand) -> timedelta:
-    """Return how long one attempt may take. An external one may verify, call or wait, and verify again."""
+    """Return how long one attempt may take. An external step may verify, call or wait, and verify again."""
     return ATTEMPT + timedelta(seconds=_CALLS * (command.attempt_limit or 0))
 
 
@@ -367,7 +368,7 @@ def _retrieve_exception(task: "asyncio.Future[Any]") -> None:
 
 
 def _refusal(failure: FailureError) -> StepRefused | None:
-    """Return the refusal in a failure. It travels as one, so that the Web UI shows the step as failed."""
+    """Return the refusal in a failure. A refusal is sent as a failure so that the Web UI shows the step as failed."""
     cause = _application_error(failure)
     if cause is None or not cause.details:
         return None
@@ -378,7 +379,7 @@ def _refusal(failure: FailureError) -> StepRefused | None:
 
 
 def _application_error(failure: FailureError) -> ApplicationError | None:
-    """Return the error that the activity raised. That of a local activity is not wrapped in an ActivityError."""
+    """Return the error that the activity raised. A local activity's error is not wrapped in an ActivityError."""
     cause = failure.cause if isinstance(failure, ActivityError) else failure
     return cause if isinstance(cause, ApplicationError) else None
 

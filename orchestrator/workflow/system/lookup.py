@@ -1,4 +1,4 @@
-"""Looks up outcomes and events for clients that cannot reach the database: a short workflow that runs one activity.
+"""A short workflow that looks up outcomes and events for clients that cannot reach the database. It runs one activity.
 
 Each waiting client has its own execution. The replies come from the tables, so an execution stores nothing.
 """
@@ -12,11 +12,12 @@ from orchestrator.protocol.lookup import Lookup, LookupReply
 from orchestrator.protocol.reserved_names import LOOKUPS_WORKFLOW
 
 LOOK_UP = "saga.look_up"
-"""The type of the activity, a name on the wire like those in `names`. The workflow class is `SagaLookups`."""
+"""The activity type. It is part of the wire format, like the constants in `names`. The workflow class is
+`SagaLookups`."""
 LOOKUP_TIMEOUT = timedelta(seconds=20)
-"""The longest time for which the activity repeats a query whose result is empty."""
+"""How long the activity repeats a query whose result is empty."""
 RUN_TIMEOUT = timedelta(seconds=60)
-"""The timeout of an execution that no worker runs; the client then starts another one."""
+"""The timeout of an execution that no worker runs. After it, the client starts another execution."""
 _SILENCE = timedelta(seconds=5)
 
 

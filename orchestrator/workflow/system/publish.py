@@ -1,6 +1,6 @@
-"""Publishing without knowing who listens: a workflow that receives envelopes and has the worker's bus publish them.
+"""A workflow that publishes envelopes over the worker's bus, for senders that do not know which orchestrators listen.
 
-It serves the Web UI, the `temporal` command, and a bus that has no database for dead letters. Like an own execution it
+The Web UI, the `temporal` command, and a bus without a database for dead letters use it. Like an own execution, it
 accepts messages from every source, and its handlers only append, so that no message can block it.
 """
 
@@ -21,7 +21,7 @@ from orchestrator.workflow.inbox import CARRIED
 from orchestrator.workflow.own_execution import raw_json
 
 PUBLISH_EVENT = "saga.publish_event"
-"""The type of the activity, a name on the wire like those in `names`. The workflow is `PublishEvent`."""
+"""The activity type. It is part of the wire format, like the constants in `names`. The workflow is `PublishEvent`."""
 FROM_BUS = f"{PUBLISH_EVENT_WORKFLOW}/bus/"
 """The prefix of the ids of executions that an event bus starts."""
 
@@ -47,7 +47,7 @@ class PublishReply(BaseModel):
 
 @workflow.defn(name=PUBLISH_EVENT_WORKFLOW)
 class PublishEvent:
-    """Receives events in CloudEvents envelopes, and publishes each to every listening orchestrator."""
+    """Receives events in CloudEvents envelopes, and publishes each event to every listening orchestrator."""
 
     def __init__(self) -> None:
         self._arrived: deque[Inbound] = deque()

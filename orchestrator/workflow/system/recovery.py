@@ -1,6 +1,6 @@
 """The recovery workflow, which a schedule starts: it runs one activity and shows its result in the Web UI.
 
-The activity does all the work, see `orchestrator.worker.recovery.sweep`, so the history is short and always the same.
+The activity does all the work (see `orchestrator.worker.recovery.sweep`), so the history is short and always the same.
 """
 
 from datetime import timedelta
@@ -13,17 +13,17 @@ from temporalio.common import RawValue, RetryPolicy
 from orchestrator.protocol.reserved_names import RECOVERY_WORKFLOW
 
 RECOVER = "saga.recover"
-"""The type of the activity, a name on the wire like those in `names`. The workflow is `SagaRecovery`."""
+"""The activity type. It is part of the wire format, like the constants in `names`. The workflow is `SagaRecovery`."""
 SHOWN = 100
-"""The most findings in a workflow's result. The counts include all of them."""
+"""The maximum number of findings in a workflow's result. The counts include all findings."""
 
 _ATTEMPT = timedelta(minutes=10)
 _HEARTBEAT = timedelta(minutes=1)
-"""The heartbeat timeout. The activity sends a heartbeat for each saga, and a call of the server may take 30 s."""
+"""The heartbeat timeout. The activity sends a heartbeat for each saga, and a request to the server may take 30 s."""
 
 
 class Action(StrEnum):
-    """What recovery does about a finding, or would do."""
+    """What recovery does about a finding, or would do in a dry run."""
 
     UNDO = "undo"
     """The saga's execution was terminated, so recovery begins the undo and drives it."""
@@ -69,11 +69,11 @@ class Sweep(BaseModel):
     alive: int
     """The number of these sagas that a running execution drives."""
     counts: dict[Action, int]
-    """How often each action was done, or would be."""
+    """How often each action was done, or would be done."""
     swept_until: str | None = None
     """The time, in RFC 3339, up to which all closed executions were examined; None if some were not."""
     findings: tuple[Finding, ...] = ()
-    """The first findings. The counts include all of them."""
+    """The first findings. The counts include all findings."""
     has_more: bool = False
     """Whether there are more stalled sagas, with which the next sweep begins."""
 
@@ -86,7 +86,7 @@ class Sweep(BaseModel):
 
 @workflow.defn(name=RECOVERY_WORKFLOW)
 class SagaRecovery:
-    """Finds sagas without a driver and makes them end. A schedule runs it, and it is safe to run at any time."""
+    """Finds sagas without a driver, and completes or undoes them. It runs on a schedule, and may run at any time."""
 
     @workflow.run
     async def run(self, *_: RawValue) -> Sweep:

@@ -1,7 +1,7 @@
-"""Publishes scheduled events: a Temporal schedule starts this workflow, because it cannot send a signal.
+"""Publishes scheduled events. A Temporal schedule starts this workflow, because a schedule cannot send a signal.
 
-The event's class computes the event and its id from the scheduled time, so that a schedule that fires twice, late or by
-hand publishes one event.
+The event's class computes the event and its id from the scheduled time, so that a schedule that fires twice, late or
+manually still publishes only one event.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,8 @@ from orchestrator.protocol.reserved_names import SCHEDULED_WORKFLOW
 from orchestrator.protocol.validation_errors import describe
 
 PUBLISH_SCHEDULED = "saga.publish_scheduled"
-"""The type of the activity, a name on the wire like those in `names`. The workflow is `ScheduledPublish`."""
+"""The activity type. It is part of the wire format, like the constants in `names`. The workflow is
+`ScheduledPublish`."""
 
 _EXACT = "scheduled-numbers-are-exact"
 _STARTED_FOR = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
@@ -32,7 +33,7 @@ class ScheduledEvent(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     event_type: str
-    """The event type, such as `MONTH_RESET_REQUESTED`. Its class makes the event in its method `scheduled`."""
+    """The event type, such as `MONTH_RESET_REQUESTED`. Its class creates the event in its method `scheduled`."""
     arguments: dict[str, JsonValue]
     """The arguments of that method."""
 
@@ -43,7 +44,7 @@ class ScheduledPublish:
 
     @workflow.run
     async def run(self, *arguments: RawValue) -> str:
-        """Publish the event that a `ScheduledEvent` describes, and return its id."""
+        """Publish the event that the argument, a `ScheduledEvent`, describes, and return its id."""
         try:
             [argument] = arguments
             scheduled = ScheduledEvent.model_validate_json(argument.payload.data)
@@ -67,7 +68,7 @@ class ScheduledPublish:
         return event_id
 
     async def _reject(self, arguments: Sequence[RawValue], reason: str) -> NoReturn:
-        """Store the arguments as dead letters, and fail the execution. Failing the task would repeat it forever."""
+        """Store the arguments as dead letters, and fail the execution, because a failing task would repeat forever."""
         code = "event.invalid"
         for position, argument in enumerate(arguments, start=1):
             for piece in pieces(Inbound(names.START_SOURCE, position, argument.payload.data), code, reason):
