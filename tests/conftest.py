@@ -32,7 +32,7 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 _numbers = count(1)
-_TEMPLATE = "template_house"
+TEMPLATE = "template_house"
 Kind = Literal["sqlite", "postgresql"]
 KINDS: tuple[Kind, ...] = ("sqlite", "postgresql")
 
@@ -95,8 +95,8 @@ async def postgres() -> AsyncGenerator[str]:
         # No test cuts the machine's power, and with fsync each new database and each commit waits for the disk.
         server.psql("ALTER SYSTEM SET fsync = off")
         server.psql("SELECT pg_reload_conf()")
-        server.psql(f"CREATE DATABASE {_TEMPLATE}")
-        template = Database(server.get_uri(_TEMPLATE))
+        server.psql(f"CREATE DATABASE {TEMPLATE}")
+        template = Database(server.get_uri(TEMPLATE))
         await migrate(template, application=cast_tables)
         await template.close()
         yield server.get_uri("")
@@ -108,7 +108,7 @@ async def postgres() -> AsyncGenerator[str]:
 @pytest.fixture(scope="session")
 def spare_databases(postgres: str) -> SpareDatabases:
     """PostgreSQL databases that tests use one after another."""
-    return SpareDatabases(postgres, _TEMPLATE)
+    return SpareDatabases(postgres, TEMPLATE)
 
 
 @pytest.fixture(scope="session")
@@ -123,20 +123,26 @@ async def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def copy_sqlite(template: Path, file: Path) -> None:
+    """Copy a SQLite file with what it keeps beside it."""
+    for template_file in template.parent.glob(f"{template.name}*"):
+        shutil.copy(template_file, file.with_name(template_file.name.replace(template.name, file.name)))
+
+
 async def new_database(request: pytest.FixtureRequest, kind: Kind, folder: Path, *, empty: bool = False) -> str:
     """Create a database, as a copy of the template or empty, and return its URL."""
     if kind == "sqlite":
         template: Path = request.getfixturevalue("sqlite_template")
         file = folder / f"house-{next(_numbers)}.db"
-        for template_file in () if empty else template.parent.glob(f"{template.name}*"):
-            shutil.copy(template_file, file.with_name(template_file.name.replace(template.name, file.name)))
+        if not empty:
+            copy_sqlite(template, file)
         return f"sqlite:///{file}"
     address: str = request.getfixturevalue("postgres")
     name = f"new_{os.getpid()}_{next(_numbers)}"
     admin = Database(address.replace("/?", "/postgres?"))
     async with admin.engine.connect() as connection:
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {'template1' if empty else _TEMPLATE}"))
+        await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {'template1' if empty else TEMPLATE}"))
     await admin.close()
     return address.replace("/?", f"/{name}?")
 

@@ -46,7 +46,7 @@ class SpareDatabases:
 
     Args:
         address: URL of the server, without a database's name (`postgresql://postgres@/?host=/folder`).
-        template: name of the migrated template. Its tables are empty but for what migrations write.
+        template: name of the migrated template. A database gets its rows back before another test uses it.
     """
 
     def __init__(self, address: str, template: str) -> None:
@@ -103,8 +103,9 @@ class SpareDatabases:
         )
         for table, kept in rows.items():
             if kept:
+                columns = ", ".join(f'"{column}"' for column in kept[0])
                 values = ", ".join(f":{column}" for column in kept[0])
-                await connection.execute(text(f"INSERT INTO {table} ({', '.join(kept[0])}) VALUES ({values})"), kept)
+                await connection.execute(text(f"INSERT INTO {table} ({columns}) VALUES ({values})"), kept)
 
 
 @asynccontextmanager

@@ -1,8 +1,10 @@
 """Fixtures of the application's tests: new books of each kind, with or without a running worker."""
 
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from temporalio.client import Client
 
 from orchestrator.store.core.database import Database
@@ -11,14 +13,61 @@ from tests.app.books import Books
 from tests.app.faults import Faults
 from tests.app.running import RunningBooks, open_books
 from tests.app.scenarios import CATALOG
+from tests.conftest import TEMPLATE, Kind, copy_sqlite
+from tests.spare_databases import SpareDatabases
+
+_SEEDED = "template_seeded"
+
+
+@pytest.fixture(scope="session")
+async def seeded_sqlite(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the demo's data, to be copied."""
+    file = tmp_path_factory.mktemp("seeded") / "seeded.db"
+    copy_sqlite(sqlite_template, file)
+    await _seed(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
+async def seeded_databases(postgres: str) -> SpareDatabases:
+    """PostgreSQL databases with the demo's data that tests use one after another."""
+    administrator = Database(postgres.replace("/?", "/postgres?"))
+    async with administrator.engine.connect() as connection:
+        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text(f"CREATE DATABASE {_SEEDED} TEMPLATE {TEMPLATE}"))
+    await administrator.close()
+    await _seed(postgres.replace("/?", f"/{_SEEDED}?"))
+    return SpareDatabases(postgres, _SEEDED)
+
+
+async def _seed(url: str) -> None:
+    database = Database(url)
+    async with database.transaction() as connection:
+        await seed(connection)
+    await database.close()
 
 
 @pytest.fixture
-async def books(database: Database) -> Books:
+async def seeded(
+    kind: Kind, seeded_sqlite: Path, seeded_databases: SpareDatabases, tmp_path: Path
+) -> AsyncGenerator[Database]:
+    """A database with SmartExpense's tables and the demo's accounts and rates."""
+    if kind == "postgresql":
+        url = await seeded_databases.take()
+    else:
+        copy_sqlite(seeded_sqlite, tmp_path / "books.db")
+        url = f"sqlite:///{tmp_path / 'books.db'}"
+    database = Database(url, pool_size=20)
+    yield database
+    await database.close()
+    if kind == "postgresql":
+        await seeded_databases.give_back(url)
+
+
+@pytest.fixture
+async def books(seeded: Database) -> Books:
     """SmartExpense's tables with the demo's accounts and rates."""
-    async with database.transaction() as connection:
-        await seed(connection)
-    return Books(database)
+    return Books(seeded)
 
 
 @pytest.fixture
@@ -28,7 +77,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
 
 
 @pytest.fixture
-async def running(database: Database, client: Client, faults: Faults) -> AsyncGenerator[RunningBooks]:
+async def running(seeded: Database, client: Client, faults: Faults) -> AsyncGenerator[RunningBooks]:
     """SmartExpense with a worker on the real server, the demo's data and one more account."""
-    async with open_books(client, database) as opened:
+    async with open_books(client, seeded) as opened:
         yield opened
