@@ -46,7 +46,7 @@ storm: ready
 	@exec $(BIN)/python -m starter.storm
 
 test: $(VENV)/.dev
-	@$(BIN)/pytest -q -n auto --maxprocesses=4
+	@$(BIN)/pytest -q -n 3
 
 test-all: $(VENV)/.dev
 	@$(BIN)/pytest -q -n auto --maxprocesses=4 -m ""

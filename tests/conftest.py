@@ -41,10 +41,19 @@ _MEMORY = Path("/dev/shm")
 _ROOM = 6 * 1024**3
 """Free bytes of memory from which on the tests keep their files there. A run needs about two gigabytes."""
 
-_ON_ONE_DATABASE = ("tests/temporal/", "tests/cli/", "tests/external/", "tests/app/test_at_once.py")
-"""Tests of the whole engine. By default each of them runs on only one of the two databases, chosen by its name.
+_ON_ONE_DATABASE = (
+    "tests/temporal/",
+    "tests/cli/",
+    "tests/external/",
+    "tests/app/",
+    "tests/worker/test_bounded_recovery.py",
+    "tests/worker/test_fault_log.py",
+)
+"""Tests of the whole engine or application. By default each runs on only one of the two databases, chosen by its name.
 
 On the other database it is `exhaustive`. `tests/store` tests what depends on the database, always on both."""
+_ON_BOTH = ("tests/app/test_conformance", "tests/app/test_migrations.py")
+"""The exceptions among them: the migrations of each database, and cells whose second driver meets that one's locks."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest picks by marker
@@ -53,7 +62,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items_of_test: defaultdict[str, dict[Kind, pytest.Item]] = defaultdict(dict)
     for item in items:
         named: list[Kind] = [kind for kind in KINDS if kind in item.nodeid]
-        if item.nodeid.startswith(_ON_ONE_DATABASE) and len(named) == 1:
+        chosen = item.nodeid.startswith(_ON_ONE_DATABASE) and not item.nodeid.startswith(_ON_BOTH)
+        if chosen and len(named) == 1:
             items_of_test[item.nodeid.replace(named[0], "")][named[0]] = item
     for test, items_of_kind in items_of_test.items():
         if len(items_of_kind) == len(KINDS):

@@ -41,6 +41,7 @@ async def test_a_missing_verification_is_reported(project: Project) -> None:
     assert "charge_card has no verification" in checked.output
 
 
+@pytest.mark.exhaustive
 async def test_the_files_to_copy_pass_the_projects_own_checks(project: Project) -> None:
     files = " ".join(GUIDE.files)
     style = await project.type(f".venv/bin/ruff check {files} && .venv/bin/ruff format --check {files}")

@@ -65,6 +65,7 @@ async def test_a_new_orchestrator_needs_no_registration_and_is_found_by_its_fold
     assert "register" not in text.lower()
 
 
+@pytest.mark.exhaustive
 async def test_the_files_to_copy_pass_the_projects_own_checks(project: Project) -> None:
     files = " ".join(TUTORIAL.files)
     style = await project.type(f".venv/bin/ruff check {files} && .venv/bin/ruff format --check {files}")

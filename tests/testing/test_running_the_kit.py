@@ -64,6 +64,7 @@ def test_a_full_run_includes_what_pytest_trims_and_prints_the_counts_last(folder
     assert "found     box a: coins is 100 and must be 90" in ran.stdout
 
 
+@pytest.mark.exhaustive
 def test_the_slices_of_a_full_run_run_each_group_once(folder: Path) -> None:
     counts = [typed(folder, "orchestrator.testing", "test_authors", "--slice", f"{number}/2") for number in (0, 1)]
 
