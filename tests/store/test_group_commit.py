@@ -357,7 +357,8 @@ async def test_an_undo_waits_for_steps_that_are_recorded_in_a_group(
     stocked: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One step is blocked after the guard of the other has passed."""
-    begin = text("SELECT set_config('lock_timeout', '10s', true), set_config('orchestrator.together', :token, true)")
+    settings = "set_config('lock_timeout', '10s', true), set_config('orchestrator.group_commit', :token, true)"
+    begin = text(f"SELECT {settings}")
     monkeypatch.setattr(
         "orchestrator.store.saga.group_commit._BEGIN", DriverText(begin.bindparams(bindparam("token", type_=Text())))
     )

@@ -183,6 +183,7 @@ RUN: dict[str, Work] = {
     "counts of one orchestrator": lambda database: saga_queries.counts(database, orchestrator="Letter"),
     "status": lambda database: saga_queries.sagas_of_event(database, "event-29990"),
     "status of an unknown event": lambda database: saga_queries.sagas_of_event(database, "event-0"),
+    "the live view of dev": lambda database: saga_queries.sagas_by_id(database, [UUID(int=1), UUID(int=2)]),
     "dead-letters list": find_dead_letters,
     "locks": lambda database: lock_queries.held_locks(database, limit=20),
     "locks of a key": lambda database: lock_queries.held_lock(database, "k", limit=20),
