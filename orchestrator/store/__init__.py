@@ -1,1 +1,1 @@
-"""The store: the SQL that decides, for sagas, steps, outcomes, the outbox and dead letters. It knows no Temporal."""
+"""The store: the SQL that decides about sagas, steps, outcomes, the outbox and dead letters, without Temporal."""

@@ -1,11 +1,11 @@
-"""Removes heads of unused lock keys, so that keys that are new each time do not leave rows forever.
+"""Removes heads of unused lock keys, because otherwise keys that are used only once would leave rows forever.
 
-*No saga is overtaken.* A head is removed only while no ticket of its key is drawn, and is locked from before that check
-until it is deleted. A saga that draws a ticket locks the head first, so no ticket can appear in between; a saga that
-waits for the head finds it deleted and inserts a new one, whose tickets start again. A ticket that is being released
-exists until that release commits.
+*No saga is overtaken.* A head is removed only while its key has no ticket, and is locked from before that check until
+it is deleted. A saga that draws a ticket locks the head first, so no ticket can appear in between; a saga that waits
+for the head finds it deleted and inserts a new one, whose tickets start again. A ticket that is being released exists
+until that release commits.
 
-*No deadlock.* Heads that other transactions have locked are skipped, and no other row is waited for.
+*There is no deadlock.* Heads that other transactions have locked are skipped, and the removal waits for no other row.
 """
 
 from sqlalchemy import Select, delete, func, select
@@ -15,7 +15,7 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_lock
 
 BATCH = 500
-"""How many heads one transaction removes; sagas that draw tickets of these keys wait for it."""
+"""The maximum number of heads that one transaction removes; sagas that draw tickets of these keys wait for it."""
 
 _ticket = saga_lock.alias("ticket")
 _drawn = select(func.count()).where(_ticket.c.key == saga_lock.c.key, _ticket.c.ticket > 0).correlate(saga_lock)

@@ -1,22 +1,22 @@
-"""Locks: a ticket for each key, drawn in order; the saga with the lowest ticket of a key holds it.
+"""Locks: sagas draw tickets for keys in order, and the saga with the lowest ticket of a key holds it.
 
 A key has a head (ticket 0) that records the next ticket, and a row for each ticket that is drawn and not released. An
-opening draws all tickets of its sagas in one statement, heads in the order of their keys, and keeps the heads locked
-until it commits. This has two consequences.
+opening draws all tickets of its sagas in one statement, which locks the heads in the order of their keys. They stay
+locked until the opening commits. This has two consequences.
 
-*No deadlock between rows.* Every transaction locks sagas by id first, then heads by key. A transaction that waits for a
-head holds none that sorts after it. Releasing tickets locks no head.
+*There is no deadlock between rows.* Every transaction locks sagas by id first, then heads by key. A transaction that
+waits for a head holds none that sorts after it. Releasing tickets locks no head.
 
-*No deadlock between sagas.* Say A comes before B on a key that both have. If they were drawn in one transaction, A came
-first in its list, for each key. If they were drawn in two, B's waited for the head until A's had committed, so A's
-committed first. Thus sagas ordered by commit, and within a commit by list, form one queue for all keys together, and
-each saga waits only for sagas further ahead. The first saga of the queue waits for none.
+*There is no deadlock between sagas.* Say A comes before B on a key that both have. If they were drawn in one
+transaction, A came first in its list, for each key. If they were drawn in two, B's waited for the head until A's had
+committed, so A's committed first. Thus sagas ordered by commit, and within a commit by list, form one queue for all
+keys together, and each saga waits only for sagas further ahead. The first saga of the queue waits for none.
 
-`lock_heads` removes heads while no ticket of their key is drawn. No saga is in that key's queue then, so both still
-hold.
+`lock_heads` removes heads while no ticket of their key is drawn. No saga is in that key's queue then, so both
+statements still hold.
 
-A finish that commits while an opening draws may not see the new ticket, and wakes nothing; so a waiting saga also looks
-again by itself.
+A finish that commits while an opening draws may not see the new ticket, and then wakes no saga. Therefore a waiting
+saga also checks again by itself.
 """
 
 import json
@@ -41,20 +41,20 @@ class Woken:
 
     saga: SagaRef
     owner_workflow_id: str
-    """The execution that waits; empty if none does."""
+    """The id of the execution that waits; empty if there is none."""
 
 
 Waker = Callable[[Sequence[Woken]], Awaitable[None]]
-"""Makes the drivers of these sagas look at once. Never raises: if a driver is not reached, it only looks later."""
+"""Makes the drivers of these sagas check immediately. Never raises; a driver that is not reached checks later."""
 
 
 async def wake_none(woken: Sequence[Woken]) -> None:
-    """Wake no driver; the sagas look by themselves."""
+    """Wake no driver; the sagas check by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Dialect:
-    """The statements in one database's dialect; no text depends on how many sagas or keys there are."""
+    """The statements in one database's dialect. Their text does not depend on how many sagas or keys there are."""
 
     now: str
     of_sagas: str

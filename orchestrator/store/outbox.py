@@ -1,8 +1,9 @@
-"""The outbox: events leave a database only through this table, and are written together with what they report.
+"""The outbox: events leave a database only through this table, and are committed together with the change they report.
 
 **Order.** Rows of one key are sent by id. The order needs only one rule: a row is sent only after every earlier row of
 its key is marked as sent. If a relay is suspended with a row in hand while another relay sends it, the first one sends
-it again later, which is a repeat. Nothing depends on which relay holds a claim; a claim only avoids double work.
+it again later, which is a repeat. The order does not depend on which relay holds a claim; a claim only avoids double
+work.
 
 **Claims.** `next_at` is the time from which a row may be claimed. Only the first unsent row of a key is ever claimed,
 and with it the key. A claim expires, so a relay may be killed or stopped at any point.
@@ -51,9 +52,9 @@ FORWARD_AFTER = timedelta(seconds=3)
 NO_SAGA = UUID(int=0)
 """The saga id of an event that was not written by a saga."""
 RUN = 20
-"""How many rows of one key are sent in sequence under one claim."""
+"""The maximum number of rows of one key that are sent in sequence under one claim."""
 _MOST = 400
-"""How many rows one claim returns at most; each may be as large as an event can be."""
+"""The maximum number of rows that one claim returns; each row may be as large as an event can be."""
 
 _home: ContextVar[Database | None] = ContextVar("home_of_step", default=None)
 
@@ -79,7 +80,7 @@ class Target(StrEnum):
     LISTENERS = "listeners"
     """All listeners; there may be none."""
     REQUIRED = "listeners, at least one"
-    """All listeners; to have none is an error."""
+    """All listeners; it is an error if there are none."""
     MISSING = "listeners without a saga"
     """Listeners that have no saga for the event; the row forwards an event that has started a saga elsewhere."""
 
@@ -191,8 +192,8 @@ async def claim(database: Database, *, limit: int, lease: timedelta) -> list[Out
 
     Args:
         database: the database that has the outbox.
-        limit: how many rows without a key, and how many keys, are claimed together at most.
-        lease: how long no other relay claims them.
+        limit: the maximum number of rows without a key, and likewise of keys, that are claimed together.
+        lease: for how long no other relay claims them.
 
     Returns:
         The rows by id; for each claimed key its first unsent rows, to be sent in sequence.
@@ -213,7 +214,7 @@ async def claim(database: Database, *, limit: int, lease: timedelta) -> list[Out
 
 
 async def mark_sent(database: Database, ids: Sequence[int]) -> None:
-    """Mark rows as sent to all their recipients. Safe to repeat, also by a relay whose claim has expired."""
+    """Mark rows as sent to all their recipients. Safe to repeat, even by a relay whose claim has expired."""
     if not ids:
         return
 
@@ -239,7 +240,7 @@ async def mark_rejected(database: Database, row: OutboxRow, error: str) -> None:
 
 
 async def postpone(database: Database, rows: Sequence[tuple[int, str, timedelta]]) -> None:
-    """Record for rows that could not be sent the error and how long to wait before the next attempt."""
+    """Record for each row that could not be sent its error and how long to wait before the next attempt."""
     if not rows:
         return
 

@@ -1,7 +1,7 @@
 """Recovery's queries: which sagas may have no live driver, and how a saga whose execution was terminated is undone.
 
-This module knows only SQL. Whether an execution is running is known to Temporal, and the caller has asked there. That
-answer may be outdated, so the undo is a compare-and-set on phase and owner, under the lock of the saga's row.
+This module uses only SQL. Whether an execution is running is known to Temporal, which the caller has asked. That answer
+may be outdated, so the undo is a compare-and-set on phase and owner, under the lock of the saga's row.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,7 +66,7 @@ class RecordedSaga:
     envelope: str
     content_digest: str
     is_purged: bool
-    """Whether the payload has been deleted; then only the event's digest is left."""
+    """Whether the payload has been deleted, so that only the event's digest remains."""
     phase: Phase
     owner_workflow_id: str
     """The execution that drove the saga last; empty if none did."""
@@ -79,7 +79,7 @@ class UndoAnswer(StrEnum):
     """The result of asking to undo a saga whose execution was terminated."""
 
     UNDOING = "undoing"
-    """The saga is undoing, or would be."""
+    """The saga is undoing now, or would be if the undo had been requested."""
     ENDED = "ended"
     """The saga has an outcome."""
     PAST_PIVOT = "past_pivot"
@@ -98,15 +98,15 @@ async def overdue_sagas(
     after: RecordedSaga | None = None,
     limit: int = 200,
 ) -> Sequence[RecordedSaga]:
-    """Return a page of unfinished sagas, those that have stalled longest first.
+    """Return a page of unfinished sagas, starting with those that have made no progress for the longest time.
 
     Args:
         database: the home database.
         before: only sagas that last made progress before this time.
         now: sagas that are waiting until later than this time are left out.
-        waiting_before: replaces `before` for sagas that wait for another saga's lock, because they seldom look.
-        from_future: return the sagas whose last progress is in the future instead. A worker whose clock was ahead wrote
-            it, and they would not be found until then.
+        waiting_before: replaces `before` for sagas that wait for another saga's lock, because they rarely check.
+        from_future: return the sagas whose last progress is in the future instead. A worker whose clock was ahead has
+            written that time, and otherwise these sagas would not be found before then.
         after: the last saga of the previous page.
         limit: how many sagas a page has.
     """
@@ -119,7 +119,7 @@ async def overdue_sagas(
         .where(
             IS_UNFINISHED,
             stalled,
-            # A wait is never to be looked at later than `latest`; a later time was written by a clock that was ahead.
+            # A waiting saga is checked at `latest` or before; a later time was written by a clock that was ahead.
             or_(saga.c.next_at.is_(None), saga.c.next_at <= now, saga.c.next_at > latest),
             or_(
                 saga.c.lock_keys.is_(None),
@@ -133,7 +133,7 @@ async def overdue_sagas(
     if after is not None:
         same_moment = and_(saga.c.progressed_at == after.progressed_at, saga.c.id > after.id)
         statement = statement.where(
-            # Implied by the next term, but in a form with which the index is entered at this position.
+            # Follows from the next term. It is in a form that lets the database start its index scan there.
             saga.c.progressed_at >= after.progressed_at,
             or_(saga.c.progressed_at > after.progressed_at, same_moment),
         )
@@ -156,14 +156,14 @@ async def undo_if_still_owned(
     ends_as: Phase = Phase.CANCELLED,
     error_code: str = TERMINATED,
 ) -> UndoAnswer:
-    """Begin a saga's undo on behalf of its execution, if the saga has not changed since it was looked at.
+    """Begin a saga's undo on behalf of its execution, unless the saga has changed since it was read.
 
     The saga's next driver runs the compensations. Safe to repeat and concurrently, because the first call decides.
 
     Args:
         database: the home database; or all databases, if steps are in remote ones.
         recorded: the saga, with the owner whose execution was terminated or keeps failing.
-        message: the reason, for people.
+        message: the reason, for users.
         ends_as: the phase in which the saga ends.
         error_code: the reason, for programs.
     """
@@ -198,7 +198,7 @@ async def would_undo(database: Database | Databases, recorded: RecordedSaga) -> 
 
 
 async def _answer(connection: AsyncConnection, recorded: RecordedSaga) -> UndoAnswer:
-    # As when any undo begins: the lock waits for open steps, and the next statement sees all of them.
+    # As at the beginning of every undo, the lock waits for open steps, and the next statement sees all of them.
     locked = await connection.execute(
         select(saga.c.phase, saga.c.owner_workflow_id, saga.c.owner_first_run_id, saga.c.pivot_step)
         .where(saga.c.id == recorded.id)
@@ -272,8 +272,9 @@ async def check_belonging(database: Database, namespace: str, cluster_id: str) -
 async def check_shared(databases: Databases) -> None:
     """Check that no remote database holds the steps of another home.
 
-    Sagas are identified by orchestrator and event, like executions, of which a Temporal namespace has one each. Two
-    homes with equal sagas would mistake each other's steps in a shared remote database for their own, and not do them.
+    Sagas are identified by orchestrator and event, as are executions within a Temporal namespace. Two homes may
+    therefore have sagas with equal ids. In a shared remote database, each would mistake the other's steps for its own
+    and skip them.
 
     Raises:
         Unreachable: a remote database belongs to another home; the message says what to do.
@@ -298,7 +299,7 @@ async def _belongs_to(database: Database) -> tuple[str | None, str | None]:
 
 
 async def adopt(database: Database, namespace: str, cluster_id: str) -> None:
-    """Make the database belong to this Temporal, none of whose closed executions have been checked."""
+    """Make the database belong to this Temporal. None of its closed executions count as checked."""
     async with database.transaction() as connection:
         await connection.execute(
             update(saga_meta).values(temporal_namespace=namespace, temporal_cluster_id=cluster_id, swept_until=None)

@@ -1,12 +1,12 @@
-"""Retention: what is deleted of sagas that ended long ago, and what is kept forever.
+"""Retention: which data of sagas that ended long ago is deleted, and which is kept forever.
 
 A saga's row is kept. With its orchestrator, event id, content digest and outcome, a late repeat is still recognised;
-with its phase, the guard still stops late attempts. Deleted are the saga's steps at home and its payload: the event's
+with its phase, the guard still stops late attempts. The saga's steps at home and its payload are deleted: the event's
 fields in the envelope and wherever the outcome repeats them, a refusal's details, and its lock keys. Sent events and
-settled dead letters are deleted, too.
+settled dead letters are deleted as well.
 
 The guard cannot be read in a remote database. There a step's row is the only fence, and if it were deleted, an attempt
-could run however late it comes. So the row is kept, but its arguments and results are emptied.
+could run no matter how late it arrives. So the row is kept, but its arguments and results are emptied.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ _UNDONE = (Phase.FAILED.value, Phase.CANCELLED.value)
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """What is purged, or would be."""
+    """Counts of what is purged, or would be."""
 
     sagas: int = 0
     """Number of sagas whose steps and payload are deleted."""
@@ -49,7 +49,7 @@ class Purge:
     dead_letters: int = 0
     """Number of settled dead letters."""
     held: int = 0
-    """Sagas that are old enough but kept for now: an external effect may remain, or a database is not known here."""
+    """Number of sagas kept despite their age, because an external effect may remain or a database is not known here."""
 
     def __add__(self, other: "Purge") -> "Purge":
         return Purge(
@@ -89,7 +89,7 @@ _ORPHANED_EFFECTS = (
     .correlate(saga)
     .scalar_subquery()
 )
-"""Counted per saga and not an EXISTS, which PostgreSQL may turn into a hash of all steps of all sagas."""
+"""Counts per saga instead of using EXISTS, for which PostgreSQL may build a hash table of all steps of all sagas."""
 _EMPTY = (
     update(saga)
     .where(saga.c.id == bindparam("purged"))
@@ -105,7 +105,7 @@ _EMPTY = (
 
 
 def _held(databases: Databases) -> Any:
-    """Which sagas are kept although old enough; a database that is not known here may hold a step's payload, too."""
+    """Select sagas that are kept despite their age; a database that is not known here may hold a step's payload."""
     known = [name for name, _ in databases]
     unknown_database = (
         select(func.count())
@@ -160,16 +160,16 @@ async def purgeable(databases: Databases, *, before: datetime) -> Purge:
 
 
 async def database_time(database: Database) -> datetime:
-    """Return a time before which it is not too early to delete: the earlier of the database's and this machine's time.
+    """Return the earlier of the database's and this machine's time; rows are deleted by their age at that time.
 
-    Rows are written by the database's clock alone. This machine's clock only protects from a database clock that has
-    jumped ahead, because deleted rows cannot be restored.
+    The times in rows come from the database's clock alone. This machine's clock only protects against a database clock
+    that has jumped ahead, because deleted rows cannot be restored.
     """
     return min(await clock.read_clock(database), datetime.now(UTC))
 
 
 async def _candidates(databases: Databases, before: datetime) -> list[UUID]:
-    """Return sagas to purge, the longest ended first, as many as one transaction can rewrite."""
+    """Return sagas to purge, in the order in which they ended, as many as one transaction can rewrite."""
     size = func.length(saga.c.outcome) + func.length(saga.c.envelope)
     statement = (
         select(saga.c.id, size.label("size"))
@@ -189,7 +189,7 @@ async def _candidates(databases: Databases, before: datetime) -> list[UUID]:
 
 
 async def _purge_sagas(databases: Databases, candidates: Sequence[UUID]) -> tuple[int, int]:
-    # The remote databases first, because a saga that is marked as purged at home is not looked at again.
+    # The remote databases first, because a saga that is marked as purged at home is never purged again.
     await _empty_remote_steps(databases, candidates)
 
     async def purge(connection: AsyncConnection) -> tuple[int, int]:

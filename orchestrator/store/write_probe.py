@@ -1,4 +1,4 @@
-"""A probe for whether a database can be written: not read-only, its disk not full, and connections available."""
+"""Checks that a database can be written: it is not read-only, its disk is not full, and connections are available."""
 
 import secrets
 from uuid import uuid4
@@ -9,14 +9,14 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_dead_letter
 
 _SIZE = 16 * 1024
-"""How many bytes are written and deleted: more than remains free in the pages of a full database."""
+"""How many bytes are written and deleted; this is more than the free space in the pages of a full database."""
 
 
 async def write_probe(database: Database) -> None:
     """Write a row and delete it again, in one transaction.
 
     Raises:
-        Exception: the error of the database or its driver, because of which it cannot be written.
+        Exception: the error of the database or its driver that prevented the write.
     """
     # A negative id, so that the ids of real dead letters have no gaps.
     number = -1 - secrets.randbelow(2**31 - 1)

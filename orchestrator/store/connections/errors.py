@@ -1,4 +1,4 @@
-"""Decides what an error of a database or its driver means, and which message reports it. No other module does."""
+"""Decides what an error of a database or its driver means, and which message reports it. Only this module does so."""
 
 import errno
 import ssl
@@ -45,7 +45,7 @@ class DatabaseCondition(StrEnum):
 
     @property
     def is_outage(self) -> bool:
-        """Whether every transaction on this database fails, so that no single saga is the cause."""
+        """Whether every transaction on this database fails, rather than only those of one saga."""
         return self in _OUTAGES
 
 
@@ -116,7 +116,7 @@ _BY_ERRNO = {
 _SENTENCES = {
     DatabaseCondition.DOWN: "cannot be reached ({cause}). Start it, or set {setting} to the right one.",
     DatabaseCondition.RESTARTING: (
-        "accepts no work at the moment ({cause}). Wait until it runs again; what was accepted is not lost."
+        "accepts no work at the moment ({cause}). Wait until it runs again; accepted events are not lost."
     ),
     DatabaseCondition.TLS_FAILED: (
         "was reached, but no connection with the configured encryption could be made ({cause}). Correct sslmode, "
@@ -137,7 +137,7 @@ _SENTENCES = {
         "is damaged ({cause}). Stop the workers, then restore a backup or repair it before anything else is written."
     ),
     DatabaseCondition.PERMISSION_DENIED: (
-        "refuses permission ({cause}). Grant this user what is missing, or set {setting} to a user who has it."
+        "refuses permission ({cause}). Grant this user the missing privilege, or set {setting} to a user who has it."
     ),
     DatabaseCondition.READ_ONLY: (
         "can be read but not written ({cause}). Make it writable, or set {setting} to the primary server."
@@ -153,12 +153,12 @@ _SENTENCES = {
     DatabaseCondition.DISK_FULL: (
         "runs, but its disk is full ({cause}). Free some space; sagas then continue by themselves."
     ),
-    DatabaseCondition.OUT_OF_MEMORY: "runs, but is short of a resource ({cause}). Give it more, or more time.",
+    DatabaseCondition.OUT_OF_MEMORY: "runs, but is short of a resource ({cause}). Increase it, or try again later.",
     DatabaseCondition.IO_ERROR: (
         "cannot read or write its files ({cause}). Check the disk, which may be full, failing or no longer mounted."
     ),
     DatabaseCondition.LOCKED: (
-        "was reached, but another transaction holds a lock that is needed ({cause}). Try again when that one has ended."
+        "was reached, but another transaction holds a lock that is needed ({cause}). Try again when it has ended."
     ),
     DatabaseCondition.CANCELLED: (
         "was reached, but a statement was cancelled ({cause}). Look for what slows it down, or raise statement_timeout."

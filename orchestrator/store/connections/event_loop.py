@@ -1,8 +1,8 @@
 """Binds an object to one event loop, so that its use in another one is refused with a clear message.
 
-Locks, futures and PostgreSQL connections work only in the event loop in which they were created, and nothing that has
-threads or sockets survives a fork. Without this check the symptoms are "bound to a different event loop", "another
-operation is in progress", or a call that never returns.
+Locks, futures and PostgreSQL connections work only in the event loop in which they were created, and an object that has
+threads or sockets does not survive a fork. Without this check the symptoms are "bound to a different event loop",
+"another operation is in progress", or a call that never returns.
 """
 
 import asyncio

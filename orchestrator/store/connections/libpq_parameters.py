@@ -27,7 +27,7 @@ _SUPPORTED_VALUES: Final[Mapping[str, frozenset[str]]] = {
     "sslcompression": frozenset({"0"}),
     "sslsni": frozenset({"1"}),
 }
-"""The values of these parameters that match what asyncpg does anyway; it cannot do what any other value demands."""
+"""For each of these parameters, the values that ask for what asyncpg does anyway; it supports no other value."""
 _IMPOSSIBLE = frozenset({"hostaddr", "require_auth", "requirepeer", "sslcrldir", "sslkeylogfile"})
 _KEEPALIVES = ("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
 _CACHES = ("prepared_statement_cache_size", "statement_cache_size")
@@ -43,7 +43,7 @@ _SETTING = re.compile(r"(?:-c\s*|--)(?P<name>[A-Za-z_][\w.-]*)=(?P<value>.*)\Z",
 
 
 class WrongParameter(ValueError):
-    """A parameter cannot work; the message says why, and never contains a password."""
+    """A parameter cannot work. The message says why, and never contains a password."""
 
 
 @dataclass(frozen=True, slots=True)

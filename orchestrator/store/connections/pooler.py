@@ -1,8 +1,8 @@
-"""Connects to PostgreSQL directly or through a connection pooler such as PgBouncer, whichever the address leads to.
+"""Connects to PostgreSQL directly or through a connection pooler such as PgBouncer, depending on the address.
 
 A pooler in transaction mode may run each transaction on another server connection. Nothing that belongs to a session is
-reliable there: a setting would apply to other clients' transactions, and a prepared statement may be missing or be
-another client's. So each transaction makes its own settings together with its `BEGIN`, and statements have no name.
+reliable there: a setting would apply to other clients' transactions, and a prepared statement may be missing or belong
+to another client. So each transaction makes its own settings together with its `BEGIN`, and statements have no name.
 Both are also correct in session mode, which looks the same to a client. A pooler is recognised because it refuses a
 startup parameter, or because the process id that it reports is not that of the server process.
 """
@@ -31,7 +31,8 @@ _FOREIGN_STATEMENT = frozenset({"42P05", "26000"})
 class PoolerAwareConnect:
     """Opens PostgreSQL connections, adapted to a pooler if there is one; called instead of `asyncpg.connect`.
 
-    Once a pooler has been found, every later connection is adapted, which does no harm if it is a direct one.
+    Once a pooler has been found, every later connection is adapted. A direct connection works in the adapted form as
+    well.
     """
 
     def __init__(self) -> None:
@@ -85,7 +86,7 @@ class PoolerAwareConnect:
 
 
 class PooledConnection(asyncpg.Connection):  # type: ignore[misc] # pyright: ignore[reportUntypedBaseClass]
-    """A connection through a pooler, which relies on nothing beyond one transaction or one message."""
+    """A connection through a pooler. It relies on no state that outlives a transaction or a message."""
 
     def begin_with(self, settings: Mapping[str, str]) -> None:
         """Make these settings in each transaction, in the same message as `BEGIN`, so that they cost no round trip."""

@@ -35,7 +35,8 @@ def create_engine(address: DatabaseUrl, pool_size: int) -> AsyncEngine:
     """Create the SQLAlchemy engine of a database; nothing is connected yet."""
     options: dict[str, Any] = {
         "hide_parameters": True,
-        # No overflow, because those connections are closed on return: under load every other saga had to open one.
+        # No overflow, because overflow connections are closed on return, and under load every other saga had to open
+        # one.
         "pool_size": pool_size,
         "max_overflow": 0,
         "pool_timeout": WAIT_FOR_CONNECTION,

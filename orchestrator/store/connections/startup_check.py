@@ -1,6 +1,6 @@
 """Checks at startup whether the engine can keep its promises on a database; otherwise the worker does not start.
 
-Settings without influence are not checked: `TimeZone`, `DateStyle`, `standard_conforming_strings` and the default
+Settings that make no difference are not checked: `TimeZone`, `DateStyle`, `standard_conforming_strings` and the default
 isolation level may have any value, because times are sent in binary form and values as parameters, and each transaction
 sets its isolation level. SQLite's encoding may be UTF-16, which can store the same texts as UTF-8.
 """
@@ -43,7 +43,7 @@ _TABLES = text(
     " WHERE s.relkind = 'S' AND c.relname = ANY(:names) AND has_schema_privilege(n.oid, 'USAGE')"
     " ORDER BY name, schema"
 )
-"""The engine's tables and their sequences in every schema, with the privileges on them that this role lacks."""
+"""Finds the engine's tables and their sequences in every schema, with the privileges on them that this role lacks."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -59,7 +59,7 @@ async def check_postgresql(connection: AsyncConnection, shown: str, setting: str
     tables = (await connection.execute(_TABLES, {"names": sorted(metadata.tables)})).all()
     _check_tables(tables, facts, where, setting)
     for name, meaning in (
-        ("synchronous_commit", "a commit may be lost although it was confirmed, and with it an effect or an outcome"),
+        ("synchronous_commit", "a confirmed commit may be lost, and with it an effect or an outcome"),
         ("fsync", "a crash of its machine may destroy it"),
         ("full_page_writes", "a crash of its machine may destroy it"),
     ):

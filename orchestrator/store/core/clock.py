@@ -2,7 +2,7 @@
 
 Every time in the engine's tables comes from this clock, so that times can be compared whichever worker wrote them, even
 if the workers' own clocks differ. A worker never stores its own clock's time or decides by it; it only measures
-durations, with `time.monotonic`.
+durations with `time.monotonic`.
 
 SQLite has no server, so its clock is that of the machine that the process runs on, in milliseconds.
 """
@@ -56,7 +56,7 @@ def now() -> ColumnElement[datetime]:
 def evaluated_now() -> ColumnElement[datetime]:
     """Return the time at which the database evaluates the expression, after the statement has waited for its locks.
 
-    Used for a time that must not be too early, because the maximum duration of a call is counted from it. A comparison
+    Use it for a time that must not be too early, because the time limit of a call is counted from it. A comparison
     with it cannot use an index.
     """
     return _EvaluatedNow()

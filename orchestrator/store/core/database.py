@@ -31,17 +31,17 @@ from orchestrator.store.core.session_state import leaves_state
 R = TypeVar("R")
 
 _FIRST_ANSWER_TIMEOUT = 10
-"""Seconds."""
+"""Seconds that the first answer may take, in addition to the time for connecting."""
 POOL_SIZE = 20
 """Connections per process. Four processes stay below PostgreSQL's default of 100 connections."""
 
 TRIES = 5
-"""Attempts of a transaction that loses its connection, or that PostgreSQL aborts in favour of another one."""
+"""How often a transaction is attempted that loses its connection or that PostgreSQL aborts in favour of another one."""
 _RETRIED_SQLSTATES = frozenset({"40P01", "40001"})
 """Deadlock and failed serialisation."""
 _PING = text("SELECT 1")
 FILLED = "orchestrator_outbox_filled"
-"""Key in a connection's info: its transaction writes to the outbox, so the relay is woken after the commit."""
+"""The key in a connection's info that marks a transaction that writes to the outbox; its commit wakes the relay."""
 _write_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Lock]] = WeakKeyDictionary()
 """The write lock of each SQLite file, by event loop and path."""
 

@@ -1,7 +1,7 @@
-"""Compiles the engine's statements that every step sends once, and passes them to PostgreSQL's driver as text.
+"""Compiles the engine's most frequent statements once, and passes them to PostgreSQL's driver as text.
 
 Measured CPU time per statement: 0.14 ms when SQLAlchemy executes a compiled statement, 0.06 ms when the driver gets the
-same text and parameters. A step sends two of them. SQLAlchemy still fires its events and translates errors.
+same text and parameters. A step sends two such statements. SQLAlchemy still fires its events and translates errors.
 """
 
 from collections.abc import Callable, Mapping

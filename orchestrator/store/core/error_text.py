@@ -15,9 +15,9 @@ from orchestrator.protocol.exception_groups import leaves
 from orchestrator.protocol.validation_errors import describe
 
 _CAUSES = 3
-"""How many causes a line names at most."""
+"""The maximum number of causes that a line names."""
 _OWN = 1_200
-"""How many characters one error's own message may have; the rest of `MESSAGE_LIMIT` is for its causes."""
+"""The maximum number of characters of one error's own message; the rest of `MESSAGE_LIMIT` is for its causes."""
 _LEAVES = 3
 """How many errors of an exception group are shown."""
 _FRAMES = 30
@@ -70,7 +70,7 @@ def _frames(fault: BaseException) -> str:
 
 def _cause_of(fault: BaseException) -> tuple[str, BaseException] | None:
     if isinstance(fault, StatementError):
-        return None  # its cause is the driver's form of the same error
+        return None  # its cause is the same error as the driver raised it
     if fault.__cause__ is not None:
         return "caused by", fault.__cause__
     if fault.__context__ is not None and not fault.__suppress_context__:

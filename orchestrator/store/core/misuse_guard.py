@@ -1,4 +1,4 @@
-"""Prevents an author's code from ending the step's transaction, and a query from writing."""
+"""Prevents an author's code from ending the step's transaction, and prevents a query from writing."""
 
 import re
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -29,7 +29,7 @@ _ENDS_TRANSACTION = re.compile(
 
 
 def watch(engine: AsyncEngine) -> None:
-    """Check every statement, commit and rollback on an engine's connections inside of a `guarded` block."""
+    """Check every statement, commit and rollback on an engine's connections inside a `guarded` block."""
     event.listen(engine.sync_engine, "commit", _refuse_commit)
     event.listen(engine.sync_engine, "rollback", _refuse_rollback)
     event.listen(engine.sync_engine, "before_cursor_execute", _refuse_statement)
@@ -38,10 +38,10 @@ def watch(engine: AsyncEngine) -> None:
 
 @asynccontextmanager
 async def guarded(connection: AsyncConnection, what: Guarded) -> AsyncGenerator[None]:
-    """Prevent an author's code within the block from ending the transaction, and a query from writing.
+    """Prevent an author's code within the block from ending the transaction, and prevent a query from writing.
 
     Raises:
-        TransactionMisuse: the code tried to, even if it caught the error.
+        TransactionMisuse: the code tried to do so, even if it caught the error.
     """
     if what == "operation":
         async with _watched(connection, what):
@@ -54,7 +54,7 @@ async def guarded(connection: AsyncConnection, what: Guarded) -> AsyncGenerator[
 
 @asynccontextmanager
 async def _watched(connection: AsyncConnection, what: Guarded) -> AsyncGenerator[None]:
-    # Read once, because a connection that is lost in between has no `info` any more.
+    # Read once, because a connection that is lost in between no longer has an `info`.
     info = connection.sync_connection.info if connection.sync_connection else {}
     info[_GUARD] = what
     try:
@@ -113,7 +113,7 @@ def _refuse_statement(
     if guard is None:
         return
     if connection.dialect.name == "sqlite" and not connection.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
-        _refuse(connection, "SQLite has rolled back the transaction; this statement would stay without its record")
+        _refuse(connection, "SQLite has rolled back the transaction; this statement would commit without its record")
     if _ends_transaction(statement):
         _refuse(connection, "an operation may not begin or end its transaction in SQL; the engine does")
     note_statement(connection, statement, parameters)

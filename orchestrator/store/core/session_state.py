@@ -1,9 +1,9 @@
-"""Keeps an operation's changes to its database session from affecting the engine's statements and later steps.
+"""Prevents an operation's changes to its database session from affecting the engine's statements and later steps.
 
-Connections are pooled, and a commit does not end a session. So a `search_path`, a role, a temporary table, a session's
-advisory lock or a SQLite pragma would apply to the next saga that gets the connection. A temporary table with the name
-of a real table would even swallow that saga's effect without an error. So such a connection is closed after its
-transaction. Changes that a database function makes to the session by itself are not detected.
+Connections are pooled, and a commit does not end a session. So a `search_path`, a role, a temporary table, a
+session-level advisory lock or a SQLite pragma would apply to the next saga that gets the connection. A temporary table
+with the name of a real table would even swallow that saga's effect without an error. So such a connection is closed
+after its transaction. Changes that a database function makes to the session by itself are not detected.
 """
 
 import re

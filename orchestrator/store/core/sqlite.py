@@ -1,4 +1,4 @@
-"""SQLite under asyncio: a cancel waits until the current statement ends, and closing a connection rolls back.
+"""SQLite under asyncio: a cancellation waits until the current statement ends, and closing a connection rolls back.
 
 An interrupted statement stays unfinished for as long as anything references the exception that interrupted it. It keeps
 its transaction open and holds SQLite's only write lock, so the next writer fails after 30 s: "database is locked".
@@ -35,7 +35,7 @@ class SteadyConnection(aiosqlite.Connection):
         await super().close()
 
     def stop(self) -> Any:
-        """Roll back the open transaction, then close the connection and end its thread, without waiting for that."""
+        """Roll back the open transaction, then close the connection and end its thread, without waiting."""
         queue = cast(Any, self._tx)  # pyright: ignore[reportUnknownMemberType]
         queue.put_nowait((None, self._roll_back))
         return super().stop()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]

@@ -1,11 +1,11 @@
-"""The forward path of an external step: recorded before the call, and verified if it is not known how a call ended.
+"""The forward path of an external step, which is recorded before the call and verified if the call's end is unknown.
 
 The row is `attempting` from before the first call. The result of a call is recorded whatever was decided meanwhile,
-because the call has happened: a result that arrives for a step that was barred, or refused to another attempt, is first
+because the call has happened. A result that arrives for a step that was barred, or refused to another attempt, is first
 recorded and then undone (see `external.undo`).
 
-`attempted_at` is when the last attempt began whose end was not seen. It is empty once a step is settled, so that
-recovery finds the effects that a dead worker left behind.
+`attempted_at` is the time at which the last attempt without a recorded end began. It is empty once a step is settled,
+so that recovery finds the effects that a dead worker left behind.
 """
 
 import asyncio
@@ -66,7 +66,8 @@ async def run_external_step(
     """Attempt an external step: record the attempt, make the call, and record its result.
 
     Raises:
-        Exception: whatever the operation raised; it is not known whether the call happened, so the next attempt asks.
+        Exception: whatever the operation raised; it is not known whether the call happened, so the next
+            attempt asks the verification.
     """
     operation = external_operation_of(catalog, command.operation)
     step = StepAttempt(command, operation, attempt)
@@ -112,7 +113,7 @@ async def run_external_step(
 
 
 async def settle_external_step(database: Database, catalog: Catalog, command: StepCommand) -> StepReply | None:
-    """Find out whether an abandoned step that cannot be undone has happened, and bar it if it has not.
+    """Find out whether an abandoned step that cannot be undone has happened; bar it if it has not.
 
     Returns:
         The recorded reply. None: the step did not happen and is barred, or it is not known.
@@ -129,7 +130,7 @@ async def settle_external_step(database: Database, catalog: Catalog, command: St
         confirmation = await find_out(operation, call, row)
         if confirmation is not None:
             return await _record(database, catalog, command, operation, confirmation.result)
-        # If another attempt has begun meanwhile, this changes nothing and the loop asks again.
+        # If another attempt has begun meanwhile, nothing is changed and the loop asks again.
         await settle_attempt(database, command.saga, row, StepState.BARRED, _FORWARD)
     return None
 
@@ -204,7 +205,7 @@ async def _changed(
 
 
 async def _reply_from_row(database: Database, ref: SagaRef, number: int, operation: AnyExternal) -> StepReply:
-    """Return the reply that the row records; in a saga that is or was undone, no step's result counts."""
+    """Return the reply that the row records. In a saga that is being undone or was undone, no step's result counts."""
     row = await external_row(database, ref, number)
     if row is None or row.saga_phase is None:
         return Decided(phase=Phase.UNDOING)

@@ -1,4 +1,4 @@
-"""The undo of an external step: verified if needed, compensated with its own idempotency key, and never twice.
+"""The undo of an external step: verifies it if needed, and compensates it once, under its own idempotency key.
 
 A step whose call was not seen to happen is barred and counts as undone. An attempt that returns later finds the bar,
 records its result nevertheless, and makes sure that it is undone: by its saga's undo, which looks again before it ends,
@@ -40,11 +40,11 @@ from orchestrator.store.saga.fence import recordable
 from orchestrator.store.saga.undo import counting_failure, why_not_undone
 
 UNDO_PHASES = (Phase.UNDOING.value, Phase.FAILED.value, Phase.CANCELLED.value)
-"""The phases in which no effect of a step may remain in the end."""
+"""The phases of a saga in which every effect of its steps must be undone."""
 NOTHING_RETURNED = "null"
 """The recorded result of a refused step that has happened nevertheless, if its operation returns nothing."""
 LOOK_AGAIN_AFTER = timedelta(minutes=10)
-"""How long after an attempt the external service is asked once more about a barred step."""
+"""How long after its last attempt a barred step is verified a second time."""
 _ENDED = (Phase.FAILED.value, Phase.CANCELLED.value)
 _ANY = tuple(phase.value for phase in Phase)
 
@@ -76,7 +76,7 @@ async def undo_external_step(database: Database, catalog: Catalog, command: Undo
 async def undo_late_effect(
     database: Database, catalog: Catalog, command: StepCommand, *, came_late: bool = False
 ) -> None:
-    """Undo what remains of a step after it was settled otherwise, unless its saga's undo will do so. Safe to repeat.
+    """Undo the late effect of a settled step, unless the undo of its saga will do so. Safe to repeat.
 
     Args:
         database: the home database.
@@ -244,8 +244,8 @@ async def _happened_after_all(database: Database, catalog: Catalog, command: Und
 async def _compensate(operation: AnyExternal, command: UndoCommand, row: Row[Any]) -> None:
     if operation.undo is None:
         raise OrchestratorError(
-            f"{operation.name} is to be undone, but this worker's code has no compensation of it. Deploy code that has "
-            "one, or undo its effect by hand and skip the step"
+            f"{operation.name} is to be undone, but this worker's code has no compensation for it. Deploy code that "
+            "has one, or undo its effect by hand and skip the step"
         )
     call = external_call(
         command.saga, command.event_time, compensation_key(command.saga, command.number), row.undo_attempts + 1
@@ -260,7 +260,7 @@ async def _compensate(operation: AnyExternal, command: UndoCommand, row: Row[Any
 def _undo_phases(state: str, otherwise: tuple[str, ...]) -> tuple[str, ...]:
     """Return the phases in which a step is undone.
 
-    An effect that arrived after a refusal is undone in every phase, because `handle` was told that it did not happen.
+    An effect that arrived after a refusal is undone in every phase, because `handle` has seen a refusal.
     """
     return _ANY if state == StepState.REFUSED.value else otherwise
 

@@ -1,4 +1,4 @@
-"""What is known of an external step: its row, its keys and, if no attempt saw the call end, whether it happened.
+"""What is known about an external step: its row, its keys and, if the end of its call is unknown, whether it happened.
 
 A call that failed may have arrived nevertheless, and may be in flight for as long as its time limit. Therefore "it did
 not happen" is believed only after that time. The time is counted by the database's clock from when the attempt was
@@ -70,7 +70,7 @@ def external_operation_of(catalog: Catalog, name: str) -> AnyExternal:
 
 
 async def external_row(database: Database, ref: SagaRef, number: int) -> Row[Any] | None:
-    """Return the row with the saga's phase as `saga_phase` and the time by the clock of `attempted_at` as `now`."""
+    """Return the row with the saga's phase as `saga_phase` and the current time by the database's clock as `now`."""
     async with database.reading() as connection:
         phase = select(saga.c.phase).where(saga.c.id == ref.id).scalar_subquery()
         rows = await connection.execute(

@@ -20,7 +20,7 @@ def is_home() -> bool:
 def create_index(name: str, table: str, columns: Sequence[str], *, where: str | None = None) -> None:
     """Create an index, except on a PostgreSQL table that has rows.
 
-    There it would block writes until the migration's transaction ends, so `index_building` builds it afterwards.
+    There, creating it would block writes until the migration's transaction ends, so `index_building` builds it later.
     """
     connection = op.get_bind()
     has_rows = connection.execute(text(f"SELECT 1 FROM {table} LIMIT 1")).first() is not None  # noqa: S608

@@ -17,7 +17,7 @@ from orchestrator.store.core.schema import metadata
 _log = logging.getLogger(__name__)
 
 _LOCK = 7_164_202
-"""The advisory lock of the process that builds. It belongs to a transaction, so it also works behind a pooler."""
+"""The advisory lock of the process that builds. It is held by a transaction, so it also works behind a pooler."""
 _INDEXES = text(
     "SELECT owner.relname AS table_name, owner.relnamespace::regnamespace::text AS schema, "
     "relation.relname AS index_name, entry.indisvalid FROM pg_index AS entry "
@@ -30,10 +30,10 @@ _NO_TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_sessio
 
 
 async def build_missing_indexes(database: Database) -> list[str]:
-    """Build the engine's missing indexes. Safe to run from several workers at once, and to interrupt.
+    """Build the engine's missing indexes. Several workers may do so concurrently, and it may be interrupted.
 
-    If an index cannot be built, the log says so and what to do. No error is raised, because the engine works without
-    it, only more slowly.
+    If an index cannot be built, the log says so, and says what to do. No error is raised, because the engine works
+    without it, only more slowly.
 
     Returns:
         The names of the indexes that were built; always empty on SQLite, where the migrations build them.

@@ -24,7 +24,7 @@ _LOCK = 7_164_201
 _POLL_INTERVAL = 0.2
 """Seconds between two attempts to get the lock."""
 _PATIENCE = 1.0
-"""Seconds of waiting that are not worth a log line."""
+"""Seconds of waiting before the wait is logged."""
 _REPORT_INTERVAL = 30.0
 """Seconds between two log lines about the same wait."""
 LOOK_AT_BLOCKERS = 10.0
@@ -140,7 +140,7 @@ class _WaitLog:
         self._reported = -_REPORT_INTERVAL
 
     def report_waiting(self, holder: str) -> None:
-        """Log that `holder` still has the lock, unless that was logged a moment ago."""
+        """Log that `holder` still has the lock, unless this has just been logged."""
         now = monotonic()
         if self._since is None:
             self._since = now
@@ -148,13 +148,14 @@ class _WaitLog:
             return
         self._reported = now
         _LOG.warning(
-            "Waiting for %s to finish changing the tables of %s (%.0f s so far). Ctrl-C stops waiting.",
+            "Waiting for %s to finish changing the tables of %s (%.0f s so far). Press Ctrl-C to stop waiting.",
             holder,
             self._shown,
             now - self._since,
         )
 
     def report_end(self) -> None:
-        """Log that this process has the lock now, if the wait for it was logged."""
+        """Log that this process has acquired the lock, if its wait was logged."""
         if self._since is not None and self._reported > self._since:
-            _LOG.warning("The tables of %s are free after %.0f s.", self._shown, monotonic() - self._since)
+            waited = monotonic() - self._since
+            _LOG.warning("The lock on the tables of %s was acquired after %.0f s.", self._shown, waited)

@@ -46,11 +46,11 @@ async def migrate(
     application: MetaData | None = None,
     migrations: Path | None = None,
 ) -> None:
-    """Create or upgrade the engine's tables. Safe to run from several workers at once.
+    """Create or upgrade the engine's tables. Several workers may do so concurrently.
 
     Args:
         database: the database to upgrade.
-        name: the name of the database; any database other than home holds steps and no sagas.
+        name: the name of the database; any database other than home holds only steps, not sagas.
         namespace: the Temporal namespace that this database belongs to; written once and never changed here.
         cluster_id: the id of the Temporal cluster; written once and never changed here.
         application: the application's own tables. Those that belong in this database are created if they are missing;
@@ -94,7 +94,7 @@ def _upgrade_reporting(connection: Connection, migrations: Path) -> None:
         cause = getattr(fault, "orig", None) or fault
         first_line = (str(cause).splitlines() or [""])[0]
         file, line = _line_in(migrations, fault)
-        text = f"the migration failed, and nothing of it was applied: {type(cause).__name__}: {first_line}"
+        text = f"the migration failed and was rolled back: {type(cause).__name__}: {first_line}"
         raise DefinitionError([Problem(file, line, text)]) from fault
 
 
@@ -138,7 +138,7 @@ def _upgrade(connection: Connection, name: str, shown: str) -> None:
     head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     current = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
     if current is not None and inspect(connection).has_table(saga.name) != is_home:
-        # A home and a remote database in one would write their rows of a step into the same table.
+        # If one database were home and remote, a step's home row and its remote row would be in the same table.
         raise Unreachable(
             f"The database at {shown} cannot be used as {name!r}, because "
             + ("it is a remote database and holds no sagas" if is_home else "it is a home database")

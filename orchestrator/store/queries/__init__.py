@@ -1,1 +1,1 @@
-"""Queries for people and clients. They change nothing and create nothing."""
+"""Read-only queries for commands, metrics and clients."""

@@ -1,4 +1,4 @@
-"""Read-only queries about locks, for people: who holds each, and which sagas wait for it."""
+"""Read-only queries about locks, for display: which saga holds each lock, and which sagas wait for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from orchestrator.store.core.schema import saga, saga_lock
 from orchestrator.store.queries.sagas import reading
 
 _DRAWN = and_(saga_lock.c.ticket > 0, saga_lock.c.saga_id >= UUID(int=0))
-"""Selects tickets, not heads. Only tickets have a saga id, and its index skips the heads, which may be many."""
+"""Selects tickets and not heads. Only tickets have a saga id, so the index on it skips the heads, which may be many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +37,11 @@ class HeldLock:
     waiting: int
     """How many sagas wait for the lock."""
     queue: tuple[QueuePosition, ...] = ()
-    """The first of the waiting sagas, if they were asked for."""
+    """The first of the waiting sagas, if they were requested."""
 
 
 async def held_locks(database: Database, *, limit: int) -> tuple[Sequence[HeldLock], int]:
-    """Return the locks for which most sagas wait, and the number of all held locks.
+    """Return the locks with the longest queues, and the number of all held locks.
 
     Raises:
         NoTables: no worker has run on this database.

@@ -2,7 +2,7 @@
 
 An event is recorded when it is in a saga's row, accepted by an orchestrator, or in an outbox. Rows become visible in
 the order of their commits, which differs from the order of their ids and of their times. So a listener asks for
-everything since some time before its last look, and names the events that it already knows.
+all events since some time before its previous lookup, and lists the events that it already knows.
 """
 
 import json
@@ -39,11 +39,11 @@ from orchestrator.store.outbox import Target
 T = TypeVar("T")
 
 _NEGLIGIBLE = timedelta(seconds=1)
-"""A difference between two databases' clocks that is covered by the overlap of two looks."""
+"""A difference between two databases' clocks that the overlap of two lookups covers."""
 _NEW = 5_000
-"""How many events that the listener does not know are read from one source at a time."""
+"""The maximum number of events unknown to the listener that are read from one source at a time."""
 _AT_ONCE = 50
-"""How many envelopes are read at once; each may be large."""
+"""How many envelopes are read together; each may be large."""
 
 
 def _look(dialect: str, ended: str) -> Any:
@@ -78,7 +78,7 @@ async def answer(databases: Databases, lookup: Lookup) -> LookupReply:
     """Answer a lookup from the tables as they are now.
 
     Args:
-        databases: the home database, and the remote ones whose outboxes are read, too.
+        databases: the home database, and the remote ones, whose outboxes are read as well.
         lookup: the lookup; its `seconds` are for the caller, which asks again.
     """
     sagas: Sequence[SagaEntry] = ()
@@ -162,10 +162,10 @@ async def _events(databases: Databases, wanted: EventFilter, room: int) -> Looku
 
 
 async def _ahead(database: Database, now: datetime, began: float) -> timedelta:
-    """Return by how much a remote database's clock is at least ahead of home's, by which a listener keeps time.
+    """Return the minimum time by which a remote database's clock is ahead of home's, which a listener's times refer to.
 
-    The time between the two readings is subtracted. Otherwise it would count as ahead, and events of that many seconds
-    would be missed.
+    The time between the two readings is subtracted. Otherwise it would be counted as part of the difference, and the
+    events of that many seconds would be missed.
 
     Args:
         database: the remote database.
@@ -183,7 +183,7 @@ async def _rows(
     """Return the events of a database since a time by home's clock, given how far the database's own clock is ahead.
 
     Returns:
-        From each source at most `most` events: the first ones by time or, if only keys are wanted, the last ones.
+        From each source at most `most` events: the earliest ones or, if only keys are wanted, the latest ones.
     """
     pages: list[list[_EventRow]] = []
     async with database.reading() as connection:

@@ -1,4 +1,4 @@
-"""Read-only queries about the outbox, for people and metrics: what waits to be sent, for how long, and why."""
+"""Read-only queries about the outbox, for display and metrics: which events wait to be sent, for how long, and why."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Waiting:
     """The unsent events of one database."""
 
     count: int
-    """How many there are; counting stops at 100,000."""
+    """The number of unsent events; counting stops at 100,000."""
     lag: timedelta
     """How long the oldest one has waited; zero if none waits."""
     error: str | None
@@ -39,7 +39,7 @@ class WaitingGroup:
     count: int
     oldest: datetime
     attempts: int
-    """The highest number of attempts that one of them has had."""
+    """The highest number of attempts for any one of them."""
     error: str | None
     """The error of the oldest one that has an error."""
 

@@ -1,6 +1,6 @@
-"""Read-only queries about sagas, for people; they change and create nothing.
+"""Read-only queries about sagas, for display.
 
-This module knows only SQL. Why a saga is not finished depends on Temporal, too, and is determined by the caller.
+This module uses only SQL. The reason why a saga is not finished also depends on Temporal, so the caller determines it.
 """
 
 import json
@@ -27,7 +27,7 @@ from orchestrator.store.saga.step_rows import UndoPredicates
 
 
 class NoTables(Unreachable):
-    """No worker has ever run on this database, which exists or can be created."""
+    """The database is reachable or could be created, but no worker has run on it yet, so it has no tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +60,14 @@ class StepView(UndoPredicates):
 
     @property
     def shown(self) -> str:
-        """The step as people read it; for an atomic step, its operations."""
+        """The operation's name, for display; for an atomic step, the names of its operations."""
         return named(self.operation, json.loads(self.arguments))
         return self.kind == "external" and self.state is StepState.ATTEMPTING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaView:
-    """One saga's row, with its steps in order if they were asked for."""
+    """One saga's row, with its steps in order if they were requested."""
 
     id: UUID
     orchestrator: str
@@ -81,7 +81,7 @@ class SagaView:
     error_code: str | None
     message: str | None
     ended_by: str | None
-    """The person or component that ended the saga, unless it ended by itself."""
+    """The user or component that ended the saga, unless it ended by itself."""
     pivot_step: int | None
     """The number of the pivot, if an attempt to undo the saga has found one."""
     outcome: str | None
@@ -99,11 +99,11 @@ class SagaView:
     is_waiting: bool = False
     """Whether the saga has not begun because another saga holds one of its locks."""
     blocked_by: tuple[Blocker, ...] = ()
-    """The sagas that it waits for, by key, if they were asked for."""
+    """The sagas that it waits for, by key, if they were requested."""
 
     @property
     def is_stuck(self) -> bool:
-        """Whether the saga needs a person."""
+        """Whether the saga is stuck and needs an operator."""
         return self.stuck_step is not None and not self.phase.is_final
 
     @property
@@ -157,10 +157,10 @@ class Position:
 
 
 class Counts(dict[Phase, int]):
-    """The number of sagas in each phase; every phase is a key. No more than `COUNTED` ended sagas are counted."""
+    """The number of sagas in each phase; every phase is a key. At most `COUNTED` ended sagas are counted."""
 
     newest: int | None = None
-    """How many of the newest sagas were searched for ended ones; None if all were."""
+    """Among how many of the newest sagas the ended ones were counted; None if among all."""
 
 
 async def list_sagas(
@@ -178,8 +178,8 @@ async def list_sagas(
         database: the home database.
         phase: only sagas in this phase.
         orchestrator: only sagas of this orchestrator.
-        stuck: only sagas that wait for a person.
-        limit: how many at most.
+        stuck: only stuck sagas, which wait for an operator.
+        limit: the maximum number of sagas.
         after: the position of the last saga of the page before.
 
     Raises:
@@ -194,7 +194,7 @@ async def list_sagas(
     if stuck:
         statement = statement.where(saga.c.stuck_step.is_not(None), IS_UNFINISHED)
     if after is not None:
-        # The first term repeats the second in a form with which the index is entered at that position.
+        # The first term follows from the second. It is in a form that lets the database start its index scan there.
         same_moment = and_(saga.c.created_at == after.created_at, saga.c.id > after.id)
         statement = statement.where(
             saga.c.created_at <= after.created_at, or_(saga.c.created_at < after.created_at, same_moment)
@@ -226,7 +226,7 @@ def _words_of_index(phase: Phase) -> Sequence[TextClause]:
 COUNTED = 10_000
 """Ended sagas are counted among this many of the newest ones, because counting all takes longer as the table grows."""
 _COUNTED_OPEN = 100_000
-"""How many unfinished sagas are counted at most."""
+"""The maximum number of unfinished sagas that are counted."""
 
 
 async def counts(database: Database, *, orchestrator: str | None = None) -> Counts:
@@ -293,7 +293,7 @@ def _has_tables(connection: Connection) -> bool:
 
 
 def _in_line(rows: Sequence[Row[Any]]) -> list[UUID]:
-    """Return the sagas that may wait for a lock; an undoing saga does not, it only releases its tickets."""
+    """Return the sagas that may wait for a lock; an undoing saga does not wait, it only releases its tickets."""
     return [row.id for row in rows if row.phase == Phase.FORWARD.value]
 
 

@@ -1,1 +1,1 @@
-"""Remote steps, in a database other than home: the row there decides, and the row at home follows."""
+"""Remote steps, which run in a database other than home: the row there decides, and the row at home follows."""

@@ -50,7 +50,7 @@ _REPLACES = {
 
 
 class Unsettled(Exception):
-    """A transition cannot be decided yet, because an irreversible remote step may be done and home does not know."""
+    """A transition cannot be decided yet, because an irreversible remote step may be done but not recorded at home."""
 
     def __init__(self, saga_id: UUID, number: int) -> None:
         self.saga_id = saga_id
@@ -59,7 +59,7 @@ class Unsettled(Exception):
 
 
 async def once_settled(databases: Databases, decide: Callable[[], Awaitable[R]]) -> R:
-    """Run a decision, and repeat it each time a remote step had to be settled first."""
+    """Run a decision; whenever a remote step must be settled first, settle it and run the decision again."""
     while True:
         try:
             return await decide()
@@ -82,7 +82,7 @@ async def home_row(home: Database, saga_id: UUID, number: int) -> Row[Any] | Non
 
 
 async def has_happened(remote: Database, saga_id: UUID, number: int) -> bool:
-    """Whether a step is done in the remote database now; nothing is changed."""
+    """Whether a step is now done in the remote database; nothing is changed."""
     async with remote.reading() as connection:
         state = await connection.scalar(
             select(saga_step.c.state).where(saga_step.c.saga_id == saga_id, saga_step.c.number == number)
@@ -102,7 +102,7 @@ async def insert_first(
         more: further columns.
 
     Returns:
-        The row, and whether it was inserted now.
+        The row, and whether this call inserted it.
     """
     values = step.values(state)
     insertion = insert_into(connection, saga_step).values(**values, created_at=clock.now(), done_at=clock.now(), **more)

@@ -122,7 +122,7 @@ async def _record_refusal(remote: Database, step: StepAttempt, error: str) -> An
 async def _run_query(remote: Database, step: StepAttempt) -> _QueryReply:
     async def ask_it(connection: AsyncConnection) -> _QueryReply:
         _, recorded = recordable(step.operation, await perform(connection, step))
-        # Fails if the query swallowed a database error, because its result then rests on statements that failed.
+        # Fails if the query swallowed a database error, because its result then depends on statements that failed.
         await connection.execute(select(1))
         return _QueryReply(StepState.DONE.value, recorded, None, step.number)
 

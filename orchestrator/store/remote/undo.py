@@ -1,4 +1,4 @@
-"""The undo of a remote step: barred in the remote database if it has not happened, compensated there if it has."""
+"""The undo of a remote step: compensates it in the remote database if it has happened there, and bars it otherwise."""
 
 from typing import Any
 

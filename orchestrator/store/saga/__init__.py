@@ -1,1 +1,1 @@
-"""The state machine of a saga: opening, steps, undo, finish, waits, and a person's decisions."""
+"""The state machine of a saga: opening, steps, undo, finish, waits, and an operator's decisions."""

@@ -50,10 +50,10 @@ from orchestrator.values.results import result_as_json, result_as_text
 
 @dataclass(frozen=True, slots=True)
 class Attempting:
-    """The step is external or remote, and an earlier attempt has begun it without recording how it ended."""
+    """The step is external or remote, and an earlier attempt has begun without recording how it ended."""
 
     since: datetime | None
-    """When the attempt began whose end was not seen; None if the end of the last attempt was seen."""
+    """When the last attempt began; None if the end of that attempt was recorded."""
 
 
 class SagaMissing(OrchestratorError):
@@ -73,7 +73,7 @@ class ResultTooLarge(AuthorsMistake):
 
 
 class RefusedPastPivot(OrchestratorError):
-    """A step past the pivot was refused; nothing can be undone there, so it is retried, and a person may skip it."""
+    """A step past the pivot was refused; nothing can be undone there, so it is retried, and an operator may skip it."""
 
 
 class TransactionLost(OrchestratorError):
@@ -91,8 +91,8 @@ def transaction_lost(work: str) -> TransactionLost:
 def phase_under_share_lock(saga_id: UUID | ColumnElement[UUID]) -> Select[tuple[str]]:
     """Return the guard, which reads a saga's phase under a share lock.
 
-    It waits for a transaction that begins the undo and then sees its decision; and it holds off the next such
-    transaction until this one ends. On SQLite there is one writer at a time, so no lock is needed.
+    It waits for a transaction that is beginning the undo, and then sees its decision. Until this transaction ends, the
+    next such transaction has to wait. On SQLite there is one writer at a time, so no lock is needed.
     """
     return select(saga.c.phase).where(saga.c.id == saga_id).with_for_update(read=True)
 
@@ -231,8 +231,8 @@ def _claim_statement(dialect: str, *, attempting: bool) -> DriverText:
     columns: dict[str, ColumnElement[Any]] = {
         name: bindparam(_parameter(name), type_=saga_step.c[name].type) for name in _CLAIMED
     }
-    # Evaluated after the guard, which may wait for seconds: whether an external call may still be in flight is
-    # computed from this time.
+    # Evaluated after the guard, which may wait for seconds, because this time decides whether an external call may
+    # still be in flight.
     columns |= {"created_at": clock.now(), "attempted_at" if attempting else "done_at": clock.evaluated_now()}
     key: BindParameter[UUID] = bindparam(_parameter("saga_id"), type_=saga_step.c.saga_id.type)
     guard = phase_under_share_lock(key).subquery("guard")
@@ -305,8 +305,8 @@ async def claim(
         )
     if operation.kind == "external" or operation.database != HOME:
         return Attempting(row.attempted_at)
-    # A step past the pivot that was recorded when it was marked as stuck, so that a person can skip it.
-    # Nobody has, so this attempt does it.
+    # A step past the pivot that was recorded when it was marked as stuck, so that an operator can skip it.
+    # It was not skipped, so this attempt runs it.
     takeover: dict[str, Any] = {"state": state.value, "error": error, "attempts": step.number, "done_at": clock.now()}
     takeover |= {"kind": operation.kind, "irreversible": operation.reversal is Reversal.IRREVERSIBLE}
     await connection.execute(

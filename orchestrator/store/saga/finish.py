@@ -1,4 +1,4 @@
-"""The finish: the outcome on a saga's row and the outcome's event in the outbox, in one transaction for many sagas.
+"""The finish: writes outcomes to sagas' rows and their events to the outbox, in one transaction for many sagas.
 
 Sagas that finish together share the transaction's round trips. An error of one of them is reported to its driver and
 does not prevent the others from finishing.
@@ -88,7 +88,7 @@ async def finish_sagas(
         waker: called after the commit with the sagas that have become the first in line for a lock.
 
     Returns:
-        For each command, in order, its reply, or the error because of which nothing was done for it.
+        For each command, in order, its reply, or the error that kept its saga from being finished.
     """
 
     woken: list[Woken] = []
@@ -102,7 +102,7 @@ async def finish_sagas(
             key = command.opening.saga.id
             try:
                 ending = await _ending(connection, catalog, command, rows[key], steps.get(key, []))
-            except Exception as fault:  # an author's event that cannot be built: the other sagas finish nevertheless
+            except Exception as fault:  # an author's event cannot be built; the other sagas finish nevertheless
                 replies.append(fault)
                 continue
             if isinstance(ending, _Ending):
@@ -112,7 +112,7 @@ async def finish_sagas(
                 replies.append(ending)
         await _write(connection, endings)
         locked = [ending.saga for ending in endings if rows[ending.saga].lock_keys]
-        if locked:  # after a commit whose reply was lost, the repeat releases nothing but must wake the same sagas
+        if locked:  # if the reply to a commit was lost, the retry releases nothing but must wake the same sagas
             woken[:] = await release(connection, locked)
         return replies
 

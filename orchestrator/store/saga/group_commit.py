@@ -1,9 +1,9 @@
-"""Group commit: steps of several sagas in one transaction, as long as none of them meets an obstacle.
+"""Group commit: steps of several sagas share one transaction, as long as all of them succeed.
 
 The operations run first. All their fence rows are inserted last, in one statement that checks each saga's guard: the
 optimistic order of Kung and Robinson (On Optimistic Methods for Concurrency Control, 1981). If a row already exists, a
 phase has changed or an operation raises, then the whole transaction is rolled back and each step is attempted in its
-own transaction. A driver that meets these rows later waits for the commit, as for any other attempt's.
+own transaction. A driver that finds these rows later waits for the commit, as it does for any other attempt.
 
 No row is written first, so no row shows whether the transaction is still the one that the operations ran in: SQLAlchemy
 may have rolled back after a failed flush whose error an operation swallowed. A setting that is local to the transaction
@@ -76,7 +76,7 @@ _INSERT = DriverText(
 
 
 class _GroupRolledBack(Exception):
-    """A step of the group is recorded already, is not allowed any more, or has changed the others' session."""
+    """A step of the group was already recorded, is no longer allowed, or has changed the session of the other steps."""
 
 
 def can_join_group(database: Database, catalog: Catalog, command: StepCommand) -> bool:
@@ -102,7 +102,8 @@ async def run_step_group(
         contexts: the context in which each operation runs, one per saga.
 
     Returns:
-        The replies; None if nothing was committed or it is not known, and each step is to be attempted on its own.
+        The replies; None if nothing was committed or the result is unknown, so that each step must be attempted on its
+        own.
     """
     steps = list(zip(commands, contexts or [copy_context() for _ in commands], strict=True))
 
@@ -126,7 +127,7 @@ async def run_step_group(
 
     try:
         return await database.in_transaction(attempt, tries=1)
-    except Exception as fault:  # of whichever step: attempted on its own, each meets its own error
+    except Exception as fault:  # from any of the steps; when each is attempted on its own, only that step fails
         _log.debug("A group of %d steps was rolled back because of a %s.", len(commands), type(fault).__name__)
         return None
 

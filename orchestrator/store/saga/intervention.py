@@ -1,8 +1,8 @@
-"""A person's decisions: cancel a saga that no execution drives, or skip a step and let the saga continue.
+"""An operator's decisions: cancel a saga that no execution drives, or skip a step and let the saga continue.
 
 These are transitions like the others: each locks the saga's row and reads the steps in the *next* statement. A
-compensation holds that row under a share lock until it commits, so of a skip and a compensation one comes first and the
-other finds nothing to do. The rows record who decided, and why.
+compensation holds that row under a share lock until it commits, so when a skip and a compensation compete, one comes
+first and the other finds nothing to do. The rows record who decided, and why.
 """
 
 import json
@@ -38,7 +38,7 @@ class SkipRefused(OrchestratorError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skip:
-    """A person's decision to leave a step as it is, and the reason for it."""
+    """An operator's decision to leave a step as it is, and the reason for it."""
 
     saga_id: UUID
     number: int
@@ -53,14 +53,14 @@ class Skipped:
     by: str
     reason: str
     before: bool
-    """Whether an earlier skip is recorded; then `by` and `reason` are its, and nothing was changed."""
+    """Whether the step was skipped earlier; `by` and `reason` then come from that skip, and nothing was changed."""
 
 
 async def cancel_saga(database: Database | Databases, saga_id: UUID, *, by: str) -> Phase:
     """Decide that a saga is undone and ends as cancelled, unless something else has been decided.
 
-    For sagas that no execution drives. If such a saga were resumed only to be cancelled, it could do another step
-    first. The saga's next driver follows the decision that is recorded here.
+    Use it only for sagas that no execution drives. If such a saga were resumed only to be cancelled, it could do
+    another step first. The saga's next driver follows the decision that is recorded here.
 
     Returns:
         The saga's phase now; `forward` if it is past its pivot and so cannot be undone.
@@ -105,7 +105,7 @@ async def skip_step(database: Database | Databases, catalog: Catalog, skip: Skip
             nonlocal tries
             tries += 1
             skipped = await _decide(connection, catalog, skip)
-            # If only the reply to the commit was lost, the repeat finds the row that it has written itself.
+            # If only the reply to the commit was lost, the retry finds the row that the first attempt wrote.
             is_own = tries > 1 and (skipped.by, skipped.reason) == (storable(skip.by), storable(skip.reason))
             return replace(skipped, before=False) if is_own else skipped
 
@@ -141,7 +141,7 @@ async def _skip_remotely(databases: Databases, catalog: Catalog, skip: Skip) -> 
     until the step's remote row is settled, and past the pivot a saga ends only once the step is done remotely.
 
     Returns:
-        The skip that the remote row records; another person's, if theirs came first.
+        The skip that the remote row records; another operator's, if that one came first.
     """
     async with databases.home.reading() as connection:
         row = (await connection.execute(_saga_row(skip.saga_id))).one()

@@ -86,7 +86,7 @@ class OpenSaga:
 
     @property
     def age(self) -> timedelta:
-        """How long ago the saga was opened, independent of this worker's clock."""
+        """How long ago the saga was opened, regardless of this worker's clock."""
         return self.seen_at - self.created_at + timedelta(seconds=monotonic() - self._read)
 
 
@@ -197,7 +197,7 @@ async def _with_locks(
     forward = [row for row in sagas if row.phase is Phase.FORWARD]
     blocked: Mapping[UUID, tuple[Blocker, ...]] = {}
     if forward:
-        # The keys on the row count, because the orchestrator's `locks` may return others by now.
+        # Use the keys on the row, because the orchestrator's `locks` may return others by now.
         await draw(connection, {row.id: row.lock_keys for row in forward})
         blocked = await blockers(connection, [row.id for row in forward])
     begun = [row for row in sagas if begins and row.id not in blocked and not row.phase.is_final]
@@ -257,7 +257,7 @@ async def lock_sagas(
 
 
 async def lock_saga(connection: AsyncConnection, opening: Opening, catalog: Catalog) -> OpenSaga | Outcome | Reused:
-    """Lock a saga's row for a transition, writing it if it is new; if none is possible, return the reason."""
+    """Lock a saga's row for a transition, writing it if it is new; if no transition is possible, return the reason."""
     row = (await open_sagas(connection, [opening], catalog, begins=False))[opening.saga.id]
     if row.reused:
         return Reused()

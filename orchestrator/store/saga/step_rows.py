@@ -127,7 +127,7 @@ class UndoPredicates:
 
     @property
     def is_unsettled(self) -> bool:
-        """Whether the step cannot be undone and only its remote database knows if it is done."""
+        """Whether the step cannot be undone and only its remote database records whether it is done."""
         return self.irreversible and self.database != HOME and self.state is StepState.ATTEMPTING
 
 

@@ -15,7 +15,8 @@ def transaction_of(
 
     Args:
         connection: in the database transaction that the engine commits.
-        command: what the driver asks for. An undo has the negative number of its step, so that its ids are others.
+        command: what the driver asks for. An undo uses the negative number of its step, so that it generates different
+            ids.
         call: the position of the call in an atomic step.
     """
     return Transaction(

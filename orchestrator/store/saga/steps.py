@@ -1,4 +1,4 @@
-"""The driver's port directly onto the database: activities call it, and tests use it to drive sagas in-process."""
+"""The driver's port, implemented on the database; activities call it, and tests use it to drive sagas in-process."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -80,7 +80,7 @@ class StoreSteps:
         return await settle_external_step(self.database, self.catalog, command)
 
     async def wait_for_locks(self, blocked: Blocked) -> None:
-        """Pause before the next look at the locks; the pause is shorter the fewer sagas are ahead."""
+        """Pause before the next look at the locks; the fewer sagas are ahead, the shorter it is."""
         before = max(blocker.before for blocker in blocked.by)
         await asyncio.sleep(min(_FIRST_LOOK * before, _LAST_LOOK))
 

@@ -1,4 +1,4 @@
-"""The undo: a saga's change of phase from forward to undoing, and the compensation of one step.
+"""The undo: changes a saga's phase from forward to undoing, and compensates one step at a time.
 
 The transaction that begins the undo locks the saga's row and reads the steps in the *next* statement. Taking the lock
 waits for steps that are open, so that statement sees all of them, and steps that come later fail at the guard.
@@ -55,7 +55,7 @@ from orchestrator.store.saga.step_transaction import transaction_of
 
 
 class UnknownCompensation(OrchestratorError):
-    """A recorded step is to be undone, but this worker's code cannot do it: its operation was renamed or removed."""
+    """A recorded step must be undone, but this worker's code cannot, because the operation was renamed or removed."""
 
 
 def first_past_undoing(saga_id: UUID, steps: Sequence[RecordedStep]) -> int | None:
@@ -203,7 +203,7 @@ async def counting_failure(database: Database, command: UndoCommand) -> AsyncGen
     try:
         yield
     except Exception as fault:
-        # The attempt's error matters more than an error while it is counted, which must not replace it.
+        # An error while counting must not replace the attempt's own error, which matters more.
         with contextlib.suppress(SQLAlchemyError, OSError):
             await count_undo_failure(database, command, error_text(fault))
         raise
@@ -243,7 +243,7 @@ async def mark_stuck(database: Database, catalog: Catalog, command: MarkStuckCom
 
 
 async def _record_stuck_step(connection: AsyncConnection, catalog: Catalog, command: StepCommand) -> None:
-    """Record a failing step past the pivot as `attempting`, so that a person can skip it; the next attempt takes it."""
+    """Record a failing step past the pivot as `attempting`, so that an operator can skip it before the next attempt."""
     kind = "atomic" if command.operation == ATOMIC.name else "operation"
     step = replace(NewStep.of(StepAttempt.of(command, catalog)), kind=kind, irreversible=False)
     guard = phase_under_share_lock(command.saga.id).subquery("guard")
@@ -263,7 +263,7 @@ def _unknown_compensation(catalog: Catalog, step: RecordedStep) -> UnknownCompen
     for name in names_in(step.operation, json.loads(step.arguments)):
         known = catalog.operations.get(name)
         if known is None or (known.undo is None and known.reversal is Reversal.COMPENSATED):
-            missing = "no operation" if known is None else "no compensation of the operation"
+            missing = "no operation" if known is None else "no compensation for the operation"
             return UnknownCompensation(
                 f"step {step.number} is to be undone, but this worker has {missing} {name}. Deploy code that has "
                 "it under the recorded name, or undo the step's effect by hand and skip the step"
@@ -275,8 +275,8 @@ def _compensation(catalog: Catalog, operation: str) -> str:
     known = ATOMIC if operation == ATOMIC.name else catalog.operations.get(operation)
     if known is None or known.undo is None:
         raise UnknownCompensation(
-            f"{operation} is to be undone, but this worker's code has no compensation of it. Deploy code that has one, "
-            "or undo the step's effect by hand and skip the step"
+            f"{operation} is to be undone, but this worker's code has no compensation for it. Deploy code that has "
+            "one, or undo the step's effect by hand and skip the step"
         )
     return known.undo.name
 

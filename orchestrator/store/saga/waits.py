@@ -1,8 +1,8 @@
-"""Waits: a sleep, or a wait for an event, recorded when it begins and when it ends.
+"""Waits: a sleep, or a wait for an event. Each is recorded when it begins and when it ends.
 
-The beginning is recorded so that the wait ends at the same moment whichever driver continues; the end, so that every
-attempt sees the same event. Both are transitions that lock the saga's row first, because they also set when recovery
-looks at the saga next.
+The beginning is recorded so that the wait ends at the same time whichever driver continues. The end is recorded so that
+every attempt sees the same event. Both are transitions that lock the saga's row first, because they also set the time
+at which recovery next checks the saga.
 """
 
 import json
@@ -35,7 +35,7 @@ from orchestrator.store.saga.step_rows import NewStep, describe_call
 
 _NOW = clock.now().label("now")
 LOOK_AFTER = timedelta(hours=1)
-"""How long recovery leaves a waiting saga alone."""
+"""How long recovery leaves a waiting saga alone before it checks the saga again."""
 
 
 async def begin_wait(database: Database, catalog: Catalog, command: WaitCommand) -> WaitReply:
@@ -89,8 +89,8 @@ async def begin_wait(database: Database, catalog: Catalog, command: WaitCommand)
             return Decided(phase=Phase.UNDOING) if reply.kind == "refused" else reply
         else:
             until, now = row.attempted_at, row.now
-        # A wait may take a month, but recovery looks within the hour, because an event that is sent to the saga is not
-        # received while the saga has no execution.
+        # A wait may take a month, but recovery checks the saga within the hour, because an event that is sent to the
+        # saga is not received while the saga has no execution.
         look = min(until, now + LOOK_AFTER)
         await connection.execute(update(saga).where(saga.c.id == command.saga.id).values(next_at=look))
         return WaitBegun(number=command.number, seconds_left=(until - now).total_seconds())

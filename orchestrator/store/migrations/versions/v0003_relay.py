@@ -1,4 +1,4 @@
-"""Adds what the relay needs: when a row may be sent next, and an index of the unsent rows of each ordering key."""
+"""Adds two things for the relay: when a row may be sent next, and an index of the unsent rows of each ordering key."""
 
 import sqlalchemy as sa
 from alembic import op

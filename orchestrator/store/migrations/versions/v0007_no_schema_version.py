@@ -9,5 +9,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Drop the column, which is read by nothing and written only by a worker that starts."""
+    """Drop the column, which no code reads, and which only a starting worker writes."""
     op.drop_column("saga_meta", "schema_version")

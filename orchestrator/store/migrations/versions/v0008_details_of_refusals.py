@@ -1,4 +1,4 @@
-"""Adds `saga.details`, the details of the refusal because of which a saga is undone."""
+"""Adds `saga.details`, which holds the details of the refusal that caused a saga to be undone."""
 
 import sqlalchemy as sa
 from alembic import op
