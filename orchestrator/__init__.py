@@ -1,8 +1,8 @@
 """Durable sagas on Temporal: typed domain events in, exactly one outcome out.
 
-This module is the public face for authors and clients. Underneath, `drive` takes a saga forward or back and knows
-neither Temporal nor SQL; `store` is the SQL that decides; `workflow` is what runs inside Temporal, deterministic;
-`worker` and `client` reach Temporal from outside, `cli` serves operators, and `testing` serves authors.
+This module is the public API for authors and clients. Below it, `drive` moves a saga forward or undoes it, without
+Temporal and without SQL; `store` contains the SQL that decides; `workflow` is the deterministic code that Temporal
+runs. `worker` and `client` connect to Temporal; `cli` is for operators, and `testing` for authors.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The client's names on demand: contracts and operations need no connection to Temporal, nor its import.
+    # Import the client's names on demand, because contracts and operations do not need Temporal's slow import.
     if name in ("BlockingEventBus", "EventBus", "Listening", "SagaHandle"):
         from orchestrator import client
 

@@ -1,4 +1,4 @@
-"""`python -m orchestrator`: the command line, where the folder of the script `orchestrator` is not on the PATH."""
+"""`python -m orchestrator`: the command line, for when the folder of the script `orchestrator` is not on the PATH."""
 
 from orchestrator.cli.script import main
 

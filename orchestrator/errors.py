@@ -1,7 +1,8 @@
-"""Errors, sorted by who must act.
+"""The engine's errors, each of which is for one kind of reader.
 
-`DefinitionError`: the author, before a worker starts. `Refused`: no one, because it is an answer. `EventRejected`: the
-publisher. `SagaFailed` and `SagaCancelled`: the caller, who learns the outcome. `Unreachable`: the operator.
+The author corrects a `DefinitionError` before a worker starts. The publisher corrects an `EventRejected`. The caller
+learns the outcome by `SagaFailed` or `SagaCancelled`. The operator acts on `Unreachable`. A `Refused` is an answer, so
+nobody has to act on it.
 """
 
 import re
@@ -17,10 +18,10 @@ from orchestrator.values.details import details_as_json
 C = TypeVar("C", bound=Contract)
 
 CODE_LIMIT = 200
-"""The most characters of an error code, which is the size of its column."""
+"""The maximum length of an error code in characters, which is the size of its column."""
 _CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 MESSAGE_LIMIT = 2_000
-"""The most characters of a stored message. A longer one is cut, so that rows and histories stay small."""
+"""The maximum length of a stored message in characters. A longer one is cut, so that rows and histories stay small."""
 
 
 def storable(text: str) -> str:
@@ -74,7 +75,7 @@ class Refused(OrchestratorError):
 
     Args:
         code: a stable code for programs, in the form `domain.reason`, e.g. `account.insufficient_funds`.
-        message: a text for a person. It may change and must not be parsed. It is stored and shown, so it must not
+        message: a text for users. It may change and must not be parsed. It is stored and shown, so it must not
             contain secrets.
         details: what a program needs to know besides the code, as a contract of at most 16 KiB. It is stored, and
             the failure event contains it.
@@ -125,8 +126,8 @@ class Refused(OrchestratorError):
 class AuthorsMistake(OrchestratorError):
     """The engine has proved that a step's code is wrong: another attempt would fail in the same way.
 
-    Before the pivot such a step is final at once: the saga is undone, and the author learns of it immediately. Past the
-    pivot, and in compensations, it is retried like any other error, because nothing may be given up there.
+    Before the pivot such an error is final: the saga is undone immediately, without retries. Past the pivot, and in
+    compensations, it is retried like any other error, because there the saga must not give up.
     """
 
 
@@ -151,7 +152,7 @@ class EventRejected(OrchestratorError):
 
     Attributes:
         code: `event.unknown_type`, `event.invalid`, `event.too_large`, `event.invalid_id` or `event.id_reused`.
-        message: the reason, for a person.
+        message: the reason, for users.
         dead_letter: the number of the dead letter that stores the message, if there is one.
     """
 
@@ -170,7 +171,7 @@ class SagaFailed(OrchestratorError):
 
     Attributes:
         code: the stable error code, e.g. `account.insufficient_funds`.
-        message: the reason, for a person.
+        message: the reason, for users.
         failure: the failure event, with the triggering event and the steps that were undone.
         details: the refusal's details as JSON, or None. `failure.details_as` reads them as a contract.
     """
@@ -187,7 +188,7 @@ class SagaFailed(OrchestratorError):
 
 
 class SagaCancelled(SagaFailed):
-    """A person cancelled the saga, and its completed steps were undone."""
+    """A user cancelled the saga, and its completed steps were undone."""
 
 
 class NotFinished(OrchestratorError):

@@ -74,12 +74,12 @@ class DomainEvent(Contract):
 
     @classmethod
     def scheduled(cls, at: datetime, arguments: Mapping[str, JsonValue]) -> tuple[str, Self]:
-        """Return what a schedule publishes: an event id and the event.
+        """Return the event id and the event that a schedule publishes.
 
         The id must be the same for every run of the same scheduled time, so that a repeated run publishes a duplicate.
 
         Args:
-            at: the time that the schedule names, even if the run happens later.
+            at: the scheduled time, even if the run happens later.
             arguments: the arguments that the schedule was created with.
 
         Raises:
@@ -89,7 +89,7 @@ class DomainEvent(Contract):
 
 
 class NotScheduled(Exception):
-    """A schedule named an event type that does not define `scheduled`."""
+    """A schedule refers to an event type that does not define `scheduled`."""
 
 
 def upcaster(from_version: int) -> Callable[[Upcast], Upcast]:
@@ -142,7 +142,7 @@ class UndoneStep(Contract):
     compensation: str
     """The compensation's name, for example `account.put_back`."""
     skipped: bool = False
-    """Whether a person skipped the compensation. The saga's row records who and why."""
+    """Whether an operator skipped the compensation. The saga's row records who skipped it, and why."""
 
 
 class FailureEvent(DomainEvent):

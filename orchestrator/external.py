@@ -1,9 +1,9 @@
-"""External operations: calls to services that take part in no database transaction.
+"""External operations: calls to services that do not take part in a database transaction.
 
 An idempotency key replaces the transaction. It is the same on every attempt of a step, so that the service can
 recognise a repeat (the model is Stripe's `Idempotency-Key`). The step is recorded as attempted before the call. If a
-reply was lost or a worker died, it is unknown whether the call succeeded; then the verification asks the service,
-before the call is repeated and before it is undone.
+reply was lost or a worker died, it is unknown whether the call succeeded. Then the verification asks the service before
+the call is repeated or undone.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Verification:
 
     @property
     def wants(self) -> tuple[str, ...]:
-        """The names of its parameters, without the call."""
+        """The names of its parameters, apart from the `ExternalCall`."""
         return tuple(list(inspect.signature(self.body).parameters)[1:])
 
 
@@ -101,7 +101,7 @@ class ExternalOperation(Operation[P, R]):
             return await outside(call, *args, **kwargs)
 
     def verification(self, body: VerificationBody) -> VerificationBody:
-        """Declare what finds out whether a call succeeded: `@charge_card.verification` above an `async def`.
+        """Declare the function that finds out whether a call succeeded, by `@charge_card.verification` above it.
 
         The function takes an `ExternalCall` with the operation's idempotency key, then any of its parameters by name.
         It returns `Confirmed(result)`, or None if nothing happened under this key and nothing is in progress.
@@ -144,7 +144,7 @@ def external_operation(
 
     Args:
         irreversible: why it cannot be undone. Once done, it is the saga's pivot.
-        retriable: it has no compensation, because it comes after the pivot, where it is retried until it succeeds.
+        retriable: whether it comes after the pivot, where it is retried until it succeeds and needs no compensation.
         deadline: how long it is retried before the saga is undone. Past the pivot it is retried without end.
         retry: the waits between its attempts, and how many it has before the saga is undone.
         never_retry: the errors after which the saga is undone at once. The call may have happened, which the

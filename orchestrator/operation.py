@@ -1,4 +1,4 @@
-"""Operations: what an author declares as one batch operation, and the description of a call to it.
+"""Operations, which authors declare, and the descriptions of calls to them.
 
 An operation becomes one Temporal activity and runs in one database transaction. Calling it in `handle` runs nothing: it
 returns the description of a call, which `saga.execute` runs. Definition faults are collected and reported together by
@@ -39,7 +39,7 @@ DEFAULT_DEADLINE = timedelta(minutes=5)
 
 
 class Reversal(StrEnum):
-    """What happens to a step's effect when its saga is undone."""
+    """What happens to the effect of a step when its saga is undone."""
 
     COMPENSATED = "compensated"
     """The compensation runs."""
@@ -96,7 +96,7 @@ class OperationCall(Generic[R_co]):
 
 @dataclass(frozen=True, slots=True)
 class Compensation:
-    """What undoes an operation. It takes any of the operation's parameters by name, and `result`."""
+    """The function that undoes an operation. It takes any of the operation's parameters by name, and `result`."""
 
     body: Callable[..., Awaitable[None]]
     name: str
@@ -106,7 +106,7 @@ class Compensation:
 
     @property
     def wants(self) -> tuple[str, ...]:
-        """The names of its parameters, without the transaction."""
+        """The names of its parameters, apart from the transaction."""
         return tuple(list(inspect.signature(self.body).parameters)[1:])
 
 
@@ -218,7 +218,7 @@ class Operation(Generic[P, R]):
     def recorded(
         self, wanted: Sequence[str], arguments: Mapping[str, JsonValue], result: JsonValue = None
     ) -> dict[str, Any]:
-        """Return the wanted recorded arguments by name, and `result`, read with today's types."""
+        """Return the requested recorded arguments by name, and `result`, read with the current types."""
         known = self.signature.load_arguments(arguments)
         for name, parameter in self.signature.parameters.items():
             if parameter.default is not parameter.empty:
@@ -234,7 +234,7 @@ class Operation(Generic[P, R]):
     def compensation(
         self, body: CompensationBody | None = None, /, *, retry: Retry = DEFAULT_RETRY
     ) -> CompensationBody | Callable[[CompensationBody], CompensationBody]:
-        """Declare what undoes this operation: `@withdraw.compensation` above an `async def`.
+        """Declare the function that undoes this operation: `@withdraw.compensation` above an `async def`.
 
         The function takes the transaction first, then any of the operation's parameters by name, and `result`. It is
         retried until it succeeds, with the waits of `@withdraw.compensation(retry=Retry(...))`.
@@ -281,7 +281,7 @@ def operation(
 
     Args:
         irreversible: why it cannot be undone. Once done, it is the saga's pivot: the saga always continues to its end.
-        retriable: it has no compensation, because it comes after the pivot, where it is retried until it succeeds.
+        retriable: whether it comes after the pivot, where it is retried until it succeeds and needs no compensation.
         deadline: how long it is retried before the saga is undone. Past the pivot it is retried without end.
         retry: the waits between its attempts, and how many it has before the saga is undone.
         never_retry: the errors after which the saga is undone at once.
@@ -301,7 +301,7 @@ def operation(
 
 
 def reversal_of(irreversible: str | None, *, retriable: bool) -> Reversal:
-    """Return what a decorator's options say about undoing."""
+    """Return how a step is undone, according to its decorator's options."""
     if irreversible is not None:
         return Reversal.IRREVERSIBLE
     return Reversal.RETRIABLE if retriable else Reversal.COMPENSATED
@@ -371,7 +371,7 @@ def faults_of_use(decorator: str, above: object, *, irreversible: str | None, re
         )
     if irreversible is not None and retriable:
         found.append(
-            f"@{decorator} says irreversible and retriable, but only one is possible: an irreversible step is "
+            f"@{decorator} has both irreversible and retriable, but only one is possible: an irreversible step is "
             "the pivot, and a retriable one comes after it"
         )
     return found

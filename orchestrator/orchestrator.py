@@ -40,11 +40,12 @@ class Orchestrator(ABC, Generic[Requested, Completed, Failed]):
     awaited: ClassVar[tuple[type[DomainEvent], ...]] = ()
     """Events that `saga.wait_for` may wait for."""
     partitions: ClassVar[int | None] = None
-    """How many long-lived executions carry its sagas, many at a time; None: an execution for each saga. For throughput,
-    and with `ordering_key` for strict order of arrival. See docs/partitions.md before changing it."""
+    """How many long-lived executions (partitions) drive its sagas, many at a time; None for one execution per saga.
+    Partitions increase throughput and, with `ordering_key`, keep the order of arrival. See docs/partitions.md before
+    changing the number."""
     deadline: ClassVar[timedelta | None] = None
     """How long a saga may go forward before it is undone as `saga.deadline_exceeded`; None for no limit. Past the pivot
-    deadlines do not apply."""
+    the deadline does not apply."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -61,8 +62,8 @@ class Orchestrator(ABC, Generic[Requested, Completed, Failed]):
     def locks(self, event: Requested) -> Sequence[str]:
         """Return the keys that no other saga may hold while this one is open, as in `[f"user/{event.user_id}"]`.
 
-        Sagas with the same key run one after the other, also those of different orchestrators. This must be a pure
-        function of the event, and a later version must return the same keys for the same event.
+        Sagas with the same key run one after the other, even if they belong to different orchestrators. This must be a
+        pure function of the event, and a later version must return the same keys for the same event.
         """
         return ()
 
@@ -74,8 +75,8 @@ class Orchestrator(ABC, Generic[Requested, Completed, Failed]):
     async def handle(self, event: Requested, saga: Saga) -> Completed:
         """Run the process: call operations in order, and return the completed event.
 
-        It may run again from its first line and must then do the same, so time, randomness and ids come from `saga`. It
-        must not read a clock or do I/O.
+        It may run again from its first line and must then make the same calls, so it takes time, randomness and ids
+        from `saga`. It must not read a clock or do I/O.
 
         Returns:
             The completed event.

@@ -4,7 +4,7 @@
 
     await outbox.add(session, OrderPlaced(order_id=order.id))
 
-It accepts an operation's `Transaction`, and any SQLAlchemy session or connection to a database with the table
+`add` accepts an operation's `Transaction`, and any SQLAlchemy session or connection to a database that has the table
 `saga_outbox`: home, and each of ORCHESTRATOR_DATABASES. It only writes a row; a worker's relay sends the event.
 """
 
@@ -57,7 +57,7 @@ async def add(
     """Add an event to the outbox in the caller's transaction.
 
     In an operation, the event says that the step happened: it is sent once the step has committed, even if the saga is
-    undone later. What must be known only after the saga has ended belongs in its completed event.
+    undone later. Data that must not be published before the saga has ended belongs in its completed event.
 
     Args:
         tx: an operation's `Transaction`, or any `AsyncSession` or `AsyncConnection`.
@@ -67,8 +67,8 @@ async def add(
         event_id: the idempotency key. Without it, one is generated: in a step the same one on every attempt,
             otherwise a UUIDv7.
         time: when the event happened, with its time zone; without it, now.
-        needs_listener: store the event as a dead letter if no orchestrator listens to it. Otherwise an event without
-            listeners is sent to none.
+        needs_listener: whether to store the event as a dead letter if no orchestrator listens to it. Otherwise an event
+            without listeners counts as sent.
 
     Returns:
         The event's id.
@@ -177,7 +177,7 @@ def _add(
 
 
 async def _cause(tx: Transaction, connection: AsyncConnection) -> _Cause:
-    """Return the saga of a step with its event, which is the cause of the added event. It is read once per step."""
+    """Return the saga of a step and its event, which is the cause of the added event. Both are read once per step."""
     known = cast(_Cause | None, tx.info.get(_CAUSE))
     if known is None:
         known = tx.info[_CAUSE] = await _read_cause(tx, connection)

@@ -1,4 +1,4 @@
-"""The saga as `handle` sees it: it runs operations and remembers how to undo them."""
+"""The saga that `handle` receives: it runs operations and remembers how to undo them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -21,11 +21,12 @@ E = TypeVar("E")
 
 
 class Saga(ABC):
-    """One event that is being handled. Everything that varies comes from here: ids, time, randomness, and steps.
+    """One event that is being handled, and the source of everything that varies: ids, time, randomness, and steps.
 
     Attributes:
         event_id: the event's id.
-        event_time: when the event happened, in UTC. `handle` must not read a clock, because it has to repeat itself.
+        event_time: when the event happened, in UTC. `handle` must not read a clock, because a later run must do the
+            same.
         random: a random number generator that is the same on every attempt.
     """
 
@@ -44,8 +45,8 @@ class Saga(ABC):
     async def execute(self, call: OperationCall[R]) -> R:
         """Run one operation as a step, and remember how to undo it.
 
-        The effect and its record are one transaction, so a worker that dies here leaves nothing half done. The same
-        step run again returns the recorded result.
+        The effect and its record are one transaction, so a worker that dies here leaves nothing half done. If the step
+        runs again, it returns the recorded result.
 
         Raises:
             Refused: the operation refused. If `handle` lets this pass, the saga is undone.
@@ -95,9 +96,9 @@ class Saga(ABC):
         """Run operations in order, each as its own step in its own transaction.
 
         Args:
-            calls: the steps, in saga order; a list of them is passed as `*calls`. Of up to five calls, each result has
-                its own type; more than five have one type in common.
-            parallel: run them concurrently. Their undo is sequential all the same, in reverse order.
+            calls: the steps, in saga order; a list of them is passed as `*calls`. With up to five calls, each result
+                has its own type; with more, all results have one common type.
+            parallel: whether to run them concurrently. They are nevertheless undone one by one, in reverse order.
 
         Returns:
             The results, in the order of the calls.
@@ -129,7 +130,7 @@ class Saga(ABC):
         """Run operations in order as one step: one transaction, one record, one undo.
 
         Either all of them are done, or none. Their compensations also run in one transaction, the last one first.
-        Operations and queries are allowed. With an irreversible operation in it, the whole step is the pivot.
+        Operations and queries are allowed. If one operation is irreversible, the whole step is the pivot.
 
         Args:
             calls: the operations, in order; as in `execute_all`.
@@ -154,13 +155,13 @@ class Saga(ABC):
         """Pass the point of no return: completed steps are never undone, and the saga always continues to its end.
 
         Only retriable operations and queries may follow. A refusal there counts as a failure and is retried. A
-        completed irreversible operation is a pivot, too.
+        completed irreversible operation is a pivot as well.
         """
         await self._run([PIVOT()], parallel=False)
 
     @abstractmethod
     async def sleep(self, duration: timedelta) -> None:
-        """Sleep durably: the sleep ends at the same time even if another driver takes over. A cancel ends it at once.
+        """Sleep durably: the sleep ends at the same time even if another driver takes over. Cancellation ends it early.
 
         Raises:
             UsageError: another step of this saga is running.
@@ -173,15 +174,15 @@ class Saga(ABC):
         """Wait for an event that is sent to this saga with `EventBus.send`. It may have arrived earlier.
 
         Args:
-            event: the event's class, which the orchestrator must name in `awaited`.
-            matching: decides whether an event is the right one; without it, the first is. It must read only the event.
+            event: the event's class, which the orchestrator must declare in `awaited`.
+            matching: whether an event is the right one; by default, the first event is. It must read only the event.
             timeout: the longest time to wait.
 
         Returns:
-            The event, or None after the timeout. Either is recorded, so it is the same on every attempt.
+            The event, or None after the timeout. The result is recorded, so it is the same on every attempt.
 
         Raises:
-            UsageError: the orchestrator does not name the event in `awaited`, or another step is running.
+            UsageError: the orchestrator does not declare the event in `awaited`, or another step is running.
         """
 
     @abstractmethod

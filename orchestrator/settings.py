@@ -1,4 +1,4 @@
-"""Settings: from the environment, then `[tool.orchestrator]` in `pyproject.toml`, then what the embedded mode left."""
+"""Settings from the environment, from `[tool.orchestrator]` in `pyproject.toml`, and from a running embedded server."""
 
 import json
 import logging
@@ -28,11 +28,11 @@ DISTRIBUTION = "temporal-saga-orchestrator"
 _PREFIX = "ORCHESTRATOR_"
 
 RUNNING_FILE = "running.json"
-"""In the state folder: where the embedded server listens, for every other process."""
+"""The file in the state folder that tells other processes the addresses of the embedded server."""
 
 
 class InvalidSettings(OrchestratorError):
-    """A setting has a wrong value, or the settings cannot be read. The message names the setting and what to write."""
+    """A setting has a wrong value, or the settings cannot be read. The message says which one, and what to write."""
 
 
 class Settings(BaseSettings):
@@ -81,10 +81,10 @@ class Settings(BaseSettings):
     log_level: str = "WARNING"
     """The worker's log level: DEBUG, INFO, WARNING or ERROR."""
     max_concurrent_steps: int = Field(default=100, ge=1)
-    """The number of activities that one worker process runs at once."""
+    """The maximum number of activities that one worker process runs concurrently."""
     pool_size: int = Field(default=20, ge=1)
-    """The most connections that each process keeps to each database. The sum over all processes must stay below
-    PostgreSQL's `max_connections`."""
+    """The maximum number of connections that each process keeps to each database. The sum over all processes must stay
+    below PostgreSQL's `max_connections`."""
     dev_command: str = Field(default="orchestrator dev", min_length=1)
     """The command that starts a server and a worker of this project; messages recommend it."""
     worker_command: str = Field(default="orchestrator worker", min_length=1)
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     retention: int = Field(default=90, ge=0)
     """Days after which the steps and payload of an ended saga are deleted; its outcome is kept. 0 means never."""
     recovery_ceiling: int = Field(default=500, ge=1)
-    """The most sagas on which one recovery sweep acts; the next sweep continues with the others."""
+    """The maximum number of sagas on which one recovery sweep acts; the next sweep continues with the others."""
 
     if not TYPE_CHECKING:  # the type checkers know the fields from pydantic
 
@@ -119,40 +119,40 @@ class Settings(BaseSettings):
 
     @field_validator("packages", mode="before")
     @classmethod
-    def _split(cls, given: object) -> object:
-        return tuple(name.strip() for name in given.split(",") if name.strip()) if isinstance(given, str) else given
+    def _split(cls, value: object) -> object:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
     @field_validator("packages")
     @classmethod
-    def _named(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        if not given:
-            raise ValueError("no package is named; write the modules of the application, with commas between")
-        for name in given:
+    def _named(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError("the list of packages is empty; write the modules of the application, separated by commas")
+        for name in names:
             if not all(part.isidentifier() for part in name.split(".")):
-                raise ValueError(f"{name!r} is no name of a module; write it as an import statement does")
-        return given
+                raise ValueError(f"{name!r} is not a module name; write it as in an import statement")
+        return names
 
     @field_validator("log_level")
     @classmethod
-    def _level(cls, given: str) -> str:
-        if given.upper() not in logging.getLevelNamesMapping():
-            raise ValueError(f"{given!r} is no level; write DEBUG, INFO, WARNING, ERROR or CRITICAL")
-        return given.upper()
+    def _level(cls, level: str) -> str:
+        if level.upper() not in logging.getLevelNamesMapping():
+            raise ValueError(f"{level!r} is not a log level; write DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        return level.upper()
 
     @field_validator("retention", mode="before")
     @classmethod
-    def _never(cls, given: object) -> object:
-        return given or 0
+    def _never(cls, days: object) -> object:
+        return days or 0
 
     @field_validator("databases")
     @classmethod
-    def _names(cls, given: dict[str, str]) -> dict[str, str]:
-        for name in given:
+    def _names(cls, databases: dict[str, str]) -> dict[str, str]:
+        for name in databases:
             if (fault := fault_of_name(name)) is not None:
                 raise ValueError(fault)
             if name == HOME:
                 raise ValueError("the home database is ORCHESTRATOR_DATABASE_URL")
-        return given
+        return databases
 
     @classmethod
     def settings_customise_sources(
@@ -163,34 +163,34 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then the project's file."""
+        """Return the sources in order of precedence: arguments, the environment, the project's file."""
         return (init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls))
 
     @property
     def resolved_database_url(self) -> str:
-        """The database's URL: the setting, else that of a database beside the embedded server, else the default."""
+        """The home database's URL: the setting, otherwise that of the embedded mode, otherwise the default."""
         running = self._running().get("database_url") if not self.database_url else ""
         return self.database_url or running or f"sqlite:///{self.state_dir / 'application.db'}"
 
     @property
     def has_database(self) -> bool:
-        """Whether a client can read the home database itself: its address is set, or the embedded one is here."""
+        """Whether a client can read the home database itself: its URL is configured, or its default file exists."""
         is_set = bool(self.database_url or self._running().get("database_url"))
         return is_set or (self.state_dir / "application.db").is_file()
 
     @property
     def resolved_temporal_address(self) -> str | None:
-        """Where Temporal is, if these settings or the embedded mode say so."""
+        """Temporal's address, if these settings or the embedded mode provide one."""
         return self.temporal_address or self._running().get("temporal_address")
 
     @property
     def resolved_ui_url(self) -> str:
-        """Where the Web UI is, as far as is known."""
+        """The address of the Web UI: the setting, otherwise that of the embedded mode, otherwise the default."""
         return (self.ui_url or self._running().get("ui_url") or "http://localhost:8233").rstrip("/")
 
     @classmethod
     def state_dir_of_project(cls) -> Path:
-        """The state folder of commands whose environment names none."""
+        """Return the project's state folder, for commands whose environment does not set one."""
         in_file = PyprojectTomlConfigSettingsSource(cls)().get("state_dir")
         return Path(in_file or cls.model_fields["state_dir"].default)
 
@@ -203,25 +203,26 @@ class Settings(BaseSettings):
 
 
 def command_to_start(what: Literal["dev", "worker"]) -> str:
-    """The command that starts a server and a worker, or only a worker, in this project; for messages."""
+    """Return the command that starts a server and a worker, or only a worker, in this project; for messages."""
     name = f"{what}_command"
     try:
         return str(getattr(Settings(), name))
-    except InvalidSettings:  # reported elsewhere; here another message is being written
+    except InvalidSettings:  # reported elsewhere; the caller is writing another message
         return str(Settings.model_fields[name].default)
 
 
 _MAY_BE_EMPTY = ("retention",)
-"""Settings to which an empty value says something: never."""
+"""Settings for which an empty value has a meaning: never."""
 
 
 def _refuse_empty_variables(fields: Collection[str]) -> None:
-    """An empty variable is a mistake in whatever sets it, as in `ORCHESTRATOR_DATABASE_URL=$UNSET`.
+    """Refuse variables that are set and empty, which are mistakes such as `ORCHESTRATOR_DATABASE_URL=$UNSET`.
 
     Raises:
-        InvalidSettings: there is one. With the default instead, a worker would write into another database.
+        InvalidSettings: a variable is set and empty. With the default value instead, a worker would write to another
+            database.
     """
     for name, value in os.environ.items():
         field = name.upper().removeprefix(_PREFIX).lower()
         if name.upper().startswith(_PREFIX) and field in fields and field not in _MAY_BE_EMPTY and not value.strip():
-            raise InvalidSettings(f"{name} is set and empty. Give it a value, or unset it to have the default")
+            raise InvalidSettings(f"{name} is set and empty. Set it to a value, or unset it to use the default")

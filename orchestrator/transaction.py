@@ -1,4 +1,4 @@
-"""The transaction of a step, through which an operation has its effects."""
+"""The transaction of a step, in which an operation makes its changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 FLUSHING = "orchestrator_flushing"
-"""Set in a connection's info while a session flushes: if the flush fails, SQLAlchemy rolls back by itself."""
+"""The key in a connection's info that is set while a session flushes, because SQLAlchemy rolls back a failed flush."""
 
 
 class _StepSession(Session):
@@ -75,7 +75,7 @@ class Transaction(AsyncSession):
         return uuid5(self._saga, f"step/{self._step}/{self._drawn}")
 
     async def write_out(self) -> None:
-        """Flush if there is anything to flush or to report; the check costs less than an empty flush."""
+        """Flush if there are changes to flush or an error to report; the check costs less than an empty flush."""
         session = self.sync_session
         failed_before = not session.is_active  # the author swallowed the error; the flush raises it again
         if failed_before or session.new or session.dirty or session.deleted:

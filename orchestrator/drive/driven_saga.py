@@ -38,19 +38,19 @@ SLEEP = "saga.sleep"
 WAIT_FOR = "saga.wait_for"
 
 STEPS_LIMIT = 1_000
-"""The most steps of one saga. Each takes six events of a history, which is limited to 51,200, and a line of the failure
-event."""
+"""The maximum number of steps in one saga. Each step adds six events to the history, which may have 51,200, and a line
+to the failure event."""
 SAGA_LIMIT = 20 * 1024 * 1024
-"""The most bytes of all arguments and results of one saga, because the server ends an execution whose history is larger
-than 50 MiB."""
+"""The maximum number of bytes of all arguments and results of one saga. The server ends an execution whose history is
+larger than 50 MiB."""
 GROUP_LIMIT = 1024 * 1024
-"""The most bytes of arguments in one group of parallel steps."""
+"""The maximum number of bytes of arguments in one group of parallel steps."""
 GROUP_STEPS = 100
-"""The most steps in one group of parallel steps."""
+"""The maximum number of steps in one group of parallel steps."""
 
 
 class Interrupted(BaseException):
-    """Ends `handle`, because something outside of it has decided how the saga continues.
+    """Ends `handle`, because how the saga continues was decided outside of it.
 
     It is a BaseException, so that an author's `except Exception` does not catch it.
     """
@@ -81,7 +81,7 @@ class DrivenSaga(Saga):
         self._past_pivot: str | None = None
         self._executed: list[OperationCall[Any]] = []
         self._extra_lines = 0
-        """The number of lines that the failure event has in addition to its steps, because of atomic steps."""
+        """How many lines atomic steps add to the failure event, beyond one line for each step."""
         self._total_size = 0
         self.is_busy = False
         """Whether a step is running."""
@@ -90,7 +90,7 @@ class DrivenSaga(Saga):
         self.interrupted: Interrupted | None = None
         """The first interruption. Every later step raises it again, and so does the driver after `handle`."""
         self.ended_by: BaseException | None = None
-        """The exception from the port that is not an `Exception`. It ends the driver, whatever `handle` does."""
+        """An exception from the port that is not an `Exception`. It ends the driver, whatever `handle` does."""
         self.reached = 0
         """The number of the last step that `handle` called."""
 
@@ -230,7 +230,7 @@ class DrivenSaga(Saga):
             raise self.misused
         if self.is_busy:
             raise self.misuse(
-                "a step was begun while another one is running, so their numbers would depend on timing. "
+                "a step was begun while another one was running, so their numbers would depend on timing. "
                 "You want: `await saga.execute_all(first, second, parallel=True)`"
             )
         if self.reached + self._extra_lines + steps > STEPS_LIMIT:
@@ -279,13 +279,13 @@ class DrivenSaga(Saga):
         return reply
 
     async def _with_locks(self, send: Callable[[], Awaitable[R | Blocked]]) -> R:
-        """Send a command, and send it again whenever the saga may hold its locks, until it does."""
+        """Send a command; while the saga is blocked, wait for its locks and send the command again."""
         while isinstance(reply := await self._interruptible(send()), Blocked):
             await self._interruptible(self._steps.wait_for_locks(reply))
         return reply
 
     async def _interruptible(self, call: Awaitable[R]) -> R:
-        """Await a call of the port. A cancel or a failure there ends `handle`, whatever it does with the error."""
+        """Await a call of the port. Its cancellation or failure ends `handle`, even if `handle` catches the error."""
         try:
             return await call
         except asyncio.CancelledError:

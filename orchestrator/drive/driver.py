@@ -45,7 +45,7 @@ EndsAs = Literal[Phase.FAILED, Phase.CANCELLED]
 OPERATION_FAILED = "operation.failed"
 """The error code of a saga that was undone because a step failed; the message says which step and why."""
 CANCELLED = "saga.cancelled"
-"""The error code of a saga that a person cancelled."""
+"""The error code of a saga that a user cancelled."""
 DEADLINE_EXCEEDED = "saga.deadline_exceeded"
 """The error code of a saga that was undone because it took longer than its orchestrator's deadline."""
 
@@ -54,9 +54,9 @@ NOT_CANCELLED = (
     "`handle` cancelled or abandoned a running step, as `asyncio.timeout`, `wait_for`, `task.cancel()` and a failing "
     "`TaskGroup` do. Whether the step was done is then unknown, so nothing is undone. To wait, use `saga.sleep(...)`. "
     "To limit the time of a step, use `@operation(deadline=...)`, and that of the saga, its orchestrator's `deadline`. "
-    "To run several steps at once, use `await saga.execute_all(first, second, parallel=True)`"
+    "To run several steps concurrently, use `await saga.execute_all(first, second, parallel=True)`"
 )
-"""The message for a step that was cancelled although neither a person nor the deadline stopped the saga."""
+"""The message for a step that was cancelled although neither a user nor the deadline stopped the saga."""
 
 
 class EventIdReused(OrchestratorError):
@@ -64,7 +64,7 @@ class EventIdReused(OrchestratorError):
 
 
 class SagaStuck(OrchestratorError):
-    """The saga is stuck and needs a person; the message says why."""
+    """The saga is stuck and needs an operator; the message says why."""
 
 
 class Driver:
@@ -76,7 +76,7 @@ class Driver:
         envelope: the event's envelope as it arrived.
         steps: the port to the database.
         owner: the workflow id and first run id of the execution that drives, for recovery.
-        why_cancelled: returns the reason that a person gave for cancelling the saga.
+        why_cancelled: returns the reason that a user gave for cancelling the saga.
         opened: whether the saga's row exists and is owned by this driver; otherwise its first step writes the row.
     """
 
@@ -115,7 +115,7 @@ class Driver:
         )
 
     async def drive(self) -> Outcome:
-        """Take the saga to its outcome. A cancel of the calling task begins the undo.
+        """Drive the saga to its outcome. Cancelling the calling task begins the undo.
 
         Raises:
             EventIdReused: the event's id was already used for different content.
@@ -126,7 +126,7 @@ class Driver:
         self._driving = asyncio.current_task()
         timer = self._start_deadline_timer()
         try:
-            # `handle` runs in its own task, because it may cancel that task. Only a person cancels this one.
+            # `handle` runs in its own task, because it may cancel that task. Only a user cancels this one.
             return await asyncio.ensure_future(self._forward())
         except asyncio.CancelledError:
             if self._is_abandoned:
@@ -150,10 +150,10 @@ class Driver:
         return await self.undo(Phase.FAILED, DEADLINE_EXCEEDED, too_late(self._orchestrator))
 
     def _start_deadline_timer(self) -> asyncio.TimerHandle | None:
-        """Start a timer that stops the driving task after the time of the saga's deadline.
+        """Start a timer that stops the driving task when the saga's deadline has passed.
 
-        The timer starts with this driver. Whether the deadline had already passed before is decided when the saga's row
-        is opened.
+        The timer starts with this driver. Whether the deadline had passed before that is decided when the saga's row is
+        opened.
         """
         driving = asyncio.current_task()
         if self._opening.deadline is None or driving is None:
@@ -166,11 +166,11 @@ class Driver:
         return asyncio.get_running_loop().call_later(self._opening.deadline, expire)
 
     def _is_stopped(self) -> bool:
-        """Whether a person, the deadline or `abandon` stopped the driver, and not the author's own code."""
+        """Whether a user, the deadline or `abandon` stopped the driver, rather than the author's own code."""
         return self._driving is not None and self._driving.cancelling() > self._cancels_handled
 
     async def _stop(self, failing: str | None = None) -> Outcome:
-        """Undo the saga because a person cancelled it or its deadline has passed.
+        """Undo the saga because a user cancelled it or its deadline has passed.
 
         Args:
             failing: the step that is being retried, with its last error.
@@ -195,7 +195,8 @@ class Driver:
         self._handling = asyncio.current_task()
         if isinstance(self._event, UnreadableEvent):
             raise self._event
-        # Computed here and not in the constructor, so that a bug in `locks` cannot prevent a cancel of the saga.
+        # Computed here and not in the constructor, so that a bug in `locks` cannot prevent the saga from being
+        # cancelled.
         locks = lock_keys_of(self._orchestrator, self._event)
         self._opening = self._opening.model_copy(update={"lock_keys": locks.keys, "ordering_key": locks.ordering_key})
         saga = DrivenSaga(self._opening, self._envelope, self._steps, self._orchestrator.awaited, opened=self._opened)
@@ -252,7 +253,7 @@ class Driver:
         raise interrupted("handle", raised) from raised
 
     def _fields(self, completed: object) -> dict[str, Any]:
-        """Return the fields of the event that `handle` returned, if it can be recorded."""
+        """Return the fields of the event that `handle` returned, after checking that it can be recorded."""
         event_class = self._orchestrator.completed
         if not isinstance(completed, event_class):
             raise UsageError(f"`handle` must return {event_class.__name__}, but returned {type(completed).__name__}")
@@ -272,7 +273,7 @@ class Driver:
         """Do what the database decided or what a failure requires; `misused` is a mistake that `handle` made."""
         match interruption.why:
             case Decided(phase=phase):
-                # The reply to beginning the undo is the outcome, if there is one, or the steps that must be undone.
+                # The reply to `begin_undo` is the outcome, if there is one, or otherwise the steps that must be undone.
                 ends_as: EndsAs = Phase.CANCELLED if phase is Phase.CANCELLED else Phase.FAILED
                 return await uninterrupted(self._undo(ends_as, OPERATION_FAILED, "decided elsewhere"))
             case Diverged() as diverged:
@@ -286,7 +287,8 @@ class Driver:
             case Reused():
                 raise EventIdReused(id_reused(self._envelope.event_id).message)
             case Resume(envelope=first):
-                # `handle` gets its time and randomness from the envelope, so another envelope could give other steps.
+                # `handle` gets its time and randomness from the envelope, so another envelope could lead to other
+                # steps.
                 self._envelope = read(first)
                 self._opening = self._opening.model_copy(update={"envelope": first})
                 return await self._forward()
@@ -324,11 +326,11 @@ class Driver:
             case PastPivot(number=pivot):
                 self._opening = self._opening.model_copy(update={"deadline": None})
                 if ends_as is Phase.CANCELLED or not self._has_passed_pivot:
-                    # The pivot may have committed without its reply arriving, so the saga goes forward. After a failure
-                    # it does so only once, because a refusal would be repeated.
+                    # The pivot may have committed although its reply was lost, so the saga goes forward. After a
+                    # failure it does so only once, because a refusal would occur again.
                     self._has_passed_pivot = True
                     return await self._forward()
-                error = f"step {pivot} cannot be undone, and a later step cannot be done: {error_code}: {message}"
+                error = f"step {pivot} cannot be undone, and the saga cannot continue: {error_code}: {message}"
                 await uninterrupted(
                     self._steps.mark_stuck(
                         MarkStuckCommand(saga=self._opening.saga, number=pivot, error=storable(error))

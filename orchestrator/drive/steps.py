@@ -1,4 +1,4 @@
-"""The port through which a driver reaches the database: by activities in a workflow, by calls in a wave or a test."""
+"""The port through which a driver reaches the database: by activities in a workflow, directly in a wave or a test."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,7 +24,7 @@ from orchestrator.protocol.envelope import Envelope
 
 
 class StepFailed(Exception):
-    """A step failed until its deadline or with an error that is not retried. Whether it was done may be unknown."""
+    """A step kept failing until its deadline, or failed with an error that is not retried. It may have been done."""
 
     def __init__(self, error: str) -> None:
         self.error = error
@@ -32,12 +32,12 @@ class StepFailed(Exception):
 
 
 class CancelRequested(Exception):
-    """A person cancelled the saga, or its deadline passed, while a step was running.
+    """A user cancelled the saga, or its deadline passed, while a step was running.
 
-    Whether the step was done may be unknown.
+    The step may have been done.
 
     Args:
-        failing: the step and its last error, if it has failed and was being retried.
+        failing: the step and its last error, if the step had failed and was being retried.
     """
 
     def __init__(self, failing: str | None = None) -> None:
@@ -80,7 +80,7 @@ class Steps(Protocol):
         ...
 
     async def end_wait(self, command: EndWaitCommand) -> StepReply:
-        """Record the result of a wait. If another driver has recorded one, the reply contains that."""
+        """Record the result of a wait. If another driver has already recorded one, the reply contains that result."""
         ...
 
     async def begin_undo(self, command: BeginUndoCommand) -> BeginUndoReply:

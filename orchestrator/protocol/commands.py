@@ -12,7 +12,7 @@ from orchestrator.operation import HOME
 if TYPE_CHECKING:
     Json = JsonValue
 else:
-    Json = Any  # values come from JSON and are written as JSON; validating each took pydantic as long as a statement
+    Json = Any  # values come from JSON and are written as JSON; validating them in pydantic took as long as a statement
 
 STUCK_AFTER = 5
 """The number of failed attempts after which a saga is marked as stuck. The retries continue."""
@@ -73,7 +73,7 @@ class Opening(Message):
     owner_workflow_id: str = ""
     owner_first_run_id: str = ""
     deadline: float | None = None
-    """The seconds after opening during which the saga may go forward."""
+    """For how many seconds after its opening the saga may go forward."""
     lock_keys: tuple[str, ...] = ()
     """The lock keys, sorted and without duplicates. They include the ordering key."""
     ordering_key: str | None = None
@@ -93,12 +93,12 @@ class StepCommand(Message):
     past_pivot: bool = False
     """Whether the saga is past its pivot. A refusal then counts as an error and is retried."""
     attempt_limit: float | None = None
-    """The most seconds that one attempt of an external operation may take."""
+    """The maximum duration of one attempt of an external operation, in seconds."""
     failed_locally: FailedLocally = None
 
     @property
     def shown(self) -> str:
-        """The operation's name, for display; of an atomic step the names of its operations."""
+        """The operation's name, for display; for an atomic step, the names of its operations."""
         return named(self.operation, self.arguments)
 
 
@@ -215,8 +215,8 @@ class Outcome(Message):
     content_digest: str
     """The content digest of the triggering event; it distinguishes a repeat from another event with the same id."""
     triggering: dict[str, Json]
-    """The fields of the triggering event. They decide when digests differ only by a default that one contract left
-    out."""
+    """The fields of the triggering event. They are compared if the digests differ, because one contract may have left
+    out a default."""
     triggering_version: int = 1
     """The contract version of `triggering`."""
     event: dict[str, Json]
@@ -228,7 +228,7 @@ class Outcome(Message):
 
 
 Elsewhere = Decided | Diverged | Reused | Resume | Expired
-"""The replies that end `handle`, because something outside of it has decided how the saga continues."""
+"""The replies that end `handle`, because how the saga continues was decided outside of it."""
 StepAnswer = StepDone | StepRefused | Decided | Diverged | Reused | Resume | Expired
 """The final reply to a step. `Blocked` is not final, because the step is sent again."""
 WaitAnswer = WaitBegun | StepDone | Decided | Diverged | Reused | Resume | Expired
@@ -249,7 +249,7 @@ class BeginUndoCommand(Message):
     message: str
     details: Details = None
     only_recorded: bool = False
-    """Whether to undo only a saga that already has a row. Without one the reply is `Reused` and nothing is written."""
+    """Whether to undo the saga only if it already has a row. Otherwise the reply is `Reused` and nothing is written."""
 
 
 class UndoableStep(Message):
@@ -260,7 +260,7 @@ class UndoableStep(Message):
     compensation: str
     """The activity that undoes the step."""
     attempt_limit: float | None = None
-    """The most seconds that one call may take, if the operation is external."""
+    """The maximum duration of one call in seconds, if the operation is external."""
     database: str = HOME
     """The name of the database in which the step was done."""
     calls: tuple[str, ...] = ()
@@ -268,7 +268,7 @@ class UndoableStep(Message):
 
     @property
     def shown(self) -> str:
-        """The operation's name, for display; of an atomic step the names of its operations."""
+        """The operation's name, for display; for an atomic step, the names of its operations."""
         return ", ".join(self.calls) or self.operation
 
 
@@ -308,7 +308,7 @@ class UndoCommand(Message):
 
     @property
     def shown(self) -> str:
-        """The operation's name, for display; of an atomic step the names of its operations."""
+        """The operation's name, for display; for an atomic step, the names of its operations."""
         return ", ".join(self.calls) or self.operation
 
 
@@ -346,4 +346,4 @@ class MarkStuckCommand(Message):
     error: str | None
     """The reason, or None to clear the mark."""
     step: StepCommand | None = None
-    """The step past the pivot that keeps failing. It is recorded as attempted, so that a person can skip it."""
+    """The step past the pivot that keeps failing. It is recorded as attempted, so that an operator can skip it."""

@@ -1,9 +1,9 @@
-"""Calls an author's code so that an exception from it ends no more than the current attempt.
+"""Calls an author's code in such a way that its exceptions end only the current attempt.
 
 `except Exception` does not catch `SystemExit`, `KeyboardInterrupt`, `GeneratorExit` and `asyncio.CancelledError`. If a
-step raised them, the first two would end the worker, and the last would look like a cancel of the saga. They are
-converted to a `CodeInterrupted`, an ordinary error, at the call. A cancel by the engine itself and the closing of a
-coroutine pass through unchanged.
+step raised them, the first two would end the worker, and the last would look like a cancellation of the saga. They are
+converted to a `CodeInterrupted`, an ordinary error, at the call. A cancellation by the engine itself and the closing of
+a coroutine pass through unchanged.
 """
 
 import asyncio
@@ -92,7 +92,7 @@ def interrupted(what: str, raised: BaseException) -> CodeInterrupted:
 
 
 def is_closing(task: "asyncio.Task[Any] | None") -> bool:
-    """Whether a GeneratorExit raised now comes from closing a coroutine of this task, and not from its own code."""
+    """Whether a GeneratorExit raised now comes from closing a coroutine of this task, rather than from its own code."""
     return _running_task() is not task or task is None
 
 

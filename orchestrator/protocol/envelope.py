@@ -1,6 +1,6 @@
 """The envelope of a domain event: how it is written and read as CloudEvents 1.0 JSON.
 
-Reading accepts whatever a sender may have sent. Every fault is raised as an `UnreadableEvent` with a stable code, and
+The input may be anything that a sender has sent. Every fault is raised as an `UnreadableEvent` with a stable code, and
 never as another error.
 """
 
@@ -33,28 +33,28 @@ from orchestrator.protocol.validation_errors import describe
 from orchestrator.values.round_trip import deeper_than
 
 EVENT_SIZE_LIMIT = 256 * 1024
-"""The most bytes an envelope takes. Temporal's limit of 2 MiB per payload is far higher, because commands carry an
-envelope together with other data."""
+"""The maximum size of an envelope in bytes. It is far below Temporal's limit of 2 MiB per payload, because a command
+carries an envelope together with other data."""
 OUTCOME_SIZE_LIMIT = 4 * EVENT_SIZE_LIMIT
-"""The most bytes the envelope of an outcome takes. A failure event contains the whole triggering event, whose JSON
+"""The maximum size of an outcome's envelope in bytes. A failure event contains the whole triggering event, whose JSON
 escapes may take three times as many bytes as on arrival."""
 CONTENT_LIMIT = EVENT_SIZE_LIMIT - 4 * 1024
-"""The most bytes of a step's arguments, of its result, or of an event's fields. The rest is for the envelope."""
+"""The maximum size in bytes of a step's arguments, its result, or an event's fields. The rest is for the envelope."""
 
 NESTING_LIMIT = 100
-"""The deepest nesting of lists and objects in an event's fields, in arguments and in a result. It is far below the
+"""The maximum nesting of lists and objects in an event's fields, in arguments and in a result. It is far below the
 recursion limits of Python and of pydantic."""
 OUTCOME_NESTING = 150
-"""The deepest nesting of an outcome's event. A failure event contains its triggering event, which may be a failure
+"""The maximum nesting of an outcome's event. A failure event contains its triggering event, which may be a failure
 event as well."""
 TYPE_LIMIT = 200
-"""The most characters of an event type."""
+"""The maximum length of an event type, in characters."""
 VERSION_LIMIT = 2**31 - 1
 """The largest contract version, because a database column of type integer holds no larger number."""
 VERSION_NEWER = "event.version_newer"
-"""The error code of an event that waits for a worker with newer contracts."""
+"""The error code of an event that only a worker with newer contracts can read."""
 _TEXT_LIMIT = 200
-"""The most characters of a correlation or causation id."""
+"""The maximum length of a correlation or causation id, in characters."""
 
 _SAGAS = UUID("5a1f7c1e-6d2b-5c0e-9b53-6f0f6b8a7d11")
 _EVENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@=+-]{0,127}")
@@ -82,7 +82,7 @@ class UnreadableEvent(OrchestratorError):
 
 @lru_cache(maxsize=512)
 def saga_id(orchestrator: str, event_id: str) -> UUID:
-    """Return the id of the saga in which an orchestrator handles an event; it depends on nothing else."""
+    """Return the id of the saga in which an orchestrator handles an event. It is derived from these two alone."""
     return uuid5(_SAGAS, f"{orchestrator}/{event_id}")
 
 
@@ -157,7 +157,7 @@ def wrap(
         source: the name of the publisher.
         time: when the event happened, with a time zone; now by default.
         because: the event that caused this one; its correlation id is passed on.
-        limit: the most bytes the envelope may take.
+        limit: the maximum size of the envelope in bytes.
 
     Raises:
         UnreadableEvent: `event.invalid_id`, `event.too_large`, or `event.invalid` for a time without a time zone or
@@ -218,7 +218,7 @@ def read(raw: bytes | str, *, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
 
     Args:
         raw: the JSON.
-        limit: the most bytes it may take; `OUTCOME_SIZE_LIMIT` for the event of an outcome.
+        limit: its maximum size in bytes; `OUTCOME_SIZE_LIMIT` for the event of an outcome.
 
     Raises:
         UnreadableEvent: `event.too_large`, `event.not_json`, `event.not_cloudevent` or `event.invalid_id`.
@@ -340,12 +340,12 @@ def _read(raw: bytes | str, limit: int = EVENT_SIZE_LIMIT) -> Envelope:
 
 
 _REMEMBERED = 16 * 1024
-"""The length up to which envelopes are cached, because a saga reads its envelope several times."""
+"""The maximum length of an envelope that is cached; a saga reads its envelope several times."""
 _read_again = lru_cache(maxsize=512)(_read)
 
 
 def stripped(text: str) -> str:
-    """Return an envelope without its event's fields; purging replaces the original by it. It can still be read."""
+    """Return an envelope without its event's fields; it can still be read. A purge replaces the original with it."""
     return json.dumps({**json.loads(text), "data": {}}, ensure_ascii=False)
 
 

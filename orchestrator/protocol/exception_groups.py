@@ -1,8 +1,8 @@
-"""Interprets exception groups from an author's code, such as `asyncio.TaskGroup` raises.
+"""Interprets exception groups from an author's code, such as those that `asyncio.TaskGroup` raises.
 
 A refusal counts even if it is deep inside a group and next to other errors, because the step is rolled back in any case
-and a retry would be refused again. An external call cannot be rolled back. There a refusal means that nothing happened,
-and another error next to it makes that uncertain.
+and a retry would be refused again. An external call cannot be rolled back. For it, a refusal means that nothing
+happened, and another error next to the refusal makes that uncertain.
 """
 
 from collections.abc import Generator, Iterator
@@ -28,9 +28,9 @@ def leaves(fault: BaseException) -> Iterator[BaseException]:
 
 @contextmanager
 def ungrouped(*, is_external: bool = False) -> Generator[None]:
-    """Context manager that raises the first refusal in a group in place of the group.
+    """Context manager that replaces an exception group by the first refusal in it.
 
-    A group with an author's mistake in it, and no refusal, is raised as that mistake. Any other group is unchanged.
+    A group that contains an author's mistake and no refusal is replaced by that mistake. Any other group is unchanged.
 
     Args:
         is_external: whether the code calls an external service. A group then counts as a refusal only if it contains

@@ -1,13 +1,14 @@
-"""Short fingerprints of events, so that a lookup can name all events of the last minute that a client already has."""
+"""Short fingerprints of events, so that a lookup can list all events of the last minute that a client already has."""
 
 import base64
 from collections.abc import Iterable
 from hashlib import blake2b
 
 FINGERPRINTS_LIMIT = 100_000
-"""The most fingerprints in one lookup or reply. As text they take 1 MiB; it is a minute of 1,600 events a second."""
+"""The maximum number of fingerprints in one lookup or reply: 1 MiB as text, or one minute of 1,600 events a second."""
 _BYTES = 8
-"""The bytes of one fingerprint. Among a hundred thousand events, one in 10^14 is mistaken for another."""
+"""The bytes per fingerprint. With 100,000 fingerprints, the chance that an event matches one by accident is about 1 in
+10^14."""
 
 
 def fingerprint(key: str) -> bytes:

@@ -73,7 +73,7 @@ class GivenTwice(ValueError):
 
 
 def loads_strictly(text: str) -> tuple[object, bool]:
-    """Parse JSON in which no object has a field twice and every number is finite.
+    """Parse JSON, and refuse objects that have a field twice and numbers that are not finite.
 
     Returns:
         The parsed value, and whether the text contains a number that a float rounds.
@@ -106,7 +106,7 @@ def doubled_field(text: str | bytes) -> str | None:
 
 
 class Digits(str):
-    """A JSON number that a float rounds, as it is written in the text."""
+    """The digits of a JSON number that a float would round, as they are written in the text."""
 
     __slots__ = ()
 

@@ -10,9 +10,9 @@ from orchestrator.orchestrator import Orchestrator
 from orchestrator.protocol.containment import contained
 
 KEYS_LIMIT = 100
-"""The most keys of one saga."""
+"""The maximum number of keys of one saga."""
 KEY_LIMIT = 512
-"""The most characters of one key."""
+"""The maximum length of one key, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def lock_keys_of(orchestrator: type[Orchestrator[Any, Any, Any]], event: DomainE
     if len(keys) > KEYS_LIMIT:
         raise UsageError(
             f"{name} locks {len(keys)} keys for one saga and the limit is {KEYS_LIMIT}. "
-            "Lock one key for the thing that contains them"
+            "Lock one key that stands for all of them"
         )
     return LockKeys(tuple(sorted(keys)), ordering_key)
 

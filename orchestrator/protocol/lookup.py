@@ -47,10 +47,10 @@ class Lookup(_Message):
 
     sagas: tuple[UUID, ...] = ()
     open_too: bool = False
-    """Whether to return sagas that have not ended, too."""
+    """Whether to also return sagas that have not ended."""
     events: EventFilter | None = None
     seconds: float = 0.0
-    """The seconds during which to repeat the query while its result is empty."""
+    """For how many seconds to repeat the query while its result is empty."""
 
 
 class SagaEntry(_Message):
@@ -83,7 +83,7 @@ class LookupReply(_Message):
     fingerprints: str = ""
     """The packed fingerprints of events, if the query asked for them."""
     fingerprints_since: datetime | None = None
-    """The earliest recording time of the events in `fingerprints`; None if none were left out."""
+    """The earliest recording time of the events in `fingerprints`; None if no event was left out."""
     has_more: bool = False
     """Whether there are more events, recorded later than these."""
     now: datetime | None = None

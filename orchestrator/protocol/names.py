@@ -1,4 +1,4 @@
-"""Names on the wire and in the Web UI. Changing one breaks running executions and the replay of their histories."""
+"""Names in the wire format and in the Web UI. Changing one breaks running executions and the replay of histories."""
 
 import re
 from hashlib import sha256
@@ -18,11 +18,11 @@ EVENT_SIGNAL = "event"
 RETRY_SIGNAL = "retry"
 """The signal that resumes a stuck saga and immediately retries whatever waits for its next attempt."""
 WAKE_SIGNAL = "wake"
-"""The signal that makes a saga check at once whether it now holds the locks it waits for."""
+"""The signal that makes a saga check immediately whether it now holds the locks it waits for."""
 
 UNDO_SIGNAL = "undo"
-"""The signal that says that the saga must be undone. An execution that has it before its first task undoes the saga
-without calling the author's code."""
+"""The signal that the saga must be undone. An execution that receives it before its first task undoes the saga without
+calling the author's code."""
 
 START_SOURCE = "start"
 """The source of a message that was a start argument. The source of a signal's message is the signal's name."""
@@ -53,7 +53,8 @@ def partition_for(orchestrator: str, key: str, count: int) -> str:
     """Return the id of the partition for a key, which is an ordering key or else an event's id.
 
     The number is the key's SHA-256 modulo the count. Another count means other partitions, because it is part of their
-    ids. Partitions of the old count finish what they were sent, and end after they have been idle for a while.
+    ids. Partitions of the old count finish the events that they have received, and end after they have been idle for a
+    while.
     """
     number = int.from_bytes(sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big") % count + 1
     return partition_workflow_id(orchestrator, number, count)

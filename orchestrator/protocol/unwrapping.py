@@ -49,8 +49,8 @@ def is_same_event(
 ) -> bool:
     """Whether an envelope repeats the event that has been recorded under its id.
 
-    Equal digests prove it. Digests of one event may differ, because a newer contract writes a default that an older one
-    left out; so typed events are compared as well.
+    Equal digests prove it. The digests of one event may differ, because a newer contract writes a default that an older
+    one left out. Therefore typed events are compared as well.
 
     Args:
         envelope: the event in question.
@@ -98,7 +98,7 @@ def refuse_rounded_numbers(data: Any, version: int, event_class: type[DomainEven
         try:
             unwrap_fields(data, version, event_class)
         except UnreadableEvent:
-            return  # the upcasters need a float, or make one, so the number could not be sent as a string
+            return  # the upcasters need or create a float, so the number could not be sent as a string
     if field is not None:
         raise UnreadableEvent(
             "event.invalid", f"{field}: the number has more digits than a JSON number keeps; send it as a string"
@@ -131,8 +131,8 @@ def _upcast(text: str, version: int, event_class: type[DomainEvent]) -> str:
         if old not in upcasters:
             raise UnreadableEvent(
                 "event.version_unknown",
-                f"dataversion: {name} has version {known} here, and nothing upcasts version {old} to {old + 1}. "
-                f"Give it an @upcaster({old})",
+                f"dataversion: {name} has version {known} here, and no upcaster converts version {old} to {old + 1}. "
+                f"Declare an @upcaster({old})",
             )
         try:
             fields = upcasters[old](fields)

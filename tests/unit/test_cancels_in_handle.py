@@ -157,7 +157,7 @@ async def test_two_steps_in_a_task_group_are_refused() -> None:
 
     port = Slow()
 
-    with pytest.raises(UsageError, match="a step was begun while another one is running"):
+    with pytest.raises(UsageError, match="a step was begun while another one was running"):
         await drive(handle, port)
 
     assert port.requests == ["1 cast.take"]

@@ -62,7 +62,7 @@ def test_a_correct_package_gives_a_catalog_with_its_awaited_events(discover: Dis
         ("charge(call: ExternalCall, card", "charge(tx: Transaction, card", "`async def charge(call: ExternalCall"),
         ("time_limit=timedelta(seconds=3)", "time_limit=3", "write a time, as in `time_limit=timedelta(seconds=10)`"),
         ('(irreversible="a parcel that is handed over is gone")', '(irreversible="")', "gives no reason"),
-        ("retriable=True", 'retriable=True, irreversible="x"', "says irreversible and retriable"),
+        ("retriable=True", 'retriable=True, irreversible="x"', "has both irreversible and retriable"),
         (
             "class Said",
             "@write_invoice.compensation\nasync def tear_up(tx: Transaction) -> None: ...\nclass Said",

@@ -302,7 +302,7 @@ def test_fields_may_be_nested_to_the_limit_and_no_deeper() -> None:
             "event.version_newer",
             "dataversion: MONEY_MOVED has version 4, and this process knows it up to version 3",
         ),
-        ({"dataversion": 2}, "event.version_unknown", "Give it an @upcaster(2)"),
+        ({"dataversion": 2}, "event.version_unknown", "Declare an @upcaster(2)"),
         (
             {"data": {"account": 1, "amount": {"minor": "5"}}},
             "event.invalid",
