@@ -64,7 +64,7 @@ def orchestrator(
       orchestrator list                                             the newest sagas; --stuck: those that need a person
       orchestrator locks [KEY]                                      held locks, their holders, and who waits for them
       orchestrator outbox                                           events that are not sent yet, and why
-      orchestrator retry EVENT_ID                                   retry at once whatever the saga is waiting to retry
+      orchestrator retry EVENT_ID                                   immediately retry whatever the saga waits to retry
       orchestrator skip EVENT_ID STEP --reason TEXT                 continue without a step that cannot be undone
       orchestrator cancel EVENT_ID                                  undo a saga; shows the plan and asks first
       orchestrator recover --dry-run                                sagas without a driver, and what recovery would do

@@ -39,14 +39,14 @@ def _run(arguments: Sequence[str]) -> int:
         return int(exit_code or 0)
     except typer.Abort:
         return Exit.STOPPED
-    except SystemExit as requested:  # Typer raises it when help is written to a pipe that is closed.
+    except SystemExit as requested:  # Typer raises this when it writes help to a closed pipe.
         return requested.code if isinstance(requested.code, int) else Exit.COMPLETED
     except Exception as fault:
         return _report(fault, as_json="--json" in arguments)
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
-    """Refuse empty arguments: most come from an unset shell variable, and a default would do something unintended.
+    """Refuse empty arguments, because most come from an unset shell variable and a default would do the unexpected.
 
     Raises:
         typer.TyperException: an argument is empty.

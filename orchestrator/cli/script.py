@@ -6,7 +6,8 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the command given on this process's command line, then exit."""
-    # Imported modules are never freed, so scanning them during the imports is wasted: a fifth of a command's start.
+    # Imported modules are never freed, so scanning them during the imports would waste a fifth of a command's start
+    # time.
     gc.disable()
     from orchestrator.cli.main import main as run_command_line
 

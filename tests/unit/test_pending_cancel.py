@@ -27,8 +27,8 @@ def diagnose(row: Row | None, kind: BlockedReason, *, asked: bool = True) -> Sag
 @pytest.mark.parametrize(
     ("row", "kind", "message"),
     [
-        (None, BlockedReason.NO_WORKER, "a cancel is pending; no worker has picked up the task"),
-        (Row(Phase.FORWARD), BlockedReason.WORKING, "a cancel is pending; it is being carried out"),
+        (None, BlockedReason.NO_WORKER, "a cancellation is pending; no worker has picked up the task"),
+        (Row(Phase.FORWARD), BlockedReason.WORKING, "a cancellation is pending; it is being carried out"),
         (
             Row(Phase.FORWARD),
             BlockedReason.BUG,

@@ -26,7 +26,7 @@ class _Unsent:
 
 def outbox(
     limit: Annotated[
-        int, typer.Option("--limit", min=1, max=100_000, help="Look at this many of the oldest events at most.")
+        int, typer.Option("--limit", min=1, max=100_000, help="Look at no more than this many of the oldest events.")
     ] = 1_000,
     as_json: AsJson = False,
 ) -> int:

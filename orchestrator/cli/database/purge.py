@@ -25,7 +25,7 @@ def purge(
         typer.Option(
             "--older-than",
             metavar="DAYS",
-            help="Delete data of sagas that ended longer ago, e.g. 90d. Default: ORCHESTRATOR_RETENTION.",
+            help="Delete data of sagas that ended longer ago than this, e.g. 90d. Default: ORCHESTRATOR_RETENTION.",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted, and delete nothing.")] = False,
@@ -86,7 +86,7 @@ def _print_purge(purge: Purge, output: Output, before: datetime, verb: str) -> N
     if purge.held:
         output.remark(
             f"{_count(purge.held, 'saga')} cannot be purged yet, because an external effect of the saga is still to be "
-            "checked, or a step is in a database that ORCHESTRATOR_DATABASES does not name."
+            "checked, or a step is in a database that is not in ORCHESTRATOR_DATABASES."
         )
 
 
@@ -108,6 +108,6 @@ def _days(text: str) -> int:
     match = _DAYS.fullmatch(text.strip())
     if match is None:
         raise typer.BadParameter(
-            f"takes a number of days, at least one, such as 90d, not {text!r}", param_hint="--older-than"
+            f"must be a number of days, at least one, such as 90d, not {text!r}", param_hint="--older-than"
         )
     return int(match[1])

@@ -1,4 +1,4 @@
-"""`orchestrator dead-letters`: messages that could not be read or routed; they are listed, edited, and sent again."""
+"""`orchestrator dead-letters`: lists, edits and sends again messages that could not be read or routed."""
 
 import asyncio
 import base64
@@ -51,7 +51,7 @@ from orchestrator.store.dead_letters.resolution import (
 from orchestrator.store.queries.sagas import namespace_of
 
 _COUNT_LIMIT = 10_000
-"""The number of dead letters at which counting stops."""
+"""The number of dead letters after which counting stops."""
 _SHOWN_LIMIT = 4_000
 """How many characters of a message `show` prints without `--full`."""
 
@@ -83,8 +83,8 @@ def list_(
     event_type: Type = None,
     orchestrator: Name = None,
     since: Since = None,
-    settled: Annotated[bool, typer.Option("--settled", help="Settled dead letters instead of open ones.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Both open and settled dead letters.")] = False,
+    settled: Annotated[bool, typer.Option("--settled", help="List settled dead letters instead of open ones.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="List both open and settled dead letters.")] = False,
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> int:
@@ -214,7 +214,7 @@ def drop(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> int:
-    """Settle dead letters that will not be replayed. They remain in the table, with who decided it and why.
+    """Settle dead letters that will not be replayed. They remain in the table, together with who decided this and why.
 
     \b
     Examples:

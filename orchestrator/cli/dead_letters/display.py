@@ -1,4 +1,4 @@
-"""What the dead-letter commands share: options, access to the database, and how a dead letter is shown.
+"""What the dead-letter commands share: options, access to the database, and the display of dead letters.
 
 A message's content is shown only on request, because it may be personal.
 """
@@ -41,7 +41,7 @@ Source = Annotated[
     ),
 ]
 Code = Annotated[str | None, typer.Option("--code", help="Only dead letters with this code, e.g. event.unknown_type.")]
-Type = Annotated[str | None, typer.Option("--type", help="Only messages that name this event type.")]
+Type = Annotated[str | None, typer.Option("--type", help="Only messages with this event type.")]
 Name = Annotated[
     str | None,
     typer.Option("--orchestrator", metavar="NAME", help="Only messages sent to executions of this orchestrator."),
@@ -52,11 +52,11 @@ Since = Annotated[
         "--since", metavar="WHEN", help="Only newer dead letters: for example 30min, 2h, 7d, or a time in RFC 3339."
     ),
 ]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most this many.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="The maximum number of dead letters.")]
 
 
 def parse_since(text: str | None) -> datetime | None:
-    """Return the time that `--since` means: a duration before now, or a time in RFC 3339.
+    """Return the time that `--since` means, which is either a duration before now or a time in RFC 3339.
 
     Raises:
         typer.BadParameter: the text is neither.
@@ -70,13 +70,13 @@ def parse_since(text: str | None) -> datetime | None:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(
-            f"--since takes a duration such as 30min, 2h or 7d, or a time in RFC 3339, not {text!r}"
+            f"--since must be a duration such as 30min, 2h or 7d, or a time in RFC 3339, not {text!r}"
         ) from None
     return time if time.tzinfo else time.astimezone()
 
 
 async def with_database(settings: Settings, work: Callable[[Database], Awaitable[R]]) -> R:
-    """Run a function on the home database, and close its connections afterwards."""
+    """Run a function on the home database, then close the database's connections."""
     database = Database(settings.resolved_database_url)
     try:
         return await work(database)
@@ -85,7 +85,7 @@ async def with_database(settings: Settings, work: Callable[[Database], Awaitable
 
 
 async def with_letters(settings: Settings, work: Callable[[DeadLetters], Awaitable[R]], *, sends: bool) -> R:
-    """Run a function on the dead letters; only with `sends` is Temporal connected to."""
+    """Run a function on the dead letters. Connect to Temporal only if `sends`."""
     catalog = Catalog.discover(settings.packages)
     database = Database(settings.resolved_database_url)
     try:
@@ -116,7 +116,7 @@ def is_replayable(forecast: ReplayForecast) -> bool:
 
 
 def describe_forecast(forecast: ReplayForecast) -> str:
-    """Say what a replay would do, in words that follow the dead letter's name."""
+    """Return what a replay would do, as a predicate for a sentence about the dead letter."""
     match forecast.effect:
         case ReplayEffect.SETTLED | ReplayEffect.UNDER_WAY:
             return f"is not replayed: {forecast.sentence}"
@@ -134,7 +134,7 @@ def state_of(letter: StoredDeadLetter) -> str:
 
 
 def attribute_in(pattern: re.Pattern[bytes], letter: StoredDeadLetter) -> str:
-    """Return an attribute of a message that may not be readable as JSON; empty if it is not in the text."""
+    """Return an attribute of a message that may not be valid JSON, or an empty string if the message lacks it."""
     match = pattern.search(letter.raw)
     return "" if match is None else match[1].decode("utf-8", "replace")
 
@@ -145,7 +145,7 @@ def link_of(settings: Settings, namespace: str, letter: StoredDeadLetter) -> str
 
 
 def parse_json(raw: bytes) -> Any:
-    """Return the message's JSON value; None if it is not JSON."""
+    """Return the message's JSON value, or None if the message is not JSON."""
     try:
         return json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError):

@@ -48,10 +48,10 @@ def edit(
     by: By = None,
     as_json: AsJson = False,
 ) -> int:
-    """Save an edited copy of a dead letter under a new number; the original message stays unchanged, as settled.
+    """Save an edited copy of a dead letter under a new number. The original stays unchanged and is settled.
 
-    Without --file and --set, the message is opened in $EDITOR. A value of --set is read as JSON, otherwise as text. An
-    empty value removes the field.
+    Without --file and --set, the message is opened in $EDITOR. A value of --set is read as JSON or, if it is not JSON,
+    as text. An empty value removes the field.
 
     \b
     Examples:
@@ -60,7 +60,7 @@ def edit(
       orchestrator dead-letters edit 7 --file corrected.json --json
     """
     if file is not None and changes:
-        raise typer.BadParameter("give --file or --set, not both")
+        raise typer.BadParameter("Give either --file or --set, not both")
     settings, output = Settings(), Output(as_json)
     stored = asyncio.run(with_database(settings, lambda database: read_dead_letter(database, number)))
     letter = require_letter(stored, number)
@@ -100,7 +100,7 @@ def _read_file(path: str) -> bytes:
 
 
 def apply_changes(letter: StoredDeadLetter, changes: Sequence[str]) -> bytes:
-    """Return the message with some values set; all other numbers keep their digits."""
+    """Return the message with some values set. All other numbers keep their digits."""
 
     def change(message: Any, loads: Callable[[str], Any]) -> Any:
         if not isinstance(message, dict):
@@ -134,7 +134,7 @@ def _set(message: Any, path: Sequence[str], value: str, assignment: str, loads: 
         elif isinstance(parent, dict) and name in parent:
             parent = parent[name]  # pyright: ignore[reportUnknownVariableType]
         else:
-            raise typer.BadParameter(f"--set {assignment}: the message has no {name} at that place")
+            raise typer.BadParameter(f"--set {assignment}: the message does not contain this path, because {name} is missing")
     if not isinstance(parent, dict):
         raise typer.BadParameter(
             f"--set {assignment}: {'.'.join(parents)} is not an object, so it cannot have the field {last}"

@@ -1,4 +1,4 @@
-"""`orchestrator dead-letters replay`: publishes stored messages, after a person has seen what that would do."""
+"""`orchestrator dead-letters replay`: publishes stored messages, after showing what that would do."""
 
 import asyncio
 from collections.abc import Sequence
@@ -45,9 +45,9 @@ def replay(
 ) -> int:
     """Publish dead letters under their own event ids, after showing what that would do and asking for confirmation.
 
-    Give numbers or a filter. Of the dead letters that a filter finds, the newest --limit are replayed, the oldest of
-    them first. A message that would be refused again is shown with the reason and stays open. Replaying twice has the
-    same effect as replaying once.
+    Give either numbers or a filter. If a filter finds more than --limit dead letters, only the newest are replayed. Of
+    those replayed, the oldest is first. A message that would be refused again is shown with the reason and stays open.
+    Replaying twice has the same effect as replaying once.
 
     The exit code is 0 if everything was replayed, 2 if something was refused again.
 

@@ -1,4 +1,4 @@
-"""The embedded mode in a terminal: a server, a database and workers as child processes, and what a person sees of them.
+"""The embedded mode in a terminal: a server, a database and workers as child processes, and a view of what they do.
 
-Shared by `orchestrator dev` and by the application's own scripts.
+`orchestrator dev` and the application's own scripts use it.
 """

@@ -1,4 +1,4 @@
-"""Commands for a person to paste, in the form in which they are typed where this process was started."""
+"""Commands to copy and paste, in the form in which they are typed in the shell that started this process."""
 
 import sys
 from pathlib import Path
@@ -8,12 +8,12 @@ from orchestrator.settings import Settings
 
 
 def commands_for(state_dir: Path, *, event_type: str = "", event_id: str | None = None) -> list[str]:
-    """Return what can be done next with a server that runs on this state folder.
+    """Return the commands to try next with a server that runs on this state folder.
 
     Args:
         state_dir: the state folder.
-        event_type: a type that starts a saga, if there is one.
-        event_id: the id of an event to look at.
+        event_type: the type of an event that starts a saga, or an empty string.
+        event_id: the id of an event whose status to show, or None.
     """
     command = f"{elsewhere(state_dir)}{script_command(Path(sys.executable).with_name('orchestrator'))}"
     publish = f"{command} publish {event_type}"
@@ -25,6 +25,6 @@ def commands_for(state_dir: Path, *, event_type: str = "", event_id: str | None 
 
 
 def elsewhere(state_dir: Path) -> str:
-    """Return the variable that other commands need to find a state folder, unless it is the project's own."""
+    """Return the variable with which other commands find a state folder. Empty for the project's own folder."""
     own = Settings.state_dir_of_project()
     return "" if state_dir.absolute() == own.absolute() else f"ORCHESTRATOR_STATE_DIR={state_dir.absolute()} "

@@ -21,11 +21,11 @@ from orchestrator.worker.process.manager import LAST_READY_LINE, READY_LINE
 _INTERVAL = 0.3
 _PAGE = 100
 _OVERLAP_SAGAS = 1_000
-"""How many of the newest ended sagas are remembered, so that none is printed twice."""
+"""How many ended sagas are remembered, so that none of them is printed twice."""
 
 
 class LiveView:
-    """Prints what runs on a stack.
+    """Prints what happens on a stack.
 
     Args:
         stack: the running stack.
@@ -46,7 +46,7 @@ class LiveView:
                     log = self._logs.setdefault(worker.log, WorkerLog(worker.log))
                     for line in log.new_lines():
                         show.quiet(f"worker {worker.pid}: {line}")
-                with suppress(Unreachable):  # no worker has created the tables yet, or the database is away
+                with suppress(Unreachable):  # no worker has created the tables yet, or the database is unavailable
                     await sagas.print_changes()
                 await asyncio.sleep(_INTERVAL)
         finally:
@@ -69,7 +69,7 @@ class SagaLines:
         self._is_first_look = True
 
     async def print_changes(self) -> None:
-        """Look once, and print what has changed. The first look prints nothing.
+        """Read the database once, and print what has changed. The first call prints nothing.
 
         Raises:
             Unreachable: the database cannot be read.
@@ -86,7 +86,7 @@ class SagaLines:
             del self._ended[next(iter(self._ended))]
 
     async def _new_sagas(self) -> list[SagaView]:
-        """Return the sagas that were never seen, the newest first."""
+        """Return the sagas that have not been seen before, the newest first."""
         found: list[SagaView] = []
         after: Position | None = None
         while True:
@@ -113,7 +113,7 @@ class SagaLines:
 
 
 def _outcome(saga: SagaView, ended_at: datetime) -> str:
-    """Describe how a saga ended: how long it took, or why it failed."""
+    """Return how long a saga took, or why it failed."""
     seconds = (ended_at - saga.created_at).total_seconds()
     if saga.phase is Phase.COMPLETED:
         return f"  in {seconds:.1f} s"
@@ -121,10 +121,10 @@ def _outcome(saga: SagaView, ended_at: datetime) -> str:
 
 
 class WorkerLog:
-    """The log of one worker, without the block that it begins with.
+    """The log of one worker, without the block of lines with which it begins.
 
     Args:
-        file: what the worker writes to.
+        file: the file to which the worker writes.
     """
 
     def __init__(self, file: Path) -> None:
@@ -133,7 +133,7 @@ class WorkerLog:
         self._is_ready_block = False
 
     def new_lines(self) -> Sequence[str]:
-        """Return the whole lines that were written since the last call."""
+        """Return the complete lines that were written since the last call."""
         try:
             with self._file.open("rb") as log:
                 log.seek(self._offset)

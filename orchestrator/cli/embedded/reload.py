@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 
-from watchfiles import Change, awatch  # pyright: ignore[reportUnknownVariableType]  # its types name trio
+from watchfiles import Change, awatch  # pyright: ignore[reportUnknownVariableType]  # its types refer to trio
 
 from orchestrator.cli.embedded.show import as_typed
 from orchestrator.cli.embedded.stack import Stack, WorkerFailed
 
 _IGNORED = frozenset({"__pycache__", "node_modules", "tests", "build", "dist"})
-"""Folders whose files do not change what a worker does. Those whose names begin with a dot are ignored, too."""
+"""The folders whose files do not affect a worker. Folders whose names begin with a dot are ignored as well."""
 _SETTINGS = "pyproject.toml"
 _SUFFIX = ".py"
 _SHOWN_FILES = 3
@@ -48,7 +48,7 @@ class Reloader:
                 while not changed.empty():
                     files.add(changed.get_nowait())
                 await self._reload(sorted(files))
-            await watching  # raises why it ended
+            await watching  # raises the error that ended it
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
@@ -73,8 +73,8 @@ class Reloader:
 async def watch_code(folder: Path, report: Callable[[Path], None]) -> None:
     """Report each Python file of a project that changes, and its `pyproject.toml`, until cancelled.
 
-    Folders like virtual environments are not watched, because they have thousands of folders. So each folder of code
-    is watched by itself, and watching begins again when one is added or removed.
+    Folders like virtual environments are not watched, because they have thousands of subfolders. So each folder of code
+    is watched separately, and watching starts afresh when one is added or removed.
     """
     folders = _code_folders(folder)
     while True:
@@ -94,7 +94,7 @@ async def watch_code(folder: Path, report: Callable[[Path], None]) -> None:
 async def _watch_top(
     folder: Path, folders: Sequence[Path], report: Callable[[Path], None], stop: asyncio.Event
 ) -> None:
-    """Watch the project's folder without its subfolders; stop when these are no longer the folders of code."""
+    """Watch the project's folder without its subfolders. Stop when a folder of code is added or removed."""
     async for changes in awatch(folder, watch_filter=None, recursive=False, stop_event=stop):
         for _, path in sorted(changes):
             if path.endswith(_SUFFIX) or Path(path).name == _SETTINGS:

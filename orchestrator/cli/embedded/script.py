@@ -15,7 +15,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.settings import InvalidSettings, Settings
 
 _STOPPED = 128
-"""Added to a signal's number, as shells do."""
+"""Added to a signal's number to get the exit code, as shells do."""
 
 
 class GaveUp(Exception):
@@ -23,7 +23,7 @@ class GaveUp(Exception):
 
 
 def settings_or_exit(**values: Any) -> Settings:
-    """Return the settings with these values; exit with a message and a code if a setting is invalid."""
+    """Return the settings with these values. If a setting is invalid, exit with a message and a code."""
     try:
         return Settings(**values)
     except InvalidSettings as fault:
@@ -41,7 +41,7 @@ def run_script(main: Callable[[], Coroutine[Any, Any, int]], *, log: Path) -> No
     """Run `main` and exit this process with its exit code.
 
     The first Ctrl-C, SIGTERM or hang-up cancels `main`, so that it can stop the processes that it has started. The
-    second ends this process and its children at once.
+    second ends this process and its children immediately.
 
     Args:
         main: the script, which returns the exit code.
@@ -52,8 +52,8 @@ def run_script(main: Callable[[], Coroutine[Any, Any, int]], *, log: Path) -> No
         code = asyncio.run(_stoppable(main, log))
         _flush()
     finally:
-        # Not `sys.exit`, because the Temporal SDK's threads may still call into an interpreter that is shutting down.
-        # That ends in "Fatal Python error: PyGILState_Release" after all the work is done.
+        # Not `sys.exit`, because the Temporal SDK's threads may still call into the interpreter while it shuts down.
+        # The process would then abort with "Fatal Python error: PyGILState_Release" after all the work is done.
         os._exit(code)
 
 

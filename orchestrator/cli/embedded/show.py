@@ -30,11 +30,11 @@ class Show:
         self._began = monotonic()
 
     def step(self, text: str, *, style: str = "") -> None:
-        """Print a step that was done or is about to be done."""
+        """Print a step that was done or is about to start."""
         self._line(Text.assemble((f"{monotonic() - self._began:5.1f} s  ", "dim"), (text, style)))
 
     def good(self, text: str) -> None:
-        """Print a step that confirms a promise."""
+        """Print a step that succeeded."""
         self.step(text, style="green")
 
     def wait(self, text: str) -> None:
@@ -46,12 +46,12 @@ class Show:
         self.step(text, style="red")
 
     def state(self, at: datetime, state: str, text: str) -> None:
-        """Print the time of day, a coloured state, and what is in that state."""
+        """Print the time of day, a coloured state, and the thing that is in this state."""
         clock = f"{at.astimezone():%H:%M:%S}  "
         self._line(Text.assemble((clock, "dim"), (f"{state:<9} ", STYLES.get(state, "")), printable(text)))
 
     def quiet(self, text: str) -> None:
-        """Print a line of another process."""
+        """Print a line of another process's output."""
         self._line(Text(printable(text), "dim"))
 
     def plain(self, text: str = "") -> None:
@@ -65,7 +65,7 @@ class Show:
 
     @property
     def is_wide(self) -> bool:
-        """Whether there is room for one more column in a table."""
+        """Whether the output is wide enough for an additional column in a table."""
         return self._console.width >= _WIDE
 
     @property
@@ -81,7 +81,7 @@ class Show:
         Args:
             columns: the headings. The first column contains names to copy and is never wrapped.
             rows: the rows, with one text per column.
-            right: the columns that are aligned to the right.
+            right: the columns that are right-aligned.
             least: the smallest width of the last column.
         """
         table = Table(box=None, header_style="dim", pad_edge=True)

@@ -1,4 +1,4 @@
-"""The embedded mode as processes: Temporal's development server, perhaps a PostgreSQL, and workers, on one folder."""
+"""Runs the processes of the embedded mode: Temporal's development server, optionally a PostgreSQL, and workers."""
 
 import asyncio
 import os
@@ -24,10 +24,10 @@ _STOP_SECONDS = DRAIN.total_seconds() + 5
 
 
 class WorkerFailed(GaveUp):
-    """A worker did not start. The message ends with its log.
+    """A worker did not start. The message ends with the last lines of its log.
 
     Attributes:
-        log: what the worker wrote, for example every definition fault.
+        log: the worker's output, for example its definition faults.
     """
 
     def __init__(self, worker: Child) -> None:
@@ -40,15 +40,16 @@ class WorkerFailed(GaveUp):
 
 
 class Stack:
-    """One server and its workers; they run inside `async with`, and nothing is left of them after it.
+    """One server and its workers. They run inside `async with`, and none of them runs after it.
 
     Args:
-        settings: the state folder and the database. The embedded server replaces what they say about Temporal.
+        settings: the settings, with the state folder and the database. Their settings for Temporal are replaced by
+            those of the embedded server.
         show: prints what starts and what stops.
         worker: the command that starts a worker process.
         folder: the folder in which workers run.
-        postgres: run a PostgreSQL, too, and use it as the home database.
-        commands: the commands that use the server, if one already runs on the state folder.
+        postgres: whether to run a PostgreSQL as well, and use it as the home database.
+        commands: commands to suggest if a server already runs on the state folder.
     """
 
     def __init__(
@@ -63,11 +64,12 @@ class Stack:
     ) -> None:
         self.show = show
         self.settings = settings
-        # Each database has its own Temporal state, because executions of the one would repeat effects in the other.
+        # Each database has its own Temporal state, because executions of one database would repeat effects in the
+        # other.
         self.server = EmbeddedServer(settings.state_dir, database_file="postgres.db" if postgres else "temporal.db")
         self.workers: list[Child] = []
         self.survives_faults = False
-        """Whether a worker that cannot be replaced is only reported, because its code is about to change."""
+        """Whether to continue without a worker if one cannot be replaced, because its code is about to change."""
         self._postgres = EmbeddedPostgres(self.server.state_dir / "postgres") if postgres else None
         self._worker = tuple(worker)
         self._folder = folder or Path.cwd()
@@ -99,7 +101,7 @@ class Stack:
         except BaseException:
             await self.server.stop()
             raise
-        for log in self.server.state_dir.glob(_LOG.format("*")):  # of an earlier run
+        for log in self.server.state_dir.glob(_LOG.format("*")):  # remove the logs of an earlier run
             log.unlink(missing_ok=True)
         for moved in self.server.moved:
             self.show.wait(moved)
@@ -125,7 +127,7 @@ class Stack:
                     await self._postgres.stop()
 
     async def start_worker(self) -> Child:
-        """Start a worker process, supervised only by this one, and wait until it takes work.
+        """Start a worker process without a supervisor, and wait until it accepts work.
 
         Raises:
             WorkerFailed: it ended, or took too long.
@@ -148,7 +150,7 @@ class Stack:
         return worker
 
     async def replace_workers(self) -> Child:
-        """Start a worker, and drain all others once it takes work. If it does not start, the others continue.
+        """Start a worker, and drain all others once it accepts work. If it does not start, the others continue.
 
         Raises:
             WorkerFailed: it ended, or took too long.
@@ -179,12 +181,12 @@ class Stack:
                 if not server.done():
                     await self._replace_dead_workers()
         except asyncio.CancelledError:
-            # A request to stop is how staying ends, so the caller continues undisturbed.
+            # A request to stop is the normal end of `stay`, so the caller continues as if not cancelled.
             task = asyncio.current_task()
             assert task is not None
             task.uncancel()
             self.show.plain()
-            self.show.step("Stopping: the worker finishes its running steps ... (Ctrl-C again ends at once)")
+            self.show.step("Stopping: the worker finishes its running steps ... (Ctrl-C again ends immediately)")
             return
         finally:
             server.cancel()
@@ -209,7 +211,7 @@ class Stack:
                 self.show.step(f"Worker {replacement.pid} has taken over")
 
     def _environment(self) -> dict[str, str]:
-        """Return the environment variables for our own client and for every worker."""
+        """Return the environment variables for this process's client and for every worker."""
         database_url = self.settings.database_url
         return {
             "TEMPORAL_ADDRESS": self.server.address,
@@ -221,12 +223,12 @@ class Stack:
         }
 
     def _foreign_variables(self) -> list[str]:
-        """Return the variables that lead to another Temporal, such as its keys, which are not used here."""
+        """Return the variables that lead to another Temporal server, such as its keys. They are not used here."""
         return [name for name in os.environ if name.startswith("TEMPORAL_") and name not in self._environment()]
 
 
 def _prepare_state(folder: Path) -> None:
-    """Create the state folder, and keep it out of git wherever it is."""
+    """Create the state folder, and make git ignore it wherever it is."""
     folder.mkdir(parents=True, exist_ok=True)
     ignore = folder / ".gitignore"
     if not ignore.exists():

@@ -15,7 +15,7 @@ from orchestrator.definition.names import check_names
 from orchestrator.settings import Settings
 
 _SHOWN_LINES = 40
-"""How many lines of a difference are shown at most."""
+"""The maximum number of lines of a difference to show."""
 
 
 def contracts(

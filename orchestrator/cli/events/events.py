@@ -58,7 +58,7 @@ def events(
 
 
 def example_of(event: type[DomainEvent]) -> dict[str, Any] | None:
-    """Return the fields of the event's example; None if its author declared none."""
+    """Return the fields of the event's example, or None if its author declared no example."""
     example = event.example()
     return None if example is None else example.model_dump(mode="json")
 

@@ -1,4 +1,4 @@
-"""Describes an event's fields for a person: JSON types, limits, defaults, and the docstring below each field."""
+"""Describes an event's fields for display: JSON types, limits, defaults, and the docstring below each field."""
 
 import json
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from orchestrator.contracts.schemas import Schema, schema_of
 from orchestrator.event import DomainEvent
 
 _SHOWN_LEVELS = 4
-"""How many levels of nesting are shown; deeper types, and types that contain themselves, are shown by name."""
+"""How many levels of nesting are shown. Deeper types, and types that contain themselves, appear only by name."""
 _SHOWN_VALUES = 4
-"""How many allowed values are shown at most."""
+"""The maximum number of allowed values to show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class FieldView:
     """The type as it is written in JSON, e.g. `string`, `{amount_minor: integer, currency: string}`."""
     is_required: bool
     default: str | None
-    """The default value as JSON; None if there is none."""
+    """The default value as JSON, or None if there is none."""
     description: str
 
 
@@ -46,7 +46,7 @@ def fields_of(event: type[DomainEvent]) -> list[FieldView]:
 
 
 def _type(schema: Schema, defined: Schema, *, nested: bool = False, within: tuple[str, ...] = ()) -> str:
-    """Return the type in words; limits are only shown for a type that is not nested in another."""
+    """Return the type in words. Limits are shown only for a type that is not nested in another."""
 
     def inner(part: Schema) -> str:
         return _type(part, defined, nested=True, within=within)

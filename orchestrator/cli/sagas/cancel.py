@@ -1,4 +1,4 @@
-"""`orchestrator cancel`: undoes a saga, after a person has seen the plan and confirmed."""
+"""`orchestrator cancel`: undoes a saga, after showing the plan and asking for confirmation."""
 
 import asyncio
 from collections.abc import Sequence
@@ -24,7 +24,8 @@ from orchestrator.store.core.databases import Databases
 from orchestrator.store.saga.intervention import cancel_saga
 
 _ROW_LOCK_TIMEOUT = 3.0
-"""Seconds to wait for a running step to release the saga's row before the decision is left to the execution."""
+"""How many seconds to wait for a running step to release the saga's row. After that the execution writes the
+decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def _print_already_undoing(diagnosis: SagaDiagnosis, plan: Sequence[PlannedUndo]
     ends_as = (saga.ends_as or Phase.FAILED).value
     output.line(
         f"{diagnosis.workflow_id} is already being undone, to end as {ends_as} ({saga.error_code}: {saga.message}), so "
-        "a cancel changes nothing."
+        "cancelling it changes nothing."
     )
     if plan:
         output.line("These steps are still to be undone, the last one first:")
@@ -142,7 +143,7 @@ async def _cancel(request: _Request, diagnosis: SagaDiagnosis, plan: Sequence[Pl
             await send_cancel(client, request.settings, diagnosis, by=by)
             if await restart_failing_execution(client, diagnosis, undoes=True):
                 await send_cancel(client, request.settings, diagnosis, by=by)
-            output.state("accepted", f"the cancel of {diagnosis.workflow_id}")
+            output.state("accepted", f"the cancellation of {diagnosis.workflow_id}")
         if not request.wait:
             output.line(see_status)
             last, exit_code = diagnosis, Exit.COMPLETED
@@ -164,9 +165,10 @@ async def _cancel(request: _Request, diagnosis: SagaDiagnosis, plan: Sequence[Pl
 
 
 async def _record_decision(request: _Request, diagnosis: SagaDiagnosis, by: str) -> None:
-    """Write the cancel to the database, so that it takes effect even if the execution can no longer receive it.
+    """Write the cancellation to the database, so that it takes effect even if the execution can no longer receive it.
 
-    A running step holds a lock on the saga's row. If it holds the lock for long, the execution or recovery decides.
+    A running step holds a lock on the saga's row. If it holds the lock for long, the execution or recovery writes the
+    decision later.
     """
     assert diagnosis.saga is not None
     databases = Databases.at(request.settings.resolved_database_url, request.settings.databases)

@@ -24,11 +24,11 @@ class SagaDiagnosis:
     """The id of the execution that drives the saga, or of its own execution if none runs."""
     link: str
     saga: SagaView | None
-    """The saga's row; None if it has not been written yet."""
+    """The saga's row, or None if it has not been written yet."""
     reason: Reason | None
     """Why the saga is not done, as far as Temporal knows."""
     is_only: bool
-    """Whether no other orchestrator has this event."""
+    """Whether this is the only orchestrator that handles the event."""
 
     @property
     def is_open(self) -> bool:
@@ -42,7 +42,7 @@ class SagaDiagnosis:
 
     @property
     def is_carried(self) -> bool:
-        """Whether a partition drives the saga. A partition carries other sagas too, so commands leave it alone."""
+        """Whether a partition drives the saga. Commands never act on it, because it carries other sagas as well."""
         return self.is_driven and is_partition(self.workflow_id)
 
     @property
@@ -65,7 +65,7 @@ class SagaDiagnosis:
 
     @property
     def why(self) -> str | None:
-        """Why the saga is not done, in one sentence; None if it is done."""
+        """Why the saga is not done, in one sentence, or None if it is done."""
         if self.saga is not None and self.saga.phase.is_final:
             return None
         from_row = self._reason_in_row()
@@ -79,24 +79,24 @@ class SagaDiagnosis:
 
     @property
     def pending_cancel(self) -> str | None:
-        """That a cancel is pending and why it has not been carried out; None if no cancel is pending."""
+        """A sentence that says why a pending cancellation has not been carried out, or None if none is pending."""
         if self.reason is None or not self.is_open:
             return None
         is_requested = self.reason.is_cancel_requested and self.is_driven
         ends_as = self.saga.ends_as if self.saga is not None and self._is_undoing else None
         if ends_as is Phase.FAILED or not (is_requested or ends_as is Phase.CANCELLED):
-            return None  # A saga that is undone for another reason has its execution cancelled only to start the undo.
+            return None  # If a saga is undone for another reason, its execution is cancelled only to start the undo.
         if self.saga is not None and self.saga.pivot is not None:
             return (
-                f"a cancel was requested, but step {self.saga.pivot} cannot be undone, so the saga continues until it "
-                "completes"
+                f"cancellation was requested, but step {self.saga.pivot} cannot be undone, so the saga continues until "
+                "it completes"
             )
         match self.reason.kind:
             case BlockedReason.BUG:
                 progress = (
                     "the execution cannot carry it out because its workflow task fails. Recovery, which runs every 30 "
                     "seconds, restarts the execution with an empty history, and it undoes the saga without running "
-                    f"`handle`. To do so at once: {self.command('cancel')}"
+                    f"`handle`. To do so now: {self.command('cancel')}"
                 )
             case kind if kind.is_untaken:
                 progress = "no worker has picked up the task"
@@ -104,11 +104,11 @@ class SagaDiagnosis:
                 progress = "a compensation fails and is retried"
             case _:
                 progress = "it is being carried out"
-        return f"a cancel is pending; {progress}"
+        return f"a cancellation is pending; {progress}"
 
     @property
     def blocked_reason(self) -> BlockedReason | None:
-        """Why the saga is not done, for programs; None if it is done or the reason is not known."""
+        """Why the saga is not done, as a constant for programs. None if it is done or the reason is unknown."""
         if not self.why:
             return None
         is_known_from_row = self.reason is None or self.reason.kind in self._reasons_known_from_row
@@ -118,7 +118,7 @@ class SagaDiagnosis:
 
     @property
     def next_commands(self) -> Sequence[tuple[str, str]]:
-        """The commands that a person can run next, each with what it does; empty if nothing needs to be done."""
+        """The commands that an operator can run next, each with its effect. Empty if nothing needs to be done."""
         saga = self.saga
         if saga is None or saga.phase.is_final:
             return ()
@@ -130,7 +130,7 @@ class SagaDiagnosis:
         return command(name, self.event_id, *arguments, *orchestrator)
 
     def _commands_if_stuck(self, saga: SagaView) -> Sequence[tuple[str, str]]:
-        commands = [(self.command("retry"), "retries at once; fix the cause first")]
+        commands = [(self.command("retry"), "retries immediately; fix the cause first")]
         is_forward = saga.phase is Phase.FORWARD
         stuck = next((step for step in saga.steps if step.number == saga.stuck_step), None)
         if stuck is not None and stuck.state is (StepState.ATTEMPTING if is_forward else StepState.DONE):
@@ -150,12 +150,12 @@ class SagaDiagnosis:
 
     @property
     def _reasons_known_from_row(self) -> tuple[BlockedReason, ...]:
-        """The reasons from Temporal that add nothing to what the saga's row says."""
+        """The reasons from Temporal that add nothing to those in the saga's row."""
         is_waiting = self.saga is not None and self.saga.is_waiting
         return (BlockedReason.WAITING, BlockedReason.WORKING) if is_waiting else (BlockedReason.WAITING,)
 
     def _reason_in_row(self) -> str | None:
-        """Why the saga is not done, as far as its row says."""
+        """Why the saga is not done, according to its row, or None if the row does not show it."""
         if self.saga is None:
             return None if self._was_rejected else "nothing is in the database yet"
         if self.saga.is_stuck:
@@ -172,7 +172,7 @@ class SagaDiagnosis:
         return self.saga is not None and self.saga.phase is Phase.UNDOING
 
     def _explain(self, reason: Reason) -> str:
-        """Return the reason's sentence, with what it means for this saga."""
+        """Return the reason's sentence, with its consequence for this saga."""
         match reason.kind:
             case BlockedReason.CLOSED if self.saga is None and self._was_rejected:
                 return (
@@ -195,7 +195,7 @@ class SagaDiagnosis:
 
 
 def shown_phase(saga: SagaView) -> str:
-    """Return a saga's phase in one word, as it is shown: `stuck` and `waiting` come before the phase itself."""
+    """Return a saga's phase in one word for display. `stuck` and `waiting` take precedence over the phase itself."""
     if saga.is_stuck:
         return "stuck"
     return "waiting" if saga.is_waiting else saga.phase.value

@@ -1,6 +1,6 @@
 """Diagnoses an event's sagas from the database's rows and from Temporal's executions.
 
-The database decides what is true. Temporal is asked only about sagas that are not done, and only for the reason.
+If the two differ, the database is right. Temporal is asked only about sagas that are not done, and only for the reason.
 """
 
 import asyncio
@@ -26,23 +26,23 @@ from orchestrator.store.dead_letters.resolution import StoredDeadLetter, dead_le
 from orchestrator.store.queries.sagas import NoTables, SagaView, namespace_of, sagas_of_event
 
 _TEMPORAL_TIMEOUT = 5.0
-"""Seconds that Temporal may take to answer. The database's answer is shown even without Temporal's."""
+"""How many seconds Temporal may take to answer. Without its answer, the database's answer is still shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventDiagnosis:
-    """What is known about an event: its sagas, and the dead letters that name its id."""
+    """What is known about an event: its sagas, and the dead letters with its id."""
 
     sagas: Sequence[SagaDiagnosis]
     remarks: Sequence[str]
     dead_letters: Sequence[StoredDeadLetter] = ()
-    """Dead letters that name the event's id, the newest first."""
+    """The dead letters with the event's id, the newest first."""
 
     def select(self, orchestrator: str | None) -> SagaDiagnosis | None:
-        """Return the saga that a command acts on: the named orchestrator's, or the only open one; None if it has ended.
+        """Return the open saga of the given orchestrator or, without one, the only open saga; None if it has ended.
 
         Raises:
-            NotPossible: the named orchestrator has no saga, or several sagas are open and none was named.
+            NotPossible: the given orchestrator has no saga, or several sagas are open and no orchestrator was given.
         """
         if not self.sagas and self.dead_letters:
             raise NotPossible(
@@ -70,28 +70,28 @@ class EventDiagnosis:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """What the database knows about an event."""
+    """What the database contains about an event."""
 
     sagas: Sequence[SagaView] = ()
     dead_letters: Sequence[StoredDeadLetter] = ()
     namespace: str | None = None
     """The Temporal namespace that the database belongs to."""
     no_tables: NoTables | None = None
-    """Set if no worker has created the tables yet; an event may have been accepted even so."""
+    """Set if no worker has created the tables yet. An event may have been accepted nevertheless."""
 
 
 async def diagnose(settings: Settings, event_id: str, client: Client | None = None) -> EventDiagnosis:
-    """Find every saga of an event, and the dead letters that name its id.
+    """Find every saga of an event, and the dead letters with its id.
 
     Args:
-        settings: where the database and Temporal are.
+        settings: the settings, with the addresses of the database and of Temporal.
         event_id: the event's id.
-        client: a connection to Temporal, if there is one. Without it a connection is opened when it is needed, and
-            Temporal need not answer about sagas that the database knows.
+        client: a connection to Temporal, if there is one. Otherwise a connection is opened when it is needed, and
+            Temporal need not answer about sagas that are in the database.
 
     Raises:
         SagaUnknown: there is no saga and no dead letter for the event.
-        Unreachable: the database cannot be reached, or it knows no saga and Temporal cannot be asked.
+        Unreachable: the database cannot be reached, or it has no saga for the event and Temporal cannot be asked.
     """
     rows = await _read_rows(settings, event_id)
     remarks: list[str] = []
@@ -148,7 +148,7 @@ async def _read_rows(settings: Settings, event_id: str) -> _Rows:
 
 
 def describe_dead_letter(letter: StoredDeadLetter) -> str:
-    """Say which dead letter contains an event, why it was stored, and which command shows it."""
+    """Describe the dead letter that contains an event: why it was stored, and which command shows it."""
     number = str(letter.id)
     if not letter.is_open:
         return f"its message is dead letter {number} ({letter.code}), {letter.settled_as}"
@@ -157,7 +157,7 @@ def describe_dead_letter(letter: StoredDeadLetter) -> str:
 
 
 def _partition_note(settings: Settings) -> str:
-    """Why a newly published event may be unknown: a saga in a partition has no execution before a wave opens it."""
+    """Explain that a new event may be unknown, because no execution shows it until its partition opens it."""
     catalog = known_catalog(settings)
     if catalog is None:
         return ""
@@ -171,7 +171,7 @@ def _partition_note(settings: Settings) -> str:
 
 
 async def _unpolled_queues(client: Client, orchestrators: Sequence[str], task_queue: str) -> list[str]:
-    """Say where the event may wait without a worker: on another task queue, or in a partition on this one."""
+    """Describe where the event may wait without a worker: on another task queue, or in a partition on this one."""
     remarks = [str(queue) for queue in await other_queues(client, orchestrators, task_queue)]
     if not await is_polled(client, task_queue):
         remarks.append(f"No worker polls the task queue {task_queue!r}. Start one: {worker_command()}")
@@ -179,11 +179,11 @@ async def _unpolled_queues(client: Client, orchestrators: Sequence[str], task_qu
 
 
 def _nothing_known(rows: _Rows, event_id: str, why: str) -> Unreachable:
-    """Return the error for an event that the database does not know while Temporal cannot be asked."""
+    """Return the error for an event that is not in the database while Temporal cannot be asked."""
     temporal = f"Temporal could not be asked either: {why}"
     if rows.no_tables is not None:
         return NoTables(f"{rows.no_tables} {temporal}")
-    return Unreachable(f"The database knows no event {event_id}. {temporal}")
+    return Unreachable(f"There is no event {event_id} in the database. {temporal}")
 
 
 def _no_execution(saga: SagaView) -> Reason | None:
@@ -191,7 +191,7 @@ def _no_execution(saga: SagaView) -> Reason | None:
 
 
 def known_catalog(settings: Settings) -> Catalog | None:
-    """Return the application's catalog; None if its code is broken, because an operator acts on sagas even then."""
+    """Return the application's catalog, or None if its code is broken. Operators act on sagas even then."""
     try:
         return Catalog.discover(settings.packages)
     except DefinitionError:
@@ -199,7 +199,7 @@ def known_catalog(settings: Settings) -> Catalog | None:
 
 
 def _possible_listeners(settings: Settings, sagas: Sequence[SagaView], remarks: list[str]) -> list[str]:
-    """Return the orchestrators that may have this event: its listeners, or all while its type is not known."""
+    """Return the orchestrators that may have this event: its listeners, or all if its type is unknown."""
     try:
         catalog = Catalog.discover(settings.packages)
     except DefinitionError as fault:
@@ -217,7 +217,7 @@ def _possible_listeners(settings: Settings, sagas: Sequence[SagaView], remarks: 
 async def _ask_temporal(
     client: Client, event_id: str, sagas: Mapping[str, SagaView | None]
 ) -> dict[str, tuple[str, Reason]]:
-    """Return each orchestrator's execution with why it has not ended; orchestrators without one are left out."""
+    """Return each orchestrator's execution, and why it has not ended. Orchestrators without one are left out."""
     executions = await asyncio.gather(*(_execution_of(client, event_id, name, saga) for name, saga in sagas.items()))
     return {name: execution for name, execution in zip(sagas, executions, strict=True) if execution is not None}
 
@@ -225,7 +225,7 @@ async def _ask_temporal(
 async def _execution_of(
     client: Client, event_id: str, orchestrator: str, saga: SagaView | None
 ) -> tuple[str, Reason] | None:
-    """Return the saga's own execution, or its owner if only that runs, for example one that was started by hand."""
+    """Return the saga's own execution or, if only its owner runs, the owner, which may have been started manually."""
     own = own_workflow_id(orchestrator, event_id)
     reason = await reason_of(client, own)
     owner = None if saga is None else saga.owner_workflow_id

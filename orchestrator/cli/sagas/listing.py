@@ -28,7 +28,7 @@ def list_(
     ] = None,
     stuck: Annotated[bool, typer.Option("--stuck", help="Only sagas that need a person.")] = False,
     parked: Annotated[
-        bool, typer.Option("--parked", help="Events that wait for a worker of newer code. Asks Temporal.")
+        bool, typer.Option("--parked", help="Only events that wait for a worker with newer code (asks Temporal).")
     ] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="List at most this many.")] = 20,
     after: Annotated[

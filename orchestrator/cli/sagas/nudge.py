@@ -1,4 +1,4 @@
-"""Reaches the execution that drives a saga, or starts one if none runs."""
+"""Signals or cancels the execution that drives a saga, or starts one if none runs."""
 
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
@@ -16,7 +16,7 @@ from orchestrator.settings import Settings
 
 
 async def send_retry(client: Client, settings: Settings, diagnosis: SagaDiagnosis) -> bool:
-    """Wake whatever waits in a saga's execution, or start an execution if none runs.
+    """Make a saga's execution retry immediately, or start an execution if none runs.
 
     Returns:
         Whether an execution was started.
@@ -41,9 +41,9 @@ async def send_retry(client: Client, settings: Settings, diagnosis: SagaDiagnosi
 
 
 async def send_cancel(client: Client, settings: Settings, diagnosis: SagaDiagnosis, *, by: str) -> None:
-    """Cancel a saga's execution; if none runs, start one first, so that the saga is undone.
+    """Cancel a saga's execution. If none runs, start one first, so that the saga is undone.
 
-    A partition carries other sagas too and is not cancelled; instead the saga gets its own execution for the undo.
+    A partition is not cancelled, because it carries other sagas as well. The saga gets its own execution for the undo.
 
     Raises:
         NotPossible: no execution runs, and none can be started.
@@ -58,7 +58,7 @@ async def send_cancel(client: Client, settings: Settings, diagnosis: SagaDiagnos
         try:
             await client.get_workflow_handle(workflow_id).cancel(reason=reason)
         except RPCError as fault:
-            # The execution may have ended already; the decision that it carries out is in the database.
+            # It is no error if the execution has already ended, because the decision is in the database.
             if fault.status is not RPCStatusCode.NOT_FOUND:
                 raise
     except RPCError as fault:

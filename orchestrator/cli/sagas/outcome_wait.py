@@ -1,4 +1,4 @@
-"""Waits until a saga's row has an outcome, whatever drives the saga meanwhile, and prints how it ended."""
+"""Waits until a saga's row has an outcome, whatever drives the saga, and prints how the saga ended."""
 
 import asyncio
 import json
@@ -22,9 +22,9 @@ from orchestrator.store.core.database import Database
 from orchestrator.store.queries.sagas import NoTables, SagaView, sagas_of_event
 
 _POLL_DELAYS = (0.02, 0.05, 0.1, 0.2)
-"""Seconds between reads of the row; short at first, because most sagas end at once."""
+"""Seconds between reads of the row. They are short at first, because most sagas end immediately."""
 _QUIET = 2.0
-"""Seconds without a change after which the reason is looked for."""
+"""After how many seconds without a change the command asks Temporal for the reason."""
 _SHOWN_STATES = (StepState.DONE, StepState.REFUSED, StepState.UNDONE, StepState.SKIPPED)
 
 
@@ -38,19 +38,19 @@ async def wait_for_outcome(
     known: Mapping[int, StepState] | None = None,
     restarts_failing: bool = False,
 ) -> SagaDiagnosis:
-    """Wait for a saga's outcome, and print each change meanwhile.
+    """Wait for a saga's outcome, and print each change until then.
 
     Args:
         client: a connection to Temporal.
-        settings: where the database is.
+        settings: the settings, with the address of the database.
         diagnosis: the saga as it was last seen.
-        timeout_seconds: how long to wait at most.
+        timeout_seconds: the maximum number of seconds to wait.
         output: prints the changes.
         known: steps whose current state has already been printed.
-        restarts_failing: restart an execution whose workflow task fails, because the decision must be carried out.
+        restarts_failing: whether to restart an execution whose workflow task fails, so that it undoes the saga.
 
     Returns:
-        The saga's diagnosis at the end; it is still open if the timeout came first.
+        The saga's last diagnosis. It is still open if the timeout has passed.
 
     Raises:
         Unreachable: the database cannot be reached.
@@ -101,7 +101,7 @@ def print_outcome(diagnosis: SagaDiagnosis, output: Output, *, timeout_seconds: 
 
 
 def print_already_ended(event: EventDiagnosis, orchestrator: str | None, output: Output) -> Exit:
-    """Print how sagas ended that a command can no longer act on, and return their exit code."""
+    """Print how already ended sagas ended, and return their exit code."""
     ended = [diagnosis for diagnosis in event.sagas if orchestrator in (None, diagnosis.orchestrator)]
     for diagnosis in ended:
         output.line(f"{diagnosis.workflow_id} has already ended, so nothing was done.")
@@ -161,7 +161,7 @@ class _ProgressPrinter:
         return next((saga for saga in sagas if saga.orchestrator == self._diagnosis.orchestrator), None)
 
     def _print_changes(self, saga: SagaView) -> bool:
-        """Print what has changed, and return whether anything has."""
+        """Print what has changed, and return whether anything has changed."""
         has_changed = False
         is_forward = saga.phase is Phase.FORWARD
         for step in sorted(saga.steps, key=lambda step: step.number if is_forward else -step.number):
@@ -177,7 +177,7 @@ class _ProgressPrinter:
         return has_changed
 
     async def _look_for_obstacle(self) -> None:
-        """Say once that no worker picks up the saga's task; restart its execution if its workflow task fails."""
+        """Print once that no worker picks up the saga's task. Restart its execution if its workflow task fails."""
         try:
             async with asyncio.timeout(5):
                 current = await _diagnose_again(self._client, self._settings, self._diagnosis)

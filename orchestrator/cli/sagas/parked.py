@@ -1,4 +1,4 @@
-"""Lists events that wait for a worker of newer code. Only Temporal knows them; nothing of them is in the database."""
+"""Lists events that wait for a worker with newer code. They are known only to Temporal and not in the database."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from orchestrator.protocol.names import own_workflow_id
 from orchestrator.workflow.search_attributes import SAGA_STATUS
 
 _AT_ONCE = 20
-"""How many executions are asked about at the same time."""
+"""For how many executions Temporal is asked at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

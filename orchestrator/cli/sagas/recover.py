@@ -37,7 +37,7 @@ def recover(
             min=0,
             max=LONGEST,
             callback=finite,
-            help="Look at sagas without progress for this long. Default: the setting.",
+            help="Look at sagas that have made no progress for this long. Default: the setting.",
         ),
     ] = None,
     from_task_queue: Annotated[
@@ -53,7 +53,7 @@ def recover(
     """Find stalled sagas, which have no live driver, and resume or undo them. Workers do this regularly by themselves.
 
     A saga whose execution was terminated is undone; past its point of no return, or if its execution ended in another
-    way, it is resumed. Events that an execution had received but not taken when it was cut off are published again.
+    way, it is resumed. Events that an execution had received but not processed when it was cut off are published again.
 
     \b
     Examples:
@@ -69,7 +69,7 @@ def recover(
     settings = Settings()
     if from_task_queue == settings.task_queue:
         raise typer.BadParameter(
-            f"{from_task_queue} is the task queue that is set. Set ORCHESTRATOR_TASK_QUEUE to the new one first"
+            f"{from_task_queue} is the current task queue. Set ORCHESTRATOR_TASK_QUEUE to the new one first"
         )
     sweep, other = asyncio.run(_recover(settings, grace, dry_run=dry_run, adopt=adopt, from_task_queue=from_task_queue))
     output = Output(as_json)
@@ -122,7 +122,7 @@ def _print_sweep(sweep: Sweep, output: Output, *, dry_run: bool) -> None:
     if (unlisted := sum(sweep.counts.values()) - len(sweep.findings)) > 0:
         output.line(f"{unlisted} more findings are counted but not listed.")
     if sweep.has_more:
-        output.line("One recovery checks at most this many sagas. The next one begins with the remaining ones.")
+        output.line("This recovery checked as many sagas as it may. The next one begins with the remaining sagas.")
 
 
 def _past_participle(action: Action) -> str:

@@ -17,11 +17,11 @@ from orchestrator.settings import Settings
 
 
 def retry(event_id: EventId, orchestrator: OrchestratorName = None, as_json: AsJson = False) -> int:
-    """Retry at once what a saga is stuck at or is waiting to retry. Fix the cause first.
+    """Immediately retry what a saga is stuck at or waits to retry. Fix the cause first.
 
     If no execution drives the saga, one is started and the saga continues from its last recorded step. If nothing is
-    waiting for a retry, nothing changes, and the command says so. It does not wait for the outcome: see
-    `orchestrator status`.
+    waiting for a retry, nothing changes, and the command says so. It does not wait for the outcome, which
+    `orchestrator status` shows.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Finds out from Temporal why a saga is not done, because the database does not know what drives a saga."""
+"""Finds out from Temporal why a saga is not done, because the database does not contain what drives a saga."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,9 +27,9 @@ from orchestrator.workflow.failures import failure_text
 _BACKLOG_AFTER = timedelta(seconds=5)
 """How long a task may wait in a queue that a worker polls before the wait is reported."""
 _LOCKS_SHOWN = 3
-"""How many locks a sentence names at most."""
+"""The maximum number of locks in a sentence."""
 LAST_FAILURE = "; the last failure: "
-"""What precedes the last failure in a reason's sentence."""
+"""The text before the last failure in a reason's sentence."""
 _ENGINE_ACTIVITIES = {
     names.BEGIN_UNDO: "beginning the undo",
     names.FINISH: "writing the outcome",
@@ -39,10 +39,10 @@ _ENGINE_ACTIVITIES = {
 
 
 class BlockedReason(StrEnum):
-    """What keeps a saga from being done."""
+    """Why a saga is not done."""
 
     WORKING = "working"
-    """Nothing: a worker is working on it."""
+    """A worker is working on it, and nothing blocks it."""
     NO_WORKER = "no_worker"
     """No worker polls its task queue."""
     BACKLOG = "backlog"
@@ -52,9 +52,9 @@ class BlockedReason(StrEnum):
     BUG = "bug"
     """`handle` raises an error. Nothing is undone; the saga continues when a fixed version is deployed."""
     PARKED = "parked"
-    """Its event has a version that no worker which tried to read it knows."""
+    """None of the workers that tried to read its event knows the event's version."""
     WAITING = "waiting"
-    """It waits for a person or for a message."""
+    """It waits for an operator or for a message."""
     STUCK = "stuck"
     LOCKED = "locked"
     """Another saga holds a lock that it needs."""
@@ -65,13 +65,13 @@ class BlockedReason(StrEnum):
 
     @property
     def is_untaken(self) -> bool:
-        """Whether a task waits in its task queue and no worker has picked it up."""
+        """Whether a task waits in its task queue because no worker has picked it up."""
         return self in (BlockedReason.NO_WORKER, BlockedReason.BACKLOG)
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """What keeps a saga from being done, with a sentence for a person."""
+    """Why a saga is not done, as a constant for programs and as a sentence for people."""
 
     kind: BlockedReason
     sentence: str
@@ -81,11 +81,11 @@ class Reason:
     run_id: str = ""
     """The id of the execution's current run."""
     is_cancel_requested: bool = False
-    """Whether the execution has been asked to cancel."""
+    """Whether the execution's cancellation was requested."""
 
 
 def describe_lock_wait(blockers: Sequence[Blocker]) -> str:
-    """Say which locks a saga waits for, and which saga holds each."""
+    """Describe which locks a saga waits for, and which saga holds each."""
     locks = [
         f"the lock {blocker.key}, held by {blocker.holder.orchestrator} {blocker.holder.event_id}, "
         f"{blocker.before} ahead of it"
@@ -96,7 +96,7 @@ def describe_lock_wait(blockers: Sequence[Blocker]) -> str:
 
 
 async def reason_of(client: Client, workflow_id: str) -> Reason | None:
-    """Return why an execution has not ended; None if there is no execution with that id.
+    """Return why an execution has not ended, or None if there is no execution with that id.
 
     Raises:
         temporalio.service.RPCError: Temporal does not answer, or refuses the request.
@@ -163,7 +163,7 @@ async def _reason_of_workflow_task(
 
 
 async def reason_of_activities(client: Client, raw: DescribeWorkflowExecutionResponse) -> Reason | None:
-    """Return why the pending activities of an execution are not done; None if it has none."""
+    """Return why the pending activities of an execution are not done, or None if it has none."""
     pending = sorted(raw.pending_activities, key=lambda activity: activity.attempt, reverse=True)
     if not pending:
         return None
@@ -191,17 +191,17 @@ async def reason_of_activities(client: Client, raw: DescribeWorkflowExecutionRes
 
 
 async def _backlog_reason(client: Client, task_queue: str, since: datetime) -> Reason | None:
-    """Return why a task has waited in a task queue since then: because no worker polls it, or because of a backlog."""
+    """Return why a task has waited in a task queue: no worker polls it, or it has a backlog. None if neither."""
     return reason_for_backlog(task_queue, since, await last_poll(client, task_queue))
 
 
 def reason_for_backlog(task_queue: str, since: datetime, polled: datetime | None) -> Reason | None:
-    """Return why no worker has picked up a task; None if it has not waited long enough to be reported.
+    """Return why no worker has picked up a task, or None if it has not waited long enough to be reported.
 
     Args:
         task_queue: the task queue's name.
         since: when the task was put into the queue.
-        polled: when a worker last polled for tasks of any kind; None if none has polled lately.
+        polled: when a worker last polled for tasks of any kind, or None if none has polled lately.
     """
     now = datetime.now(UTC)
     if polled is None or now - polled > POLL:
@@ -221,7 +221,7 @@ def reason_for_backlog(task_queue: str, since: datetime, polled: datetime | None
 
 
 async def _last_task_failure(client: Client, description: WorkflowExecutionDescription) -> Failure | None:
-    """Return the last workflow task's failure; None if the task did not fail but timed out."""
+    """Return the last workflow task's failure, or None if the task timed out instead of failing."""
     history = await client.workflow_service.get_workflow_execution_history_reverse(
         GetWorkflowExecutionHistoryReverseRequest(
             namespace=client.namespace,

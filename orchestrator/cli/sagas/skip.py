@@ -54,7 +54,7 @@ def skip(
 ) -> int:
     """Leave a step as it is and let its saga continue, for example when its compensation can no longer succeed.
 
-    While a saga is being undone, a skipped step is not undone, so its effect remains; the failed event says that it was
+    While a saga is being undone, a skipped step is not undone, so its effect remains; the failed event lists it as
     skipped. Past the point of no return, a step that cannot succeed can be skipped if `handle` does not need its
     result. The command shows what would remain, asks for confirmation, and waits for the saga's outcome.
 
@@ -89,7 +89,7 @@ def skip(
 
 
 async def _diagnose(request: _Request, event_id: str) -> tuple[EventDiagnosis, Catalog | None]:
-    # Connect first: without Temporal the skip could not be reported to the execution, so nothing must be changed.
+    # Connect first, because without Temporal the execution could not be notified, so nothing may be changed.
     client = await connect_temporal(request.settings)
     event = await diagnose(request.settings, event_id, client)
     return event, known_catalog(request.settings)

@@ -132,7 +132,7 @@ def _outcome_event(saga: SagaView) -> Any:
 
 
 def print_next_commands(diagnosis: SagaDiagnosis, output: Output) -> None:
-    """Print the commands that a person can run next, ready to paste."""
+    """Print the commands that an operator can run next, ready to paste."""
     commands = diagnosis.next_commands
     if not commands:
         return

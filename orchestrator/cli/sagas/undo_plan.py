@@ -1,7 +1,7 @@
-"""The plan of an undo: which compensations run, in which order, with the arguments recorded in the steps' rows.
+"""The plan of an undo, which shows the compensations in order, with the arguments recorded in the steps' rows.
 
-The plan is only shown. What is undone is decided when the undo begins, which also sees the steps that end after the
-plan was made.
+The plan is only shown. What is undone is decided when the undo begins, which may include steps that end after the plan
+was made.
 """
 
 import json
@@ -25,7 +25,7 @@ class PlannedUndo:
     call: str
     """The step's call, such as `account.withdraw(...)`."""
     compensation: str | None
-    """The call that undoes it, such as `account.put_back(...)`; None if this code declares no compensation."""
+    """The call that undoes the step, such as `account.put_back(...)`, or None if this code declares no compensation."""
     is_asked_first: bool
     """Whether the service is asked first, because it is not known if the call happened."""
 
@@ -48,7 +48,7 @@ class PlannedUndo:
 
 
 def plan_undo(saga: SagaView | None, catalog: Catalog | None) -> Sequence[PlannedUndo]:
-    """Return what would be undone, the last step first; queries, refused and settled steps are left out."""
+    """Return the steps that would be undone, the last one first. Queries, refused and settled steps are left out."""
     steps = () if saga is None else saga.steps
     return [plan_step_undo(step, catalog) for step in reversed(steps) if step.is_to_undo]
 

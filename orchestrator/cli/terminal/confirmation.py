@@ -1,4 +1,4 @@
-"""Asks a person to confirm before a command changes anything."""
+"""Asks the user to confirm before a command changes anything."""
 
 import sys
 
@@ -11,17 +11,17 @@ _CONFIRMATIONS = ("y", "yes")
 
 
 def ask(question: str, output: Output, *, is_agreed: bool) -> None:
-    """Return only if the person confirms.
+    """Return only if the user confirms.
 
     Args:
-        question: what would be done, such as `Undo it?`.
+        question: the question to ask, such as `Undo it?`.
         output: prints the question to stderr, so that stdout contains only the answer.
         is_agreed: whether `--yes` was given, in which case there is no question.
 
     Raises:
         typer.TyperException: stdin is not a terminal, so the question cannot be asked.
-        Stopped: the person did not confirm.
-        typer.Abort: the person pressed Ctrl-C, or the input ended.
+        Stopped: the user did not confirm.
+        typer.Abort: the user pressed Ctrl-C, or the input ended.
     """
     if is_agreed:
         return

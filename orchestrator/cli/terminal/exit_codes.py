@@ -1,4 +1,4 @@
-"""What went wrong, as an exit code, an error code for programs, and one sentence for a person."""
+"""Describes a failure as an exit code, an error code for programs, and one sentence for the user."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -37,19 +37,19 @@ class Exit(IntEnum):
     OUTPUT_LOST = 74
     """The command did its work, but its answer could not be written to stdout. `EX_IOERR` of sysexits.h."""
     STOPPED = 130
-    """The person pressed Ctrl-C, or did not confirm."""
+    """The user pressed Ctrl-C or declined to confirm."""
 
 
 _FROM_BEST_TO_WORST = (Exit.COMPLETED, Exit.NOT_FINISHED, Exit.UNREACHABLE, Exit.FAILED, Exit.MISUSE)
 
 
 def worst_of(exits: list[Exit]) -> Exit:
-    """Return one exit code for several sagas: a failed saga outranks one that may still complete."""
+    """Return one exit code for several sagas. A failed saga takes precedence over one that may still complete."""
     return max(exits, key=_FROM_BEST_TO_WORST.index, default=Exit.COMPLETED)
 
 
 class Stopped(Exception):
-    """The person pressed Ctrl-C or did not confirm. The message says what continues nevertheless."""
+    """The user pressed Ctrl-C or declined to confirm. The message says what continues nevertheless."""
 
 
 class NotPossible(Exception):
@@ -78,7 +78,7 @@ class ReportedFailure:
 
 
 def describe_failure(fault: BaseException) -> ReportedFailure | None:
-    """Return how an expected failure is reported; None for a bug."""
+    """Return how an expected failure is reported, or None for a bug."""
     match fault:
         case EventRejected(code=code, message=message):
             return ReportedFailure(Exit.MISUSE, code, message)

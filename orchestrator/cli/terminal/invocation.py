@@ -14,13 +14,13 @@ _MODULE = "__main__.py"
 
 
 def this_script() -> str:
-    """Return `orchestrator` if the shell would run this very script under that name, otherwise the script's path."""
+    """Return `orchestrator` if the shell would run this same script under that name, otherwise the script's path."""
     script = Path(sys.argv[0])
     return f"{_interpreter()} -m {script.parent.name}" if script.name == _MODULE else script_command(script)
 
 
 def script_command(script: Path) -> str:
-    """Return a script's name if the shell would run this very file under it, otherwise its path."""
+    """Return a script's name if the shell would run this same file under that name, otherwise its path."""
     on_path = shutil.which(script.name)
     if on_path is not None and script.exists() and Path(on_path).samefile(script):
         return script.name

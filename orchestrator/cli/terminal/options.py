@@ -17,7 +17,7 @@ def finite(seconds: float | None) -> float | None:
         typer.BadParameter: it is infinite or not a number.
     """
     if seconds is not None and not math.isfinite(seconds):
-        raise typer.BadParameter(f"{seconds} is not a number of seconds to wait; give one such as 30 or 0.5")
+        raise typer.BadParameter(f"{seconds} is not a number of seconds to wait. Give a number such as 30 or 0.5")
     return seconds
 
 
@@ -39,7 +39,7 @@ OrchestratorName = Annotated[
     typer.Option(
         "--orchestrator",
         metavar="NAME",
-        help="The orchestrator whose saga is meant; needed if the event has several open sagas.",
+        help="The orchestrator whose saga to act on. Needed only if the event has several open sagas.",
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]

@@ -60,7 +60,7 @@ class Output:
             _lose(fault, sys.stdout)
 
     def line(self, text: str = "", *, style: str | None = None) -> None:
-        """Print a line of the answer; with `--json` it goes to stderr instead."""
+        """Print a line of the answer. With `--json` it goes to stderr instead."""
         _print(Text(printable(text), style=style or ""), to_stderr=self.as_json)
 
     def state(self, state: str, text: str, *, indent: int = 0, width: int = 9) -> None:
@@ -75,11 +75,11 @@ class Output:
         _print(Text(printable(text[:1].upper() + text[1:]), style="yellow"), to_stderr=True)
 
     def question(self, text: str) -> None:
-        """Print a question to stderr without a line break, so that the person answers on the same line."""
+        """Print a question to stderr without a line break, so that the user answers on the same line."""
         _write(text, sys.stderr)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print rows under headings; the first column is never cut or wrapped."""
+        """Print rows under headings. The first column is never cut or wrapped."""
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
         for number, column in enumerate(columns):
             table.add_column(column, no_wrap=number == 0, overflow="fold")
@@ -89,7 +89,7 @@ class Output:
 
 
 def json_text(value: object, *, indent: int | None = None) -> str:
-    """Return JSON that stdout can encode: unless stdout is UTF-8, characters outside ASCII are escaped."""
+    """Return JSON that stdout can encode. Unless stdout is UTF-8, characters outside ASCII are escaped."""
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     return json.dumps(value, indent=indent, ensure_ascii=encoding != "utf8")
 
@@ -136,8 +136,8 @@ def _print(renderable: Any, *, to_stderr: bool) -> None:
         except OSError as fault:
             _lose(fault, stream)
         return
-    # Rich prints to a buffer, because a console writes to its stream even while it captures, and so would meet a full
-    # disk outside of `_write`.
+    # Rich prints to a buffer, because a console writes to its stream even while it captures. An error such as a full
+    # disk would then occur outside of `_write`.
     buffer = StringIO()
     console = Console(file=buffer, highlight=False, width=_NO_WRAPPING, no_color=True, force_terminal=False)
     console.print(renderable, soft_wrap=isinstance(renderable, Text))
@@ -153,10 +153,10 @@ def _write(text: str, stream: TextIO) -> None:
 
 
 def _lose(fault: OSError, stream: TextIO) -> None:
-    """Stop writing to a stream that fails, because the command must do its work whether or not its output is read.
+    """Stop writing to a stream that fails, because the command must do its work even if its output is not read.
 
-    A pipe that its reader closes early, as `head` does, is not an error: the exit code still reports what became of
-    the saga.
+    A pipe that its reader closes early, as `head` does, is not an error, so the exit code still reports how the saga
+    ended.
     """
     silence(stream)
     if stream is sys.stdout and not isinstance(fault, BrokenPipeError):
@@ -164,7 +164,7 @@ def _lose(fault: OSError, stream: TextIO) -> None:
 
 
 def lost_answer() -> OSError | None:
-    """Return why the answer, or a part of it, could not be written to stdout; None if all of it was."""
+    """Return why the answer could not be written to stdout completely, or None if it was."""
     return _stdout_faults[0] if _stdout_faults else None
 
 

@@ -28,12 +28,12 @@ def decided_by(by: str | None) -> str:
 
 
 def check_has_words(option: str, text: str | None) -> None:
-    """Check that an option's text, if it is given, contains a letter or a digit.
+    """Check that an option's text contains a letter or a digit, unless it was not given.
 
     Raises:
         typer.BadParameter: it contains neither.
     """
     if text is not None and not any(character.isalnum() for character in text):
         raise typer.BadParameter(
-            f"{option} is stored for those who look into this later, so {text!r} is not enough. Write a few words."
+            f"{option} is stored for those who read it later, so {text!r} is not enough. Write a few words."
         )
