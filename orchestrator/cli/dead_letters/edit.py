@@ -134,7 +134,9 @@ def _set(message: Any, path: Sequence[str], value: str, assignment: str, loads: 
         elif isinstance(parent, dict) and name in parent:
             parent = parent[name]  # pyright: ignore[reportUnknownVariableType]
         else:
-            raise typer.BadParameter(f"--set {assignment}: the message does not contain this path, because {name} is missing")
+            raise typer.BadParameter(
+                f"--set {assignment}: the message does not contain this path, because {name} is missing"
+            )
     if not isinstance(parent, dict):
         raise typer.BadParameter(
             f"--set {assignment}: {'.'.join(parents)} is not an object, so it cannot have the field {last}"
