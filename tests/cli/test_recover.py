@@ -113,7 +113,7 @@ async def test_executions_on_a_renamed_task_queue_are_reported_and_moved(house: 
     assert unknown.code == 2
     assert f"1 execution runs on the task queue '{old}', which no worker polls" in unknown.err.replace("\n", " ")
     assert same.code == 2
-    assert "is the task queue that is set" in same.err.replace("\n", " ").replace("│ ", "")
+    assert "is the current task queue" in same.err.replace("\n", " ").replace("│ ", "")
     assert (dry.code, moved.code, again.code) == (0, 0, 0), f"{dry}{moved}{again}"
     assert f"orchestrator recover --from-task-queue {old}" in dry.err.replace("\n", " ")
     assert handle.workflow_id in [finding["workflow_id"] for finding in moved.document["findings"]]
