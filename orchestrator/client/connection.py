@@ -21,19 +21,19 @@ from orchestrator.errors import Unreachable
 from orchestrator.settings import Settings, command_to_start
 
 _RETRIES = RetryConfig(max_elapsed_time_millis=30_000, max_retries=60)
-"""The SDK's default of 10 seconds is too short, because a closing execution refuses signals for up to 8."""
+"""The SDK's default of 10 seconds is too short, because a closing execution refuses signals for up to 8 seconds."""
 
 _PATIENCE_SECONDS = 10
-"""Seconds to wait for the first answer. Without it, a server that never answers takes 30."""
+"""How many seconds to wait for the first answer. Without a limit, a silent server fails only after 30 seconds."""
 
 _EXIT_DELAY = 0.1
-"""Seconds. Without a delay, a third of scripts under load aborted at exit ("PyGILState_Release", exit code 134 or 139)
-after their work was done; with half of this delay, none of 250 did."""
+"""How many seconds to delay the exit. Without a delay, a third of the scripts that ran under load aborted at exit
+("PyGILState_Release", exit code 134 or 139) after their work was done. With half of this delay, none of 250 aborted."""
 
 
 @cache
 def _delay_exit() -> None:
-    """Delay the exit until the SDK's native threads have ended; one that calls a finalized interpreter aborts it."""
+    """Delay the exit until the SDK's native threads have ended, because calling a finalized interpreter aborts it."""
     atexit.register(time.sleep, _EXIT_DELAY)
 
 

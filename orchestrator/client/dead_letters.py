@@ -31,7 +31,7 @@ from orchestrator.store.dead_letters.resolution import (
 from orchestrator.store.recovery import RecordedSaga, recorded_sagas
 
 EDITED = "event.edited"
-"""The code of an edited copy that is now valid."""
+"""The code of a dead letter that is an edited copy of another one and is now valid."""
 
 
 class ReplayEffect(StrEnum):

@@ -31,11 +31,11 @@ from orchestrator.protocol.unwrapping import id_reused, is_same_event, unwrap
 C = TypeVar("C", bound=DomainEvent)
 
 TAKE_TIMEOUT = 5.0
-"""Seconds that a partition has to take an event that was just published, before its saga is considered unknown."""
+"""How many seconds a partition may take to record a newly published event before its saga counts as unknown."""
 _ROW_POLL_INTERVAL = 0.25
 """Seconds."""
 _ASK_EXECUTION_AFTER = 0.5
-"""Seconds after which the execution is asked too, because it may know why there will never be an outcome."""
+"""Seconds after which the execution is asked as well, because it may know why there will never be an outcome."""
 
 
 class SagaHandle(Generic[C]):
@@ -43,7 +43,7 @@ class SagaHandle(Generic[C]):
 
     Attributes:
         orchestrator: the saga's orchestrator.
-        event_id: the id of the event that started the saga; publishing the event again under it does no harm.
+        event_id: the id of the event that started the saga; publishing the event again under this id is harmless.
         workflow_id: the id of the execution that drives the saga, as the Web UI shows it.
         run_id: the id of the run that accepted the event, if this process published it.
         is_repeat: whether the saga had already completed, so that nothing was sent.
@@ -81,7 +81,7 @@ class SagaHandle(Generic[C]):
             NotFinished: the saga did not end within the timeout; it continues.
             SagaUnknown: the saga has neither an execution nor a row.
             EventRejected: `event.id_reused`, because the id belongs to another event.
-            Unreachable: the database or Temporal cannot be reached, and never was.
+            Unreachable: the database or Temporal could not be reached even once.
         """
         self._outcomes.binding.check()
         try:
@@ -105,7 +105,7 @@ class SagaHandle(Generic[C]):
         """Wait for the completed event.
 
         Raises:
-            SagaFailed: the saga was undone; `SagaCancelled` if a person cancelled it.
+            SagaFailed: the saga was undone; `SagaCancelled` if a user cancelled it.
             NotFinished: the saga did not end within the timeout; it continues.
             SagaUnknown, EventRejected, Unreachable: as in `outcome`.
         """
@@ -191,9 +191,9 @@ class SagaHandle(Generic[C]):
                 raise SagaUnknown(
                     f"{self.orchestrator.__name__} has neither a saga nor an execution for the event {self.event_id}, "
                     + (
-                        "because it was never published, or only just now and no worker has taken it yet"
+                        "because it was never published, or was published just now and no worker has processed it yet"
                         if self._envelope is None
-                        else "because its execution was deleted before a worker took the event. Publish it again with "
+                        else "because its execution was deleted before a worker processed it. Publish it again with "
                         "the same id"
                     )
                 )

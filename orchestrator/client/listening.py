@@ -28,7 +28,7 @@ E = TypeVar("E", bound=DomainEvent)
 _log = logging.getLogger(__name__)
 
 _FULL_LOOKUP_INTERVAL = 1.0
-"""Seconds between two lookups over the whole overlap, if recent events are more than a usual lookup can exclude."""
+"""Seconds between lookups over the whole overlap, if there are more recent events than a usual lookup can exclude."""
 _RETRY_PAUSE = 0.5
 """Seconds between two attempts to start listening."""
 
@@ -40,7 +40,7 @@ class Listening(Generic[E]):
             await bus.publish(AccountCreated(...))
             completed = await heard.next(timeout=timedelta(seconds=10))
 
-    Once the block has started no event is missed, even while no call of `next` is waiting.
+    Once the block has started, no event is missed, even while no call of `next` is waiting.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Listening(Generic[E]):
 
         Raises:
             EventTimeout: no matching event was recorded within the timeout.
-            Unreachable: the tables cannot be reached, and never were.
+            Unreachable: the tables could not be reached even once.
         """
         self._log.binding.check()
         try:

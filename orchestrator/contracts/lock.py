@@ -19,19 +19,19 @@ from orchestrator.protocol.envelope import UnreadableEvent, read, wrap
 from orchestrator.protocol.unwrapping import unwrap
 
 Published = dict[str, dict[str, Any]]
-"""JSON schemas, by event type and version."""
+"""JSON schemas, keyed by event type and version."""
 _SAMPLED_AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One difference between what was published and the code."""
+    """One difference between the published schemas and the code."""
 
     event_type: str
     text: str
     """What has changed, and what to do."""
     is_refused: bool
-    """Whether it cannot be accepted."""
+    """Whether the difference must not be accepted."""
     difference: str = ""
     """The two schemas' difference, line by line."""
 

@@ -49,7 +49,7 @@ def schema_of(event: type[DomainEvent]) -> dict[str, Any]:
 
 
 def _json_schema(event: type[DomainEvent]) -> dict[str, Any]:
-    """Return pydantic's schema. The fields are at its top level, also if the event contains itself."""
+    """Return pydantic's schema. The fields are at its top level, even if the event contains itself."""
     schema = event.model_json_schema()
     if "$ref" not in schema:
         return schema

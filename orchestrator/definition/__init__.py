@@ -1,1 +1,1 @@
-"""Validation of what an author declares, and the catalog of everything that is found. Asks no server."""
+"""Validation of what an author declares, and the catalog of everything that is found. None of it needs a server."""

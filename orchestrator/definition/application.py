@@ -16,11 +16,11 @@ def check_application(packages: Sequence[str], databases: Collection[str], catal
 
     Args:
         packages: the packages that declare the application.
-        databases: the names of the databases that the settings give an address, without home.
+        databases: the names of the databases that have an address in the settings, without home.
         catalog: the orchestrators and operations, by default those that the packages declare.
 
     Raises:
-        DefinitionError: with every fault.
+        DefinitionError: something is declared incorrectly; the error lists every fault.
     """
     problems: list[Problem] = []
     try:
@@ -32,7 +32,7 @@ def check_application(packages: Sequence[str], databases: Collection[str], catal
         operations = catalog.operations.values() if catalog else ()
         problems += [*problems_of_databases(operations, tables, databases), *problems_of_tables(tables)]
     except SQLAlchemyError:
-        # A table refers to one in a module that cannot be imported, which is already among the problems.
+        # A table refers to a table in a module that cannot be imported; that module is already among the problems.
         if not problems:
             raise
     if problems:

@@ -49,7 +49,7 @@ class Catalog:
         """Create a catalog from definitions. The events of the orchestrators are included without being passed.
 
         Raises:
-            DefinitionError: with every fault.
+            DefinitionError: something is declared incorrectly; the error lists every fault.
         """
         found = _Found(list(dict.fromkeys(orchestrators)), list(dict.fromkeys(operations)), list(dict.fromkeys(events)))
         return cls._checked(found, [])
@@ -62,7 +62,7 @@ class Catalog:
             packages: their importable names, e.g. `["events", "activities", "workflows"]`.
 
         Raises:
-            DefinitionError: with every fault, including modules that cannot be imported.
+            DefinitionError: something is declared incorrectly or cannot be imported; the error lists every fault.
         """
         found = _Found([], [], [])
         broken: _Broken = {}
@@ -172,7 +172,7 @@ class _Found:
                     self.events.append(value)
 
     def add_events_of_orchestrators(self) -> None:
-        """Add the events that orchestrators name, wherever those are defined."""
+        """Add every event that an orchestrator refers to, wherever it is defined."""
         for orchestrator in self.orchestrators:
             roles: list[object] = [getattr(orchestrator, role, None) for role in ("completed", "failed")]
             roles += getattr(orchestrator, "requests", ())
@@ -216,7 +216,7 @@ def _import(name: str, root: str, broken: _Broken) -> ModuleType | None:
     try:
         adopt_script(name)
         return importlib.import_module(name)
-    except Exception as fault:  # an author's module may raise anything, and every fault is reported at once
+    except Exception as fault:  # an author's module may raise anything, and all faults are reported together
         text = f"cannot be imported, {type(fault).__name__}: {(str(fault).splitlines() or [''])[0]}"
         if isinstance(fault, SyntaxError):
             source = Source(fault.filename or name, fault.lineno or 0)

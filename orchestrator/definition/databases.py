@@ -11,7 +11,7 @@ from orchestrator.errors import Problem
 from orchestrator.operation import HOME, Operation
 
 NAME_LIMIT = 64
-"""The most characters of a database's name, which is the length of its column."""
+"""The maximum length of a database's name, which is the length of its column."""
 
 
 def fault_of_name(name: object) -> str | None:

@@ -130,7 +130,7 @@ def _problems_of_example(event: type[DomainEvent]) -> Iterator[Problem]:
     name = event.__name__
     try:
         example: object = event.example()
-    except Exception as fault:  # the author's code may raise anything, and every fault is reported at once
+    except Exception as fault:  # the author's code may raise anything, and all faults are reported together
         said = (str(fault).splitlines() or [""])[0]
         yield say(f"{name}.example() raises {type(fault).__name__}: {said}")
         return

@@ -21,7 +21,7 @@ def check_names(catalog: Catalog) -> None:
     """Check every event's name.
 
     Raises:
-        DefinitionError: with every name that breaks a rule.
+        DefinitionError: a name breaks a rule; the error lists every such name.
     """
     events, operations = list(catalog.events.values()), list(catalog.operations.values())
     if problems := sorted(problems_of_names(events, operations, list(catalog.orchestrators.values()))):

@@ -23,7 +23,7 @@ from orchestrator.protocol.reserved_names import ACTIVITY_PREFIX, TEMPORAL_PREFI
 from orchestrator.transaction import Transaction
 
 NAME_LIMIT = 200
-"""The most characters of an operation's name, which is the length of its column."""
+"""The maximum length of an operation's name, which is the length of its column."""
 _BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 

@@ -16,13 +16,13 @@ from orchestrator.protocol.reserved_names import TEMPORAL_PREFIX, WORKFLOWS
 from orchestrator.saga import Saga
 
 NAME_LIMIT = 120
-"""The most characters of an orchestrator's name. `/event/` and an event id of up to 128 follow it in a workflow id.
+"""The maximum length of an orchestrator's name. `/event/` and an event id of up to 128 follow it in a workflow id.
 
 On PostgreSQL and MySQL, Temporal can store 255 characters of a workflow id. The server does not reject a longer one,
 but fails at each attempt to store it.
 """
 PARTITIONS_LIMIT = 1_000
-"""The most partitions of an orchestrator. Each is an execution that a worker keeps in memory."""
+"""The maximum number of partitions of an orchestrator. Each is an execution that a worker keeps in memory."""
 
 AnyOrchestrator = type[Orchestrator[Any, Any, Any]]
 
@@ -46,7 +46,7 @@ def problems_of_orchestrator(orchestrator: AnyOrchestrator) -> Iterator[Problem]
     if requests is None or completed is None or failed is None:
         base = next((parent.__name__ for parent in orchestrator.__bases__ if is_base(parent)), "Orchestrator")
         yield say(
-            f"{name} does not name its three events: write "
+            f"{name} does not declare its three events: write "
             f"`class {name}({base}[{name}Requested, {name}Completed, {name}Failed])`"
         )
         yield from _problems_of_handle(orchestrator, None)
@@ -62,7 +62,7 @@ def _faults_of_options(orchestrator: AnyOrchestrator) -> Iterator[str]:
     deadline: object = orchestrator.deadline
     fault = None if deadline is None else fault_of_duration(deadline, "deadline = timedelta(hours=1)")
     if fault is not None:
-        yield f"its deadline is {fault}; None, the default, means that a saga may take any time"
+        yield f"its deadline is {fault}; None, the default, means no time limit"
     partitions: Any = orchestrator.partitions
     if partitions is not None and (
         not isinstance(partitions, int) or isinstance(partitions, bool) or not 1 <= partitions <= PARTITIONS_LIMIT

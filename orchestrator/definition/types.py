@@ -68,7 +68,7 @@ def problem_of_schema(hint: Any) -> str | None:
     """Return pydantic's reason why it cannot write the type as JSON, or None."""
     try:
         TypeAdapter[Any](hint).json_schema(mode="serialization")
-    except Exception as fault:  # an author's type may raise anything, and every fault is reported at once
+    except Exception as fault:  # an author's type may raise anything, and all faults are reported together
         return (str(fault).splitlines() or [type(fault).__name__])[0].removesuffix(".").partition(". Set `")[0]
     return None
 
@@ -94,7 +94,7 @@ def _faults(hint: Any, use: Use, seen: set[Any]) -> Iterator[str]:
             if member is not Ellipsis:
                 yield from _faults(member, use, seen)
     elif hint is Any or hint is object:
-        yield f"{name_of(hint)} is read back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue"
+        yield f"{name_of(hint)} is read back as plain JSON, a tuple as a list: write the type, or pydantic's JsonValue"
     elif isinstance(hint, type) and hint not in seen:
         seen.add(hint)
         yield from _faults_of_class(hint, use, seen)
@@ -112,7 +112,8 @@ def _faults_of_class(hint: type[Any], use: Use, seen: set[Any]) -> Iterator[str]
         if changed:
             yield f"{name_of(hint)}.{changed[0]} has a value that JSON changes: give its members str or int values"
     elif issubclass(hint, BaseModel):
-        if use is not Use.FIELD:  # an event's contracts are checked one by one, so that a problem names their own line
+        # An event's contracts are checked separately, so that a problem refers to their own line.
+        if use is not Use.FIELD:
             for name, info in hint.model_fields.items():
                 for fault in _faults(hint_of_field(info), use, seen):
                     yield f"{hint.__name__}.{name}: {fault}"

@@ -1,4 +1,4 @@
-"""Checks an author's definitions before a worker starts, and reports every fault at once, with its file and line.
+"""Checks an author's definitions before a worker starts, and reports all faults together, with file and line.
 
 This module finds definitions that share a name. The other modules of this package check a single event, operation or
 orchestrator.

@@ -1,6 +1,6 @@
 """The error codes with which an orchestrator can be refused, read from the docstrings of `handle` and its operations.
 
-An operation lists its codes under `Raises:`, for example "Refused: `account.not_found`". `handle` may name them
+An operation lists its codes under `Raises:`, for example "Refused: `account.not_found`". `handle` may mention them
 anywhere in its docstring.
 """
 

@@ -1,4 +1,4 @@
-"""Finds the tables that an operation uses: those whose classes its code, or a function that it calls, names.
+"""Finds the tables that an operation uses: its code, or a function that it calls, refers to their classes.
 
 Only functions of the operation's own module are followed.
 """

@@ -50,9 +50,9 @@ class Example:
     other: DomainEvent | None = None
     """The event that another client sends between do and undo; by default the same event under another id."""
     refused: str | None = None
-    """The error code that the saga ends with even without a fault. The example proves less, as no effect remains."""
+    """The error code that the saga ends with even without a fault. It proves less, because no effect remains."""
     sent: Sequence[DomainEvent] = ()
-    """The events that the saga can receive: `saga.wait_for` returns the first that matches, at once."""
+    """The events that the saga can receive: `saga.wait_for` immediately returns the first one that matches."""
     observe: Callable[[], Any] | None = None
     """Returns the state outside of the database as a value to compare: letters sent, files written. May be async."""
     restore: Callable[[], Any] | None = None

@@ -51,7 +51,7 @@ class RecordingSaga(Saga):
         self.slept: list[timedelta] = []
 
     async def sleep(self, duration: timedelta) -> None:
-        """Record the duration and return at once."""
+        """Record the duration and return immediately."""
         self.slept.append(duration)
 
     async def wait_for(

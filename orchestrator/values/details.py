@@ -1,4 +1,4 @@
-"""A refusal's details as JSON, checked where they arise, so that whoever reads them gets the same contract."""
+"""A refusal's details as JSON, checked where they are created, so that a reader gets the same contract back."""
 
 import json
 
@@ -8,10 +8,10 @@ from orchestrator.event import Contract
 from orchestrator.values.round_trip import deeper_than, difference
 
 DETAILS_LIMIT = 16 * 1024
-"""The most bytes of a refusal's details. A failure event contains them beside its whole triggering event, and must fit
-into an envelope."""
+"""The maximum size of a refusal's details in bytes. A failure event contains them in addition to its whole triggering
+event, and must fit into an envelope."""
 DETAILS_NESTING = 50
-"""The deepest nesting of a refusal's details. It is half of what an event may have, because a failure event that starts
+"""The maximum nesting depth of a refusal's details. It is half of an event's, because a failure event that starts
 another saga is contained in that saga's failure event."""
 
 

@@ -18,7 +18,7 @@ def check_publishable(
     Args:
         event: the event to be sent.
         fields: its fields as JSON, in the form in which they are sent.
-        read_as: the class that will read it, if that is not its own.
+        read_as: the class that will read it, if that is not the event's own class.
 
     Raises:
         UnreadableEvent: `event.invalid`, because the fields cannot be read, are nested too deep, or are read as another

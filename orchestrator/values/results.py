@@ -45,7 +45,7 @@ def result_invalid(operation: str, signature: Signature, returned: object, fault
     """Return the error, which names the returned and the declared type."""
     why = describe(fault) if isinstance(fault, ValidationError) else str(fault) or type(fault).__name__
     return ResultInvalid(
-        f"{operation} returned {_shown(returned)} and declares -> {_declared(signature)} "
+        f"{operation} returned {_shown(returned)}, but declares -> {_declared(signature)} "
         f"({why}). Return a value of the declared type, or declare the type that is returned"
     )
 

@@ -230,21 +230,21 @@ async def test_a_refusal_in_a_verifications_group_leaves_the_result_unknown(stoc
 
 
 WRONG: list[tuple[OperationCall[Any], Any, str]] = [
-    (as_int(), Decimal("12.50"), r"authors_errors\.as_int.* returned a value of type Decimal and declares -> int"),
-    (as_int(), None, "returned None and declares -> int"),
-    (as_int(), "1", "returned a value of type str and declares -> int"),
-    (as_int(), 1.5, "returned a value of type float and declares -> int"),
-    (as_int(), True, "returned a value of type bool and declares -> int"),
-    (as_float(), float("nan"), "returned nan and declares -> float"),
-    (as_float(), float("-inf"), "returned -inf and declares -> float"),
-    (as_model(), Cost(cents=1), "returned a value of type Cost and declares -> .*Price"),
-    (as_model(), ("cents", 1), "returned a value of type tuple and declares -> .*Price"),
-    (as_list(), [1, None], r"returned a value of type list and declares -> list\[int\] \(result.1:"),
-    (as_json(), object(), "returned a value of type object and declares -> .*"),
+    (as_int(), Decimal("12.50"), r"authors_errors\.as_int.* returned a value of type Decimal, but declares -> int"),
+    (as_int(), None, "returned None, but declares -> int"),
+    (as_int(), "1", "returned a value of type str, but declares -> int"),
+    (as_int(), 1.5, "returned a value of type float, but declares -> int"),
+    (as_int(), True, "returned a value of type bool, but declares -> int"),
+    (as_float(), float("nan"), "returned nan, but declares -> float"),
+    (as_float(), float("-inf"), "returned -inf, but declares -> float"),
+    (as_model(), Cost(cents=1), "returned a value of type Cost, but declares -> .*Price"),
+    (as_model(), ("cents", 1), "returned a value of type tuple, but declares -> .*Price"),
+    (as_list(), [1, None], r"returned a value of type list, but declares -> list\[int\] \(result.1:"),
+    (as_json(), object(), "returned a value of type object, but declares -> .*"),
     (as_json(), float("nan"), "returned nan and declares"),
     (as_json(), "\x00", "returned a value of type str and declares"),
-    (outside(), Decimal(1), "returned a value of type Decimal and declares -> int"),
-    (Atomically(as_float(), as_int()), None, "as_float returned None and declares -> float"),
+    (outside(), Decimal(1), "returned a value of type Decimal, but declares -> int"),
+    (Atomically(as_float(), as_int()), None, "as_float returned None, but declares -> float"),
 ]
 
 

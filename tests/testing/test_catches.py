@@ -102,7 +102,7 @@ def test_an_effect_outside_of_the_transaction_fails_where_the_attempt_is_rolled_
         "transient error at step 1, wrong.take_and_tell",
         "compensation fails once at step 1, wrong.take_and_tell",
     ]
-    told = "outside: ['10 taken'] is expected and ['10 taken', '10 taken'] is found"
+    told = "outside: ['10 taken'] was expected, but ['10 taken', '10 taken'] was found"
     assert told in found["transient error at step 1, wrong.take_and_tell"]
 
 
@@ -117,7 +117,7 @@ def test_a_compensation_that_refuses_fails_and_says_so() -> None:
     found = failures(wrong.WillNotGiveBack, "refused", "transient error", "do, then undo")
 
     assert list(found) == ["refused at step 2, wrong.take", "do, then undo at step 1, wrong.take_for_good"]
-    told = "undo 1 failed 12 times, at last with Refused: box.closed: 10 cannot come back"
+    told = "undo 1 failed 12 times, most recently with Refused: box.closed: 10 cannot come back"
     assert told in found["refused at step 2, wrong.take"]
     assert "its compensation raised Refused" in found["do, then undo at step 1, wrong.take_for_good"]
 
@@ -179,8 +179,8 @@ def test_a_call_outside_that_does_not_heed_its_key_fails_where_its_reply_is_lost
     found = {result.cell.fault: result.detail for result in report.of(Verdict.FAILED)}
     assert list(found) == ["external call loses its reply", "cancelled inside step", "worker killed inside step"]
     assert "because its verification did not find the first one" in found["external call loses its reply"]
-    assert "outside: [] is expected and ['dear'] is found" in found["cancelled inside step"]
-    assert "outside: ['dear'] is expected and ['dear', 'dear'] is found" in found["worker killed inside step"]
+    assert "outside: [] was expected, but ['dear'] was found" in found["cancelled inside step"]
+    assert "outside: ['dear'] was expected, but ['dear', 'dear'] was found" in found["worker killed inside step"]
 
 
 def test_what_is_given_may_be_calls() -> None:
@@ -226,11 +226,11 @@ def test_an_example_that_does_not_end_as_it_says_proves_nothing_and_fails() -> N
     refused = Example(Asked(coins=10), given=boxes, refused="box.empty")
 
     assert failures(wrong.SetsBack, "refused", example=too_early)["refused at every step"].startswith(
-        "the reference run failed: it must end as completed, and ended as failed, operation.failed: "
+        "the reference run failed: it must end as completed, but ended as failed, operation.failed: "
         "step 1, wrong.take_by_reading"
     )
     assert failures(wrong.Right, "refused", example=refused) == {
-        "refused at every step": "the reference run failed: it must end as failed, box.empty, and ended as completed"
+        "refused at every step": "the reference run failed: it must end as failed, box.empty, but ended as completed"
     }
 
 

@@ -66,7 +66,7 @@ async def test_a_second_event_in_the_outbox_is_seen(database: Database) -> None:
     wrong, _ = await one_outcome(database, KEY, [outcome.model_copy(update={"message": "another"})])
 
     assert wrong == [
-        "the outbox has 2 outcome events of the saga and must have one",
+        "the outbox has 2 outcome events of the saga, but must have exactly one",
         "the outbox has another outcome: {}",
         "a driver returned another outcome: completed, None",
     ]

@@ -222,12 +222,12 @@ OPERATION_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "Any": (
         "@query\nasync def move(tx: Transaction, amount: Any) -> int: ...",
-        "move: amount, Any is read back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue",
+        "move: amount, Any is read back as plain JSON, a tuple as a list: write the type, or pydantic's JsonValue",
     ),
     "Any inside": (
         "Labels = NewType('Labels', dict[str, tuple[Any, ...]])\n"
         "@query\nasync def move(tx: Transaction) -> Annotated[Labels, 'of goods'] | None: ...",
-        "move: its result, Any is read back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue",
+        "move: its result, Any is read back as plain JSON, a tuple as a list: write the type, or pydantic's JsonValue",
     ),
     "bytes": (
         "@query\nasync def move(tx: Transaction) -> bytes: ...",
@@ -261,7 +261,7 @@ OPERATION_FAULTS: dict[str, tuple[str, str]] = {
     ),
     "inside a dataclass": (
         "@dataclasses.dataclass\nclass Box:\n    content: Any\n@query\nasync def move(tx: Transaction) -> Box: ...",
-        "move: its result, Any is read back as plain JSON, a tuple as a list: name the type, or pydantic's JsonValue",
+        "move: its result, Any is read back as plain JSON, a tuple as a list: write the type, or pydantic's JsonValue",
     ),
     "table": (
         "class Row(SQLModel, table=True):\n    __tablename__ = 'definition_row'\n"
@@ -507,7 +507,7 @@ ORDERING_KEY = "write `def ordering_key(self, event: Begun) -> str | None`"
 ORCHESTRATOR_FAULTS: dict[str, tuple[str, str]] = {
     "no events": (
         f"class Move(Orchestrator):\n    {HANDLE}: ...",
-        "Move does not name its three events: write "
+        "Move does not declare its three events: write "
         "`class Move(Orchestrator[MoveRequested, MoveCompleted, MoveFailed])`",
     ),
     "first is not an event": (

@@ -1,8 +1,8 @@
 """Restarts an execution with an empty history if it cannot replay the one that it has.
 
 An execution replays its history before it handles new messages. If the author's code raises or takes different steps
-during that replay, no cancel and no retry ever reaches it. A reset to the first workflow task ends the run and starts a
-new one with the same messages but without the steps; the database then answers those steps from its records.
+during that replay, no cancellation and no retry ever reaches it. A reset to the first workflow task ends the run and
+starts a new one with the same messages but without the steps; the database then answers those steps from its records.
 """
 
 from uuid import uuid4

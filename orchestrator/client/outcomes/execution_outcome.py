@@ -24,7 +24,7 @@ _FATAL = (
     RPCStatusCode.UNAUTHENTICATED,
     RPCStatusCode.UNIMPLEMENTED,
 )
-"""Errors that a retry does not change."""
+"""Errors that a retry would not fix."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two attempts to reach an unreachable server."""
 _SLOT_SHARE = 1.0
@@ -41,7 +41,7 @@ class NoOutcome(Enum):
 
 
 def is_fatal(fault: RPCError) -> bool:
-    """Whether the server answered with an error that a retry does not change."""
+    """Whether the server answered with an error that a retry would not fix."""
     return fault.status in _FATAL
 
 

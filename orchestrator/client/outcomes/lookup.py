@@ -37,7 +37,7 @@ class LookupSource(Protocol):
     """Answers lookups."""
 
     patience: float
-    """The seconds that a lookup may wait for news before it returns without any."""
+    """How many seconds a lookup may wait for news before it returns without any."""
     pauses: tuple[float, float]
     """The shortest and the longest pause between two lookups, in seconds."""
     is_local: bool
@@ -81,11 +81,11 @@ class DatabaseLookup:
                 reply = await answer(self._databases, lookup)
         except (SQLAlchemyError, OSError) as fault:
             if (task := asyncio.current_task()) is not None and task.cancelling():
-                # The cancel closed the connection during the query, and SQLAlchemy reported that error instead.
+                # The cancellation closed the connection during the query, and SQLAlchemy reported that error instead.
                 raise asyncio.CancelledError from fault
             unreachable = self._databases.home.unreachable(fault)
             if not self._has_answered:
-                # The address may be wrong. After a first answer it is known to be right, and will answer again.
+                # The address may be wrong. Once it has answered, it is known to be right, and the outage is temporary.
                 raise unreachable from fault
             raise LookupUnavailable(str(unreachable)) from fault
         self._has_answered = True
@@ -146,7 +146,7 @@ class WorkerLookup:
             raise
 
     async def close(self) -> None:
-        """Wait for the cancels that are still being sent."""
+        """Wait for the cancellation requests that are still being sent."""
         await asyncio.gather(*_closing, return_exceptions=True)
 
 

@@ -1,6 +1,6 @@
 """Repeats a lookup for as long as callers wait: soon while there is news, and less often while there is none.
 
-A lookup that a worker answers may take long, so it is cancelled and repeated when a caller arrives that it leaves out.
+A lookup that a worker answers may take long, so it is cancelled and repeated when a new caller needs to be included.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ _LONGEST_RETRY_PAUSE = 5.0
 """Longest pause between two attempts to reach an unavailable source, in seconds."""
 _BACKOFF_FACTOR = 1.5
 MINIMUM_LOOKUP_TIME = 0.5
-"""Seconds that a lookup has before it may be cancelled for a new caller."""
+"""The minimum number of seconds that a lookup runs before it may be cancelled for a new caller."""
 
 
 class Backoff:

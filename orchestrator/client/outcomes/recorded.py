@@ -15,9 +15,9 @@ from orchestrator.store.connections.event_loop import LoopBinding
 _PAUSE_SHARE, _PAUSE_SHARE_OF_FEW = 0.1, 0.05
 """The pause between two lookups, as a share of sagas' recent duration; it bounds how late an outcome is noticed."""
 _FEW = 4
-"""Up to this many waiting callers, the smaller share applies."""
+"""The largest number of waiting callers for which the smaller share applies."""
 _RISING_WEIGHT, _FALLING_WEIGHT = 0.125, 0.5
-"""The weight of the last saga in the recent duration; larger when it falls, so that a past load is forgotten soon."""
+"""The weight of the latest saga in the recent duration. It is larger if the saga was shorter, to forget a past load."""
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class RecordedOutcomes:
         """Wait for a saga's outcome without a limit, across any number of lost connections.
 
         Raises:
-            Unreachable: the tables cannot be reached, and never were.
+            Unreachable: the tables could not be reached even once.
         """
         ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(saga_id, _Wait(self._clock())).ended.append(ended)

@@ -52,7 +52,7 @@ async def deliver(send: Send, addressed: Addressed) -> Handles:
         raise unconfirmed(envelope, fault, "Publish") from fault
     for handle in accepted:
         if handle.is_repeat:
-            await handle.outcome()  # ended, so this returns at once; raises if this id was used for other content
+            await handle.outcome()  # ended, so this returns immediately; raises if this id was used for other content
     return accepted
 
 

@@ -24,7 +24,7 @@ from orchestrator.workflow.own_execution import raw_json
 from orchestrator.workflow.system.publish import FROM_BUS
 
 _LARGEST = 2 * 1024 * 1024 - 16 * 1024
-"""The most bytes of a message that fit into the start of an execution."""
+"""The maximum size in bytes of a message that is sent as the start of an execution."""
 _PATIENCE = 10.0
 """Seconds to wait for a worker."""
 
@@ -65,7 +65,7 @@ async def store_rejected(
         async with asyncio.timeout(_PATIENCE), long_poll_slot():
             await storing.result()
     except TimeoutError:
-        message = f"{fault.message}; a worker will store it as a dead letter, until then it waits in {workflow_id}"
+        message = f"{fault.message}; a worker will store it as a dead letter; until then it waits in {workflow_id}"
         raise EventRejected(fault.code, message) from fault
     except WorkflowFailureError as failure:
         raise _rejected_by_worker(failure) from fault

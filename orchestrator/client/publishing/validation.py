@@ -147,7 +147,7 @@ def _parsed_or_none(data: bytes) -> object:
 
 
 def _largest_field(fields: object) -> str:
-    """Name the largest field of an event, for a message."""
+    """Describe the largest field of an event, for a message."""
     if not isinstance(fields, Mapping) or not fields:
         return ""
     sizes: dict[str, int] = {

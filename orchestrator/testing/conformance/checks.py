@@ -31,7 +31,7 @@ async def one_outcome(database: Database, saga_id: UUID, outcomes: Sequence[Outc
         steps = (
             await connection.execute(select(saga_step).where(saga_step.c.saga_id == saga_id).order_by("number"))
         ).all()
-        # Events that its steps added have a target.
+        # An outcome has no target, unlike an event that a step added.
         outcomes_of = (saga_outbox.c.saga_id == saga_id) & saga_outbox.c.target.is_(None)
         sent = (await connection.execute(select(saga_outbox).where(outcomes_of))).all()
     if row is None:
@@ -43,7 +43,7 @@ async def one_outcome(database: Database, saga_id: UUID, outcomes: Sequence[Outc
     wrong: list[str] = []
     outcome = Outcome.model_validate_json(row.outcome)
     if row.stuck_step is not None:
-        wrong.append(f"the saga has ended and shows as stuck: {row.stuck_error}")
+        wrong.append(f"the saga has ended but is still marked as stuck: {row.stuck_error}")
     wrong += [
         f"step {step.number}, {step.operation}, is {step.state} in a saga that is {phase}"
         for step in steps
@@ -51,7 +51,7 @@ async def one_outcome(database: Database, saga_id: UUID, outcomes: Sequence[Outc
         or (phase is not Phase.COMPLETED and _has_effect(step) and step.state == StepState.DONE)
     ]
     if len(sent) != 1:
-        wrong.append(f"the outbox has {len(sent)} outcome events of the saga and must have one")
+        wrong.append(f"the outbox has {len(sent)} outcome events of the saga, but must have exactly one")
     wrong += [f"the outbox has another outcome: {row.envelope}" for row in sent if _differ(row.envelope, outcome)]
     wrong += [
         f"a driver returned another outcome: {other.phase}, {other.error_code}"

@@ -61,7 +61,7 @@ class SqliteFiles:
     """SQLite databases: copies of one migrated file, in a temporary folder.
 
     Args:
-        tables: the application's.
+        tables: the application's tables.
         name: the name of the database whose tables the files have.
     """
 

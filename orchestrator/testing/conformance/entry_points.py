@@ -49,7 +49,7 @@ Trim = Callable[[Group], bool]
 SUITE = "__conformance__"
 """The attribute that holds a collected test's suite."""
 PROPERTY_EXAMPLES = 100
-"""How many calls `do, then undo` tries at least for each step of a full run."""
+"""The minimum number of calls that `do, then undo` tries for each step of a full run."""
 
 
 class SuiteOptions(TypedDict, total=False):
@@ -154,7 +154,7 @@ def main(arguments: list[str]) -> int:
         for database in suite.databases
     ]
     if not jobs:
-        print("There is nothing to run: name modules that have `test_... = conformance(...)`.", file=sys.stderr)
+        print("There is nothing to run. Pass modules that contain `test_... = conformance(...)`.", file=sys.stderr)
         return 2
     results: dict[Job, list[Result]] = {}
     with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -169,7 +169,7 @@ def main(arguments: list[str]) -> int:
 
 
 def suites_in(module: str) -> dict[str, Suite]:
-    """The suites of a module's tests, by the test's name."""
+    """The suites of a module's tests, keyed by test name."""
     suites = {name: getattr(value, SUITE, None) for name, value in vars(importlib.import_module(module)).items()}
     return {name: suite for name, suite in suites.items() if isinstance(suite, Suite)}
 
@@ -192,7 +192,7 @@ class _BackgroundRunner:
         self.sources: Sources = {}
 
     def run(self, work: Coroutine[Any, Any, R]) -> R:
-        """Await work on the loop."""
+        """Run a coroutine on the loop and return its result."""
         running = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return running.result()

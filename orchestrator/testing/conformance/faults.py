@@ -78,14 +78,14 @@ def is_external(reference: Reference, step: ReferenceStep | None) -> str | None:
     """Require that the step calls an external service."""
     if step is not None and step.kind == "external":
         return None
-    return "it calls no external service: its effect and its record are one transaction"
+    return "it calls no external service, so its effect and its record are one transaction"
 
 
 def can_be_verified(reference: Reference, step: ReferenceStep | None) -> str | None:
     """Require that, if the step is external, its service can be asked whether the call happened."""
     if step is None or step.kind != "external" or step.is_verified:
         return None
-    return "no verification: whether the call happened stays unknown, and a person decides"
+    return "it has no verification, so whether the call happened stays unknown, and a person decides"
 
 
 def can_be_refused(reference: Reference, step: ReferenceStep | None) -> str | None:

@@ -53,7 +53,7 @@ Action = Callable[[], Awaitable[None]]
 ATTEMPTS = 3
 """How often a step is attempted before it counts as failed."""
 RETRY_LIMIT = 12
-"""How often work is attempted that an application retries without limit, so that a test ends."""
+"""How often the kit attempts work that an application retries without limit. The limit ensures that a test ends."""
 
 
 class Injected(Exception):
@@ -162,7 +162,7 @@ class Injection:
         return self._abandoned[1]
 
     def replayed_reply(self, number: int) -> StepReply | None:
-        """The reply that a step is answered with from memory, if any."""
+        """The remembered reply with which a step is answered, or None."""
         return self._replayed.get(number)
 
 
@@ -284,7 +284,7 @@ class InjectedSteps(StoreSteps):
             return await StoreSteps.run(self, command, deadline, attempt=attempt)
 
         attempting = self._with_points(work, once)
-        gate = self.injection.abandon_gate(work)  # only once: the driver waits for the next attempt
+        gate = self.injection.abandon_gate(work)  # only one attempt is abandoned; the driver waits for the next one
         if gate is None:
             return await attempting
         late = self.injection.late_attempt = asyncio.ensure_future(attempting)
@@ -308,12 +308,12 @@ class InjectedSteps(StoreSteps):
         return reply
 
     async def pause(self, number: int, seconds: float) -> None:
-        """Return at once, as if the time had passed."""
+        """Return immediately, as if the time had passed."""
 
     async def receive(
         self, number: int, event: type[DomainEvent], matching: Callable[[Any], bool], seconds: float
     ) -> Envelope | None:
-        """Return the first sent event that matches, or None at once if there is none."""
+        """Return the first sent event that matches, or None immediately if there is none."""
         for envelope in self._sent:
             if envelope.event_type == event.type_name() and matching(unwrap(envelope, event)):
                 return envelope
@@ -349,7 +349,7 @@ class InjectedSteps(StoreSteps):
             return await self._with_points(work, attempt)
         except Exception as fault:
             last = f"{type(fault).__name__}: {fault}"
-            raise NeverSucceeded(f"{work} failed {RETRY_LIMIT} times, at last with {last}") from fault
+            raise NeverSucceeded(f"{work} failed {RETRY_LIMIT} times, most recently with {last}") from fault
 
     async def _with_points(self, work: str, attempt: Callable[[], Awaitable[R]]) -> R:
         await self.injection.reach(f"before {work}")

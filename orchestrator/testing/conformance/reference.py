@@ -46,7 +46,7 @@ class State:
             for key in sorted(old.keys() | new.keys()):
                 sentences += _row_differences(f"{table} {'/'.join(key)}".rstrip(), old.get(key, ()), new.get(key, ()))
         if comparable(self.outside) != comparable(actual.outside):
-            sentences.append(f"outside: {self.outside!r} is expected and {actual.outside!r} is found")
+            sentences.append(f"outside: {self.outside!r} was expected, but {actual.outside!r} was found")
         return sentences
 
 
@@ -93,7 +93,7 @@ class Reference:
         before: the state when the event arrives.
         after: the state when its saga has ended.
         steps: in order.
-        outcome: completed, or failed if the example is one of a refusal.
+        outcome: completed, or failed if the example expects a refusal.
         by_other: the state after the other saga alone.
         by_both: the two states after both sagas, one for each order in which they can run.
     """
@@ -137,7 +137,7 @@ def application_tables(metadata: MetaData) -> list[Table]:
 
 
 def comparable(value: object) -> str:
-    """A value's text, which is what is compared: Python says that 3 equals 3.0, but in a row they differ."""
+    """The text by which a value is compared, because 3 and 3.0 are equal in Python but differ in a row."""
     if isinstance(value, (dict, list)):
         return json.dumps(value, sort_keys=True, default=repr)
     return repr(value)

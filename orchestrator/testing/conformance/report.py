@@ -79,7 +79,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """1 if a cell failed, or none was tried."""
+        """1 if a cell failed or none was tried, otherwise 0."""
         return int(bool(self.of(Verdict.FAILED)) or not self.tried)
 
     @property

@@ -152,7 +152,7 @@ class Scenario:
         return self._record(await self.driver(injection or self.injection()).undo(ends_as, code, "by the test kit"))
 
     def start(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
-        """Start a driver as a task, so that several can run at once."""
+        """Start a driver as a task, so that several can run concurrently."""
         waits = LockWaits()
         task = asyncio.create_task(with_recorded_waits(waits, work))
         self._tasks[task] = waits
@@ -252,7 +252,7 @@ class Scenario:
         """Check that `point` failed `STUCK_AFTER` times, and that the saga's row marked this scenario's step as stuck.
 
         Raises:
-            FaultDidNotOccur: it did not.
+            FaultDidNotOccur: the number of failures or the marked step is wrong.
         """
         failures = injection.hits[point]
         self.require(failures == STUCK_AFTER, f"{point} failed {failures} times instead of {STUCK_AFTER}")

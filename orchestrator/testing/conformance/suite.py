@@ -47,7 +47,7 @@ TRIMMED = "trimmed here: `python -m orchestrator.testing` runs them"
 _SHOWN_POINTS = 40
 
 Sources = dict[tuple[Dialect, int], DatabaseSource | DatabaseUnavailable]
-"""By kind of database and the id of the application's tables. Several suites may share them."""
+"""Sources of databases, keyed by kind and by the id of the application's tables. Several suites may share them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class Suite:
 
     Attributes:
         orchestrator: the class to test.
-        examples: at least one.
+        examples: one or more examples.
         catalog: by default whatever the settings' packages declare.
         tables: the application's tables; by default every SQLModel table that is imported.
         equality: what counts as equal when two states are compared.
@@ -118,7 +118,7 @@ class Suite:
         if self.catalog.orchestrators.get(self.orchestrator.__name__) is not self.orchestrator:
             raise UsageError(
                 f"{self.orchestrator.__name__} is not in the catalog: put it in one of the packages that "
-                "ORCHESTRATOR_PACKAGES or [tool.orchestrator] names, or pass `catalog=Catalog.of(...)`"
+                "ORCHESTRATOR_PACKAGES or [tool.orchestrator] lists, or pass `catalog=Catalog.of(...)`"
             )
         return self.catalog
 
@@ -128,7 +128,7 @@ class SuiteRunner:
 
     Args:
         suite: the suite to run.
-        sources: where databases come from. Whoever passes them closes them.
+        sources: the sources of databases. The caller closes them.
     """
 
     def __init__(self, suite: Suite, sources: Sources) -> None:
@@ -199,7 +199,7 @@ class SuiteRunner:
             # Otherwise every cell would end in the state before the event, whatever the fault, and prove nothing.
             ended = f"{outcome.phase}, {outcome.error_code}: {outcome.message}" if outcome.error_code else "completed"
             wanted = f"failed, {example.refused}" if example.refused else "completed"
-            raise CheckFailed([f"it must end as {wanted}, and ended as {ended}"])
+            raise CheckFailed([f"it must end as {wanted}, but ended as {ended}"])
         key = saga_id(self._suite.orchestrator.__name__, EVENT_ID)
         async with prepared.database.reading() as connection:
             rows = (
@@ -326,7 +326,7 @@ async def _check_ending(scenario: Scenario, phase: Phase) -> list[str]:
     clean = scenario.reference.outcome.phase
     match scenario.ending:
         case "as without a fault":
-            return [] if phase is clean else [f"the saga must end as {clean} and ended as {phase}"]
+            return [] if phase is clean else [f"the saga must end as {clean}, but ended as {phase}"]
         case "undone":
             async with scenario.database.reading() as connection:
                 pivots = await connection.execute(
@@ -337,7 +337,7 @@ async def _check_ending(scenario: Scenario, phase: Phase) -> list[str]:
                     )
                 )
             correct = (Phase.COMPLETED,) if pivots.first() else (Phase.FAILED, Phase.CANCELLED)
-            return [] if phase in correct else [f"the saga must end as {' or '.join(correct)} and ended as {phase}"]
+            return [] if phase in correct else [f"the saga must end as {' or '.join(correct)}, but ended as {phase}"]
         case _:
             return []
 

@@ -125,7 +125,7 @@ async def driver_dies_before_commit(scenario: Scenario) -> None:
 
 @fault(
     "driver dies after commit",
-    "the driver dies after the step's commit: another driver continues from the first line",
+    "the driver dies after the step's commit: another driver runs the saga again from its first line",
 )
 async def driver_dies_after_commit(scenario: Scenario) -> None:
     """The step returns its recorded result."""
@@ -164,7 +164,7 @@ async def step_loses_its_reply(scenario: Scenario) -> None:
     succeeds_without_fault,
 )
 async def external_call_loses_its_reply(scenario: Scenario) -> None:
-    """The service must not do it twice."""
+    """The service must not perform the call twice."""
     injection = scenario.injection()
     injection.raise_at(f"inside {scenario.work}", Injected("between the call and its record"))
 
@@ -215,7 +215,7 @@ _CONDITIONS: Mapping[str, Sequence[Condition]] = {
 def _cancelled(where: str) -> None:
     @fault(
         f"cancelled {where} step",
-        f"a person cancels {where} the step: completed steps are undone, or past the pivot the saga completes",
+        f"a user cancels the saga {where} the step: completed steps are undone, or past the pivot the saga completes",
         *_CONDITIONS[where],
     )
     async def cancelled(scenario: Scenario) -> None:

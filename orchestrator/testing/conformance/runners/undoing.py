@@ -10,7 +10,7 @@ from orchestrator.testing.conformance.scenario import Scenario
 
 @fault(
     "undone twice",
-    "two drivers undo the step at once: it is undone once",
+    "two drivers undo the step at the same time: it is undone once",
     has_compensation,
     succeeds_without_fault,
 )
@@ -112,12 +112,12 @@ async def driver_dies_while_undoing(scenario: Scenario) -> None:
 
     outcome = await scenario.drive()
 
-    scenario.require(outcome.phase is Phase.CANCELLED, f"the saga must be cancelled and ended as {outcome.phase}")
+    scenario.require(outcome.phase is Phase.CANCELLED, f"the saga must be cancelled, but ended as {outcome.phase}")
 
 
 @fault(
     "cancelled while undoing",
-    "a person cancels while the step is being undone: the undo continues to its end",
+    "a user cancels the saga while the step is being undone: the undo continues to its end",
     has_compensation,
     succeeds_without_fault,
 )
