@@ -45,5 +45,5 @@ def test_its_options_and_numbers_are_those_of_the_code() -> None:
     assert f"half a second growing to {limits.last_wait.seconds}" in text
     assert f"every {words[limits.newer_wait.seconds]} seconds" in text
     assert f"known to any worker for {limits.unknown_for.seconds} seconds" in text
-    assert f"more than a {words[limits.late.seconds]} is in the worker's log" in text
+    assert f"more than a {words[limits.late.seconds]} is logged by the worker" in text
     assert limits.first_wait.total_seconds() == 0.5

@@ -241,8 +241,8 @@ WRONG: list[tuple[OperationCall[Any], Any, str]] = [
     (as_model(), ("cents", 1), "returned a value of type tuple, but declares -> .*Price"),
     (as_list(), [1, None], r"returned a value of type list, but declares -> list\[int\] \(result.1:"),
     (as_json(), object(), "returned a value of type object, but declares -> .*"),
-    (as_json(), float("nan"), "returned nan and declares"),
-    (as_json(), "\x00", "returned a value of type str and declares"),
+    (as_json(), float("nan"), "returned nan, but declares"),
+    (as_json(), "\x00", "returned a value of type str, but declares"),
     (outside(), Decimal(1), "returned a value of type Decimal, but declares -> int"),
     (Atomically(as_float(), as_int()), None, "as_float returned None, but declares -> float"),
 ]
