@@ -519,7 +519,7 @@ def database_now() -> ColumnElement[datetime]:"""
         replaced={"if not is_outage(fault):\n            _log_failure": "if True:\n            _log_failure"},
         caught_by=(
             "tests/worker/test_fault_log.py"
-            "::test_an_outage_of_writes_is_logged_when_it_begins_and_when_it_ends[sqlite-cannot_be_written]",
+            "::test_an_outage_of_writes_is_logged_when_it_begins_and_when_it_ends[sqlite-make_read_only]",
         ),
         unseen="it checks effects, not log lines",
     ),

@@ -460,7 +460,7 @@ async def test_an_atomic_step_in_another_database_is_done_and_undone_as_one(data
 
 
 async def test_no_atomic_step_spans_two_databases() -> None:
-    with pytest.raises(UsageError, match="a transaction is of one database"):
+    with pytest.raises(UsageError, match="a transaction has only one database"):
         Atomically(take("a", 1), record("a coin"))
 
 

@@ -53,7 +53,7 @@ async def check_starts(url: str) -> None:
 
 def name_of(url: str) -> str:
     """The name of a test database from its URL."""
-    return url.rpartition("/house")[0] and "house" + url.split("/house")[1].split("?")[0]
+    return url.split("?", 1)[0].rpartition("/")[2]
 
 
 @pytest.fixture

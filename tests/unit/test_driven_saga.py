@@ -306,7 +306,7 @@ def _nested(levels: int) -> JsonValue:
     [
         (AnyCompleted(said=_nested(100)), "nested deeper than 100 levels"),
         (AnyCompleted(said=_nested(220)), "nested deeper|cannot be written"),
-        (AnyCompleted.model_construct(said=float("nan")), "holds what JSON cannot"),
+        (AnyCompleted.model_construct(said=float("nan")), "a value that JSON cannot represent"),
         (AnyCompletedElse(), "surplus"),
     ],
     ids=["nested", "very nested", "NaN", "a subclass"],
