@@ -160,7 +160,7 @@ async def test_a_server_without_a_free_connection_is_reported_as_running(url: st
 async def test_a_setting_that_may_lose_commits_is_a_warning(url: str, caplog: pytest.LogCaptureFixture) -> None:
     await check_starts(f"{url}&options=-c%20synchronous_commit=off")
 
-    assert "synchronous_commit = off: a commit may be lost" in caplog.text
+    assert "synchronous_commit = off: a confirmed commit may be lost" in caplog.text
 
 
 @on_postgresql
