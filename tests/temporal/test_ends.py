@@ -100,7 +100,7 @@ class TestLocalFirst:
     @pytest.fixture(autouse=True)
     def unhurried(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
         """Give local attempts more time, so that a slow machine does not make them regular."""
-        if "longer" not in request.node.name:
+        if "outlasts" not in request.node.name:
             monkeypatch.setattr("orchestrator.workflow.local_first.LOCAL", timedelta(seconds=60))
 
     async def activities(self, house: House, saga: SagaHandle[Any]) -> tuple[list[str], list[str]]:
