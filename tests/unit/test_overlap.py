@@ -302,7 +302,7 @@ def test_a_result_over_the_limit_is_refused_with_its_size_in_bytes() -> None:
 
 def test_a_result_that_would_be_read_back_differently_is_its_authors_mistake() -> None:
     with pytest.raises(
-        ResultInvalid, match=r"a value of type Iban and declares .* \(carry: .*a Iban comes back as a Card"
+        ResultInvalid, match=r"a value of type Iban, but declares .* \(carry: .*a Iban comes back as a Card"
     ):
         recordable(carrier(Card | Iban), Iban(reference="a"))
 

@@ -25,7 +25,8 @@ ALLOWED: Mapping[str, str] = {
     "cli/terminal/output.py:age_text": "an age that is shown to a person",
     "cli/dead_letters/display.py:parse_since": "what a person means by an hour ago, to filter what is shown",
     "cli/sagas/retry_reason.py": "how long ago something was, and how long until the next attempt, shown to a person",
-    "client/task_queues.py": "whether a worker has polled lately, for a message to a person",
+    "cli/embedded/live_view.py:_print_change": "how long a saga took, and when it got stuck, shown to a person",
+    "client/executions/task_queues.py": "whether a worker has polled lately, for a message to a person",
     "worker/clocks.py:_worker_time": "compared with the other clocks, to warn of it",
     "store/retention.py:database_time": "the earlier one of two clocks, because what is deleted is gone",
 }

@@ -100,7 +100,7 @@ async def test_after_failures_steps_run_alone_until_grouping_succeeds_again(stor
 async def test_a_group_that_takes_too_long_is_given_up(
     store: Store, groups: StepGroups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group_commit, "_LONGEST", 0.01)
+    monkeypatch.setattr(group_commit, "_TIMEOUT", 0.01)
     store.blocked_until = asyncio.Event()
     assert await numbers(groups, command(1), command(2)) == [None, None]
 
