@@ -5,12 +5,12 @@ The fields may come from any sender, and upcasters and validators are an author'
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import JsonValue, ValidationError
 
-from orchestrator.event import DomainEvent, Fields, upcasters_of
+from orchestrator.event import DomainEvent, Fields, UndoneStep, upcasters_of
 from orchestrator.protocol.envelope import VERSION_NEWER, Envelope, UnreadableEvent, canonical, content_digest, read
 from orchestrator.protocol.json_text import loads_keeping_digits, rounded_field
 from orchestrator.protocol.validation_errors import describe
@@ -162,3 +162,30 @@ def parse(text: str | bytes, event_class: type[E]) -> E:
         raise UnreadableEvent(
             "event.invalid", f"a validator of {event_class.type_name()} failed with {type(fault).__name__}"
         ) from fault
+
+
+def failure_event(
+    failed: type[E],
+    triggering: Envelope,
+    *,
+    error_code: str | None,
+    message: str | None,
+    undone: Sequence[UndoneStep],
+    details: Mapping[str, JsonValue] | None,
+) -> E:
+    """Return the failure event of a saga.
+
+    Raises:
+        UnreadableEvent: `event.invalid`, for example because of an author's validator.
+    """
+    fields = {
+        "event_id": triggering.event_id,
+        "event_type": triggering.event_type,
+        "event": dict(triggering.data),
+        "event_version": triggering.version,
+        "error_code": error_code,
+        "message": message,
+        "undone": [step.model_dump(mode="json") for step in undone],
+        "details": None if details is None else dict(details),
+    }
+    return parse(canonical(fields), failed)

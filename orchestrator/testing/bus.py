@@ -28,7 +28,7 @@ from orchestrator.orchestrator import Orchestrator
 from orchestrator.protocol.commands import Outcome, Phase
 from orchestrator.protocol.envelope import Envelope, wrap
 from orchestrator.protocol.names import own_workflow_id
-from orchestrator.protocol.unwrapping import id_reused, is_same_event
+from orchestrator.protocol.unwrapping import failure_event, id_reused, is_same_event
 from orchestrator.store.connections.event_loop import LoopBinding
 
 C = TypeVar("C", bound=DomainEvent)
@@ -208,14 +208,13 @@ class RecordedHandle(SagaHandle[C]):
         if not isinstance(self.answer, Refused) or self.envelope is None:
             return self.answer
         refusal, envelope = self.answer, self.envelope
-        failure = self.orchestrator.failed(
-            event_id=envelope.event_id,
-            event_type=envelope.event_type,
-            event=dict(envelope.data),
-            event_version=envelope.version,
+        failure = failure_event(
+            self.orchestrator.failed,
+            envelope,
             error_code=refusal.code,
             message=refusal.message,
             undone=(),
+            details=refusal.details,
         )
         return SagaFailed(refusal.code, refusal.message, failure)
 

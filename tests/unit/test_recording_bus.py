@@ -83,6 +83,16 @@ async def test_a_refusal_is_a_failed_saga_with_its_event() -> None:
     assert (failed.value.failure.event_id, failed.value.failure.event) == ("k", MOVE.model_dump())
 
 
+async def test_the_failed_event_has_the_details_of_the_refusal() -> None:
+    missing = Refused("box.empty", "no coins", MOVED)
+    bus = RecordingBus({CoinsMove: missing})
+
+    with pytest.raises(SagaFailed) as failed:
+        await bus.execute(CoinsMove, MOVE)
+
+    assert failed.value.details == missing.details == MOVED.model_dump(mode="json")
+
+
 async def test_an_outcome_is_what_a_real_handle_returns() -> None:
     bus = RecordingBus({CoinsMove: [MOVED, Refused("box.empty", "no coins")]})
     [first], [second] = await bus.publish_many([MOVE, MOVE], event_ids=["1", "2"])

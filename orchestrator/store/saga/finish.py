@@ -5,7 +5,7 @@ does not prevent the others from finishing.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid5
@@ -27,7 +27,7 @@ from orchestrator.protocol.commands import (
     StepState,
 )
 from orchestrator.protocol.envelope import OUTCOME_SIZE_LIMIT, Envelope, canonical, read, wrap
-from orchestrator.protocol.unwrapping import parse
+from orchestrator.protocol.unwrapping import failure_event, parse
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_step
@@ -236,25 +236,22 @@ def _failure(
     failed: type[DomainEvent],
     steps: Sequence[RecordedStep],
 ) -> DomainEvent:
-    undone: list[dict[str, Any]] = [
+    undone = [
         UndoneStep(
             number=step.number,
             operation=operation,
             compensation=catalog.compensation_of(operation),
             skipped=step.state is StepState.SKIPPED,
-        ).model_dump(mode="json")
+        )
         for step in reversed(steps)
         if step.state in (StepState.UNDONE, StepState.SKIPPED)
         for operation in undone_calls(catalog, step.operation, step.arguments)
     ]
-    fields: Mapping[str, Any] = {
-        "event_id": triggering.event_id,
-        "event_type": triggering.event_type,
-        "event": dict(triggering.data),
-        "event_version": triggering.version,
-        "error_code": row.error_code,
-        "message": row.message,
-        "undone": undone,
-        "details": None if row.details is None else json.loads(row.details),
-    }
-    return parse(canonical(fields), failed)
+    return failure_event(
+        failed,
+        triggering,
+        error_code=row.error_code,
+        message=row.message,
+        undone=undone,
+        details=None if row.details is None else json.loads(row.details),
+    )
