@@ -7,7 +7,8 @@ uses a clock, random numbers or files. The engine, events and operations are pas
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, ClassVar
@@ -20,7 +21,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from orchestrator.definition.catalog import Catalog
 from orchestrator.definition.main_module import adopt_script, importable_name
 from orchestrator.definition.source import Source
-from orchestrator.errors import Problem
+from orchestrator.errors import DefinitionError, Problem
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.protocol import names
 from orchestrator.workflow.own_execution import SagaExecution
@@ -118,7 +119,22 @@ def sandbox_for(catalog: Catalog) -> SandboxedWorkflowRunner:
     return PlainPayloadsRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*passed_through))
 
 
-def sandbox_problem(catalog: Catalog, fault: BaseException) -> Problem | None:
+@contextmanager
+def sandbox_faults(catalog: Catalog) -> Generator[None]:
+    """Report an orchestrator that Temporal's sandbox cannot load as a definition fault.
+
+    Raises:
+        DefinitionError: Temporal's `Worker` or `Replayer` was created inside the context, and could not load a module.
+    """
+    try:
+        yield
+    except RuntimeError as fault:
+        if (problem := _sandbox_problem(catalog, fault)) is None:
+            raise
+        raise DefinitionError([problem]) from fault
+
+
+def _sandbox_problem(catalog: Catalog, fault: BaseException) -> Problem | None:
     """Return the definition fault that prevented Temporal's `Worker` from starting; None for any other error."""
     cause = fault.__cause__
     name = str(fault).rpartition(" ")[2]

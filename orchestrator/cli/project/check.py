@@ -18,7 +18,7 @@ from orchestrator.definition.catalog import Catalog
 from orchestrator.definition.names import check_names
 from orchestrator.errors import DefinitionError
 from orchestrator.settings import Settings
-from orchestrator.workflow.hosts import hosts_of, sandbox_for, sandbox_problem
+from orchestrator.workflow.hosts import hosts_of, sandbox_faults, sandbox_for
 
 
 def check(as_json: AsJson = False) -> int:
@@ -72,12 +72,8 @@ def _check_sandbox(catalog: Catalog) -> None:
 
     if not catalog.orchestrators:
         return
-    try:
+    with sandbox_faults(catalog):
         asyncio.run(load())
-    except RuntimeError as fault:
-        if (problem := sandbox_problem(catalog, fault)) is None:
-            raise
-        raise DefinitionError([problem]) from fault
 
 
 def _print_faults(fault: DefinitionError, output: Output) -> None:

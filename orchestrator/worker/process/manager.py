@@ -48,7 +48,7 @@ from orchestrator.worker.relay.relay import relaying
 from orchestrator.worker.retention import purge_by_itself
 from orchestrator.worker.scheduled import publish_activity
 from orchestrator.worker.waking import SignalWaker, recover_later
-from orchestrator.workflow.hosts import hosts_of, sandbox_for, sandbox_problem
+from orchestrator.workflow.hosts import hosts_of, sandbox_faults, sandbox_for
 from orchestrator.workflow.system.lookup import SagaLookups
 from orchestrator.workflow.system.publish import PublishEvent
 from orchestrator.workflow.system.recovery import SagaRecovery
@@ -258,12 +258,8 @@ class Manager:
         Raises:
             DefinitionError: an orchestrator's module cannot be loaded in the sandbox.
         """
-        try:
+        with sandbox_faults(ready.catalog):
             return self._worker(ready, waker or self.waker(ready), **options)
-        except RuntimeError as fault:
-            if (problem := sandbox_problem(ready.catalog, fault)) is None:
-                raise
-            raise DefinitionError([problem]) from fault
 
     def _worker(self, ready: Ready, waker: SignalWaker, **options: Any) -> Worker:
         shorten_library_logs()
