@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,6 @@ from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, settings
-from sqlalchemy import text
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
@@ -25,7 +25,7 @@ from orchestrator.store.migrations.migrate import migrate
 from tests.cast import Script
 from tests.cast import tables as cast_tables
 from tests.house import CATALOG, House, open_house
-from tests.spare_databases import SpareDatabases
+from tests.spare_databases import SpareDatabases, create_database
 
 # How long a generated example takes depends on what else the machine does, and no test asserts a time.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -148,14 +148,9 @@ async def new_database(request: pytest.FixtureRequest, kind: Kind, folder: Path,
         if not empty:
             copy_sqlite(template, file)
         return f"sqlite:///{file}"
-    address: str = request.getfixturevalue("postgres")
+    template_name = "template1" if empty else TEMPLATE
     name = f"new_{os.getpid()}_{next(_numbers)}"
-    admin = Database(address.replace("/?", "/postgres?"))
-    async with admin.engine.connect() as connection:
-        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {'template1' if empty else TEMPLATE}"))
-    await admin.close()
-    return address.replace("/?", f"/{name}?")
+    return await create_database(request.getfixturevalue("postgres"), name, template=template_name)
 
 
 @pytest.fixture(params=KINDS)
@@ -165,17 +160,30 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     return kind
 
 
+@asynccontextmanager
+async def copied_database(
+    kind: Kind, spare_databases: SpareDatabases, sqlite_template: Path, folder: Path
+) -> AsyncGenerator[Database]:
+    """Open a database of a kind that has the tables and rows of that kind's template."""
+    async with AsyncExitStack() as stack:
+        if kind == "postgresql":
+            url = await stack.enter_async_context(spare_databases.lent())
+        else:
+            file = folder / f"house-{next(_numbers)}.db"
+            copy_sqlite(sqlite_template, file)
+            url = f"sqlite:///{file}"
+        database = Database(url, pool_size=20)
+        yield database
+        await database.close()
+
+
 @pytest.fixture
 async def database(
-    request: pytest.FixtureRequest, kind: Kind, spare_databases: SpareDatabases, sqlite_template: Path, tmp_path: Path
+    kind: Kind, spare_databases: SpareDatabases, sqlite_template: Path, tmp_path: Path
 ) -> AsyncGenerator[Database]:
     """A migrated database with the cast's tables, which are empty when the test begins."""
-    url = await spare_databases.take() if kind == "postgresql" else await new_database(request, kind, tmp_path)
-    database = Database(url, pool_size=20)
-    yield database
-    await database.close()
-    if kind == "postgresql":
-        await spare_databases.give_back(url)
+    async with copied_database(kind, spare_databases, sqlite_template, tmp_path) as database:
+        yield database
 
 
 @pytest.fixture(scope="session")

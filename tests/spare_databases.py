@@ -59,13 +59,18 @@ class SpareDatabases:
     def _url(self, name: str) -> str:
         return self._address.replace("/?", f"/{name}?")
 
-    async def take(self) -> str:
-        """Return the URL of a migrated, empty database."""
+    @asynccontextmanager
+    async def lent(self) -> AsyncGenerator[str]:
+        """Lend the URL of a database with the template's tables and rows."""
+        url = await self._take()
+        yield url
+        await self._take_back(url)
+
+    async def _take(self) -> str:
         if self._spare:
             return self._url(self._spare.pop())
         name = f"house_{os.getpid()}_{next(_numbers)}"
-        async with _connection(self._url("postgres")) as connection:
-            await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {self._template}"))
+        await create_database(self._address, name, template=self._template)
         async with _connection(self._url(name)) as connection:
             self._schemas[name] = await connection.scalar(text(_SCHEMA))
             if self._rows is None:
@@ -76,7 +81,7 @@ class SpareDatabases:
                 }
         return self._url(name)
 
-    async def give_back(self, url: str) -> None:
+    async def _take_back(self, url: str) -> None:
         """Empty a database, so that another test can use it, or drop it if more than its rows has changed."""
         name = url.split("?", 1)[0].rsplit("/", 1)[-1]
         async with _connection(url) as connection:
@@ -106,6 +111,13 @@ class SpareDatabases:
                 columns = ", ".join(f'"{column}"' for column in kept[0])
                 values = ", ".join(f":{column}" for column in kept[0])
                 await connection.execute(text(f"INSERT INTO {table} ({columns}) VALUES ({values})"), kept)
+
+
+async def create_database(address: str, name: str, *, template: str) -> str:
+    """Create a database as a copy of another one, and return its URL."""
+    async with _connection(address.replace("/?", "/postgres?")) as connection:
+        await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+    return address.replace("/?", f"/{name}?")
 
 
 @asynccontextmanager

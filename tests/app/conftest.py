@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 from temporalio.client import Client
 
 from orchestrator.store.core.database import Database
@@ -13,8 +12,8 @@ from tests.app.books import Books
 from tests.app.faults import Faults
 from tests.app.running import RunningBooks, open_books
 from tests.app.scenarios import CATALOG
-from tests.conftest import TEMPLATE, Kind, copy_sqlite
-from tests.spare_databases import SpareDatabases
+from tests.conftest import TEMPLATE, Kind, copied_database, copy_sqlite
+from tests.spare_databases import SpareDatabases, create_database
 
 _SEEDED = "template_seeded"
 
@@ -31,12 +30,7 @@ async def seeded_sqlite(sqlite_template: Path, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="session")
 async def seeded_databases(postgres: str) -> SpareDatabases:
     """PostgreSQL databases with the demo's data that tests use one after another."""
-    administrator = Database(postgres.replace("/?", "/postgres?"))
-    async with administrator.engine.connect() as connection:
-        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(text(f"CREATE DATABASE {_SEEDED} TEMPLATE {TEMPLATE}"))
-    await administrator.close()
-    await _seed(postgres.replace("/?", f"/{_SEEDED}?"))
+    await _seed(await create_database(postgres, _SEEDED, template=TEMPLATE))
     return SpareDatabases(postgres, _SEEDED)
 
 
@@ -52,16 +46,8 @@ async def seeded(
     kind: Kind, seeded_sqlite: Path, seeded_databases: SpareDatabases, tmp_path: Path
 ) -> AsyncGenerator[Database]:
     """A database with SmartExpense's tables and the demo's accounts and rates."""
-    if kind == "postgresql":
-        url = await seeded_databases.take()
-    else:
-        copy_sqlite(seeded_sqlite, tmp_path / "books.db")
-        url = f"sqlite:///{tmp_path / 'books.db'}"
-    database = Database(url, pool_size=20)
-    yield database
-    await database.close()
-    if kind == "postgresql":
-        await seeded_databases.give_back(url)
+    async with copied_database(kind, seeded_databases, seeded_sqlite, tmp_path) as database:
+        yield database
 
 
 @pytest.fixture
