@@ -18,6 +18,8 @@ from orchestrator.client import SagaHandle
 from orchestrator.protocol.commands import STUCK_AFTER
 from orchestrator.store.core.schema import saga as saga_table
 from orchestrator.worker.activities import FEWEST_ATTEMPTS
+from orchestrator.workflow import local_first
+from orchestrator.workflow.local_first import LOCAL
 from tests.cast import Act, Gate, Plan, Script, fails, refuses
 from tests.cast_events import (
     ApprovalRequested,
@@ -98,10 +100,9 @@ class TestLocalFirst:
     """A step runs as a local activity first and then as a regular one; only the history shows the difference."""
 
     @pytest.fixture(autouse=True)
-    def unhurried(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unhurried(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Give local attempts more time, so that a slow machine does not make them regular."""
-        if "outlasts" not in request.node.name:
-            monkeypatch.setattr("orchestrator.workflow.local_first.LOCAL", timedelta(seconds=60))
+        monkeypatch.setattr(local_first, "LOCAL", timedelta(seconds=60))
 
     async def activities(self, house: House, saga: SagaHandle[Any]) -> tuple[list[str], list[str]]:
         """Return the summaries of the activities that ended locally and of those that were scheduled."""
@@ -132,7 +133,10 @@ class TestLocalFirst:
         assert Script.runs.count("put") == 4
         assert (await house.holdings()).boxes == {"a": 90, "b": 10}
 
-    async def test_a_step_that_outlasts_its_local_attempt_is_done_once(self, house: House) -> None:
+    async def test_a_step_that_outlasts_its_local_attempt_is_done_once(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(local_first, "LOCAL", LOCAL)
         gate = Gate(locally=True)
         Script.after["put"] = gate
         [saga] = await house.bus.publish(MOVE)
