@@ -260,6 +260,8 @@ class _Connection:
             self.bus = started.result()
         except BaseException:
             self._ask_to_end()
+            if started.done():  # otherwise Ctrl-C came while it connects, and the thread ends when that does
+                self._thread.join()
             raise
         # A thread that still runs when the interpreter is finalized may abort the process.
         atexit.register(self.close)

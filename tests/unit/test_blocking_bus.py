@@ -81,11 +81,7 @@ def publish_forever(bus: BlockingEventBus) -> None:
 
 
 def loop_threads() -> list[threading.Thread]:
-    """Return the threads of buses that have not ended after ten seconds."""
-    threads = [thread for thread in threading.enumerate() if thread.name == "event-bus"]
-    for thread in threads:
-        thread.join(10)
-    return [thread for thread in threads if thread.is_alive()]
+    return [thread for thread in threading.enumerate() if thread.name == "event-bus"]
 
 
 @pytest.mark.parametrize(
