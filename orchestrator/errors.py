@@ -43,12 +43,12 @@ class Problem:
     text: str
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The file and line, as in `activities/account.py:31`, or only the file if the line is unknown."""
         return f"{self.file}:{self.line}" if self.line else self.file
 
     def __str__(self) -> str:
-        return f"{self.place}  {self.text}"
+        return f"{self.location}  {self.text}"
 
 
 class DefinitionError(OrchestratorError):
@@ -63,8 +63,8 @@ class DefinitionError(OrchestratorError):
     @property
     def lines(self) -> list[str]:
         """One indented line for each problem, with their texts below each other."""
-        width = max((len(problem.place) for problem in self.problems), default=0)
-        return [f"  {problem.place:<{width}}  {problem.text}" for problem in self.problems]
+        width = max((len(problem.location) for problem in self.problems), default=0)
+        return [f"  {problem.location:<{width}}  {problem.text}" for problem in self.problems]
 
     def __reduce__(self) -> tuple[type["DefinitionError"], tuple[tuple[Problem, ...]]]:
         return (type(self), (self.problems,))

@@ -22,8 +22,8 @@ from pydantic import JsonValue
 from orchestrator.definition.main_module import importable_name
 from orchestrator.definition.source import Source
 from orchestrator.errors import Unrecordable, UsageError
-from orchestrator.protocol.envelope import CONTENT_LIMIT, canonical
 from orchestrator.protocol.exception_groups import ungrouped
+from orchestrator.protocol.messages.envelope import CONTENT_LIMIT, canonical
 from orchestrator.retry import DEFAULT_RETRY, ErrorTypes, Retry
 from orchestrator.transaction import Transaction
 from orchestrator.values.signature import Signature, name_of_function

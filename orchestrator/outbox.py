@@ -20,10 +20,10 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import EventRejected, UsageError
 from orchestrator.event import DomainEvent, unstorable
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, wrap
-from orchestrator.protocol.event_ids import new_event_id
 from orchestrator.protocol.lock_keys import KEY_LIMIT
-from orchestrator.protocol.unwrapping import id_reused, is_same_event
+from orchestrator.protocol.messages.envelope import Envelope, UnreadableEvent, read, wrap
+from orchestrator.protocol.messages.event_ids import new_event_id
+from orchestrator.protocol.messages.unwrapping import id_reused, is_same_event
 from orchestrator.store.connections.django import DjangoConnection, DjangoTransaction
 from orchestrator.store.core.schema import saga
 from orchestrator.store.outbox import NO_SAGA, Target, home_of_step, write

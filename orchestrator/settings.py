@@ -18,10 +18,10 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from orchestrator.definition.databases import fault_of_name
+from orchestrator.definition.checks.databases import fault_of_name
 from orchestrator.errors import OrchestratorError
 from orchestrator.operation import HOME
-from orchestrator.protocol.validation_errors import describe
+from orchestrator.protocol.messages.validation_errors import describe
 
 DISTRIBUTION = "temporal-saga-orchestrator"
 """The engine's name in a package index."""

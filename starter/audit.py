@@ -17,7 +17,7 @@ from temporalio.client import Client
 
 from events.account import MoneyTransferCompleted
 from orchestrator.protocol.commands import Outcome, Phase, StepState
-from orchestrator.protocol.envelope import canonical, saga_id
+from orchestrator.protocol.messages.envelope import canonical, saga_id
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_outbox, saga_step

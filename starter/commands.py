@@ -28,7 +28,7 @@ from events.snapshot import MonthResetCompleted, MonthResetRequested
 from orchestrator.cli.embedded.script import GaveUp, exit_code_of
 from orchestrator.client import EventBus, connect_temporal
 from orchestrator.errors import OrchestratorError
-from orchestrator.protocol.envelope import canonical
+from orchestrator.protocol.messages.envelope import canonical
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
 from starter import reading

@@ -16,7 +16,7 @@ from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.protocol.commands import Outcome
-from orchestrator.protocol.envelope import Envelope
+from orchestrator.protocol.messages.envelope import Envelope
 from orchestrator.protocol.names import is_partition
 
 C = TypeVar("C", bound=DomainEvent)

@@ -17,8 +17,8 @@ from orchestrator import DomainEvent, Orchestrator
 from orchestrator.client import EventBus
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.commands import Opening, SagaRef
-from orchestrator.protocol.envelope import saga_id, wrap
 from orchestrator.protocol.lock_keys import lock_keys_of
+from orchestrator.protocol.messages.envelope import saga_id, wrap
 from orchestrator.protocol.names import partition_workflow_id
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database

@@ -22,15 +22,15 @@ from orchestrator.client.listening import EventLog, Listening
 from orchestrator.client.outcomes.lookup import DatabaseLookup, WorkerLookup, is_of
 from orchestrator.client.outcomes.recorded import RecordedOutcomes
 from orchestrator.client.publishing.delivery import deliver, deliver_many, unconfirmed
+from orchestrator.client.publishing.event_checks import Addressed, address, checked_envelope, envelope_of, read_event
 from orchestrator.client.publishing.partitions import PartitionSender, partition_of
 from orchestrator.client.publishing.rejected import store_rejected
-from orchestrator.client.publishing.validation import Addressed, address, checked_envelope, envelope_of, read_event
 from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.errors import EventRejected, EventTimeout, UsageError
 from orchestrator.event import DomainEvent, FailureEvent
 from orchestrator.orchestrator import Orchestrator
-from orchestrator.protocol.envelope import Envelope
-from orchestrator.protocol.event_ids import new_event_id
+from orchestrator.protocol.messages.envelope import Envelope
+from orchestrator.protocol.messages.event_ids import new_event_id
 from orchestrator.protocol.names import EVENT_SIGNAL, own_workflow_id
 from orchestrator.settings import Settings
 from orchestrator.store.connections.event_loop import LoopBinding

@@ -10,11 +10,11 @@ from enum import StrEnum
 from uuid import UUID
 
 from orchestrator.client.bus import EventBus
-from orchestrator.client.publishing.validation import Addressed, address
+from orchestrator.client.publishing.event_checks import Addressed, address
 from orchestrator.errors import EventRejected
 from orchestrator.protocol.commands import Phase
-from orchestrator.protocol.envelope import VERSION_NEWER, saga_id
-from orchestrator.protocol.unwrapping import id_reused, is_same_event
+from orchestrator.protocol.messages.envelope import VERSION_NEWER, saga_id
+from orchestrator.protocol.messages.unwrapping import id_reused, is_same_event
 from orchestrator.store.core.database import Database
 from orchestrator.store.dead_letters.resolution import (
     Search,

@@ -18,15 +18,15 @@ from orchestrator.errors import EventRejected, NotFinished, SagaCancelled, SagaF
 from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.protocol.commands import Outcome, Phase
-from orchestrator.protocol.envelope import (
+from orchestrator.protocol.messages.envelope import (
     OUTCOME_SIZE_LIMIT,
     Envelope,
     canonical,
     read,
     saga_id,
 )
+from orchestrator.protocol.messages.unwrapping import id_reused, is_same_event, unwrap
 from orchestrator.protocol.names import is_partition
-from orchestrator.protocol.unwrapping import id_reused, is_same_event, unwrap
 
 C = TypeVar("C", bound=DomainEvent)
 

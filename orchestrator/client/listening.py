@@ -17,10 +17,10 @@ from orchestrator.client.outcomes.lookup import LookupSource, LookupUnavailable
 from orchestrator.client.outcomes.polling import Backoff, Polling
 from orchestrator.errors import EventTimeout, UsageError
 from orchestrator.event import DomainEvent
-from orchestrator.protocol.envelope import OUTCOME_SIZE_LIMIT, UnreadableEvent, canonical, read
-from orchestrator.protocol.fingerprints import FINGERPRINTS_LIMIT, fingerprint, pack, unpack
 from orchestrator.protocol.lookup import LOOKUP_KEYS, OVERLAP, EventEntry, EventFilter, Lookup, LookupReply
-from orchestrator.protocol.unwrapping import unwrap
+from orchestrator.protocol.messages.envelope import OUTCOME_SIZE_LIMIT, UnreadableEvent, canonical, read
+from orchestrator.protocol.messages.fingerprints import FINGERPRINTS_LIMIT, fingerprint, pack, unpack
+from orchestrator.protocol.messages.unwrapping import unwrap
 from orchestrator.store.connections.event_loop import LoopBinding
 
 E = TypeVar("E", bound=DomainEvent)

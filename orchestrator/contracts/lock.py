@@ -15,8 +15,8 @@ from orchestrator.contracts.compatibility import incompatibilities, without_desc
 from orchestrator.contracts.schemas import sample_event, schema_of
 from orchestrator.definition.catalog import Catalog
 from orchestrator.event import DomainEvent, upcasters_of
-from orchestrator.protocol.envelope import UnreadableEvent, read, wrap
-from orchestrator.protocol.unwrapping import unwrap
+from orchestrator.protocol.messages.envelope import UnreadableEvent, read, wrap
+from orchestrator.protocol.messages.unwrapping import unwrap
 
 Published = dict[str, dict[str, Any]]
 """JSON schemas, keyed by event type and version."""

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import JsonValue, TypeAdapter
 
 from orchestrator.event import DomainEvent
-from orchestrator.protocol.envelope import UnreadableEvent, canonical
-from orchestrator.protocol.unwrapping import parse
+from orchestrator.protocol.messages.envelope import UnreadableEvent, canonical
+from orchestrator.protocol.messages.unwrapping import parse
 
 Schema = Mapping[str, Any]
 _TEXTS = (

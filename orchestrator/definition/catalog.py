@@ -16,9 +16,9 @@ from typing import Any, TypeGuard, cast
 from pydantic import JsonValue
 
 from orchestrator.definition.atomic import ATOMIC, atomic_operation, names_in
+from orchestrator.definition.checks.duplicates import problems_in
 from orchestrator.definition.main_module import adopt_script
 from orchestrator.definition.source import Source
-from orchestrator.definition.validation import problems_in
 from orchestrator.errors import DefinitionError, OrchestratorError, Problem
 from orchestrator.event import DomainEvent, FailureEvent
 from orchestrator.operation import PIVOT, Operation

@@ -11,8 +11,8 @@ from orchestrator.definition.source import Source
 from orchestrator.definition.types import Use, faults_of_type, models_in, name_of, problem_of_schema
 from orchestrator.errors import Problem
 from orchestrator.event import Contract, DomainEvent, FailureEvent, upcasters_of
-from orchestrator.protocol.envelope import TYPE_LIMIT, VERSION_LIMIT, UnreadableEvent, canonical
-from orchestrator.protocol.unwrapping import parse
+from orchestrator.protocol.messages.envelope import TYPE_LIMIT, VERSION_LIMIT, UnreadableEvent, canonical
+from orchestrator.protocol.messages.unwrapping import parse
 from orchestrator.values.overlap import hint_of_field
 
 _TYPE = re.compile(r"[A-Z][A-Z0-9_]*")

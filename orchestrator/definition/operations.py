@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.definition.databases import fault_of_name
+from orchestrator.definition.checks.databases import fault_of_name
 from orchestrator.definition.durations import (
     fault_of_duration,
     faults_of_endless_retry,

@@ -41,6 +41,9 @@ class Source:
         shown = path.relative_to(here) if path.is_relative_to(here) else path
         return Problem(str(shown), self.line, text)
 
+    def __str__(self) -> str:
+        return self.problem("").location
+
 
 @cache
 def _lines_of_classes(file: str) -> Mapping[str, int]:

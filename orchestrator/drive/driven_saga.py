@@ -27,9 +27,9 @@ from orchestrator.protocol.commands import (
     WaitBegun,
     WaitCommand,
 )
-from orchestrator.protocol.envelope import CONTENT_LIMIT, Envelope, UnreadableEvent, canonical, read
-from orchestrator.protocol.unwrapping import unwrap
-from orchestrator.protocol.validation_errors import describe
+from orchestrator.protocol.messages.envelope import CONTENT_LIMIT, Envelope, UnreadableEvent, canonical, read
+from orchestrator.protocol.messages.unwrapping import unwrap
+from orchestrator.protocol.messages.validation_errors import describe
 from orchestrator.saga import Awaited, Saga
 
 R = TypeVar("R")

@@ -33,10 +33,10 @@ from orchestrator.protocol.commands import (
     UndoCommand,
 )
 from orchestrator.protocol.containment import interrupted, is_closing
-from orchestrator.protocol.envelope import CONTENT_LIMIT, Envelope, UnreadableEvent, canonical, read, saga_id
 from orchestrator.protocol.exception_groups import ungrouped
 from orchestrator.protocol.lock_keys import lock_keys_of
-from orchestrator.protocol.unwrapping import id_reused
+from orchestrator.protocol.messages.envelope import CONTENT_LIMIT, Envelope, UnreadableEvent, canonical, read, saga_id
+from orchestrator.protocol.messages.unwrapping import id_reused
 from orchestrator.values.publishable import check_publishable
 
 R = TypeVar("R")

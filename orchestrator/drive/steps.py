@@ -20,7 +20,7 @@ from orchestrator.protocol.commands import (
     WaitCommand,
     WaitReply,
 )
-from orchestrator.protocol.envelope import Envelope
+from orchestrator.protocol.messages.envelope import Envelope
 
 
 class StepFailed(Exception):

@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 from orchestrator.protocol.commands import Message
-from orchestrator.protocol.dead_letters import Inbound
+from orchestrator.protocol.messages.dead_letters import Inbound
 from orchestrator.protocol.names import EVENT_SIGNAL
 
 WAVE_EVENTS = 50

@@ -12,7 +12,7 @@ transaction, A came first in its list, for each key. If they were drawn in two, 
 committed, so A's committed first. Thus sagas ordered by commit, and within a commit by list, form one queue for all
 keys together, and each saga waits only for sagas further ahead. The first saga of the queue waits for none.
 
-`lock_heads` removes heads while no ticket of their key is drawn. No saga is in that key's queue then, so both
+`unused_lock_keys` removes heads while no ticket of their key is drawn. No saga is in that key's queue then, so both
 statements still hold.
 
 A finish that commits while an opening draws may not see the new ticket, and then wakes no saga. Therefore a waiting

@@ -41,7 +41,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import storable
 from orchestrator.protocol.commands import Opening
-from orchestrator.protocol.envelope import Envelope, read
+from orchestrator.protocol.messages.envelope import Envelope, read
 from orchestrator.store.connections.django import DjangoTransaction
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import FILLED, Database
@@ -173,7 +173,7 @@ async def forward(connection: AsyncConnection, openings: Sequence[Opening], cata
     )
 
 
-SENT_AT_ONCE = insert(saga_outbox).values(created_at=clock.now(), sent_at=clock.now())
+ALREADY_SENT = insert(saga_outbox).values(created_at=clock.now(), sent_at=clock.now())
 """Inserts an outcome's event that no orchestrator listens to; it is stored for lookups."""
 _KEY_OF_SAGA = select(saga.c.ordering_key).where(saga.c.id == bindparam("of_saga")).scalar_subquery()
 TO_BE_SENT = insert(saga_outbox).values(ordering_key=_KEY_OF_SAGA, created_at=clock.now())

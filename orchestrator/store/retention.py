@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.operation import HOME
 from orchestrator.protocol.commands import Outcome, Phase, StepState
-from orchestrator.protocol.envelope import stripped
+from orchestrator.protocol.messages.envelope import stripped
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases

@@ -26,9 +26,9 @@ from orchestrator.errors import (
 from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.protocol.commands import Outcome, Phase
-from orchestrator.protocol.envelope import Envelope, wrap
+from orchestrator.protocol.messages.envelope import Envelope, wrap
+from orchestrator.protocol.messages.unwrapping import failure_event, id_reused, is_same_event
 from orchestrator.protocol.names import own_workflow_id
-from orchestrator.protocol.unwrapping import failure_event, id_reused, is_same_event
 from orchestrator.store.connections.event_loop import LoopBinding
 
 C = TypeVar("C", bound=DomainEvent)

@@ -8,7 +8,7 @@ from orchestrator.definition.atomic import Atomically
 from orchestrator.errors import Refused, UsageError
 from orchestrator.event import DomainEvent
 from orchestrator.operation import Operation, OperationCall
-from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.messages.envelope import saga_id
 from orchestrator.saga import Awaited, Saga
 
 Answer = Callable[[OperationCall[Any]], object] | object

@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import MetaData
 from sqlmodel import SQLModel, select
 
-from orchestrator.protocol.envelope import Envelope, read, saga_id
+from orchestrator.protocol.messages.envelope import Envelope, read, saga_id
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.misuse_guard import guarded
 from orchestrator.store.core.schema import metadata, saga_outbox

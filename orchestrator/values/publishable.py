@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 from orchestrator.event import DomainEvent
-from orchestrator.protocol.envelope import NESTING_LIMIT, UnreadableEvent, canonical
-from orchestrator.protocol.unwrapping import parse
+from orchestrator.protocol.messages.envelope import NESTING_LIMIT, UnreadableEvent, canonical
+from orchestrator.protocol.messages.unwrapping import parse
 from orchestrator.values.round_trip import deeper_than, difference, model_may_be_deep, model_may_change
 
 

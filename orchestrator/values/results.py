@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from orchestrator.errors import AuthorsMistake, ResultInvalid, Unrecordable
-from orchestrator.protocol.envelope import canonical
-from orchestrator.protocol.validation_errors import describe
+from orchestrator.protocol.messages.envelope import canonical
+from orchestrator.protocol.messages.validation_errors import describe
 from orchestrator.values.signature import Signature
 
 

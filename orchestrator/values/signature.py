@@ -12,8 +12,8 @@ from typing_extensions import TypedDict
 
 from orchestrator.errors import Unrecordable
 from orchestrator.event import unstorable
-from orchestrator.protocol.envelope import NESTING_LIMIT, canonical
-from orchestrator.protocol.validation_errors import describe
+from orchestrator.protocol.messages.envelope import NESTING_LIMIT, canonical
+from orchestrator.protocol.messages.validation_errors import describe
 from orchestrator.values.round_trip import deeper_than, difference, may_be_deep, may_change
 
 

@@ -34,9 +34,9 @@ from orchestrator.protocol.commands import (
     WaitCommand,
     WaitReply,
 )
-from orchestrator.protocol.dead_letters import DeadLetterPiece
+from orchestrator.protocol.messages.dead_letters import DeadLetterPiece
+from orchestrator.protocol.messages.validation_errors import describe
 from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW, SCHEDULED_WORKFLOW
-from orchestrator.protocol.validation_errors import describe
 from orchestrator.retry import DEFAULT_RETRY, Retry
 from orchestrator.store.dead_letters.intake import store_piece
 from orchestrator.store.saga.steps import StoreSteps

@@ -5,8 +5,8 @@ from typing import TypeVar
 from temporalio import workflow
 
 from orchestrator.event import DomainEvent
-from orchestrator.protocol.envelope import Envelope
-from orchestrator.protocol.unwrapping import unwrap
+from orchestrator.protocol.messages.envelope import Envelope
+from orchestrator.protocol.messages.unwrapping import unwrap
 
 E = TypeVar("E", bound=DomainEvent)
 

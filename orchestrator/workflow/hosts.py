@@ -26,8 +26,8 @@ from orchestrator.orchestrator import Orchestrator
 from orchestrator.protocol import names
 from orchestrator.workflow.own_execution import SagaExecution
 from orchestrator.workflow.partition import PartitionExecution
-from orchestrator.workflow.sandbox import PlainPayloadsRunner
-from orchestrator.workflow.sandboxed_modules import prepare_modules
+from orchestrator.workflow.sandbox.modules import prepare_modules
+from orchestrator.workflow.sandbox.runner import PlainPayloadsRunner
 
 
 class Host:

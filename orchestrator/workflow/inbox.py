@@ -15,18 +15,18 @@ from temporalio.common import RawValue
 
 from orchestrator.event import DomainEvent
 from orchestrator.protocol import names
-from orchestrator.protocol.dead_letters import Inbound
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read
-from orchestrator.protocol.unwrapping import id_reused
+from orchestrator.protocol.messages.dead_letters import Inbound
+from orchestrator.protocol.messages.envelope import Envelope, UnreadableEvent, read
+from orchestrator.protocol.messages.unwrapping import id_reused
 from orchestrator.workflow.exact_numbers import unwrap_in_execution
 from orchestrator.workflow.parking import EventParked
 
 CARRIED = 1024 * 1024
-"""The maximum number of bytes of messages with which a new run is started."""
+"""The maximum number of bytes of messages with which an execution continues as new."""
 _RUN_UPDATES = 1_000
-"""The number of updates after which a new run is started; the server refuses the 2,001st."""
+"""The number of updates after which the execution continues as new; the server refuses the 2,001st."""
 _RUN_SIGNALS = 5_000
-"""The number of signals after which a new run is started; the server refuses the 10,001st."""
+"""The number of signals after which the execution continues as new; the server refuses the 10,001st."""
 _COUNTED = "signals-are-counted"
 SORTED_AT_ONCE = 2 * 1024 * 1024
 """The maximum number of bytes of messages that one workflow task sorts, which takes about a tenth of a second."""

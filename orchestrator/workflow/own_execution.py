@@ -19,9 +19,9 @@ from orchestrator.event import DomainEvent
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.protocol import names
 from orchestrator.protocol.commands import Outcome, Phase
-from orchestrator.protocol.dead_letters import Inbound, pieces
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, read_received
-from orchestrator.protocol.unwrapping import id_reused
+from orchestrator.protocol.messages.dead_letters import Inbound, pieces
+from orchestrator.protocol.messages.envelope import Envelope, UnreadableEvent, read, read_received
+from orchestrator.protocol.messages.unwrapping import id_reused
 from orchestrator.workflow.exact_numbers import unwrap_in_execution
 from orchestrator.workflow.inbox import CARRIED, Fault, Inbox
 from orchestrator.workflow.parking import EventParked
@@ -80,7 +80,7 @@ class SagaExecution:
         while True:
             await self._inbox.sort()
             if self._inbox.wants_new_run and not self._inbox.is_empty:
-                await self._continue_in_new_run(None)
+                await self._continue_as_new(None)
             if self._inbox.messages:
                 await self._take(self._inbox.messages.popleft())
             elif self._inbox.is_empty:
@@ -188,7 +188,7 @@ class SagaExecution:
             status,
             lambda: self._retries,
             lambda: self._wakes,
-            continue_in_new_run=lambda: self._continue_in_new_run(envelope),
+            continue_as_new=lambda: self._continue_as_new(envelope),
         )
         driver = Driver(
             self.orchestrator,
@@ -232,9 +232,9 @@ class SagaExecution:
         await uninterrupted(decided)
         if ends_on_cancel and workflow.cancellation_reason() is not None:
             return
-        await self._continue_in_new_run(envelope)
+        await self._continue_as_new(envelope)
 
-    async def _continue_in_new_run(self, driven: Envelope | None) -> NoReturn:
+    async def _continue_as_new(self, driven: Envelope | None) -> NoReturn:
         """Continue as new with the first event, the event that is being driven, and all others in the inbox."""
         begun = {
             envelope.event_id: envelope.text.encode() for envelope in (self._first, driven) if envelope is not None

@@ -45,11 +45,11 @@ _BOUNDARY = timedelta(milliseconds=1)
 """The length of the timer that ends a workflow task. The timer also runs before a new run starts, because a message
 that arrives at that moment would discard the task."""
 _CARRIED = 1024 * 1024
-"""The maximum number of bytes with which a new run is started."""
+"""The maximum number of bytes with which an execution continues as new."""
 _RUN_SIGNALS = 5_000
-"""The number of signals after which a new run is started; the server refuses the 10,001st."""
+"""The number of signals after which the execution continues as new; the server refuses the 10,001st."""
 _RUN_UPDATES = 1_000
-"""The number of updates after which a new run is started; the server refuses the 2,001st."""
+"""The number of updates after which the execution continues as new; the server refuses the 2,001st."""
 _FULL_SIGNALS = 6_000
 _FULL_UPDATES = 1_200
 _FULL_EVENTS = 30_000
@@ -100,7 +100,7 @@ class PartitionExecution:
         else:
             self._queue.start_with(arguments)
         while True:
-            await self._continue_in_new_run_if_due()
+            await self._continue_as_new_if_due()
             wave = self._queue.next_wave(self._wave_limit)
             if wave:
                 await self._drive(wave)
@@ -237,7 +237,7 @@ class PartitionExecution:
         self._task_signals, self._task_seconds = 0, 0.0
         return True
 
-    async def _continue_in_new_run_if_due(self) -> None:
+    async def _continue_as_new_if_due(self) -> None:
         """Continue as new with the whole queue, before the run reaches the server's limits."""
         info = workflow.info()
         is_due = self._signals >= _RUN_SIGNALS or self._updates >= _RUN_UPDATES

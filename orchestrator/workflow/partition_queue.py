@@ -12,7 +12,7 @@ from temporalio import workflow
 from temporalio.common import RawValue
 
 from orchestrator.protocol import names
-from orchestrator.protocol.envelope import valid_event_id
+from orchestrator.protocol.messages.envelope import valid_event_id
 from orchestrator.protocol.wave import WAVE_BYTES, Carried, CarriedItem, WaveItem
 
 _FIRST_DELAY = 0.1

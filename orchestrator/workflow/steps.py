@@ -43,7 +43,7 @@ from orchestrator.protocol.commands import (
     WaitCommand,
     WaitReply,
 )
-from orchestrator.protocol.envelope import Envelope
+from orchestrator.protocol.messages.envelope import Envelope
 from orchestrator.retry import DEFAULT_RETRY, ENDLESS_RETRY, LOCAL_ATTEMPTS, RESTART_WAIT
 from orchestrator.workflow.failures import failure_text
 from orchestrator.workflow.inbox import Inbox, InboxFull
@@ -77,7 +77,7 @@ class TemporalSteps:
         status: the execution's search attribute `SagaStatus`.
         retries: returns the number of retry signals so far.
         wakes: returns the number of wake signals so far.
-        continue_in_new_run: continues as new. It is called during a wait, as soon as the inbox needs a new run.
+        continue_as_new: continues as new. It is called during a wait, as soon as the inbox needs it.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class TemporalSteps:
         retries: Callable[[], int],
         wakes: Callable[[], int] = lambda: 0,
         *,
-        continue_in_new_run: Callable[[], Awaitable[NoReturn]],
+        continue_as_new: Callable[[], Awaitable[NoReturn]],
     ) -> None:
-        self._continue_in_new_run = continue_in_new_run
+        self._continue_as_new = continue_as_new
         self._table = table
         self._status = status
         self._inbox = inbox
@@ -171,7 +171,7 @@ class TemporalSteps:
                 timeout_summary=f"lock {first.key}",
             )
         if self._inbox.wants_new_run:
-            await self._continue_in_new_run()
+            await self._continue_as_new()
         self._wakes_handled = self._wakes()
         self._table.title = title
 
@@ -192,7 +192,7 @@ class TemporalSteps:
                 await workflow.wait_condition(
                     lambda: self._inbox.wants_new_run, timeout=seconds, timeout_summary=f"step {number}: sleep"
                 )
-                await self._continue_in_new_run()
+                await self._continue_as_new()
 
     async def receive(
         self, number: int, event: type[DomainEvent], matching: Callable[[DomainEvent], bool], seconds: float
@@ -203,7 +203,7 @@ class TemporalSteps:
         try:
             return await self._inbox.take(event, matching, timedelta(seconds=seconds), summary=summary)
         except InboxFull:
-            await self._continue_in_new_run()
+            await self._continue_as_new()
 
     def received(self, envelope: Envelope, event: DomainEvent) -> None:
         """Record that the saga has received this event, perhaps in an earlier run whose inbox no longer exists."""
@@ -318,7 +318,7 @@ class TemporalSteps:
             finally:
                 _cancel(activity, restart)
             if self._inbox.wants_new_run:
-                await self._continue_in_new_run()
+                await self._continue_as_new()
 
     def _show_reply(self, number: int, reply: StepReply | WaitReply) -> None:
         match reply:

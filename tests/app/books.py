@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from orchestrator import DomainEvent, Orchestrator, Refused, Saga, Transaction
 from orchestrator.operation import OperationCall
-from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.messages.envelope import saga_id
 from orchestrator.saga import Awaited
 from orchestrator.store.core.database import Database
 from starter.invariants import Snapshot, snapshot, violations

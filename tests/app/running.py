@@ -11,7 +11,7 @@ from temporalio.client import Client
 
 from orchestrator import DomainEvent, FailureEvent, SagaFailed
 from orchestrator.definition.catalog import AnyOrchestrator
-from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.messages.envelope import saga_id
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
 from orchestrator.worker.process.manager import Manager

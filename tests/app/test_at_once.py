@@ -17,7 +17,7 @@ from events.identity import CategoryId, UserId
 from events.money import Currency
 from orchestrator.drive.driver import Driver
 from orchestrator.protocol.commands import Blocked, Outcome, Phase
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.store.core.database import Database
 from starter.seed import EXCHANGE_RATES, seed
 from starter.users import add_category, add_user

@@ -19,8 +19,8 @@ from events.account import (
 from events.identity import AccountId, UserId
 from events.money import MONEY_LIMIT, Currency
 from orchestrator import Catalog, DomainEvent
-from orchestrator.protocol.envelope import UnreadableEvent
-from orchestrator.protocol.unwrapping import parse
+from orchestrator.protocol.messages.envelope import UnreadableEvent
+from orchestrator.protocol.messages.unwrapping import parse
 from tests.app.samples import EUR, OLENA, OLENA_USD, USD, a_transfer, an_account, eur, usd
 
 

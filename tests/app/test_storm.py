@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from orchestrator.protocol.commands import Outcome
-from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.messages.envelope import saga_id
 from starter.audit import Books, Kill, audit, kills_hit
 from starter.workload import Workload, workload
 from tests.app.running import RunningBooks

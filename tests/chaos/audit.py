@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Table, select
 
 from orchestrator.protocol.commands import Outcome, Phase, StepState
-from orchestrator.protocol.envelope import read
+from orchestrator.protocol.messages.envelope import read
 from orchestrator.protocol.names import partition_for
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases

@@ -18,7 +18,7 @@ from temporalio.service import RPCError
 
 from orchestrator.client.executions.own_execution import ensure_own_execution
 from orchestrator.protocol.commands import Phase
-from orchestrator.protocol.envelope import read
+from orchestrator.protocol.messages.envelope import read
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_step

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import delete, insert, update
 from sqlalchemy.sql import Executable
 
-from orchestrator.client.publishing.validation import envelope_of
+from orchestrator.client.publishing.event_checks import envelope_of
 from orchestrator.drive.driver import Driver
 from orchestrator.protocol.commands import Phase
-from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.messages.envelope import saga_id
 from orchestrator.protocol.names import partition_for
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.core.schema import saga, saga_lock, saga_outbox, saga_step

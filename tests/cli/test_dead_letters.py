@@ -12,7 +12,7 @@ from orchestrator.cli.main import run
 from orchestrator.client import EventBus
 from orchestrator.client.dead_letters import DeadLetters, ReplayEffect
 from orchestrator.errors import Unreachable
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.store.dead_letters.resolution import Settled
 from orchestrator.workflow.own_execution import raw_json
 from tests import cast

@@ -16,7 +16,7 @@ from temporalio.client import Client
 from orchestrator import Transaction
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.commands import STUCK_AFTER, Phase, SagaRef, StepState, UndoCommand
-from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.messages.envelope import saga_id
 from orchestrator.retry import LOCAL_ATTEMPTS
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga

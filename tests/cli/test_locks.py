@@ -7,9 +7,9 @@ from uuid import uuid4
 import pytest
 from temporalio.client import Client
 
+from orchestrator.cli.diagnosis.blocked_reason import BlockedReason
+from orchestrator.cli.diagnosis.event import diagnose
 from orchestrator.cli.main import run
-from orchestrator.cli.sagas.event_diagnosis import diagnose
-from orchestrator.cli.sagas.retry_reason import BlockedReason
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.commands import Phase
 from orchestrator.settings import Settings

@@ -8,7 +8,7 @@ import pytest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from tests.cli.conftest import a_transfer
 from tests.cli.shell import Shell, ended
 from tests.cli.test_without_a_server import WRONG
@@ -195,7 +195,7 @@ async def test_an_account_created_from_its_example_can_receive_a_transfer(shop: 
 async def test_the_size_limit_applies_to_the_whole_event() -> None:
     """The command line checks the size of the payload, and the bus that of the envelope."""
     from orchestrator import DomainEvent, EventRejected
-    from orchestrator.client.publishing.validation import envelope_of
+    from orchestrator.client.publishing.event_checks import envelope_of
     from tests.cast_events import CoinsMoveRequested
     from tests.house import CATALOG
 

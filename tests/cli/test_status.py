@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert
 from temporalio.client import Client
 
-from orchestrator.cli.sagas.retry_reason import BlockedReason, reason_of
+from orchestrator.cli.diagnosis.blocked_reason import BlockedReason, reason_of
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.commands import STUCK_AFTER, Phase
 from orchestrator.store.core.database import Database

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from events.account import AccountCreated, MoneyTransferRequested
-from orchestrator.protocol.unwrapping import parse
+from orchestrator.protocol.messages.unwrapping import parse
 from tests.cli.conftest import a_transfer
 from tests.cli.shell import SCRIPT, Shell, ended
 

@@ -29,7 +29,7 @@ from orchestrator.protocol.commands import (
     UndoCommand,
     UndoReply,
 )
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_dead_letter, saga_lock, saga_outbox, saga_step
 from orchestrator.store.migrations.migrate import migrate

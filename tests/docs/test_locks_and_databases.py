@@ -13,7 +13,7 @@ from sqlmodel import SQLModel, select
 
 from events.account import MoneyTransferRequested
 from orchestrator import Catalog, Operation
-from orchestrator.definition.databases import problems_of_databases
+from orchestrator.definition.checks.databases import problems_of_databases
 from orchestrator.protocol.lock_keys import KEY_LIMIT, KEYS_LIMIT, lock_keys_of
 from orchestrator.settings import Settings
 from orchestrator.testing import RecordingSaga, step_transaction

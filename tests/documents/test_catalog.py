@@ -18,7 +18,7 @@ from orchestrator.documents.pages import files_of, page, stale
 from orchestrator.documents.tables import tables_of
 from orchestrator.documents.typescript import typescript
 from orchestrator.documents.walk import walk
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from tests import chain, orchestrators
 from tests.docs.markdown import ROOT
 from tests.swarm import CATALOG as SWARM

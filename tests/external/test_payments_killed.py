@@ -21,7 +21,7 @@ from temporalio.service import RPCError
 from orchestrator import Transaction
 from orchestrator.client import SagaHandle
 from orchestrator.protocol.commands import Phase, SagaRef
-from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.messages.envelope import saga_id
 from orchestrator.store.core.database import Database
 from orchestrator.store.external.verification import compensation_key, idempotency_key
 from orchestrator.workflow import steps as port

@@ -30,7 +30,7 @@ CONTAINMENT = "orchestrator/protocol/containment.py"
 DRIVER = "orchestrator/drive/driver.py"
 SIGNATURE = "orchestrator/values/signature.py"
 PUBLISHABLE = "orchestrator/values/publishable.py"
-UNWRAPPING = "orchestrator/protocol/unwrapping.py"
+UNWRAPPING = "orchestrator/protocol/messages/unwrapping.py"
 STALLED_SAGAS = "orchestrator/worker/recovery/stalled_sagas.py"
 IN_FLIGHT = "orchestrator/client/in_flight.py"
 EXECUTION_STATUS = "orchestrator/worker/recovery/execution_status.py"
@@ -280,8 +280,8 @@ MUTANTS = (
         breaks="the outcome and its event are written together or not at all",
         file=FINISH,
         replaced={
-            "await connection.execute(SENT_AT_ONCE,": (
-                "async with connection.engine.begin() as another: await another.execute(SENT_AT_ONCE,"
+            "await connection.execute(ALREADY_SENT,": (
+                "async with connection.engine.begin() as another: await another.execute(ALREADY_SENT,"
             ),
         },
         caught_by=(

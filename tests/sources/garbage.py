@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from orchestrator.protocol.envelope import EVENT_SIZE_LIMIT
+from orchestrator.protocol.messages.envelope import EVENT_SIZE_LIMIT
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from random import Random
 from uuid import uuid4
 
 from orchestrator import DomainEvent
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from tests.sources.garbage import KINDS
 from tests.sources.orchestrators import Detail, OwnMarkRequested, PooledMarkRequested
 

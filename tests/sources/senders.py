@@ -24,10 +24,10 @@ from orchestrator.client import EventBus
 from orchestrator.client.publishing.partitions import partition_of
 from orchestrator.devserver.server import find_temporal
 from orchestrator.errors import EventRejected, Unreachable
-from orchestrator.protocol.envelope import read
+from orchestrator.protocol.messages.envelope import read
+from orchestrator.protocol.messages.unwrapping import unwrap
 from orchestrator.protocol.names import own_workflow_id, partition_for
 from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
-from orchestrator.protocol.unwrapping import unwrap
 from orchestrator.store.core.database import Database
 from tests.sources.application import CATALOG
 from tests.sources.plan import Sending

@@ -14,7 +14,7 @@ from orchestrator.definition.catalog import Catalog
 from orchestrator.drive.driver import Driver
 from orchestrator.drive.steps import StepFailed
 from orchestrator.protocol.commands import StepCommand, StepReply
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.store.core.database import TRIES, Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.saga.steps import StoreSteps

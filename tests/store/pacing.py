@@ -27,7 +27,7 @@ from orchestrator.protocol.commands import (
     UndoCommand,
     UndoReply,
 )
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.saga.steps import StoreSteps
 from tests.cast import Script

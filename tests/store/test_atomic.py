@@ -29,7 +29,7 @@ from orchestrator.protocol.commands import (
     StepCommand,
     StepReply,
 )
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_step
 from orchestrator.store.queries.sagas import sagas_of_event

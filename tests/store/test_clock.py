@@ -10,9 +10,9 @@ from sqlalchemy import Connection, insert, select, update
 
 from orchestrator import DomainEvent
 from orchestrator.protocol.commands import Expired, Opening, StepCommand
-from orchestrator.protocol.dead_letters import DeadLetter, Inbound
-from orchestrator.protocol.envelope import read, wrap
 from orchestrator.protocol.lookup import EventFilter, Lookup
+from orchestrator.protocol.messages.dead_letters import DeadLetter, Inbound
+from orchestrator.protocol.messages.envelope import read, wrap
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
@@ -23,7 +23,7 @@ from orchestrator.store.outbox import NO_SAGA, claim, is_due, postpone
 from orchestrator.store.queries import lookup
 from orchestrator.store.queries.lookup import answer
 from orchestrator.store.queries.outbox import waiting
-from orchestrator.store.recovery import overdue_sagas
+from orchestrator.store.recovery import stalled_sagas
 from orchestrator.store.retention import database_time
 from orchestrator.store.saga.group_commit import run_step_group
 from orchestrator.store.saga.opening import begin_saga, open_sagas
@@ -138,7 +138,7 @@ async def _add_saga(database: Database, **values: Any) -> None:
 async def _count_overdue(database: Database, *, from_future: bool) -> int:
     now = await clock.read_clock(database)
     before = now - timedelta(seconds=30)
-    return len(await overdue_sagas(database, before=before, now=now, from_future=from_future))
+    return len(await stalled_sagas(database, before=before, now=now, from_future=from_future))
 
 
 async def test_a_saga_whose_progress_lies_in_the_future_is_overdue(database: Database) -> None:

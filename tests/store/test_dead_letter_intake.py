@@ -1,6 +1,6 @@
 """A dead letter is stored whole and only once, however it arrives."""
 
-from orchestrator.protocol.dead_letters import PIECE, DeadLetter, DeadLetterPiece, Inbound, pieces
+from orchestrator.protocol.messages.dead_letters import PIECE, DeadLetter, DeadLetterPiece, Inbound, pieces
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_dead_letter
 from orchestrator.store.dead_letters.intake import store_dead_letter, store_piece

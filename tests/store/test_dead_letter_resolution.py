@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from orchestrator.protocol.dead_letters import PIECE, DeadLetter, Inbound, pieces
+from orchestrator.protocol.messages.dead_letters import PIECE, DeadLetter, Inbound, pieces
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_dead_letter
 from orchestrator.store.dead_letters.intake import fill_in_event_ids, store_dead_letter, store_piece

@@ -22,7 +22,7 @@ from orchestrator.protocol.commands import (
     StepRefused,
     StepReply,
 )
-from orchestrator.protocol.envelope import read, saga_id, wrap
+from orchestrator.protocol.messages.envelope import read, saga_id, wrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_outbox, saga_step
 from orchestrator.store.saga.fence import SagaMissing, TransactionLost, run_step

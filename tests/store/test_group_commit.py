@@ -23,7 +23,7 @@ from orchestrator.protocol.commands import (
     StepReply,
     UndoPlan,
 )
-from orchestrator.protocol.envelope import saga_id, wrap
+from orchestrator.protocol.messages.envelope import saga_id, wrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.driver_text import DriverText
 from orchestrator.store.core.schema import saga, saga_step

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.event import DomainEvent
 from orchestrator.protocol.commands import Outcome, Phase, SagaRef, UndoCommand, Undone
-from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.messages.envelope import saga_id
 from orchestrator.store.core.database import TRIES, Database
 from orchestrator.store.core.schema import saga, saga_step
 from orchestrator.store.saga.intervention import Skip, Skipped, SkipRefused, cancel_saga, skip_step

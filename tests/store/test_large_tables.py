@@ -19,9 +19,9 @@ import pytest
 
 from orchestrator import store
 from orchestrator.protocol.commands import Phase
-from orchestrator.protocol.dead_letters import PIECE, DeadLetter, Inbound, pieces
 from orchestrator.protocol.lookup import EventFilter, Lookup
-from orchestrator.store import lock_heads, outbox, recovery, retention
+from orchestrator.protocol.messages.dead_letters import PIECE, DeadLetter, Inbound, pieces
+from orchestrator.store import outbox, recovery, retention, unused_lock_keys
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.dead_letters import intake, resolution
@@ -77,7 +77,7 @@ async def overdue(database: Database) -> None:
     """Read recovery's pages."""
     last = None
     for _ in range(3):
-        page = await recovery.overdue_sagas(database, before=NOW, now=NOW, waiting_before=NOW, after=last, limit=40)
+        page = await recovery.stalled_sagas(database, before=NOW, now=NOW, waiting_before=NOW, after=last, limit=40)
         last = page[-1]
     [recorded] = (await recovery.recorded_sagas(database, [last.id] if last else [])).values()
     await recovery.would_undo(database, recorded)
@@ -192,7 +192,7 @@ RUN: dict[str, Work] = {
     "a cancel": cancel,
     "recovery": overdue,
     "recovery of effects": lambda database: external_undo.orphaned_effects(database, now=NOW),
-    "recovery of lock heads": lock_heads.remove_unused_heads,
+    "recovery of lock heads": unused_lock_keys.remove_unused_heads,
     "the relay": relay,
     "listening": events,
     "dead letters": letters,

@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 
 from orchestrator.protocol.commands import BeginUndoCommand, Decided, Opening, Phase, SagaRef, StepCommand
-from orchestrator.protocol.envelope import saga_id, wrap
+from orchestrator.protocol.messages.envelope import saga_id, wrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_outbox, saga_step
 from orchestrator.store.saga.fence import run_step

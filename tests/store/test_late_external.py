@@ -19,7 +19,7 @@ from orchestrator.protocol.commands import (
     UndoCommand,
     Undone,
 )
-from orchestrator.protocol.envelope import saga_id, wrap
+from orchestrator.protocol.messages.envelope import saga_id, wrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_step
 from orchestrator.store.saga.steps import StoreSteps

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator import EventTimeout
 from orchestrator.client.listening import EventLog, Listening
 from orchestrator.client.outcomes.lookup import DatabaseLookup
-from orchestrator.protocol.envelope import wrap
 from orchestrator.protocol.lookup import LOOKUP_KEYS, OVERLAP, EventFilter, Lookup, LookupReply
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.core.schema import saga_outbox

@@ -24,17 +24,17 @@ from orchestrator.protocol.commands import (
     WaitBegun,
     WaitCommand,
 )
-from orchestrator.protocol.envelope import read, saga_id
 from orchestrator.protocol.lock_keys import lock_keys_of
+from orchestrator.protocol.messages.envelope import read, saga_id
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_lock, saga_step
-from orchestrator.store.lock_heads import remove_unused_heads
 from orchestrator.store.locks import Woken
 from orchestrator.store.saga.fence import run_step
 from orchestrator.store.saga.finish import finish_saga
 from orchestrator.store.saga.intervention import cancel_saga
 from orchestrator.store.saga.opening import OpenSaga, open_sagas
 from orchestrator.store.saga.waits import begin_wait
+from orchestrator.store.unused_lock_keys import remove_unused_heads
 from tests.cast import Script
 from tests.cast_events import TurnTakingRequested
 from tests.house import CATALOG, Holdings, eventually, opening_of, rows

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.event import DomainEvent
 from orchestrator.protocol.commands import MarkStuckCommand, Phase, SagaRef
-from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.messages.envelope import saga_id
 from orchestrator.store.connections.errors import NoConnectionLeft
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_outbox, saga_step

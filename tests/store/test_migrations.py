@@ -8,7 +8,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from orchestrator import Unreachable
-from orchestrator.protocol.dead_letters import DeadLetter, Inbound
+from orchestrator.protocol.messages.dead_letters import DeadLetter, Inbound
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import metadata, saga_meta
 from orchestrator.store.dead_letters.intake import store_dead_letter

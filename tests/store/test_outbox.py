@@ -14,7 +14,7 @@ from sqlmodel import Session
 from orchestrator import EventRejected, Transaction, UsageError, outbox
 from orchestrator.drive.driver import Driver
 from orchestrator.protocol.commands import Phase
-from orchestrator.protocol.envelope import read, saga_id, wrap
+from orchestrator.protocol.messages.envelope import read, saga_id, wrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_outbox
 from orchestrator.store.outbox import NO_SAGA, Target

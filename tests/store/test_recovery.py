@@ -9,18 +9,16 @@ import pytest
 from sqlalchemy import insert, update
 
 from orchestrator.protocol.commands import Phase, StepState
-from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.messages.envelope import saga_id
+from orchestrator.store.belonging import RecoveryRefused, adopt, check_belonging
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_lock, saga_meta, saga_step
 from orchestrator.store.recovery import (
     RecordedSaga,
-    RecoveryRefused,
     UndoAnswer,
-    adopt,
-    check_belonging,
-    overdue_sagas,
     record_swept,
     recorded_sagas,
+    stalled_sagas,
     swept_until,
     undo_if_still_owned,
     would_undo,
@@ -67,7 +65,7 @@ async def all_overdue(database: Database, **options: Any) -> list[UUID]:
     """The ids from all pages."""
     found: list[UUID] = []
     last = None
-    while page := await overdue_sagas(database, now=NOW, after=last, **options):
+    while page := await stalled_sagas(database, now=NOW, after=last, **options):
         found += [overdue.id for overdue in page]
         last = page[-1]
     return found

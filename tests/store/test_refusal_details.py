@@ -22,8 +22,8 @@ from orchestrator import (
 from orchestrator.drive.driver import Driver
 from orchestrator.event import read_details
 from orchestrator.protocol.commands import FinishCommand, FinishReply, Outcome, Phase
-from orchestrator.protocol.envelope import OUTCOME_SIZE_LIMIT, canonical, read, wrap
-from orchestrator.protocol.unwrapping import unwrap
+from orchestrator.protocol.messages.envelope import OUTCOME_SIZE_LIMIT, canonical, read, wrap
+from orchestrator.protocol.messages.unwrapping import unwrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.core.schema import saga, saga_outbox, saga_step

@@ -15,12 +15,13 @@ from orchestrator.definition.atomic import Atomically
 from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.drive.driver import Driver
 from orchestrator.protocol.commands import Outcome, Phase, SagaRef, StepState
-from orchestrator.protocol.envelope import Envelope, read, saga_id, wrap
+from orchestrator.protocol.messages.envelope import Envelope, read, saga_id, wrap
+from orchestrator.store.belonging import adopt, check_shared
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import DatabaseMissing, Databases
 from orchestrator.store.core.schema import saga_outbox, saga_step
 from orchestrator.store.migrations.migrate import migrate
-from orchestrator.store.recovery import UndoAnswer, adopt, check_shared, recorded_sagas, undo_if_still_owned, would_undo
+from orchestrator.store.recovery import UndoAnswer, recorded_sagas, undo_if_still_owned, would_undo
 from orchestrator.store.saga.intervention import Skip, SkipRefused, cancel_saga, skip_step
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.worker.relay.relay import Relay

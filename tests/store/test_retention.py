@@ -13,7 +13,7 @@ from temporalio.client import Client
 
 from orchestrator.drive.driver import EventIdReused
 from orchestrator.protocol.commands import Outcome, Phase
-from orchestrator.protocol.envelope import read, saga_id
+from orchestrator.protocol.messages.envelope import read, saga_id
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases

@@ -17,15 +17,15 @@ from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 from orchestrator import DomainEvent, outbox
 from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.drive.driver import Driver
-from orchestrator.protocol.envelope import Envelope, read, wrap
 from orchestrator.protocol.lookup import EventFilter, Lookup
+from orchestrator.protocol.messages.envelope import Envelope, read, wrap
 from orchestrator.store import outbox as store_outbox
+from orchestrator.store.belonging import adopt, check_belonging
 from orchestrator.store.core.database import TRIES, Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.core.schema import saga_dead_letter, saga_meta, saga_outbox
 from orchestrator.store.outbox import NO_SAGA, OutboxRow, Target, is_due
 from orchestrator.store.queries.lookup import answer
-from orchestrator.store.recovery import adopt, check_belonging
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.worker.relay.limits import RelayLimits
 from orchestrator.worker.relay.relay import DeliveryResult, Relay

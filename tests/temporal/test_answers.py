@@ -19,8 +19,8 @@ from orchestrator.client.outcomes.lookup import DatabaseLookup, WorkerLookup
 from orchestrator.devserver.ports import free_port
 from orchestrator.devserver.server import EmbeddedServer
 from orchestrator.protocol.commands import Phase
-from orchestrator.protocol.envelope import wrap
 from orchestrator.protocol.lookup import Lookup, LookupReply
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio.client import Client
 
 from orchestrator import outbox
-from orchestrator.protocol.envelope import read, saga_id, wrap
+from orchestrator.protocol.messages.envelope import read, saga_id, wrap
 from orchestrator.settings import Settings
 from orchestrator.store import outbox as store_outbox
 from orchestrator.store.core.database import Database

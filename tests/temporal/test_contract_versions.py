@@ -8,9 +8,9 @@ import pytest
 from temporalio.client import Client
 
 from orchestrator import EventBus
-from orchestrator.cli.sagas.parked import parked_events
-from orchestrator.cli.sagas.retry_reason import BlockedReason, reason_of
-from orchestrator.protocol.envelope import read
+from orchestrator.cli.diagnosis.blocked_reason import BlockedReason, reason_of
+from orchestrator.cli.diagnosis.parked import parked_events
+from orchestrator.protocol.messages.envelope import read
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database

@@ -10,10 +10,10 @@ import pytest
 from temporalio.client import Client
 
 from orchestrator import SagaFailed
-from orchestrator.cli.sagas.retry_reason import reason_of
+from orchestrator.cli.diagnosis.blocked_reason import reason_of
 from orchestrator.drive.driver import Driver
 from orchestrator.protocol.commands import Phase
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.store.core.database import Database
 from orchestrator.store.saga.steps import StoreSteps

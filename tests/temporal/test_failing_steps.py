@@ -9,7 +9,7 @@ from sqlalchemy import insert
 from temporalio.client import Client
 
 from orchestrator import SagaFailed, Transaction
-from orchestrator.cli.sagas.retry_reason import reason_of
+from orchestrator.cli.diagnosis.blocked_reason import reason_of
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.store.core.database import Database
 from tests.cast import Act, Script, box, refuses

@@ -11,7 +11,7 @@ from temporalio.client import WithStartWorkflowOperation, WorkflowFailureError
 from temporalio.common import RawValue, WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 
-from orchestrator.protocol.envelope import EVENT_SIZE_LIMIT, wrap
+from orchestrator.protocol.messages.envelope import EVENT_SIZE_LIMIT, wrap
 from orchestrator.workflow.own_execution import raw_json
 from tests.cast import Gate, Script
 from tests.cast_events import CoinsMoveRequested, NothingRequested

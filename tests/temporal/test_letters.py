@@ -10,7 +10,7 @@ from temporalio.common import RawValue
 
 from orchestrator import DomainEvent
 from orchestrator.protocol.commands import EndWaitCommand, StepReply
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.store.dead_letters import intake as dead_letters
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.workflow import inbox

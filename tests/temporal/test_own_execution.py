@@ -15,7 +15,7 @@ from orchestrator import Contract, EventRejected, NotFinished, SagaCancelled, Sa
 from orchestrator.client import SagaHandle
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.commands import MarkStuckCommand
-from orchestrator.protocol.envelope import digest, wrap
+from orchestrator.protocol.messages.envelope import digest, wrap
 from orchestrator.store.core.schema import saga_step
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.worker.process.manager import Manager

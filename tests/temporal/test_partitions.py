@@ -15,7 +15,7 @@ from temporalio.service import RPCError
 from orchestrator import Contract, EventBus, EventRejected, Refused, SagaFailed, SagaUnknown, Transaction
 from orchestrator.client import handle as client_handle
 from orchestrator.protocol.commands import FinishCommand
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.protocol.names import partition_for
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_lock

@@ -8,7 +8,7 @@ from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
 from orchestrator import EventBus, EventRejected
-from orchestrator.protocol.envelope import EVENT_SIZE_LIMIT, wrap
+from orchestrator.protocol.messages.envelope import EVENT_SIZE_LIMIT, wrap
 from orchestrator.workflow.own_execution import raw_json
 from tests.cast_events import CoinsMoveCompleted, CoinsMoveRequested
 from tests.house import House, eventually, new_id, update

@@ -11,7 +11,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.client.executions.own_execution import ensure_own_execution
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.store.core.schema import saga as saga_table
 from orchestrator.store.core.schema import saga_meta
 from orchestrator.worker.recovery import execution_status as fate

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.workflow.own_execution import raw_json
 from orchestrator.workflow.system.recovery import Action
 from tests.cast_events import CoinsMoveRequested

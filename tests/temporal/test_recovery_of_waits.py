@@ -2,7 +2,7 @@
 
 import json
 
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.workflow.own_execution import raw_json
 from tests.cast_events import ApprovalRequested, Approved
 from tests.house import House, new_id

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.worker.recovery.execution_status import ExecutionStatus, status_of_execution
 from orchestrator.workflow.own_execution import raw_json
 from orchestrator.workflow.system.recovery import SagaRecovery

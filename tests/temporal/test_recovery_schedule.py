@@ -7,7 +7,7 @@ import pytest
 from temporalio.client import Client, ScheduleActionStartWorkflow, WorkflowFailureError
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.store.recovery import RecoveryRefused
+from orchestrator.store.belonging import RecoveryRefused
 from orchestrator.worker.recovery.schedule import schedule_id
 from orchestrator.workflow.system.recovery import SagaRecovery
 from tests.house import House, new_id

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import insert
 
-from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.messages.envelope import saga_id
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_lock, saga_outbox
 from orchestrator.testing.conformance.checks import nothing_open, one_outcome

@@ -18,7 +18,7 @@ from temporalio.api.workflowservice.v1 import (
 )
 from temporalio.client import Client
 
-from orchestrator.cli.sagas.retry_reason import BlockedReason, reason_for_backlog, reason_of_activities
+from orchestrator.cli.diagnosis.blocked_reason import BlockedReason, reason_for_backlog, reason_of_activities
 
 WORKFLOWS, ACTIVITIES = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
 

@@ -11,7 +11,7 @@ from orchestrator import Orchestrator, Refused, Saga, UsageError
 from orchestrator.drive.driver import Driver
 from orchestrator.protocol.commands import Phase, StepCommand, StepReply
 from orchestrator.protocol.containment import CodeInterrupted
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from tests.cast import put, take
 from tests.cast_events import NothingCompleted, NothingFailed, NothingRequested
 from tests.unit.test_driven_saga import Handle, Port, drive

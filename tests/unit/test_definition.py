@@ -738,7 +738,7 @@ def test_a_fault_inside_a_library_is_reported_at_the_authors_line(discover: Disc
     with pytest.raises(DefinitionError) as raised:
         discover({"events": "from orchestrator import *\n\nclass Moved(DomainEvent):\n    at: type(open)\n"})
 
-    assert raised.value.problems[0].place == "shop/events.py:3"
+    assert raised.value.problems[0].location == "shop/events.py:3"
 
 
 def test_a_missing_package_is_reported() -> None:

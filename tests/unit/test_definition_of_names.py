@@ -8,7 +8,7 @@ from orchestrator import DefinitionError, DomainEvent, Fields, upcaster
 from orchestrator.definition.catalog import Catalog
 from orchestrator.definition.events import problems_of_event
 from orchestrator.definition.names import check_names, problems_of_names
-from orchestrator.protocol.event_ids import new_event_id
+from orchestrator.protocol.messages.event_ids import new_event_id
 from workflows.money_transfer import MoneyTransfer
 
 EVERYTHING = ["events", "activities", "workflows"]

@@ -34,7 +34,7 @@ from orchestrator.protocol.commands import (
     WaitCommand,
     WaitReply,
 )
-from orchestrator.protocol.envelope import Envelope, wrap
+from orchestrator.protocol.messages.envelope import Envelope, wrap
 from tests.cast import deliver, put, send_letter, take, write_note
 from tests.cast_events import NothingCompleted, NothingFailed, NothingRequested
 

@@ -26,7 +26,7 @@ from orchestrator import (
     UsageError,
 )
 from orchestrator.errors import MESSAGE_LIMIT, AuthorsMistake, Problem, ResultInvalid, Unrecordable, storable
-from orchestrator.protocol.envelope import UnreadableEvent
+from orchestrator.protocol.messages.envelope import UnreadableEvent
 from orchestrator.values.details import DETAILS_LIMIT, DETAILS_NESTING
 
 
@@ -83,7 +83,7 @@ def test_every_error_of_the_engine_is_in_the_pickling_test() -> None:
         found = {
             subclass
             for subclass in root.__subclasses__()
-            if subclass.__module__ in ("orchestrator.errors", "orchestrator.protocol.envelope")
+            if subclass.__module__ in ("orchestrator.errors", "orchestrator.protocol.messages.envelope")
         }
         return found.union(*(kinds(subclass) for subclass in found))
 

@@ -13,7 +13,7 @@ from pydantic import JsonValue, ValidationError, field_validator
 
 from orchestrator import Contract, DomainEvent, FailureEvent, Fields, UndoneStep, upcaster
 from orchestrator.event import event_type_of
-from orchestrator.protocol.envelope import (
+from orchestrator.protocol.messages.envelope import (
     EVENT_SIZE_LIMIT,
     NESTING_LIMIT,
     Envelope,
@@ -23,7 +23,7 @@ from orchestrator.protocol.envelope import (
     valid_event_id,
     wrap,
 )
-from orchestrator.protocol.unwrapping import parse, unwrap
+from orchestrator.protocol.messages.unwrapping import parse, unwrap
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

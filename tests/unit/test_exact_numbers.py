@@ -6,8 +6,8 @@ import pytest
 from temporalio import workflow
 
 from orchestrator import DomainEvent
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, wrap
-from orchestrator.protocol.unwrapping import unwrap
+from orchestrator.protocol.messages.envelope import Envelope, UnreadableEvent, read, wrap
+from orchestrator.protocol.messages.unwrapping import unwrap
 from orchestrator.workflow.exact_numbers import unwrap_in_execution
 
 

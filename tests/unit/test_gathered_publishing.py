@@ -14,8 +14,8 @@ from orchestrator.client.outcomes.lookup import DatabaseLookup
 from orchestrator.client.outcomes.recorded import RecordedOutcomes
 from orchestrator.client.publishing.partitions import PartitionSender
 from orchestrator.definition.catalog import Catalog
-from orchestrator.protocol.envelope import Envelope, wrap
 from orchestrator.protocol.lookup import Lookup, LookupReply
+from orchestrator.protocol.messages.envelope import Envelope, wrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from tests import cast as tests_cast

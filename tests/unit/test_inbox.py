@@ -1,7 +1,7 @@
 """What an execution's inbox remembers about events."""
 
 from orchestrator.protocol import names
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.workflow.inbox import Inbox
 from orchestrator.workflow.own_execution import raw_json
 from tests.cast_events import NothingRequested

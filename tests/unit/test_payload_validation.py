@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator import EventRejected
-from orchestrator.client.publishing.validation import read_event
+from orchestrator.client.publishing.event_checks import read_event
 from tests.house import CATALOG
 
 

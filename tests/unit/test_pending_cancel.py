@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator.cli.sagas.diagnosis import SagaDiagnosis
-from orchestrator.cli.sagas.retry_reason import BlockedReason, Reason
+from orchestrator.cli.diagnosis.blocked_reason import BlockedReason, Reason
+from orchestrator.cli.diagnosis.saga import SagaDiagnosis
 from orchestrator.protocol.commands import Phase
 
 

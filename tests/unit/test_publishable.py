@@ -15,13 +15,13 @@ from pydantic import JsonValue
 from orchestrator import Contract, DomainEvent
 from orchestrator.cli.dead_letters.display import format_message
 from orchestrator.cli.dead_letters.edit import apply_changes
-from orchestrator.client.publishing.validation import checked_envelope, read_event
+from orchestrator.client.publishing.event_checks import checked_envelope, read_event
 from orchestrator.errors import EventRejected
 from orchestrator.event import FailureEvent, Fields, upcaster
 from orchestrator.outbox import enveloped
-from orchestrator.protocol.envelope import NESTING_LIMIT, OUTCOME_SIZE_LIMIT, UnreadableEvent, read, wrap
-from orchestrator.protocol.json_text import has_rounded_number, is_rounded, rewrite
-from orchestrator.protocol.unwrapping import unwrap
+from orchestrator.protocol.messages.envelope import NESTING_LIMIT, OUTCOME_SIZE_LIMIT, UnreadableEvent, read, wrap
+from orchestrator.protocol.messages.json_text import has_rounded_number, is_rounded, rewrite
+from orchestrator.protocol.messages.unwrapping import unwrap
 from orchestrator.values.publishable import check_publishable
 
 

@@ -21,7 +21,7 @@ from orchestrator import (
     UsageError,
 )
 from orchestrator.protocol.commands import Phase
-from orchestrator.protocol.envelope import wrap
+from orchestrator.protocol.messages.envelope import wrap
 from orchestrator.testing import RecordingBus, Sent
 from orchestrator.testing.bus import Answer
 from tests.cast_events import (

@@ -7,10 +7,10 @@ from sqlalchemy import Column, Index, Integer, MetaData, Table, UniqueConstraint
 from temporalio import workflow
 
 from orchestrator import Orchestrator
+from orchestrator.definition.checks.tables import problems_of_tables
 from orchestrator.definition.orchestrators import NAME_LIMIT, PARTITIONS_LIMIT, problems_of_orchestrator
-from orchestrator.definition.tables import problems_of_tables
 from orchestrator.errors import Problem
-from orchestrator.protocol.envelope import valid_event_id
+from orchestrator.protocol.messages.envelope import valid_event_id
 from orchestrator.protocol.names import is_partition, own_workflow_id, partition_workflow_id
 from orchestrator.protocol.reserved_names import ACTIVITY_PREFIX, TABLE_PREFIX, WORKFLOWS
 from orchestrator.store.core.schema import metadata

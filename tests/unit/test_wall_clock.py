@@ -20,11 +20,11 @@ _READS = {
 }
 # The keys are files, or files with a function.
 ALLOWED: Mapping[str, str] = {
-    "protocol/envelope.py:wrap": "an event's time is what its publisher believes, and nothing is decided by it",
-    "protocol/event_ids.py:import of time.time_ns": "an id sorts by its publisher's clock; nothing is decided by it",
+    "protocol/messages/envelope.py:wrap": "what its publisher believes; nothing is decided by it",
+    "protocol/messages/event_ids.py:import of time.time_ns": "an id sorts by it, and nothing is decided",
     "cli/terminal/output.py:age_text": "an age that is shown to a person",
     "cli/dead_letters/display.py:parse_since": "what a person means by an hour ago, to filter what is shown",
-    "cli/sagas/retry_reason.py": "how long ago something was, and how long until the next attempt, shown to a person",
+    "cli/diagnosis/blocked_reason.py": "an age and the time until the next attempt, shown to a person",
     "cli/embedded/live_view.py:_print_change": "how long a saga took, and when it got stuck, shown to a person",
     "client/executions/task_queues.py": "whether a worker has polled lately, for a message to a person",
     "worker/clocks.py:_worker_time": "compared with the other clocks, to warn of it",

@@ -11,7 +11,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from orchestrator import DomainEvent, FailureEvent, Orchestrator, Saga
 from orchestrator.definition.catalog import AnyOrchestrator, Catalog
-from orchestrator.protocol.envelope import Envelope
+from orchestrator.protocol.messages.envelope import Envelope
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.worker.relay.delivery import Delivery

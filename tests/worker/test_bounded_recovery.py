@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import insert, update
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
 
-from orchestrator.protocol.dead_letters import Inbound
-from orchestrator.protocol.envelope import saga_id, wrap
+from orchestrator.protocol.messages.dead_letters import Inbound
+from orchestrator.protocol.messages.envelope import saga_id, wrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga
 from orchestrator.worker.recovery import limits as recovery_limits

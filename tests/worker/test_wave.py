@@ -13,7 +13,7 @@ from orchestrator import Refused, Transaction
 from orchestrator.client.executions.own_execution import OwnExecution
 from orchestrator.errors import Unreachable
 from orchestrator.protocol.commands import FinishCommand, Opening
-from orchestrator.protocol.envelope import VERSION_NEWER, Envelope, UnreadableEvent, wrap
+from orchestrator.protocol.messages.envelope import VERSION_NEWER, Envelope, UnreadableEvent, wrap
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.protocol.wave import PostponeReason, WaveCommand, WaveItem, WaveReply
 from orchestrator.store.core.database import Database

@@ -17,7 +17,7 @@ from orchestrator.cli.terminal.output import moment_json
 from orchestrator.client import EventBus, connect_temporal, ui_link
 from orchestrator.client.dead_letters import DeadLetters, ReplayEffect, ReplayForecast
 from orchestrator.definition.catalog import Catalog
-from orchestrator.protocol.json_text import rewrite
+from orchestrator.protocol.messages.json_text import rewrite
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
 from orchestrator.store.dead_letters.resolution import StoredDeadLetter

@@ -27,8 +27,8 @@ from orchestrator.cli.terminal.options import AsJson, read_stdin
 from orchestrator.cli.terminal.output import Output
 from orchestrator.cli.terminal.person import By, decided_by
 from orchestrator.client.dead_letters import ReplayEffect
-from orchestrator.protocol.envelope import NESTING_LIMIT
-from orchestrator.protocol.json_text import rewrite
+from orchestrator.protocol.messages.envelope import NESTING_LIMIT
+from orchestrator.protocol.messages.json_text import rewrite
 from orchestrator.settings import Settings
 from orchestrator.store.dead_letters.resolution import StoredDeadLetter, read_dead_letter
 

@@ -8,7 +8,7 @@ import typer
 from orchestrator.cli.events.fields import fields_of
 from orchestrator.cli.terminal.invocation import command
 from orchestrator.cli.terminal.output import Output
-from orchestrator.client.publishing.validation import event_class_of
+from orchestrator.client.publishing.event_checks import event_class_of
 from orchestrator.contracts.schemas import schema_of
 from orchestrator.definition.catalog import Catalog
 from orchestrator.event import DomainEvent

@@ -16,13 +16,13 @@ from orchestrator.cli.terminal.options import LONGEST, AsJson, finite, read_stdi
 from orchestrator.cli.terminal.output import Output, is_terminal, json_text
 from orchestrator.client import EventBus, SagaHandle, ui_link
 from orchestrator.client.outcomes.progress import Progress
-from orchestrator.client.publishing.validation import envelope_of, event_class_of, read_event
+from orchestrator.client.publishing.event_checks import envelope_of, event_class_of, read_event
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import EventRejected, PublishIncomplete
 from orchestrator.event import DomainEvent
 from orchestrator.protocol.commands import Phase
-from orchestrator.protocol.envelope import EVENT_SIZE_LIMIT
-from orchestrator.protocol.event_ids import new_event_id
+from orchestrator.protocol.messages.envelope import EVENT_SIZE_LIMIT
+from orchestrator.protocol.messages.event_ids import new_event_id
 from orchestrator.settings import Settings
 
 _SOURCE = "orchestrator/cli"

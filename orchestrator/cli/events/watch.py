@@ -8,7 +8,7 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from orchestrator.cli.sagas.retry_reason import BlockedReason, Reason, reason_of
+from orchestrator.cli.diagnosis.blocked_reason import BlockedReason, Reason, reason_of
 from orchestrator.cli.terminal.exit_codes import Exit, describe_failure
 from orchestrator.client.handle import SagaHandle
 from orchestrator.client.outcomes.progress import Progress

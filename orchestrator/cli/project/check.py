@@ -13,8 +13,8 @@ from orchestrator.cli.terminal.invocation import command
 from orchestrator.cli.terminal.options import AsJson
 from orchestrator.cli.terminal.output import Output
 from orchestrator.contracts.lock import Finding, findings, read_lock
-from orchestrator.definition.application import check_application
 from orchestrator.definition.catalog import Catalog
+from orchestrator.definition.checks.application import check_application
 from orchestrator.definition.names import check_names
 from orchestrator.errors import DefinitionError
 from orchestrator.settings import Settings

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.cli.sagas.diagnosis import SagaDiagnosis
-from orchestrator.cli.sagas.event_diagnosis import EventDiagnosis, diagnose, known_catalog
+from orchestrator.cli.diagnosis.event import EventDiagnosis, diagnose, known_catalog
+from orchestrator.cli.diagnosis.saga import SagaDiagnosis
 from orchestrator.cli.sagas.nudge import restart_failing_execution, send_cancel
 from orchestrator.cli.sagas.outcome_wait import print_already_ended, print_outcome, wait_for_outcome
 from orchestrator.cli.sagas.status import print_next_commands, saga_document

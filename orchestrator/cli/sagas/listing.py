@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.sagas.diagnosis import shown_phase
-from orchestrator.cli.sagas.parked import Parked, parked_events
+from orchestrator.cli.diagnosis.parked import Parked, parked_events
+from orchestrator.cli.diagnosis.saga import shown_phase
 from orchestrator.cli.terminal.invocation import command
 from orchestrator.cli.terminal.options import AsJson
 from orchestrator.cli.terminal.output import Output, age_text, moment_json

@@ -3,14 +3,14 @@
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.cli.sagas.diagnosis import SagaDiagnosis
-from orchestrator.cli.sagas.retry_reason import BlockedReason
+from orchestrator.cli.diagnosis.blocked_reason import BlockedReason
+from orchestrator.cli.diagnosis.saga import SagaDiagnosis
 from orchestrator.cli.terminal.exit_codes import NotPossible
 from orchestrator.client.executions.own_execution import ensure_own_execution
 from orchestrator.client.executions.renewal import begin_again, cancel_if_running
 from orchestrator.errors import Unreachable
 from orchestrator.protocol.commands import Phase
-from orchestrator.protocol.envelope import read
+from orchestrator.protocol.messages.envelope import read
 from orchestrator.protocol.names import RETRY_SIGNAL
 from orchestrator.settings import Settings
 

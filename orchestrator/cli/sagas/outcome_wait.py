@@ -8,8 +8,8 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from orchestrator.cli.sagas.diagnosis import SagaDiagnosis
-from orchestrator.cli.sagas.event_diagnosis import EventDiagnosis, diagnose
+from orchestrator.cli.diagnosis.event import EventDiagnosis, diagnose
+from orchestrator.cli.diagnosis.saga import SagaDiagnosis
 from orchestrator.cli.sagas.nudge import restart_failing_execution
 from orchestrator.cli.sagas.status import print_next_commands, saga_document
 from orchestrator.cli.terminal.exit_codes import Exit, worst_of

@@ -2,11 +2,11 @@
 
 import asyncio
 
-from orchestrator.cli.sagas.diagnosis import SagaDiagnosis
-from orchestrator.cli.sagas.event_diagnosis import diagnose
+from orchestrator.cli.diagnosis.blocked_reason import BlockedReason
+from orchestrator.cli.diagnosis.event import diagnose
+from orchestrator.cli.diagnosis.saga import SagaDiagnosis
 from orchestrator.cli.sagas.nudge import restart_failing_execution, send_retry
 from orchestrator.cli.sagas.outcome_wait import print_already_ended
-from orchestrator.cli.sagas.retry_reason import BlockedReason
 from orchestrator.cli.sagas.status import saga_document
 from orchestrator.cli.terminal.exit_codes import Exit
 from orchestrator.cli.terminal.invocation import command

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.sagas.diagnosis import SagaDiagnosis
-from orchestrator.cli.sagas.event_diagnosis import EventDiagnosis, diagnose, known_catalog
+from orchestrator.cli.diagnosis.event import EventDiagnosis, diagnose, known_catalog
+from orchestrator.cli.diagnosis.saga import SagaDiagnosis
 from orchestrator.cli.sagas.nudge import send_retry
 from orchestrator.cli.sagas.outcome_wait import print_already_ended, print_outcome, wait_for_outcome
 from orchestrator.cli.sagas.status import saga_document

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.sagas.diagnosis import SagaDiagnosis
-from orchestrator.cli.sagas.event_diagnosis import describe_dead_letter, diagnose
+from orchestrator.cli.diagnosis.event import describe_dead_letter, diagnose
+from orchestrator.cli.diagnosis.saga import SagaDiagnosis
 from orchestrator.cli.terminal.exit_codes import Exit, worst_of
 from orchestrator.cli.terminal.options import AsJson, EventId
 from orchestrator.cli.terminal.output import Output, age_text, moment_json

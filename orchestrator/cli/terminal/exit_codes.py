@@ -17,9 +17,9 @@ from orchestrator.errors import (
     Unreachable,
 )
 from orchestrator.settings import InvalidSettings
+from orchestrator.store.belonging import RecoveryRefused
 from orchestrator.store.connections.errors import DatabaseUnusable
 from orchestrator.store.queries.sagas import NoTables
-from orchestrator.store.recovery import RecoveryRefused
 from orchestrator.store.saga.intervention import SkipRefused
 
 

@@ -9,7 +9,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.client.in_flight import request_slot
-from orchestrator.protocol.envelope import Envelope
+from orchestrator.protocol.messages.envelope import Envelope
 from orchestrator.protocol.names import EVENT_SIGNAL, UNDO_SIGNAL, own_workflow_id
 from orchestrator.workflow.own_execution import raw_json
 from orchestrator.workflow.search_attributes import of_event

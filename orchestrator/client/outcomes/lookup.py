@@ -17,10 +17,10 @@ from temporalio.service import RPCError
 from orchestrator.client.outcomes.execution_outcome import is_fatal
 from orchestrator.errors import Unreachable
 from orchestrator.protocol.lookup import Lookup, LookupReply
+from orchestrator.store.belonging import RecoveryRefused, check_belonging
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.queries.lookup import answer
-from orchestrator.store.recovery import RecoveryRefused, check_belonging
 from orchestrator.workflow.system.lookup import LOOKUP_TIMEOUT, RUN_TIMEOUT, SagaLookups
 
 _TASK_TIMEOUT = timedelta(seconds=5)

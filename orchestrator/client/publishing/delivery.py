@@ -7,11 +7,11 @@ from typing import Any
 from temporalio.service import RPCError
 
 from orchestrator.client.handle import SagaHandle
-from orchestrator.client.publishing.validation import Addressed
+from orchestrator.client.publishing.event_checks import Addressed
 from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.errors import PublishIncomplete, Unreachable
 from orchestrator.event import DomainEvent
-from orchestrator.protocol.envelope import Envelope
+from orchestrator.protocol.messages.envelope import Envelope
 
 _AT_ONCE = 50
 """How many events are sent concurrently: half of the requests that may be in flight, so that a single event that is

@@ -10,8 +10,8 @@ from temporalio.common import WorkflowIDReusePolicy
 from orchestrator.client.in_flight import request_slot
 from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.event import DomainEvent
-from orchestrator.protocol.envelope import Envelope
 from orchestrator.protocol.lock_keys import lock_keys_of
+from orchestrator.protocol.messages.envelope import Envelope
 from orchestrator.protocol.names import EVENT_SIGNAL, partition_for
 from orchestrator.workflow.own_execution import raw_json
 

@@ -15,7 +15,7 @@ from temporalio.service import RPCError
 
 from orchestrator.client.in_flight import long_poll_slot, request_slot
 from orchestrator.errors import EventRejected, Unreachable
-from orchestrator.protocol.dead_letters import DeadLetter, Inbound
+from orchestrator.protocol.messages.dead_letters import DeadLetter, Inbound
 from orchestrator.protocol.names import BUS_SOURCE
 from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
 from orchestrator.store.core.database import Database

@@ -12,7 +12,7 @@ from sqlalchemy.exc import StatementError
 
 from orchestrator.errors import storable
 from orchestrator.protocol.exception_groups import leaves
-from orchestrator.protocol.validation_errors import describe
+from orchestrator.protocol.messages.validation_errors import describe
 
 _CAUSES = 3
 """The maximum number of causes that a line names."""

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, LargeBinary, and_, bindparam, cast, func, 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import storable
-from orchestrator.protocol.dead_letters import DeadLetter, DeadLetterPiece
+from orchestrator.protocol.messages.dead_letters import DeadLetter, DeadLetterPiece
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_dead_letter

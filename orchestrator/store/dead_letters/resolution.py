@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, LargeBinary, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import storable
-from orchestrator.protocol.dead_letters import DeadLetter, Inbound
+from orchestrator.protocol.messages.dead_letters import DeadLetter, Inbound
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_dead_letter

@@ -29,7 +29,7 @@ from orchestrator.protocol.commands import (
     StepState,
 )
 from orchestrator.protocol.containment import contained
-from orchestrator.protocol.envelope import canonical
+from orchestrator.protocol.messages.envelope import canonical
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_step

@@ -20,7 +20,7 @@ from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import OrchestratorError
 from orchestrator.protocol.commands import Phase, SagaRef, StepCommand, StepState, UndoCommand, Undone, UndoReply
 from orchestrator.protocol.containment import contained
-from orchestrator.protocol.envelope import read
+from orchestrator.protocol.messages.envelope import read
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_step

@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator.definition.databases import database_of
+from orchestrator.definition.checks.databases import database_of
 from orchestrator.errors import DefinitionError, Problem, Unreachable
 from orchestrator.operation import HOME
 from orchestrator.store.connections.errors import DatabaseCondition, condition_of

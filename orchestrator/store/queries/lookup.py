@@ -18,7 +18,6 @@ from sqlalchemy import Text, bindparam, literal, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.protocol.commands import Outcome
-from orchestrator.protocol.fingerprints import FINGERPRINTS_LIMIT, fingerprint, pack, unpack
 from orchestrator.protocol.lookup import (
     LOOKUP_KEYS,
     OVERLAP,
@@ -29,6 +28,7 @@ from orchestrator.protocol.lookup import (
     LookupReply,
     SagaEntry,
 )
+from orchestrator.protocol.messages.fingerprints import FINGERPRINTS_LIMIT, fingerprint, pack, unpack
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases

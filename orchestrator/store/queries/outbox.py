@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, func, or_, select
 
-from orchestrator.protocol.envelope import UnreadableEvent, read
+from orchestrator.protocol.messages.envelope import UnreadableEvent, read
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga_outbox

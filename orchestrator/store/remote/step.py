@@ -10,7 +10,7 @@ from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import Refused
 from orchestrator.operation import Reversal
 from orchestrator.protocol.commands import Decided, Diverged, Phase, Resume, StepCommand, StepReply, StepState
-from orchestrator.protocol.envelope import canonical
+from orchestrator.protocol.messages.envelope import canonical
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases

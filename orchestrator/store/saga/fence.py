@@ -35,7 +35,7 @@ from orchestrator.protocol.commands import (
     StepState,
 )
 from orchestrator.protocol.containment import contained
-from orchestrator.protocol.envelope import CONTENT_LIMIT, canonical
+from orchestrator.protocol.messages.envelope import CONTENT_LIMIT, canonical
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.driver_text import DriverText

@@ -26,13 +26,13 @@ from orchestrator.protocol.commands import (
     Reused,
     StepState,
 )
-from orchestrator.protocol.envelope import OUTCOME_SIZE_LIMIT, Envelope, canonical, read, wrap
-from orchestrator.protocol.unwrapping import failure_event, parse
+from orchestrator.protocol.messages.envelope import OUTCOME_SIZE_LIMIT, Envelope, canonical, read, wrap
+from orchestrator.protocol.messages.unwrapping import failure_event, parse
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_step
 from orchestrator.store.locks import Waker, Woken, release, wake_none
-from orchestrator.store.outbox import SENT_AT_ONCE, TO_BE_SENT, fills
+from orchestrator.store.outbox import ALREADY_SENT, TO_BE_SENT, fills
 from orchestrator.store.saga.atomic import undone_calls
 from orchestrator.store.saga.opening import OpenSaga, lock_sagas
 from orchestrator.store.saga.step_rows import RecordedStep, steps_of_each
@@ -193,7 +193,7 @@ async def _write(connection: AsyncConnection, endings: Sequence[_Ending]) -> Non
     without_listeners = [_outbox_row(ending) for ending in endings if not ending.starts_others]
     with_listeners = [{**_outbox_row(ending), "of_saga": ending.saga} for ending in endings if ending.starts_others]
     if without_listeners:
-        await connection.execute(SENT_AT_ONCE, without_listeners)
+        await connection.execute(ALREADY_SENT, without_listeners)
     if with_listeners:
         await connection.execute(TO_BE_SENT, with_listeners)
         fills(connection)

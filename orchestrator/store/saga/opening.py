@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.commands import Blocked, Blocker, Decided, Expired, Opening, Outcome, Phase, Reused
-from orchestrator.protocol.envelope import Envelope, read
-from orchestrator.protocol.unwrapping import is_same_event
+from orchestrator.protocol.messages.envelope import Envelope, read
+from orchestrator.protocol.messages.unwrapping import is_same_event
 from orchestrator.store.core import clock
 from orchestrator.store.core.columns import UtcTime
 from orchestrator.store.core.saga_ids import OF_SAGAS, ids_as_json

@@ -12,7 +12,7 @@ from orchestrator.definition.atomic import ATOMIC, calls_in
 from orchestrator.definition.catalog import Catalog
 from orchestrator.operation import HOME, Operation, Reversal
 from orchestrator.protocol.commands import StepCommand, StepState
-from orchestrator.protocol.envelope import canonical, digest
+from orchestrator.protocol.messages.envelope import canonical, digest
 from orchestrator.store.core.schema import saga_step
 
 KINDS_WITH_EFFECT = ("operation", "atomic", "external")

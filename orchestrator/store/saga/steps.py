@@ -24,7 +24,7 @@ from orchestrator.protocol.commands import (
     WaitCommand,
     WaitReply,
 )
-from orchestrator.protocol.envelope import Envelope
+from orchestrator.protocol.messages.envelope import Envelope
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.external.attempt import run_external_step, settle_external_step

@@ -39,7 +39,7 @@ from orchestrator.protocol.commands import (
     UndoReply,
 )
 from orchestrator.protocol.containment import contained
-from orchestrator.protocol.envelope import canonical, read
+from orchestrator.protocol.messages.envelope import canonical, read
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases

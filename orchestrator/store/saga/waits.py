@@ -25,7 +25,7 @@ from orchestrator.protocol.commands import (
     WaitCommand,
     WaitReply,
 )
-from orchestrator.protocol.envelope import canonical
+from orchestrator.protocol.messages.envelope import canonical
 from orchestrator.store.core import clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga, saga_step

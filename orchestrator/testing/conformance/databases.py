@@ -16,9 +16,9 @@ from sqlalchemy import MetaData, Table, make_url, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition.catalog import Catalog
-from orchestrator.definition.databases import database_of
+from orchestrator.definition.checks.databases import database_of
 from orchestrator.operation import HOME
-from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.messages.envelope import saga_id
 from orchestrator.store.connections.url import Dialect
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases

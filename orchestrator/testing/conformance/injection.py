@@ -40,8 +40,8 @@ from orchestrator.protocol.commands import (
     WaitCommand,
     WaitReply,
 )
-from orchestrator.protocol.envelope import Envelope
-from orchestrator.protocol.unwrapping import unwrap
+from orchestrator.protocol.messages.envelope import Envelope
+from orchestrator.protocol.messages.unwrapping import unwrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.saga.steps import StoreSteps

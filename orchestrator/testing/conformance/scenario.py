@@ -12,7 +12,7 @@ from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.drive.driver import Driver
 from orchestrator.event import DomainEvent
 from orchestrator.protocol.commands import STUCK_AFTER, Outcome, Phase
-from orchestrator.protocol.envelope import Envelope, saga_id, wrap
+from orchestrator.protocol.messages.envelope import Envelope, saga_id, wrap
 from orchestrator.store.core.schema import saga, saga_step
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.testing.conformance.databases import PreparedDatabases

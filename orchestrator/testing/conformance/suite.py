@@ -12,7 +12,7 @@ from orchestrator.drive.driver import Driver
 from orchestrator.errors import UsageError
 from orchestrator.event import DomainEvent
 from orchestrator.protocol.commands import Outcome, Phase
-from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.messages.envelope import saga_id
 from orchestrator.settings import Settings
 from orchestrator.store.connections.url import Dialect
 from orchestrator.store.core.schema import saga_step

@@ -10,7 +10,7 @@ from temporalio.client import Client
 
 from orchestrator.client.executions.own_execution import OwnExecution, ensure_own_execution
 from orchestrator.protocol.commands import Phase
-from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.messages.envelope import saga_id
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.protocol.wave import PostponedItem, PostponeReason
 from orchestrator.store.core.databases import Databases

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from orchestrator.event import DomainEvent
-from orchestrator.protocol.dead_letters import Inbound
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent
 from orchestrator.protocol.lock_keys import LockKeys
+from orchestrator.protocol.messages.dead_letters import Inbound
+from orchestrator.protocol.messages.envelope import Envelope, UnreadableEvent
 from orchestrator.protocol.wave import PostponedItem, PostponeReason, WaveItem
 
 

@@ -8,8 +8,8 @@ from sqlalchemy import select
 from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.event import DomainEvent
 from orchestrator.protocol import names
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, read_received, saga_id
-from orchestrator.protocol.unwrapping import id_reused, unwrap
+from orchestrator.protocol.messages.envelope import Envelope, UnreadableEvent, read, read_received, saga_id
+from orchestrator.protocol.messages.unwrapping import id_reused, unwrap
 from orchestrator.protocol.wave import PostponedItem, PostponeReason, WaveCommand, WaveItem
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.schema import saga

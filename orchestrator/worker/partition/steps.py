@@ -27,7 +27,7 @@ from orchestrator.protocol.commands import (
     WaitCommand,
     WaitReply,
 )
-from orchestrator.protocol.envelope import Envelope
+from orchestrator.protocol.messages.envelope import Envelope
 from orchestrator.protocol.wave import PostponeReason
 from orchestrator.retry import DEFAULT_RETRY, WAVE_RETRY, Retry
 from orchestrator.store.core.database import Database

@@ -17,11 +17,11 @@ from temporalio.client import Client
 from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.drive.driver import Driver, EventIdReused, SagaStuck
 from orchestrator.protocol.commands import Opening, Phase, SagaRef
-from orchestrator.protocol.dead_letters import DeadLetter
-from orchestrator.protocol.envelope import UnreadableEvent, read, saga_id
 from orchestrator.protocol.lock_keys import lock_keys_of
+from orchestrator.protocol.messages.dead_letters import DeadLetter
+from orchestrator.protocol.messages.envelope import UnreadableEvent, read, saga_id
+from orchestrator.protocol.messages.unwrapping import id_reused, unwrap
 from orchestrator.protocol.names import own_workflow_id
-from orchestrator.protocol.unwrapping import id_reused, unwrap
 from orchestrator.protocol.wave import SMALL_WAVE, PostponedItem, PostponeReason, WaveCommand, WaveReply
 from orchestrator.store.core.error_text import error_text
 from orchestrator.store.core.schema import saga

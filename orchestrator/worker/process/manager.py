@@ -24,7 +24,7 @@ from orchestrator.client.executions.task_queues import other_queues
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import DefinitionError, OrchestratorError
 from orchestrator.settings import InvalidSettings, Settings
-from orchestrator.store.recovery import RecoveryRefused
+from orchestrator.store.belonging import RecoveryRefused
 from orchestrator.store.saga.steps import StoreSteps
 from orchestrator.telemetry.streams import open_standard_streams, write_line
 from orchestrator.worker.activities import activities_of

@@ -8,13 +8,13 @@ from temporalio.api.workflowservice.v1 import GetClusterInfoRequest
 from temporalio.client import Client
 
 from orchestrator.client.connection import connect_temporal
-from orchestrator.definition.application import check_application
 from orchestrator.definition.catalog import Catalog
+from orchestrator.definition.checks.application import check_application
 from orchestrator.settings import Settings
+from orchestrator.store.belonging import check_shared
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.migrations.migrate import migrate
-from orchestrator.store.recovery import check_shared
 from orchestrator.telemetry.streams import write_line
 from orchestrator.worker.search_attributes import ensure_search_attributes
 from orchestrator.workflow.converter import worker_data_converter

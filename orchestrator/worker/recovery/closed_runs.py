@@ -18,9 +18,9 @@ from temporalio.client import Client
 from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.event import DomainEvent
 from orchestrator.protocol import names
-from orchestrator.protocol.dead_letters import Inbound
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read_received
-from orchestrator.protocol.unwrapping import unwrap
+from orchestrator.protocol.messages.dead_letters import Inbound
+from orchestrator.protocol.messages.envelope import Envelope, UnreadableEvent, read_received
+from orchestrator.protocol.messages.unwrapping import unwrap
 from orchestrator.protocol.wave import Carried
 
 _ENDED_WELL = ("completed", "failed", "cancelled", "rejected")

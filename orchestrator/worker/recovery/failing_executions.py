@@ -19,16 +19,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.drive.driver import CANCELLED, DEADLINE_EXCEEDED, too_late
 from orchestrator.protocol.commands import Phase
-from orchestrator.protocol.envelope import saga_id
+from orchestrator.protocol.messages.envelope import saga_id
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.store.core.clock import read_clock
-from orchestrator.store.recovery import (
-    RecordedSaga,
-    UndoAnswer,
-    recorded_sagas,
-    undo_if_still_owned,
-    would_undo,
-)
+from orchestrator.store.recovery import RecordedSaga, UndoAnswer, recorded_sagas, undo_if_still_owned, would_undo
 from orchestrator.worker.recovery.execution_status import ExecutionStatus
 from orchestrator.worker.recovery.limits import SweepState
 from orchestrator.workflow.system.recovery import Action

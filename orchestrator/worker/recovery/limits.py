@@ -13,7 +13,7 @@ from temporalio.client import Client
 from orchestrator.client.executions.own_execution import ensure_own_execution
 from orchestrator.client.executions.renewal import begin_again, cancel_if_running
 from orchestrator.definition.catalog import Catalog
-from orchestrator.protocol.envelope import Envelope
+from orchestrator.protocol.messages.envelope import Envelope
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from orchestrator.store.recovery import RecordedSaga, overdue_sagas
+from orchestrator.store.recovery import RecordedSaga, stalled_sagas
 from orchestrator.worker.recovery.limits import SweepState
 
 _PAGE = 200
@@ -47,7 +47,7 @@ class StalledPages:
         waiting = quiet - min(_LOOKS_APART, sweep.limits.grace * 8)
         for first in (None,) if begin is None else (begin, None):
             last = first
-            while page := await overdue_sagas(
+            while page := await stalled_sagas(
                 sweep.database,
                 before=quiet,
                 now=now,

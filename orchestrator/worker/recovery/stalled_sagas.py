@@ -8,16 +8,10 @@ saga is resumed.
 import asyncio
 
 from orchestrator.protocol.commands import Phase
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read
+from orchestrator.protocol.messages.envelope import Envelope, UnreadableEvent, read
+from orchestrator.protocol.messages.unwrapping import unwrap
 from orchestrator.protocol.names import is_partition, own_workflow_id
-from orchestrator.protocol.unwrapping import unwrap
-from orchestrator.store.recovery import (
-    RecordedSaga,
-    UndoAnswer,
-    recorded_sagas,
-    undo_if_still_owned,
-    would_undo,
-)
+from orchestrator.store.recovery import RecordedSaga, UndoAnswer, recorded_sagas, undo_if_still_owned, would_undo
 from orchestrator.worker.recovery.execution_status import (
     ExecutionStatus,
     status_of_chain,

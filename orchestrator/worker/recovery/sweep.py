@@ -19,22 +19,15 @@ from temporalio.exceptions import ApplicationError
 
 from orchestrator.definition.catalog import Catalog
 from orchestrator.protocol.names import own_workflow_id
+from orchestrator.store.belonging import RecoveryRefused, adopt, check_belonging
 from orchestrator.store.core.clock import read_clock
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.core.error_text import error_text
 from orchestrator.store.dead_letters.intake import fill_in_event_ids
 from orchestrator.store.external.undo import OrphanedEffect
-from orchestrator.store.lock_heads import BATCH, remove_unused_heads
-from orchestrator.store.recovery import (
-    RecordedSaga,
-    RecoveryRefused,
-    adopt,
-    check_belonging,
-    record_swept,
-    recorded_sagas,
-    swept_until,
-)
+from orchestrator.store.recovery import RecordedSaga, record_swept, recorded_sagas, swept_until
+from orchestrator.store.unused_lock_keys import BATCH, remove_unused_heads
 from orchestrator.worker.attempt_failure import attempt_failed
 from orchestrator.worker.fault_log import fault_log_of
 from orchestrator.worker.recovery.closed_runs import ClosedRun, closed_abnormally, newest_close

@@ -13,10 +13,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.client.publishing.partitions import PartitionSender, partition_of
 from orchestrator.event import DomainEvent
-from orchestrator.protocol.dead_letters import DeadLetter, Inbound
-from orchestrator.protocol.envelope import Envelope, UnreadableEvent, read, saga_id
+from orchestrator.protocol.messages.dead_letters import DeadLetter, Inbound
+from orchestrator.protocol.messages.envelope import Envelope, UnreadableEvent, read, saga_id
+from orchestrator.protocol.messages.unwrapping import id_reused, is_same_event
 from orchestrator.protocol.names import EVENT_SIGNAL, is_partition, own_workflow_id
-from orchestrator.protocol.unwrapping import id_reused, is_same_event
 from orchestrator.store.dead_letters.intake import store_dead_letter
 from orchestrator.store.recovery import RecordedSaga, recorded_sagas, stored_positions
 from orchestrator.worker.recovery.closed_runs import ClosedRun, messages_of, read_message

@@ -8,7 +8,7 @@ from orchestrator.client.executions.own_execution import ensure_own_execution
 from orchestrator.client.publishing.partitions import PartitionSender, partition_of
 from orchestrator.definition.catalog import AnyOrchestrator
 from orchestrator.event import DomainEvent
-from orchestrator.protocol.envelope import Envelope
+from orchestrator.protocol.messages.envelope import Envelope
 
 
 class Deliver(Protocol):

@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 from orchestrator.client.bus import EventBus
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import EventRejected
-from orchestrator.protocol.dead_letters import DeadLetter, Inbound
+from orchestrator.protocol.messages.dead_letters import DeadLetter, Inbound
 from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
 from orchestrator.store.core.database import Database
 from orchestrator.store.dead_letters.intake import store_dead_letter

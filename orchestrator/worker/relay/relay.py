@@ -21,9 +21,10 @@ from temporalio.common import MetricMeter
 
 from orchestrator.definition.catalog import Catalog
 from orchestrator.operation import HOME
-from orchestrator.protocol.dead_letters import DeadLetter, Inbound
-from orchestrator.protocol.envelope import UnreadableEvent, read, saga_id
+from orchestrator.protocol.messages.dead_letters import DeadLetter, Inbound
+from orchestrator.protocol.messages.envelope import UnreadableEvent, read, saga_id
 from orchestrator.protocol.names import OUTBOX_SOURCE
+from orchestrator.store.belonging import RecoveryRefused
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.store.core.error_text import error_text
@@ -39,7 +40,6 @@ from orchestrator.store.outbox import (
     sagas_among,
 )
 from orchestrator.store.queries.outbox import waiting
-from orchestrator.store.recovery import RecoveryRefused
 from orchestrator.worker.fault_log import fault_log_of
 from orchestrator.worker.relay.delivery import Deliver
 from orchestrator.worker.relay.limits import RelayLimits

@@ -5,8 +5,8 @@ from uuid import UUID
 from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.errors import OrchestratorError
 from orchestrator.event import DomainEvent
-from orchestrator.protocol.envelope import Envelope, read, saga_id
-from orchestrator.protocol.unwrapping import unwrap
+from orchestrator.protocol.messages.envelope import Envelope, read, saga_id
+from orchestrator.protocol.messages.unwrapping import unwrap
 from orchestrator.store.outbox import OutboxRow, Target
 
 

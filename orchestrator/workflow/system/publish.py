@@ -14,8 +14,8 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ApplicationError
 
 from orchestrator.protocol import names
-from orchestrator.protocol.dead_letters import Inbound, pieces
-from orchestrator.protocol.envelope import EVENT_SIZE_LIMIT, UnreadableEvent, check_received, too_large
+from orchestrator.protocol.messages.dead_letters import Inbound, pieces
+from orchestrator.protocol.messages.envelope import EVENT_SIZE_LIMIT, UnreadableEvent, check_received, too_large
 from orchestrator.protocol.reserved_names import PUBLISH_EVENT_WORKFLOW
 from orchestrator.workflow.inbox import CARRIED
 from orchestrator.workflow.own_execution import raw_json
@@ -75,7 +75,7 @@ class PublishEvent:
         elif not self._arrived:
             await self._wait_for_first()
         while self._arrived:
-            self._continue_in_new_run_if_due()
+            self._continue_as_new_if_due()
             await self._publish(self._arrived.popleft())
         if not self._published:
             raise self._rejected or _rejection("event.missing", "started without an event, and none arrived")
@@ -141,7 +141,7 @@ class PublishEvent:
         if self._rejected is None:
             self._rejected = _rejection(code, reason, letter)
 
-    def _continue_in_new_run_if_due(self) -> None:
+    def _continue_as_new_if_due(self) -> None:
         if not workflow.info().is_continue_as_new_suggested():
             return
         can_be_carried = all(message.source in names.EVENT_SOURCES and message.raw for message in self._arrived)

@@ -14,10 +14,10 @@ from temporalio.common import RawValue, RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ApplicationError
 
 from orchestrator.protocol import names
-from orchestrator.protocol.dead_letters import Inbound, pieces
-from orchestrator.protocol.json_text import has_rounded_number
+from orchestrator.protocol.messages.dead_letters import Inbound, pieces
+from orchestrator.protocol.messages.json_text import has_rounded_number
+from orchestrator.protocol.messages.validation_errors import describe
 from orchestrator.protocol.reserved_names import SCHEDULED_WORKFLOW
-from orchestrator.protocol.validation_errors import describe
 
 PUBLISH_SCHEDULED = "saga.publish_scheduled"
 """The activity type. It is part of the wire format, like the constants in `names`. The workflow is

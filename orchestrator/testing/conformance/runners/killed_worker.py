@@ -20,8 +20,8 @@ from typing import Any, cast
 from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.drive.driver import Driver
 from orchestrator.operation import Operation
-from orchestrator.protocol.envelope import read
-from orchestrator.protocol.unwrapping import unwrap
+from orchestrator.protocol.messages.envelope import read
+from orchestrator.protocol.messages.unwrapping import unwrap
 from orchestrator.store.core.database import Database
 from orchestrator.store.core.databases import Databases
 from orchestrator.testing.conformance.faults import (

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 from orchestrator.drive.driver import EventIdReused
 from orchestrator.event import DomainEvent
 from orchestrator.protocol.commands import Decided, Outcome, Phase, Reused, StepDone, UndoCommand, Undone
-from orchestrator.protocol.envelope import UnreadableEvent, canonical
-from orchestrator.protocol.unwrapping import parse
+from orchestrator.protocol.messages.envelope import UnreadableEvent, canonical
+from orchestrator.protocol.messages.unwrapping import parse
 from orchestrator.testing.conformance.faults import (
     NotApplicable,
     can_be_undone_before,

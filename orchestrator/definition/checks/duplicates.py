@@ -44,7 +44,7 @@ def _duplicate_event_types(events: Sequence[type[DomainEvent]]) -> Iterator[Prob
         if other is not source:
             yield source.problem(
                 f"{event.__name__} is the event type {event.type_name()}, as is the class in "
-                f"{other.problem('').place}. An event's type is its class's name: rename one of them"
+                f"{other}. An event's type is its class's name: rename one of them"
             )
 
 
@@ -61,7 +61,7 @@ def _duplicate_activities(operations: Sequence[Operation[..., Any]]) -> Iterator
             )
         else:
             yield source.problem(
-                f"{name} is also in {other.problem('').place}. An activity is named after the last part of its module "
+                f"{name} is also in {other}. An activity is named after the last part of its module "
                 "and its function: rename one of them"
             )
 
@@ -81,8 +81,7 @@ def _duplicate_orchestrators(orchestrators: Sequence[type[Orchestrator[Any, Any,
         other = first.setdefault(orchestrator.__name__, source)
         if other is not source:
             yield source.problem(
-                f"{orchestrator.__name__} is also in {other.problem('').place}. A workflow type is its class's name: "
-                "rename one of them"
+                f"{orchestrator.__name__} is also in {other}. A workflow type is its class's name: rename one of them"
             )
 
 

@@ -11,9 +11,16 @@ from typing import Any, TypeVar
 from pydantic import JsonValue, ValidationError
 
 from orchestrator.event import DomainEvent, Fields, UndoneStep, upcasters_of
-from orchestrator.protocol.envelope import VERSION_NEWER, Envelope, UnreadableEvent, canonical, content_digest, read
-from orchestrator.protocol.json_text import loads_keeping_digits, rounded_field
-from orchestrator.protocol.validation_errors import describe
+from orchestrator.protocol.messages.envelope import (
+    VERSION_NEWER,
+    Envelope,
+    UnreadableEvent,
+    canonical,
+    content_digest,
+    read,
+)
+from orchestrator.protocol.messages.json_text import loads_keeping_digits, rounded_field
+from orchestrator.protocol.messages.validation_errors import describe
 
 E = TypeVar("E", bound=DomainEvent)
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from orchestrator.cli.sagas.diagnosis import SagaDiagnosis
-from orchestrator.cli.sagas.retry_reason import BlockedReason, Reason, reason_of
+from orchestrator.cli.diagnosis.blocked_reason import BlockedReason, Reason, reason_of
+from orchestrator.cli.diagnosis.saga import SagaDiagnosis
 from orchestrator.cli.terminal.exit_codes import NotPossible
 from orchestrator.cli.terminal.invocation import command, worker_command
 from orchestrator.client import connect_temporal, ui_link
 from orchestrator.client.executions.task_queues import is_polled, other_queues
 from orchestrator.definition.catalog import Catalog
 from orchestrator.errors import DefinitionError, SagaUnknown, Unreachable
-from orchestrator.protocol.envelope import valid_event_id
+from orchestrator.protocol.messages.envelope import valid_event_id
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.settings import Settings
 from orchestrator.store.core.database import Database

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from temporalio.client import WorkflowExecutionStatus
 
-from orchestrator.cli.sagas.retry_reason import LAST_FAILURE, BlockedReason, Reason, describe_lock_wait
+from orchestrator.cli.diagnosis.blocked_reason import LAST_FAILURE, BlockedReason, Reason, describe_lock_wait
 from orchestrator.cli.terminal.exit_codes import Exit
 from orchestrator.cli.terminal.invocation import command
 from orchestrator.cli.terminal.output import age_text

@@ -6,8 +6,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import SQLModel
 
 from orchestrator.definition.catalog import Catalog
-from orchestrator.definition.databases import problems_of_databases
-from orchestrator.definition.tables import problems_of_tables
+from orchestrator.definition.checks.databases import problems_of_databases
+from orchestrator.definition.checks.tables import problems_of_tables
 from orchestrator.errors import DefinitionError, Problem
 
 

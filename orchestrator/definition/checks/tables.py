@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from sqlalchemy import MetaData, Table
 
-from orchestrator.definition.databases import database_of, sources_of_tables
+from orchestrator.definition.checks.databases import database_of, sources_of_tables
 from orchestrator.definition.source import Source
 from orchestrator.errors import Problem
 from orchestrator.protocol.reserved_names import TABLE_PREFIX

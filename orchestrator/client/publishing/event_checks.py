@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from orchestrator.definition.catalog import AnyOrchestrator, Catalog
 from orchestrator.errors import EventRejected
 from orchestrator.event import DomainEvent, event_type_of
-from orchestrator.protocol.envelope import EVENT_SIZE_LIMIT, Envelope, UnreadableEvent, read, wrap
-from orchestrator.protocol.json_text import doubled_field, has_rounded_number, loads_keeping_digits
-from orchestrator.protocol.unwrapping import parse, refuse_rounded_numbers, unwrap
+from orchestrator.protocol.messages.envelope import EVENT_SIZE_LIMIT, Envelope, UnreadableEvent, read, wrap
+from orchestrator.protocol.messages.json_text import doubled_field, has_rounded_number, loads_keeping_digits
+from orchestrator.protocol.messages.unwrapping import parse, refuse_rounded_numbers, unwrap
 from orchestrator.values.publishable import check_publishable
 
 

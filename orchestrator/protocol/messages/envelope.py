@@ -27,9 +27,9 @@ from pydantic import (
 
 from orchestrator.errors import OrchestratorError, storable
 from orchestrator.event import DomainEvent, unstorable
-from orchestrator.protocol.json_text import GivenTwice, loads_strictly
+from orchestrator.protocol.messages.json_text import GivenTwice, loads_strictly
+from orchestrator.protocol.messages.validation_errors import describe
 from orchestrator.protocol.names import EVENT_SIGNAL, EVENT_SOURCES
-from orchestrator.protocol.validation_errors import describe
 from orchestrator.values.round_trip import deeper_than
 
 EVENT_SIZE_LIMIT = 256 * 1024

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from temporalio.client import Client
 
-from orchestrator.cli.sagas.retry_reason import BlockedReason, reason_of
+from orchestrator.cli.diagnosis.blocked_reason import BlockedReason, reason_of
 from orchestrator.protocol.names import own_workflow_id
 from orchestrator.workflow.search_attributes import SAGA_STATUS
 

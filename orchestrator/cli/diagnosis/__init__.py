@@ -1,0 +1,1 @@
+"""Why a saga or an event does not advance."""

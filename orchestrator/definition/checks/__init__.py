@@ -1,0 +1,1 @@
+"""Checks of what an application declares, as a whole."""
