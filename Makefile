@@ -46,10 +46,10 @@ storm: ready
 	@exec $(BIN)/python -m starter.storm
 
 test: $(VENV)/.dev
-	@$(BIN)/pytest -q -n 3
+	@$(BIN)/pytest -q -n 3 --dist worksteal
 
 test-all: $(VENV)/.dev
-	@$(BIN)/pytest -q -n auto --maxprocesses=4 -m ""
+	@$(BIN)/pytest -q -n 4 --dist worksteal -m ""
 
 conformance: $(VENV)/.dev
 	@$(BIN)/python -m orchestrator.testing $(if $(SLICE),--slice $(SLICE)) tests.app.test_conformance tests.app.test_conformance_of_categories tests.testing.test_conformance_of_the_cast

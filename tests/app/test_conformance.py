@@ -1,7 +1,6 @@
 """SmartExpense's orchestrators in the conformance kit: every fault at every step. `make conformance` runs all of it.
 
-Here each fault hits every step of one example per orchestrator, on one of the databases. Faults with a second driver or
-with other sagas run on both, because each database has its own locks.
+Here each fault hits every step of one example per orchestrator, on one of the databases.
 """
 
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from events.identity import AccountId
 from orchestrator import Transaction
 from orchestrator.store.connections.url import Dialect
 from orchestrator.testing import Equality, Example, conformance
-from orchestrator.testing.conformance.runners import FAULTS
 from orchestrator.testing.conformance.suite import Group
 from starter.seed import open_account, seed
 from tests.app.scenarios import CASH, CATALOG, DOLLARS_TO_EUROS, FIRST_ACCOUNT, SCENARIOS, Scenario
@@ -26,14 +24,14 @@ async def books(tx: Transaction) -> None:
     await open_account(connection, CASH)
 
 
-DATABASE_OF: Mapping[str, Dialect] = {FIRST_ACCOUNT.name: "postgresql", DOLLARS_TO_EUROS.name: "sqlite"}
-ON_BOTH = [name for name in FAULTS if name.startswith(("second driver", "another saga between", "terminated"))]
+DATABASE_OF: Mapping[str, Dialect] = {FIRST_ACCOUNT.name: "sqlite", DOLLARS_TO_EUROS.name: "postgresql"}
 
 
 def is_trimmed(group: Group) -> bool:
-    """Leave out the other examples, which differ from these only in amounts."""
-    if group.fault.name in ON_BOTH:
-        return str(group.example) not in DATABASE_OF
+    """Leave out the other examples, which differ from these only in amounts, and the other database.
+
+    `tests/store` tries two drivers at every point on both, and `make conformance` runs all of it.
+    """
     return DATABASE_OF.get(str(group.example)) != group.database
 
 

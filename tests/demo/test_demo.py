@@ -121,7 +121,14 @@ async def test_in_a_terminal_the_demo_stays_until_ctrl_c_and_uses_other_ports_if
     assert left_behind(state) == {}
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.exhaustive),
+    ],
+)
 async def test_a_demo_that_is_interrupted_leaves_nothing_running(
     number: signal.Signals, expected: int, tmp_path: Path
 ) -> None:
